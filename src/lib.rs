@@ -1,1 +1,10 @@
-//! x
+//! Lantern serves TorchScript and ONNX models behind REST, with handlers compiled to WebAssembly components
+//! and sandboxed. `ARCHITECTURE.md` beside this file has the map, the path of a request and the invariants.
+
+pub mod backend;
+pub mod error;
+pub mod handler;
+pub mod model;
+pub mod payload;
+pub mod runtime;
+pub mod tensor;

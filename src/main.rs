@@ -1,2 +1,3 @@
-//! x
-fn main(){}
+//! The `lantern` program.
+
+fn main() {}

@@ -1,0 +1,86 @@
+//! The seam to native inference: a [`Backend`] loads artifacts, a [`Session`] infers.
+//!
+//! Backends know tensors and devices. They know neither handlers nor batches nor requests. Three short traits
+//! are the whole contract, so that a further framework can be added beside `onnx` without touching anything else.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::model::{Declared, Device, TensorSpec};
+use crate::tensor::NamedTensor;
+
+/// What to load, and where to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadSpec {
+    /// The artifact. Trusted to lie inside the unpacked archive, not trusted in content.
+    pub artifact: PathBuf,
+    /// Where to put the weights.
+    pub device: Device,
+    /// Workers that will infer at the same time on this device.
+    pub workers: usize,
+    /// Threads that one worker may use inside one operator; at least 1.
+    pub intra_op_threads: usize,
+    /// What the owner says of inputs and outputs.
+    pub declared: Declared,
+}
+
+/// Names, dtypes and shapes of a model's inputs and outputs, in order. A backend that cannot know them, and was
+/// told nothing, leaves a list empty: then tensors go by position and are checked by the framework alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Signature {
+    /// Inputs.
+    pub inputs: Vec<TensorSpec>,
+    /// Outputs.
+    pub outputs: Vec<TensorSpec>,
+}
+
+/// Why a backend could not load or infer. Texts may hold paths and the framework's own words: they are for the log
+/// and for the operator who registers a model, not for the client of a prediction.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BackendError {
+    /// The framework's library is not on this machine, or not usable.
+    #[error("{0}")]
+    Library(String),
+    /// The artifact does not load.
+    #[error("{0}")]
+    Load(String),
+    /// The framework refused these inputs.
+    #[error("{0}")]
+    Input(String),
+    /// The run failed.
+    #[error("{0}")]
+    Infer(String),
+    /// No memory was left on the device or the host.
+    #[error("{0}")]
+    OutOfMemory(String),
+    /// The device or the process cannot be used any more.
+    #[error("{0}")]
+    Fatal(String),
+}
+
+/// A framework that loads artifacts.
+///
+/// One value per process. Called by a runtime while it loads, from a thread that may block.
+pub trait Backend: Send + Sync {
+    /// The name in settings and logs.
+    fn name(&self) -> &'static str;
+
+    /// Loads weights onto one device. Called once per device of a version; may take seconds.
+    fn load(&self, spec: &LoadSpec) -> Result<Arc<dyn LoadedModel>, BackendError>;
+}
+
+/// One copy of a model's weights on one device, shared by all workers there.
+pub trait LoadedModel: Send + Sync {
+    /// Inputs and outputs.
+    fn signature(&self) -> &Signature;
+
+    /// Makes what one worker needs to infer by itself. Must not copy the weights where the framework allows it.
+    fn session(&self) -> Result<Box<dyn Session>, BackendError>;
+}
+
+/// One worker's lane to a loaded model. Used by one thread at a time, moved between threads at will.
+pub trait Session: Send {
+    /// Runs the model once. All inputs agree on axis 0, the rows of the batch; so must the outputs. An error leaves
+    /// the session usable unless it is [`BackendError::Fatal`]. May block; may panic, which the worker catches.
+    fn infer(&mut self, inputs: Vec<NamedTensor>) -> Result<Vec<NamedTensor>, BackendError>;
+}

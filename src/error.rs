@@ -1,0 +1,268 @@
+//! Kinds of failure, whose fault each is, and the one table to the wire.
+//!
+//! Policy. A failure that leaves a module for a client is an [`Error`]: a [`Kind`], a message written for the
+//! client, and, kept apart, a detail written for the log. The message never holds a path, an address, a process
+//! id or a host's own error text; the detail may. Whose fault a failure is follows from its kind and decides
+//! who is told, who is counted, and whether a retry makes sense. The kind alone decides the HTTP status, the
+//! `type` in TorchServe's error JSON and the gRPC code, in [`Kind::wire`], and nothing else does.
+//!
+//! This module knows no protocol library: the table holds plain numbers and names.
+
+use std::fmt;
+
+/// What went wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    // The client's.
+    /// The request is malformed or a parameter breaks a rule.
+    BadRequest,
+    /// Tensors whose names, dtypes or shapes are not the model's.
+    InvalidInput,
+    /// A URI that does not decode.
+    BadEncoding,
+    /// The body is over the limit.
+    TooLarge,
+    /// The handler does not take this content type.
+    UnsupportedMediaType,
+    /// No route matches.
+    ResourceNotFound,
+    /// The route exists, the method does not.
+    MethodNotAllowed,
+    /// No such model, or no such archive.
+    ModelNotFound,
+    /// The model exists, the version does not.
+    VersionNotFound,
+    /// The version is registered already.
+    Conflict,
+    /// The default version cannot go while others exist.
+    DefaultVersionInUse,
+    /// An archive that breaks a rule.
+    InvalidModel,
+
+    // Nobody's: load, time, and clients that left.
+    /// The version has no worker.
+    NoWorker,
+    /// The version's queue is full.
+    QueueFull,
+    /// The version is on its way out.
+    Draining,
+    /// The request's deadline passed before an answer was there.
+    Expired,
+    /// The client left.
+    Cancelled,
+
+    // The handler's.
+    /// The handler answered `unavailable`.
+    HandlerUnavailable,
+    /// The handler answered `internal`.
+    HandlerFailed,
+    /// The handler panicked; its message is in the model's log.
+    HandlerPanicked,
+    /// The handler trapped.
+    HandlerTrapped,
+    /// The handler used up its CPU time.
+    HandlerTimedOut,
+    /// The handler asked for more memory than it may have.
+    HandlerOutOfMemory,
+    /// The handler returned something that breaks the interface's rules.
+    HandlerOutput,
+
+    // The model's.
+    /// The backend failed while running the model.
+    InferenceFailed,
+    /// The backend had no memory left.
+    OutOfMemory,
+    /// The model, its handler or its library does not load.
+    LoadFailed,
+
+    // The server's.
+    /// The worker process died with the request in it.
+    WorkerDied,
+    /// Cleaning up took longer than it may.
+    CleanupTimedOut,
+    /// A defect of the server.
+    Internal,
+}
+
+/// Who has to change something for the failure to go away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// Whoever sent the request.
+    Client,
+    /// The author of the handler.
+    Handler,
+    /// The author of the model.
+    Model,
+    /// Whoever runs the server, or the server itself.
+    Server,
+}
+
+/// One row of the wire table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wire {
+    /// HTTP status.
+    pub status: u16,
+    /// `type` in TorchServe's error JSON: the simple name of its exception class.
+    pub exception: &'static str,
+    /// gRPC status code.
+    pub grpc: u8,
+}
+
+const INVALID_ARGUMENT: u8 = 3;
+const DEADLINE_EXCEEDED: u8 = 4;
+const NOT_FOUND: u8 = 5;
+const ALREADY_EXISTS: u8 = 6;
+const RESOURCE_EXHAUSTED: u8 = 8;
+const FAILED_PRECONDITION: u8 = 9;
+const UNIMPLEMENTED: u8 = 12;
+const INTERNAL: u8 = 13;
+const UNAVAILABLE: u8 = 14;
+const CANCELLED: u8 = 1;
+
+impl Kind {
+    /// The only place where a failure gets a status, an exception name and a gRPC code.
+    pub const fn wire(self) -> Wire {
+        let (status, exception, grpc) = match self {
+            Self::BadRequest | Self::InvalidInput => (400, "BadRequestException", INVALID_ARGUMENT),
+            Self::BadEncoding => (403, "IllegalArgumentException", INVALID_ARGUMENT),
+            Self::TooLarge => (413, "RequestTooLargeException", RESOURCE_EXHAUSTED),
+            Self::UnsupportedMediaType => (415, "UnsupportedMediaTypeException", INVALID_ARGUMENT),
+            Self::ResourceNotFound => (404, "ResourceNotFoundException", UNIMPLEMENTED),
+            Self::MethodNotAllowed => (405, "MethodNotAllowedException", UNIMPLEMENTED),
+            Self::ModelNotFound => (404, "ModelNotFoundException", NOT_FOUND),
+            Self::VersionNotFound => (404, "ModelVersionNotFoundException", NOT_FOUND),
+            Self::Conflict => (409, "ConflictStatusException", ALREADY_EXISTS),
+            Self::DefaultVersionInUse => (403, "InvalidModelVersionException", FAILED_PRECONDITION),
+            Self::InvalidModel => (400, "InvalidModelException", INVALID_ARGUMENT),
+            Self::NoWorker | Self::Draining => (503, "ServiceUnavailableException", UNAVAILABLE),
+            Self::QueueFull => (503, "ServiceUnavailableException", RESOURCE_EXHAUSTED),
+            Self::Expired => (504, "InternalServerException", DEADLINE_EXCEEDED),
+            Self::Cancelled => (499, "InternalServerException", CANCELLED),
+            Self::HandlerUnavailable => (503, "ServiceUnavailableException", UNAVAILABLE),
+            Self::HandlerFailed => (500, "InternalServerException", INTERNAL),
+            Self::HandlerPanicked | Self::HandlerTrapped | Self::HandlerOutput => {
+                (503, "InternalServerException", INTERNAL)
+            }
+            Self::HandlerTimedOut => (500, "InternalServerException", DEADLINE_EXCEEDED),
+            Self::HandlerOutOfMemory | Self::OutOfMemory => {
+                (507, "InternalServerException", RESOURCE_EXHAUSTED)
+            }
+            Self::InferenceFailed => (503, "InternalServerException", INTERNAL),
+            Self::LoadFailed | Self::Internal => (500, "InternalServerException", INTERNAL),
+            Self::WorkerDied => (500, "InternalServerException", UNAVAILABLE),
+            Self::CleanupTimedOut => (408, "RequestTimeoutException", DEADLINE_EXCEEDED),
+        };
+        Wire {
+            status,
+            exception,
+            grpc,
+        }
+    }
+
+    /// Whose fault a failure of this kind is.
+    pub const fn fault(self) -> Fault {
+        match self {
+            Self::BadRequest
+            | Self::InvalidInput
+            | Self::BadEncoding
+            | Self::TooLarge
+            | Self::UnsupportedMediaType
+            | Self::ResourceNotFound
+            | Self::MethodNotAllowed
+            | Self::ModelNotFound
+            | Self::VersionNotFound
+            | Self::Conflict
+            | Self::DefaultVersionInUse
+            | Self::InvalidModel
+            | Self::Cancelled => Fault::Client,
+            Self::HandlerUnavailable
+            | Self::HandlerFailed
+            | Self::HandlerPanicked
+            | Self::HandlerTrapped
+            | Self::HandlerTimedOut
+            | Self::HandlerOutOfMemory
+            | Self::HandlerOutput => Fault::Handler,
+            Self::InferenceFailed | Self::OutOfMemory | Self::LoadFailed => Fault::Model,
+            Self::NoWorker
+            | Self::QueueFull
+            | Self::Draining
+            | Self::Expired
+            | Self::WorkerDied
+            | Self::CleanupTimedOut
+            | Self::Internal => Fault::Server,
+        }
+    }
+}
+
+/// A failure on its way to a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    kind: Kind,
+    message: String,
+    detail: Option<String>,
+}
+
+impl Error {
+    /// A failure of `kind` that tells the client `message`.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            detail: None,
+        }
+    }
+
+    /// Adds what only the log may show: paths, host errors, traces.
+    #[must_use]
+    pub fn with_detail(mut self, detail: impl fmt::Display) -> Self {
+        self.detail = Some(detail.to_string());
+        self
+    }
+
+    /// What went wrong.
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The text for the client.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The text for the log, if there is more to say than [`Self::message`].
+    pub fn detail(&self) -> Option<&str> {
+        self.detail.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.message)?;
+        match &self.detail {
+            Some(detail) => write!(formatter, " ({detail})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn client_faults_are_4xx() {
+        for kind in [Kind::BadRequest, Kind::InvalidInput, Kind::ModelNotFound] {
+            assert_eq!(kind.fault(), Fault::Client);
+            assert!((400..500).contains(&kind.wire().status));
+        }
+    }
+
+    #[test]
+    fn detail_is_shown_in_logs_and_kept_from_the_message() {
+        let error = Error::new(Kind::LoadFailed, "the model does not load").with_detail("/secret");
+        assert_eq!(error.message(), "the model does not load");
+        assert_eq!(error.to_string(), "the model does not load (/secret)");
+    }
+}

@@ -1,0 +1,326 @@
+//! What a model version is: names, versions, devices, settings and limits, parsed once into types.
+//!
+//! Everything here is plain data that was checked when it was made. Where settings come from is `config`'s
+//! business; what they do is `runtime`'s and `handler`'s.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::tensor::DType;
+
+const NAME_LIMIT: usize = 255;
+
+/// A name or version that breaks the rule for it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{what} {value:?} must start with a letter or digit, hold only letters, digits, '_', '-' and '.', and be at most {NAME_LIMIT} bytes"
+)]
+pub struct InvalidName {
+    what: &'static str,
+    value: String,
+}
+
+/// Name of a model: `[A-Za-z0-9][A-Za-z0-9_.-]*`, at most 255 bytes. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ModelName(Arc<str>);
+
+/// Version of a model; the same rule as for names. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Version(Arc<str>);
+
+impl ModelName {
+    /// Checks the rule for names.
+    pub fn new(value: &str) -> Result<Self, InvalidName> {
+        check_name("model name", value).map(Self)
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Version {
+    /// Checks the rule for versions.
+    pub fn new(value: &str) -> Result<Self, InvalidName> {
+        check_name("model version", value).map(Self)
+    }
+
+    /// The version.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ModelName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+fn check_name(what: &'static str, value: &str) -> Result<Arc<str>, InvalidName> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+    let starts_well = value
+        .bytes()
+        .next()
+        .is_some_and(|b| b.is_ascii_alphanumeric());
+    if starts_well && value.len() <= NAME_LIMIT && value.bytes().all(allowed) {
+        return Ok(value.into());
+    }
+    Err(InvalidName {
+        what,
+        value: value.chars().take(NAME_LIMIT).collect(),
+    })
+}
+
+/// Where a worker computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Device {
+    /// The processor.
+    Cpu,
+    /// A CUDA device by its index.
+    Cuda(u32),
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => formatter.write_str("cpu"),
+            Self::Cuda(index) => write!(formatter, "cuda:{index}"),
+        }
+    }
+}
+
+/// Which framework runs the artifact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BackendKind {
+    /// TorchScript, hosted by `lantern-torch`.
+    Torch,
+    /// ONNX, hosted by `lantern`.
+    Onnx,
+    /// A backend for tests and benches: outputs are its inputs.
+    Fake,
+}
+
+impl BackendKind {
+    /// The name in settings, messages and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Torch => "torch",
+            Self::Onnx => "onnx",
+            Self::Fake => "fake",
+        }
+    }
+}
+
+/// Where a version's runtime is hosted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Hosting {
+    /// In a worker process of its own.
+    #[default]
+    Process,
+    /// In the server's process.
+    Inline,
+}
+
+/// One input or output of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// Name in the graph, or as declared.
+    pub name: Arc<str>,
+    /// Element type.
+    pub dtype: DType,
+    /// Size of each axis; `None` for an axis that varies, as the batch axis does.
+    pub shape: Vec<Option<usize>>,
+}
+
+impl fmt::Display for TensorSpec {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let axes = self.shape.iter().map(|axis| match axis {
+            Some(size) => size.to_string(),
+            None => "?".to_owned(),
+        });
+        let axes: Vec<_> = axes.collect();
+        write!(
+            formatter,
+            "{}: {}[{}]",
+            self.name,
+            self.dtype,
+            axes.join(", ")
+        )
+    }
+}
+
+/// What a version's owner says of inputs and outputs, in order. Empty where nothing was said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Declared {
+    /// Inputs; for TorchScript also the order of the arguments.
+    pub inputs: Vec<TensorSpec>,
+    /// Outputs; for TorchScript also the names of a tuple's or list's members.
+    pub outputs: Vec<TensorSpec>,
+}
+
+/// How a version is served: TorchServe's settings and ours. Units are in the types.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Workers to start with; 0 registers the version without any.
+    pub min_workers: usize,
+    /// Workers there may be.
+    pub max_workers: usize,
+    /// Rows a batch may have; at least 1.
+    pub batch_size: usize,
+    /// How long the oldest job may wait for a fuller batch while every worker is busy.
+    pub max_batch_delay: Duration,
+    /// Wait for fuller batches even while a worker is idle.
+    pub wait_for_full_batches: bool,
+    /// Requests that may wait, beyond those being run.
+    pub job_queue_size: usize,
+    /// From arrival until the answer.
+    pub response_timeout: Duration,
+    /// From the start of loading until the first worker is ready.
+    pub startup_timeout: Duration,
+    /// How long a version that keeps failing is restarted.
+    pub max_retry_timeout: Duration,
+    /// Devices the workers go to, round robin; never empty.
+    pub devices: Vec<Device>,
+    /// Threads of one worker inside one operator; `None` so that workers × threads fits the machine.
+    pub intra_op_threads: Option<usize>,
+    /// Where the runtime is hosted.
+    pub hosting: Hosting,
+    /// A fresh handler instance for each request.
+    pub fresh_instances: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            min_workers: 1,
+            max_workers: 1,
+            batch_size: 1,
+            max_batch_delay: Duration::from_millis(100),
+            wait_for_full_batches: false,
+            job_queue_size: 100,
+            response_timeout: Duration::from_secs(120),
+            startup_timeout: Duration::from_secs(120),
+            max_retry_timeout: Duration::from_secs(300),
+            devices: vec![Device::Cpu],
+            intra_op_threads: None,
+            hosting: Hosting::default(),
+            fresh_instances: false,
+        }
+    }
+}
+
+/// What a handler may use. Each limit has a default, a key under `lantern: limits:` and a ceiling.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Linear memory and tables of one instance, in bytes, in total.
+    pub memory: usize,
+    /// CPU time of one call to `preprocess` or `postprocess`.
+    pub cpu: Duration,
+    /// CPU time of `init`.
+    pub init_cpu: Duration,
+    /// Bytes of tensors and payload that one call may hand to the host.
+    pub output: usize,
+    /// Bytes of one response's body.
+    pub response: usize,
+    /// Calls to the host that one call may make.
+    pub host_calls: u64,
+    /// Log lines a second, over all instances of a version.
+    pub log_lines_per_second: u32,
+    /// Series of the handler's own metrics.
+    pub metric_series: usize,
+    /// Warm instances kept.
+    pub instances: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory: 128 << 20,
+            cpu: Duration::from_millis(250),
+            init_cpu: Duration::from_secs(10),
+            output: 64 << 20,
+            response: 10 << 20,
+            host_calls: 100_000,
+            log_lines_per_second: 1000,
+            metric_series: 1000,
+            instances: 64,
+        }
+    }
+}
+
+/// Everything needed to load one model version; its files lie unpacked in a directory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelSpec {
+    /// Name.
+    pub name: ModelName,
+    /// Version.
+    pub version: Version,
+    /// The unpacked archive.
+    pub directory: PathBuf,
+    /// Weights, relative to `directory`.
+    pub artifact: PathBuf,
+    /// The handler's component, relative to `directory`.
+    pub handler: PathBuf,
+    /// Which framework runs the artifact.
+    pub backend: BackendKind,
+    /// Inputs and outputs as declared.
+    pub declared: Declared,
+    /// `MANIFEST.json`, as it is.
+    pub manifest: String,
+    /// `model-config.yaml` as JSON.
+    pub config: String,
+    /// Facts for the handler beyond manifest and config.
+    pub properties: BTreeMap<String, String>,
+    /// How it is served.
+    pub settings: Settings,
+    /// What its handler may use.
+    pub limits: Limits,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_rule() {
+        for good in ["a", "resnet-18", "9.x_y", &"n".repeat(255)] {
+            assert!(ModelName::new(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            ".",
+            "..",
+            "-a",
+            "_a",
+            "a/b",
+            "a b",
+            "ä",
+            "a\0",
+            "%2e",
+            &"n".repeat(256),
+        ] {
+            assert!(ModelName::new(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn specs_print_as_an_author_would_write_them() {
+        let spec = TensorSpec {
+            name: "image".into(),
+            dtype: DType::F32,
+            shape: vec![None, Some(1), Some(28)],
+        };
+        assert_eq!(spec.to_string(), "image: fp32[?, 1, 28]");
+    }
+}

@@ -1,0 +1,173 @@
+//! A loaded model version: its pipeline, batcher and workers, hosted in this process or in a child.
+//!
+//! [`Runtime`] is the seam: one entry, [`Runtime::call`], and two hosts behind it. It knows no protocol that
+//! clients speak, no archive and no other version.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
+
+use crate::backend::{Backend, Signature};
+use crate::error::Error;
+use crate::handler::{HandlerEngine, Sink};
+use crate::model::{BackendKind, Device, Hosting, ModelSpec};
+use crate::payload::{Reply, Request};
+
+pub mod local;
+pub mod process;
+
+use local::LocalRuntime;
+use process::ProcessRuntime;
+
+/// Hands out worker ids, never one twice within a server's life. The first is TorchServe's first worker port.
+#[derive(Debug)]
+pub struct WorkerIds(AtomicU32);
+
+impl WorkerIds {
+    /// Ids from `first` on.
+    pub const fn from(first: u32) -> Self {
+        Self(AtomicU32::new(first))
+    }
+
+    /// The next id.
+    pub fn next(&self) -> u32 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// State of one worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerState {
+    /// Loading the model.
+    Loading,
+    /// Takes jobs.
+    Ready,
+    /// Failed; a restart may be under way.
+    Failed,
+}
+
+/// One worker, as `describe` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerStatus {
+    /// Id, unique within the server's life.
+    pub id: u32,
+    /// Where it computes.
+    pub device: Device,
+    /// State.
+    pub state: WorkerState,
+    /// When it was started.
+    pub started: SystemTime,
+    /// Process that hosts it.
+    pub pid: u32,
+    /// Resident memory of that process in bytes, shared by its workers.
+    pub memory: u64,
+}
+
+/// A runtime at one moment, as `describe`, `/ping` and the metrics show it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Status {
+    /// Workers, by id.
+    pub workers: Vec<WorkerStatus>,
+    /// Whether the runtime failed for longer than the version's retry window and was given up.
+    pub given_up: bool,
+    /// The last lines a worker process wrote to stderr before it died, oldest first.
+    pub last_words: Vec<String>,
+    /// Why the last start failed, if it did.
+    pub last_error: Option<Error>,
+    /// Requests called and not answered.
+    pub in_flight: usize,
+}
+
+/// What all runtimes of a process are made from.
+#[derive(Clone)]
+pub struct Hosts {
+    /// Engine for handlers hosted in this process; made at the first use.
+    pub engine: Arc<dyn Fn() -> Result<HandlerEngine, Error> + Send + Sync>,
+    /// Backends this process may host, by kind.
+    pub backends: Arc<HashMap<BackendKind, Arc<dyn Backend>>>,
+    /// How worker processes are started.
+    pub processes: process::ProcessConfig,
+    /// Ids for workers.
+    pub worker_ids: Arc<WorkerIds>,
+    /// Processor cores that workers may share out among themselves.
+    pub cores: usize,
+}
+
+/// A loaded model version, wherever it is hosted. Cheap to clone.
+#[derive(Clone)]
+pub enum Runtime {
+    /// In this process.
+    Inline(LocalRuntime),
+    /// In a worker process.
+    Process(ProcessRuntime),
+}
+
+impl Runtime {
+    /// Loads a version with `workers` workers and waits until the first is ready, for as long as the version's
+    /// startup timeout. `sink` takes what its handler logs and measures.
+    pub async fn start(
+        hosts: &Hosts,
+        model: Arc<ModelSpec>,
+        workers: usize,
+        sink: Arc<dyn Sink>,
+    ) -> Result<Self, Error> {
+        match model.settings.hosting {
+            Hosting::Inline => LocalRuntime::start(hosts, model, workers, sink)
+                .await
+                .map(Self::Inline),
+            Hosting::Process => ProcessRuntime::start(hosts, model, workers, sink)
+                .await
+                .map(Self::Process),
+        }
+    }
+
+    /// Takes one request through preprocess, inference and postprocess. Dropping the future cancels the request.
+    pub async fn call(&self, request: Request) -> Result<Reply, Error> {
+        match self {
+            Self::Inline(runtime) => runtime.call(request).await,
+            Self::Process(runtime) => runtime.call(request).await,
+        }
+    }
+
+    /// Starts or stops workers until there are `workers`, and waits until the new ones are ready. Workers that stop
+    /// finish the batch they are in.
+    pub async fn scale(&self, workers: usize) -> Result<(), Error> {
+        match self {
+            Self::Inline(runtime) => runtime.scale(workers).await,
+            Self::Process(runtime) => runtime.scale(workers).await,
+        }
+    }
+
+    /// The runtime at this moment. Cheap: reads what is known, asks nobody.
+    pub fn status(&self) -> Status {
+        match self {
+            Self::Inline(runtime) => runtime.status(),
+            Self::Process(runtime) => runtime.status(),
+        }
+    }
+
+    /// Inputs and outputs of the model, once loaded.
+    pub fn signature(&self) -> Option<Arc<Signature>> {
+        match self {
+            Self::Inline(runtime) => runtime.signature(),
+            Self::Process(runtime) => runtime.signature(),
+        }
+    }
+
+    /// Refuses new requests, waits at most `patience` for those under way, then ends workers and processes.
+    pub async fn drain(&self, patience: Duration) {
+        match self {
+            Self::Inline(runtime) => runtime.drain(patience).await,
+            Self::Process(runtime) => runtime.drain(patience).await,
+        }
+    }
+}
+
+/// Where native libraries lie; found by `config`, told to worker processes in the handshake.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NativeLibraries {
+    /// `libonnxruntime.so.*`.
+    pub onnxruntime: Option<PathBuf>,
+}
