@@ -1,0 +1,110 @@
+# Lantern: everything a developer, a user trying it out, and CI call. `make help` lists the targets.
+#
+# Native libraries go to .runtime/ and build output to target/. With LANTERN_CACHE=DIR both go to DIR instead, so
+# that they outlive the checkout.
+
+TORCH_VERSION       := 2.11.0
+ONNXRUNTIME_VERSION := 1.31.1
+
+ifdef LANTERN_CACHE
+RUNTIME          := $(LANTERN_CACHE)/runtime
+CARGO_TARGET_DIR := $(LANTERN_CACHE)/target
+else
+RUNTIME          := $(CURDIR)/.runtime
+CARGO_TARGET_DIR ?= $(CURDIR)/target
+endif
+export CARGO_TARGET_DIR
+
+PYTHON       := $(RUNTIME)/python/bin/python
+STAMP        := $(RUNTIME)/torch-$(TORCH_VERSION)-onnxruntime-$(ONNXRUNTIME_VERSION)
+SITE         := $(RUNTIME)/python/lib/python3/site-packages
+GUEST_TARGET := $(CARGO_TARGET_DIR)/guests
+GUESTS       := $(GUEST_TARGET)/wasm32-wasip2/release
+STORE        := $(CARGO_TARGET_DIR)/model-store
+
+# Users with their own copies set LIBTORCH and ORT_DYLIB_PATH.
+export LIBTORCH       ?= $(SITE)/torch
+export ORT_DYLIB_PATH ?= $(SITE)/onnxruntime/capi/libonnxruntime.so
+export LANTERN_GUESTS := $(GUESTS)
+
+# nextest ends tests that hang; without it the plain test runner is used.
+NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: build archives ## Build everything, serve the example models, ask them, keep serving
+	@examples/run.sh $(CARGO_TARGET_DIR)/release/lantern $(STORE)
+
+.PHONY: build
+build: prerequisites runtime ## Build lantern and lantern-torch (release)
+	cargo build --release --bins --workspace
+
+.PHONY: test
+test: prerequisites runtime lint guests ## Everything that CI runs
+	@echo "==> tests"
+ifdef NEXTEST
+	cargo nextest run --workspace
+else
+	@echo "cargo-nextest is not installed; using cargo test, which does not end tests that hang"
+	cargo test --workspace --lib --bins --tests
+endif
+	@echo "==> documentation tests"
+	cargo test --workspace --doc
+	@echo "==> guests, on the host"
+	cd examples && CARGO_TARGET_DIR=$(GUEST_TARGET) cargo test --quiet --workspace --target $(HOST)
+
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+
+.PHONY: lint
+lint: prerequisites runtime target ## Formatting, clippy and documentation, warnings as errors
+	cargo fmt --all --check
+	cd examples && cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cd examples && CARGO_TARGET_DIR=$(GUEST_TARGET) cargo clippy --workspace --target wasm32-wasip2 -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+
+.PHONY: bench
+bench: build guests ## Micro-benchmarks, then the server under load
+	cargo bench --workspace
+	cargo run --release --quiet --package lantern --bin lantern -- --version
+
+.PHONY: guests
+guests: prerequisites target ## Build every handler (examples and test guests) for wasm32-wasip2
+	cd examples && CARGO_TARGET_DIR=$(GUEST_TARGET) cargo build --release --workspace --target wasm32-wasip2
+
+.PHONY: archives
+archives: build guests ## Pack the example archives
+	@LANTERN=$(CARGO_TARGET_DIR)/release/lantern examples/pack.sh $(GUESTS) $(STORE)
+
+.PHONY: target
+target:
+	@rustup target list --installed | grep -qx wasm32-wasip2 || rustup target add wasm32-wasip2
+
+.PHONY: runtime
+runtime: $(STAMP) ## Fetch libtorch and ONNX Runtime into .runtime/
+
+$(STAMP):
+	@echo "==> fetching torch $(TORCH_VERSION) and onnxruntime $(ONNXRUNTIME_VERSION) into $(RUNTIME) (about 5 GB, once)"
+	@mkdir -p $(RUNTIME)
+	python3 -m venv $(RUNTIME)/python
+	$(PYTHON) -m pip install --disable-pip-version-check torch==$(TORCH_VERSION) onnxruntime==$(ONNXRUNTIME_VERSION)
+	@# One path whatever the version of Python and of the library.
+	@ln -sfn "$$(basename $$(ls -d $(RUNTIME)/python/lib/python3.*))" $(RUNTIME)/python/lib/python3
+	@ln -sf libonnxruntime.so.$(ONNXRUNTIME_VERSION) $(SITE)/onnxruntime/capi/libonnxruntime.so
+	@touch $@
+
+.PHONY: prerequisites
+prerequisites:
+	@command -v rustup >/dev/null || { echo "rustup is missing. Install it: curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh"; exit 1; }
+	@command -v python3 >/dev/null || { echo "Python 3 is missing. Install it: sudo apt-get install python3 python3-venv"; exit 1; }
+	@python3 -c 'import venv, ensurepip' 2>/dev/null || { echo "Python's venv is missing. Install it: sudo apt-get install python3-venv"; exit 1; }
+	@command -v c++ >/dev/null || { echo "A C++ compiler is missing. Install it: sudo apt-get install g++"; exit 1; }
+	@command -v cc >/dev/null || { echo "A C compiler is missing. Install it: sudo apt-get install gcc"; exit 1; }
+	@rustup show active-toolchain >/dev/null 2>&1 || rustup toolchain install
+
+.PHONY: clean
+clean: ## Remove build output; .runtime/ stays
+	cargo clean
