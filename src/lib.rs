@@ -2,6 +2,7 @@
 //! and sandboxed. `ARCHITECTURE.md` beside this file has the map, the path of a request and the invariants.
 
 pub mod backend;
+pub mod cli;
 pub mod error;
 pub mod handler;
 pub mod model;

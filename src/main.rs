@@ -1,3 +1,7 @@
 //! The `lantern` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    lantern::cli::run(std::env::args_os())
+}

@@ -1,0 +1,16 @@
+//! `lantern worker`: hosts one model version for a server that started it.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::Failure;
+
+/// Nothing: what a worker process is told comes in the handshake.
+#[derive(Debug, Args)]
+pub struct WorkerArgs {}
+
+/// Hosts a model version until the server that started this process says otherwise, or is gone.
+pub fn run(_args: &WorkerArgs) -> Result<ExitCode, Failure> {
+    unimplemented!()
+}
