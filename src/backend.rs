@@ -3,6 +3,8 @@
 //! Backends know tensors and devices. They know neither handlers nor batches nor requests. Three short traits
 //! are the whole contract, so that a further framework can be added beside `onnx` without touching anything else.
 
+pub mod none;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 

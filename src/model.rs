@@ -107,6 +107,8 @@ pub enum BackendKind {
     Torch,
     /// ONNX, hosted by `lantern`.
     Onnx,
+    /// No weights in the archive: the handler answers by itself.
+    None,
     /// A backend for tests and benches: outputs are its inputs.
     Fake,
 }
@@ -117,6 +119,7 @@ impl BackendKind {
         match self {
             Self::Torch => "torch",
             Self::Onnx => "onnx",
+            Self::None => "none",
             Self::Fake => "fake",
         }
     }
@@ -268,7 +271,7 @@ pub struct ModelSpec {
     pub version: Version,
     /// The unpacked archive.
     pub directory: PathBuf,
-    /// Weights, relative to `directory`.
+    /// Weights, relative to `directory`; empty with [`BackendKind::None`].
     pub artifact: PathBuf,
     /// The handler's component, relative to `directory`.
     pub handler: PathBuf,
