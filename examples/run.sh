@@ -37,8 +37,8 @@ ask() {
     curl -fsS "$inference/predictions/$1" -T "$2"
     echo
 }
-ask digits-onnx "$samples/seven.png"
-ask digits-torch "$samples/three.jpg"
+ask digits-onnx "$samples/three.png"
+ask digits-torch "$samples/seven.jpg"
 cat <<HINT
 
 Both models answered. More to try in another terminal:
