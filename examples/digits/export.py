@@ -145,7 +145,7 @@ def write_expected(rows: list[dict]) -> None:
     """`expected.json`, one sample a line."""
     about = ("class probabilities in class order; `pixels` are the 28x28 grey levels (strokes bright) that reference.py's "
              "preprocessing gives, the model's input is pixels / 255 as fp32 [1, 1, 28, 28]")  # fmt: skip
-    tolerance = {"from_pixels": 1e-4, "from_picture": 0.05}
+    tolerance = {"from_pixels": 1e-4, "from_picture": 0.01}
     lines = ",\n".join(f"    {json.dumps(row)}" for row in rows)
     head = f'{{\n  "about": {json.dumps(about)},\n  "tolerance": {json.dumps(tolerance)},\n  "samples": [\n'
     write("expected.json", (head + lines + "\n  ]\n}\n").encode())
