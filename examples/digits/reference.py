@@ -21,13 +21,25 @@ SIDE = 28
 def pixels(picture: Image.Image) -> np.ndarray:
     """uint8 [28, 28], strokes bright.
 
-    1. To grey: L = (299 R + 587 G + 114 B) / 1000; alpha is ignored.
-    2. To 28x28 without regard to proportions: a triangle (bilinear) filter, widened when reducing.
-    3. Inverted if the mean of the outermost ring of pixels (108 of them) is above 127.5: dark on bright.
+    1. Transparency as if on white paper; then to grey, L = (299 R + 587 G + 114 B) / 1000.
+    2. Inverted if the outermost pixels are brighter than 127 on average: dark on bright.
+    3. To 28x28 without regard to proportions: a triangle (bilinear) filter, widened when reducing.
     """
-    grey = np.asarray(picture.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
-    ring = np.concatenate([grey[0], grey[-1], grey[1:-1, 0], grey[1:-1, -1]])
-    return 255 - grey if ring.mean() > 127.5 else grey
+    grey = picture.convert("L") if not picture.has_transparency_data else flattened(picture).convert("L")
+    if border_brightness(np.asarray(grey)) > 127:
+        grey = grey.point(lambda value: 255 - value)
+    return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+
+
+def flattened(picture: Image.Image) -> Image.Image:
+    """Blended over white."""
+    picture = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+
+
+def border_brightness(grey: np.ndarray) -> int:
+    """The mean of the four edges, 0 to 255; a corner belongs to two of them."""
+    return int(np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]]).mean())
 
 
 def tensor(grey: np.ndarray) -> np.ndarray:

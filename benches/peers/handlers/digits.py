@@ -1,6 +1,6 @@
 """TorchServe handler of the digits model: a picture in, class probabilities out, a batch at a time.
 
-The same preprocessing as `examples/digits/reference.py`, which says why.
+The same preprocessing as `examples/digits/reference.py`, for pictures without transparency.
 """
 
 import io
@@ -16,9 +16,11 @@ SIDE = 28
 
 def pixels(encoded):
     """PNG or JPEG -> uint8 [28, 28], strokes bright."""
-    grey = np.asarray(Image.open(io.BytesIO(encoded)).convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
-    ring = np.concatenate([grey[0], grey[-1], grey[1:-1, 0], grey[1:-1, -1]])
-    return 255 - grey if ring.mean() > 127.5 else grey
+    grey = Image.open(io.BytesIO(encoded)).convert("L")
+    edges = np.asarray(grey)
+    if np.concatenate([edges[0], edges[-1], edges[:, 0], edges[:, -1]]).mean() >= 128:
+        grey = grey.point(lambda value: 255 - value)
+    return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
 
 class DigitsHandler(BaseHandler):
