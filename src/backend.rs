@@ -8,8 +8,15 @@ pub mod none;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::model::{Declared, Device, TensorSpec};
+use crate::model::{Declared, Device};
 use crate::tensor::NamedTensor;
+
+pub mod failure;
+pub mod fake;
+pub mod onnx;
+mod signature;
+
+pub use signature::Signature;
 
 /// What to load, and where to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,16 +31,6 @@ pub struct LoadSpec {
     pub intra_op_threads: usize,
     /// What the owner says of inputs and outputs.
     pub declared: Declared,
-}
-
-/// Names, dtypes and shapes of a model's inputs and outputs, in order. A backend that cannot know them, and was
-/// told nothing, leaves a list empty: then tensors go by position and are checked by the framework alone.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Signature {
-    /// Inputs.
-    pub inputs: Vec<TensorSpec>,
-    /// Outputs.
-    pub outputs: Vec<TensorSpec>,
 }
 
 /// Why a backend could not load or infer. Texts may hold paths and the framework's own words: they are for the log

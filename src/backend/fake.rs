@@ -1,0 +1,381 @@
+//! A backend for tests and benches: its outputs are its inputs.
+//!
+//! What it does beside that is set up in code: rows whose data starts with a mark fail, panic or kill the device; a
+//! [`Gate`] holds runs without a clock; every run is logged, so that tests see how jobs were batched. It opens no
+//! artifact, so any path loads.
+
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::{Backend, BackendError, LoadSpec, LoadedModel, Session, Signature};
+use crate::model::Device;
+use crate::tensor::NamedTensor;
+
+/// What a run does when one of its rows starts with a mark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The whole run fails, as a batch with one bad row does in a framework.
+    Fail,
+    /// The framework refuses the inputs.
+    Refuse,
+    /// No memory is left.
+    OutOfMemory,
+    /// The session panics.
+    Panic,
+    /// The device cannot be used any more.
+    Fatal,
+    /// The process dies, as it does on a fault in native code.
+    Abort,
+    /// The first row is lost on the way.
+    LoseRow,
+}
+
+/// One run, as it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// Which session ran it; sessions count from 0 in the order they were made.
+    pub session: usize,
+    /// Where the session's model was loaded.
+    pub device: Device,
+    /// The inputs, stacked.
+    pub inputs: Vec<NamedTensor>,
+}
+
+impl Run {
+    /// Rows of the batch.
+    pub fn rows(&self) -> usize {
+        self.inputs
+            .first()
+            .and_then(|input| input.tensor.rows())
+            .unwrap_or(0)
+    }
+}
+
+/// Holds runs until it lets them through. Open at first. Cheap to clone: clones are the same gate.
+#[derive(Debug, Clone, Default)]
+pub struct Gate(Arc<GateState>);
+
+#[derive(Debug, Default)]
+struct GateState {
+    state: Mutex<Passage>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Passage {
+    is_shut: bool,
+    permits: usize,
+    waiting: usize,
+}
+
+impl Gate {
+    /// Holds runs that start from now on.
+    pub fn shut(&self) {
+        self.0.state.lock().is_shut = true;
+    }
+
+    /// Lets every run through.
+    pub fn open(&self) {
+        let mut passage = self.0.state.lock();
+        passage.is_shut = false;
+        passage.permits = 0;
+        self.0.changed.notify_all();
+    }
+
+    /// Lets `runs` runs through a shut gate, those held first.
+    pub fn let_through(&self, runs: usize) {
+        self.0.state.lock().permits += runs;
+        self.0.changed.notify_all();
+    }
+
+    /// Runs held at this moment.
+    pub fn waiting(&self) -> usize {
+        self.0.state.lock().waiting
+    }
+
+    /// Blocks until `runs` runs are held.
+    pub fn wait_for(&self, runs: usize) {
+        let mut passage = self.0.state.lock();
+        self.0
+            .changed
+            .wait_while(&mut passage, |passage| passage.waiting < runs);
+    }
+
+    fn pass(&self) {
+        let mut passage = self.0.state.lock();
+        if !passage.is_shut {
+            return;
+        }
+        passage.waiting += 1;
+        self.0.changed.notify_all();
+        self.0.changed.wait_while(&mut passage, |passage| {
+            passage.is_shut && passage.permits == 0
+        });
+        passage.waiting -= 1;
+        passage.permits = passage.permits.saturating_sub(1);
+    }
+}
+
+/// The backend. Set up with the `with_` methods; clones share gate and log.
+#[derive(Debug, Clone, Default)]
+pub struct FakeBackend {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    signature: Signature,
+    marks: Vec<(Vec<u8>, Outcome)>,
+    load_error: Option<BackendError>,
+    gate: Gate,
+    log: Mutex<Log>,
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    loads: Vec<LoadSpec>,
+    sessions: usize,
+    runs: Vec<Run>,
+}
+
+impl FakeBackend {
+    /// A backend that takes any inputs and gives them back.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Models have this signature instead of an unknown one.
+    #[must_use]
+    pub fn with_signature(self, signature: Signature) -> Self {
+        self.with(|shared| shared.signature = signature)
+    }
+
+    /// A run with a row whose data starts with `mark` ends with `outcome`. The first mark that is found counts.
+    #[must_use]
+    pub fn with_mark(self, mark: impl Into<Vec<u8>>, outcome: Outcome) -> Self {
+        self.with(|shared| shared.marks.push((mark.into(), outcome)))
+    }
+
+    /// Loading fails.
+    #[must_use]
+    pub fn with_load_error(self, error: BackendError) -> Self {
+        self.with(|shared| shared.load_error = Some(error))
+    }
+
+    /// The gate that every run passes.
+    pub fn gate(&self) -> Gate {
+        self.shared.gate.clone()
+    }
+
+    /// What was asked to be loaded so far.
+    pub fn loads(&self) -> Vec<LoadSpec> {
+        self.shared.log.lock().loads.clone()
+    }
+
+    /// The runs so far, those held at the gate included, in the order they started.
+    pub fn runs(&self) -> Vec<Run> {
+        self.shared.log.lock().runs.clone()
+    }
+
+    fn with(self, change: impl FnOnce(&mut Shared)) -> Self {
+        let mut shared = Arc::into_inner(self.shared).expect("set up before it is cloned or used");
+        change(&mut shared);
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+}
+
+impl Backend for FakeBackend {
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+
+    fn load(&self, spec: &LoadSpec) -> Result<Arc<dyn LoadedModel>, BackendError> {
+        self.shared.log.lock().loads.push(spec.clone());
+        match &self.shared.load_error {
+            Some(error) => Err(error.clone()),
+            None => Ok(Arc::new(FakeModel {
+                device: spec.device,
+                shared: Arc::clone(&self.shared),
+            })),
+        }
+    }
+}
+
+struct FakeModel {
+    device: Device,
+    shared: Arc<Shared>,
+}
+
+impl LoadedModel for FakeModel {
+    fn signature(&self) -> &Signature {
+        &self.shared.signature
+    }
+
+    fn session(&self) -> Result<Box<dyn Session>, BackendError> {
+        let mut log = self.shared.log.lock();
+        let index = log.sessions;
+        log.sessions += 1;
+        Ok(Box::new(FakeSession {
+            index,
+            device: self.device,
+            shared: Arc::clone(&self.shared),
+        }))
+    }
+}
+
+struct FakeSession {
+    index: usize,
+    device: Device,
+    shared: Arc<Shared>,
+}
+
+impl Session for FakeSession {
+    fn infer(&mut self, inputs: Vec<NamedTensor>) -> Result<Vec<NamedTensor>, BackendError> {
+        let run = Run {
+            session: self.index,
+            device: self.device,
+            inputs: inputs.clone(),
+        };
+        self.shared.log.lock().runs.push(run);
+        self.shared.gate.pass();
+        match self.shared.marked(&inputs) {
+            None => Ok(inputs),
+            Some(outcome) => act(outcome, inputs),
+        }
+    }
+}
+
+impl Shared {
+    fn marked(&self, inputs: &[NamedTensor]) -> Option<Outcome> {
+        let is_marked = |mark: &[u8]| inputs.iter().any(|input| any_row_starts_with(input, mark));
+        self.marks
+            .iter()
+            .find(|(mark, _)| is_marked(mark))
+            .map(|(_, outcome)| *outcome)
+    }
+}
+
+fn any_row_starts_with(input: &NamedTensor, mark: &[u8]) -> bool {
+    let rows = vec![1; input.tensor.rows().unwrap_or(0)];
+    let parts = input.tensor.split(&rows).unwrap_or_default();
+    parts.iter().any(|part| part.data().starts_with(mark))
+}
+
+fn act(outcome: Outcome, inputs: Vec<NamedTensor>) -> Result<Vec<NamedTensor>, BackendError> {
+    match outcome {
+        Outcome::Fail => Err(BackendError::Infer("a row is marked to fail".into())),
+        Outcome::Refuse => Err(BackendError::Input("a row is marked to be refused".into())),
+        Outcome::OutOfMemory => Err(BackendError::OutOfMemory(
+            "a row is marked to use up the memory".into(),
+        )),
+        Outcome::Fatal => Err(BackendError::Fatal(
+            "a row is marked to lose the device".into(),
+        )),
+        Outcome::Panic => panic!("a row is marked to panic"),
+        Outcome::Abort => std::process::abort(),
+        Outcome::LoseRow => Ok(inputs.into_iter().map(without_first_row).collect()),
+    }
+}
+
+fn without_first_row(input: NamedTensor) -> NamedTensor {
+    let rest = input.tensor.rows().unwrap_or(0).saturating_sub(1);
+    let parts = input.tensor.split(&[1, rest]).unwrap_or_default();
+    match parts.into_iter().nth(1) {
+        Some(tensor) => NamedTensor { tensor, ..input },
+        None => input,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::model::Declared;
+    use crate::tensor::{DType, Tensor};
+
+    fn session(backend: &FakeBackend) -> Box<dyn Session> {
+        let spec = LoadSpec {
+            artifact: "model".into(),
+            device: Device::Cpu,
+            workers: 1,
+            intra_op_threads: 1,
+            declared: Declared::default(),
+        };
+        backend.load(&spec).unwrap().session().unwrap()
+    }
+
+    fn rows(data: &'static [u8]) -> Vec<NamedTensor> {
+        let tensor =
+            Tensor::new(DType::U8, vec![data.len() / 2, 2], Bytes::from_static(data)).unwrap();
+        vec![NamedTensor::new("x", tensor)]
+    }
+
+    #[test]
+    fn outputs_are_the_inputs_and_runs_are_logged() {
+        let backend = FakeBackend::new();
+        assert_eq!(
+            session(&backend).infer(rows(b"aabb")).unwrap(),
+            rows(b"aabb")
+        );
+        assert_eq!(session(&backend).infer(rows(b"cc")).unwrap(), rows(b"cc"));
+        let runs = backend.runs();
+        assert_eq!(
+            runs.iter()
+                .map(|run| (run.session, run.rows()))
+                .collect::<Vec<_>>(),
+            [(0, 2), (1, 1)]
+        );
+    }
+
+    #[test]
+    fn a_marked_row_decides_the_run_wherever_it_is() {
+        let backend = FakeBackend::new()
+            .with_mark("f", Outcome::Fail)
+            .with_mark("d", Outcome::Fatal)
+            .with_mark("l", Outcome::LoseRow);
+        let mut session = session(&backend);
+        assert!(matches!(
+            session.infer(rows(b"aafb")),
+            Err(BackendError::Infer(_))
+        ));
+        assert!(matches!(
+            session.infer(rows(b"d.")),
+            Err(BackendError::Fatal(_))
+        ));
+        assert_eq!(session.infer(rows(b"l.bb")).unwrap(), rows(b"bb"));
+        assert_eq!(session.infer(rows(b"afbl")).unwrap(), rows(b"afbl"));
+    }
+
+    #[test]
+    #[should_panic(expected = "marked to panic")]
+    fn a_marked_row_panics() {
+        let _ = session(&FakeBackend::new().with_mark("p", Outcome::Panic)).infer(rows(b"p."));
+    }
+
+    #[test]
+    fn a_shut_gate_holds_runs_until_it_lets_them_through() {
+        let backend = FakeBackend::new();
+        let gate = backend.gate();
+        gate.shut();
+        let runs: Vec<_> = (0..2)
+            .map(|_| {
+                let mut session = session(&backend);
+                std::thread::spawn(move || session.infer(rows(b"aa")).unwrap())
+            })
+            .collect();
+        gate.wait_for(2);
+        assert_eq!((gate.waiting(), backend.runs().len()), (2, 2));
+        gate.let_through(1);
+        gate.open();
+        for run in runs {
+            assert_eq!(run.join().unwrap(), rows(b"aa"));
+        }
+        assert_eq!(gate.waiting(), 0);
+    }
+}

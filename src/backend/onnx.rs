@@ -1,0 +1,244 @@
+//! ONNX models on ONNX Runtime, whose library is opened at run time.
+//!
+//! Owns the library, the process's one environment, and how a model file becomes a loaded model. Only this module
+//! and those below it know `ort`. It trusts neither the model file nor what the file says of itself.
+
+use std::ffi::CString;
+use std::path::Path;
+use std::sync::Arc;
+
+use ort::environment::Environment;
+use ort::ep::ExecutionProvider as _;
+use ort::logging::LogLevel;
+use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
+use ort::session::Session as OrtSession;
+use ort::session::builder::SessionBuilder;
+use ort::value::{Outlet, TensorElementType, ValueType};
+use parking_lot::Mutex;
+
+use super::failure::classify;
+use super::{Backend, BackendError, LoadSpec, LoadedModel, Session, Signature};
+use crate::model::{Device, TensorSpec};
+use crate::tensor::DType;
+
+mod external;
+mod session;
+mod value;
+mod wire;
+
+use session::{OnnxSession, Shared};
+
+/// What to open when no path is known: the dynamic linker searches for it.
+const LIBRARY: &str = "libonnxruntime.so";
+
+/// The library allows one environment per process, for as long as the process lives.
+static ENVIRONMENT: Mutex<Option<Environment>> = Mutex::new(None);
+
+/// Loads ONNX models.
+pub struct OnnxBackend {
+    environment: Environment,
+}
+
+impl OnnxBackend {
+    /// Opens ONNX Runtime: the shared library at `library`, or the one the dynamic linker finds. A process has one:
+    /// later calls give the library that the first one opened.
+    ///
+    /// Fails with [`BackendError::Library`] where there is none, or one that is too old.
+    pub fn new(library: Option<&Path>) -> Result<Self, BackendError> {
+        let mut slot = ENVIRONMENT.lock();
+        if let Some(environment) = &*slot {
+            return Ok(Self {
+                environment: environment.clone(),
+            });
+        }
+        let environment = open(library.unwrap_or(Path::new(LIBRARY)))?;
+        *slot = Some(environment.clone());
+        Ok(Self { environment })
+    }
+
+    fn commit(&self, spec: &LoadSpec) -> Result<OrtSession, ort::Error> {
+        configure(SessionBuilder::new(&self.environment)?, spec)?.commit_from_file(&spec.artifact)
+    }
+}
+
+impl Backend for OnnxBackend {
+    fn name(&self) -> &'static str {
+        "onnx"
+    }
+
+    fn load(&self, spec: &LoadSpec) -> Result<Arc<dyn LoadedModel>, BackendError> {
+        external::check(&spec.artifact).map_err(|error| BackendError::Load(error.to_string()))?;
+        check_device(spec.device)?;
+        let session = self
+            .commit(spec)
+            .map_err(|error| classify(error.to_string(), BackendError::Load))?;
+        let signature = signature(&session)?;
+        signature
+            .confirm(&spec.declared)
+            .map_err(BackendError::Load)?;
+        let memory = MemoryInfo::new(
+            AllocationDevice::CPU,
+            0,
+            AllocatorType::Device,
+            MemoryType::Default,
+        )
+        .map_err(|error| BackendError::Load(error.to_string()))?;
+        Ok(Arc::new(OnnxModel(Arc::new(Shared {
+            inputs: names(&signature.inputs)?,
+            outputs: names(&signature.outputs)?,
+            session,
+            memory,
+            signature,
+        }))))
+    }
+}
+
+/// One ONNX Runtime session, which all workers of a device run at once.
+struct OnnxModel(Arc<Shared>);
+
+impl LoadedModel for OnnxModel {
+    fn signature(&self) -> &Signature {
+        &self.0.signature
+    }
+
+    fn session(&self) -> Result<Box<dyn Session>, BackendError> {
+        Ok(Box::new(OnnxSession::new(Arc::clone(&self.0))))
+    }
+}
+
+fn open(library: &Path) -> Result<Environment, BackendError> {
+    let unusable = |error: &dyn std::fmt::Display| {
+        BackendError::Library(format!(
+            "ONNX models need ONNX Runtime 1.{} or later, and {} does not load: {error}. Install the Python package \
+             onnxruntime, or onnxruntime-gpu for CUDA, and set ORT_DYLIB_PATH to the libonnxruntime.so in it",
+            ort::MINOR_VERSION,
+            library.display()
+        ))
+    };
+    let environment = ort::init_from(library)
+        .map_err(|error| unusable(&error))?
+        .with_name("lantern")
+        .with_telemetry(false)
+        .with_logger(Arc::new(log))
+        .build()
+        .map_err(|error| unusable(&error))?;
+    environment.set_log_level(LogLevel::Warning);
+    Ok(environment)
+}
+
+/// A run's failure is in its result as well, so nothing short of a fatal message is news to the operator.
+fn log(level: LogLevel, category: &str, _id: &str, location: &str, message: &str) {
+    match level {
+        LogLevel::Fatal => tracing::error!(target: "onnxruntime", category, location, "{message}"),
+        LogLevel::Error | LogLevel::Warning => {
+            tracing::debug!(target: "onnxruntime", category, location, "{message}")
+        }
+        LogLevel::Info | LogLevel::Verbose => {
+            tracing::trace!(target: "onnxruntime", category, location, "{message}")
+        }
+    }
+}
+
+fn configure(builder: SessionBuilder, spec: &LoadSpec) -> Result<SessionBuilder, ort::Error> {
+    let builder = builder
+        .with_intra_threads(pool_threads(spec))?
+        .with_inter_threads(1)?
+        // A spinning pool takes the cores that handlers need.
+        .with_intra_op_spinning(false)?
+        // Patterns are kept for every shape that ever came, and clients choose shapes.
+        .with_memory_pattern(false)?
+        .with_log_level(LogLevel::Warning)?
+        // The file was checked as protobuf, so it must be read as that whatever its name is.
+        .with_config_entry("session.load_model_format", "ONNX")?;
+    let provider = match spec.device {
+        Device::Cpu => ort::ep::CPU::default().with_arena_allocator(true).build(),
+        Device::Cuda(index) => ort::ep::CUDA::default()
+            .with_device_id(device_id(index))
+            .build(),
+    };
+    Ok(builder.with_execution_providers([provider.error_on_failure()])?)
+}
+
+/// The workers share one pool, and each calling thread takes part in its own run.
+fn pool_threads(spec: &LoadSpec) -> usize {
+    spec.workers.max(1) * (spec.intra_op_threads.max(1) - 1) + 1
+}
+
+fn device_id(index: u32) -> i32 {
+    i32::try_from(index).unwrap_or(i32::MAX)
+}
+
+fn check_device(device: Device) -> Result<(), BackendError> {
+    let has_cuda = || ort::ep::CUDA::default().is_available().unwrap_or(false);
+    if device == Device::Cpu || has_cuda() {
+        return Ok(());
+    }
+    Err(BackendError::Library(format!(
+        "{device} is asked for, but this ONNX Runtime has no CUDA: install onnxruntime-gpu instead of onnxruntime"
+    )))
+}
+
+fn signature(session: &OrtSession) -> Result<Signature, BackendError> {
+    let specs = |what: &str, outlets: &[Outlet]| {
+        outlets
+            .iter()
+            .map(|outlet| tensor_spec(what, outlet))
+            .collect()
+    };
+    Ok(Signature {
+        inputs: specs("input", session.inputs())?,
+        outputs: specs("output", session.outputs())?,
+    })
+}
+
+fn tensor_spec(what: &str, outlet: &Outlet) -> Result<TensorSpec, BackendError> {
+    let refuse = |reason: String| {
+        Err(BackendError::Load(format!(
+            "{what} {:?} {reason}",
+            outlet.name()
+        )))
+    };
+    let ValueType::Tensor { ty, shape, .. } = outlet.dtype() else {
+        return refuse(format!(
+            "is a {}, and only tensors are served (of a scikit-learn model, export with zipmap=False)",
+            outlet.dtype()
+        ));
+    };
+    match dtype(*ty) {
+        Some(dtype) => Ok(TensorSpec {
+            name: outlet.name().into(),
+            dtype,
+            shape: shape
+                .iter()
+                .map(|axis| usize::try_from(*axis).ok())
+                .collect(),
+        }),
+        None => refuse(format!("is of {ty}, which is not served")),
+    }
+}
+
+const fn dtype(element: TensorElementType) -> Option<DType> {
+    Some(match element {
+        TensorElementType::Bool => DType::Bool,
+        TensorElementType::Uint8 => DType::U8,
+        TensorElementType::Int8 => DType::I8,
+        TensorElementType::Int16 => DType::I16,
+        TensorElementType::Int32 => DType::I32,
+        TensorElementType::Int64 => DType::I64,
+        TensorElementType::Float16 => DType::F16,
+        TensorElementType::Bfloat16 => DType::Bf16,
+        TensorElementType::Float32 => DType::F32,
+        TensorElementType::Float64 => DType::F64,
+        TensorElementType::String => DType::Bytes,
+        _ => return None,
+    })
+}
+
+fn names(specs: &[TensorSpec]) -> Result<Vec<CString>, BackendError> {
+    let name = |spec: &TensorSpec| CString::new(spec.name.as_bytes());
+    specs
+        .iter()
+        .map(name)
+        .collect::<Result<_, _>>()
+        .map_err(|_| BackendError::Load("a name holds NUL".into()))
+}

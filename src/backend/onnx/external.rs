@@ -1,0 +1,171 @@
+//! Refuses model files that point outside their directory, before ONNX Runtime opens what they point to.
+//!
+//! A tensor in an ONNX file may say that its data lies in another file: an initializer, an attribute of a node, inside
+//! a subgraph, a function or a sparse tensor. Every such place is visited; each location must be a plain relative path
+//! to a regular file in the model's directory. Attacks on this: CVE-2022-25882, CVE-2024-27318.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Seek};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Component, Path};
+
+use super::wire::{Walker, WireError};
+
+/// Nested messages; protobuf itself stops at 100.
+const MAX_DEPTH: usize = 100;
+/// Bytes of a location, or of another entry beside it.
+const MAX_TEXT: usize = 4096;
+
+/// Why a model file is refused.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ExternalError {
+    /// Not a model.
+    #[error("the model file {0}")]
+    Wire(#[from] WireError),
+    /// A location that breaks the rule.
+    #[error("external data at {location:?}: {rule}")]
+    Location {
+        /// As the file has it.
+        location: String,
+        /// The rule it breaks.
+        rule: &'static str,
+    },
+}
+
+/// The messages of `onnx.proto` that lead to a tensor. A length-delimited field that leads nowhere is skipped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Message {
+    Model,
+    Training,
+    Graph,
+    Function,
+    Node,
+    Attribute,
+    SparseTensor,
+    Tensor,
+    ExternalEntry,
+}
+
+impl Message {
+    /// What lies in field `number`, if it can lead to external data. Numbers are those of `onnx.proto`.
+    const fn child(self, number: u32) -> Option<Self> {
+        match (self, number) {
+            (Self::Model, 7) | (Self::Training, 1 | 2) | (Self::Attribute, 6 | 11) => {
+                Some(Self::Graph)
+            }
+            (Self::Model, 20) => Some(Self::Training),
+            (Self::Model, 25) => Some(Self::Function),
+            (Self::Graph, 1) | (Self::Function, 7) => Some(Self::Node),
+            (Self::Graph, 5) | (Self::SparseTensor, 1 | 2) | (Self::Attribute, 5 | 10) => {
+                Some(Self::Tensor)
+            }
+            (Self::Graph, 15) | (Self::Attribute, 22 | 23) => Some(Self::SparseTensor),
+            (Self::Function, 11) | (Self::Node, 5) => Some(Self::Attribute),
+            (Self::Tensor, 13) => Some(Self::ExternalEntry),
+            _ => None,
+        }
+    }
+}
+
+/// Checks every location in the model file `artifact`.
+pub(super) fn check(artifact: &Path) -> Result<(), ExternalError> {
+    let file = File::open(artifact).map_err(WireError::Read)?;
+    let length = file.metadata().map_err(WireError::Read)?.len();
+    let directory = artifact.parent().unwrap_or(Path::new(""));
+    check_reader(BufReader::new(file), length, directory)
+}
+
+fn check_reader(
+    reader: impl BufRead + Seek,
+    length: u64,
+    directory: &Path,
+) -> Result<(), ExternalError> {
+    if length == 0 {
+        return Err(WireError::Malformed("it is empty", 0).into());
+    }
+    Visit {
+        walker: Walker::new(reader),
+        directory,
+    }
+    .message(Message::Model, length, 0)
+}
+
+struct Visit<'a, R> {
+    walker: Walker<R>,
+    directory: &'a Path,
+}
+
+impl<R: BufRead + Seek> Visit<'_, R> {
+    fn message(&mut self, message: Message, end: u64, depth: usize) -> Result<(), ExternalError> {
+        if depth == MAX_DEPTH {
+            return Err(self.walker.malformed("messages nested too deeply").into());
+        }
+        if message == Message::ExternalEntry {
+            return self.entry(end);
+        }
+        while let Some(field) = self.walker.next_field(end)? {
+            match (field.end, message.child(field.number)) {
+                (Some(end), Some(child)) => self.message(child, end, depth + 1)?,
+                (Some(end), None) => self.walker.skip_to(end)?,
+                (None, _) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A key and a value. Each may come more than once, and the last counts; here every value must stand.
+    fn entry(&mut self, end: u64) -> Result<(), ExternalError> {
+        let mut is_location = false;
+        let mut values = Vec::new();
+        while let Some(field) = self.walker.next_field(end)? {
+            match (field.number, field.end) {
+                (1, Some(end)) => is_location |= self.walker.bytes(end, MAX_TEXT)? == b"location",
+                (2, Some(end)) => values.push(self.walker.bytes(end, MAX_TEXT)?),
+                (_, Some(end)) => self.walker.skip_to(end)?,
+                (_, None) => {}
+            }
+        }
+        if !is_location {
+            return Ok(());
+        }
+        if values.is_empty() {
+            values.push(Vec::new());
+        }
+        values
+            .iter()
+            .try_for_each(|value| check_location(value, self.directory))
+    }
+}
+
+fn check_location(location: &[u8], directory: &Path) -> Result<(), ExternalError> {
+    let refuse = |rule| ExternalError::Location {
+        location: String::from_utf8_lossy(location).into_owned(),
+        rule,
+    };
+    let text = str::from_utf8(location).map_err(|_| refuse("must be UTF-8"))?;
+    if text.is_empty() {
+        return Err(refuse("must not be empty"));
+    }
+    if text.contains(['\0', '\\', ':']) {
+        return Err(refuse("must not hold NUL, backslash or colon"));
+    }
+    let mut path = directory.to_owned();
+    for component in Path::new(text).components() {
+        let Component::Normal(name) = component else {
+            return Err(refuse("must be a relative path without . and .."));
+        };
+        path.push(name);
+        let kind =
+            fs::symlink_metadata(&path).map_err(|_| refuse("is not in the model's directory"))?;
+        if kind.is_symlink() {
+            return Err(refuse("must not be or pass a symbolic link"));
+        }
+    }
+    let kind =
+        fs::symlink_metadata(&path).map_err(|_| refuse("is not in the model's directory"))?;
+    match (kind.is_file(), kind.nlink()) {
+        (true, 1) => Ok(()),
+        (true, _) => Err(refuse("must not be a hard link to another file")),
+        (false, _) => Err(refuse("must be a regular file")),
+    }
+}

@@ -1,0 +1,285 @@
+//! Tensors as ONNX Runtime's values, and back.
+//!
+//! Inputs are lent, not copied, wherever their data is aligned; outputs are copied once. All `unsafe` that touches
+//! tensor data is here.
+
+use std::ffi::c_void;
+use std::marker::PhantomData;
+use std::ptr::{self, NonNull};
+use std::slice;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use ort::memory::MemoryInfo;
+use ort::sys::{self, ONNXTensorElementDataType as Element};
+use ort::{AsPointer as _, api};
+
+use super::super::BackendError;
+use crate::tensor::{DType, MAX_RANK, Tensor};
+
+// A tensor's data is little-endian, and is handed to native code as it is.
+const _: () = assert!(cfg!(target_endian = "little"));
+
+/// A value that this process owns.
+struct Value(NonNull<sys::OrtValue>);
+
+impl Drop for Value {
+    #[expect(unsafe_code, reason = "releases what the C API gave")]
+    fn drop(&mut self) {
+        // SAFETY: the value is owned, and not used again.
+        unsafe { (api().ReleaseValue)(self.0.as_ptr()) }
+    }
+}
+
+/// A tensor lent to ONNX Runtime.
+pub(super) struct InputValue<'a> {
+    value: Value,
+    /// The data, where the tensor's own was not aligned. Freed after the value, which points into it.
+    _aligned: Option<Vec<u64>>,
+    _tensor: PhantomData<&'a Tensor>,
+}
+
+impl<'a> InputValue<'a> {
+    /// Lends `tensor`. Strings, and data that is not aligned to its elements, are copied.
+    pub(super) fn new(tensor: &'a Tensor, memory: &MemoryInfo<'_>) -> Result<Self, ort::Error> {
+        if tensor.dtype() == DType::Bytes {
+            return Ok(Self {
+                value: string_value(tensor)?,
+                _aligned: None,
+                _tensor: PhantomData,
+            });
+        }
+        let aligned = (!is_aligned(tensor)).then(|| aligned_copy(tensor.data()));
+        let data = aligned
+            .as_ref()
+            .map_or(tensor.data().as_ptr(), |copy| copy.as_ptr().cast());
+        Ok(Self {
+            value: lend(tensor, data, memory)?,
+            _aligned: aligned,
+            _tensor: PhantomData,
+        })
+    }
+
+    /// The value, valid for as long as `self`.
+    pub(super) const fn as_ptr(&self) -> *const sys::OrtValue {
+        self.value.0.as_ptr()
+    }
+}
+
+/// What a run gave for one output.
+pub(super) struct OutputValue(Option<Value>);
+
+impl OutputValue {
+    /// Takes ownership of what a run wrote.
+    ///
+    /// # Safety
+    /// `value` is null or a tensor that nobody else owns.
+    #[expect(unsafe_code, reason = "the caller vouches for the pointer")]
+    pub(super) unsafe fn from_raw(value: *mut sys::OrtValue) -> Self {
+        Self(NonNull::new(value).map(Value))
+    }
+
+    /// Copies the output named `name` out.
+    pub(super) fn into_tensor(self, name: &str) -> Result<Tensor, BackendError> {
+        let broken = |reason: String| BackendError::Infer(format!("output {name:?} {reason}"));
+        let value = self.0.ok_or_else(|| broken("was not computed".into()))?;
+        let (element, shape) =
+            element_and_shape(&value).map_err(|error| broken(error.to_string()))?;
+        let dtype =
+            dtype(element).ok_or_else(|| broken("has a dtype that is not served".into()))?;
+        let elements = shape.iter().product();
+        let data = match dtype.size() {
+            Some(size) => bytes(&value, elements * size),
+            None => strings(&value, elements),
+        };
+        let data = data.map_err(|error| broken(error.to_string()))?;
+        Tensor::new(dtype, shape, data).map_err(|error| broken(error.to_string()))
+    }
+}
+
+fn is_aligned(tensor: &Tensor) -> bool {
+    let size = tensor.dtype().size().unwrap_or(1);
+    tensor.data().as_ptr().addr().is_multiple_of(size)
+}
+
+fn aligned_copy(data: &[u8]) -> Vec<u64> {
+    let words = data.chunks(8).map(|chunk| {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        u64::from_ne_bytes(word)
+    });
+    words.collect()
+}
+
+/// Axes as the C API takes them, and how many they are.
+fn dimensions(tensor: &Tensor) -> ([i64; MAX_RANK], usize) {
+    let mut axes = [0; MAX_RANK];
+    for (axis, size) in axes.iter_mut().zip(tensor.shape()) {
+        *axis = i64::try_from(*size).unwrap_or(i64::MAX);
+    }
+    (axes, tensor.shape().len())
+}
+
+#[expect(unsafe_code, reason = "the C API takes a pointer to the data")]
+fn lend(tensor: &Tensor, data: *const u8, memory: &MemoryInfo<'_>) -> Result<Value, ort::Error> {
+    let (axes, rank) = dimensions(tensor);
+    let mut value = ptr::null_mut();
+    // SAFETY: `data` points to as many bytes as `tensor` has, in host memory, aligned to its elements, and outlives
+    // the value, which `InputValue` ties to the tensor or keeps beside the copy. ONNX Runtime checks that the bytes
+    // are enough for the shape. It takes a mutable pointer but only reads graph inputs.
+    let status = unsafe {
+        (api().CreateTensorWithDataAsOrtValue)(
+            memory.ptr(),
+            data.cast_mut().cast::<c_void>(),
+            tensor.data().len(),
+            axes.as_ptr(),
+            rank,
+            element(tensor.dtype()),
+            &raw mut value,
+        )
+    };
+    created(status, value)
+}
+
+#[expect(unsafe_code, reason = "the C API hands out a buffer for each string")]
+fn string_value(tensor: &Tensor) -> Result<Value, ort::Error> {
+    let (axes, rank) = dimensions(tensor);
+    let allocator = ort::memory::Allocator::default();
+    let mut value = ptr::null_mut();
+    // SAFETY: the default allocator lives as long as the process; axes are as many as said.
+    let status = unsafe {
+        (api().CreateTensorAsOrtValue)(
+            allocator.ptr().cast_mut(),
+            axes.as_ptr(),
+            rank,
+            Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_STRING,
+            &raw mut value,
+        )
+    };
+    let value = created(status, value)?;
+    for (index, string) in tensor.strings().enumerate() {
+        let mut buffer = ptr::null_mut();
+        // SAFETY: the value is a string tensor with more than `index` elements, since it has the tensor's shape.
+        let status = unsafe {
+            (api().GetResizedStringTensorElementBuffer)(
+                value.0.as_ptr(),
+                index,
+                string.len(),
+                &raw mut buffer,
+            )
+        };
+        // SAFETY: the status is as the C API returned it, and is used once.
+        unsafe { ort::Error::result_from_status(status) }?;
+        // SAFETY: on success `buffer` has room for exactly the bytes asked for, and nothing else points to it.
+        unsafe { ptr::copy_nonoverlapping(string.as_ptr(), buffer.cast::<u8>(), string.len()) };
+    }
+    Ok(value)
+}
+
+#[expect(unsafe_code, reason = "takes ownership of what the C API made")]
+fn created(status: sys::OrtStatusPtr, value: *mut sys::OrtValue) -> Result<Value, ort::Error> {
+    // SAFETY: the status is as the C API returned it, and is used once.
+    unsafe { ort::Error::result_from_status(status) }?;
+    NonNull::new(value)
+        .map(Value)
+        .ok_or_else(|| ort::Error::new("no value was made"))
+}
+
+#[expect(unsafe_code, reason = "the C API lends the shape")]
+fn element_and_shape(value: &Value) -> Result<(Element, Vec<usize>), ort::Error> {
+    let mut element = Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+    let (mut axes, mut rank) = (ptr::null(), 0);
+    // SAFETY: the value lives, and the places written to are locals.
+    let status = unsafe {
+        (api().GetTensorElementTypeAndShapeDataReference)(
+            value.0.as_ptr(),
+            &raw mut element,
+            &raw mut axes,
+            &raw mut rank,
+        )
+    };
+    // SAFETY: the status is as the C API returned it, and is used once.
+    unsafe { ort::Error::result_from_status(status) }?;
+    if axes.is_null() {
+        return Ok((element, Vec::new()));
+    }
+    // SAFETY: on success `axes` points to `rank` sizes inside the value, which is borrowed here.
+    let axes: &[i64] = unsafe { slice::from_raw_parts(axes, rank) };
+    let size =
+        |axis: &i64| usize::try_from(*axis).map_err(|_| ort::Error::new("has a negative axis"));
+    Ok((element, axes.iter().map(size).collect::<Result<_, _>>()?))
+}
+
+#[expect(unsafe_code, reason = "the C API lends the data")]
+fn bytes(value: &Value, length: usize) -> Result<Bytes, ort::Error> {
+    if length == 0 {
+        return Ok(Bytes::new());
+    }
+    let mut data = ptr::null_mut();
+    // SAFETY: the value is a tensor that is not of strings.
+    let status = unsafe { (api().GetTensorMutableData)(value.0.as_ptr(), &raw mut data) };
+    // SAFETY: the status is as the C API returned it, and is used once.
+    unsafe { ort::Error::result_from_status(status) }?;
+    // SAFETY: outputs of a run without bindings lie in host memory; the value holds `length` bytes, the product of its
+    // own shape and the size of its own dtype, and is borrowed while they are copied.
+    Ok(Bytes::copy_from_slice(unsafe {
+        slice::from_raw_parts(data.cast::<u8>(), length)
+    }))
+}
+
+#[expect(unsafe_code, reason = "the C API writes the strings into a buffer")]
+fn strings(value: &Value, elements: usize) -> Result<Bytes, ort::Error> {
+    let mut length = 0;
+    // SAFETY: the value is a tensor of strings.
+    let status = unsafe { (api().GetStringTensorDataLength)(value.0.as_ptr(), &raw mut length) };
+    // SAFETY: the status is as the C API returned it, and is used once.
+    unsafe { ort::Error::result_from_status(status) }?;
+    let (mut content, mut offsets) = (vec![0u8; length], vec![0usize; elements]);
+    // SAFETY: the buffers are as long as said, the first as long as the value said its strings are.
+    let status = unsafe {
+        (api().GetStringTensorContent)(
+            value.0.as_ptr(),
+            content.as_mut_ptr().cast::<c_void>(),
+            length,
+            offsets.as_mut_ptr(),
+            elements,
+        )
+    };
+    // SAFETY: the status is as the C API returned it, and is used once.
+    unsafe { ort::Error::result_from_status(status) }?;
+    Ok(prefixed(&content, &offsets))
+}
+
+/// Strings that follow one another in `content`, each with its length in front.
+fn prefixed(content: &[u8], starts: &[usize]) -> Bytes {
+    let mut data = BytesMut::with_capacity(content.len() + 4 * starts.len());
+    let ends = starts.iter().skip(1).copied().chain([content.len()]);
+    for (start, end) in starts.iter().zip(ends) {
+        let string = content.get(*start..end).unwrap_or_default();
+        data.put_u32_le(u32::try_from(string.len()).unwrap_or(u32::MAX));
+        data.extend_from_slice(string);
+    }
+    data.freeze()
+}
+
+const fn element(dtype: DType) -> Element {
+    match dtype {
+        DType::Bool => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL,
+        DType::U8 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8,
+        DType::I8 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8,
+        DType::I16 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT16,
+        DType::I32 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32,
+        DType::I64 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64,
+        DType::F16 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16,
+        DType::Bf16 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16,
+        DType::F32 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,
+        DType::F64 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE,
+        DType::Bytes => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_STRING,
+    }
+}
+
+/// The dtype whose element is `wanted`, if it is served.
+fn dtype(wanted: Element) -> Option<DType> {
+    DType::ALL
+        .into_iter()
+        .find(|dtype| element(*dtype) == wanted)
+}
