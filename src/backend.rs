@@ -3,8 +3,6 @@
 //! Backends know tensors and devices. They know neither handlers nor batches nor requests. Three short traits
 //! are the whole contract, so that a further framework can be added beside `onnx` without touching anything else.
 
-pub mod none;
-
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,6 +11,7 @@ use crate::tensor::NamedTensor;
 
 pub mod failure;
 pub mod fake;
+pub mod none;
 pub mod onnx;
 mod signature;
 

@@ -169,7 +169,7 @@ fn device_id(index: u32) -> i32 {
 }
 
 fn check_device(device: Device) -> Result<(), BackendError> {
-    let has_cuda = || ort::ep::CUDA::default().is_available().unwrap_or(false);
+    let has_cuda = || ort::ep::CUDA::is_available().unwrap_or(false);
     if device == Device::Cpu || has_cuda() {
         return Ok(());
     }
@@ -179,16 +179,17 @@ fn check_device(device: Device) -> Result<(), BackendError> {
 }
 
 fn signature(session: &OrtSession) -> Result<Signature, BackendError> {
-    let specs = |what: &str, outlets: &[Outlet]| {
-        outlets
-            .iter()
-            .map(|outlet| tensor_spec(what, outlet))
-            .collect()
-    };
     Ok(Signature {
-        inputs: specs("input", session.inputs())?,
-        outputs: specs("output", session.outputs())?,
+        inputs: tensor_specs("input", session.inputs())?,
+        outputs: tensor_specs("output", session.outputs())?,
     })
+}
+
+fn tensor_specs(what: &str, outlets: &[Outlet]) -> Result<Vec<TensorSpec>, BackendError> {
+    outlets
+        .iter()
+        .map(|outlet| tensor_spec(what, outlet))
+        .collect()
 }
 
 fn tensor_spec(what: &str, outlet: &Outlet) -> Result<TensorSpec, BackendError> {
