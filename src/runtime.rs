@@ -15,8 +15,10 @@ use crate::handler::{HandlerEngine, Sink};
 use crate::model::{BackendKind, Device, Hosting, ModelSpec};
 use crate::payload::{Reply, Request};
 
+pub mod child;
 pub mod local;
 pub mod process;
+mod protocol;
 
 use local::LocalRuntime;
 use process::ProcessRuntime;

@@ -18,7 +18,13 @@ pub fn softmax(scores: &[f32]) -> Vec<f32> {
 
 /// The indices and values of the `k` largest, descending; of equal ones the first comes first, NaN last.
 pub fn top_k(values: &[f32], k: usize) -> Vec<(usize, f32)> {
-    let rank = |value: f32| if value.is_nan() { f32::NEG_INFINITY } else { value };
+    let rank = |value: f32| {
+        if value.is_nan() {
+            f32::NEG_INFINITY
+        } else {
+            value
+        }
+    };
     let mut ranked: Vec<(usize, f32)> = values.iter().copied().enumerate().collect();
     ranked.sort_by(|a, b| rank(b.1).total_cmp(&rank(a.1)));
     ranked.truncate(k);
@@ -60,7 +66,8 @@ impl Labels {
     /// # Ok::<(), handler_sdk::Error>(())
     /// ```
     pub fn parse(json: &[u8]) -> Result<Self, Error> {
-        let value: Value = serde_json::from_slice(json).map_err(|error| invalid(&error.to_string()))?;
+        let value: Value =
+            serde_json::from_slice(json).map_err(|error| invalid(&error.to_string()))?;
         let Value::Object(entries) = value else {
             return Err(invalid("not an object of index to name"));
         };
@@ -75,9 +82,17 @@ impl Labels {
     }
 
     fn from_list(names: &Value) -> Result<Self, Error> {
-        let list = names.as_array().ok_or_else(|| invalid("`object_type_names` is not a list"))?;
+        let list = names
+            .as_array()
+            .ok_or_else(|| invalid("`object_type_names` is not a list"))?;
         let name = |(index, value): (usize, &Value)| label(&index.to_string(), value).map(Some);
-        Ok(Self { names: list.iter().enumerate().map(name).collect::<Result<_, _>>()? })
+        Ok(Self {
+            names: list
+                .iter()
+                .enumerate()
+                .map(name)
+                .collect::<Result<_, _>>()?,
+        })
     }
 
     fn insert(&mut self, index: usize, name: String) {
@@ -99,7 +114,9 @@ impl Labels {
 fn parse_index(key: &str) -> Result<usize, Error> {
     match key.parse() {
         Ok(index) if index < MAX_CLASSES => Ok(index),
-        _ => Err(invalid(&format!("key `{key}` is not an index below {MAX_CLASSES}"))),
+        _ => Err(invalid(&format!(
+            "key `{key}` is not an index below {MAX_CLASSES}"
+        ))),
     }
 }
 
@@ -108,8 +125,11 @@ fn label(key: &str, value: &Value) -> Result<String, Error> {
         Value::Array(list) => list.last().and_then(Value::as_str),
         other => other.as_str(),
     };
-    text.map(str::to_owned)
-        .ok_or_else(|| invalid(&format!("the value of `{key}` is neither a string nor a list of them")))
+    text.map(str::to_owned).ok_or_else(|| {
+        invalid(&format!(
+            "the value of `{key}` is neither a string nor a list of them"
+        ))
+    })
 }
 
 fn invalid(reason: &str) -> Error {
@@ -170,7 +190,11 @@ mod tests {
 
     #[test]
     fn softmax_sums_to_one_for_any_scores() {
-        for scores in [&[1000.0, 999.0, -1000.0][..], &[0.0], &[-5.0, -5.0, -5.0, -5.0]] {
+        for scores in [
+            &[1000.0, 999.0, -1000.0][..],
+            &[0.0],
+            &[-5.0, -5.0, -5.0, -5.0],
+        ] {
             let sum: f32 = softmax(scores).iter().sum();
             assert!((sum - 1.0).abs() < 1e-6, "{scores:?}: {sum}");
         }
@@ -197,14 +221,35 @@ mod tests {
     #[test]
     fn wrong_labels_name_key_and_rule() {
         for (json, message) in [
-            (r#"["a"]"#, "index_to_name.json: not an object of index to name"),
-            (r#"{"0": 1}"#, "index_to_name.json: the value of `0` is neither a string nor a list of them"),
-            (r#"{"0": []}"#, "index_to_name.json: the value of `0` is neither a string nor a list of them"),
-            (r#"{"-1": "a"}"#, "index_to_name.json: key `-1` is not an index below 1048576"),
-            (r#"{"9999999999": "a"}"#, "index_to_name.json: key `9999999999` is not an index below 1048576"),
-            (r#"{"object_type_names": "a"}"#, "index_to_name.json: `object_type_names` is not a list"),
+            (
+                r#"["a"]"#,
+                "index_to_name.json: not an object of index to name",
+            ),
+            (
+                r#"{"0": 1}"#,
+                "index_to_name.json: the value of `0` is neither a string nor a list of them",
+            ),
+            (
+                r#"{"0": []}"#,
+                "index_to_name.json: the value of `0` is neither a string nor a list of them",
+            ),
+            (
+                r#"{"-1": "a"}"#,
+                "index_to_name.json: key `-1` is not an index below 1048576",
+            ),
+            (
+                r#"{"9999999999": "a"}"#,
+                "index_to_name.json: key `9999999999` is not an index below 1048576",
+            ),
+            (
+                r#"{"object_type_names": "a"}"#,
+                "index_to_name.json: `object_type_names` is not a list",
+            ),
         ] {
-            assert_eq!(Labels::parse(json.as_bytes()).unwrap_err().message(), message);
+            assert_eq!(
+                Labels::parse(json.as_bytes()).unwrap_err().message(),
+                message
+            );
         }
     }
 
@@ -220,6 +265,9 @@ mod tests {
     fn duplicate_labels_collapse_to_the_most_probable() {
         let labels = Labels::parse(br#"{"0": "a", "1": "b", "2": "a"}"#).unwrap();
         let answer = classification(&[0.2, 0.3, 0.5], &labels, 5);
-        assert_eq!(answer.entries(), [("a".to_owned(), 0.5), ("b".to_owned(), 0.3)]);
+        assert_eq!(
+            answer.entries(),
+            [("a".to_owned(), 0.5), ("b".to_owned(), 0.3)]
+        );
     }
 }

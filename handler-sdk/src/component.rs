@@ -18,7 +18,9 @@ pub struct Slot<H> {
 impl<H: Handler> Slot<H> {
     /// Before `init`.
     pub const fn new() -> Self {
-        Self { handler: OnceCell::new() }
+        Self {
+            handler: OnceCell::new(),
+        }
     }
 
     /// The export `init`.
@@ -27,7 +29,9 @@ impl<H: Handler> Slot<H> {
     /// The handler's own, or internal if the host calls twice.
     pub fn init(&self, facts: wire::ModelContext) -> Result<(), types::Error> {
         let handler = H::init(&Context::new(facts))?;
-        self.handler.set(handler).map_err(|_| Error::internal("init was called twice").into())
+        self.handler
+            .set(handler)
+            .map_err(|_| Error::internal("init was called twice").into())
     }
 
     /// The export `preprocess`.
@@ -52,7 +56,9 @@ impl<H: Handler> Slot<H> {
     }
 
     fn handler(&self) -> Result<&H, Error> {
-        self.handler.get().ok_or_else(|| Error::internal("the handler was called before init"))
+        self.handler
+            .get()
+            .ok_or_else(|| Error::internal("the handler was called before init"))
     }
 }
 
@@ -68,7 +74,12 @@ fn convert<T, U: From<T>>(values: Vec<T>) -> Vec<U> {
 
 impl From<types::Request> for Request {
     fn from(request: types::Request) -> Self {
-        Self::new(request.id, request.content_type, request.headers, request.body.into())
+        Self::new(
+            request.id,
+            request.content_type,
+            request.headers,
+            request.body.into(),
+        )
     }
 }
 
@@ -84,7 +95,12 @@ impl From<types::Body> for Body {
 
 impl From<types::Tensor> for Tensor {
     fn from(tensor: types::Tensor) -> Self {
-        let types::Tensor { name, dtype, shape, data } = tensor;
+        let types::Tensor {
+            name,
+            dtype,
+            shape,
+            data,
+        } = tensor;
         match data {
             TensorData::Inline(bytes) => Self::from_bytes(name, dtype, shape, bytes),
             TensorData::Handle(handle) => Self::from_source(name, dtype, shape, handle),
@@ -95,7 +111,12 @@ impl From<types::Tensor> for Tensor {
 impl From<Tensor> for types::Tensor {
     fn from(tensor: Tensor) -> Self {
         let (name, dtype, shape, bytes) = tensor.into_parts();
-        Self { name, dtype, shape, data: TensorData::Inline(bytes) }
+        Self {
+            name,
+            dtype,
+            shape,
+            data: TensorData::Inline(bytes),
+        }
     }
 }
 
@@ -103,9 +124,10 @@ impl From<Step> for wire::Step {
     fn from(step: Step) -> Self {
         match step {
             Step::Done(response) => Self::Done(response.into()),
-            Step::Infer { inputs, carry } => {
-                Self::Infer(wire::Prepared { inputs: convert(inputs), carry })
-            }
+            Step::Infer { inputs, carry } => Self::Infer(wire::Prepared {
+                inputs: convert(inputs),
+                carry,
+            }),
         }
     }
 }
@@ -113,7 +135,12 @@ impl From<Step> for wire::Step {
 impl From<Response> for types::Response {
     fn from(response: Response) -> Self {
         let (status, content_type, headers, body) = response.into_parts();
-        Self { status, content_type, headers, body }
+        Self {
+            status,
+            content_type,
+            headers,
+            body,
+        }
     }
 }
 

@@ -3,8 +3,8 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-pub use crate::bindings::lantern::handler::context::Device;
 use crate::Error;
+pub use crate::bindings::lantern::handler::context::Device;
 use crate::bindings::lantern::handler::context::ModelContext;
 
 /// Given to [`Handler::init`](crate::Handler::init).
@@ -108,13 +108,21 @@ mod tests {
     #[test]
     fn settings_default_to_an_empty_object() {
         let context = Host::new().context();
-        assert_eq!(context.settings::<BTreeMap<String, u32>>().unwrap(), BTreeMap::new());
+        assert_eq!(
+            context.settings::<BTreeMap<String, u32>>().unwrap(),
+            BTreeMap::new()
+        );
     }
 
     #[test]
     fn wrong_settings_name_the_section() {
         let context = Host::new().settings(json!({"top_k": "five"})).context();
         let error = context.settings::<BTreeMap<String, u32>>().unwrap_err();
-        assert!(error.message().starts_with("model-config.yaml, `handler`: invalid type"), "{error}");
+        assert!(
+            error
+                .message()
+                .starts_with("model-config.yaml, `handler`: invalid type"),
+            "{error}"
+        );
     }
 }

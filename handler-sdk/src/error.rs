@@ -43,7 +43,10 @@ pub struct Error {
 impl Error {
     /// An error of `kind` with `message` for the client.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self {
+            kind,
+            message: message.into(),
+        }
     }
 
     /// The request cannot be understood: 400 with this text.

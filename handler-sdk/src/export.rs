@@ -19,7 +19,9 @@ macro_rules! export {
             struct Component;
 
             impl pipeline::Guest for Component {
-                fn init(context: pipeline::ModelContext) -> ::std::result::Result<(), types::Error> {
+                fn init(
+                    context: pipeline::ModelContext,
+                ) -> ::std::result::Result<(), types::Error> {
                     SLOT.with(|slot| slot.init(context))
                 }
 
@@ -37,7 +39,7 @@ macro_rules! export {
                 }
             }
 
-            $crate::bindings::__export_pipeline!(Component with_types_in $crate::bindings);
+    $crate::bindings::__export_pipeline!(Component with_types_in $crate::bindings);
         };
 
         #[cfg(not(target_family = "wasm"))]

@@ -44,14 +44,20 @@ pub enum Step {
 impl Step {
     /// Run the model on one tensor or on several (`[Tensor; N]`, `Vec<Tensor>`).
     pub fn infer(inputs: impl Into<Inputs>) -> Self {
-        Self::Infer { inputs: inputs.into().0, carry: Vec::new() }
+        Self::Infer {
+            inputs: inputs.into().0,
+            carry: Vec::new(),
+        }
     }
 
     /// The same step with `carry` for `postprocess`; without effect on [`Step::Done`].
     #[must_use]
     pub fn with_carry(self, carry: impl Into<Vec<u8>>) -> Self {
         match self {
-            Self::Infer { inputs, .. } => Self::Infer { inputs, carry: carry.into() },
+            Self::Infer { inputs, .. } => Self::Infer {
+                inputs,
+                carry: carry.into(),
+            },
             Self::Done(response) => Self::Done(response),
         }
     }

@@ -44,7 +44,12 @@ impl Image {
                 "an image of {width}x{height} with {channels} channels is not {length} bytes"
             )));
         }
-        Ok(Self { width, height, channels, pixels })
+        Ok(Self {
+            width,
+            height,
+            channels,
+            pixels,
+        })
     }
 
     /// Pixels per row.
@@ -104,9 +109,15 @@ impl Image {
     #[must_use]
     pub fn invert(mut self) -> Self {
         let channels = usize::from(self.channels);
-        let colors = if matches!(channels, 2 | 4) { channels - 1 } else { channels };
+        let colors = if matches!(channels, 2 | 4) {
+            channels - 1
+        } else {
+            channels
+        };
         for pixel in self.pixels.chunks_exact_mut(channels) {
-            pixel[..colors].iter_mut().for_each(|color| *color = 255 - *color);
+            pixel[..colors]
+                .iter_mut()
+                .for_each(|color| *color = 255 - *color);
         }
         self
     }
@@ -117,7 +128,12 @@ impl Image {
     ///
     /// # Errors
     /// Internal, if they have another length.
-    pub fn to_tensor_chw(&self, name: &str, mean: &[f32], deviation: &[f32]) -> Result<Tensor, Error> {
+    pub fn to_tensor_chw(
+        &self,
+        name: &str,
+        mean: &[f32],
+        deviation: &[f32],
+    ) -> Result<Tensor, Error> {
         let channels = usize::from(self.channels);
         if mean.len() != channels || deviation.len() != channels {
             return Err(Error::internal(format!(
@@ -144,13 +160,22 @@ impl Image {
         for pixel in self.pixels.chunks_exact(usize::from(self.channels)) {
             convert(pixel, &mut pixels);
         }
-        Self { width: self.width, height: self.height, channels, pixels }
+        Self {
+            width: self.width,
+            height: self.height,
+            channels,
+            pixels,
+        }
     }
 }
 
 impl std::fmt::Debug for Image {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "Image({}x{}x{})", self.width, self.height, self.channels)
+        write!(
+            formatter,
+            "Image({}x{}x{})",
+            self.width, self.height, self.channels
+        )
     }
 }
 

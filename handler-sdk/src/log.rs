@@ -74,7 +74,10 @@ mod tests {
         write_with(Level::Error, "cut", &[("at", "7")]);
         let lines = host.lines();
         assert_eq!(lines.len(), 2);
-        assert_eq!((lines[0].level, lines[0].message.as_str()), (Level::Warn, "3 rows"));
+        assert_eq!(
+            (lines[0].level, lines[0].message.as_str()),
+            (Level::Warn, "3 rows")
+        );
         assert_eq!(lines[1].fields, [("at".to_owned(), "7".to_owned())]);
     }
 }

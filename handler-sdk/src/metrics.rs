@@ -79,8 +79,14 @@ mod tests {
         Gauge::new("temperature", Unit::None, &[]).set(-1.5, &[]);
         Histogram::new("decode", Unit::Milliseconds, &["format"]).observe(2.0, &["jpeg"]);
         let seen = host.observations();
-        assert_eq!((seen[0].kind, seen[0].value.to_bits()), (Kind::Gauge, (-1.5f64).to_bits()));
-        assert_eq!((seen[1].kind, seen[1].unit), (Kind::Histogram, Unit::Milliseconds));
+        assert_eq!(
+            (seen[0].kind, seen[0].value.to_bits()),
+            (Kind::Gauge, (-1.5f64).to_bits())
+        );
+        assert_eq!(
+            (seen[1].kind, seen[1].unit),
+            (Kind::Histogram, Unit::Milliseconds)
+        );
         assert_eq!(seen[1].labels, [("format".to_owned(), "jpeg".to_owned())]);
     }
 }

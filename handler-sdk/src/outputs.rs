@@ -14,10 +14,13 @@ impl Outputs {
     /// # Errors
     /// Internal, naming the outputs that there are.
     pub fn get(&self, name: &str) -> Result<&Tensor, Error> {
-        self.tensors.iter().find(|tensor| tensor.name() == name).ok_or_else(|| {
-            let names: Vec<&str> = self.tensors.iter().map(Tensor::name).collect();
-            Error::internal(format!("the model has no output `{name}`, only {names:?}"))
-        })
+        self.tensors
+            .iter()
+            .find(|tensor| tensor.name() == name)
+            .ok_or_else(|| {
+                let names: Vec<&str> = self.tensors.iter().map(Tensor::name).collect();
+                Error::internal(format!("the model has no output `{name}`, only {names:?}"))
+            })
     }
 
     /// The only output of a model that has one, whatever its name.

@@ -40,7 +40,12 @@ pub enum Body {
 impl Request {
     /// A request of its parts; handlers get theirs from the host, tests from [`testing`](crate::testing).
     pub fn new(id: String, content_type: Option<String>, headers: Vec<Field>, body: Body) -> Self {
-        Self { id, content_type, headers, body }
+        Self {
+            id,
+            content_type,
+            headers,
+            body,
+        }
     }
 
     /// The id in the response's `x-request-id`.
@@ -154,12 +159,20 @@ fn payload(parts: &[Part]) -> Option<&Part> {
 
 fn payload_index(parts: &[Part]) -> Option<usize> {
     let named = |name| parts.iter().rposition(|part| part.name == name);
-    named("data").or_else(|| named("body")).or_else(|| (parts.len() == 1).then_some(0))
+    named("data")
+        .or_else(|| named("body"))
+        .or_else(|| (parts.len() == 1).then_some(0))
 }
 
 fn no_payload(parts: &[Part]) -> Error {
-    let names: Vec<&str> = parts.iter().map(|part| part.name.as_str()).take(16).collect();
-    Error::bad_request(format!("the form has no field `data` or `body`, only {names:?}"))
+    let names: Vec<&str> = parts
+        .iter()
+        .map(|part| part.name.as_str())
+        .take(16)
+        .collect();
+    Error::bad_request(format!(
+        "the form has no field `data` or `body`, only {names:?}"
+    ))
 }
 
 fn tensors_unread() -> Error {
@@ -220,10 +233,16 @@ mod tests {
 
     #[test]
     fn broken_json_and_text_are_the_clients_fault() {
-        let error = testing::request("{\"x\": [1,]}").json::<serde_json::Value>().unwrap_err();
+        let error = testing::request("{\"x\": [1,]}")
+            .json::<serde_json::Value>()
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::BadRequest);
         assert!(error.message().contains("line 1 column 10"), "{error}");
-        let error = testing::request(vec![b'a', 0xff]).text().unwrap_err().message().to_owned();
+        let error = testing::request(vec![b'a', 0xff])
+            .text()
+            .unwrap_err()
+            .message()
+            .to_owned();
         assert!(error.contains("from index 1"), "{error}");
     }
 }

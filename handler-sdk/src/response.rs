@@ -73,7 +73,10 @@ impl Response {
     /// The same response with one more header.
     #[must_use]
     pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.headers.push(Field { name: name.into(), value: value.into() });
+        self.headers.push(Field {
+            name: name.into(),
+            value: value.into(),
+        });
         self
     }
 
@@ -103,7 +106,10 @@ impl Response {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the signature that map_err wants")]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the signature that map_err wants"
+)]
 fn unprintable(error: serde_json::Error) -> Error {
     Error::internal(format!("the answer has no JSON form: {error}"))
 }
@@ -191,12 +197,18 @@ mod tests {
     fn pretty_json_is_what_python_prints() {
         let value = json!({"a": [1, "é😀\n\""], "b": {}, "c": []});
         let printed = "{\n  \"a\": [\n    1,\n    \"\\u00e9\\ud83d\\ude00\\n\\\"\"\n  ],\n  \"b\": {},\n  \"c\": []\n}";
-        assert_eq!(Response::json_pretty(&value).unwrap().body(), printed.as_bytes());
+        assert_eq!(
+            Response::json_pretty(&value).unwrap().body(),
+            printed.as_bytes()
+        );
     }
 
     #[test]
     fn values_without_a_json_form_are_the_handlers_fault() {
         let error = Response::json(&BTreeMap::from([(vec![1], 2)])).unwrap_err();
-        assert_eq!(error.message(), "the answer has no JSON form: key must be a string");
+        assert_eq!(
+            error.message(),
+            "the answer has no JSON form: key must be a string"
+        );
     }
 }

@@ -77,7 +77,9 @@ impl Tensor {
         let (name, shape) = (name.into(), shape.into());
         let length = element_count(&shape)
             .and_then(|count| count.checked_mul(size_of::<T>()))
-            .ok_or_else(|| Error::internal(format!("tensor `{name}`: shape {shape:?} overflows")))?;
+            .ok_or_else(|| {
+                Error::internal(format!("tensor `{name}`: shape {shape:?} overflows"))
+            })?;
         let mut bytes = vec![0; length];
         if let Ok(elements) = bytemuck::checked::try_cast_slice_mut::<u8, T>(&mut bytes) {
             fill(elements)?;
@@ -106,11 +108,13 @@ impl Tensor {
                 values.len()
             )));
         }
-        let mut bytes = Vec::with_capacity(values.iter().map(|value| 4 + value.as_ref().len()).sum());
+        let mut bytes =
+            Vec::with_capacity(values.iter().map(|value| 4 + value.as_ref().len()).sum());
         for value in values {
             let value = value.as_ref();
-            let length = u32::try_from(value.len())
-                .map_err(|_| Error::internal(format!("tensor `{name}`: a string of 4 GiB or more")))?;
+            let length = u32::try_from(value.len()).map_err(|_| {
+                Error::internal(format!("tensor `{name}`: a string of 4 GiB or more"))
+            })?;
             bytes.extend_from_slice(&length.to_le_bytes());
             bytes.extend_from_slice(value);
         }
@@ -124,7 +128,12 @@ impl Tensor {
         shape: impl Into<Vec<u32>>,
         bytes: Vec<u8>,
     ) -> Self {
-        Self { name: name.into(), dtype, shape: shape.into(), data: Data::Inline(bytes) }
+        Self {
+            name: name.into(),
+            dtype,
+            shape: shape.into(),
+            data: Data::Inline(bytes),
+        }
     }
 
     /// A tensor whose elements are read from `source` on first use.
@@ -135,7 +144,12 @@ impl Tensor {
         source: impl Source + 'static,
     ) -> Self {
         let data = Data::Stored(Stored::new(source));
-        Self { name: name.into(), dtype, shape: shape.into(), data }
+        Self {
+            name: name.into(),
+            dtype,
+            shape: shape.into(),
+            data,
+        }
     }
 
     /// The name, as the model's input or output is called.
@@ -194,8 +208,9 @@ impl Tensor {
     /// Internal, if the dtype is another one or the length prefixes do not fit the data and the shape.
     pub fn strings(&self) -> Result<Vec<&[u8]>, Error> {
         self.check_dtype(Dtype::Bytes)?;
-        let strings = view::strings(self.bytes())
-            .ok_or_else(|| Error::internal(format!("tensor `{}`: a string is cut off", self.name)))?;
+        let strings = view::strings(self.bytes()).ok_or_else(|| {
+            Error::internal(format!("tensor `{}`: a string is cut off", self.name))
+        })?;
         self.check_count(strings.len())?;
         Ok(strings)
     }
@@ -205,7 +220,9 @@ impl Tensor {
             return Ok(());
         }
         let (name, dtype) = (&self.name, self.dtype);
-        Err(Error::internal(format!("tensor `{name}` is {dtype:?}, read as {wanted:?}")))
+        Err(Error::internal(format!(
+            "tensor `{name}` is {dtype:?}, read as {wanted:?}"
+        )))
     }
 
     fn check_count(&self, count: usize) -> Result<(), Error> {
@@ -213,7 +230,9 @@ impl Tensor {
             return Ok(());
         }
         let (name, shape) = (&self.name, &self.shape);
-        Err(Error::internal(format!("tensor `{name}`: {count} elements in shape {shape:?}")))
+        Err(Error::internal(format!(
+            "tensor `{name}`: {count} elements in shape {shape:?}"
+        )))
     }
 
     /// Name, dtype, shape and bytes, for the conversion to the interface's type.
@@ -228,12 +247,16 @@ impl Tensor {
 
 /// The product of `shape`, or `None` if it overflows.
 fn element_count(shape: &[u32]) -> Option<usize> {
-    shape.iter().try_fold(1usize, |count, &axis| count.checked_mul(axis as usize))
+    shape
+        .iter()
+        .try_fold(1usize, |count, &axis| count.checked_mul(axis as usize))
 }
 
 /// Bytes `[offset, offset + length)` of `bytes`, cut at the end.
 fn slice(bytes: &[u8], offset: u64, length: u32) -> &[u8] {
-    let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+    let start = usize::try_from(offset)
+        .unwrap_or(usize::MAX)
+        .min(bytes.len());
     let end = start.saturating_add(length as usize).min(bytes.len());
     &bytes[start..end]
 }

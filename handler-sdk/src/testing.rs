@@ -40,7 +40,10 @@ pub struct Host {
 
 impl Host {
     /// A host without files and settings. One per thread at a time.
-    #[expect(clippy::new_without_default, reason = "creating one changes the thread's state")]
+    #[expect(
+        clippy::new_without_default,
+        reason = "creating one changes the thread's state"
+    )]
     pub fn new() -> Self {
         with_state(|state| *state = State::default());
         Self { config: json!({}) }
@@ -125,7 +128,10 @@ pub fn tensors(tensors: Vec<Tensor>) -> Request {
 }
 
 fn with_body(content_type: Option<String>, body: Body) -> Request {
-    let accept = Field { name: "accept".to_owned(), value: "*/*".to_owned() };
+    let accept = Field {
+        name: "accept".to_owned(),
+        value: "*/*".to_owned(),
+    };
     Request::new("test".to_owned(), content_type, vec![accept], body)
 }
 

@@ -1,60 +1,258 @@
-//! Placeholder of the process host.
+//! The process host: a version's runtime in a child process of its own, reached over a socket.
+//!
+//! [`ProcessRuntime`] looks like the local host from outside. Inside, one task per version supervises the process, and
+//! calls go straight from their own task to the socket. A request whose process dies before it was answered is sent once
+//! more, to the next process; one that saw two processes die is not tried again.
+//!
+//! This module knows nothing of handlers, batches and sessions: they are on the other side, in [`super::child`].
 
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::{Hosts, Status};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::task::TaskTracker;
+
+use super::{Hosts, NativeLibraries, Status};
 use crate::backend::Signature;
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::handler::Sink;
 use crate::model::ModelSpec;
 use crate::payload::{Reply, Request};
+use connection::{Connection, Lost};
+use launch::Launcher;
+use roster::Roster;
+use supervisor::{Book, Command, Link, State, Supervisor};
 
-/// Placeholder.
-#[derive(Clone)]
-pub struct ProcessRuntime {}
+mod backoff;
+mod connection;
+mod launch;
+mod listener;
+mod roster;
+mod supervisor;
+mod words;
 
-impl ProcessRuntime {
-    /// Placeholder.
-    pub async fn start(
-        _hosts: &Hosts,
-        _model: Arc<ModelSpec>,
-        _workers: usize,
-        _sink: Arc<dyn Sink>,
-    ) -> Result<Self, Error> {
-        unimplemented!()
-    }
-    /// Placeholder.
-    pub async fn call(&self, _request: Request) -> Result<Reply, Error> {
-        unimplemented!()
-    }
-    /// Placeholder.
-    pub async fn scale(&self, _workers: usize) -> Result<(), Error> {
-        unimplemented!()
-    }
-    /// Placeholder.
-    pub fn status(&self) -> Status {
-        unimplemented!()
-    }
-    /// Placeholder.
-    pub fn signature(&self) -> Option<Arc<Signature>> {
-        unimplemented!()
-    }
-    /// Placeholder.
-    pub async fn drain(&self, _patience: Duration) {
-        unimplemented!()
-    }
-}
+/// Commands that may wait for the supervisor; whoever has one more waits for room.
+const COMMANDS: usize = 16;
 
 /// How worker processes are started.
 #[derive(Debug, Clone, Default)]
 pub struct ProcessConfig {
     /// The `lantern` program, started as `lantern worker`.
-    pub lantern: std::path::PathBuf,
+    pub lantern: PathBuf,
     /// The `lantern-torch` program.
-    pub lantern_torch: std::path::PathBuf,
+    pub lantern_torch: PathBuf,
     /// Where native libraries lie.
-    pub libraries: super::NativeLibraries,
+    pub libraries: NativeLibraries,
     /// Where compiled handlers are kept.
-    pub cache: Option<std::path::PathBuf>,
+    pub cache: Option<PathBuf>,
+    /// The whole environment of worker processes: what native libraries cannot do without, such as
+    /// `LD_LIBRARY_PATH` and `CUDA_VISIBLE_DEVICES`.
+    pub environment: Vec<(OsString, OsString)>,
+}
+
+/// A version hosted in a worker process. Cheap to clone; when the last clone is dropped, the process is killed.
+#[derive(Clone)]
+pub struct ProcessRuntime {
+    link: watch::Receiver<Link>,
+    commands: mpsc::Sender<Command>,
+    book: Arc<Mutex<Book>>,
+    roster: Arc<Roster>,
+    /// Requests called and not answered.
+    calls: TaskTracker,
+}
+
+impl ProcessRuntime {
+    /// Starts a process with `workers` workers and waits until it has loaded the version; without workers there is no
+    /// process until the version is scaled. A version that does not load at once is an error, and nothing is left of it.
+    pub async fn start(
+        hosts: &Hosts,
+        model: Arc<ModelSpec>,
+        workers: usize,
+        sink: Arc<dyn Sink>,
+    ) -> Result<Self, Error> {
+        let roster = Arc::new(Roster::new(hosts.worker_ids.clone()));
+        let launcher = Launcher {
+            cfg: hosts.processes.clone(),
+            model,
+            cores: hosts.cores,
+            sink,
+            roster: roster.clone(),
+        };
+        let (state, link, book) = first_state(&launcher, workers).await?;
+        let (link_sender, link) = watch::channel(link);
+        let (commands, receiver) = mpsc::channel(COMMANDS);
+        let book = Arc::new(Mutex::new(book));
+        let supervisor = Supervisor::new(
+            Arc::new(launcher),
+            link_sender,
+            book.clone(),
+            receiver,
+            workers,
+        );
+        tokio::spawn(supervisor.run(state));
+        Ok(Self {
+            link,
+            commands,
+            book,
+            roster,
+            calls: TaskTracker::new(),
+        })
+    }
+
+    /// Has one request answered by the process. Dropping the future cancels the request there.
+    pub async fn call(&self, request: Request) -> Result<Reply, Error> {
+        if self.calls.is_closed() {
+            return Err(draining());
+        }
+        let _counted = self.calls.token();
+        let mut link = Waiter::new(self.link.clone(), request.deadline);
+        loop {
+            let connection = link.connection().await?;
+            match connection.call(&request).await {
+                Ok(answer) => return answer,
+                Err(lost) => link.lost(connection, lost)?,
+            }
+        }
+    }
+
+    /// Starts or stops workers until there are `workers`, and waits until the new ones are ready. With 0, the process
+    /// ends; from 0, one is started.
+    pub async fn scale(&self, workers: usize) -> Result<(), Error> {
+        let (done, scaled) = oneshot::channel();
+        let command = Command::Scale { workers, done };
+        self.commands.send(command).await.map_err(|_| draining())?;
+        scaled.await.unwrap_or_else(|_| Err(draining()))
+    }
+
+    /// The runtime at this moment.
+    pub fn status(&self) -> Status {
+        let book = self.book.lock();
+        Status {
+            workers: self.roster.workers(),
+            given_up: matches!(*self.link.borrow(), Link::GivenUp),
+            last_words: book.last_words.clone(),
+            last_error: book.last_error.clone(),
+            in_flight: self.calls.len(),
+        }
+    }
+
+    /// Inputs and outputs of the model, once a process has loaded it.
+    pub fn signature(&self) -> Option<Arc<Signature>> {
+        self.book.lock().signature.clone()
+    }
+
+    /// Refuses new requests, waits at most `patience` for those under way, then ends the process.
+    pub async fn drain(&self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        self.calls.close();
+        let _ = tokio::time::timeout(patience, self.calls.wait()).await;
+        let (done, drained) = oneshot::channel();
+        let patience = deadline.saturating_duration_since(Instant::now());
+        if self
+            .commands
+            .send(Command::Drain { patience, done })
+            .await
+            .is_ok()
+        {
+            let _ = drained.await;
+        }
+    }
+}
+
+async fn first_state(launcher: &Launcher, workers: usize) -> Result<(State, Link, Book), Error> {
+    if workers == 0 {
+        return Ok((State::Empty, Link::Empty, Book::default()));
+    }
+    let process = launcher.launch(workers).await?;
+    let book = Book {
+        signature: Some(process.signature.clone()),
+        ..Book::default()
+    };
+    let link = Link::Up(process.connection.clone());
+    Ok((State::Up(process), link, book))
+}
+
+/// One request's way to a connection that lives, and what it saw on that way.
+struct Waiter {
+    link: watch::Receiver<Link>,
+    deadline: Instant,
+    /// The connection that was lost last.
+    lost: Option<Arc<Connection>>,
+    /// Why the process died that had the request.
+    death: Option<Arc<str>>,
+}
+
+impl Waiter {
+    const fn new(link: watch::Receiver<Link>, deadline: Instant) -> Self {
+        Self {
+            link,
+            deadline,
+            lost: None,
+            death: None,
+        }
+    }
+
+    /// A connection that was not lost yet; waits for one while a process is about to come.
+    async fn connection(&mut self) -> Result<Arc<Connection>, Error> {
+        let lost = self.lost.clone();
+        if let Link::Up(connection) = &*self.link.borrow()
+            && lost.is_none()
+        {
+            return Ok(connection.clone());
+        }
+        let is_settled = |link: &Link| match link {
+            Link::Up(connection) => !lost
+                .as_ref()
+                .is_some_and(|lost| Arc::ptr_eq(lost, connection)),
+            Link::Down => false,
+            Link::Empty | Link::GivenUp | Link::Ended => true,
+        };
+        let settled = self.link.wait_for(is_settled);
+        match tokio::time::timeout_at(self.deadline.into(), settled).await {
+            Ok(Ok(link)) => match &*link {
+                Link::Up(connection) => Ok(connection.clone()),
+                Link::Ended => Err(self.death.as_ref().map_or_else(draining, worker_died)),
+                Link::Empty | Link::GivenUp | Link::Down => {
+                    Err(self.death.as_ref().map_or_else(no_worker, worker_died))
+                }
+            },
+            Ok(Err(_)) => Err(self.death.as_ref().map_or_else(draining, worker_died)),
+            Err(_) => Err(self.death.as_ref().map_or_else(expired, worker_died)),
+        }
+    }
+
+    /// `connection` was lost. An error when the request may have killed two processes.
+    fn lost(&mut self, connection: Arc<Connection>, lost: Lost) -> Result<(), Error> {
+        self.lost = Some(connection);
+        let Some(reason) = lost.reason else {
+            return Ok(());
+        };
+        if self.death.is_some() {
+            return Err(worker_died(&reason));
+        }
+        self.death = Some(reason);
+        Ok(())
+    }
+}
+
+fn draining() -> Error {
+    Error::new(Kind::Draining, "the version is being unloaded")
+}
+
+fn no_worker() -> Error {
+    Error::new(Kind::NoWorker, "the version has no worker")
+}
+
+fn expired() -> Error {
+    Error::new(
+        Kind::Expired,
+        "the deadline passed while the worker was restarted",
+    )
+}
+
+fn worker_died(reason: &Arc<str>) -> Error {
+    Error::new(Kind::WorkerDied, format!("Worker died: {reason}"))
 }

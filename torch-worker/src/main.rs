@@ -1,2 +1,26 @@
-//! x
-fn main() {}
+//! `lantern-torch`: hosts one TorchScript version for a server that started it.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use lantern::backend::{Backend, BackendError};
+use lantern::model::BackendKind;
+use lantern::runtime::{NativeLibraries, child};
+use torch_worker::torch::TorchBackend;
+
+fn main() -> ExitCode {
+    child::run(backend)
+}
+
+fn backend(
+    kind: BackendKind,
+    _libraries: &NativeLibraries,
+) -> Result<Arc<dyn Backend>, BackendError> {
+    match kind {
+        BackendKind::Torch => Ok(Arc::new(TorchBackend::new())),
+        other => Err(BackendError::Library(format!(
+            "lantern-torch hosts torch, not {}",
+            other.name()
+        ))),
+    }
+}

@@ -16,14 +16,20 @@ impl Default for Limits {
     /// 20 megapixels, which decode within the 128 MiB that a handler has unless its archive asks for more, and
     /// 16,384 per side. (Pillow refuses above 178,956,970 pixels.)
     fn default() -> Self {
-        Self { max_pixels: 20_000_000, max_side: 16_384 }
+        Self {
+            max_pixels: 20_000_000,
+            max_side: 16_384,
+        }
     }
 }
 
 impl Limits {
     /// The error of a picture over the limits. `weight` multiplies the memory per pixel.
     pub(super) fn check(&self, width: u32, height: u32, weight: u64) -> Result<(), Error> {
-        let (pixels, allowed) = (u64::from(width) * u64::from(height), self.max_pixels / weight);
+        let (pixels, allowed) = (
+            u64::from(width) * u64::from(height),
+            self.max_pixels / weight,
+        );
         if pixels > allowed {
             return Err(Error::too_large(format!(
                 "the image has {width}x{height} pixels, the limit is {allowed} in all"
@@ -77,7 +83,21 @@ fn unsupported(bytes: &[u8]) -> Error {
         [b'G', b'I', b'F', b'8', ..] => "a GIF",
         [b'B', b'M', ..] => "a BMP",
         [b'I', b'I', b'*', 0, ..] | [b'M', b'M', 0, b'*', ..] => "a TIFF",
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => "a WebP",
+        [
+            b'R',
+            b'I',
+            b'F',
+            b'F',
+            _,
+            _,
+            _,
+            _,
+            b'W',
+            b'E',
+            b'B',
+            b'P',
+            ..,
+        ] => "a WebP",
         [_, _, _, _, b'f', b't', b'y', b'p', ..] => "an AVIF or HEIF",
         _ => {
             let start = &bytes[..bytes.len().min(8)];
@@ -86,5 +106,7 @@ fn unsupported(bytes: &[u8]) -> Error {
             ));
         }
     };
-    Error::unsupported_media_type(format!("the image is {format}; this model reads JPEG and PNG"))
+    Error::unsupported_media_type(format!(
+        "the image is {format}; this model reads JPEG and PNG"
+    ))
 }

@@ -16,7 +16,9 @@ impl Image {
             return Ok(self.clone());
         }
         if width == 0 || height == 0 {
-            return Err(Error::internal(format!("an image cannot be resized to {width}x{height}")));
+            return Err(Error::internal(format!(
+                "an image cannot be resized to {width}x{height}"
+            )));
         }
         let kind = pixel_type(self.channels());
         let source = ImageRef::new(self.width(), self.height(), self.pixels(), kind)
@@ -34,7 +36,10 @@ impl Image {
     /// # Errors
     /// Internal, if `side` is 0; too large, if the longer side would be over 65,535.
     pub fn resize_shorter_side(&self, side: u32) -> Result<Self, Error> {
-        let (short, long) = (self.width().min(self.height()), self.width().max(self.height()));
+        let (short, long) = (
+            self.width().min(self.height()),
+            self.width().max(self.height()),
+        );
         let scaled = u64::from(side) * u64::from(long) / u64::from(short);
         let Ok(scaled) = u16::try_from(scaled).map(u32::from) else {
             return Err(Error::too_large(format!(
@@ -78,16 +83,28 @@ struct Overlap {
 fn overlap(have: u32, want: u32) -> Overlap {
     let (have, want) = (have as usize, want as usize);
     if have >= want {
-        Overlap { from: half_to_even(have - want), to: 0, length: want }
+        Overlap {
+            from: half_to_even(have - want),
+            to: 0,
+            length: want,
+        }
     } else {
-        Overlap { from: 0, to: (want - have) / 2, length: have }
+        Overlap {
+            from: 0,
+            to: (want - have) / 2,
+            length: have,
+        }
     }
 }
 
 /// Half of `number` as Python rounds it: 1 → 0, 3 → 2, 5 → 2, 7 → 4.
 fn half_to_even(number: usize) -> usize {
     let half = number / 2;
-    if number.is_multiple_of(2) { half } else { half + half % 2 }
+    if number.is_multiple_of(2) {
+        half
+    } else {
+        half + half % 2
+    }
 }
 
 fn pixel_type(channels: u8) -> PixelType {

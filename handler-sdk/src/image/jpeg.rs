@@ -35,11 +35,21 @@ fn check_header(
 ) -> Result<(u32, u32, ColorSpace), Error> {
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
     decoder.decode_headers().map_err(|error| broken(&error))?;
-    let info = decoder.info().ok_or_else(|| Error::bad_request("the JPEG has no header"))?;
+    let info = decoder
+        .info()
+        .ok_or_else(|| Error::bad_request("the JPEG has no header"))?;
     let (width, height) = (u32::from(info.width), u32::from(info.height));
-    let weight = if info.sof.is_sequential_dct() { 1 } else { PROGRESSIVE_WEIGHT };
+    let weight = if info.sof.is_sequential_dct() {
+        1
+    } else {
+        PROGRESSIVE_WEIGHT
+    };
     limits.check(width, height, weight)?;
-    let colors = if info.components == 1 { ColorSpace::Luma } else { ColorSpace::RGB };
+    let colors = if info.components == 1 {
+        ColorSpace::Luma
+    } else {
+        ColorSpace::RGB
+    };
     Ok((width, height, colors))
 }
 
@@ -48,9 +58,9 @@ fn broken(error: &DecodeErrors) -> Error {
         DecodeErrors::Unsupported(scheme) => {
             Error::unsupported_media_type(format!("this kind of JPEG is not read: {scheme:?}"))
         }
-        DecodeErrors::LargeDimensions(side) => {
-            Error::too_large(format!("the image has a side of {side} pixels, which is over the limit"))
-        }
+        DecodeErrors::LargeDimensions(side) => Error::too_large(format!(
+            "the image has a side of {side} pixels, which is over the limit"
+        )),
         other => Error::bad_request(format!("the JPEG is broken: {other:?}")),
     }
 }

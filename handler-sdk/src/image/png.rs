@@ -12,18 +12,32 @@ const OVERHEAD_BYTES: usize = 4 << 20;
 
 /// Decodes to 8 bits per channel, palettes expanded.
 pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Image, Error> {
-    let limit = png::Limits { bytes: OVERHEAD_BYTES };
+    let limit = png::Limits {
+        bytes: OVERHEAD_BYTES,
+    };
     let mut decoder = Decoder::new_with_limits(Cursor::new(bytes), limit);
     decoder.set_transformations(Transformations::normalize_to_color8());
     decoder.set_ignore_text_chunk(true);
-    let (width, height) = decoder.read_header_info().map_err(|error| broken(&error))?.size();
+    let (width, height) = decoder
+        .read_header_info()
+        .map_err(|error| broken(&error))?
+        .size();
     limits.check(width, height, 1)?;
     let mut reader = decoder.read_info().map_err(|error| broken(&error))?;
-    let length = reader.output_buffer_size().ok_or_else(|| Error::too_large("the PNG is too large"))?;
+    let length = reader
+        .output_buffer_size()
+        .ok_or_else(|| Error::too_large("the PNG is too large"))?;
     let mut pixels = vec![0; length];
-    let frame = reader.next_frame(&mut pixels).map_err(|error| broken(&error))?;
+    let frame = reader
+        .next_frame(&mut pixels)
+        .map_err(|error| broken(&error))?;
     pixels.truncate(frame.buffer_size());
-    Image::new(frame.width, frame.height, channels(frame.color_type), pixels)
+    Image::new(
+        frame.width,
+        frame.height,
+        channels(frame.color_type),
+        pixels,
+    )
 }
 
 fn channels(color_type: ColorType) -> u8 {

@@ -68,7 +68,9 @@ pub(crate) fn read_asset(name: &str, offset: u64, max: u32) -> Result<Vec<u8>, A
     }
     with_state(|state| {
         let bytes = state.assets.get(name).ok_or(AssetError::NotFound)?;
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+        let start = usize::try_from(offset)
+            .unwrap_or(usize::MAX)
+            .min(bytes.len());
         let end = start.saturating_add(max as usize).min(bytes.len());
         Ok(bytes[start..end].to_vec())
     })
@@ -79,7 +81,11 @@ pub(crate) fn log_enabled(level: Level) -> bool {
 }
 
 pub(crate) fn log(level: Level, message: &str, fields: &[(String, String)]) {
-    let line = Line { level, message: message.to_owned(), fields: fields.to_vec() };
+    let line = Line {
+        level,
+        message: message.to_owned(),
+        fields: fields.to_vec(),
+    };
     with_state(|state| state.lines.push(line));
 }
 
@@ -93,11 +99,21 @@ pub(crate) struct Metric {
 
 impl Metric {
     pub(crate) fn new(name: &str, kind: Kind, unit: Unit, label_names: &[String]) -> Self {
-        Self { name: name.to_owned(), kind, unit, label_names: label_names.to_vec() }
+        Self {
+            name: name.to_owned(),
+            kind,
+            unit,
+            label_names: label_names.to_vec(),
+        }
     }
 
     pub(crate) fn observe(&self, value: f64, label_values: &[String]) {
-        let labels = self.label_names.iter().cloned().zip(label_values.iter().cloned()).collect();
+        let labels = self
+            .label_names
+            .iter()
+            .cloned()
+            .zip(label_values.iter().cloned())
+            .collect();
         let observation = Observation {
             name: self.name.clone(),
             kind: self.kind,

@@ -6,7 +6,10 @@ use half::{bf16, f16};
 use super::Dtype;
 
 // Elements cross the interface little-endian and are cast in place.
-const _: () = assert!(cfg!(target_endian = "little"), "handler-sdk needs a little-endian target");
+const _: () = assert!(
+    cfg!(target_endian = "little"),
+    "handler-sdk needs a little-endian target"
+);
 
 /// A type that tensors can hold: `bool`, the integers of the interface, `f16`, `bf16`, `f32` and `f64`.
 ///

@@ -32,7 +32,10 @@ pub(super) struct Stored {
 
 impl Stored {
     pub(super) fn new(source: impl Source + 'static) -> Self {
-        Self { source: Box::new(source), loaded: OnceCell::new() }
+        Self {
+            source: Box::new(source),
+            loaded: OnceCell::new(),
+        }
     }
 
     pub(super) fn bytes(&self) -> &[u8] {

@@ -61,7 +61,10 @@ fn building_in_place_equals_building_from_values() {
 #[test]
 fn shape_and_values_must_agree() {
     let error = Tensor::from_vec("x", [2, 3], [1.0f32; 5]).unwrap_err();
-    assert_eq!(error.message(), "tensor `x`: shape [2, 3] does not hold 5 elements");
+    assert_eq!(
+        error.message(),
+        "tensor `x`: shape [2, 3] does not hold 5 elements"
+    );
     assert!(Tensor::from_vec::<u8>("x", [u32::MAX, u32::MAX, u32::MAX], []).is_err());
     assert!(Tensor::from_strings("s", [1], &["a", "b"]).is_err());
 }
@@ -78,18 +81,27 @@ fn foreign_bytes_are_checked() {
     let short = Tensor::from_bytes("t", Dtype::Fp32, [1], vec![0; 3]);
     assert!(short.view::<f32>().is_err());
     let long = Tensor::from_bytes("t", Dtype::Fp32, [1], vec![0; 8]);
-    assert_eq!(long.view::<f32>().unwrap_err().message(), "tensor `t`: 2 elements in shape [1]");
+    assert_eq!(
+        long.view::<f32>().unwrap_err().message(),
+        "tensor `t`: 2 elements in shape [1]"
+    );
     let not_boolean = Tensor::from_bytes("t", Dtype::Boolean, [2], vec![1, 2]);
     assert!(not_boolean.view::<bool>().is_err());
     let cut = Tensor::from_bytes("t", Dtype::Bytes, [1], vec![5, 0, 0, 0, b'a']);
-    assert_eq!(cut.strings().unwrap_err().message(), "tensor `t`: a string is cut off");
+    assert_eq!(
+        cut.strings().unwrap_err().message(),
+        "tensor `t`: a string is cut off"
+    );
 }
 
 #[test]
 fn strings_round_trip() {
     let tensor = Tensor::from_strings("s", [1, 3], &["", "a", "héllo"]).unwrap();
     assert_eq!(tensor.bytes()[..5], [0, 0, 0, 0, 1]);
-    assert_eq!(tensor.strings().unwrap(), [&b""[..], b"a", "héllo".as_bytes()]);
+    assert_eq!(
+        tensor.strings().unwrap(),
+        [&b""[..], b"a", "héllo".as_bytes()]
+    );
 }
 
 #[test]
@@ -120,9 +132,14 @@ impl Source for Slow {
 
 #[test]
 fn host_side_elements_are_read_once_and_in_pieces() {
-    let bytes: Vec<u8> = (0..2500u32).map(|i| u8::try_from(i % 251).unwrap()).collect();
+    let bytes: Vec<u8> = (0..2500u32)
+        .map(|i| u8::try_from(i % 251).unwrap())
+        .collect();
     let calls = Rc::new(RefCell::new(Vec::new()));
-    let source = Slow { bytes: bytes.clone(), calls: Rc::clone(&calls) };
+    let source = Slow {
+        bytes: bytes.clone(),
+        calls: Rc::clone(&calls),
+    };
     let tensor = Tensor::from_source("t", Dtype::Uint8, [2500], source);
     assert!(calls.borrow().is_empty());
     assert_eq!(*tensor.read(10, 3), bytes[10..13]);

@@ -43,7 +43,10 @@ impl<'a, T: Element> TensorView<'a, T> {
     }
 
     fn row_length(&self) -> usize {
-        self.elements.len().checked_div(self.row_count()).unwrap_or(0)
+        self.elements
+            .len()
+            .checked_div(self.row_count())
+            .unwrap_or(0)
     }
 }
 

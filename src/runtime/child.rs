@@ -1,0 +1,236 @@
+//! The worker process's side: what `lantern worker` and `lantern-torch` run.
+//!
+//! The process takes its orders from a socket that is its stdin. The first says what to load; when the socket closes, the
+//! front is gone and so is the process, whatever it was doing. Nothing is read from the environment or the command line.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+
+use tokio::net::UnixStream;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::local::LocalRuntime;
+use super::process::ProcessConfig;
+use super::protocol::convert::{
+    failure_to_wire, model_from_wire, path_from_wire, specs_to_wire, workers_to_wire,
+};
+use super::protocol::frame::FrameLimits;
+use super::protocol::incoming::{Ending, Incoming};
+use super::protocol::messages::{Order, Report, Start};
+use super::protocol::outbox::{Outbox, Urgency};
+use super::protocol::{BUILD, GREETING, ORDER_LIMITS, REPORT_HEADER_LIMIT};
+use super::{Hosts, NativeLibraries, WorkerIds};
+use crate::backend::{Backend, BackendError};
+use crate::error::{Error, Kind};
+use crate::handler::{EngineConfig, HandlerEngine};
+use crate::model::{BackendKind, ModelSpec};
+use host::Host;
+use reporter::Reporter;
+
+mod host;
+mod reporter;
+
+/// Makes the backend of a kind.
+pub trait MakeBackend:
+    FnOnce(BackendKind, &NativeLibraries) -> Result<Arc<dyn Backend>, BackendError>
+{
+}
+
+impl<F> MakeBackend for F where
+    F: FnOnce(BackendKind, &NativeLibraries) -> Result<Arc<dyn Backend>, BackendError>
+{
+}
+
+/// Runtime threads of a worker process, at most: they run handlers, one per core that workers leave.
+const MOST_THREADS: usize = 16;
+
+/// Hosts one version until the front goes away or orders it to end. `backend` makes the backend of the version's kind
+/// from what the front says of native libraries. It is called before any handler code exists in the process: the handler
+/// engine's signal handlers have to be installed after those of native libraries.
+pub fn run(backend: impl MakeBackend) -> ExitCode {
+    match try_run(backend) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_run(backend: impl MakeBackend) -> io::Result<()> {
+    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads.clamp(1, MOST_THREADS))
+        .enable_all()
+        .build()?;
+    let served = runtime.block_on(serve(backend));
+    // Workers may be inside native code that does not come back.
+    runtime.shutdown_background();
+    served
+}
+
+async fn serve(backend: impl MakeBackend) -> io::Result<()> {
+    let stream = Arc::new(stdin_socket()?);
+    let _signals = leave_to_front()?;
+    let mut incoming = Incoming::new(stream.clone(), ORDER_LIMITS);
+    let (start, _) = match incoming.next().await {
+        Ok((Order::<String>::Start(start), _)) => (*start, ()),
+        Ok(_) => return Err(io::Error::other("the first message is not the handshake")),
+        Err(ending) => return over(ending),
+    };
+    let limits = FrameLimits {
+        header: REPORT_HEADER_LIMIT,
+        body: usize::try_from(start.model.limits.response).unwrap_or(usize::MAX),
+    };
+    let outbox = Arc::new(Outbox::new(stream, limits, &GREETING));
+    let flusher = outbox.clone();
+    tokio::spawn(async move { flusher.run_flusher().await });
+    let loaded = tokio::select! {
+        loaded = load(start, backend, &outbox) => loaded,
+        // Nothing is ordered before the version is loaded, so this is the end.
+        ended = incoming.next::<Order<String>>() => return ended.map_or_else(over, |_| {
+            Err(io::Error::other("an order came before the version was loaded"))
+        }),
+    };
+    match loaded {
+        Ok(runtime) => host(runtime, incoming, &outbox).await,
+        Err(error) => {
+            send(&outbox, &Report::Failed(failure_to_wire(&error)));
+            outbox.flush_all().await;
+            Ok(())
+        }
+    }
+}
+
+/// The process's stdin as the socket that it must be.
+fn stdin_socket() -> io::Result<UnixStream> {
+    let not_by_hand = |error: io::Error| {
+        io::Error::other(format!(
+            "a worker process is started by `lantern serve`, which gives it a socket as stdin ({error})"
+        ))
+    };
+    let stdin = io::stdin().as_fd().try_clone_to_owned()?;
+    let stream = StdUnixStream::from(stdin);
+    stream.peer_addr().map_err(not_by_hand)?;
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
+}
+
+/// Signals that reach the whole group or service are the front's to act on; a process that catches one and does nothing
+/// is not ended by it.
+fn leave_to_front() -> io::Result<[Signal; 3]> {
+    Ok([
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::hangup())?,
+    ])
+}
+
+async fn load(
+    start: Start,
+    backend: impl MakeBackend,
+    outbox: &Arc<Outbox>,
+) -> Result<LocalRuntime, Error> {
+    if start.build != BUILD {
+        let message = format!(
+            "the server is build {}, its worker program is build {BUILD}",
+            start.build
+        );
+        return Err(Error::new(Kind::LoadFailed, message));
+    }
+    let workers = start.workers as usize;
+    let model = model_from_wire(start.model).map_err(|violation| {
+        Error::new(Kind::Internal, "the handshake does not make sense").with_detail(violation)
+    })?;
+    let model: Arc<ModelSpec> = Arc::new(model);
+    let libraries = NativeLibraries {
+        onnxruntime: start.onnxruntime.map(path_from_wire),
+    };
+    let backend = backend(model.backend, &libraries).map_err(|error| {
+        let message = format!("the {} backend is not usable", model.backend.name());
+        Error::new(Kind::LoadFailed, message).with_detail(error)
+    })?;
+    let hosts = Hosts {
+        engine: engine_once(start.cache.map(path_from_wire)),
+        backends: Arc::new(HashMap::from([(model.backend, backend)])),
+        processes: ProcessConfig::default(),
+        worker_ids: Arc::new(WorkerIds::from(0)),
+        cores: start.cores as usize,
+    };
+    LocalRuntime::start(
+        &hosts,
+        model,
+        workers,
+        Arc::new(Reporter::new(outbox.clone())),
+    )
+    .await
+}
+
+type Engine = Arc<dyn Fn() -> Result<HandlerEngine, Error> + Send + Sync>;
+
+/// The engine, made when it is first asked for.
+fn engine_once(cache: Option<PathBuf>) -> Engine {
+    let engine = OnceLock::new();
+    Arc::new(move || {
+        let make = || {
+            HandlerEngine::new(EngineConfig {
+                cache: cache.clone(),
+            })
+        };
+        engine.get_or_init(make).clone()
+    })
+}
+
+/// Answers calls until the front goes away or orders the end.
+async fn host(
+    runtime: LocalRuntime,
+    mut incoming: Incoming,
+    outbox: &Arc<Outbox>,
+) -> io::Result<()> {
+    let signature = runtime.signature().unwrap_or_default();
+    send(
+        outbox,
+        &Report::Ready {
+            inputs: specs_to_wire(&signature.inputs),
+            outputs: specs_to_wire(&signature.outputs),
+            workers: workers_to_wire(&runtime.status().workers),
+        },
+    );
+    tokio::spawn(reporter::report_workers(runtime.clone(), outbox.clone()));
+    let host = Arc::new(Host::new(runtime, outbox.clone()));
+    loop {
+        match incoming.next::<Order<String>>().await {
+            Ok((Order::Call(call), body)) => host.call(call, body),
+            Ok((Order::Cancel { id }, _)) => host.cancel(id),
+            Ok((Order::Scale { id, workers }, _)) => host.scale(id, workers),
+            Ok((Order::Drain { patience }, _)) => {
+                host.drain(patience).await;
+                outbox.flush_all().await;
+                return Ok(());
+            }
+            Ok((Order::Start(_), _)) => return Err(io::Error::other("a second handshake came")),
+            Err(ending) => return over(ending),
+        }
+    }
+}
+
+/// That the front closed the socket is how a worker process ends.
+fn over(ending: Ending) -> io::Result<()> {
+    match ending {
+        Ending::Closed => Ok(()),
+        Ending::Failed(error) => Err(error),
+        Ending::Violated(violation) => Err(io::Error::other(violation.to_string())),
+    }
+}
+
+/// Sends a report that keeps to the limits by what it is.
+fn send(outbox: &Outbox, report: &Report<&str>) {
+    if let Err(violation) = outbox.send(report, &[], Urgency::Now) {
+        eprintln!("a report was not sent: {violation}");
+    }
+}

@@ -1,0 +1,133 @@
+//! Calls in a worker process: each is a task, from the order to its answer.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use parking_lot::Mutex;
+use tokio::task::AbortHandle;
+
+use super::super::local::LocalRuntime;
+use super::super::protocol::Violation;
+use super::super::protocol::convert::{call_from_wire, failure_to_wire, reply_to_wire};
+use super::super::protocol::messages::{Call, Report};
+use super::super::protocol::outbox::{Outbox, Urgency};
+use crate::error::{Error, Kind};
+use crate::payload::{Reply, Request};
+
+/// A version and the calls under way in it.
+pub struct Host {
+    runtime: LocalRuntime,
+    outbox: Arc<Outbox>,
+    calls: Mutex<HashMap<u64, AbortHandle>>,
+}
+
+impl Host {
+    /// Answers go to `outbox`.
+    pub fn new(runtime: LocalRuntime, outbox: Arc<Outbox>) -> Self {
+        Self {
+            runtime,
+            outbox,
+            calls: Mutex::default(),
+        }
+    }
+
+    /// Starts to answer a call.
+    pub fn call(self: &Arc<Self>, call: Call<String>, body: Bytes) {
+        let id = call.id;
+        match call_from_wire(call, body) {
+            Ok(request) => self.start(id, request),
+            Err(violation) => self.refuse(id, &malformed(&violation)),
+        }
+    }
+
+    /// Ends a call that nobody waits for.
+    pub fn cancel(&self, id: u64) {
+        if let Some(call) = self.calls.lock().remove(&id) {
+            call.abort();
+        }
+    }
+
+    /// Has the version start or stop workers, and answers when it has.
+    pub fn scale(self: &Arc<Self>, id: u64, workers: u32) {
+        let host = self.clone();
+        tokio::spawn(async move {
+            let scaled = host.runtime.scale(workers as usize).await;
+            let failure = scaled.as_ref().err().map(failure_to_wire);
+            host.send(&Report::Scaled { id, failure });
+        });
+    }
+
+    /// Waits at most `patience` for the calls under way, and ends the workers.
+    pub async fn drain(&self, patience: Duration) {
+        self.runtime.drain(patience).await;
+    }
+
+    fn start(self: &Arc<Self>, id: u64, request: Request) {
+        let host = self.clone();
+        // Held until the task is listed, so that it cannot end before.
+        let mut calls = self.calls.lock();
+        let task = tokio::spawn(async move { host.answer(id, request).await });
+        calls.insert(id, task.abort_handle());
+    }
+
+    async fn answer(&self, id: u64, request: Request) {
+        let called = AssertUnwindSafe(self.runtime.call(request))
+            .catch_unwind()
+            .await;
+        let is_last = {
+            let mut calls = self.calls.lock();
+            calls.remove(&id);
+            calls.is_empty()
+        };
+        let urgency = if is_last { Urgency::Now } else { Urgency::Soon };
+        match called.unwrap_or_else(|_| Err(panicked())) {
+            Ok(reply) => self.reply(id, &reply, urgency),
+            Err(error) => self.refuse(id, &error),
+        }
+    }
+
+    fn reply(&self, id: u64, reply: &Reply, urgency: Urgency) {
+        let report = Report::Reply(reply_to_wire(id, reply));
+        if let Err(violation) = self.outbox.send(&report, &[&reply.response.body], urgency) {
+            self.refuse(id, &too_large(&violation));
+        }
+    }
+
+    fn refuse(&self, id: u64, error: &Error) {
+        self.send(&Report::Refused {
+            id,
+            failure: failure_to_wire(error),
+        });
+    }
+
+    fn send(&self, report: &Report<&str>) {
+        super::send(&self.outbox, report);
+    }
+}
+
+fn malformed(violation: &Violation) -> Error {
+    Error::new(
+        Kind::Internal,
+        "the request did not reach its worker intact",
+    )
+    .with_detail(violation)
+}
+
+fn panicked() -> Error {
+    Error::new(
+        Kind::Internal,
+        "the server failed while it answered the request",
+    )
+}
+
+fn too_large(violation: &Violation) -> Error {
+    Error::new(
+        Kind::HandlerOutput,
+        "the handler's response is larger than a response may be",
+    )
+    .with_detail(violation)
+}

@@ -1,0 +1,67 @@
+//! What a worker process tells without being asked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::local::LocalRuntime;
+use super::super::protocol::convert::{log_to_wire, observation_to_wire, workers_to_wire};
+use super::super::protocol::messages::Report;
+use super::super::protocol::outbox::{Outbox, Urgency};
+use crate::handler::{LogLine, Observation, Sink};
+
+/// Between two looks at the workers; also how long an observation may wait for company.
+const INTERVAL: Duration = Duration::from_millis(250);
+
+/// Intervals between two reports of the same workers.
+const SIGN_OF_LIFE: u32 = 4;
+
+/// Bytes waiting to be written beyond which log lines and observations are dropped.
+const MOST_BACKLOG: usize = 4 << 20;
+
+/// Sends a handler's log lines and observations to the front.
+pub struct Reporter {
+    outbox: Arc<Outbox>,
+}
+
+impl Reporter {
+    /// Through `outbox`.
+    pub const fn new(outbox: Arc<Outbox>) -> Self {
+        Self { outbox }
+    }
+
+    fn send(&self, report: &Report<&str>, urgency: Urgency) {
+        if self.outbox.backlog() < MOST_BACKLOG {
+            // One that is over the limits is dropped, like one too many.
+            let _ = self.outbox.send(report, &[], urgency);
+        }
+    }
+}
+
+impl Sink for Reporter {
+    fn log(&self, line: LogLine) {
+        self.send(&Report::Log(log_to_wire(&line)), Urgency::Soon);
+    }
+
+    fn observe(&self, observation: Observation) {
+        self.send(
+            &Report::Observe(observation_to_wire(&observation)),
+            Urgency::Whenever,
+        );
+    }
+}
+
+/// Reports the workers when they change, and now and then as a sign of life. Never ends.
+pub async fn report_workers(runtime: LocalRuntime, outbox: Arc<Outbox>) {
+    let mut interval = tokio::time::interval(INTERVAL);
+    let mut reported = Vec::new();
+    let mut intervals = 0u32;
+    loop {
+        interval.tick().await;
+        let workers = workers_to_wire(&runtime.status().workers);
+        if workers != reported || intervals.is_multiple_of(SIGN_OF_LIFE) {
+            super::send(&outbox, &Report::Workers(workers.clone()));
+            reported = workers;
+        }
+        intervals = intervals.wrapping_add(1);
+    }
+}

@@ -1,0 +1,288 @@
+//! The front's end of the socket to one worker process: calls out, answers in, and who waits for which.
+//!
+//! It lives as long as one process. It knows neither how processes are started nor what becomes of requests whose
+//! process died: it says [`Lost`], and the caller decides.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::net::UnixStream;
+use tokio::sync::oneshot;
+
+use super::listener::Listener;
+use crate::error::{Error, Kind};
+use crate::payload::{Reply, Request};
+use crate::runtime::protocol::convert::{call_to_wire, failure_from_wire, reply_from_wire};
+use crate::runtime::protocol::frame::FrameLimits;
+use crate::runtime::protocol::incoming::{Ending, Incoming};
+use crate::runtime::protocol::messages::{Order, Report};
+use crate::runtime::protocol::outbox::{Outbox, Urgency};
+use crate::runtime::protocol::{GREETING, ORDER_LIMITS, REPORT_HEADER_LIMIT, Violation};
+
+/// With so few requests under way a frame is written at once; with more it is worth waiting for others to go along.
+const FEW: usize = 2;
+
+/// The process is gone, and this request's answer with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// Why the process is gone; `None` when the request never reached it.
+    pub reason: Option<Arc<str>>,
+}
+
+/// Calls to one worker process.
+#[derive(Debug)]
+pub struct Connection {
+    outbox: Outbox,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    next: u64,
+    by_id: HashMap<u64, Waiter>,
+    /// Nothing more will be read.
+    is_closed: bool,
+}
+
+#[derive(Debug)]
+enum Waiter {
+    Call {
+        deadline: Instant,
+        answer: oneshot::Sender<Result<Result<Reply, Error>, Lost>>,
+    },
+    Scale(oneshot::Sender<Result<Result<(), Error>, Lost>>),
+}
+
+impl Connection {
+    /// Talks to the process behind `stream`. Both parts are needed: calls go through the first, and nothing is
+    /// answered unless somebody reads from the second.
+    pub fn new(stream: UnixStream, longest_response: usize) -> (Arc<Self>, Incoming) {
+        let stream = Arc::new(stream);
+        let connection = Self {
+            outbox: Outbox::new(stream.clone(), ORDER_LIMITS, &GREETING),
+            waiting: Mutex::default(),
+        };
+        let limits = FrameLimits {
+            header: REPORT_HEADER_LIMIT,
+            body: longest_response,
+        };
+        (Arc::new(connection), Incoming::new(stream, limits))
+    }
+
+    /// Writes what callers leave to be written. To be run once, in a task of its own.
+    pub async fn run_flusher(&self) {
+        self.outbox.run_flusher().await;
+    }
+
+    /// Sends an order that nobody waits for.
+    pub fn order(&self, order: &Order<&str>) -> Result<(), Violation> {
+        self.outbox.send(order, &[], Urgency::Now)
+    }
+
+    /// Has one request answered. Dropping the future tells the process to stop.
+    pub async fn call(&self, request: &Request) -> Result<Result<Reply, Error>, Lost> {
+        let (sender, answer) = oneshot::channel();
+        let ticket = self.register(Waiter::Call {
+            deadline: request.deadline,
+            answer: sender,
+        })?;
+        let (call, body) = call_to_wire(ticket.id, request);
+        if let Err(violation) = self.outbox.send(&Order::Call(call), &body, ticket.urgency) {
+            return Ok(Err(too_large(&violation)));
+        }
+        answer.await.unwrap_or(Err(Lost { reason: None }))
+    }
+
+    /// Has the process start or stop workers.
+    pub async fn scale(&self, workers: u32) -> Result<Result<(), Error>, Lost> {
+        let (sender, answer) = oneshot::channel();
+        let ticket = self.register(Waiter::Scale(sender))?;
+        let order = Order::<&str>::Scale {
+            id: ticket.id,
+            workers,
+        };
+        let sent = self.outbox.send(&order, &[], Urgency::Now);
+        debug_assert!(sent.is_ok(), "a few bytes are within any limit");
+        answer.await.unwrap_or(Err(Lost { reason: None }))
+    }
+
+    /// Answers requests whose deadline passed `grace` ago: the process should have done it, and did not.
+    pub fn expire(&self, grace: Duration) {
+        let now = Instant::now();
+        let is_late = |_: &u64, waiter: &mut Waiter| match waiter {
+            Waiter::Call { deadline, .. } => now.saturating_duration_since(*deadline) > grace,
+            Waiter::Scale(_) => false,
+        };
+        let late: Vec<_> = self.waiting.lock().by_id.extract_if(is_late).collect();
+        for (id, waiter) in late {
+            self.cancel(id);
+            waiter.expire();
+        }
+    }
+
+    /// Tells everybody who waits that the process is gone.
+    pub fn lose(&self, reason: &Arc<str>) {
+        let waiters = {
+            let mut waiting = self.waiting.lock();
+            waiting.is_closed = true;
+            std::mem::take(&mut waiting.by_id)
+        };
+        for waiter in waiters.into_values() {
+            waiter.lose(Lost {
+                reason: Some(reason.clone()),
+            });
+        }
+    }
+
+    /// Hands out answers and tells `listener` the rest, until the process is gone or breaks a rule.
+    pub async fn read(&self, mut incoming: Incoming, mut listener: Listener) -> Ending {
+        let ending = loop {
+            match incoming.next().await {
+                Ok((report, body)) => {
+                    if let Err(violation) = self.take(report, body, &mut listener) {
+                        break violation.into();
+                    }
+                }
+                Err(ending) => break ending,
+            }
+        };
+        self.waiting.lock().is_closed = true;
+        ending
+    }
+
+    fn take(
+        &self,
+        report: Report<String>,
+        body: Bytes,
+        listener: &mut Listener,
+    ) -> Result<(), Violation> {
+        match report {
+            Report::Reply(reply) => {
+                let id = reply.id;
+                let reply = reply_from_wire(reply, body)?;
+                self.answer_call(id, Ok(reply))
+            }
+            Report::Refused { id, failure } => {
+                self.answer_call(id, Err(failure_from_wire(&failure)))
+            }
+            Report::Scaled { id, failure } => {
+                self.answer_scale(id, failure.as_ref().map(failure_from_wire))
+            }
+            other => listener.take(other),
+        }
+    }
+
+    fn register(&self, waiter: Waiter) -> Result<Ticket<'_>, Lost> {
+        let mut waiting = self.waiting.lock();
+        if waiting.is_closed {
+            return Err(Lost { reason: None });
+        }
+        let id = waiting.next;
+        waiting.next += 1;
+        waiting.by_id.insert(id, waiter);
+        let urgency = if waiting.by_id.len() <= FEW {
+            Urgency::Now
+        } else {
+            Urgency::Soon
+        };
+        Ok(Ticket {
+            connection: self,
+            id,
+            urgency,
+        })
+    }
+
+    fn answer_call(&self, id: u64, result: Result<Reply, Error>) -> Result<(), Violation> {
+        match self.remove(id)? {
+            Some(Waiter::Call { answer, .. }) => drop(answer.send(Ok(result))),
+            Some(Waiter::Scale(_)) => {
+                return Err(Violation::Message(format!(
+                    "order {id} was answered as a call"
+                )));
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn answer_scale(&self, id: u64, failure: Option<Error>) -> Result<(), Violation> {
+        match self.remove(id)? {
+            Some(Waiter::Scale(answer)) => drop(answer.send(Ok(failure.map_or(Ok(()), Err)))),
+            Some(Waiter::Call { .. }) => {
+                return Err(Violation::Message(format!(
+                    "call {id} was answered as an order"
+                )));
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Who waits for `id`: nobody, if it was cancelled meanwhile. An id that was never given out breaks a rule.
+    fn remove(&self, id: u64) -> Result<Option<Waiter>, Violation> {
+        let mut waiting = self.waiting.lock();
+        if id >= waiting.next {
+            return Err(Violation::Message(format!("{id} was never asked")));
+        }
+        Ok(waiting.by_id.remove(&id))
+    }
+
+    fn cancel(&self, id: u64) {
+        let sent = self
+            .outbox
+            .send(&Order::<&str>::Cancel { id }, &[], Urgency::Soon);
+        debug_assert!(sent.is_ok(), "a few bytes are within any limit");
+    }
+}
+
+impl Waiter {
+    fn lose(self, lost: Lost) {
+        match self {
+            Self::Call { answer, .. } => drop(answer.send(Err(lost))),
+            Self::Scale(answer) => drop(answer.send(Err(lost))),
+        }
+    }
+
+    fn expire(self) {
+        if let Self::Call { answer, .. } = self {
+            let error = Error::new(
+                Kind::Expired,
+                "the deadline passed before an answer was there",
+            );
+            drop(answer.send(Ok(Err(error))));
+        }
+    }
+}
+
+/// Somebody waits for an answer; when dropped before, the process is told so.
+struct Ticket<'a> {
+    connection: &'a Connection,
+    id: u64,
+    urgency: Urgency,
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        let is_unanswered = self
+            .connection
+            .waiting
+            .lock()
+            .by_id
+            .remove(&self.id)
+            .is_some();
+        if is_unanswered {
+            self.connection.cancel(self.id);
+        }
+    }
+}
+
+fn too_large(violation: &Violation) -> Error {
+    Error::new(
+        Kind::TooLarge,
+        "the request is too large for a worker process",
+    )
+    .with_detail(violation)
+}

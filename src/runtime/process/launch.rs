@@ -1,0 +1,373 @@
+//! Starting a worker process and loading a version in it.
+//!
+//! The process gets one end of a socket pair as its stdin, pipes for stdout and stderr, a listed environment, and
+//! nothing else: what it needs to know is in the handshake. Nobody else can connect to it, so nobody has to prove who
+//! they are. Walls around the process go up in [`Launcher::spawn`] where the front can raise them, and in `child::run`,
+//! before the first message is read, where the process has to do so itself.
+
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::ProcessConfig;
+use super::connection::Connection;
+use super::listener::Listener;
+use super::roster::Roster;
+use super::words::Ears;
+use crate::backend::Signature;
+use crate::error::{Error, Kind};
+use crate::handler::Sink;
+use crate::model::{BackendKind, ModelSpec};
+use crate::runtime::protocol::convert::{
+    failure_from_wire, model_to_wire, path_to_wire, specs_from_wire,
+};
+use crate::runtime::protocol::incoming::{Ending, Incoming};
+use crate::runtime::protocol::messages::{Order, Report, Start};
+use crate::runtime::protocol::{BUILD, Violation};
+
+/// How long a process that closed its socket may take to be gone.
+const EXIT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long the last reports of a dead process may take to be read.
+const READ_PATIENCE: Duration = Duration::from_millis(200);
+
+/// What every process of a version is started with.
+pub struct Launcher {
+    pub cfg: ProcessConfig,
+    pub model: Arc<ModelSpec>,
+    pub cores: usize,
+    pub sink: Arc<dyn Sink>,
+    pub roster: Arc<Roster>,
+}
+
+/// A worker process that has loaded its version. Dropping it kills the process.
+pub struct WorkerProcess {
+    /// Calls to it.
+    pub connection: Arc<Connection>,
+    /// Inputs and outputs of the model.
+    pub signature: Arc<Signature>,
+    /// Its process id.
+    pub pid: u32,
+    child: Child,
+    reader: AbortOnDropHandle<Ending>,
+    _flusher: AbortOnDropHandle<()>,
+    ears: Ears,
+}
+
+/// How a worker process ended.
+#[derive(Debug)]
+pub struct Death {
+    /// Why, for a client: no path, no process id.
+    pub reason: String,
+    /// Its last lines on stderr.
+    pub last_words: Vec<String>,
+}
+
+impl Launcher {
+    /// Starts a process with `workers` workers and waits until its version is loaded.
+    pub async fn launch(&self, workers: usize) -> Result<WorkerProcess, Error> {
+        let (ours, theirs) = socket_pair()?;
+        let mut child = self.spawn(theirs)?;
+        let pid = child.id().unwrap_or_default();
+        let ears = ears(&mut child, &self.sink)?;
+        self.roster.process_started(pid);
+        let (connection, incoming) = Connection::new(ours, self.model.limits.response);
+        let flusher = AbortOnDropHandle::new(tokio::spawn({
+            let connection = connection.clone();
+            async move { connection.run_flusher().await }
+        }));
+        let listener = Listener::new(self.sink.clone(), self.roster.clone(), &self.model.limits);
+        let limit = self.model.settings.startup_timeout;
+        let handshake = self.handshake(&connection, incoming, listener, workers);
+        match tokio::time::timeout(limit, handshake).await {
+            Ok(Ok((signature, incoming, listener))) => {
+                let reader = connection.clone();
+                let reader = tokio::spawn(async move { reader.read(incoming, listener).await });
+                Ok(WorkerProcess {
+                    connection,
+                    signature: Arc::new(signature),
+                    pid,
+                    child,
+                    reader: AbortOnDropHandle::new(reader),
+                    _flusher: flusher,
+                    ears,
+                })
+            }
+            Ok(Err(failure)) => Err(failure.explain(&mut child, ears).await),
+            Err(_) => Err(StartFailure::TooSlow(limit).explain(&mut child, ears).await),
+        }
+    }
+
+    fn spawn(&self, socket: OwnedFd) -> Result<Child, Error> {
+        let program = self.program();
+        let mut command = Command::new(program.path);
+        command
+            .args(program.argument)
+            .env_clear()
+            .envs(self.cfg.environment.iter().map(|(key, value)| (key, value)))
+            .stdin(Stdio::from(socket))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // Ctrl-C reaches the front alone; it decides when its worker processes go.
+            .process_group(0)
+            .kill_on_drop(true);
+        command.spawn().map_err(|error| program.explain(&error))
+    }
+
+    fn program(&self) -> Program<'_> {
+        match self.model.backend {
+            BackendKind::Torch => Program {
+                path: &self.cfg.lantern_torch,
+                argument: None,
+                advice: "TorchScript models need the program lantern-torch beside lantern: `make build` builds it; \
+                         it needs libtorch (LIBTORCH)",
+            },
+            BackendKind::Onnx | BackendKind::None | BackendKind::Fake => Program {
+                path: &self.cfg.lantern,
+                argument: Some(OsStr::new("worker")),
+                advice: "worker processes need the program lantern: `make build` builds it",
+            },
+        }
+    }
+
+    async fn handshake(
+        &self,
+        connection: &Connection,
+        mut incoming: Incoming,
+        mut listener: Listener,
+        workers: usize,
+    ) -> Result<(Signature, Incoming, Listener), StartFailure> {
+        let start = Order::Start(Box::new(self.start_message(workers)));
+        connection.order(&start)?;
+        loop {
+            let (report, _) = incoming.next().await?;
+            match report {
+                Report::Ready {
+                    inputs,
+                    outputs,
+                    workers,
+                } => {
+                    self.roster.update(&workers)?;
+                    let signature = Signature {
+                        inputs: specs_from_wire(inputs)?,
+                        outputs: specs_from_wire(outputs)?,
+                    };
+                    return Ok((signature, incoming, listener));
+                }
+                Report::Failed(failure) => {
+                    return Err(StartFailure::Refused(failure_from_wire(&failure)));
+                }
+                other => listener.take(other)?,
+            }
+        }
+    }
+
+    fn start_message(&self, workers: usize) -> Start {
+        let path = |path: &PathBuf| path_to_wire(path);
+        Start {
+            build: BUILD.to_owned(),
+            model: model_to_wire(&self.model),
+            workers: u32::try_from(workers).unwrap_or(u32::MAX),
+            cores: u32::try_from(self.cores).unwrap_or(u32::MAX),
+            cache: self.cfg.cache.as_ref().map(path),
+            onnxruntime: self.cfg.libraries.onnxruntime.as_ref().map(path),
+        }
+    }
+}
+
+struct Program<'a> {
+    path: &'a Path,
+    argument: Option<&'a OsStr>,
+    advice: &'static str,
+}
+
+impl Program<'_> {
+    fn explain(&self, error: &std::io::Error) -> Error {
+        let what = if self.path.as_os_str().is_empty() {
+            "the program's path is not set".to_owned()
+        } else {
+            format!("{}: {error}", self.path.display())
+        };
+        Error::new(Kind::LoadFailed, "the worker process could not be started")
+            .with_detail(format!("{what}; {}", self.advice))
+    }
+}
+
+fn socket_pair() -> Result<(UnixStream, OwnedFd), Error> {
+    let pair = || {
+        let (ours, theirs) = StdUnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        theirs.set_nonblocking(true)?;
+        Ok((UnixStream::from_std(ours)?, OwnedFd::from(theirs)))
+    };
+    pair().map_err(|error: std::io::Error| {
+        Error::new(Kind::Internal, "the worker process could not be started")
+            .with_detail(format!("no socket pair: {error}"))
+    })
+}
+
+fn ears(child: &mut Child, sink: &Arc<dyn Sink>) -> Result<Ears, Error> {
+    match (child.stdout.take(), child.stderr.take()) {
+        (Some(stdout), Some(stderr)) => Ok(Ears::new(stdout, stderr, sink)),
+        _ => Err(Error::new(
+            Kind::Internal,
+            "the worker process has no pipes",
+        )),
+    }
+}
+
+impl WorkerProcess {
+    /// Waits until nothing more comes from the process: it is dead, or about to be, or not to be trusted.
+    pub async fn ended(&mut self) -> Cause {
+        tokio::select! {
+            biased;
+            ending = &mut self.reader => Cause::from_reader(ending.unwrap_or(Ending::Closed)),
+            status = self.child.wait() => {
+                // What it sent before it died is still in the socket.
+                let _ = tokio::time::timeout(READ_PATIENCE, &mut self.reader).await;
+                Cause::Exited(status.ok())
+            }
+        }
+    }
+
+    /// Makes sure that it is dead, and tells how it died.
+    pub async fn bury(mut self, cause: Cause) -> Death {
+        let how = match cause {
+            Cause::Exited(status) => describe(status),
+            Cause::Disconnected => describe(exit_of(&mut self.child).await),
+            Cause::Untrusted(violation) => {
+                let _ = self.child.kill().await;
+                format!("broke the protocol: {violation}")
+            }
+        };
+        Death {
+            reason: how,
+            last_words: self.ears.last_words().await,
+        }
+    }
+
+    /// Asks it to finish and exit, and kills it if it has not after `patience`.
+    pub async fn drain(mut self, patience: Duration) {
+        let _ = self.connection.order(&Order::Drain { patience });
+        if tokio::time::timeout(patience + EXIT_PATIENCE, self.child.wait())
+            .await
+            .is_err()
+        {
+            let _ = self.child.kill().await;
+        }
+    }
+}
+
+/// Why a worker process is over.
+#[derive(Debug)]
+pub enum Cause {
+    /// It is dead.
+    Exited(Option<ExitStatus>),
+    /// It does not talk any more.
+    Disconnected,
+    /// It broke a rule.
+    Untrusted(Violation),
+}
+
+impl Cause {
+    fn from_reader(ending: Ending) -> Self {
+        match ending {
+            Ending::Closed | Ending::Failed(_) => Self::Disconnected,
+            Ending::Violated(violation) => Self::Untrusted(violation),
+        }
+    }
+}
+
+async fn exit_of(child: &mut Child) -> Option<ExitStatus> {
+    match tokio::time::timeout(EXIT_PATIENCE, child.wait()).await {
+        Ok(status) => status.ok(),
+        Err(_) => {
+            let _ = child.kill().await;
+            None
+        }
+    }
+}
+
+fn describe(status: Option<ExitStatus>) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match status {
+        None => "closed its connection".to_owned(),
+        Some(status) => match (status.signal(), status.code()) {
+            (Some(signal), _) => format!("killed by signal {signal}"),
+            (None, Some(code)) => format!("exited with status {code}"),
+            (None, None) => status.to_string(),
+        },
+    }
+}
+
+/// Why a version did not load.
+enum StartFailure {
+    Refused(Error),
+    Ended(Ending),
+    TooSlow(Duration),
+}
+
+impl From<Ending> for StartFailure {
+    fn from(ending: Ending) -> Self {
+        Self::Ended(ending)
+    }
+}
+
+impl From<Violation> for StartFailure {
+    fn from(violation: Violation) -> Self {
+        Self::Ended(Ending::Violated(violation))
+    }
+}
+
+impl StartFailure {
+    /// The whole story, once the process is dead.
+    async fn explain(self, child: &mut Child, ears: Ears) -> Error {
+        let (error, story) = match self {
+            Self::Refused(error) => {
+                let story = error.detail().map(str::to_owned);
+                (error, story)
+            }
+            Self::Ended(Ending::Violated(violation)) => (
+                load_failed("the worker process broke the protocol while it loaded the model"),
+                Some(violation.to_string()),
+            ),
+            Self::Ended(_) => {
+                let how = describe(exit_of(child).await);
+                (
+                    load_failed(&format!("Worker died: {how} while it loaded the model")),
+                    None,
+                )
+            }
+            Self::TooSlow(limit) => (
+                load_failed(&format!(
+                    "the worker did not respond in given time: the model was not loaded within {} s",
+                    limit.as_secs_f64()
+                )),
+                None,
+            ),
+        };
+        let _ = child.kill().await;
+        with_last_words(error, story, &ears.last_words().await)
+    }
+}
+
+fn load_failed(message: &str) -> Error {
+    Error::new(Kind::LoadFailed, message)
+}
+
+fn with_last_words(error: Error, story: Option<String>, last_words: &[String]) -> Error {
+    let stderr = (!last_words.is_empty()).then(|| format!("stderr: {}", last_words.join("\n")));
+    let parts: Vec<String> = story.into_iter().chain(stderr).collect();
+    if parts.is_empty() {
+        return error;
+    }
+    error.with_detail(parts.join("; "))
+}

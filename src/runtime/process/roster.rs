@@ -1,0 +1,196 @@
+//! The workers of a version across its processes: which id each has in the server, and how it is.
+//!
+//! A worker process counts its workers from 0. The server's ids are given out here, in the front, so that a process
+//! cannot take another's; a worker that comes back after its process died keeps its id.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+
+use crate::runtime::protocol::Violation;
+use crate::runtime::protocol::convert::device_from_wire;
+use crate::runtime::protocol::messages::{State, Worker};
+use crate::runtime::{WorkerIds, WorkerState, WorkerStatus};
+
+/// More workers than any machine has use for.
+const MOST_WORKERS: usize = 4096;
+
+/// The workers of one version.
+#[derive(Debug)]
+pub struct Roster {
+    ids: Arc<WorkerIds>,
+    entries: Mutex<Entries>,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    workers: Vec<WorkerStatus>,
+    /// Ids by the number that the living process knows a worker by.
+    by_number: HashMap<u32, u32>,
+    /// Ids whose workers went down with their process, in order; the next process's workers get them.
+    orphaned: Vec<u32>,
+    pid: u32,
+    memory: u64,
+}
+
+impl Roster {
+    /// Nobody yet; ids come from `ids`.
+    pub fn new(ids: Arc<WorkerIds>) -> Self {
+        Self {
+            ids,
+            entries: Mutex::default(),
+        }
+    }
+
+    /// A process was started.
+    pub fn process_started(&self, pid: u32) {
+        let mut entries = self.entries.lock();
+        entries.pid = pid;
+        entries.memory = 0;
+    }
+
+    /// The process has so many bytes resident.
+    pub fn set_memory(&self, memory: u64) {
+        let mut entries = self.entries.lock();
+        entries.memory = memory;
+        for worker in &mut entries.workers {
+            worker.memory = memory;
+        }
+    }
+
+    /// The process died; its workers wait for the next one.
+    pub fn process_died(&self) {
+        let mut entries = self.entries.lock();
+        for worker in &mut entries.workers {
+            worker.state = WorkerState::Failed;
+            worker.memory = 0;
+        }
+        if !entries.by_number.is_empty() {
+            entries.orphaned = entries.workers.iter().map(|worker| worker.id).collect();
+            entries.by_number.clear();
+        }
+    }
+
+    /// There are no workers any more.
+    pub fn clear(&self) {
+        *self.entries.lock() = Entries::default();
+    }
+
+    /// The workers, by id.
+    pub fn workers(&self) -> Vec<WorkerStatus> {
+        self.entries.lock().workers.clone()
+    }
+
+    /// Takes what the living process says of its workers.
+    pub fn update(&self, reported: &[Worker]) -> Result<(), Violation> {
+        if reported.len() > MOST_WORKERS {
+            return Err(Violation::Message(format!(
+                "a process has {} workers",
+                reported.len()
+            )));
+        }
+        let mut entries = self.entries.lock();
+        let mut workers: Vec<_> = reported
+            .iter()
+            .map(|worker| entries.status(worker, &self.ids))
+            .collect();
+        workers.sort_unstable_by_key(|worker| worker.id);
+        entries.workers = workers;
+        entries
+            .by_number
+            .retain(|number, _| reported.iter().any(|worker| worker.id == *number));
+        entries.orphaned.clear();
+        Ok(())
+    }
+}
+
+impl Entries {
+    fn status(&mut self, worker: &Worker, ids: &WorkerIds) -> WorkerStatus {
+        let is_known = self.by_number.contains_key(&worker.id);
+        let id = self.id_of(worker.id, ids);
+        let known = self.workers.iter().find(|known| known.id == id && is_known);
+        WorkerStatus {
+            id,
+            device: device_from_wire(worker.device),
+            state: match worker.state {
+                State::Loading => WorkerState::Loading,
+                State::Ready => WorkerState::Ready,
+                State::Failed => WorkerState::Failed,
+            },
+            started: known.map_or_else(SystemTime::now, |known| known.started),
+            pid: self.pid,
+            memory: self.memory,
+        }
+    }
+
+    fn id_of(&mut self, number: u32, ids: &WorkerIds) -> u32 {
+        let orphaned = &mut self.orphaned;
+        let adopt = || match orphaned.is_empty() {
+            true => ids.next(),
+            false => orphaned.remove(0),
+        };
+        *self.by_number.entry(number).or_insert_with(adopt)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use crate::runtime::protocol::messages::Device;
+
+    use super::*;
+
+    fn roster() -> Roster {
+        Roster::new(Arc::new(WorkerIds::from(9000)))
+    }
+
+    fn report(numbers: &[u32]) -> Vec<Worker> {
+        let worker = |id: &u32| Worker {
+            id: *id,
+            device: Device::Cpu,
+            state: State::Ready,
+        };
+        numbers.iter().map(worker).collect()
+    }
+
+    fn ids(roster: &Roster) -> Vec<u32> {
+        roster.workers().iter().map(|worker| worker.id).collect()
+    }
+
+    #[test]
+    fn workers_get_new_ids_and_keep_them() {
+        let roster = roster();
+        roster.update(&report(&[0, 1, 2])).unwrap();
+        roster.update(&report(&[0, 2])).unwrap();
+        assert_eq!(ids(&roster), [9000, 9002]);
+        roster.update(&report(&[0, 2, 3])).unwrap();
+        assert_eq!(ids(&roster), [9000, 9002, 9003]);
+    }
+
+    #[test]
+    fn the_next_process_takes_over_the_ids() {
+        let roster = roster();
+        roster.update(&report(&[0, 1, 2])).unwrap();
+        roster.update(&report(&[0, 2])).unwrap();
+        roster.process_died();
+        roster.process_died();
+        assert!(
+            roster
+                .workers()
+                .iter()
+                .all(|worker| worker.state == WorkerState::Failed)
+        );
+        roster.process_started(77);
+        roster.update(&report(&[0, 1, 2])).unwrap();
+        assert_eq!(ids(&roster), [9000, 9002, 9003]);
+        assert!(roster.workers().iter().all(|worker| worker.pid == 77));
+    }
+
+    #[test]
+    fn a_liar_is_found_out() {
+        let numbers: Vec<u32> = (0..5000).collect();
+        assert!(roster().update(&report(&numbers)).is_err());
+    }
+}

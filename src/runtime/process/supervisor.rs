@@ -1,0 +1,335 @@
+//! The life of one version's worker process: started, watched, restarted with back-off, given up, drained.
+//!
+//! One task owns the process and everything that decides about it; callers see a [`Link`] and the [`Book`].
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::backoff::Backoff;
+use super::connection::Connection;
+use super::launch::{Cause, Launcher, WorkerProcess};
+use crate::backend::Signature;
+use crate::error::{Error, Kind};
+
+/// Between two looks at overdue requests.
+const SWEEP: Duration = Duration::from_millis(250);
+
+/// Sweeps between two looks at the memory of the process.
+const SWEEPS_PER_MEMORY: u32 = 12;
+
+/// How long after its deadline a request is answered by the front, in case its process does not.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// What is asked of the supervisor.
+#[derive(Debug)]
+pub enum Command {
+    /// Have so many workers.
+    Scale {
+        /// Workers there shall be.
+        workers: usize,
+        /// Told when they are ready.
+        done: oneshot::Sender<Result<(), Error>>,
+    },
+    /// End the process in good order.
+    Drain {
+        /// How long that may take.
+        patience: Duration,
+        /// Told when it is gone.
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// Where calls go at the moment.
+#[derive(Debug, Clone)]
+pub enum Link {
+    /// To this process.
+    Up(Arc<Connection>),
+    /// Nowhere yet: a process is about to come.
+    Down,
+    /// Nowhere: there is no worker.
+    Empty,
+    /// Nowhere any more, unless an operator scales the version.
+    GivenUp,
+    /// Nowhere any more.
+    Ended,
+}
+
+/// What is known of failures and the model.
+#[derive(Debug, Default)]
+pub struct Book {
+    /// Inputs and outputs, from the last process that loaded the model.
+    pub signature: Option<Arc<Signature>>,
+    /// The last lines of the last process that died.
+    pub last_words: Vec<String>,
+    /// Why the last start failed.
+    pub last_error: Option<Error>,
+}
+
+/// Owns the process of one version.
+pub struct Supervisor {
+    launcher: Arc<Launcher>,
+    link: watch::Sender<Link>,
+    book: Arc<Mutex<Book>>,
+    commands: mpsc::Receiver<Command>,
+    backoff: Backoff,
+    /// Workers there shall be.
+    target: usize,
+    /// Told when there is a process again.
+    waiting: Vec<oneshot::Sender<Result<(), Error>>>,
+}
+
+/// What the supervisor is at.
+pub enum State {
+    /// No process, and none wanted.
+    Empty,
+    /// No process; one is to be started when back-off allows.
+    Down,
+    /// No process; given up.
+    GivenUp,
+    /// A process.
+    Up(WorkerProcess),
+    /// Over.
+    Ended,
+}
+
+type Launch = Pin<Box<dyn Future<Output = Result<WorkerProcess, Error>> + Send>>;
+
+impl Supervisor {
+    /// A supervisor of a version with `target` workers.
+    pub fn new(
+        launcher: Arc<Launcher>,
+        link: watch::Sender<Link>,
+        book: Arc<Mutex<Book>>,
+        commands: mpsc::Receiver<Command>,
+        target: usize,
+    ) -> Self {
+        let backoff = Backoff::new(launcher.model.settings.max_retry_timeout);
+        Self {
+            launcher,
+            link,
+            book,
+            commands,
+            backoff,
+            target,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// Supervises from `state` on, until drained or until nobody can call any more.
+    pub async fn run(mut self, mut state: State) {
+        loop {
+            state = match state {
+                State::Empty => self.idle(Link::Empty).await,
+                State::GivenUp => self.idle(Link::GivenUp).await,
+                State::Down => self.restart().await,
+                State::Up(process) => self.watch_over(process).await,
+                State::Ended => break,
+            };
+        }
+        self.link.send_replace(Link::Ended);
+        self.launcher.roster.clear();
+    }
+
+    /// Without a process until somebody wants one.
+    async fn idle(&mut self, link: Link) -> State {
+        self.link.send_replace(link);
+        self.answer_waiting(&Err(no_worker()));
+        match self.commands.recv().await {
+            Some(Command::Scale { workers: 0, done }) => {
+                self.target = 0;
+                let _ = done.send(Ok(()));
+                State::Empty
+            }
+            Some(Command::Scale { workers, done }) => {
+                self.target = workers;
+                self.waiting.push(done);
+                self.backoff.reset();
+                State::Down
+            }
+            Some(Command::Drain { done, .. }) => ended(done),
+            None => State::Ended,
+        }
+    }
+
+    /// Starts a process after the pause that back-off asks for.
+    async fn restart(&mut self) -> State {
+        self.link.send_replace(Link::Down);
+        let Some(pause) = self.backoff.failed(Instant::now()) else {
+            tracing::error!(model = %self.launcher.model.name, version = %self.launcher.model.version,
+                "Auto recovery failed again: gave up after {:?}", self.launcher.model.settings.max_retry_timeout);
+            return State::GivenUp;
+        };
+        let launch = self.launch_after(pause);
+        match self.until_launched(launch).await {
+            Ok(Ok(process)) => State::Up(process),
+            Ok(Err(error)) => {
+                tracing::warn!(model = %self.launcher.model.name, version = %self.launcher.model.version, %error,
+                    "worker process did not start");
+                self.book.lock().last_error = Some(error.clone());
+                self.launcher.roster.process_died();
+                self.answer_waiting(&Err(error));
+                State::Down
+            }
+            Err(state) => state,
+        }
+    }
+
+    fn launch_after(&self, pause: Duration) -> Launch {
+        let launcher = self.launcher.clone();
+        let workers = self.target;
+        tracing::info!(model = %launcher.model.name, version = %launcher.model.version,
+            "Retry worker in {} seconds.", pause.as_secs());
+        Box::pin(async move {
+            tokio::time::sleep(pause).await;
+            launcher.launch(workers).await
+        })
+    }
+
+    /// The outcome of `launch`, or the state that a command leads to before it.
+    async fn until_launched(
+        &mut self,
+        mut launch: Launch,
+    ) -> Result<Result<WorkerProcess, Error>, State> {
+        loop {
+            tokio::select! {
+                launched = &mut launch => return Ok(launched),
+                command = self.commands.recv() => match command {
+                    Some(Command::Scale { workers: 0, done }) => {
+                        self.target = 0;
+                        self.launcher.roster.clear();
+                        let _ = done.send(Ok(()));
+                        return Err(State::Empty);
+                    }
+                    Some(Command::Scale { workers, done }) => {
+                        self.target = workers;
+                        self.waiting.push(done);
+                    }
+                    Some(Command::Drain { done, .. }) => return Err(ended(done)),
+                    None => return Err(State::Ended),
+                },
+            }
+        }
+    }
+
+    /// Lets calls through to `process` until it ends.
+    async fn watch_over(&mut self, mut process: WorkerProcess) -> State {
+        self.welcome(&process);
+        let mut sweep = tokio::time::interval(SWEEP);
+        let mut sweeps = 0u32;
+        loop {
+            tokio::select! {
+                cause = process.ended() => return self.mourn(process, cause).await,
+                command = self.commands.recv() => match command {
+                    Some(Command::Scale { workers: 0, done }) => {
+                        self.target = 0;
+                        self.retire(process, Duration::ZERO).await;
+                        let _ = done.send(Ok(()));
+                        return State::Empty;
+                    }
+                    Some(Command::Scale { workers, done }) => self.scale(&process, workers, done),
+                    Some(Command::Drain { patience, done }) => {
+                        self.retire(process, patience).await;
+                        return ended(done);
+                    }
+                    None => return State::Ended,
+                },
+                _ = sweep.tick() => {
+                    process.connection.expire(GRACE);
+                    if sweeps.is_multiple_of(SWEEPS_PER_MEMORY) {
+                        self.launcher.roster.set_memory(resident(process.pid));
+                    }
+                    sweeps = sweeps.wrapping_add(1);
+                }
+            }
+        }
+    }
+
+    fn welcome(&mut self, process: &WorkerProcess) {
+        self.backoff.reset();
+        self.book.lock().signature = Some(process.signature.clone());
+        self.book.lock().last_error = None;
+        self.link.send_replace(Link::Up(process.connection.clone()));
+        // The target may have changed while the process was starting.
+        for done in std::mem::take(&mut self.waiting) {
+            self.scale(process, self.target, done);
+        }
+    }
+
+    fn scale(
+        &mut self,
+        process: &WorkerProcess,
+        workers: usize,
+        done: oneshot::Sender<Result<(), Error>>,
+    ) {
+        self.target = workers;
+        let connection = process.connection.clone();
+        let workers = u32::try_from(workers).unwrap_or(u32::MAX);
+        tokio::spawn(async move {
+            let scaled = connection.scale(workers).await;
+            let lost = |_| {
+                Err(Error::new(
+                    Kind::WorkerDied,
+                    "Worker died while it was scaled",
+                ))
+            };
+            let _ = done.send(scaled.unwrap_or_else(lost));
+        });
+    }
+
+    /// Ends `process` in good order; calls that come meanwhile find nobody.
+    async fn retire(&mut self, process: WorkerProcess, patience: Duration) {
+        self.link.send_replace(Link::Empty);
+        let connection = process.connection.clone();
+        process.drain(patience).await;
+        connection.lose(&Arc::from("the worker was stopped"));
+        self.launcher.roster.clear();
+    }
+
+    /// `process` is over: those who wait learn why, after the link has been taken down, so that they wait for the next.
+    async fn mourn(&mut self, process: WorkerProcess, cause: Cause) -> State {
+        self.link.send_replace(Link::Down);
+        let connection = process.connection.clone();
+        let death = process.bury(cause).await;
+        tracing::warn!(model = %self.launcher.model.name, version = %self.launcher.model.version,
+            reason = death.reason, "Worker died.");
+        self.launcher.roster.process_died();
+        let error = Error::new(Kind::WorkerDied, format!("Worker died: {}", death.reason));
+        let mut book = self.book.lock();
+        book.last_words = death.last_words;
+        book.last_error = Some(error);
+        drop(book);
+        connection.lose(&Arc::from(death.reason));
+        State::Down
+    }
+
+    fn answer_waiting(&mut self, result: &Result<(), Error>) {
+        for done in std::mem::take(&mut self.waiting) {
+            let _ = done.send(result.clone());
+        }
+    }
+}
+
+fn ended(done: oneshot::Sender<()>) -> State {
+    let _ = done.send(());
+    State::Ended
+}
+
+fn no_worker() -> Error {
+    Error::new(Kind::NoWorker, "the version has no worker")
+}
+
+/// Resident memory of a process in bytes; 0 when it is gone.
+fn resident(pid: u32) -> u64 {
+    let pages = std::fs::read_to_string(format!("/proc/{pid}/statm"))
+        .ok()
+        .and_then(|statm| {
+            let pages = statm.split_whitespace().nth(1)?;
+            pages.parse::<u64>().ok()
+        });
+    pages.unwrap_or(0) * rustix::param::page_size() as u64
+}

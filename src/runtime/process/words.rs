@@ -1,0 +1,187 @@
+//! What a worker process writes to stdout and stderr: lines for the model's log, and the last of them kept for when
+//! it dies.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BytesMut};
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::listener::Gate;
+use crate::handler::{Level, LogLine, Sink};
+
+/// Lines that are kept.
+const KEPT_LINES: usize = 20;
+
+/// Bytes of a line; what is longer is cut into several.
+const LINE_LIMIT: usize = 4 << 10;
+
+/// Lines a second that go to the log; all are looked at for the last ones.
+const LINES_PER_SECOND: u32 = 100;
+
+/// How long the rest of the output of a dead process may take to arrive. It can fail to end at all: a grandchild may
+/// have inherited the pipe.
+const LAST_BREATH: Duration = Duration::from_millis(200);
+
+/// The last lines on stderr, oldest first.
+#[derive(Debug, Clone, Default)]
+pub struct LastWords(Arc<Mutex<VecDeque<String>>>);
+
+impl LastWords {
+    /// The lines.
+    pub fn lines(&self) -> Vec<String> {
+        self.0.lock().iter().cloned().collect()
+    }
+
+    fn keep(&self, line: &str) {
+        let mut lines = self.0.lock();
+        if lines.len() == KEPT_LINES {
+            lines.pop_front();
+        }
+        lines.push_back(line.to_owned());
+    }
+}
+
+/// Reads both streams of one process until they end, or until dropped.
+#[derive(Debug)]
+pub struct Ears {
+    words: LastWords,
+    readers: [AbortOnDropHandle<()>; 2],
+}
+
+impl Ears {
+    /// Listens; what is heard goes to `sink`.
+    pub fn new(
+        stdout: impl AsyncRead + Send + Unpin + 'static,
+        stderr: impl AsyncRead + Send + Unpin + 'static,
+        sink: &Arc<dyn Sink>,
+    ) -> Self {
+        let words = LastWords::default();
+        let out = Hearing::new("stdout", sink.clone(), None);
+        let err = Hearing::new("stderr", sink.clone(), Some(words.clone()));
+        let readers = [
+            AbortOnDropHandle::new(tokio::spawn(out.read(stdout))),
+            AbortOnDropHandle::new(tokio::spawn(err.read(stderr))),
+        ];
+        Self { words, readers }
+    }
+
+    /// The last lines, once the process is dead and its output read.
+    pub async fn last_words(mut self) -> Vec<String> {
+        let [out, err] = &mut self.readers;
+        let both = async { tokio::join!(out, err) };
+        // Lines that come later than this are lost; those before are kept.
+        let _ = tokio::time::timeout(LAST_BREATH, both).await;
+        self.words.lines()
+    }
+}
+
+struct Hearing {
+    stream: &'static str,
+    sink: Arc<dyn Sink>,
+    words: Option<LastWords>,
+    gate: Gate,
+}
+
+impl Hearing {
+    fn new(stream: &'static str, sink: Arc<dyn Sink>, words: Option<LastWords>) -> Self {
+        Self {
+            stream,
+            sink,
+            words,
+            gate: Gate::new(LINES_PER_SECOND),
+        }
+    }
+
+    async fn read(mut self, mut stream: impl AsyncRead + Unpin) {
+        let mut buffer = BytesMut::with_capacity(LINE_LIMIT);
+        while matches!(stream.read_buf(&mut buffer).await, Ok(count) if count > 0) {
+            while let Some(line) = next_line(&mut buffer) {
+                self.hear(&line);
+            }
+            buffer.reserve(LINE_LIMIT);
+        }
+        if !buffer.is_empty() {
+            self.hear(&printable(&buffer));
+        }
+    }
+
+    fn hear(&mut self, line: &str) {
+        if let Some(words) = &self.words {
+            words.keep(line);
+        }
+        if self.gate.admit(Instant::now()) {
+            self.sink.log(LogLine {
+                level: Level::Info,
+                message: line.to_owned(),
+                fields: vec![("stream".to_owned(), self.stream.to_owned())],
+                request_id: String::new(),
+            });
+        }
+    }
+}
+
+fn next_line(buffer: &mut BytesMut) -> Option<String> {
+    let end = buffer
+        .iter()
+        .take(LINE_LIMIT)
+        .position(|byte| *byte == b'\n');
+    match end {
+        Some(end) => {
+            let line = printable(&buffer[..end]);
+            buffer.advance(end + 1);
+            Some(line)
+        }
+        None if buffer.len() >= LINE_LIMIT => Some(printable(&buffer.split_to(LINE_LIMIT))),
+        None => None,
+    }
+}
+
+/// Text that can be shown on a terminal: foreign code must not send it control sequences.
+fn printable(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    text.chars()
+        .filter(|c| !c.is_control() || *c == '\t')
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Deaf;
+
+    impl Sink for Deaf {
+        fn log(&self, _line: LogLine) {}
+        fn observe(&self, _observation: crate::handler::Observation) {}
+    }
+
+    async fn heard(output: &'static [u8]) -> Vec<String> {
+        let sink: Arc<dyn Sink> = Arc::new(Deaf);
+        Ears::new(tokio::io::empty(), output, &sink)
+            .last_words()
+            .await
+    }
+
+    #[tokio::test]
+    async fn the_last_lines_are_kept_without_control_characters() {
+        let lines: String = (0..30).map(|number| format!("line {number}\n")).collect();
+        let heard_lines = heard(lines.leak().as_bytes()).await;
+        assert_eq!(heard_lines.len(), KEPT_LINES);
+        assert_eq!(heard_lines.last().map(String::as_str), Some("line 29"));
+        assert_eq!(
+            heard(b"\x1b[31mred\x07\r\n\xff tail").await,
+            ["[31mred", "\u{fffd} tail"]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_line_without_end_is_cut() {
+        let heard_lines = heard(vec![b'a'; 3 * LINE_LIMIT + 1].leak()).await;
+        let lengths: Vec<_> = heard_lines.iter().map(String::len).collect();
+        assert_eq!(lengths, [LINE_LIMIT, LINE_LIMIT, LINE_LIMIT, 1]);
+    }
+}

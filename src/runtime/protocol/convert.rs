@@ -1,0 +1,121 @@
+//! Between the wire types and the values that the rest of the program uses. Values from the wire are checked.
+
+mod model;
+mod reports;
+mod requests;
+
+use crate::error::Error;
+use crate::model::{Device, TensorSpec};
+use crate::tensor::{DType, MAX_RANK};
+
+use super::{Violation, messages};
+
+pub use model::{model_from_wire, model_to_wire, path_from_wire, path_to_wire};
+pub use reports::{
+    log_from_wire, log_to_wire, observation_from_wire, observation_to_wire, reply_from_wire,
+    reply_to_wire, workers_to_wire,
+};
+pub use requests::{call_from_wire, call_to_wire};
+
+/// Bytes of an error's message or detail that are taken from the wire.
+const FAILURE_TEXT: usize = 16 << 10;
+
+/// A name on the wire that is longer than any real one.
+const LONGEST_NAME: usize = 4 << 10;
+
+/// An error, borrowed.
+pub fn failure_to_wire(error: &Error) -> messages::Failure<&str> {
+    messages::Failure {
+        kind: error.kind().into(),
+        message: truncated(error.message(), FAILURE_TEXT),
+        detail: error.detail().map(|text| truncated(text, FAILURE_TEXT)),
+    }
+}
+
+/// An error, its texts cut to what a log or a client can take.
+pub fn failure_from_wire(failure: &messages::Failure<String>) -> Error {
+    let message = truncated(&failure.message, FAILURE_TEXT);
+    let error = Error::new(failure.kind.into(), message);
+    match &failure.detail {
+        Some(detail) => error.with_detail(truncated(detail, FAILURE_TEXT)),
+        None => error,
+    }
+}
+
+/// Inputs or outputs of a model.
+pub fn specs_to_wire(specs: &[TensorSpec]) -> Vec<messages::TensorSpec> {
+    specs
+        .iter()
+        .map(|spec| messages::TensorSpec {
+            name: spec.name.to_string(),
+            dtype: dtype_to_wire(spec.dtype),
+            shape: spec
+                .shape
+                .iter()
+                .map(|axis| axis.map(|n| n as u64))
+                .collect(),
+        })
+        .collect()
+}
+
+/// Inputs or outputs of a model.
+pub fn specs_from_wire(specs: Vec<messages::TensorSpec>) -> Result<Vec<TensorSpec>, Violation> {
+    specs.into_iter().map(spec_from_wire).collect()
+}
+
+fn spec_from_wire(spec: messages::TensorSpec) -> Result<TensorSpec, Violation> {
+    if spec.shape.len() > MAX_RANK || spec.name.len() > LONGEST_NAME {
+        return Err(Violation::Message(format!(
+            "a tensor has {} axes and a name of {} bytes",
+            spec.shape.len(),
+            spec.name.len()
+        )));
+    }
+    let axes = spec
+        .shape
+        .into_iter()
+        .map(|axis| axis.map(size).transpose());
+    Ok(TensorSpec {
+        name: spec.name.into(),
+        dtype: dtype_from_wire(spec.dtype)?,
+        shape: axes.collect::<Result<_, _>>()?,
+    })
+}
+
+/// A device.
+pub const fn device_to_wire(device: Device) -> messages::Device {
+    match device {
+        Device::Cpu => messages::Device::Cpu,
+        Device::Cuda(index) => messages::Device::Cuda(index),
+    }
+}
+
+/// A device.
+pub const fn device_from_wire(device: messages::Device) -> Device {
+    match device {
+        messages::Device::Cpu => Device::Cpu,
+        messages::Device::Cuda(index) => Device::Cuda(index),
+    }
+}
+
+#[allow(clippy::cast_possible_truncation)] // There are eleven.
+fn dtype_to_wire(dtype: DType) -> u8 {
+    let position = DType::ALL.iter().position(|other| *other == dtype);
+    position.unwrap_or(DType::ALL.len()) as u8
+}
+
+fn dtype_from_wire(dtype: u8) -> Result<DType, Violation> {
+    DType::ALL
+        .get(usize::from(dtype))
+        .copied()
+        .ok_or_else(|| Violation::Message(format!("there is no dtype {dtype}")))
+}
+
+fn size(value: u64) -> Result<usize, Violation> {
+    usize::try_from(value).map_err(|_| Violation::Message(format!("{value} is too large a size")))
+}
+
+/// The longest prefix of `text` of at most `limit` bytes.
+pub fn truncated(text: &str, limit: usize) -> &str {
+    &text[..text.floor_char_boundary(limit)]
+}

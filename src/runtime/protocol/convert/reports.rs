@@ -1,0 +1,321 @@
+//! What a worker process reports: replies, workers, log lines, observations. All of it is foreign and is checked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::handler::{Level, LogLine, MetricKind, Observation};
+use crate::payload::{Field, Reply, Response, Timings};
+use crate::runtime::{WorkerState, WorkerStatus};
+
+use super::requests::fields_to_wire;
+use super::{Violation, device_to_wire, messages, truncated};
+
+/// A phase that took longer is a lie.
+const LONGEST_PHASE: u64 = 365 * 24 * 3600 * 1_000_000_000;
+
+/// Bytes of a log line's text that are kept.
+const LOG_TEXT: usize = 8 << 10;
+
+/// Fields of a log line that are kept.
+const LOG_FIELDS: usize = 64;
+
+/// Units that the handler interface knows.
+const UNITS: [&str; 5] = ["none", "milliseconds", "bytes", "count", "percent"];
+
+/// Labels that an observation may have.
+const MOST_LABELS: usize = 32;
+
+/// Bytes of a metric's or label's name.
+const LONGEST_METRIC_NAME: usize = 256;
+
+/// The head of a response, borrowed; its body goes behind it.
+pub fn reply_to_wire(id: u64, reply: &Reply) -> messages::Reply<&str> {
+    let Response {
+        status,
+        content_type,
+        headers,
+        body: _,
+    } = &reply.response;
+    messages::Reply {
+        id,
+        status: *status,
+        content_type,
+        headers: fields_to_wire(headers),
+        timings: timings_to_wire(&reply.timings),
+    }
+}
+
+/// A reply that can be sent to a client as it is.
+pub fn reply_from_wire(reply: messages::Reply<String>, body: Bytes) -> Result<Reply, Violation> {
+    if !(200..=599).contains(&reply.status) {
+        return Err(Violation::Message(format!(
+            "{} is no status of a response",
+            reply.status
+        )));
+    }
+    if !is_header_value(&reply.content_type) || !reply.headers.iter().all(is_header) {
+        return Err(Violation::Message(
+            "a response has a malformed header".to_owned(),
+        ));
+    }
+    Ok(Reply {
+        response: Response {
+            status: reply.status,
+            content_type: reply.content_type,
+            headers: reply.headers,
+            body,
+        },
+        timings: timings_from_wire(&reply.timings)?,
+    })
+}
+
+fn is_header((name, value): &Field) -> bool {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !name.is_empty() && name.bytes().all(is_token) && is_header_value(value)
+}
+
+fn is_header_value(value: &str) -> bool {
+    value
+        .bytes()
+        .all(|byte| byte == b'\t' || (byte >= b' ' && byte != 0x7f))
+}
+
+fn timings_to_wire(timings: &Timings) -> messages::Timings {
+    let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    messages::Timings {
+        preprocess: nanos(timings.preprocess),
+        queue: nanos(timings.queue),
+        infer: nanos(timings.infer),
+        postprocess: nanos(timings.postprocess),
+        batch_rows: timings.batch_rows,
+    }
+}
+
+fn timings_from_wire(timings: &messages::Timings) -> Result<Timings, Violation> {
+    Ok(Timings {
+        preprocess: phase(timings.preprocess)?,
+        queue: phase(timings.queue)?,
+        infer: phase(timings.infer)?,
+        postprocess: phase(timings.postprocess)?,
+        batch_rows: timings.batch_rows,
+    })
+}
+
+fn phase(nanos: u64) -> Result<Duration, Violation> {
+    if nanos > LONGEST_PHASE {
+        return Err(Violation::Message(format!("no phase takes {nanos} ns")));
+    }
+    Ok(Duration::from_nanos(nanos))
+}
+
+/// Workers of this process.
+pub fn workers_to_wire(workers: &[WorkerStatus]) -> Vec<messages::Worker> {
+    workers
+        .iter()
+        .map(|worker| messages::Worker {
+            id: worker.id,
+            device: device_to_wire(worker.device),
+            state: match worker.state {
+                WorkerState::Loading => messages::State::Loading,
+                WorkerState::Ready => messages::State::Ready,
+                WorkerState::Failed => messages::State::Failed,
+            },
+        })
+        .collect()
+}
+
+/// A log line, borrowed and cut to its limits.
+pub fn log_to_wire(line: &LogLine) -> messages::Log<&str> {
+    messages::Log {
+        level: match line.level {
+            Level::Trace => messages::Level::Trace,
+            Level::Debug => messages::Level::Debug,
+            Level::Info => messages::Level::Info,
+            Level::Warn => messages::Level::Warn,
+            Level::Error => messages::Level::Error,
+        },
+        message: truncated(&line.message, LOG_TEXT),
+        fields: fields_to_wire(&line.fields),
+        request: &line.request_id,
+    }
+}
+
+/// A log line, cut to its limits.
+pub fn log_from_wire(log: messages::Log<String>) -> LogLine {
+    LogLine {
+        level: match log.level {
+            messages::Level::Trace => Level::Trace,
+            messages::Level::Debug => Level::Debug,
+            messages::Level::Info => Level::Info,
+            messages::Level::Warn => Level::Warn,
+            messages::Level::Error => Level::Error,
+        },
+        message: truncated(&log.message, LOG_TEXT).to_owned(),
+        fields: log.fields.into_iter().take(LOG_FIELDS).collect(),
+        request_id: log.request,
+    }
+}
+
+/// An observation, borrowed.
+pub fn observation_to_wire(observation: &Observation) -> messages::Observe<&str> {
+    messages::Observe {
+        name: &observation.name,
+        kind: match observation.kind {
+            MetricKind::Counter => messages::MetricKind::Counter,
+            MetricKind::Gauge => messages::MetricKind::Gauge,
+            MetricKind::Histogram => messages::MetricKind::Histogram,
+        },
+        unit: observation.unit,
+        label_names: observation.label_names.iter().map(String::as_str).collect(),
+        label_values: observation
+            .label_values
+            .iter()
+            .map(String::as_str)
+            .collect(),
+        value: observation.value,
+    }
+}
+
+/// An observation whose names can be registered as they are.
+pub fn observation_from_wire(observe: messages::Observe<String>) -> Result<Observation, Violation> {
+    let refuse = |what: &str| Err(Violation::Message(format!("a metric has {what}")));
+    let Some(unit) = UNITS.iter().find(|unit| **unit == observe.unit) else {
+        return refuse("an unknown unit");
+    };
+    if !is_metric_name(&observe.name, b"_:") {
+        return refuse("a malformed name");
+    }
+    if !observe
+        .label_names
+        .iter()
+        .all(|name| is_metric_name(name, b"_"))
+    {
+        return refuse("a malformed label");
+    }
+    if observe.label_names.len() > MOST_LABELS
+        || observe.label_names.len() != observe.label_values.len()
+    {
+        return refuse("too many labels, or not as many values as labels");
+    }
+    if !observe.value.is_finite()
+        || (observe.kind == messages::MetricKind::Counter && observe.value < 0.0)
+    {
+        return refuse("a value that cannot be counted");
+    }
+    Ok(Observation {
+        name: Arc::from(observe.name),
+        kind: match observe.kind {
+            messages::MetricKind::Counter => MetricKind::Counter,
+            messages::MetricKind::Gauge => MetricKind::Gauge,
+            messages::MetricKind::Histogram => MetricKind::Histogram,
+        },
+        unit,
+        label_names: observe.label_names.into(),
+        label_values: observe.label_values,
+        value: observe.value,
+    })
+}
+
+fn is_metric_name(name: &str, marks: &[u8]) -> bool {
+    let is_mark_or = |byte: u8, rest: bool| rest || marks.contains(&byte);
+    let starts_well = name
+        .bytes()
+        .next()
+        .is_some_and(|b| is_mark_or(b, b.is_ascii_alphabetic()));
+    starts_well
+        && name.len() <= LONGEST_METRIC_NAME
+        && name
+            .bytes()
+            .all(|b| is_mark_or(b, b.is_ascii_alphanumeric()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn reply() -> Reply {
+        Reply {
+            response: Response {
+                status: 200,
+                content_type: "application/json".into(),
+                headers: vec![("x-model".into(), "digits".into())],
+                body: Bytes::from_static(b"[1]"),
+            },
+            timings: Timings {
+                preprocess: Duration::from_micros(3),
+                queue: Duration::from_nanos(1),
+                infer: Duration::from_millis(2),
+                postprocess: Duration::ZERO,
+                batch_rows: 4,
+            },
+        }
+    }
+
+    fn owned(reply: &Reply) -> messages::Reply<String> {
+        let encoded = postcard::to_stdvec(&reply_to_wire(9, reply)).unwrap();
+        postcard::from_bytes(&encoded).unwrap()
+    }
+
+    #[test]
+    fn a_reply_arrives_as_it_was_sent() {
+        let received = reply_from_wire(owned(&reply()), reply().response.body).unwrap();
+        assert_eq!(received, reply());
+    }
+
+    #[test]
+    fn responses_that_would_break_a_client_are_refused() {
+        let refused = |change: fn(&mut messages::Reply<String>)| {
+            let mut reply = owned(&reply());
+            change(&mut reply);
+            reply_from_wire(reply, Bytes::new()).is_err()
+        };
+        assert!(refused(|reply| reply.status = 99));
+        assert!(refused(|reply| reply.status = 101));
+        assert!(refused(
+            |reply| reply.content_type = "a\r\nset-cookie: b".into()
+        ));
+        assert!(refused(|reply| reply.headers[0].0 = "x y".into()));
+        assert!(refused(|reply| reply.headers[0].1 = "a\nb".into()));
+        assert!(refused(|reply| reply.timings.infer = u64::MAX));
+    }
+
+    #[test]
+    fn metrics_that_cannot_be_registered_are_refused() {
+        let sent = Observation {
+            name: "confidence".into(),
+            kind: MetricKind::Counter,
+            unit: "count",
+            label_names: ["class".to_owned()].into(),
+            label_values: vec!["7".into()],
+            value: 1.0,
+        };
+        let encoded = postcard::to_stdvec(&observation_to_wire(&sent)).unwrap();
+        let owned = || postcard::from_bytes::<messages::Observe<String>>(&encoded).unwrap();
+        assert_eq!(observation_from_wire(owned()).unwrap(), sent);
+        let refused = |change: fn(&mut messages::Observe<String>)| {
+            let mut observe = owned();
+            change(&mut observe);
+            observation_from_wire(observe).is_err()
+        };
+        assert!(refused(|observe| observe.name = "9lives".into()));
+        assert!(refused(|observe| observe.unit = "furlongs".into()));
+        assert!(refused(|observe| observe.label_values.clear()));
+        assert!(refused(|observe| observe.label_names[0] = "a-b".into()));
+        assert!(refused(|observe| observe.value = f64::NAN));
+        assert!(refused(|observe| observe.value = -1.0));
+    }
+
+    #[test]
+    fn long_lines_are_cut_between_characters() {
+        let line = LogLine {
+            level: Level::Warn,
+            message: "ä".repeat(LOG_TEXT),
+            fields: vec![],
+            request_id: String::new(),
+        };
+        assert_eq!(log_to_wire(&line).message.len(), LOG_TEXT);
+    }
+}

@@ -1,0 +1,84 @@
+//! The reading side of a connection: greeting first, then frames. The same on both ends.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use super::frame::{Decoder, FrameLimits};
+use super::{GREETING, Violation};
+
+/// Why nothing more can be read.
+#[derive(Debug)]
+pub enum Ending {
+    /// The other side closed its end, as it does when it dies.
+    Closed,
+    /// The socket failed.
+    Failed(io::Error),
+    /// The other side broke a rule of the protocol.
+    Violated(Violation),
+}
+
+impl From<Violation> for Ending {
+    fn from(violation: Violation) -> Self {
+        Self::Violated(violation)
+    }
+}
+
+/// What comes in.
+#[derive(Debug)]
+pub struct Incoming {
+    stream: Arc<UnixStream>,
+    decoder: Decoder,
+    is_greeted: bool,
+}
+
+impl Incoming {
+    /// Reads from `stream`, nothing beyond `limits`.
+    pub fn new(stream: Arc<UnixStream>, limits: FrameLimits) -> Self {
+        Self {
+            stream,
+            decoder: Decoder::new(limits),
+            is_greeted: false,
+        }
+    }
+
+    /// The next message and its body. Safe to cancel.
+    pub async fn next<H: DeserializeOwned>(&mut self) -> Result<(H, Bytes), Ending> {
+        loop {
+            if self.greet()?
+                && let Some(frame) = self.decoder.next()?
+            {
+                return Ok(frame);
+            }
+            self.read_some().await?;
+        }
+    }
+
+    /// Whether the other side has greeted as it must.
+    fn greet(&mut self) -> Result<bool, Violation> {
+        if !self.is_greeted
+            && let Some(greeting) = self.decoder.take()
+        {
+            if greeting != GREETING {
+                return Err(Violation::Greeting(greeting));
+            }
+            self.is_greeted = true;
+        }
+        Ok(self.is_greeted)
+    }
+
+    async fn read_some(&mut self) -> Result<(), Ending> {
+        loop {
+            self.stream.readable().await.map_err(Ending::Failed)?;
+            match self.stream.try_read_buf(self.decoder.space()) {
+                Ok(0) => return Err(Ending::Closed),
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(Ending::Failed(error)),
+            }
+        }
+    }
+}

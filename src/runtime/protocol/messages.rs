@@ -1,0 +1,320 @@
+//! The messages, as they are encoded. Wire types only: what they mean to the rest is `convert`'s business.
+//!
+//! `S` is `&str` where a message is written and `String` where it is read; both have one encoding.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// From the front to the worker process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Order<S> {
+    /// The handshake: load this version.
+    Start(Box<Start>),
+    /// Answer one request. The body follows.
+    Call(Call<S>),
+    /// Nobody waits for the answer to this any more.
+    Cancel {
+        /// Of the call.
+        id: u64,
+    },
+    /// Have so many workers; answered by [`Report::Scaled`].
+    Scale {
+        /// Of this order; counted together with calls.
+        id: u64,
+        /// Workers there shall be.
+        workers: u32,
+    },
+    /// Finish what is under way and exit.
+    Drain {
+        /// How long that may take.
+        patience: Duration,
+    },
+}
+
+/// From the worker process to the front.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Report<S> {
+    /// The version is loaded.
+    Ready {
+        /// Inputs of the model.
+        inputs: Vec<TensorSpec>,
+        /// Outputs of the model.
+        outputs: Vec<TensorSpec>,
+        /// Its workers.
+        workers: Vec<Worker>,
+    },
+    /// The version does not load. The last message.
+    Failed(Failure<S>),
+    /// The response to a call. Its body follows.
+    Reply(Reply<S>),
+    /// A call failed.
+    Refused {
+        /// Of the call.
+        id: u64,
+        /// Why.
+        failure: Failure<S>,
+    },
+    /// An order to scale was carried out, or not.
+    Scaled {
+        /// Of the order.
+        id: u64,
+        /// Why not.
+        failure: Option<Failure<S>>,
+    },
+    /// The workers are now these. Sent when they change, and every second as a sign of life.
+    Workers(Vec<Worker>),
+    /// A line of the handler's log.
+    Log(Log<S>),
+    /// An observation of one of the handler's own metrics.
+    Observe(Observe<S>),
+}
+
+/// What a worker process loads, and with what.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Start {
+    /// Build of the front.
+    pub build: String,
+    /// The version.
+    pub model: Model,
+    /// Workers to start with.
+    pub workers: u32,
+    /// Processor cores that all workers share.
+    pub cores: u32,
+    /// Where compiled handlers are kept.
+    pub cache: Option<PathBytes>,
+    /// `libonnxruntime.so.*`.
+    pub onnxruntime: Option<PathBytes>,
+}
+
+/// A path, byte for byte.
+pub type PathBytes = Vec<u8>;
+
+/// A model version.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Model {
+    pub name: String,
+    pub version: String,
+    pub directory: PathBytes,
+    pub artifact: PathBytes,
+    pub handler: PathBytes,
+    pub backend: Backend,
+    pub inputs: Vec<TensorSpec>,
+    pub outputs: Vec<TensorSpec>,
+    pub manifest: String,
+    pub config: String,
+    pub properties: Vec<(String, String)>,
+    pub settings: Settings,
+    pub limits: Limits,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum Backend {
+    Torch,
+    Onnx,
+    None,
+    Fake,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum Device {
+    Cpu,
+    Cuda(u32),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TensorSpec {
+    pub name: String,
+    /// Position in `DType::ALL`.
+    pub dtype: u8,
+    pub shape: Vec<Option<u64>>,
+}
+
+/// Settings of a version, as in `model`. A worker process is one host: it needs no `hosting`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    pub min_workers: u64,
+    pub max_workers: u64,
+    pub batch_size: u64,
+    pub max_batch_delay: Duration,
+    pub wait_for_full_batches: bool,
+    pub job_queue_size: u64,
+    pub response_timeout: Duration,
+    pub startup_timeout: Duration,
+    pub max_retry_timeout: Duration,
+    pub devices: Vec<Device>,
+    pub intra_op_threads: Option<u64>,
+    pub fresh_instances: bool,
+}
+
+/// Limits of a handler, as in `model`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Limits {
+    pub memory: u64,
+    pub cpu: Duration,
+    pub init_cpu: Duration,
+    pub output: u64,
+    pub response: u64,
+    pub host_calls: u64,
+    pub log_lines_per_second: u32,
+    pub metric_series: u64,
+    pub instances: u64,
+}
+
+/// A request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Call<S> {
+    /// One more than that of the call or order to scale before, on this connection.
+    pub id: u64,
+    pub request: S,
+    pub content_type: Option<S>,
+    pub headers: Vec<(S, S)>,
+    /// How the body is divided.
+    pub layout: Layout<S>,
+    /// Since the request arrived.
+    pub age: Duration,
+    /// Until its deadline.
+    pub left: Duration,
+}
+
+/// How the raw body of a call is divided.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Layout<S> {
+    /// One payload.
+    Raw,
+    /// Parts of a form, one after the other.
+    Form(Vec<Part<S>>),
+    /// Tensors, one after the other.
+    Tensors(Vec<Tensor<S>>),
+}
+
+/// One part of a form.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Part<S> {
+    pub name: S,
+    pub filename: Option<S>,
+    pub content_type: Option<S>,
+    /// Bytes of the body that are its content.
+    pub length: u64,
+}
+
+/// One tensor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Tensor<S> {
+    pub name: S,
+    /// Position in `DType::ALL`.
+    pub dtype: u8,
+    pub shape: Vec<u64>,
+    /// Bytes of the body that are its data.
+    pub length: u64,
+}
+
+/// The head of a response and the times of its phases.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reply<S> {
+    /// Of the call.
+    pub id: u64,
+    pub status: u16,
+    pub content_type: S,
+    pub headers: Vec<(S, S)>,
+    pub timings: Timings,
+}
+
+/// Times of phases in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Timings {
+    pub preprocess: u64,
+    pub queue: u64,
+    pub infer: u64,
+    pub postprocess: u64,
+    pub batch_rows: u32,
+}
+
+/// One worker of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Worker {
+    /// Counts from 0 in each worker process; the front gives it an id that is unique in the server.
+    pub id: u32,
+    pub device: Device,
+    pub state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum State {
+    Loading,
+    Ready,
+    Failed,
+}
+
+/// A line of the handler's log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Log<S> {
+    pub level: Level,
+    pub message: S,
+    pub fields: Vec<(S, S)>,
+    pub request: S,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum Level {
+    Trace,
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+/// An observation of a handler's own metric.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Observe<S> {
+    pub name: S,
+    pub kind: MetricKind,
+    pub unit: S,
+    pub label_names: Vec<S>,
+    pub label_values: Vec<S>,
+    pub value: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum MetricKind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// Why something failed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Failure<S> {
+    pub kind: FailureKind,
+    pub message: S,
+    pub detail: Option<S>,
+}
+
+/// Mirrors `error::Kind` and converts both ways, exhaustively.
+macro_rules! failure_kinds {
+    ($($kind:ident),* $(,)?) => {
+        /// What went wrong, as `error::Kind` has it.
+        #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+        pub enum FailureKind { $($kind),* }
+
+        impl From<crate::error::Kind> for FailureKind {
+            fn from(kind: crate::error::Kind) -> Self {
+                match kind { $(crate::error::Kind::$kind => Self::$kind),* }
+            }
+        }
+
+        impl From<FailureKind> for crate::error::Kind {
+            fn from(kind: FailureKind) -> Self {
+                match kind { $(FailureKind::$kind => Self::$kind),* }
+            }
+        }
+    };
+}
+
+failure_kinds! {
+    BadRequest, InvalidInput, BadEncoding, TooLarge, UnsupportedMediaType, ResourceNotFound, MethodNotAllowed,
+    ModelNotFound, VersionNotFound, Conflict, DefaultVersionInUse, InvalidModel, NoWorker, QueueFull, Draining,
+    Expired, Cancelled, HandlerUnavailable, HandlerFailed, HandlerPanicked, HandlerTrapped, HandlerTimedOut,
+    HandlerOutOfMemory, HandlerOutput, InferenceFailed, OutOfMemory, LoadFailed, WorkerDied, CleanupTimedOut,
+    Internal,
+}
