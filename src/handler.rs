@@ -2,15 +2,45 @@
 //!
 //! It knows requests, tensors and responses; it knows neither batches nor backends nor HTTP.
 
+mod assets;
+mod bindings;
+mod cache;
+mod compile;
+mod context;
+mod engine;
+mod fault;
+mod host;
+mod inspect;
+mod instance;
+mod limiter;
+mod logging;
+mod lower;
+mod meter;
+mod metrics;
+mod output;
+mod pool;
+mod tensors;
+mod ticker;
+mod wasi;
+
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::model::{Device, Limits, ModelSpec};
 use crate::payload::{Request, Response};
 use crate::tensor::NamedTensor;
+
+use host::Host;
+use instance::Instance;
+use logging::LogGate;
+use metrics::Series;
+use pool::{Lease, Pool};
+
+pub use self::inspect::{ComponentInfo, inspect};
 
 /// What `preprocess` decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,37 +148,95 @@ pub struct EngineConfig {
 
 /// Compiles and links components; owns the ticker that ends endless calls. Cheap to clone.
 #[derive(Clone)]
-pub struct HandlerEngine {}
+pub struct HandlerEngine {
+    shared: Arc<engine::Shared>,
+}
 
 impl HandlerEngine {
     /// Configures wasmtime and starts the ticker.
-    pub fn new(_cfg: EngineConfig) -> Result<Self, Error> {
-        unimplemented!()
+    ///
+    /// wasmtime installs signal handlers here: make the engine after native libraries that install their own.
+    pub fn new(cfg: EngineConfig) -> Result<Self, Error> {
+        let shared = engine::Shared::new(cfg)?;
+        Ok(Self { shared })
     }
 }
 
 /// One version's handler: compiled code and its warm instances. Cheap to clone.
 #[derive(Clone)]
-pub struct Handler {}
+pub struct Handler {
+    version: Arc<Version>,
+}
+
+/// What the instances of one handler are made from, and those that wait for a call.
+struct Version {
+    engine: Arc<engine::Shared>,
+    component: bindings::HandlerPre<Host>,
+    model: Arc<ModelSpec>,
+    device: Device,
+    host: Arc<host::Shared>,
+    pool: Pool,
+}
 
 impl Handler {
     /// Compiles the component, or takes it from the cache, checks exports and imports, and makes the first instance.
-    pub async fn load(_engine: &HandlerEngine, _spec: HandlerSpec) -> Result<Self, Error> {
-        unimplemented!()
+    ///
+    /// Every failure is [`Kind::LoadFailed`] with the reason in its message.
+    pub async fn load(engine: &HandlerEngine, spec: HandlerSpec) -> Result<Self, Error> {
+        let engine = Arc::clone(&engine.shared);
+        let model = Arc::clone(&spec.model);
+        let compiling = tokio::task::spawn_blocking({
+            let engine = Arc::clone(&engine);
+            move || compile::load(&engine, &model)
+        });
+        let (component, assets) = compiling.await.map_err(|error| aborted(&error))??;
+        let host = Arc::new(host::Shared {
+            sink: spec.sink,
+            assets,
+            log_gate: LogGate::new(spec.limits.log_lines_per_second, Instant::now()),
+            series: Series::new(spec.limits.metric_series),
+            limits: spec.limits,
+        });
+        let version = Arc::new(Version {
+            engine,
+            component,
+            model: spec.model,
+            device: spec.device,
+            pool: Pool::new(host.limits.instances),
+            host,
+        });
+        version.pool.put(Instance::start(&version).await?);
+        Ok(Self { version })
     }
 
     /// Runs `preprocess`. Dropping the future ends the call.
-    pub async fn preprocess(&self, _request: &Request) -> Result<Step, Error> {
-        unimplemented!()
+    pub async fn preprocess(&self, request: &Request) -> Result<Step, Error> {
+        let mut lease = Lease::take(&self.version).await?;
+        let step = lease.instance().preprocess(&self.version, request).await;
+        lease.give_back();
+        step
     }
 
-    /// Runs `postprocess` on one request's rows of the outputs.
+    /// Runs `postprocess` on one request's rows of the outputs. Dropping the future ends the call.
     pub async fn postprocess(
         &self,
-        _request_id: &str,
-        _outputs: Vec<NamedTensor>,
-        _carry: Bytes,
+        request_id: &str,
+        outputs: Vec<NamedTensor>,
+        carry: Bytes,
     ) -> Result<Response, Error> {
-        unimplemented!()
+        let mut lease = Lease::take(&self.version).await?;
+        let instance = lease.instance();
+        let response = instance
+            .postprocess(&self.version, request_id, &outputs, &carry)
+            .await;
+        lease.give_back();
+        response
     }
 }
+
+fn aborted(error: &tokio::task::JoinError) -> Error {
+    Error::new(Kind::LoadFailed, "The handler's compilation was aborted").with_detail(error)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,217 @@
+//! Compiled code on disk: loaded only if this server wrote it.
+//!
+//! Compiled code is native code and wasmtime loads it unchecked, so each file carries a MAC under a random key that
+//! lies beside the folder of code, readable by its owner alone. Whatever is wrong with a file (missing, cut short,
+//! altered, of another version), the answer is the same: it is not there, and the component is compiled anew. Files
+//! appear by renaming, so processes can share a cache.
+
+use std::fs::{self, DirBuilder, Permissions};
+use std::hash::{Hash, Hasher};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
+use wasmtime::Engine;
+
+const KEY_BYTES: usize = 32;
+const MAC_BYTES: usize = 32;
+
+/// The folder `code` and the file `key` in the cache's directory.
+pub(super) struct CodeCache {
+    code: PathBuf,
+    key: [u8; KEY_BYTES],
+    /// Of wasmtime's version and settings.
+    engine: [u8; 32],
+}
+
+/// Names compiled code: digest of component, wasmtime and settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct CodeId(String);
+
+/// Feeds what implements `Hash` to SHA-256: `DefaultHasher` is neither stable nor long enough.
+struct Sha256Hasher(Sha256);
+
+impl Hasher for Sha256Hasher {
+    fn finish(&self) -> u64 {
+        0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+}
+
+impl CodeCache {
+    /// Makes what is missing: directory, key, folder.
+    pub fn open(directory: &Path, engine: &Engine) -> io::Result<Self> {
+        let code = directory.join("code");
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&code)?;
+        fs::set_permissions(&code, Permissions::from_mode(0o700))?;
+        let mut hasher = Sha256Hasher(Sha256::new());
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+        Ok(Self {
+            code,
+            key: key(directory)?,
+            engine: hasher.0.finalize().into(),
+        })
+    }
+
+    /// The name of the code compiled from `wasm`.
+    pub fn id(&self, wasm: &[u8]) -> CodeId {
+        let digest = Sha256::new()
+            .chain_update(self.engine)
+            .chain_update(Sha256::digest(wasm))
+            .finalize();
+        CodeId(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// The code of that name, exactly as [`Self::put`] was given it; `None` if there is any doubt.
+    pub fn get(&self, id: &CodeId) -> Option<Vec<u8>> {
+        let mut file = fs::read(self.path(id)).ok()?;
+        let length = file.len().checked_sub(MAC_BYTES)?;
+        let mac = file.split_off(length);
+        self.mac(id, &file).verify_slice(&mac).ok()?;
+        Some(file)
+    }
+
+    /// Keeps code for the next time.
+    pub fn put(&self, id: &CodeId, code: &[u8]) -> io::Result<()> {
+        let mut file = NamedTempFile::new_in(&self.code)?;
+        file.write_all(code)?;
+        file.write_all(&self.mac(id, code).finalize().into_bytes())?;
+        file.as_file()
+            .set_permissions(Permissions::from_mode(0o400))?;
+        file.persist(self.path(id))?;
+        Ok(())
+    }
+
+    fn path(&self, id: &CodeId) -> PathBuf {
+        self.code.join(&id.0)
+    }
+
+    fn mac(&self, id: &CodeId, code: &[u8]) -> Hmac<Sha256> {
+        let mac = Hmac::<Sha256>::new_from_slice(&self.key).expect("HMAC takes keys of any length");
+        mac.chain_update(id.0.as_bytes()).chain_update(code)
+    }
+}
+
+/// The key of the cache; made by whichever process comes first.
+fn key(directory: &Path) -> io::Result<[u8; KEY_BYTES]> {
+    let path = directory.join("key");
+    if let Some(key) = read_key(&path) {
+        return Ok(key);
+    }
+    let mut key = [0; KEY_BYTES];
+    getrandom::fill(&mut key).map_err(io::Error::other)?;
+    let mut file = NamedTempFile::new_in(directory)?;
+    file.write_all(&key)?;
+    match file.persist_noclobber(&path) {
+        Ok(_) => Ok(key),
+        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
+            read_key(&path).map_or_else(|| replace_key(error.file, &path, key), Ok)
+        }
+        Err(error) => Err(error.error),
+    }
+}
+
+/// A key that is not one is replaced; all code under it becomes unknown.
+fn replace_key(
+    file: NamedTempFile,
+    path: &Path,
+    key: [u8; KEY_BYTES],
+) -> io::Result<[u8; KEY_BYTES]> {
+    file.persist(path)?;
+    Ok(key)
+}
+
+fn read_key(path: &Path) -> Option<[u8; KEY_BYTES]> {
+    fs::read(path).ok()?.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn cache(directory: &Path) -> CodeCache {
+        CodeCache::open(directory, &Engine::default()).unwrap()
+    }
+
+    #[test]
+    fn code_comes_back_as_it_was_put_also_to_another_process() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = cache(directory.path());
+        let id = first.id(b"wasm");
+        assert_eq!(first.get(&id), None);
+        first.put(&id, b"code").unwrap();
+        let second = cache(directory.path());
+        assert_eq!(second.id(b"wasm"), id);
+        assert_eq!(second.get(&id).unwrap(), b"code");
+        assert_ne!(second.id(b"other"), id);
+    }
+
+    #[test]
+    fn no_flipped_bit_and_no_cut_goes_unnoticed() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = cache(directory.path());
+        let id = cache.id(b"wasm");
+        cache.put(&id, b"code").unwrap();
+        let path = cache.path(&id);
+        let good = fs::read(&path).unwrap();
+        for index in 0..good.len() {
+            let mut bad = good.clone();
+            bad[index] ^= 1;
+            overwrite(&path, &bad);
+            assert_eq!(cache.get(&id), None, "byte {index}");
+            overwrite(&path, &good[..index]);
+            assert_eq!(cache.get(&id), None, "cut at {index}");
+        }
+        overwrite(&path, &good);
+        assert!(cache.get(&id).is_some());
+    }
+
+    #[test]
+    fn code_under_another_name_or_key_is_unknown() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = cache(directory.path());
+        let [a, b] = [cache.id(b"a"), cache.id(b"b")];
+        cache.put(&a, b"code").unwrap();
+        fs::copy(cache.path(&a), cache.path(&b)).unwrap();
+        assert_eq!(cache.get(&b), None);
+        fs::write(directory.path().join("key"), [1; KEY_BYTES]).unwrap();
+        assert_eq!(super::tests::cache(directory.path()).get(&a), None);
+    }
+
+    #[test]
+    fn files_are_for_their_owner_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = cache(directory.path());
+        let id = cache.id(b"wasm");
+        cache.put(&id, b"code").unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&cache.path(&id)), 0o400);
+        assert_eq!(mode(&cache.code), 0o700);
+        assert_eq!(mode(&directory.path().join("key")), 0o600);
+    }
+
+    #[test]
+    fn a_broken_key_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("key"), "short").unwrap();
+        let first = cache(directory.path());
+        let id = first.id(b"wasm");
+        first.put(&id, b"code").unwrap();
+        assert!(cache(directory.path()).get(&id).is_some());
+    }
+
+    fn overwrite(path: &Path, bytes: &[u8]) {
+        fs::remove_file(path).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+}

@@ -1,0 +1,98 @@
+//! From the component's file to code that can be instantiated: read, screen, compile or take from the cache, link.
+
+use std::fmt::Display;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+use crate::error::{Error, Kind};
+use crate::model::ModelSpec;
+
+use super::assets::Assets;
+use super::bindings::HandlerPre;
+use super::cache::CodeCache;
+use super::engine::Shared;
+use super::host::Host;
+use super::inspect;
+
+/// Blocks for as long as compiling takes: seconds for the largest handlers.
+pub(super) fn load(
+    shared: &Shared,
+    model: &ModelSpec,
+) -> Result<(HandlerPre<Host>, Assets), Error> {
+    let wasm = read(&model.directory.join(&model.handler))
+        .map_err(|error| failed(model, "cannot be read").with_detail(error))?;
+    let component = component(shared, &wasm).map_err(|reason| failed(model, reason))?;
+    let linked = shared
+        .linker
+        .instantiate_pre(&component)
+        .and_then(HandlerPre::new);
+    let linked = linked.map_err(|error| {
+        failed(model, "does not match the handler interface").with_detail(format!("{error:#}"))
+    })?;
+    let assets = Assets::list(&model.directory)
+        .map_err(|error| failed(model, "cannot list the archive's files").with_detail(error))?;
+    Ok((linked, assets))
+}
+
+fn failed(model: &ModelSpec, reason: impl Display) -> Error {
+    let file = model.handler.display();
+    Error::new(Kind::LoadFailed, format!("The handler {file} {reason}"))
+}
+
+/// At most one byte more than components may have.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut wasm = Vec::new();
+    let limit = inspect::SIZE_LIMIT as u64 + 1;
+    File::open(path)?.take(limit).read_to_end(&mut wasm)?;
+    Ok(wasm)
+}
+
+/// Compiled code of `wasm`; an error is the reason why there is none.
+fn component(shared: &Shared, wasm: &[u8]) -> Result<Component, String> {
+    let Some(cache) = &shared.cache else {
+        return compile(&shared.engine, wasm);
+    };
+    if let Some(component) = cached(&shared.engine, cache, wasm) {
+        return Ok(component);
+    }
+    let component = compile(&shared.engine, wasm)?;
+    keep(cache, wasm, &component);
+    Ok(component)
+}
+
+fn cached(engine: &Engine, cache: &CodeCache, wasm: &[u8]) -> Option<Component> {
+    let code = cache.get(&cache.id(wasm))?;
+    #[expect(
+        unsafe_code,
+        reason = "loading compiled code is unsafe: it is run as it is"
+    )]
+    // SAFETY: the cache only returns bytes whose MAC it made itself in `keep`, from `Component::serialize` of this
+    // version of wasmtime with these settings, which are part of the name.
+    let component = unsafe { Component::deserialize(engine, code) };
+    component.ok()
+}
+
+/// A cache that cannot be written costs time, not the handler.
+fn keep(cache: &CodeCache, wasm: &[u8], component: &Component) {
+    let kept = component
+        .serialize()
+        .map_err(|error| error.to_string())
+        .and_then(|code| {
+            cache
+                .put(&cache.id(wasm), &code)
+                .map_err(|error| error.to_string())
+        });
+    if let Err(error) = kept {
+        tracing::warn!(error, "the compiled handler is not kept");
+    }
+}
+
+/// The only place that compiles. It is to move into a child process with limits of its own.
+fn compile(engine: &Engine, wasm: &[u8]) -> Result<Component, String> {
+    inspect::screen(wasm)?;
+    Component::from_binary(engine, wasm).map_err(|error| format!("does not compile: {error:#}"))
+}

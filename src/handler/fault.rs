@@ -1,0 +1,188 @@
+//! What ended a call that did not return: limits, traps, panics, broken values; and what the client is told.
+//!
+//! A client's message names what happened, in which function, and the limit if there was one. wasmtime's own text,
+//! backtraces and the panic's message are for the author: they go to the detail and to the model's log.
+
+use std::fmt;
+use std::time::Duration;
+
+use wasmtime::Trap;
+
+use crate::error::{Error, Kind};
+use crate::model::Limits;
+
+/// Longest detail of a fault, in bytes: a backtrace may have any number of long names.
+const DETAIL_LIMIT: usize = 8 << 10;
+
+/// A function that the handler exports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Function {
+    Init,
+    Preprocess,
+    Postprocess,
+}
+
+impl fmt::Display for Function {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Init => "init",
+            Self::Preprocess => "preprocess",
+            Self::Postprocess => "postprocess",
+        })
+    }
+}
+
+/// A rule of the host that the guest broke; ends the call from within a host function or at a tick.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Exceeded {
+    /// CPU time of a call.
+    #[error("used more than {} ms of CPU time", .0.as_millis())]
+    Cpu(Duration),
+    /// Calls to the host.
+    #[error("made more than {0} calls to the host")]
+    HostCalls(u64),
+    /// Something that handlers may not do.
+    #[error("{0}")]
+    Forbidden(String),
+    /// `wasi:cli/exit`.
+    #[error("called exit")]
+    Exit,
+}
+
+/// What is known about a call when it failed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Circumstances<'a> {
+    /// The function that was called.
+    pub function: Function,
+    /// The handler's limits.
+    pub limits: &'a Limits,
+    /// Whether memory was refused during the call.
+    pub was_refused_memory: bool,
+    /// What the call wrote to stderr.
+    pub stderr: &'a str,
+}
+
+/// The client's error for a call that failed with wasmtime's `error`.
+pub(super) fn classify(error: &wasmtime::Error, call: Circumstances<'_>) -> Error {
+    let (kind, what) = kind_of(error, call);
+    let kind = if call.function == Function::Init {
+        Kind::LoadFailed
+    } else {
+        kind
+    };
+    Error::new(kind, message(call.function, &what))
+        .with_detail(cut(&format!("{error:?}"), DETAIL_LIMIT))
+}
+
+/// The text for the client: what the handler did, and where.
+pub(super) fn message(function: Function, what: &str) -> String {
+    match function {
+        Function::Init => format!("The handler {what} in init"),
+        _ => format!("Prediction failed: the handler {what} in {function}"),
+    }
+}
+
+fn kind_of(error: &wasmtime::Error, call: Circumstances<'_>) -> (Kind, String) {
+    if let Some(exceeded) = error.downcast_ref::<Exceeded>() {
+        return (kind_of_exceeded(exceeded), exceeded.to_string());
+    }
+    if call.was_refused_memory {
+        let what = format!(
+            "needed more than its {} bytes of memory",
+            call.limits.memory
+        );
+        return (Kind::HandlerOutOfMemory, what);
+    }
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::UnreachableCodeReached) if call.stderr.contains("panicked at") => (
+            Kind::HandlerPanicked,
+            "panicked (its message is in the model's log)".to_owned(),
+        ),
+        Some(trap) => (
+            Kind::HandlerTrapped,
+            format!("trapped ({})", name_of(*trap)),
+        ),
+        None => (Kind::HandlerOutput, broken_value(error, call.limits)),
+    }
+}
+
+const fn kind_of_exceeded(exceeded: &Exceeded) -> Kind {
+    match exceeded {
+        Exceeded::Cpu(_) => Kind::HandlerTimedOut,
+        Exceeded::HostCalls(_) | Exceeded::Forbidden(_) | Exceeded::Exit => Kind::HandlerTrapped,
+    }
+}
+
+/// wasmtime has no public type for exhausted hostcall fuel, so its text is all there is to go by; a test with a
+/// guest that returns too much notices if it changes.
+fn broken_value(error: &wasmtime::Error, limits: &Limits) -> String {
+    if format!("{error:#}").contains("too much data is being copied") {
+        return format!("handed over more than {} bytes", limits.output);
+    }
+    "returned a value that breaks the rules of the handler interface".to_owned()
+}
+
+fn name_of(trap: Trap) -> &'static str {
+    match trap {
+        Trap::StackOverflow => "call stack exhausted",
+        Trap::MemoryOutOfBounds => "memory access out of bounds",
+        Trap::TableOutOfBounds => "table access out of bounds",
+        Trap::IndirectCallToNull | Trap::BadSignature => "bad indirect call",
+        Trap::IntegerOverflow => "integer overflow",
+        Trap::IntegerDivisionByZero => "integer division by zero",
+        Trap::BadConversionToInteger => "bad conversion to integer",
+        Trap::UnreachableCodeReached => "unreachable code",
+        _ => "illegal instruction or value",
+    }
+}
+
+/// At most `limit` bytes of `text`, whole characters.
+pub(super) fn cut(text: &str, limit: usize) -> &str {
+    &text[..text.floor_char_boundary(limit)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn classified(error: wasmtime::Error, was_refused_memory: bool, stderr: &str) -> Error {
+        let limits = Limits::default();
+        let call = Circumstances {
+            function: Function::Preprocess,
+            limits: &limits,
+            was_refused_memory,
+            stderr,
+        };
+        classify(&error, call)
+    }
+
+    #[test]
+    fn a_panic_is_told_from_other_traps_by_its_message() {
+        let trap = || wasmtime::Error::from(Trap::UnreachableCodeReached);
+        let panic = "thread panicked at src/lib.rs:1:1:\nsecret";
+        let error = classified(trap(), false, panic);
+        assert_eq!(error.kind(), Kind::HandlerPanicked);
+        assert!(!error.message().contains("secret"));
+        assert_eq!(classified(trap(), false, "").kind(), Kind::HandlerTrapped);
+        assert_eq!(
+            classified(trap(), true, "").kind(),
+            Kind::HandlerOutOfMemory
+        );
+    }
+
+    #[test]
+    fn limits_are_named() {
+        let error = classified(Exceeded::Cpu(Duration::from_millis(250)).into(), false, "");
+        assert_eq!(error.kind(), Kind::HandlerTimedOut);
+        assert_eq!(
+            error.message(),
+            "Prediction failed: the handler used more than 250 ms of CPU time in preprocess"
+        );
+    }
+
+    #[test]
+    fn cuts_never_split_a_character() {
+        assert_eq!(cut("aä", 2), "a");
+        assert_eq!(cut("ab", 9), "ab");
+    }
+}

@@ -1,0 +1,319 @@
+//! What a component is, read without compiling it, and the limits it must keep before a compiler sees it.
+//!
+//! A small hostile module can make the compiler ask for gigabytes or minutes. The limits here are what the largest
+//! real handlers (Python's interpreter) need with a margin; they stop the known cheap attacks, not all of them.
+
+use wasmparser::{
+    BinaryReaderError, ComponentExportSectionReader, ComponentImportSectionReader, Encoding,
+    FunctionBody, Operator, Parser, Payload,
+};
+
+use crate::error::{Error, Kind};
+
+use super::wasi;
+
+/// Bytes of a component.
+pub(super) const SIZE_LIMIT: usize = 64 << 20;
+const BODY_LIMIT: usize = 1 << 20;
+const LOCALS_LIMIT: u64 = 5_000;
+const CONTROL_LIMIT: usize = 50_000;
+const FUNCTIONS_LIMIT: usize = 100_000;
+const MODULES_LIMIT: usize = 200;
+/// Names of imports or exports that a message shows.
+const SHOWN: usize = 8;
+
+/// The version track of the interface that this server offers: any 0.1 release.
+const TRACK: &str = "0.1";
+const PIPELINE: &str = "lantern:handler/pipeline";
+const INTERFACES: [&str; 5] = [
+    "lantern:handler/types",
+    "lantern:handler/context",
+    "lantern:handler/assets",
+    "lantern:handler/logging",
+    "lantern:handler/metrics",
+];
+
+/// What a component is and wants.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ComponentInfo {
+    /// Bytes of the file.
+    pub size: usize,
+    /// `handler` if the component exports a pipeline of a version that this server runs.
+    pub world: Option<&'static str>,
+    /// Imports with their versions, in order.
+    pub imports: Vec<String>,
+    /// Exports with their versions, in order.
+    pub exports: Vec<String>,
+    /// The imports that handlers may not have.
+    pub forbidden: Vec<String>,
+    /// Core modules.
+    pub modules: usize,
+    /// Functions of all modules.
+    pub functions: usize,
+    /// Bytes of the largest function.
+    pub largest_function: usize,
+}
+
+/// Reads a component without compiling it.
+///
+/// An error says why it is no component, or which limit on components it breaks; forbidden imports and a missing
+/// export are no errors here.
+pub fn inspect(wasm: &[u8]) -> Result<ComponentInfo, Error> {
+    read(wasm).map_err(|reason| Error::new(Kind::InvalidModel, format!("The handler {reason}")))
+}
+
+/// As [`inspect`], and the component must be a handler that this server can run. An error is the reason.
+pub(super) fn screen(wasm: &[u8]) -> Result<ComponentInfo, String> {
+    let info = read(wasm)?;
+    if !info.forbidden.is_empty() {
+        return Err(format!(
+            "imports what handlers may not have: {}. Files come through the interface `assets`; \
+             Python and JavaScript tools leave the rest out with `componentize-py --stub-wasi` or `jco componentize -d all`",
+            shown(&info.forbidden)
+        ));
+    }
+    if info.world.is_none() {
+        return Err(format!(
+            "exports no {PIPELINE}@{TRACK}; it exports {}",
+            shown(&info.exports)
+        ));
+    }
+    Ok(info)
+}
+
+fn read(wasm: &[u8]) -> Result<ComponentInfo, String> {
+    if wasm.len() > SIZE_LIMIT {
+        return Err(format!(
+            "has {} bytes, at most {SIZE_LIMIT} are taken",
+            wasm.len()
+        ));
+    }
+    if wasmtime::Engine::detect_precompiled(wasm).is_some() {
+        return Err("is compiled already: only WebAssembly components are taken".to_owned());
+    }
+    let mut reading = Reading {
+        info: ComponentInfo {
+            size: wasm.len(),
+            ..ComponentInfo::default()
+        },
+        depth: 0,
+    };
+    for payload in Parser::new(0).parse_all(wasm) {
+        reading.take(payload.map_err(|error| malformed(&error))?)?;
+    }
+    Ok(reading.info)
+}
+
+struct Reading {
+    info: ComponentInfo,
+    /// Modules and components around what is being read; imports and exports count at 1.
+    depth: usize,
+}
+
+impl Reading {
+    fn take(&mut self, payload: Payload<'_>) -> Result<(), String> {
+        match payload {
+            Payload::Version { encoding, .. } => self.begin(encoding),
+            Payload::End(_) => {
+                self.depth -= 1;
+                Ok(())
+            }
+            Payload::ComponentImportSection(imports) if self.depth == 1 => self.imports(imports),
+            Payload::ComponentExportSection(exports) if self.depth == 1 => self.exports(exports),
+            Payload::CodeSectionEntry(body) => self.function(&body),
+            _ => Ok(()),
+        }
+    }
+
+    fn begin(&mut self, encoding: Encoding) -> Result<(), String> {
+        if self.depth == 0 && encoding == Encoding::Module {
+            return Err("is a core module, not a component: build it for wasm32-wasip2".to_owned());
+        }
+        self.depth += 1;
+        if encoding == Encoding::Module {
+            self.info.modules += 1;
+            check("core modules", self.info.modules, MODULES_LIMIT)?;
+        }
+        Ok(())
+    }
+
+    fn imports(&mut self, imports: ComponentImportSectionReader<'_>) -> Result<(), String> {
+        for import in imports {
+            let name = import.map_err(|error| malformed(&error))?.name.name;
+            if !is_allowed(name) {
+                self.info.forbidden.push(name.to_owned());
+            }
+            self.info.imports.push(name.to_owned());
+        }
+        Ok(())
+    }
+
+    fn exports(&mut self, exports: ComponentExportSectionReader<'_>) -> Result<(), String> {
+        for export in exports {
+            let name = export.map_err(|error| malformed(&error))?.name.name;
+            if is_version_of(name, PIPELINE, TRACK) {
+                self.info.world = Some("handler");
+            }
+            self.info.exports.push(name.to_owned());
+        }
+        Ok(())
+    }
+
+    fn function(&mut self, body: &FunctionBody<'_>) -> Result<(), String> {
+        self.info.functions += 1;
+        check("functions", self.info.functions, FUNCTIONS_LIMIT)?;
+        let size = body.range().len();
+        check("bytes in one function", size, BODY_LIMIT)?;
+        self.info.largest_function = self.info.largest_function.max(size);
+        let locals = locals(body).map_err(|error| malformed(&error))?;
+        if locals > LOCALS_LIMIT {
+            return Err(format!(
+                "has {locals} locals in one function, at most {LOCALS_LIMIT} are taken"
+            ));
+        }
+        let branches = branches(body).map_err(|error| malformed(&error))?;
+        check("branches in one function", branches, CONTROL_LIMIT)
+    }
+}
+
+fn locals(body: &FunctionBody<'_>) -> Result<u64, BinaryReaderError> {
+    let groups = body.get_locals_reader()?.into_iter();
+    groups
+        .map(|group| group.map(|(count, _)| u64::from(count)))
+        .sum()
+}
+
+fn branches(body: &FunctionBody<'_>) -> Result<usize, BinaryReaderError> {
+    let mut branches = 0;
+    for operator in body.get_operators_reader()? {
+        branches += usize::from(matches!(
+            operator?,
+            Operator::Block { .. }
+                | Operator::Loop { .. }
+                | Operator::If { .. }
+                | Operator::BrIf { .. }
+                | Operator::BrTable { .. }
+        ));
+    }
+    Ok(branches)
+}
+
+fn is_allowed(name: &str) -> bool {
+    INTERFACES
+        .iter()
+        .any(|interface| is_version_of(name, interface, TRACK))
+        || wasi::INTERFACES
+            .iter()
+            .any(|interface| is_version_of(name, interface, "0.2"))
+}
+
+/// Whether `name` is `interface@TRACK.PATCH`.
+fn is_version_of(name: &str, interface: &str, track: &str) -> bool {
+    name.strip_prefix(interface)
+        .and_then(|rest| rest.strip_prefix('@'))
+        .and_then(|version| version.strip_prefix(track))
+        .and_then(|rest| rest.strip_prefix('.'))
+        .is_some_and(|patch| patch.starts_with(|c: char| c.is_ascii_digit()))
+}
+
+fn check(what: &str, value: usize, limit: usize) -> Result<(), String> {
+    if value > limit {
+        return Err(format!("has more than {limit} {what}"));
+    }
+    Ok(())
+}
+
+fn malformed(error: &BinaryReaderError) -> String {
+    format!(
+        "is not a WebAssembly component: {} at byte {}",
+        error.message(),
+        error.offset()
+    )
+}
+
+fn shown(names: &[String]) -> String {
+    if names.is_empty() {
+        return "nothing".to_owned();
+    }
+    let more = names.len().saturating_sub(SHOWN);
+    let names: Vec<_> = names
+        .iter()
+        .take(SHOWN)
+        .map(|name| super::fault::cut(name, 200))
+        .collect();
+    let rest = if more > 0 {
+        format!(" and {more} more")
+    } else {
+        String::new()
+    };
+    format!("{}{rest}", names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// An empty component.
+    const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
+    /// An empty core module.
+    const MODULE: &[u8] = b"\0asm\x01\0\0\0";
+
+    #[test]
+    fn an_empty_component_exports_nothing() {
+        let info = inspect(COMPONENT).unwrap();
+        assert_eq!(info.size, 8);
+        assert_eq!(info.world, None);
+        let reason = screen(COMPONENT).unwrap_err();
+        assert!(reason.contains("exports no lantern:handler/pipeline@0.1; it exports nothing"));
+    }
+
+    #[test]
+    fn what_is_no_component_is_refused_with_the_reason() {
+        for (wasm, reason) in [
+            (MODULE, "is a core module, not a component"),
+            (b"", "is not a WebAssembly component"),
+            (b"(component)", "is not a WebAssembly component"),
+            (b"\0asm\x0d\0\x01", "is not a WebAssembly component"),
+            (
+                b"\0asm\x0d\0\x01\0\x04\xff\xff\xff\xff\x0f",
+                "is not a WebAssembly component",
+            ),
+        ] {
+            let error = inspect(wasm).unwrap_err();
+            assert!(error.message().contains(reason), "{wasm:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn compiled_code_is_refused() {
+        let code = wasmtime::Engine::default()
+            .precompile_component(COMPONENT)
+            .unwrap();
+        let error = inspect(&code).unwrap_err();
+        assert!(error.message().contains("is compiled already"), "{error}");
+    }
+
+    #[test]
+    fn imports_are_allowed_by_name_and_track() {
+        for good in [
+            "wasi:io/streams@0.2.0",
+            "wasi:io/streams@0.2.12",
+            "lantern:handler/assets@0.1.3",
+        ] {
+            assert!(is_allowed(good), "{good}");
+        }
+        for bad in [
+            "wasi:io/streams",
+            "wasi:io/streams@0.3.0",
+            "wasi:io/streams@0.20.1",
+            "wasi:io/streamsx@0.2.0",
+            "wasi:filesystem/types@0.2.6",
+            "wasi:sockets/tcp@0.2.6",
+            "lantern:handler/assets@0.2.0",
+            "env",
+        ] {
+            assert!(!is_allowed(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! One instance: a store with an initialized handler in it, and the calls it answers.
+//!
+//! A call ends in one of two ways. The guest returned, well or badly: the instance can be used again. Or it was ended
+//! by a trap or a limit, or its future was dropped: then the whole store is dead, as wasmtime refuses to enter it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use wasmtime::Store;
+
+use crate::error::{Error, Kind};
+use crate::payload::{Body, Request, Response};
+use crate::tensor::NamedTensor;
+
+use super::bindings::lantern::handler::types;
+use super::bindings::{self, exports::lantern::handler::pipeline};
+use super::context;
+use super::fault::{self, Circumstances, Function};
+use super::host::Host;
+use super::lower::{self, Shapes};
+use super::meter::Meter;
+use super::output;
+use super::{Level, Step, Version};
+
+/// Resources of the host that an instance may hold handles of.
+const HANDLES_LIMIT: usize = 4096;
+
+/// Calls after which an instance is replaced: at least, and up to so many more, so that instances that started
+/// together do not end together.
+const CALLS_AT_LEAST: u32 = 5_000;
+const CALLS_SPREAD: u32 = 5_000;
+
+/// An initialized handler.
+pub(super) struct Instance {
+    store: Store<Host>,
+    guest: bindings::Handler,
+    meter: Arc<Meter>,
+    calls_left: u32,
+    /// Bytes of memory after `init`.
+    initial_memory: usize,
+    is_dead: bool,
+}
+
+impl Instance {
+    /// Instantiates the component and runs `init`.
+    pub async fn start(version: &Version) -> Result<Self, Error> {
+        let mut store = store(version);
+        let meter = Arc::clone(&store.data().meter);
+        begin(&mut store, &meter, "", version.host.limits.init_cpu);
+        let guest = meter
+            .run(
+                &version.engine.ticker,
+                version.component.instantiate_async(&mut store),
+            )
+            .await;
+        let guest = match guest {
+            Ok(guest) => guest,
+            Err(error) => return Err(fault(&mut store, Function::Init, &error)),
+        };
+        let mut instance = Self {
+            store,
+            guest,
+            meter,
+            calls_left: calls()?,
+            initial_memory: 0,
+            is_dead: false,
+        };
+        instance.init(version).await?;
+        instance.initial_memory = instance.store.data().limiter.used();
+        Ok(instance)
+    }
+
+    /// Whether another call may be made.
+    pub fn is_usable(&self) -> bool {
+        !self.is_dead && self.calls_left > 0 && !self.holds_too_much()
+    }
+
+    /// Runs `preprocess`.
+    pub async fn preprocess(
+        &mut self,
+        version: &Version,
+        request: &Request,
+    ) -> Result<Step, Error> {
+        let limits = &version.host.limits;
+        self.begin(&request.id, limits.cpu);
+        let headers = lower::headers(&request.headers);
+        let parts = lower::parts(&request.body);
+        let tensors = match &request.body {
+            Body::Tensors(tensors) => tensors.as_slice(),
+            Body::Raw(_) | Body::Form(_) => &[],
+        };
+        let shapes = Shapes::of(tensors)?;
+        let tensors = lower::tensors(tensors, &shapes, &mut self.store.data_mut().tensors)?;
+        let request = lower::request(request, &headers, &parts, &tensors);
+        let pipeline = self.guest.lantern_handler_pipeline();
+        let call = pipeline.call_preprocess(&mut self.store, request);
+        let answer = self.meter.run(&version.engine.ticker, call).await;
+        let step = self.answer(Function::Preprocess, answer)?;
+        let step = step.and_then(|step| self.step(step, limits.response));
+        self.store.data_mut().end(false);
+        step
+    }
+
+    /// Runs `postprocess`.
+    pub async fn postprocess(
+        &mut self,
+        version: &Version,
+        request_id: &str,
+        outputs: &[NamedTensor],
+        carry: &Bytes,
+    ) -> Result<Response, Error> {
+        let limits = &version.host.limits;
+        self.begin(request_id, limits.cpu);
+        let shapes = Shapes::of(outputs)?;
+        let outputs = lower::tensors(outputs, &shapes, &mut self.store.data_mut().tensors)?;
+        let pipeline = self.guest.lantern_handler_pipeline();
+        let call = pipeline.call_postprocess(&mut self.store, &outputs, carry);
+        let answer = self.meter.run(&version.engine.ticker, call).await;
+        let response = self.answer(Function::Postprocess, answer)?;
+        self.store.data_mut().end(false);
+        output::response(response?, Function::Postprocess, limits.response)
+    }
+
+    async fn init(&mut self, version: &Version) -> Result<(), Error> {
+        self.begin("", version.host.limits.init_cpu);
+        let properties = context::properties(&version.model);
+        let context = context::context(&version.model, version.device, &properties);
+        let pipeline = self.guest.lantern_handler_pipeline();
+        let call = pipeline.call_init(&mut self.store, context);
+        let answer = self.meter.run(&version.engine.ticker, call).await;
+        let initialized = self.answer(Function::Init, answer)?;
+        self.store.data_mut().end(initialized.is_err());
+        initialized.map_err(|error| {
+            let text = format!("The handler failed in init: {}", error.message());
+            Error::new(Kind::LoadFailed, text)
+        })
+    }
+
+    fn begin(&mut self, request_id: &str, cpu: Duration) {
+        begin(&mut self.store, &self.meter, request_id, cpu);
+    }
+
+    /// The outer result is an error if the call ended by a fault, the inner one if the guest returned an error.
+    fn answer<T>(
+        &mut self,
+        function: Function,
+        answer: wasmtime::Result<Result<T, types::Error>>,
+    ) -> Result<Result<T, Error>, Error> {
+        self.calls_left = self.calls_left.saturating_sub(1);
+        match answer {
+            Ok(answer) => Ok(answer.map_err(|error| output::failure(&error))),
+            Err(error) => {
+                self.is_dead = true;
+                Err(fault(&mut self.store, function, &error))
+            }
+        }
+    }
+
+    fn step(&mut self, step: pipeline::Step, body_limit: usize) -> Result<Step, Error> {
+        output::step(step, &mut self.store.data_mut().tensors, body_limit)
+    }
+
+    /// Linear memory never shrinks, so an instance that has come close to its limit will fail soon. One whose
+    /// `init` needs that much would be replaced after each call; it may stay as large as it started.
+    fn holds_too_much(&self) -> bool {
+        let limiter = &self.store.data().limiter;
+        let used = limiter.used();
+        used > limiter.limit() / 4 * 3 && used > self.initial_memory
+    }
+}
+
+fn store(version: &Version) -> Store<Host> {
+    let host = Host::new(Arc::clone(&version.host));
+    let mut store = Store::new(&version.engine.engine, host);
+    store.limiter(|host| &mut host.limiter);
+    store.set_hostcall_fuel(version.host.limits.output);
+    store.set_max_component_handles(HANDLES_LIMIT);
+    let meter = Arc::clone(&store.data().meter);
+    store.epoch_deadline_callback(move |_| meter.at_tick());
+    store
+}
+
+fn begin(store: &mut Store<Host>, meter: &Meter, request_id: &str, cpu: Duration) {
+    meter.reset(cpu);
+    store.set_epoch_deadline(1);
+    store.data_mut().begin(request_id);
+}
+
+/// Tells the author's log all and the client what it may know.
+fn fault(store: &mut Store<Host>, function: Function, error: &wasmtime::Error) -> Error {
+    let host = store.data_mut();
+    let fault = fault::classify(
+        error,
+        Circumstances {
+            function,
+            limits: &host.shared.limits,
+            was_refused_memory: host.limiter.has_refused(),
+            stderr: &host.stderr.text(),
+        },
+    );
+    host.end(true);
+    host.log(Level::Error, &fault.to_string(), Vec::new());
+    fault
+}
+
+fn calls() -> Result<u32, Error> {
+    let random = getrandom::u32().map_err(|error| {
+        Error::new(Kind::Internal, "The system gives no random numbers").with_detail(error)
+    })?;
+    Ok(CALLS_AT_LEAST + random % CALLS_SPREAD)
+}

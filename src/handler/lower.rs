@@ -1,0 +1,111 @@
+//! Values on their way to the guest: borrowed where they are, copied once into its memory.
+
+use crate::error::{Error, Kind};
+use crate::payload;
+use crate::tensor::{NamedTensor, Tensor};
+
+use super::bindings::lantern::handler::types::{
+    Body, FieldParam, Part, Request, TensorDataParam, TensorParam,
+};
+use super::tensors::TensorTable;
+
+/// Tensors above this many bytes stay on the host behind a handle.
+pub(super) const INLINE_LIMIT: usize = 1 << 20;
+
+/// The shapes of tensors as the interface has them, one after the other.
+pub(super) struct Shapes {
+    axes: Vec<u32>,
+}
+
+impl Shapes {
+    /// Fails for an axis beyond the interface's 32 bits.
+    pub fn of(tensors: &[NamedTensor]) -> Result<Self, Error> {
+        let axes = tensors.iter().flat_map(|named| named.tensor.shape());
+        let axes = axes.map(|&axis| u32::try_from(axis).map_err(|_| too_long(axis)));
+        Ok(Self {
+            axes: axes.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+fn too_long(axis: usize) -> Error {
+    let text = format!(
+        "A tensor's axis of {axis} is more than handlers can take: {}",
+        u32::MAX
+    );
+    Error::new(Kind::InvalidInput, text)
+}
+
+/// The tensors for the guest; large ones get handles in `table`.
+pub(super) fn tensors<'a>(
+    tensors: &'a [NamedTensor],
+    shapes: &'a Shapes,
+    table: &mut TensorTable,
+) -> Result<Vec<TensorParam<'a>>, Error> {
+    let mut axes = shapes.axes.as_slice();
+    let lowered = tensors.iter().map(|named| {
+        let (shape, rest) = axes.split_at(named.tensor.shape().len());
+        axes = rest;
+        Ok(TensorParam {
+            name: &named.name,
+            dtype: named.tensor.dtype().into(),
+            shape,
+            data: data(&named.tensor, table)?,
+        })
+    });
+    lowered.collect()
+}
+
+fn data<'a>(tensor: &'a Tensor, table: &mut TensorTable) -> Result<TensorDataParam<'a>, Error> {
+    if tensor.data().len() <= INLINE_LIMIT {
+        return Ok(TensorDataParam::Inline(tensor.data()));
+    }
+    let handle = table.push(tensor.clone());
+    let exhausted = || {
+        Error::new(
+            Kind::Internal,
+            "A handler's instance has run out of tensor handles",
+        )
+    };
+    handle.map(TensorDataParam::Handle).ok_or_else(exhausted)
+}
+
+pub(super) fn headers(headers: &[payload::Field]) -> Vec<FieldParam<'_>> {
+    let fields = headers
+        .iter()
+        .map(|(name, value)| FieldParam { name, value });
+    fields.collect()
+}
+
+pub(super) fn parts(body: &payload::Body) -> Vec<Part<'_>> {
+    let payload::Body::Form(parts) = body else {
+        return Vec::new();
+    };
+    let parts = parts.iter().map(|part| Part {
+        name: &part.name,
+        filename: part.filename.as_deref(),
+        content_type: part.content_type.as_deref(),
+        body: &part.body,
+    });
+    parts.collect()
+}
+
+/// The request for the guest, from what the functions above made of its members.
+pub(super) fn request<'a>(
+    request: &'a payload::Request,
+    headers: &'a [FieldParam<'a>],
+    parts: &'a [Part<'a>],
+    tensors: &'a [TensorParam<'a>],
+) -> Request<'a> {
+    let body = match &request.body {
+        payload::Body::Raw(bytes) => Body::Raw(bytes),
+        payload::Body::Form(_) => Body::Form(parts),
+        payload::Body::Tensors(_) => Body::Tensors(tensors),
+    };
+    Request {
+        id: &request.id,
+        content_type: request.content_type.as_deref(),
+        headers,
+        body,
+    }
+}

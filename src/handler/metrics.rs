@@ -1,0 +1,353 @@
+//! Interface `metrics`: a handler's own metrics, checked and counted before they reach the registry.
+//!
+//! Names and labels become part of the server's output, and each combination of labels costs memory for good: so
+//! both follow Prometheus' rules, and there is a limit on series over all instances of a handler.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use wasmtime::component::Resource;
+
+use super::bindings::lantern::handler::metrics;
+use super::fault::Exceeded;
+use super::host::Host;
+use super::{Level, MetricKind, Observation};
+
+const NAME_LIMIT: usize = 128;
+const LABEL_LIMIT: usize = 8;
+const VALUE_LIMIT: usize = 128;
+/// Names of one handler.
+const METRICS_LIMIT: usize = 64;
+/// Metric resources of one store; they are usually made in `init` and kept.
+const HANDLES_LIMIT: usize = 1024;
+
+/// Marks the handles of metrics.
+pub struct Metric;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Definition {
+    name: Arc<str>,
+    kind: MetricKind,
+    unit: &'static str,
+    label_names: Arc<[String]>,
+}
+
+/// The metrics that one store has handles of.
+#[derive(Default)]
+pub(super) struct MetricTable {
+    definitions: Vec<Option<Definition>>,
+}
+
+/// The metrics and series that all instances of a handler have made.
+pub(super) struct Series {
+    limit: usize,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    definitions: HashMap<Arc<str>, Definition>,
+    series: HashSet<(Arc<str>, Vec<String>)>,
+    has_warned: bool,
+}
+
+/// What [`Series::admit`] decided.
+#[derive(Debug, PartialEq, Eq)]
+enum Admission {
+    Admitted,
+    /// Over the limit; `is_first` for the first time only.
+    Refused {
+        is_first: bool,
+    },
+}
+
+impl Series {
+    /// At most `limit` series.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            known: Mutex::default(),
+        }
+    }
+
+    /// Checks a definition against the rules and against what other instances defined.
+    fn define(&self, definition: &Definition) -> Result<(), String> {
+        check_names(definition)?;
+        let mut known = self.known.lock();
+        match known.definitions.get(&definition.name) {
+            Some(earlier) if earlier == definition => Ok(()),
+            Some(_) => Err(format!(
+                "made metric {:?} twice with different kinds, units or labels",
+                definition.name
+            )),
+            None if known.definitions.len() >= METRICS_LIMIT => {
+                Err(format!("made more than {METRICS_LIMIT} metrics"))
+            }
+            None => {
+                known
+                    .definitions
+                    .insert(Arc::clone(&definition.name), definition.clone());
+                Ok(())
+            }
+        }
+    }
+
+    fn admit(&self, name: &Arc<str>, label_values: &[String]) -> Admission {
+        let mut known = self.known.lock();
+        let series = (Arc::clone(name), label_values.to_vec());
+        if known.series.contains(&series) {
+            return Admission::Admitted;
+        }
+        if known.series.len() >= self.limit {
+            let is_first = !std::mem::replace(&mut known.has_warned, true);
+            return Admission::Refused { is_first };
+        }
+        known.series.insert(series);
+        Admission::Admitted
+    }
+}
+
+impl MetricTable {
+    fn push(&mut self, definition: Definition) -> Option<Resource<Metric>> {
+        let free = self.definitions.iter().position(Option::is_none);
+        let index = free.unwrap_or(self.definitions.len());
+        if index >= HANDLES_LIMIT {
+            return None;
+        }
+        if index == self.definitions.len() {
+            self.definitions.push(None);
+        }
+        self.definitions[index] = Some(definition);
+        Some(Resource::new_own(u32::try_from(index).ok()?))
+    }
+
+    fn get(&self, handle: &Resource<Metric>) -> Option<&Definition> {
+        self.definitions.get(handle.rep() as usize)?.as_ref()
+    }
+}
+
+impl Host {
+    fn observe_checked(&mut self, observation: Observation) {
+        match self
+            .shared
+            .series
+            .admit(&observation.name, &observation.label_values)
+        {
+            Admission::Admitted => self.shared.sink.observe(observation),
+            Admission::Refused { is_first: true } => {
+                let limit = self.shared.limits.metric_series;
+                let text = format!(
+                    "metric {:?}: more than {limit} series; new ones are left out",
+                    observation.name
+                );
+                self.log(Level::Warn, &text, Vec::new());
+            }
+            Admission::Refused { is_first: false } => {}
+        }
+    }
+}
+
+impl metrics::Host for Host {}
+
+impl metrics::HostMetric for Host {
+    fn new(
+        &mut self,
+        name: String,
+        kind: metrics::Kind,
+        unit: metrics::Unit,
+        label_names: Vec<String>,
+    ) -> wasmtime::Result<Resource<Metric>> {
+        self.charge()?;
+        let definition = Definition {
+            name: name.into(),
+            kind: kind.into(),
+            unit: unit_name(unit),
+            label_names: label_names.into(),
+        };
+        self.shared
+            .series
+            .define(&definition)
+            .map_err(Exceeded::Forbidden)?;
+        let handle = self.metrics.push(definition);
+        handle.ok_or_else(|| {
+            Exceeded::Forbidden(format!("holds more than {HANDLES_LIMIT} metrics")).into()
+        })
+    }
+
+    fn observe(
+        &mut self,
+        handle: Resource<Metric>,
+        value: f64,
+        mut label_values: Vec<String>,
+    ) -> wasmtime::Result<()> {
+        self.charge()?;
+        let Some(metric) = self.metrics.get(&handle).cloned() else {
+            return Err(Exceeded::Forbidden("used a metric it had dropped".to_owned()).into());
+        };
+        if label_values.len() != metric.label_names.len() {
+            let what = format!(
+                "gave metric {:?} {} label values for {} labels",
+                metric.name,
+                label_values.len(),
+                metric.label_names.len()
+            );
+            return Err(Exceeded::Forbidden(what).into());
+        }
+        if let Err(reason) = check_value(metric.kind, value) {
+            let text = format!("metric {:?}: {reason}", metric.name);
+            self.log(Level::Warn, &text, Vec::new());
+            return Ok(());
+        }
+        for value in &mut label_values {
+            value.truncate(value.floor_char_boundary(VALUE_LIMIT));
+        }
+        self.observe_checked(Observation {
+            name: metric.name,
+            kind: metric.kind,
+            unit: metric.unit,
+            label_names: metric.label_names,
+            label_values,
+            value,
+        });
+        Ok(())
+    }
+
+    fn drop(&mut self, handle: Resource<Metric>) -> wasmtime::Result<()> {
+        if let Some(definition) = self.metrics.definitions.get_mut(handle.rep() as usize) {
+            *definition = None;
+        }
+        Ok(())
+    }
+}
+
+fn check_names(definition: &Definition) -> Result<(), String> {
+    if !is_name(&definition.name) {
+        return Err(format!(
+            "named a metric {:?}; names are [a-zA-Z_][a-zA-Z0-9_]*, at most {NAME_LIMIT} bytes",
+            super::fault::cut(&definition.name, NAME_LIMIT)
+        ));
+    }
+    let labels = &definition.label_names;
+    if labels.len() > LABEL_LIMIT {
+        return Err(format!(
+            "gave a metric {} labels, at most {LABEL_LIMIT} are taken",
+            labels.len()
+        ));
+    }
+    let distinct: HashSet<_> = labels.iter().collect();
+    let is_legal = |label: &String| is_name(label) && !label.starts_with("__") && label != "le";
+    if distinct.len() != labels.len() || !labels.iter().all(is_legal) {
+        return Err(format!(
+            "gave metric {:?} labels that are not distinct legal names",
+            definition.name
+        ));
+    }
+    Ok(())
+}
+
+fn is_name(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    let starts_well = bytes
+        .next()
+        .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+    starts_well && name.len() <= NAME_LIMIT && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+fn check_value(kind: MetricKind, value: f64) -> Result<(), String> {
+    if !value.is_finite() {
+        return Err(format!("{value} is not a finite number"));
+    }
+    if kind == MetricKind::Counter && value < 0.0 {
+        return Err(format!("a counter cannot grow by {value}"));
+    }
+    Ok(())
+}
+
+const fn unit_name(unit: metrics::Unit) -> &'static str {
+    match unit {
+        metrics::Unit::None => "none",
+        metrics::Unit::Milliseconds => "milliseconds",
+        metrics::Unit::Bytes => "bytes",
+        metrics::Unit::Count => "count",
+        metrics::Unit::Percent => "percent",
+    }
+}
+
+impl From<metrics::Kind> for MetricKind {
+    fn from(kind: metrics::Kind) -> Self {
+        match kind {
+            metrics::Kind::Counter => Self::Counter,
+            metrics::Kind::Gauge => Self::Gauge,
+            metrics::Kind::Histogram => Self::Histogram,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn definition(name: &str, labels: &[&str]) -> Definition {
+        Definition {
+            name: name.into(),
+            kind: MetricKind::Counter,
+            unit: "none",
+            label_names: labels.iter().map(|&label| label.to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn names_and_labels_follow_the_rules() {
+        let series = Series::new(10);
+        assert_eq!(
+            series.define(&definition("images_total", &["color"])),
+            Ok(())
+        );
+        assert_eq!(
+            series.define(&definition("images_total", &["color"])),
+            Ok(())
+        );
+        let again = series.define(&definition("images_total", &["size"]));
+        assert!(again.is_err_and(|reason| reason.contains("twice")));
+        for (name, labels) in [
+            ("", &[][..]),
+            ("1a", &[]),
+            ("a b", &[]),
+            ("a\n", &[]),
+            ("ok", &["le"]),
+            ("ok", &["__name__"]),
+            ("ok", &["a", "a"]),
+            ("ok", &["a", "b", "c", "d", "e", "f", "g", "h", "i"]),
+        ] {
+            assert!(
+                series.define(&definition(name, labels)).is_err(),
+                "{name:?} {labels:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn series_are_limited_and_old_ones_go_on() {
+        let series = Series::new(1);
+        let name: Arc<str> = "m".into();
+        let [a, b] = ["a", "b"].map(|value| vec![value.to_owned()]);
+        assert_eq!(series.admit(&name, &a), Admission::Admitted);
+        assert_eq!(
+            series.admit(&name, &b),
+            Admission::Refused { is_first: true }
+        );
+        assert_eq!(
+            series.admit(&name, &b),
+            Admission::Refused { is_first: false }
+        );
+        assert_eq!(series.admit(&name, &a), Admission::Admitted);
+    }
+
+    #[test]
+    fn values_are_finite_and_counters_grow() {
+        assert!(check_value(MetricKind::Gauge, -1.0).is_ok());
+        assert!(check_value(MetricKind::Gauge, f64::NAN).is_err());
+        assert!(check_value(MetricKind::Counter, -1.0).is_err());
+    }
+}

@@ -1,0 +1,414 @@
+//! Values that come back from the guest, checked before anyone else sees them.
+//!
+//! Nothing a guest says is trusted: shapes, lengths, names, status, headers. A broken rule is the handler's fault and
+//! the message names the thing, the rule and the value.
+
+use std::fmt::Display;
+
+use bytes::Bytes;
+
+use crate::error::{Error, Kind};
+use crate::payload;
+use crate::tensor::{NamedTensor, Tensor};
+
+use super::bindings::exports::lantern::handler::pipeline;
+use super::bindings::lantern::handler::types::{self, TensorDataResult, TensorResult};
+use super::fault::{Function, cut};
+use super::tensors::TensorTable;
+use super::{Prepared, Step};
+
+/// Inputs of one request.
+const INPUTS_LIMIT: usize = 256;
+const HEADERS_LIMIT: usize = 64;
+/// Bytes of all headers.
+const HEADER_BYTES: usize = 32 << 10;
+/// Bytes of a handler's error text that reach the client.
+const TEXT_LIMIT: usize = 4 << 10;
+/// Bytes of a value that a message shows.
+const SHOWN: usize = 100;
+
+/// Headers that belong to the server, or to one connection.
+const RESERVED: [&str; 13] = [
+    "connection",
+    "content-length",
+    "content-type",
+    "date",
+    "host",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-request-id",
+];
+
+/// What `preprocess` returned; a response's body may have `body_limit` bytes.
+pub(super) fn step(
+    step: pipeline::Step,
+    table: &mut TensorTable,
+    body_limit: usize,
+) -> Result<Step, Error> {
+    match step {
+        pipeline::Step::Infer(prepared) => self::prepared(prepared, table).map(Step::Infer),
+        pipeline::Step::Done(response) => {
+            self::response(response, Function::Preprocess, body_limit).map(Step::Done)
+        }
+    }
+}
+
+/// A response of `function`, whose body may have `body_limit` bytes.
+pub(super) fn response(
+    response: types::Response,
+    function: Function,
+    body_limit: usize,
+) -> Result<payload::Response, Error> {
+    let broken = |rule: String| broken(function, &rule);
+    check_status(response.status, response.body.len()).map_err(broken)?;
+    check_content_type(&response.content_type).map_err(broken)?;
+    if response.body.len() > body_limit {
+        let length = response.body.len();
+        return Err(broken(format!(
+            "a body of {length} bytes, the limit is {body_limit}"
+        )));
+    }
+    Ok(payload::Response {
+        status: response.status,
+        content_type: response.content_type,
+        headers: headers(response.headers).map_err(broken)?,
+        body: response.body.into(),
+    })
+}
+
+/// An expected failure, with the author's text.
+pub(super) fn failure(error: &types::Error) -> Error {
+    let (kind, text) = match error {
+        types::Error::BadRequest(text) => (Kind::BadRequest, text),
+        types::Error::TooLarge(text) => (Kind::TooLarge, text),
+        types::Error::UnsupportedMediaType(text) => (Kind::UnsupportedMediaType, text),
+        types::Error::Unavailable(text) => (Kind::HandlerUnavailable, text),
+        types::Error::Internal(text) => (Kind::HandlerFailed, text),
+    };
+    Error::new(kind, cut(text, TEXT_LIMIT))
+}
+
+fn prepared(prepared: pipeline::Prepared, table: &mut TensorTable) -> Result<Prepared, Error> {
+    let broken = |rule: String| broken(Function::Preprocess, &rule);
+    let count = prepared.inputs.len();
+    if count == 0 || count > INPUTS_LIMIT {
+        return Err(broken(format!(
+            "{count} inputs, between 1 and {INPUTS_LIMIT} are taken"
+        )));
+    }
+    let mut inputs: Vec<NamedTensor> = Vec::with_capacity(count);
+    for input in prepared.inputs {
+        let named = input_tensor(input, table).map_err(broken)?;
+        if inputs.iter().any(|earlier| earlier.name == named.name) {
+            return Err(broken(format!("two inputs named {:?}", shown(&named.name))));
+        }
+        inputs.push(named);
+    }
+    Ok(Prepared {
+        rows: rows(&inputs).map_err(broken)?,
+        inputs,
+        carry: prepared.carry.into(),
+    })
+}
+
+fn input_tensor(input: TensorResult, table: &mut TensorTable) -> Result<NamedTensor, String> {
+    let name = shown(&input.name).to_owned();
+    if input.name.is_empty() || input.name.len() > SHOWN {
+        return Err(format!(
+            "an input named {name:?}, names have 1 to {SHOWN} bytes"
+        ));
+    }
+    let fail = |reason: &dyn Display| format!("input {name:?}: {reason}");
+    let dtype = input.dtype.into();
+    let shape = input.shape.iter().map(|&axis| axis as usize).collect();
+    let data = match input.data {
+        TensorDataResult::Inline(data) => Bytes::from(data),
+        TensorDataResult::Handle(handle) => {
+            let tensor = table.take(&handle);
+            let tensor = tensor.ok_or_else(|| fail(&"a tensor handle of an earlier request"))?;
+            tensor.into_data()
+        }
+    };
+    let tensor = Tensor::new(dtype, shape, data).map_err(|error| fail(&error))?;
+    Ok(NamedTensor::new(input.name, tensor))
+}
+
+/// The rows that all inputs have.
+fn rows(inputs: &[NamedTensor]) -> Result<usize, String> {
+    let mut rows = None;
+    for input in inputs {
+        let name = &input.name;
+        let own = input.tensor.rows();
+        let own =
+            own.ok_or_else(|| format!("input {name:?} without axis 0, whose size is the rows"))?;
+        if own == 0 {
+            return Err(format!(
+                "input {name:?} with 0 rows on axis 0, at least 1 is needed"
+            ));
+        }
+        let first = *rows.get_or_insert(own);
+        if first != own {
+            return Err(format!(
+                "input {name:?} with {own} rows on axis 0, the first has {first}"
+            ));
+        }
+    }
+    rows.ok_or_else(|| "no inputs".to_owned())
+}
+
+fn check_status(status: u16, body: usize) -> Result<(), String> {
+    if !(200..=599).contains(&status) {
+        return Err(format!("status {status}, statuses are 200 to 599"));
+    }
+    if matches!(status, 204 | 205 | 304) && body > 0 {
+        return Err(format!(
+            "status {status} with a body of {body} bytes, it has none"
+        ));
+    }
+    Ok(())
+}
+
+fn check_content_type(value: &str) -> Result<(), String> {
+    let media_type = value.split(';').next().unwrap_or(value).trim_end();
+    let is_media_type = media_type
+        .split_once('/')
+        .is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype));
+    if value.is_empty() || (is_media_type && value.len() <= 255 && is_header_value(value)) {
+        return Ok(());
+    }
+    Err(format!(
+        "content type {:?}, which is not `type/subtype`",
+        shown(value)
+    ))
+}
+
+fn headers(headers: Vec<types::FieldResult>) -> Result<Vec<payload::Field>, String> {
+    if headers.len() > HEADERS_LIMIT {
+        return Err(format!(
+            "{} headers, the limit is {HEADERS_LIMIT}",
+            headers.len()
+        ));
+    }
+    let bytes: usize = headers
+        .iter()
+        .map(|field| field.name.len() + field.value.len())
+        .sum();
+    if bytes > HEADER_BYTES {
+        return Err(format!(
+            "headers of {bytes} bytes, the limit is {HEADER_BYTES}"
+        ));
+    }
+    headers.into_iter().map(header).collect()
+}
+
+fn header(field: types::FieldResult) -> Result<payload::Field, String> {
+    let name = field.name.to_ascii_lowercase();
+    if !is_token(&name) {
+        return Err(format!(
+            "header name {:?}, which is not a token",
+            shown(&name)
+        ));
+    }
+    if RESERVED.contains(&name.as_str()) {
+        return Err(format!("header {name:?}, which only the server sets"));
+    }
+    if !is_header_value(&field.value) {
+        let value = shown(&field.value);
+        return Err(format!(
+            "header {name:?} with value {value:?}, values are printable ASCII"
+        ));
+    }
+    Ok((name, field.value))
+}
+
+fn is_token(text: &str) -> bool {
+    let is_tchar = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    !text.is_empty() && text.bytes().all(is_tchar)
+}
+
+fn is_header_value(text: &str) -> bool {
+    text.bytes()
+        .all(|b| b == b'\t' || (b' '..=b'~').contains(&b))
+}
+
+fn broken(function: Function, rule: &str) -> Error {
+    let text = format!("Prediction failed: the handler's {function} returned {rule}");
+    Error::new(Kind::HandlerOutput, text)
+}
+
+fn shown(text: &str) -> &str {
+    cut(text, SHOWN)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::bindings::lantern::handler::types::Dtype;
+    use super::*;
+
+    fn field(name: &str, value: &str) -> types::FieldResult {
+        types::FieldResult {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        }
+    }
+
+    fn answer(
+        status: u16,
+        content_type: &str,
+        headers: Vec<types::FieldResult>,
+    ) -> types::Response {
+        types::Response {
+            status,
+            content_type: content_type.to_owned(),
+            headers,
+            body: b"ab".to_vec(),
+        }
+    }
+
+    fn checked(answer: types::Response) -> Result<payload::Response, Error> {
+        response(answer, Function::Postprocess, 2)
+    }
+
+    fn input(name: &str, shape: &[u32], bytes: usize) -> TensorResult {
+        TensorResult {
+            name: name.to_owned(),
+            dtype: Dtype::Uint8,
+            shape: shape.to_vec(),
+            data: TensorDataResult::Inline(vec![0; bytes]),
+        }
+    }
+
+    fn prepare(inputs: Vec<TensorResult>) -> Result<Prepared, Error> {
+        let prepared = pipeline::Prepared {
+            inputs,
+            carry: vec![7],
+        };
+        super::prepared(prepared, &mut TensorTable::default())
+    }
+
+    #[test]
+    fn a_legal_response_passes_with_lower_case_headers() {
+        let response = checked(answer(
+            200,
+            "text/plain; charset=utf-8",
+            vec![field("X-A", "b")],
+        ))
+        .unwrap();
+        assert_eq!(response.headers, [("x-a".to_owned(), "b".to_owned())]);
+        assert!(checked(answer(200, "", vec![])).is_ok());
+    }
+
+    #[test]
+    fn responses_that_break_a_rule_are_refused_with_rule_and_value() {
+        for (answer, says) in [
+            (answer(99, "", vec![]), "status 99, statuses are 200 to 599"),
+            (answer(100, "", vec![]), "status 100"),
+            (answer(600, "", vec![]), "status 600"),
+            (answer(204, "", vec![]), "status 204 with a body of 2 bytes"),
+            (answer(200, "text", vec![]), "content type \"text\""),
+            (answer(200, "a/b\r\nx: y", vec![]), "content type"),
+            (
+                answer(200, "", vec![field("content-length", "3")]),
+                "which only the server sets",
+            ),
+            (
+                answer(200, "", vec![field("Transfer-Encoding", "x")]),
+                "which only the server sets",
+            ),
+            (
+                answer(200, "", vec![field("a b", "c")]),
+                "header name \"a b\"",
+            ),
+            (answer(200, "", vec![field("", "c")]), "header name \"\""),
+            (
+                answer(200, "", vec![field("a", "b\r\nc: d")]),
+                "values are printable ASCII",
+            ),
+            (
+                answer(200, "", vec![field("a", "b"); 65]),
+                "65 headers, the limit is 64",
+            ),
+            (
+                answer(200, "", vec![field("a", &"b".repeat(40_000))]),
+                "headers of 40001 bytes",
+            ),
+        ] {
+            let error = checked(answer).unwrap_err();
+            assert_eq!(error.kind(), Kind::HandlerOutput);
+            assert!(error.message().contains(says), "{error}");
+        }
+        let mut large = answer(200, "", vec![]);
+        large.body.push(b'c');
+        let error = checked(large).unwrap_err();
+        assert!(
+            error
+                .message()
+                .contains("a body of 3 bytes, the limit is 2"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn inputs_agree_on_rows() {
+        let prepared = prepare(vec![input("a", &[2, 3], 6), input("b", &[2], 2)]).unwrap();
+        assert_eq!(prepared.rows, 2);
+        assert_eq!(prepared.carry.as_ref(), [7]);
+    }
+
+    #[test]
+    fn inputs_that_break_a_rule_are_refused_with_rule_and_value() {
+        let max = u32::MAX;
+        for (inputs, says) in [
+            (vec![], "0 inputs"),
+            (vec![input("", &[1], 1)], "an input named \"\""),
+            (
+                vec![input("a", &[2], 1)],
+                "input \"a\": uint8 of shape [2] takes 2 bytes, got 1",
+            ),
+            (
+                vec![input("a", &[max, max, max], 1)],
+                "more elements than can be addressed",
+            ),
+            (vec![input("a", &[1; 9], 1)], "9 axes are more than"),
+            (vec![input("a", &[], 1)], "without axis 0"),
+            (vec![input("a", &[0], 0)], "with 0 rows"),
+            (
+                vec![input("a", &[1], 1), input("a", &[1], 1)],
+                "two inputs named \"a\"",
+            ),
+            (
+                vec![input("a", &[1], 1), input("b", &[2], 2)],
+                "\"b\" with 2 rows on axis 0, the first has 1",
+            ),
+        ] {
+            let error = prepare(inputs).unwrap_err();
+            assert_eq!(error.kind(), Kind::HandlerOutput);
+            assert!(error.message().contains(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_handle_gives_back_the_tensor_itself() {
+        let mut table = TensorTable::default();
+        let data = Bytes::from(vec![1, 2]);
+        let tensor = Tensor::new(crate::tensor::DType::U8, vec![2], data.clone()).unwrap();
+        let handle = table.push(tensor).unwrap();
+        let mut by_handle = input("a", &[2], 0);
+        by_handle.data = TensorDataResult::Handle(handle);
+        let named = input_tensor(by_handle, &mut table).unwrap();
+        assert_eq!(named.tensor.data().as_ptr(), data.as_ptr());
+    }
+
+    #[test]
+    fn an_authors_error_keeps_kind_and_bounded_text() {
+        let error = failure(&types::Error::BadRequest("ä".repeat(TEXT_LIMIT)));
+        assert_eq!(error.kind(), Kind::BadRequest);
+        assert_eq!(error.message().len(), TEXT_LIMIT);
+    }
+}

@@ -1,0 +1,120 @@
+//! The thread that advances the engine's epoch, so that endless calls notice that time passes.
+//!
+//! It ticks while calls are under way and parks soon after the last one: an idle server sleeps. It holds the
+//! engine weakly and ends with [`Ticker`]. It knows nothing of what a tick means to a call.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use wasmtime::EngineWeak;
+
+/// Time between two ticks.
+pub(super) const TICK: Duration = Duration::from_millis(1);
+
+/// Ticks without any call before the thread parks. Waking it costs a system call, so gaps between the requests
+/// of a busy server must not make it park.
+const IDLE_TICKS: u32 = 200;
+
+/// One call started: added to the upper bits of [`Shared::calls`], which count starts.
+const STARTED: u64 = 1 << ACTIVE_BITS;
+
+/// The lower bits of [`Shared::calls`] count the calls under way.
+const ACTIVE_BITS: u32 = 24;
+
+/// Owns the thread; dropping it ends the thread.
+pub(super) struct Ticker {
+    shared: Arc<Shared>,
+    thread: Thread,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// Starts of calls above, calls under way below; one word so that a call pays for one addition.
+    calls: AtomicU64,
+    is_parked: AtomicBool,
+    is_stopped: AtomicBool,
+}
+
+/// Keeps the ticker awake while guest code may run.
+pub(super) struct Awake<'a> {
+    shared: &'a Shared,
+}
+
+impl Ticker {
+    /// Starts the thread.
+    pub fn start(engine: EngineWeak) -> io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let theirs = Arc::clone(&shared);
+        let handle = thread::Builder::new()
+            .name("epoch-ticker".to_owned())
+            .spawn(move || tick_until_stopped(&theirs, &engine))?;
+        Ok(Self {
+            shared,
+            thread: handle.thread().clone(),
+        })
+    }
+
+    /// Must be held whenever guest code runs.
+    pub fn keep_awake(&self) -> Awake<'_> {
+        // Sequentially consistent with `park`: either the thread sees this call, or this call sees it parked.
+        self.shared.calls.fetch_add(STARTED | 1, Ordering::SeqCst);
+        if self.shared.is_parked.load(Ordering::SeqCst) {
+            self.thread.unpark();
+        }
+        Awake {
+            shared: &self.shared,
+        }
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.shared.is_stopped.store(true, Ordering::SeqCst);
+        self.thread.unpark();
+    }
+}
+
+impl Drop for Awake<'_> {
+    fn drop(&mut self) {
+        self.shared.calls.fetch_sub(1, Ordering::Release);
+    }
+}
+
+fn tick_until_stopped(shared: &Shared, engine: &EngineWeak) {
+    let mut seen = 0;
+    let mut idle_ticks = 0;
+    while !shared.is_stopped.load(Ordering::SeqCst) {
+        thread::sleep(TICK);
+        let Some(engine) = engine.upgrade() else {
+            return;
+        };
+        engine.increment_epoch();
+        let calls = shared.calls.load(Ordering::SeqCst);
+        let is_idle = calls == seen && active(calls) == 0;
+        idle_ticks = if is_idle { idle_ticks + 1 } else { 0 };
+        seen = calls;
+        if idle_ticks > IDLE_TICKS {
+            drop(engine);
+            park(shared);
+            idle_ticks = 0;
+        }
+    }
+}
+
+/// Parks until a call starts or the ticker is stopped.
+fn park(shared: &Shared) {
+    shared.is_parked.store(true, Ordering::SeqCst);
+    while active(shared.calls.load(Ordering::SeqCst)) == 0
+        && !shared.is_stopped.load(Ordering::SeqCst)
+    {
+        thread::park();
+    }
+    shared.is_parked.store(false, Ordering::SeqCst);
+}
+
+const fn active(calls: u64) -> u64 {
+    calls & (STARTED - 1)
+}
