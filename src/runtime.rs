@@ -15,10 +15,21 @@ use crate::handler::{HandlerEngine, Sink};
 use crate::model::{BackendKind, Device, Hosting, ModelSpec};
 use crate::payload::{Reply, Request};
 
+pub mod batcher;
 pub mod child;
+mod inflight;
+mod lane;
+mod loader;
 pub mod local;
+mod pace;
+mod pool;
 pub mod process;
 mod protocol;
+mod scale;
+#[cfg(test)]
+mod testing;
+mod warmup;
+mod worker;
 
 use local::LocalRuntime;
 use process::ProcessRuntime;

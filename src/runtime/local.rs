@@ -1,47 +1,249 @@
-//! Placeholder of the local host.
+//! A runtime in this process: a handler, and a pool that runs the model.
+//!
+//! It takes a request through preprocess, pool and postprocess and keeps its deadline. It knows neither sessions
+//! nor threads, which are the pool's, nor wasm, which is the handler's.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::batcher::expired;
+use super::inflight::InFlight;
+use super::loader::Loader;
+use super::pool::Pool;
+use super::worker::load_failed;
 use super::{Hosts, Status};
 use crate::backend::Signature;
-use crate::error::Error;
-use crate::handler::Sink;
-use crate::model::ModelSpec;
-use crate::payload::{Reply, Request};
+use crate::error::{Error, Kind};
+use crate::handler::{Handler, HandlerSpec, Prepared, Sink, Step};
+use crate::model::{Device, ModelSpec};
+use crate::payload::{Reply, Request, Timings};
 
-/// Placeholder.
+/// Rows of one request; more cannot be counted in a batch.
+const MAX_ROWS: usize = u32::MAX as usize / 2;
+
+/// How long workers may take to end once nothing is under way.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// A loaded model version in this process. Cheap to clone. The last clone to go ends the workers.
 #[derive(Clone)]
-pub struct LocalRuntime {}
+pub struct LocalRuntime(Arc<Inner>);
+
+struct Inner {
+    handler: Handler,
+    workers: Workers,
+    in_flight: InFlight,
+}
+
+/// The pool of a runtime that was started; closed when dropped.
+struct Workers(Arc<Pool>);
 
 impl LocalRuntime {
-    /// Placeholder.
+    /// Loads handler and model side by side, starts `workers` workers, and waits until the first is ready, for as
+    /// long as the version's startup timeout. An error is of [`Kind::LoadFailed`] or the handler's own.
     pub async fn start(
-        _hosts: &Hosts,
-        _model: Arc<ModelSpec>,
-        _workers: usize,
-        _sink: Arc<dyn Sink>,
+        hosts: &Hosts,
+        model: Arc<ModelSpec>,
+        workers: usize,
+        sink: Arc<dyn Sink>,
     ) -> Result<Self, Error> {
-        unimplemented!()
+        let pool = Workers(pool(hosts, &model, workers)?);
+        let timeout = model.settings.startup_timeout;
+        let load = async {
+            tokio::try_join!(
+                load_handler(hosts, Arc::clone(&model), sink),
+                pool.start(workers)
+            )
+        };
+        let loaded = tokio::time::timeout(timeout, load).await;
+        let (handler, ()) = loaded.map_err(|_| too_slow(&model))??;
+        pool.0.follow_demand();
+        Ok(Self(Arc::new(Inner {
+            handler,
+            workers: pool,
+            in_flight: InFlight::default(),
+        })))
     }
-    /// Placeholder.
-    pub async fn call(&self, _request: Request) -> Result<Reply, Error> {
-        unimplemented!()
+
+    /// Takes one request through preprocess, inference and postprocess. Dropping the future cancels the request: its
+    /// handler call ends, and its job leaves the queue.
+    pub async fn call(&self, request: Request) -> Result<Reply, Error> {
+        let Some(_ticket) = self.0.in_flight.enter() else {
+            return Err(draining(self.pool()));
+        };
+        let deadline = tokio::time::Instant::from_std(request.deadline);
+        let answered = tokio::time::timeout_at(deadline, self.0.run(&request)).await;
+        answered.unwrap_or_else(|_| Err(expired("before it was answered")))
     }
-    /// Placeholder.
-    pub async fn scale(&self, _workers: usize) -> Result<(), Error> {
-        unimplemented!()
+
+    /// Starts or stops workers until there are `workers`, and waits until the new ones are ready. Workers that stop
+    /// finish the batch they are in.
+    pub async fn scale(&self, workers: usize) -> Result<(), Error> {
+        self.pool().scale(workers).await
     }
-    /// Placeholder.
+
+    /// The runtime at this moment. Reads the process's resident memory and asks nobody.
     pub fn status(&self) -> Status {
-        unimplemented!()
+        let (workers, last_error, given_up) = self.pool().report();
+        Status {
+            workers,
+            given_up,
+            last_words: Vec::new(),
+            last_error,
+            in_flight: self.0.in_flight.count(),
+        }
     }
-    /// Placeholder.
+
+    /// Inputs and outputs of the model, once loaded.
     pub fn signature(&self) -> Option<Arc<Signature>> {
-        unimplemented!()
+        self.pool().signature().cloned()
     }
-    /// Placeholder.
-    pub async fn drain(&self, _patience: Duration) {
-        unimplemented!()
+
+    /// Resolves with the reason when the device or process cannot be used any more. Every later call fails with it;
+    /// in a worker process it is time to exit.
+    pub async fn failure(&self) -> Error {
+        self.pool().failure().await
     }
+
+    /// Refuses new requests, waits at most `patience` for those under way, then ends the workers.
+    pub async fn drain(&self, patience: Duration) {
+        let _ = tokio::time::timeout(patience, self.0.in_flight.drain()).await;
+        self.pool().close(&draining(self.pool()));
+        if tokio::time::timeout(FAREWELL, self.pool().ended())
+            .await
+            .is_err()
+        {
+            tracing::warn!("a worker is still in its batch and is left behind");
+        }
+    }
+
+    fn pool(&self) -> &Arc<Pool> {
+        &self.0.workers.0
+    }
+}
+
+impl Inner {
+    async fn run(&self, request: &Request) -> Result<Reply, Error> {
+        let pool = &self.workers.0;
+        let signature = match pool.signature() {
+            Some(signature) => signature,
+            None => self.workers.loaded().await?,
+        };
+        let started = Instant::now();
+        let step = self.handler.preprocess(request).await?;
+        let prepared = Instant::now();
+        let mut timings = Timings {
+            preprocess: prepared - started,
+            ..Timings::default()
+        };
+        let Prepared {
+            inputs,
+            rows,
+            carry,
+        } = match step {
+            Step::Infer(prepared) => prepared,
+            Step::Done(response) => return Ok(Reply { response, timings }),
+        };
+        if rows > MAX_ROWS {
+            return Err(too_many_rows(rows));
+        }
+        signature.check(&inputs)?;
+        let inputs = signature.arrange(inputs);
+        let is_lone = self.in_flight.count() == 1;
+        let answer = pool.infer(inputs, rows, request.deadline, is_lone).await?;
+        timings.queue = answer.queue;
+        timings.infer = answer.infer;
+        timings.batch_rows = u32::try_from(answer.batch_rows).unwrap_or(u32::MAX);
+        let inferred = Instant::now();
+        let outputs = answer.outputs;
+        let response = self
+            .handler
+            .postprocess(&request.id, outputs, carry)
+            .await?;
+        timings.postprocess = inferred.elapsed();
+        Ok(Reply { response, timings })
+    }
+}
+
+impl Workers {
+    async fn start(&self, workers: usize) -> Result<(), Error> {
+        if workers == 0 {
+            return Ok(());
+        }
+        self.0.launch(workers);
+        self.0.first_ready().await
+    }
+
+    /// Waits for the first worker of a version that was started without any.
+    async fn loaded(&self) -> Result<&Arc<Signature>, Error> {
+        self.0.first_ready().await?;
+        let signature = self.0.signature();
+        signature.ok_or_else(|| Error::new(Kind::Internal, "The model has no signature"))
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.0.close(&draining(&self.0));
+    }
+}
+
+fn pool(hosts: &Hosts, model: &Arc<ModelSpec>, workers: usize) -> Result<Arc<Pool>, Error> {
+    let Some(backend) = hosts.backends.get(&model.backend) else {
+        let text = format!(
+            "model \"{}\" version {} needs the {} backend, which this process does not have",
+            model.name,
+            model.version,
+            model.backend.name()
+        );
+        return Err(Error::new(Kind::LoadFailed, text));
+    };
+    let loader = Loader::new(Arc::clone(backend), model, workers, hosts.cores);
+    let ids = Arc::clone(&hosts.worker_ids);
+    Ok(Pool::new(loader, Arc::clone(model), ids))
+}
+
+async fn load_handler(
+    hosts: &Hosts,
+    model: Arc<ModelSpec>,
+    sink: Arc<dyn Sink>,
+) -> Result<Handler, Error> {
+    let factory = Arc::clone(&hosts.engine);
+    let made = tokio::task::spawn_blocking(move || factory()).await;
+    let engine =
+        made.map_err(|error| load_failed("the handler engine does not start", &error))??;
+    let spec = HandlerSpec {
+        device: first_device(&model),
+        limits: model.limits.clone(),
+        sink,
+        model,
+    };
+    Handler::load(&engine, spec).await
+}
+
+fn first_device(model: &ModelSpec) -> Device {
+    let first = model.settings.devices.first();
+    first.copied().unwrap_or(Device::Cpu)
+}
+
+fn too_slow(model: &ModelSpec) -> Error {
+    let text = format!(
+        "model \"{}\" version {} was not ready within its startup timeout of {} s",
+        model.name,
+        model.version,
+        model.settings.startup_timeout.as_secs()
+    );
+    Error::new(Kind::LoadFailed, text)
+}
+
+fn draining(pool: &Pool) -> Error {
+    let text = format!(
+        "Model \"{}\" Version {} is being unloaded",
+        pool.model.name, pool.model.version
+    );
+    Error::new(Kind::Draining, text)
+}
+
+fn too_many_rows(rows: usize) -> Error {
+    let text = format!("{rows} rows are more than the {MAX_ROWS} a request may have");
+    Error::new(Kind::InvalidInput, text)
 }

@@ -1,0 +1,317 @@
+//! The batcher: which waiting jobs go into the next batch, and which are too late for it.
+//!
+//! A plain data structure that is told the time. It knows neither threads nor locks nor sessions: the pool holds
+//! it behind its lock and hands batches to workers.
+//!
+//! The rules: jobs whose inputs have the same names, dtypes and shapes behind axis 0 wait in a queue of their own and
+//! may be stacked; within a queue the order is that of arrival; of several queues the one whose first job is oldest
+//! goes first, so none starves. A batch is what is there, up to the batch size: nobody waits for company unless the
+//! operator asked for full batches, and then not longer than the delay, counted from the arrival of the oldest
+//! job. Jobs that expired or were abandoned are left out, the first in the queue included.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use crate::error::{Error, Kind};
+use crate::tensor::NamedTensor;
+
+/// Empty queues kept for their buffers.
+const SPARE_QUEUES: usize = 1;
+
+/// What a job is answered: its own rows of the outputs, and how they came about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Outputs; axis 0 holds the job's rows.
+    pub outputs: Vec<NamedTensor>,
+    /// From being pushed until a worker took the job for the run that succeeded.
+    pub queue: Duration,
+    /// In the session, for the whole batch.
+    pub infer: Duration,
+    /// Rows of the batch.
+    pub batch_rows: usize,
+}
+
+/// Where a job's answer goes. A dropped receiver abandons the job.
+pub type ReplyTo = oneshot::Sender<Result<Answer, Error>>;
+
+/// Tensors of one request waiting for inference.
+#[derive(Debug)]
+pub struct Job {
+    /// Inputs, in the model's order.
+    pub inputs: Vec<NamedTensor>,
+    /// Rows on axis 0; at least 1.
+    pub rows: usize,
+    /// When it was pushed.
+    pub arrival: Instant,
+    /// When its answer stops being of use.
+    pub deadline: Instant,
+    /// Runs in a batch of its own: it was in a batch that failed, and its next failure is its own.
+    pub is_alone: bool,
+    /// Where the answer goes.
+    pub reply: ReplyTo,
+}
+
+impl Job {
+    /// Answers the job. Nothing happens if nobody waits.
+    pub fn answer(self, answer: Result<Answer, Error>) {
+        let _ = self.reply.send(answer);
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.reply.is_closed()
+    }
+
+    fn stacks_with(&self, other: &Self) -> bool {
+        self.inputs.len() == other.inputs.len()
+            && self
+                .inputs
+                .iter()
+                .zip(&other.inputs)
+                .all(|(one, two)| one.name == two.name && stacks(one, two))
+    }
+}
+
+fn stacks(one: &NamedTensor, two: &NamedTensor) -> bool {
+    let (one, two) = (&one.tensor, &two.tensor);
+    one.dtype() == two.dtype() && one.shape().get(1..) == two.shape().get(1..)
+}
+
+/// How batches are formed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatcherConfig {
+    /// Rows a batch may have; at least 1. A job with more rows makes a batch by itself.
+    pub batch_size: usize,
+    /// How long the oldest job may wait for a full batch, if batches wait at all.
+    pub max_batch_delay: Duration,
+    /// Wait for full batches even while a worker is idle.
+    pub wait_for_full_batches: bool,
+}
+
+/// Waiting jobs. Admission bounds how many there are, see `catalog`.
+#[derive(Debug)]
+pub struct Batcher {
+    cfg: BatcherConfig,
+    queues: Vec<Queue>,
+    jobs: usize,
+    rows: usize,
+    abandoned: usize,
+}
+
+/// Jobs that stack, in order of arrival.
+#[derive(Debug, Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    rows: usize,
+}
+
+impl Batcher {
+    /// An empty batcher.
+    pub const fn new(cfg: BatcherConfig) -> Self {
+        Self {
+            cfg,
+            queues: Vec::new(),
+            jobs: 0,
+            rows: 0,
+            abandoned: 0,
+        }
+    }
+
+    /// Changes the batch size for batches still to be formed.
+    pub const fn set_batch_size(&mut self, batch_size: usize) {
+        self.cfg.batch_size = batch_size;
+    }
+
+    /// Whether batches wait for more jobs while a worker is idle.
+    pub const fn waits_for_full_batches(&self) -> bool {
+        self.cfg.wait_for_full_batches
+    }
+
+    /// Jobs that wait, those that expired or were abandoned meanwhile included.
+    pub const fn len(&self) -> usize {
+        self.jobs
+    }
+
+    /// Whether no job waits.
+    pub const fn is_empty(&self) -> bool {
+        self.jobs == 0
+    }
+
+    /// Batches that the waiting jobs make at least.
+    pub fn batches(&self) -> usize {
+        let queues = self.queues.iter().filter(|queue| !queue.jobs.is_empty());
+        self.rows.div_ceil(self.cfg.batch_size).max(queues.count())
+    }
+
+    /// Takes a job in.
+    pub fn push(&mut self, job: Job) {
+        self.jobs += 1;
+        self.rows += job.rows;
+        self.queue_for(&job).push(job, VecDeque::push_back);
+    }
+
+    /// Takes jobs of a failed batch back, to be run one by one before all others.
+    pub fn push_back_alone(&mut self, jobs: impl DoubleEndedIterator<Item = Job>) {
+        for mut job in jobs.rev() {
+            job.is_alone = true;
+            self.jobs += 1;
+            self.rows += job.rows;
+            self.queue_for(&job).push(job, VecDeque::push_front);
+        }
+    }
+
+    /// Fills `batch` with the jobs that go next, none if it is better to wait. Answers jobs that expired.
+    pub fn take(&mut self, now: Instant, batch: &mut Vec<Job>) {
+        debug_assert!(batch.is_empty(), "a batch is taken into an empty buffer");
+        while batch.is_empty()
+            && let Some(index) = self.next_queue(now)
+        {
+            let queue = &mut self.queues[index];
+            let before = (queue.jobs.len(), queue.rows);
+            queue.take(now, self.cfg.batch_size, batch);
+            self.jobs -= before.0 - queue.jobs.len();
+            self.rows -= before.1 - queue.rows;
+            self.retire(index);
+        }
+    }
+
+    /// Whether [`Self::take`] would look at a job now.
+    pub fn is_ready(&self, now: Instant) -> bool {
+        self.next_queue(now).is_some()
+    }
+
+    /// When the oldest job stops waiting for company; `None` if no job waits.
+    pub fn next_due(&self) -> Option<Instant> {
+        let fronts = self.queues.iter().filter_map(|queue| queue.jobs.front());
+        fronts
+            .map(|job| job.arrival + self.cfg.max_batch_delay)
+            .min()
+    }
+
+    /// How long the oldest job has waited.
+    pub fn oldest_wait(&self, now: Instant) -> Option<Duration> {
+        let fronts = self.queues.iter().filter_map(|queue| queue.jobs.front());
+        fronts
+            .map(|job| now.saturating_duration_since(job.arrival))
+            .max()
+    }
+
+    /// Notes that a job was abandoned. Memory is given back when half of the jobs are, so that one abandonment
+    /// costs a constant on average.
+    pub fn note_abandoned(&mut self) {
+        self.abandoned += 1;
+        if self.abandoned * 2 <= self.jobs {
+            return;
+        }
+        self.abandoned = 0;
+        for queue in &mut self.queues {
+            queue.jobs.retain(|job| !job.is_abandoned());
+            queue.rows = queue.jobs.iter().map(|job| job.rows).sum();
+        }
+        self.queues.retain(|queue| !queue.jobs.is_empty());
+        self.jobs = self.queues.iter().map(|queue| queue.jobs.len()).sum();
+        self.rows = self.queues.iter().map(|queue| queue.rows).sum();
+    }
+
+    /// Empties the batcher.
+    pub fn take_all(&mut self) -> Vec<Job> {
+        self.jobs = 0;
+        self.rows = 0;
+        let queues = std::mem::take(&mut self.queues);
+        queues.into_iter().flat_map(|queue| queue.jobs).collect()
+    }
+
+    fn queue_for(&mut self, job: &Job) -> &mut Queue {
+        let fits = |queue: &Queue| {
+            queue
+                .jobs
+                .front()
+                .is_some_and(|first| first.stacks_with(job))
+        };
+        let place = self
+            .queues
+            .iter()
+            .position(fits)
+            .or_else(|| self.queues.iter().position(|queue| queue.jobs.is_empty()));
+        let place = place.unwrap_or_else(|| {
+            self.queues.push(Queue::default());
+            self.queues.len() - 1
+        });
+        &mut self.queues[place]
+    }
+
+    /// Of the queues that need not wait, the one whose first job is oldest.
+    fn next_queue(&self, now: Instant) -> Option<usize> {
+        let ready = self.queues.iter().enumerate().filter_map(|(index, queue)| {
+            let first = queue.jobs.front()?;
+            self.need_not_wait(queue, first, now)
+                .then_some((first.arrival, index))
+        });
+        ready.min().map(|(_, index)| index)
+    }
+
+    fn need_not_wait(&self, queue: &Queue, first: &Job, now: Instant) -> bool {
+        !self.cfg.wait_for_full_batches
+            || first.is_alone
+            || queue.rows >= self.cfg.batch_size
+            || first.arrival + self.cfg.max_batch_delay <= now
+    }
+
+    fn retire(&mut self, index: usize) {
+        if self.queues[index].jobs.is_empty() && self.queues.len() > SPARE_QUEUES {
+            self.queues.swap_remove(index);
+        }
+    }
+}
+
+impl Queue {
+    fn push(&mut self, job: Job, end: fn(&mut VecDeque<Job>, Job)) {
+        self.rows += job.rows;
+        end(&mut self.jobs, job);
+    }
+
+    fn take(&mut self, now: Instant, batch_size: usize, batch: &mut Vec<Job>) {
+        let mut rows = 0;
+        while let Some(first) = self.jobs.front() {
+            if !batch.is_empty() && (first.is_alone || rows + first.rows > batch_size) {
+                return;
+            }
+            let Some(job) = self.jobs.pop_front() else {
+                return;
+            };
+            self.rows -= job.rows;
+            if let Some(job) = still_wanted(job, now) {
+                rows += job.rows;
+                let is_alone = job.is_alone;
+                batch.push(job);
+                if is_alone {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// The job, unless it was abandoned or has expired; an expired job is answered.
+fn still_wanted(job: Job, now: Instant) -> Option<Job> {
+    if job.is_abandoned() {
+        return None;
+    }
+    if job.deadline <= now {
+        job.answer(Err(expired("while it waited for a worker")));
+        return None;
+    }
+    Some(job)
+}
+
+/// The failure of a request whose deadline passed; `phase` completes the sentence.
+pub(crate) fn expired(phase: &str) -> Error {
+    Error::new(
+        Kind::Expired,
+        format!("The request's deadline passed {phase}"),
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,251 @@
+//! One worker's lane to the model: runs one batch and answers each of its jobs.
+//!
+//! Whoever holds the lane runs it, on whichever thread. It knows sessions and jobs; it knows neither queues nor
+//! threads.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::batcher::{Answer, Job};
+use crate::backend::{BackendError, LoadedModel, Session};
+use crate::error::{Error, Kind};
+use crate::tensor::{NamedTensor, Tensor};
+
+/// A session, the model it came from, and a buffer for the batch in it.
+pub(crate) struct Lane {
+    session: Box<dyn Session>,
+    model: Arc<dyn LoadedModel>,
+    /// The batch to be run; empty between runs. Kept for its memory.
+    pub(crate) batch: Vec<Job>,
+}
+
+/// How a run left the lane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Condition {
+    /// Fit for the next batch.
+    Usable,
+    /// The session panicked and must be made anew.
+    Broken,
+    /// The device or the process cannot be used any more; the text is the backend's.
+    Fatal(String),
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    /// How the run left the lane.
+    pub(crate) condition: Condition,
+    /// Time in the session.
+    pub(crate) infer: Duration,
+    /// Whether the jobs that are still in the lane's batch have to be run one by one.
+    pub(crate) again: bool,
+}
+
+impl Lane {
+    /// A lane on one of `model`'s sessions.
+    pub(crate) fn new(model: Arc<dyn LoadedModel>) -> Result<Self, BackendError> {
+        let session = model.session()?;
+        Ok(Self {
+            session,
+            model,
+            batch: Vec::new(),
+        })
+    }
+
+    /// Makes the session anew after a panic.
+    pub(crate) fn rebuild(&mut self) -> Result<(), BackendError> {
+        self.session = self.model.session()?;
+        Ok(())
+    }
+
+    /// The model the lane leads to.
+    pub(crate) fn model(&self) -> &Arc<dyn LoadedModel> {
+        &self.model
+    }
+
+    /// Runs the session on inputs that nobody waits for.
+    pub(crate) fn try_out(
+        &mut self,
+        inputs: Vec<NamedTensor>,
+    ) -> Result<Vec<NamedTensor>, BackendError> {
+        match catch_unwind(AssertUnwindSafe(|| self.session.infer(inputs))) {
+            Ok(result) => result,
+            Err(panic) => {
+                let text = panic_text(panic.as_ref());
+                self.rebuild()?;
+                Err(BackendError::Infer(format!("the session panicked: {text}")))
+            }
+        }
+    }
+
+    /// Runs the batch once and answers every job in it. If several jobs were in a run that failed, none is
+    /// answered: each has to be run by itself, so that one job's failure is its own.
+    pub(crate) fn run(&mut self, taken: Instant) -> Ran {
+        let rows = self.batch.iter().map(|job| job.rows).sum();
+        let inputs = stacked(&mut self.batch);
+        let started = Instant::now();
+        let result = inputs.and_then(|inputs| self.infer(inputs));
+        let infer = started.elapsed();
+        let mut condition = Condition::Usable;
+        let outcome = match result {
+            Ok(outputs) => self.deliver(outputs, taken, infer, rows),
+            Err(failure) => {
+                condition = failure.condition;
+                Err(failure.error)
+            }
+        };
+        let again = match outcome {
+            Ok(()) => false,
+            Err(error) => self.fail(&error, &condition),
+        };
+        Ran {
+            condition,
+            infer,
+            again,
+        }
+    }
+
+    fn infer(&mut self, inputs: Vec<NamedTensor>) -> Result<Vec<NamedTensor>, Failure> {
+        match catch_unwind(AssertUnwindSafe(|| self.session.infer(inputs))) {
+            Ok(Ok(outputs)) => Ok(outputs),
+            Ok(Err(error)) => Err(Failure::of(&error)),
+            Err(panic) => Err(Failure {
+                error: prediction_failed(&panic_text(panic.as_ref())),
+                condition: Condition::Broken,
+            }),
+        }
+    }
+
+    fn deliver(
+        &mut self,
+        outputs: Vec<NamedTensor>,
+        taken: Instant,
+        infer: Duration,
+        batch_rows: usize,
+    ) -> Result<(), Error> {
+        let parts = self.parts(outputs, batch_rows)?;
+        for (job, outputs) in self.batch.drain(..).zip(parts) {
+            let queue = taken.saturating_duration_since(job.arrival);
+            job.answer(Ok(Answer {
+                outputs,
+                queue,
+                infer,
+                batch_rows,
+            }));
+        }
+        Ok(())
+    }
+
+    /// Each job's outputs. One row that was alone gets what the model gave, whatever its shape: nothing has to be
+    /// parted, and models that find a number of things in a picture answer so.
+    fn parts(
+        &self,
+        outputs: Vec<NamedTensor>,
+        batch_rows: usize,
+    ) -> Result<Vec<Vec<NamedTensor>>, Error> {
+        if batch_rows > 1 {
+            self.model.signature().check_outputs(batch_rows, &outputs)?;
+        }
+        if self.batch.len() == 1 {
+            return Ok(vec![outputs]);
+        }
+        let rows: Vec<_> = self.batch.iter().map(|job| job.rows).collect();
+        let mut parts: Vec<_> = rows
+            .iter()
+            .map(|_| Vec::with_capacity(outputs.len()))
+            .collect();
+        for output in outputs {
+            let split = output.tensor.split(&rows);
+            let split = split.map_err(|error| prediction_failed(&error))?;
+            for (part, tensor) in parts.iter_mut().zip(split) {
+                part.push(NamedTensor::new(Arc::clone(&output.name), tensor));
+            }
+        }
+        Ok(parts)
+    }
+
+    /// Answers the jobs of a failed run, or leaves them to be run one by one.
+    fn fail(&mut self, error: &Error, condition: &Condition) -> bool {
+        if self.batch.len() > 1 && !matches!(condition, Condition::Fatal(_)) {
+            return true;
+        }
+        for job in self.batch.drain(..) {
+            job.answer(Err(error.clone()));
+        }
+        false
+    }
+}
+
+/// A run that failed.
+struct Failure {
+    error: Error,
+    condition: Condition,
+}
+
+impl Failure {
+    fn of(error: &BackendError) -> Self {
+        let condition = match error {
+            BackendError::Fatal(text) => Condition::Fatal(text.clone()),
+            _ => Condition::Usable,
+        };
+        Self {
+            error: client_error(error),
+            condition,
+        }
+    }
+}
+
+/// What a client is told of a failed run; the framework's text goes to the log.
+fn client_error(error: &BackendError) -> Error {
+    match error {
+        BackendError::Input(_) => Error::new(
+            Kind::InvalidInput,
+            "Prediction failed: the model refused the shapes or values of its inputs",
+        )
+        .with_detail(error),
+        BackendError::OutOfMemory(_) => {
+            Error::new(Kind::OutOfMemory, "Out of resources").with_detail(error)
+        }
+        BackendError::Fatal(text) => super::pool::worker_died(text),
+        BackendError::Library(_) | BackendError::Load(_) | BackendError::Infer(_) => {
+            prediction_failed(error)
+        }
+    }
+}
+
+fn prediction_failed(detail: &dyn std::fmt::Display) -> Error {
+    Error::new(
+        Kind::InferenceFailed,
+        "Prediction failed: the model failed to run",
+    )
+    .with_detail(detail)
+}
+
+/// The jobs' inputs as one batch. A job that is alone gives its inputs away; of several each keeps its own, for
+/// they may have to be run again.
+fn stacked(batch: &mut [Job]) -> Result<Vec<NamedTensor>, Failure> {
+    if let [job] = batch {
+        return Ok(std::mem::take(&mut job.inputs));
+    }
+    let inputs = batch.first().map_or(0, |job| job.inputs.len());
+    let stack = |index: usize| {
+        let tensors: Vec<&Tensor> = batch.iter().map(|job| &job.inputs[index].tensor).collect();
+        let name = Arc::clone(&batch[0].inputs[index].name);
+        Tensor::stack(&tensors).map(|tensor| NamedTensor::new(name, tensor))
+    };
+    let stacked: Result<_, _> = (0..inputs).map(stack).collect();
+    stacked.map_err(|error| Failure {
+        error: Error::new(Kind::Internal, "The requests could not be batched").with_detail(error),
+        condition: Condition::Usable,
+    })
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned());
+    text.unwrap_or_else(|| "no message".to_owned())
+}

@@ -1,0 +1,116 @@
+//! Loads a version's artifact: once for each device, shared by the workers there for as long as there are any.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use super::lane::Lane;
+use crate::backend::{Backend, BackendError, LoadSpec, LoadedModel};
+use crate::model::{Device, ModelSpec};
+
+/// Makes lanes. Blocks while it loads.
+pub(crate) struct Loader {
+    backend: Arc<dyn Backend>,
+    /// What to load; the device is filled in.
+    spec: LoadSpec,
+    /// The copy of the weights on each device, as long as a worker uses it.
+    copies: Mutex<HashMap<Device, Arc<Mutex<Copy>>>>,
+}
+
+/// The weights on one device, if they are loaded.
+type Copy = Option<Weak<dyn LoadedModel>>;
+
+impl Loader {
+    /// Loads `model` with `backend` for up to `workers` workers that share `cores`.
+    pub(crate) fn new(
+        backend: Arc<dyn Backend>,
+        model: &ModelSpec,
+        workers: usize,
+        cores: usize,
+    ) -> Self {
+        let settings = &model.settings;
+        let workers = workers.max(settings.max_workers).max(1);
+        let fair_share = (cores / workers).max(1);
+        let spec = LoadSpec {
+            artifact: model.directory.join(&model.artifact),
+            device: Device::Cpu,
+            workers: workers.div_ceil(settings.devices.len().max(1)),
+            intra_op_threads: settings.intra_op_threads.unwrap_or(fair_share).max(1),
+            declared: model.declared.clone(),
+        };
+        Self {
+            backend,
+            spec,
+            copies: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// A lane to the weights on `device`, which are loaded if they are not there. Others who want the same device
+    /// wait meanwhile.
+    pub(crate) fn lane(&self, device: Device) -> Result<Lane, BackendError> {
+        let place = Arc::clone(self.copies.lock().entry(device).or_default());
+        let mut copy = place.lock();
+        let loaded = copy.as_ref().and_then(Weak::upgrade);
+        let model = match loaded {
+            Some(model) => model,
+            None => self.backend.load(&LoadSpec {
+                device,
+                ..self.spec.clone()
+            })?,
+        };
+        *copy = Some(Arc::downgrade(&model));
+        Lane::new(model)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::backend::fake::FakeBackend;
+    use crate::model::Settings;
+    use crate::runtime::testing;
+
+    fn loader(settings: Settings, workers: usize, cores: usize) -> (FakeBackend, Loader) {
+        let backend = FakeBackend::new();
+        let model = testing::model(settings);
+        let loader = Loader::new(Arc::new(backend.clone()), &model, workers, cores);
+        (backend, loader)
+    }
+
+    #[test]
+    fn a_device_is_loaded_once_while_it_is_in_use_and_anew_afterwards() {
+        let (backend, loader) = loader(Settings::default(), 2, 2);
+        let lanes = [loader.lane(Device::Cpu), loader.lane(Device::Cpu)];
+        assert_eq!(backend.loads().len(), 1);
+        drop(lanes);
+        loader.lane(Device::Cpu).map(drop).unwrap();
+        loader.lane(Device::Cuda(1)).map(drop).unwrap();
+        let devices: Vec<_> = backend.loads().iter().map(|load| load.device).collect();
+        assert_eq!(devices, [Device::Cpu, Device::Cpu, Device::Cuda(1)]);
+    }
+
+    #[test]
+    fn workers_times_threads_fits_the_cores_unless_configured() {
+        let threads = |settings, workers, cores| {
+            let (backend, loader) = loader(settings, workers, cores);
+            loader.lane(Device::Cpu).map(drop).unwrap();
+            backend.loads()[0].intra_op_threads
+        };
+        let upto = |max_workers| Settings {
+            max_workers,
+            ..Settings::default()
+        };
+        let configured = Settings {
+            intra_op_threads: Some(3),
+            ..Settings::default()
+        };
+        assert_eq!(threads(Settings::default(), 1, 8), 8);
+        assert_eq!(threads(Settings::default(), 3, 8), 2);
+        assert_eq!(threads(upto(4), 1, 8), 2);
+        assert_eq!(threads(upto(16), 1, 8), 1);
+        assert_eq!(threads(configured, 4, 8), 3);
+    }
+}

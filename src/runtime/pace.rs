@@ -1,0 +1,111 @@
+//! How long runs of a model take, and whether that is short enough to run them on the thread that is awake.
+//!
+//! A run on a tokio thread holds up the other tasks of that thread. It pays where a run costs less than waking a
+//! worker's thread and being woken by it, some 80 to 100 µs together, and does no harm where it ends before other
+//! tasks notice. So runs are short while their moving average is below [`SHORT`], and a single one beyond [`LONG`] ends
+//! that at once.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+/// Runs below this, on average, are short.
+const SHORT: Duration = Duration::from_micros(200);
+/// One run of this length proves that runs are not short.
+const LONG: Duration = Duration::from_millis(5);
+/// Longer runs count as this long, so that one that was preempted does not outweigh a hundred that were not.
+const CLIP: u32 = 400_000;
+/// One over the weight of the latest run.
+const WINDOW: u32 = 16;
+
+/// A moving average of run times. Races between runs lose one of them, which does not matter.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    average_nanos: AtomicU32,
+    may_be_short: bool,
+}
+
+impl Pace {
+    /// Knows of no run yet, and so calls none short. Never does if not `may_be_short`.
+    pub(crate) const fn new(may_be_short: bool) -> Self {
+        Self {
+            average_nanos: AtomicU32::new(CLIP),
+            may_be_short,
+        }
+    }
+
+    /// Whether the next run may be expected to be short.
+    pub(crate) fn is_short(&self) -> bool {
+        let average = self.average_nanos.load(Ordering::Relaxed);
+        self.may_be_short && u128::from(average) < SHORT.as_nanos()
+    }
+
+    /// Takes a run into the average.
+    pub(crate) fn note(&self, run: Duration) {
+        let average = self.average_nanos.load(Ordering::Relaxed);
+        let next = if run >= LONG {
+            CLIP
+        } else {
+            let run = clipped(run);
+            average - average / WINDOW + run / WINDOW
+        };
+        self.average_nanos.store(next, Ordering::Relaxed);
+    }
+
+    /// Starts the average from a run that is known to be typical, as the last of a warm-up is.
+    pub(crate) fn set(&self, run: Duration) {
+        self.average_nanos.store(clipped(run), Ordering::Relaxed);
+    }
+}
+
+fn clipped(run: Duration) -> u32 {
+    u32::try_from(run.as_nanos()).map_or(CLIP, |nanos| nanos.min(CLIP))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUICK: Duration = Duration::from_micros(20);
+
+    fn quick() -> Pace {
+        let pace = Pace::new(true);
+        pace.set(QUICK);
+        pace
+    }
+
+    #[test]
+    fn runs_are_not_short_before_many_were() {
+        let pace = Pace::new(true);
+        let needed = (0..100).find(|_| {
+            pace.note(QUICK);
+            pace.is_short()
+        });
+        assert!(matches!(needed, Some(8..=20)), "{needed:?}");
+    }
+
+    #[test]
+    fn a_preempted_run_is_forgiven_and_a_long_one_is_not() {
+        let pace = quick();
+        pace.note(Duration::from_millis(3));
+        assert!(pace.is_short());
+        pace.note(LONG);
+        assert!(!pace.is_short());
+    }
+
+    #[test]
+    fn slow_runs_end_it_within_a_few() {
+        let pace = quick();
+        let needed = (0..100).find(|_| {
+            pace.note(Duration::from_millis(1));
+            !pace.is_short()
+        });
+        assert!(matches!(needed, Some(0..=15)), "{needed:?}");
+    }
+
+    #[test]
+    fn full_batches_never_run_on_the_thread_that_is_awake() {
+        let pace = Pace::new(false);
+        pace.set(QUICK);
+        assert!(!pace.is_short());
+    }
+}

@@ -1,0 +1,505 @@
+//! The pool: the batcher and the workers of one version, and who runs which batch on which thread.
+//!
+//! It knows jobs, lanes and threads; it knows neither handlers nor requests. All state is behind one lock, which is
+//! held to move a job or a lane and never while a session runs.
+//!
+//! # Who runs a batch
+//!
+//! A worker is an OS thread and a lane. While a worker is idle its lane lies in the pool, for whoever comes first:
+//!
+//! - If runs of this model are **short** (see [`Pace`]), the request's own task leads: it yields once, so that other
+//!   tasks that are ready finish their preprocess and push their jobs, then takes the lane and the whole batch, runs
+//!   it, and answers everybody. Waking a thread and being woken by it costs 40–50 µs each, which is more than such a
+//!   run takes (`benches/pipeline.rs`, `one caller`). A task that finds every lane taken just waits: whoever returns a lane and
+//!   sees work left calls a leader.
+//! - Otherwise the worker's own thread is woken and runs it, and tokio's threads stay free.
+//!
+//! Either way a lane never rests while a job could run: every push with an idle lane leads or wakes, and so does
+//! every return of a lane with jobs left. Both decisions are made under the lock, so none is missed.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::{oneshot, watch};
+
+use super::batcher::{Answer, Batcher, BatcherConfig, Job};
+use super::lane::{Condition, Lane, Ran};
+use super::loader::Loader;
+use super::pace::Pace;
+use super::scale::Bounds;
+use super::worker::{Phase, Worker};
+use super::{WorkerIds, WorkerStatus};
+use crate::backend::Signature;
+use crate::error::{Error, Kind};
+use crate::model::{Device, ModelSpec};
+use crate::tensor::NamedTensor;
+
+/// Batcher and workers of one version.
+pub(crate) struct Pool {
+    pub(super) state: Mutex<State>,
+    pub(super) loader: Loader,
+    pub(super) model: Arc<ModelSpec>,
+    signature: OnceLock<Arc<Signature>>,
+    pace: Pace,
+    tasks: Handle,
+    ids: Arc<WorkerIds>,
+    /// Counts changes of workers; waiters look at the state again.
+    changes: watch::Sender<u64>,
+}
+
+/// What the pool's lock guards.
+pub(super) struct State {
+    pub(super) batcher: Batcher,
+    pub(super) workers: Vec<Worker>,
+    pub(super) threads: Vec<std::thread::JoinHandle<()>>,
+    /// Why no job is taken any more, once it is so.
+    pub(super) closed: Option<Error>,
+    /// The last failure of a worker.
+    pub(super) last_error: Option<Error>,
+    /// Bounds within which demand decides on the number of workers.
+    pub(super) bounds: Bounds,
+    /// Most lanes in use at a time since it was last asked.
+    pub(super) busiest: usize,
+    /// A leader was called and has not come yet.
+    leader_called: bool,
+}
+
+/// What a task that pushed a job does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// Come back and run what waits.
+    Lead,
+    /// Wait for the answer.
+    Wait,
+}
+
+impl Pool {
+    /// A pool without workers. Must be called within a tokio runtime.
+    pub(crate) fn new(loader: Loader, model: Arc<ModelSpec>, ids: Arc<WorkerIds>) -> Arc<Self> {
+        let settings = &model.settings;
+        let batcher = Batcher::new(BatcherConfig {
+            batch_size: settings.batch_size.max(1),
+            max_batch_delay: settings.max_batch_delay,
+            wait_for_full_batches: settings.wait_for_full_batches,
+        });
+        let pace = Pace::new(!settings.wait_for_full_batches);
+        Arc::new(Self {
+            state: Mutex::new(State::new(batcher)),
+            loader,
+            model,
+            signature: OnceLock::new(),
+            pace,
+            tasks: Handle::current(),
+            ids,
+            changes: watch::Sender::new(0),
+        })
+    }
+
+    /// Runs inputs, which are in the model's order and have `rows` rows each, together with what else waits.
+    /// `is_lone` says that no other request is under way, so that waiting for company is idle. Dropping the future
+    /// abandons the job.
+    pub(crate) async fn infer(
+        self: &Arc<Self>,
+        inputs: Vec<NamedTensor>,
+        rows: usize,
+        deadline: Instant,
+        is_lone: bool,
+    ) -> Result<Answer, Error> {
+        let (reply, answer) = oneshot::channel();
+        let turn = self.push(Job {
+            inputs,
+            rows,
+            arrival: Instant::now(),
+            deadline,
+            is_alone: false,
+            reply,
+        })?;
+        let mut waiting = Waiting {
+            pool: self,
+            answer,
+            is_answered: false,
+        };
+        if turn == Turn::Lead {
+            if !is_lone {
+                tokio::task::yield_now().await;
+            }
+            self.lead();
+        }
+        waiting.answer().await
+    }
+
+    /// Inputs and outputs of the model, once a worker loaded it.
+    pub(crate) fn signature(&self) -> Option<&Arc<Signature>> {
+        self.signature.get()
+    }
+
+    /// Takes note of what the model is. Models that fix axis 0 run each request by itself.
+    pub(super) fn learn(&self, signature: &Signature) {
+        let configured = self.model.settings.batch_size;
+        if !signature.is_batchable() {
+            self.state.lock().batcher.set_batch_size(1);
+            if configured > 1 && self.signature.get().is_none() {
+                tracing::warn!(
+                    model = %self.model.name,
+                    "batchSize {configured} is of no use: an input of the model has a fixed axis 0"
+                );
+            }
+        }
+        self.signature.get_or_init(|| Arc::new(signature.clone()));
+    }
+
+    /// Resolves at the next change of a worker after the receiver was last looked at.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Tells those who wait for changes of workers.
+    pub(super) fn announce(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Refuses jobs from now on, answers those that wait with `reason`, and stops all workers after their batch.
+    pub(crate) fn close(&self, reason: &Error) {
+        let (jobs, stopped) = {
+            let mut state = self.state.lock();
+            state.closed.get_or_insert_with(|| reason.clone());
+            (state.batcher.take_all(), state.stop_all())
+        };
+        for job in jobs {
+            job.answer(Err(reason.clone()));
+        }
+        stopped.iter().for_each(std::thread::Thread::unpark);
+        self.announce();
+    }
+
+    /// Workers, the last failure, and whether the pool cannot go on.
+    pub(crate) fn report(&self) -> (Vec<WorkerStatus>, Option<Error>, bool) {
+        let (pid, memory) = (std::process::id(), resident_memory());
+        let state = self.state.lock();
+        let workers = state.workers.iter();
+        let workers = workers.map(|worker| worker.status(pid, memory)).collect();
+        (workers, state.last_error.clone(), state.lost().is_some())
+    }
+
+    /// Resolves with the reason when the device or the process is lost.
+    pub(crate) async fn failure(&self) -> Error {
+        let mut changes = self.changes();
+        loop {
+            if let Some(error) = self.state.lock().lost() {
+                return error.clone();
+            }
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Resolves when all workers of a closed pool have ended, and joins their threads.
+    pub(crate) async fn ended(&self) {
+        let mut changes = self.changes();
+        while !self.state.lock().workers.iter().all(Worker::has_ended) {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+        let threads = std::mem::take(&mut self.state.lock().threads);
+        let join = move || threads.into_iter().for_each(|thread| drop(thread.join()));
+        let _ = tokio::task::spawn_blocking(join).await;
+    }
+
+    fn push(self: &Arc<Self>, job: Job) -> Result<Turn, Error> {
+        let mut state = self.state.lock();
+        if let Some(error) = &state.closed {
+            return Err(error.clone());
+        }
+        if !state.has_workers() {
+            return Err(no_worker(&self.model));
+        }
+        let now = job.arrival;
+        state.batcher.push(job);
+        if !state.has_idle_lane() {
+            return Ok(Turn::Wait);
+        }
+        if self.pace.is_short() {
+            return Ok(Turn::Lead);
+        }
+        let woken = state.wake_for_push(now);
+        drop(state);
+        if let Some(thread) = woken {
+            thread.unpark();
+        }
+        Ok(Turn::Wait)
+    }
+
+    /// Runs the next batch on this thread, if there is one, a lane is idle and runs are short.
+    fn lead(self: &Arc<Self>) {
+        let now = Instant::now();
+        let checked_out = {
+            let mut state = self.state.lock();
+            if !self.pace.is_short() {
+                self.call_runner(&mut state, now);
+                return;
+            }
+            let checked_out = state.check_out(None, now);
+            self.call_runner(&mut state, now);
+            checked_out
+        };
+        if let Some((id, lane)) = checked_out {
+            self.run(id, lane, now);
+        }
+    }
+
+    /// Runs the lane's batch and returns the lane.
+    pub(super) fn run(self: &Arc<Self>, id: u32, mut lane: Lane, taken: Instant) {
+        let ran = lane.run(taken);
+        self.pace.note(ran.infer);
+        self.check_in(id, lane, ran);
+    }
+
+    fn check_in(self: &Arc<Self>, id: u32, mut lane: Lane, ran: Ran) {
+        let mut state = self.state.lock();
+        if ran.again {
+            state.batcher.push_back_alone(lane.batch.drain(..));
+        }
+        let needs_owner = ran.condition != Condition::Usable;
+        let owner = state.check_in(id, lane, &ran.condition);
+        if let Condition::Fatal(text) = &ran.condition {
+            state.last_error = Some(worker_died(text));
+        } else {
+            self.call_runner(&mut state, Instant::now());
+        }
+        drop(state);
+        if let Some(owner) = owner {
+            owner.unpark();
+        }
+        if let Condition::Fatal(text) = ran.condition {
+            tracing::error!(worker = id, error = text, "the device or process is lost");
+            self.close(&worker_died(&text));
+        } else if needs_owner {
+            tracing::warn!(worker = id, "the session panicked and is made anew");
+            self.announce();
+        }
+    }
+
+    /// Sees to it that somebody comes for the jobs that wait, if a lane is idle.
+    pub(super) fn call_runner(self: &Arc<Self>, state: &mut State, now: Instant) {
+        if !state.has_idle_lane() || !state.batcher.is_ready(now) {
+            return;
+        }
+        if !self.pace.is_short() {
+            if let Some(thread) = state.wake_one() {
+                thread.unpark();
+            }
+        } else if !state.leader_called {
+            state.leader_called = true;
+            self.tasks.spawn(Arc::clone(self).lead_on());
+        }
+    }
+
+    /// Leads until nothing waits. Yields first, so that requests that were just answered may go on and others join.
+    async fn lead_on(self: Arc<Self>) {
+        tokio::task::yield_now().await;
+        self.state.lock().leader_called = false;
+        self.lead();
+    }
+
+    /// A new worker's id, and its device: the round-robin place of the first gap.
+    pub(super) fn assign(&self, state: &State) -> (u32, Device) {
+        let devices = &self.model.settings.devices;
+        let load = |device: &Device| {
+            let workers = state.workers.iter();
+            workers.filter(|worker| worker.device == *device).count()
+        };
+        let device = devices.iter().min_by_key(|device| load(device));
+        (self.ids.next(), device.copied().unwrap_or(Device::Cpu))
+    }
+
+    /// How long runs take.
+    pub(super) fn pace(&self) -> &Pace {
+        &self.pace
+    }
+}
+
+impl State {
+    fn new(batcher: Batcher) -> Self {
+        Self {
+            batcher,
+            workers: Vec::new(),
+            threads: Vec::new(),
+            closed: None,
+            last_error: None,
+            bounds: Bounds {
+                floor: 0,
+                ceiling: 0,
+            },
+            busiest: 0,
+            leader_called: false,
+        }
+    }
+
+    pub(super) fn worker(&mut self, id: u32) -> Option<&mut Worker> {
+        self.workers.iter_mut().find(|worker| worker.id == id)
+    }
+
+    /// Takes an idle lane, `of` a certain worker or of any, with the batch that goes next in it.
+    pub(super) fn check_out(&mut self, of: Option<u32>, now: Instant) -> Option<(u32, Lane)> {
+        let is_meant = |worker: &Worker| of.is_none_or(|id| worker.id == id);
+        let worker = self
+            .workers
+            .iter_mut()
+            .find(|worker| worker.is_idle() && is_meant(worker))?;
+        if self.batcher.is_empty() {
+            return None;
+        }
+        let id = worker.id;
+        let mut lane = worker.take_lane()?;
+        self.batcher.take(now, &mut lane.batch);
+        if lane.batch.is_empty() {
+            worker.phase = Phase::Idle(lane);
+            return None;
+        }
+        let busy = self.workers.iter().filter(|worker| worker.is_busy());
+        self.busiest = self.busiest.max(busy.count());
+        Some((id, lane))
+    }
+
+    /// Puts a lane back. Returns its worker's thread if that has to look after it.
+    fn check_in(
+        &mut self,
+        id: u32,
+        lane: Lane,
+        condition: &Condition,
+    ) -> Option<std::thread::Thread> {
+        let worker = self.worker(id)?;
+        worker.phase = match condition {
+            Condition::Usable => Phase::Idle(lane),
+            Condition::Broken => Phase::Broken(lane),
+            Condition::Fatal(_) => Phase::Failed,
+        };
+        let is_wanted = worker.is_stopping || *condition != Condition::Usable;
+        is_wanted.then(|| worker.thread.clone()).flatten()
+    }
+
+    /// Why the device or the process is lost, if it is.
+    fn lost(&self) -> Option<&Error> {
+        let closed = self.closed.as_ref();
+        closed.filter(|error| error.kind() == Kind::WorkerDied)
+    }
+
+    /// Whether a job pushed now has a worker to wait for.
+    fn has_workers(&self) -> bool {
+        self.workers.iter().any(Worker::will_take_jobs)
+    }
+
+    /// Takes the jobs that have no worker to wait for any more.
+    pub(super) fn take_stranded(&mut self) -> Vec<Job> {
+        if self.has_workers() {
+            return Vec::new();
+        }
+        self.batcher.take_all()
+    }
+
+    /// Has an idle worker sleep only until the oldest job is due, where batches wait and no other worker does so.
+    pub(super) fn watch(&mut self, id: u32) -> Option<Instant> {
+        if !self.batcher.waits_for_full_batches() || self.workers.iter().any(|w| w.is_watching) {
+            return None;
+        }
+        let due = self.batcher.next_due()?;
+        let worker = self.worker(id).filter(|worker| worker.is_idle())?;
+        worker.is_watching = true;
+        Some(due)
+    }
+
+    fn has_idle_lane(&self) -> bool {
+        self.workers.iter().any(Worker::is_idle)
+    }
+
+    /// After a push: the thread to wake, unless as many are on their way as batches wait.
+    fn wake_for_push(&mut self, now: Instant) -> Option<std::thread::Thread> {
+        let on_their_way = self.workers.iter().filter(|worker| worker.is_woken).count();
+        let is_watched = self.workers.iter().any(|worker| worker.is_watching);
+        if is_watched && !self.batcher.is_ready(now) {
+            return None;
+        }
+        if on_their_way > 0 && self.batcher.batches() <= on_their_way {
+            return None;
+        }
+        self.wake_one()
+    }
+
+    pub(super) fn wake_one(&mut self) -> Option<std::thread::Thread> {
+        let sleeps = |worker: &&mut Worker| worker.is_idle() && !worker.is_woken;
+        let worker = self.workers.iter_mut().find(sleeps)?;
+        worker.is_woken = true;
+        worker.thread.clone()
+    }
+
+    /// Marks every worker as stopping.
+    fn stop_all(&mut self) -> Vec<std::thread::Thread> {
+        let stop = |worker: &mut Worker| {
+            worker.is_stopping = true;
+            worker.thread.clone()
+        };
+        self.workers.iter_mut().filter_map(stop).collect()
+    }
+}
+
+/// A job that was pushed; abandons it when dropped before its answer.
+struct Waiting<'a> {
+    pool: &'a Pool,
+    answer: oneshot::Receiver<Result<Answer, Error>>,
+    is_answered: bool,
+}
+
+impl Waiting<'_> {
+    async fn answer(&mut self) -> Result<Answer, Error> {
+        let answer = (&mut self.answer).await;
+        self.is_answered = true;
+        answer.unwrap_or_else(|_| {
+            Err(Error::new(
+                Kind::Internal,
+                "The request was lost by its worker",
+            ))
+        })
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.answer.close();
+            self.pool.state.lock().batcher.note_abandoned();
+        }
+    }
+}
+
+/// The failure of a request for a version that has no worker, in TorchServe's words.
+pub(crate) fn no_worker(model: &ModelSpec) -> Error {
+    Error::new(
+        Kind::NoWorker,
+        format!(
+            "Model \"{}\" has no worker to serve inference request. Please use scale workers API to add workers. \
+             If this is a sequence inference, please check if it is closed, or expired; or exceeds \
+             maxSequenceJobQueueSize",
+            model.name
+        ),
+    )
+}
+
+/// The failure of requests in a runtime that cannot go on.
+pub(crate) fn worker_died(text: &str) -> Error {
+    Error::new(Kind::WorkerDied, "Worker died.").with_detail(text)
+}
+
+/// Resident memory of this process in bytes; 0 where that is unknown.
+fn resident_memory() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok());
+    let page = u64::try_from(rustix::param::page_size()).unwrap_or(0);
+    pages.unwrap_or(0u64).saturating_mul(page)
+}
+
+#[cfg(test)]
+mod tests;

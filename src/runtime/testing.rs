@@ -1,0 +1,45 @@
+//! What tests of the runtime share: a model that has no files, and tensors that say whose they are.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::model::{BackendKind, Declared, Limits, ModelName, ModelSpec, Settings, Version};
+use crate::tensor::{DType, NamedTensor, Tensor};
+
+/// A model for the fake backend.
+pub(crate) fn model(settings: Settings) -> ModelSpec {
+    ModelSpec {
+        name: ModelName::new("m").expect("a good name"),
+        version: Version::new("1").expect("a good version"),
+        directory: "unpacked".into(),
+        artifact: "model".into(),
+        handler: "handler.wasm".into(),
+        backend: BackendKind::Fake,
+        declared: Declared::default(),
+        manifest: "{}".into(),
+        config: "{}".into(),
+        properties: BTreeMap::new(),
+        settings,
+        limits: Limits::default(),
+    }
+}
+
+/// One input of as many rows as `marks`, each of `width` bytes that begin with its mark.
+pub(crate) fn rows(marks: &[u8], width: usize) -> Vec<NamedTensor> {
+    let mut data = Vec::new();
+    for mark in marks {
+        data.push(*mark);
+        data.resize(data.len() + width - 1, 0);
+    }
+    let shape = vec![marks.len(), width];
+    let tensor = Tensor::new(DType::U8, shape, Bytes::from(data)).expect("lengths agree");
+    vec![NamedTensor::new("x", tensor)]
+}
+
+/// The marks of the rows in the first tensor.
+pub(crate) fn marks(tensors: &[NamedTensor]) -> Vec<u8> {
+    let tensor = &tensors[0].tensor;
+    let width = tensor.shape()[1..].iter().product::<usize>().max(1);
+    tensor.data().chunks(width).map(|row| row[0]).collect()
+}

@@ -1,0 +1,316 @@
+//! Workers: one OS thread each, which owns a lane, lends it to whoever runs a batch, and runs what others do not.
+//!
+//! A worker's thread loads the model (or takes the copy that its device has already), makes a session, and then
+//! serves orders from the pool until it is told to stop. It sleeps while it has no order and holds no lock then.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::Thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::lane::Lane;
+use super::pool::{Pool, State};
+use super::{WorkerState, WorkerStatus};
+use crate::backend::BackendError;
+use crate::error::{Error, Kind};
+use crate::model::Device;
+
+/// First pause before a session is made again; it doubles each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+
+/// A worker as the pool knows it.
+pub(super) struct Worker {
+    pub(super) id: u32,
+    pub(super) device: Device,
+    started: SystemTime,
+    pub(super) phase: Phase,
+    /// Its thread, once that runs.
+    pub(super) thread: Option<Thread>,
+    /// Was told to look for a job and has not come yet.
+    pub(super) is_woken: bool,
+    /// Sleeps until the oldest job is due.
+    pub(super) is_watching: bool,
+    /// Ends once its lane is back.
+    pub(super) is_stopping: bool,
+}
+
+/// What a worker is at.
+pub(super) enum Phase {
+    /// Loading the model.
+    Loading,
+    /// Its lane is free.
+    Idle(Lane),
+    /// Its lane is in use.
+    Busy,
+    /// Its session panicked and waits to be made anew.
+    Broken(Lane),
+    /// Its session is being made anew.
+    Rebuilding,
+    /// Did not load, or cannot go on.
+    Failed,
+}
+
+/// What the pool has for a worker's thread to do.
+enum Order {
+    /// Run the lane's batch, taken at that time.
+    Run(Lane, Instant),
+    /// Make the lane's session anew.
+    Rebuild(Lane),
+}
+
+impl Worker {
+    fn new(id: u32, device: Device) -> Self {
+        Self {
+            id,
+            device,
+            started: SystemTime::now(),
+            phase: Phase::Loading,
+            thread: None,
+            is_woken: false,
+            is_watching: false,
+            is_stopping: false,
+        }
+    }
+
+    /// Whether its lane may be taken.
+    pub(super) const fn is_idle(&self) -> bool {
+        matches!(self.phase, Phase::Idle(_)) && !self.is_stopping
+    }
+
+    /// Whether its lane is in use.
+    pub(super) const fn is_busy(&self) -> bool {
+        matches!(self.phase, Phase::Busy)
+    }
+
+    /// Takes the lane of an idle worker, which is busy from then on.
+    pub(super) fn take_lane(&mut self) -> Option<Lane> {
+        match std::mem::replace(&mut self.phase, Phase::Busy) {
+            Phase::Idle(lane) => Some(lane),
+            other => {
+                self.phase = other;
+                None
+            }
+        }
+    }
+
+    /// Takes the lane of a worker whose session panicked, to make it anew.
+    fn take_broken_lane(&mut self) -> Option<Lane> {
+        match std::mem::replace(&mut self.phase, Phase::Rebuilding) {
+            Phase::Broken(lane) => Some(lane),
+            other => {
+                self.phase = other;
+                None
+            }
+        }
+    }
+
+    /// The state that clients see.
+    pub(super) const fn state(&self) -> WorkerState {
+        match self.phase {
+            Phase::Loading => WorkerState::Loading,
+            Phase::Idle(_) | Phase::Busy => WorkerState::Ready,
+            Phase::Broken(_) | Phase::Rebuilding | Phase::Failed => WorkerState::Failed,
+        }
+    }
+
+    /// Whether jobs may wait for it.
+    pub(super) const fn will_take_jobs(&self) -> bool {
+        !self.is_stopping && !matches!(self.phase, Phase::Failed)
+    }
+
+    /// Whether its thread has nothing more to do.
+    pub(super) const fn has_ended(&self) -> bool {
+        matches!(self.phase, Phase::Failed)
+    }
+
+    /// The worker as `describe` shows it.
+    pub(super) fn status(&self, pid: u32, memory: u64) -> WorkerStatus {
+        WorkerStatus {
+            id: self.id,
+            device: self.device,
+            state: self.state(),
+            started: self.started,
+            pid,
+            memory,
+        }
+    }
+}
+
+impl Pool {
+    /// Starts one more worker; returns its id.
+    pub(super) fn start_worker(self: &Arc<Self>, state: &mut State) -> u32 {
+        let (id, device) = self.assign(state);
+        let mut worker = Worker::new(id, device);
+        let pool = Arc::clone(self);
+        let thread = std::thread::Builder::new()
+            .name(format!("worker-{id}"))
+            .spawn(move || pool.work(id, device));
+        match thread {
+            Ok(handle) => {
+                worker.thread = Some(handle.thread().clone());
+                state.threads.retain(|thread| !thread.is_finished());
+                state.threads.push(handle);
+            }
+            Err(error) => {
+                worker.phase = Phase::Failed;
+                state.last_error = Some(load_failed("no thread could be started", &error));
+            }
+        }
+        state.workers.push(worker);
+        id
+    }
+
+    /// A worker's life.
+    fn work(self: Arc<Self>, id: u32, device: Device) {
+        match self.load(device) {
+            Ok(lane) => self.enlist(id, lane),
+            Err(error) => return self.give_up(id, &error),
+        }
+        while let Some(order) = self.next_order(id) {
+            match order {
+                Order::Run(lane, taken) => self.run(id, lane, taken),
+                Order::Rebuild(lane) => self.rebuild(id, lane),
+            }
+        }
+    }
+
+    fn load(&self, device: Device) -> Result<Lane, BackendError> {
+        let load = || {
+            let mut lane = self.loader.lane(device)?;
+            let batch_size = self.model.settings.batch_size;
+            if let Some(run) = super::warmup::warm_up(&mut lane, batch_size) {
+                self.pace().set(run);
+            }
+            Ok(lane)
+        };
+        catch_unwind(AssertUnwindSafe(load))
+            .unwrap_or_else(|_| Err(BackendError::Load("the backend panicked".into())))
+    }
+
+    /// Makes a loaded worker's lane available.
+    fn enlist(self: &Arc<Self>, id: u32, lane: Lane) {
+        self.learn(lane.model().signature());
+        let mut state = self.state.lock();
+        if let Some(worker) = state.worker(id) {
+            worker.phase = Phase::Idle(lane);
+        }
+        self.call_runner(&mut state, Instant::now());
+        drop(state);
+        self.announce();
+    }
+
+    /// Notes that a worker cannot go on; jobs that have no other worker to wait for are answered.
+    fn give_up(&self, id: u32, error: &BackendError) {
+        let model = &self.model;
+        let text = format!(
+            "model \"{}\" version {} does not load with the {} backend",
+            model.name,
+            model.version,
+            model.backend.name()
+        );
+        tracing::error!(worker = id, %error, "{text}");
+        let error = load_failed(&text, error);
+        let stranded = {
+            let mut state = self.state.lock();
+            if let Some(worker) = state.worker(id) {
+                worker.phase = Phase::Failed;
+            }
+            state.last_error = Some(error.clone());
+            state.take_stranded()
+        };
+        for job in stranded {
+            job.answer(Err(error.clone()));
+        }
+        self.announce();
+    }
+
+    /// Sleeps until there is something to do for the worker; `None` tells its thread to end.
+    fn next_order(self: &Arc<Self>, id: u32) -> Option<Order> {
+        loop {
+            let mut state = self.state.lock();
+            let now = Instant::now();
+            let is_stopping = match state.worker(id) {
+                Some(worker) => {
+                    worker.is_woken = false;
+                    worker.is_watching = false;
+                    worker.is_stopping && !worker.is_busy()
+                }
+                None => return None,
+            };
+            if is_stopping {
+                self.dismiss(state, id);
+                return None;
+            }
+            if let Some(lane) = state.worker(id).and_then(Worker::take_broken_lane) {
+                return Some(Order::Rebuild(lane));
+            }
+            if let Some((_, lane)) = state.check_out(Some(id), now) {
+                self.call_runner(&mut state, now);
+                return Some(Order::Run(lane, now));
+            }
+            let due = state.watch(id);
+            drop(state);
+            match due {
+                Some(due) => std::thread::park_timeout(due.saturating_duration_since(now)),
+                None => std::thread::park(),
+            }
+        }
+    }
+
+    /// Takes a worker off the list and drops its session. Another one looks after the jobs that wait.
+    fn dismiss(self: &Arc<Self>, mut state: parking_lot::MutexGuard<'_, State>, id: u32) {
+        let place = state.workers.iter().position(|worker| worker.id == id);
+        let worker = place.map(|place| state.workers.remove(place));
+        if !state.batcher.is_empty()
+            && let Some(thread) = state.wake_one()
+        {
+            thread.unpark();
+        }
+        let stranded = state.take_stranded();
+        drop(state);
+        drop(worker);
+        for job in stranded {
+            job.answer(Err(super::pool::no_worker(&self.model)));
+        }
+        self.announce();
+    }
+
+    /// Makes a session anew, with pauses, for as long as the version's retry window; gives up then.
+    fn rebuild(self: &Arc<Self>, id: u32, mut lane: Lane) {
+        let first = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let made = catch_unwind(AssertUnwindSafe(|| lane.rebuild()));
+            let error = match made {
+                Ok(Ok(())) => return self.enlist(id, lane),
+                Ok(Err(error)) => error,
+                Err(_) => BackendError::Load("the backend panicked".into()),
+            };
+            if self.is_stopping(id) || first.elapsed() > self.model.settings.max_retry_timeout {
+                return self.give_up(id, &error);
+            }
+            tracing::warn!(worker = id, %error, "the session cannot be made yet");
+            self.set_failed(id);
+            std::thread::park_timeout(pause);
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn set_failed(&self, id: u32) {
+        if let Some(worker) = self.state.lock().worker(id) {
+            worker.phase = Phase::Failed;
+        }
+        self.announce();
+    }
+
+    fn is_stopping(&self, id: u32) -> bool {
+        let mut state = self.state.lock();
+        state.worker(id).is_none_or(|worker| worker.is_stopping)
+    }
+}
+
+pub(super) fn load_failed(text: &str, detail: &dyn std::fmt::Display) -> Error {
+    Error::new(Kind::LoadFailed, text).with_detail(detail)
+}
