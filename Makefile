@@ -69,7 +69,11 @@ lint: prerequisites runtime target ## Formatting, clippy and documentation, warn
 .PHONY: bench
 bench: build guests ## Micro-benchmarks, then the server under load
 	cargo bench --workspace
-	cargo run --release --quiet --package lantern --bin lantern -- --version
+
+.PHONY: bench-peers
+bench-peers: build guests ## The same load on Lantern and on TorchServe 0.12 (needs Java 17)
+	python3 benches/peers/peer.py setup --runtime $(RUNTIME) --venv $(RUNTIME)/torchserve
+	LANTERN_PEER_VENV=$(RUNTIME)/torchserve cargo bench --bench peers
 
 .PHONY: guests
 guests: prerequisites target ## Build every handler (examples and test guests) for wasm32-wasip2

@@ -154,18 +154,25 @@ async fn more(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> std::io::Result<(
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|window| window == needle)
+    haystack
+        .windows(needle.len())
+        .position(|window| window == needle)
 }
 
 /// Status, content length and whether the server closes the connection.
 fn parse_head(head: &[u8]) -> std::io::Result<(u16, usize, bool)> {
     let invalid = || std::io::Error::from(std::io::ErrorKind::InvalidData);
     let text = std::str::from_utf8(head).map_err(|_| invalid())?;
-    let status = text.get(9..12).and_then(|status| status.parse().ok()).ok_or_else(invalid)?;
+    let status = text
+        .get(9..12)
+        .and_then(|status| status.parse().ok())
+        .ok_or_else(invalid)?;
     let mut length = 0;
     let mut close = false;
     for line in text.lines().skip(1) {
-        let Some((name, value)) = line.split_once(':') else { continue };
+        let Some((name, value)) = line.split_once(':') else {
+            continue;
+        };
         if name.eq_ignore_ascii_case("content-length") {
             length = value.trim().parse().map_err(|_| invalid())?;
         } else if name.eq_ignore_ascii_case("connection") {

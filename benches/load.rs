@@ -1,0 +1,167 @@
+//! The server as a user meets it: a release build, started as a process, driven over loopback.
+//!
+//! `cargo bench --bench load` prints one table per question: requests a second and latency for a small JSON model, memory
+//! by number of workers, and the time from start to the first answer. Every figure is the median of several runs.
+
+#![allow(clippy::print_stdout, clippy::disallowed_methods, missing_docs)]
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+#[path = "support/load.rs"]
+mod load;
+#[path = "support/server.rs"]
+mod server;
+
+use load::{Load, Outcome};
+use server::{Model, Setup};
+
+const RUNS: usize = 3;
+const X: &str = r#"{"x":[0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1.0,1.1,1.2,1.3,1.4,1.5,1.6]}"#;
+
+fn main() {
+    if std::env::args().any(|argument| argument == "--list") {
+        return;
+    }
+    speed();
+    memory();
+    start_up();
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(name)
+}
+
+fn linear(backend: &str, hosting: &str, workers: usize) -> Setup {
+    let artifact = fixture(if backend == "torch" {
+        "linear.pt"
+    } else {
+        "linear.onnx"
+    });
+    let config = format!(
+        "minWorkers: {workers}\nmaxWorkers: {workers}\nbatchSize: 32\nmaxBatchDelay: 1\n\
+         lantern:\n  hosting: {hosting}\n  inputs: [{{name: x, dtype: fp32, shape: [-1, 16]}}]\n  \
+         outputs: [{{name: y, dtype: fp32, shape: [-1, 4]}}]\n"
+    );
+    let model = Model {
+        name: "linear",
+        artifact: &artifact,
+        handler: &guest("linear"),
+        config,
+    };
+    Setup::new(&[model], "")
+}
+
+fn question() -> Vec<u8> {
+    load::post("/predictions/linear", "application/json", X.as_bytes())
+}
+
+fn speed() {
+    println!(
+        "\n16-input linear model, JSON in and out, one worker, batch size 32; medians of {RUNS} runs"
+    );
+    println!(
+        "{:<8} {:<8} {:>5} {:>12} {:>10} {:>10} {:>9}",
+        "backend", "hosting", "conns", "requests/s", "p50 us", "p99 us", "failures"
+    );
+    for (backend, hosting) in [
+        ("onnx", "inline"),
+        ("onnx", "process"),
+        ("torch", "process"),
+    ] {
+        let setup = linear(backend, hosting, 1);
+        let server = setup.start();
+        server.first_answer(&setup, &question(), Instant::now());
+        for connections in [1, 8, 32, 64] {
+            let outcome = median((0..RUNS).map(|_| measure(&setup, connections)).collect());
+            println!(
+                "{backend:<8} {hosting:<8} {connections:>5} {:>12.0} {:>10.0} {:>10.0} {:>9}",
+                outcome.throughput,
+                micros(outcome.p50),
+                micros(outcome.p99),
+                outcome.failures
+            );
+        }
+    }
+}
+
+fn measure(setup: &Setup, connections: usize) -> Outcome {
+    load::drive(&Load {
+        address: setup.inference,
+        request: question(),
+        connections,
+        warm_up: Duration::from_millis(500),
+        duration: Duration::from_secs(3),
+    })
+}
+
+/// The run with the median throughput.
+fn median(mut outcomes: Vec<Outcome>) -> Outcome {
+    outcomes.sort_by(|a, b| a.throughput.total_cmp(&b.throughput));
+    outcomes[outcomes.len() / 2]
+}
+
+fn memory() {
+    println!("\nPrivate memory in MiB after {RUNS} s of load on 8 connections");
+    println!(
+        "{:<8} {:>8} {:>8} {:>14}",
+        "backend", "workers", "front", "worker process"
+    );
+    for backend in ["onnx", "torch"] {
+        for workers in [1, 4] {
+            let setup = linear(backend, "process", workers);
+            let server = setup.start();
+            server.first_answer(&setup, &question(), Instant::now());
+            let (front, children) = server.private_memory();
+            println!(
+                "{backend:<8} {workers:>8} {:>8.1} {:>14.1}   idle",
+                mib(front),
+                mib(children.iter().sum())
+            );
+            measure(&setup, 8);
+            let (front, children) = server.private_memory();
+            println!(
+                "{backend:<8} {workers:>8} {:>8.1} {:>14.1}   after load",
+                mib(front),
+                mib(children.iter().sum())
+            );
+        }
+    }
+}
+
+fn start_up() {
+    println!("\nFrom start to the first answer, caches warm; median of 5 starts");
+    for (backend, hosting) in [
+        ("onnx", "inline"),
+        ("onnx", "process"),
+        ("torch", "process"),
+    ] {
+        let setup = linear(backend, hosting, 1);
+        let mut times: Vec<Duration> = (0..6).map(|_| start_once(&setup)).skip(1).collect();
+        times.sort();
+        println!(
+            "{backend:<8} {hosting:<8} {:>8.3} s",
+            times[2].as_secs_f64()
+        );
+    }
+}
+
+fn start_once(setup: &Setup) -> Duration {
+    let started = Instant::now();
+    let server = setup.start();
+    server.first_answer(setup, &question(), started)
+}
+
+fn micros(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e6
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "megabytes are shown to one digit"
+)]
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
