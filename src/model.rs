@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::tensor::DType;
+pub use crate::tensor::DType;
 
 const NAME_LIMIT: usize = 255;
 

@@ -1,0 +1,106 @@
+//! Sizes and durations as people write them: `128MiB`, `250ms`.
+
+use std::time::Duration;
+
+const SIZES: [(&str, u64); 9] = [
+    ("", 1),
+    ("b", 1),
+    ("k", 1 << 10),
+    ("kib", 1 << 10),
+    ("kb", 1000),
+    ("mib", 1 << 20),
+    ("mb", 1_000_000),
+    ("gib", 1 << 30),
+    ("gb", 1_000_000_000),
+];
+
+const DURATIONS: [(&str, u64); 5] = [
+    ("us", 1),
+    ("ms", 1000),
+    ("s", 1_000_000),
+    ("m", 60_000_000),
+    ("min", 60_000_000),
+];
+
+/// What a size must look like, for messages.
+pub const SIZE_RULE: &str = "must be a number of bytes such as 1048576, 128MiB or 2GB";
+
+/// What a duration must look like, for messages.
+pub const DURATION_RULE: &str =
+    "must be a duration with its unit, such as 500us, 250ms, 10s or 2min";
+
+/// Bytes.
+pub fn size(text: &str) -> Option<usize> {
+    usize::try_from(scaled(text, &SIZES)?).ok()
+}
+
+/// A duration. The unit is required: a bare number has meant seconds to some and milliseconds to others.
+pub fn duration(text: &str) -> Option<Duration> {
+    scaled(text, &DURATIONS).map(Duration::from_micros)
+}
+
+/// Bytes for people to read.
+pub fn show_size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut unit = 0;
+    let mut tenths = u128::from(bytes) * 10 / 1024;
+    while tenths >= 10_240 && unit + 1 < UNITS.len() {
+        tenths /= 1024;
+        unit += 1;
+    }
+    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+}
+
+fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let text = text.trim();
+    let end = text
+        .find(|character: char| !character.is_ascii_digit())
+        .unwrap_or(text.len());
+    let number: u64 = text[..end].parse().ok()?;
+    let unit = text[end..].trim().to_ascii_lowercase();
+    let (_, factor) = units.iter().find(|(name, _)| *name == unit)?;
+    number.checked_mul(*factor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_binary_and_decimal_units() {
+        assert_eq!(size("1024"), Some(1024));
+        assert_eq!(size("128MiB"), Some(128 << 20));
+        assert_eq!(size("2 GB"), Some(2_000_000_000));
+        for bad in [
+            "",
+            "MiB",
+            "-1",
+            "1.5MiB",
+            "1TiBs",
+            "99999999999999999999",
+            "18446744073709551615kib",
+        ] {
+            assert_eq!(size(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn durations_carry_their_unit() {
+        assert_eq!(duration("250ms"), Some(Duration::from_millis(250)));
+        assert_eq!(duration("2min"), Some(Duration::from_secs(120)));
+        for bad in ["250", "ms", "1h30", "-5s", "∞"] {
+            assert_eq!(duration(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_shown_with_one_decimal() {
+        assert_eq!(show_size(17), "17 B");
+        assert_eq!(show_size(1536), "1.5 KiB");
+        assert_eq!(show_size(5 << 30), "5.0 GiB");
+        assert!(show_size(u64::MAX).ends_with("TiB"));
+    }
+}

@@ -1,0 +1,189 @@
+//! Our keys, under `lantern:`. They are strict: a wrong value is a problem, never a guess.
+
+use crate::model::{BackendKind, DType, Hosting, TensorSpec};
+
+use super::super::yaml::{Node, Value};
+use super::fields::Fields;
+use super::{LimitOptions, Options};
+
+const KEYS: [&str; 9] = [
+    "handler",
+    "backend",
+    "inputs",
+    "outputs",
+    "hosting",
+    "intraOpThreads",
+    "freshInstances",
+    "waitForFullBatches",
+    "limits",
+];
+
+const LIMIT_KEYS: [&str; 9] = [
+    "memory",
+    "cpu",
+    "initCpu",
+    "output",
+    "response",
+    "hostCalls",
+    "logLinesPerSecond",
+    "metricSeries",
+    "instances",
+];
+
+const SPEC_KEYS: [&str; 3] = ["name", "dtype", "shape"];
+const MOST_SPECS: usize = 256;
+const MOST_AXES: usize = 8;
+const MOST_AXIS: i128 = 1 << 31;
+const LONGEST_NAME: usize = 255;
+
+/// Reads the mapping under `lantern:`.
+pub fn read(fields: &mut Fields, node: &Node, options: &mut Options) {
+    for (name, value) in fields.map("lantern", node) {
+        let key = format!("lantern.{name}");
+        match name.as_str() {
+            "handler" => options.handler = handler(fields, &key, value),
+            "backend" => options.backend = backend(fields, &key, value),
+            "inputs" => options.declared.inputs = specs(fields, &key, value),
+            "outputs" => options.declared.outputs = specs(fields, &key, value),
+            "hosting" => options.hosting = hosting(fields, &key, value),
+            "intraOpThreads" => options.intra_op_threads = fields.number(&key, value, 1, 1024),
+            "freshInstances" => options.fresh_instances = fields.truth(&key, value),
+            "waitForFullBatches" => options.wait_for_full_batches = fields.truth(&key, value),
+            "limits" => limits(fields, &key, value, &mut options.limits),
+            _ => fields.unknown(&key, value, name, KEYS),
+        }
+    }
+}
+
+fn limits(fields: &mut Fields, at: &str, node: &Node, limits: &mut LimitOptions) {
+    for (name, value) in fields.map(at, node) {
+        let key = format!("{at}.{name}");
+        match name.as_str() {
+            "memory" => limits.memory = fields.size(&key, value),
+            "cpu" => limits.cpu = fields.duration(&key, value),
+            "initCpu" => limits.init_cpu = fields.duration(&key, value),
+            "output" => limits.output = fields.size(&key, value),
+            "response" => limits.response = fields.size(&key, value),
+            "hostCalls" => limits.host_calls = fields.number(&key, value, 1, i128::from(u64::MAX)),
+            "logLinesPerSecond" => {
+                limits.log_lines_per_second = fields.number(&key, value, 0, i128::from(u32::MAX));
+            }
+            "metricSeries" => limits.metric_series = fields.number(&key, value, 0, 1 << 32),
+            "instances" => limits.instances = fields.number(&key, value, 1, 65_536),
+            _ => fields.unknown(&key, value, name, LIMIT_KEYS),
+        }
+    }
+}
+
+fn handler(fields: &mut Fields, key: &str, node: &Node) -> Option<String> {
+    let name = fields.text(key, node)?;
+    let is_component = std::path::Path::new(&name)
+        .extension()
+        .is_some_and(|extension| extension == "wasm");
+    if !is_component {
+        fields.problem(key, node, "must name a .wasm file in the archive");
+    }
+    is_component.then_some(name)
+}
+
+fn backend(fields: &mut Fields, key: &str, node: &Node) -> Option<BackendKind> {
+    let kinds = [BackendKind::Torch, BackendKind::Onnx, BackendKind::Fake];
+    let name = fields.text(key, node)?;
+    let kind = kinds.into_iter().find(|kind| kind.name() == name);
+    if kind.is_none() {
+        fields.problem(key, node, "must be torch or onnx");
+    }
+    kind
+}
+
+fn hosting(fields: &mut Fields, key: &str, node: &Node) -> Option<Hosting> {
+    match fields.text(key, node)?.as_str() {
+        "process" => Some(Hosting::Process),
+        "inline" => Some(Hosting::Inline),
+        _ => {
+            fields.problem(key, node, "must be process or inline");
+            None
+        }
+    }
+}
+
+fn specs(fields: &mut Fields, key: &str, node: &Node) -> Vec<TensorSpec> {
+    let items = fields.list(key, node);
+    if items.len() > MOST_SPECS {
+        fields.problem(key, node, format!("must have at most {MOST_SPECS} tensors"));
+        return Vec::new();
+    }
+    let mut specs: Vec<TensorSpec> = Vec::new();
+    for (index, item) in items.iter().enumerate() {
+        let Some(spec) = spec(fields, &format!("{key}[{index}]"), item) else {
+            continue;
+        };
+        if specs.iter().any(|other| other.name == spec.name) {
+            fields.key_problem(key, item, format!("has the name {:?} twice", spec.name));
+        }
+        specs.push(spec);
+    }
+    specs
+}
+
+fn spec(fields: &mut Fields, at: &str, node: &Node) -> Option<TensorSpec> {
+    let Value::Map(entries) = &node.value else {
+        fields.problem(at, node, "must be a mapping of name, dtype and shape");
+        return None;
+    };
+    let (mut name, mut dtype, mut shape) = (None, None, None);
+    for (member, value) in entries {
+        let key = format!("{at}.{member}");
+        match member.as_str() {
+            "name" => name = tensor_name(fields, &key, value),
+            "dtype" => dtype = tensor_dtype(fields, &key, value),
+            "shape" => shape = tensor_shape(fields, &key, value),
+            _ => fields.unknown(&key, value, member, SPEC_KEYS),
+        }
+    }
+    for required in SPEC_KEYS {
+        if !entries.iter().any(|(member, _)| member == required) {
+            fields.key_problem(&format!("{at}.{required}"), node, "is missing");
+        }
+    }
+    Some(TensorSpec {
+        name: name?.into(),
+        dtype: dtype?,
+        shape: shape?,
+    })
+}
+
+fn tensor_name(fields: &mut Fields, key: &str, node: &Node) -> Option<String> {
+    let name = fields.text(key, node)?;
+    if name.len() > LONGEST_NAME {
+        fields.problem(key, node, format!("must be at most {LONGEST_NAME} bytes"));
+        return None;
+    }
+    Some(name)
+}
+
+fn tensor_dtype(fields: &mut Fields, key: &str, node: &Node) -> Option<DType> {
+    let dtype = DType::from_name(&fields.text(key, node)?);
+    if dtype.is_none() {
+        let names = DType::ALL.map(DType::name).join(", ");
+        fields.problem(key, node, format!("must be one of {names}"));
+    }
+    dtype
+}
+
+fn tensor_shape(fields: &mut Fields, key: &str, node: &Node) -> Option<Vec<Option<usize>>> {
+    let Value::List(axes) = &node.value else {
+        fields.problem(key, node, "must be a list of sizes, -1 for one that varies");
+        return None;
+    };
+    if axes.len() > MOST_AXES {
+        fields.problem(key, node, format!("must have at most {MOST_AXES} axes"));
+        return None;
+    }
+    axes.iter()
+        .map(|axis| match axis.value {
+            Value::Integer(-1) => Some(None),
+            _ => fields.number(key, axis, 0, MOST_AXIS).map(Some),
+        })
+        .collect()
+}

@@ -1,0 +1,228 @@
+//! Which setting wins, as in TorchServe, and what the operator allows at most.
+//!
+//! | setting | highest → lowest |
+//! |---|---|
+//! | batch size, max batch delay | API, archive, `models`, default |
+//! | response and startup timeout | archive, `models`, API, server's default |
+//! | workers | archive, API, `models`, server's default |
+//! | job queue size | archive, server's default |
+//! | devices, limits, everything else | archive, default |
+//!
+//! One difference: there, an archive that has a configuration file but no timeout in it gets 120 s whatever the API
+//! and the server say. Here a timeout that nobody wrote does not count.
+
+use std::time::Duration;
+
+use crate::model::{Device, Hosting, Limits, Settings};
+
+use super::super::{Problem, Problems};
+use super::{DeviceType, LimitOptions, ModelConfig, Options};
+
+/// What somebody outside the archive asks for: parameters of the API, or a version's entry under `models`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Requested {
+    /// Rows a batch may have.
+    pub batch_size: Option<usize>,
+    /// How long the oldest job may wait for a fuller batch.
+    pub max_batch_delay: Option<Duration>,
+    /// Workers to start with.
+    pub min_workers: Option<usize>,
+    /// Workers there may be; as many as to start with if not said.
+    pub max_workers: Option<usize>,
+    /// From arrival until the answer.
+    pub response_timeout: Option<Duration>,
+    /// From the start of loading until the first worker is ready.
+    pub startup_timeout: Option<Duration>,
+}
+
+/// What holds where nobody said anything, and what nobody may exceed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Defaults {
+    /// Workers of a version.
+    pub workers: usize,
+    /// From arrival until the answer.
+    pub response_timeout: Duration,
+    /// From the start of loading until the first worker is ready.
+    pub startup_timeout: Duration,
+    /// Requests that may wait.
+    pub job_queue_size: usize,
+    /// Where runtimes are hosted.
+    pub hosting: Hosting,
+    /// GPUs that may be used: `cuda:0` to `cuda:{gpus - 1}`.
+    pub gpus: u32,
+    /// The most that a handler may be given.
+    pub ceilings: Limits,
+}
+
+/// How a version is served.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resolved {
+    /// Settings of its runtime.
+    pub settings: Settings,
+    /// Limits of its handler.
+    pub limits: Limits,
+    /// What was ignored, and why.
+    pub warnings: Vec<Problem>,
+}
+
+/// Settings and limits of one version: `config` is the archive's, `api` what a call asked for, `listed` what `models`
+/// says. Fails where the archive asks for more than the operator allows.
+pub fn resolve(
+    config: &ModelConfig,
+    api: &Requested,
+    listed: &Requested,
+    defaults: &Defaults,
+) -> Result<Resolved, Problems> {
+    let options = &config.options;
+    let mut warnings = Vec::new();
+    let devices = devices(options, defaults.gpus, &mut warnings);
+    let limits = limits(&options.limits, &defaults.ceilings)?;
+    let (min_workers, max_workers) = workers(options, api, listed, defaults.workers);
+    let base = Settings::default();
+    let settings = Settings {
+        min_workers,
+        max_workers,
+        batch_size: first([api.batch_size, options.batch_size, listed.batch_size])
+            .unwrap_or(base.batch_size)
+            .max(1),
+        max_batch_delay: first([
+            api.max_batch_delay,
+            options.max_batch_delay,
+            listed.max_batch_delay,
+        ])
+        .unwrap_or(base.max_batch_delay),
+        response_timeout: response_timeout(options, api, listed, defaults.response_timeout),
+        startup_timeout: first([
+            options.startup_timeout,
+            listed.startup_timeout,
+            api.startup_timeout,
+        ])
+        .unwrap_or(defaults.startup_timeout),
+        job_queue_size: options.job_queue_size.unwrap_or(defaults.job_queue_size),
+        max_retry_timeout: options.max_retry_timeout.unwrap_or(base.max_retry_timeout),
+        wait_for_full_batches: options.wait_for_full_batches.unwrap_or(false),
+        intra_op_threads: options.intra_op_threads,
+        hosting: options.hosting.unwrap_or(defaults.hosting),
+        fresh_instances: options.fresh_instances.unwrap_or(false),
+        devices,
+    };
+    Ok(Resolved {
+        settings,
+        limits,
+        warnings,
+    })
+}
+
+fn first<T>(candidates: [Option<T>; 3]) -> Option<T> {
+    candidates.into_iter().flatten().next()
+}
+
+/// The client's timeout counts from arrival too, so the shorter of the two is the deadline.
+fn response_timeout(
+    options: &Options,
+    api: &Requested,
+    listed: &Requested,
+    default: Duration,
+) -> Duration {
+    let timeout = first([
+        options.response_timeout,
+        listed.response_timeout,
+        api.response_timeout,
+    ])
+    .unwrap_or(default);
+    options
+        .client_timeout
+        .map_or(timeout, |client| client.min(timeout))
+}
+
+fn workers(
+    options: &Options,
+    api: &Requested,
+    listed: &Requested,
+    default: usize,
+) -> (usize, usize) {
+    let pairs = [
+        (options.min_workers, options.max_workers),
+        (api.min_workers, api.max_workers),
+        (listed.min_workers, listed.max_workers),
+    ];
+    let chosen = pairs.into_iter().find_map(|(min, max)| Some((min?, max)));
+    let (min, max) = chosen.unwrap_or((default, None));
+    (min, max.unwrap_or(min).max(min))
+}
+
+fn devices(options: &Options, gpus: u32, warnings: &mut Vec<Problem>) -> Vec<Device> {
+    if gpus == 0 || options.device_type == Some(DeviceType::Cpu) {
+        return vec![Device::Cpu];
+    }
+    match &options.device_ids {
+        Some(ids) if ids.iter().all(|id| *id < gpus) => {
+            ids.iter().copied().map(Device::Cuda).collect()
+        }
+        Some(ids) => {
+            let rule = format!("is ignored: devices are numbered from 0 to {}", gpus - 1);
+            warnings.push(Problem::new("model configuration", "deviceIds", rule, ids));
+            (0..gpus).map(Device::Cuda).collect()
+        }
+        None => (0..gpus).map(Device::Cuda).collect(),
+    }
+}
+
+/// What the author asks for, else the default; never above the ceiling.
+fn limits(asked: &LimitOptions, ceilings: &Limits) -> Result<Limits, Problems> {
+    let base = Limits::default();
+    let mut problems = Vec::new();
+    let mut cap = Cap(&mut problems);
+    let limits = Limits {
+        memory: cap.at("memory", asked.memory, base.memory, ceilings.memory),
+        cpu: cap.at("cpu", asked.cpu, base.cpu, ceilings.cpu),
+        init_cpu: cap.at("initCpu", asked.init_cpu, base.init_cpu, ceilings.init_cpu),
+        output: cap.at("output", asked.output, base.output, ceilings.output),
+        response: cap.at("response", asked.response, base.response, ceilings.response),
+        host_calls: cap.at(
+            "hostCalls",
+            asked.host_calls,
+            base.host_calls,
+            ceilings.host_calls,
+        ),
+        log_lines_per_second: cap.at(
+            "logLinesPerSecond",
+            asked.log_lines_per_second,
+            base.log_lines_per_second,
+            ceilings.log_lines_per_second,
+        ),
+        metric_series: cap.at(
+            "metricSeries",
+            asked.metric_series,
+            base.metric_series,
+            ceilings.metric_series,
+        ),
+        instances: cap.at(
+            "instances",
+            asked.instances,
+            base.instances,
+            ceilings.instances,
+        ),
+    };
+    Problems::or(problems, limits)
+}
+
+struct Cap<'a>(&'a mut Vec<Problem>);
+
+impl Cap<'_> {
+    fn at<T: Ord + Copy + std::fmt::Debug>(
+        &mut self,
+        key: &str,
+        asked: Option<T>,
+        base: T,
+        ceiling: T,
+    ) -> T {
+        if let Some(asked) = asked.filter(|asked| *asked > ceiling) {
+            let rule = format!("must be at most {ceiling:?}, which is what this server allows");
+            let key = format!("lantern.limits.{key}");
+            self.0
+                .push(Problem::new("model configuration", key, rule, asked));
+        }
+        asked.unwrap_or(base).min(ceiling)
+    }
+}

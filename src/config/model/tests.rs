@@ -1,0 +1,267 @@
+//! Reading and resolving `model-config.yaml`.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::model::{DType, Device, Limits, Settings};
+
+fn parse(text: &str) -> ModelConfig {
+    ModelConfig::parse("c.yaml", text.as_bytes()).unwrap()
+}
+
+fn refused(text: &str) -> String {
+    ModelConfig::parse("c.yaml", text.as_bytes())
+        .unwrap_err()
+        .to_string()
+}
+
+fn warnings(text: &str) -> Vec<String> {
+    parse(text)
+        .warnings
+        .iter()
+        .map(ToString::to_string)
+        .collect()
+}
+
+fn defaults() -> Defaults {
+    Defaults {
+        workers: 2,
+        response_timeout: Duration::from_secs(30),
+        startup_timeout: Duration::from_secs(40),
+        job_queue_size: 100,
+        hosting: Hosting::Process,
+        gpus: 0,
+        ceilings: Limits {
+            memory: 256 << 20,
+            ..Limits::default()
+        },
+    }
+}
+
+fn settings(text: &str, api: &Requested, listed: &Requested) -> Settings {
+    resolve(&parse(text), api, listed, &defaults())
+        .unwrap()
+        .settings
+}
+
+const FULL: &str = "
+minWorkers: 2
+maxWorkers: 4
+batchSize: 8
+maxBatchDelay: 20
+responseTimeout: 7
+startupTimeout: 9
+clientTimeoutInMills: 500
+maxRetryTimeoutInSec: -1
+jobQueueSize: 50
+deviceType: gpu
+deviceIds: [0, 2]
+handler: {labels: [zero, one], mean: 0.5}
+lantern:
+  handler: classify.wasm
+  backend: onnx
+  hosting: inline
+  intraOpThreads: 2
+  freshInstances: true
+  waitForFullBatches: yes
+  inputs:
+    - {name: image, dtype: fp32, shape: [-1, 1, 28, 28]}
+  outputs:
+    - {name: scores, dtype: fp32, shape: [-1, 10]}
+  limits: {memory: 64MiB, cpu: 100ms, initCpu: 2s, output: 1048576, response: 1MB,
+           hostCalls: 1000, logLinesPerSecond: 10, metricSeries: 5, instances: 3}
+";
+
+#[test]
+fn every_key_arrives() {
+    let config = parse(FULL);
+    insta::assert_debug_snapshot!("every_key_arrives", config.options);
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    let json: serde_json::Value = serde_json::from_str(&config.json).unwrap();
+    assert_eq!(json["handler"]["labels"][1], "one");
+    assert_eq!(json["lantern"]["limits"]["memory"], "64MiB");
+}
+
+#[test]
+fn an_empty_file_says_nothing() {
+    assert_eq!(parse(""), ModelConfig::default());
+}
+
+#[test]
+fn every_problem_is_reported_at_once() {
+    insta::assert_snapshot!(
+        "every_problem_is_reported_at_once",
+        refused(
+            "batchsize: 3
+maxBatchDelay: 5
+minWorkers: 5000
+maxWorkers: 9000
+sequenceBatching: true
+torchrun: {nnodes: 2}
+lantern:
+  backend: tensorflow
+  handler: handler.py
+  hosting: cloud
+  intraOpThreads: 0
+  freshInstances: maybe
+  inputs:
+    - {name: a, dtype: float, shape: [-2]}
+    - {name: b, dtype: fp32}
+    - {name: b, dtype: fp32, shape: []}
+    - 7
+  outputs: all
+  limit: {}
+  limits: {memory: lots, cpu: 250, memori: 1MiB}
+"
+        )
+    );
+}
+
+#[test]
+fn wrong_values_of_torchserve_keys_are_ignored_with_a_warning() {
+    insta::assert_snapshot!(
+        "wrong_values_are_warnings",
+        warnings(
+            "batchSize: many
+maxBatchDelay: -5
+deviceType: tpu
+deviceIds: [0, x]
+minWorkers: 3
+maxWorkers: 2
+useVenv: true
+pt2: {compile: {enable: true}}
+micro_batching: {micro_batch_size: 2}
+sequenceMaxIdleMSec: 10
+continuousBatching: false
+"
+        )
+        .join("\n")
+    );
+}
+
+#[test]
+fn values_below_one_become_one_as_in_torchserve() {
+    let options = parse("minWorkers: 0\nmaxWorkers: 3\nbatchSize: -4\njobQueueSize: 0\n").options;
+    assert_eq!(
+        (options.min_workers, options.max_workers),
+        (Some(1), Some(3))
+    );
+    assert_eq!(options.batch_size, Some(1));
+    assert_eq!(options.job_queue_size, None);
+}
+
+#[test]
+fn a_document_must_be_a_mapping() {
+    assert_eq!(
+        refused("- 1\n- 2\n"),
+        "c.yaml: must be a mapping of keys to values, got \"a list of 2\""
+    );
+}
+
+#[test]
+fn batch_size_comes_from_api_then_archive_then_models() {
+    let asked = |batch_size| Requested {
+        batch_size,
+        ..Requested::default()
+    };
+    let cases = [
+        ("batchSize: 2", Some(3), Some(4), 3),
+        ("batchSize: 2", None, Some(4), 2),
+        ("", None, Some(4), 4),
+        ("", None, None, 1),
+    ];
+    for (text, api, listed, expected) in cases {
+        let settings = settings(text, &asked(api), &asked(listed));
+        assert_eq!(settings.batch_size, expected, "{text} {api:?} {listed:?}");
+    }
+}
+
+#[test]
+fn timeouts_come_from_archive_then_models_then_api() {
+    let asked = |seconds: Option<u64>| Requested {
+        response_timeout: seconds.map(Duration::from_secs),
+        ..Requested::default()
+    };
+    let cases = [
+        ("responseTimeout: 3", Some(77), Some(5), 3_000),
+        ("batchSize: 1", Some(77), Some(5), 5_000),
+        ("", Some(77), None, 77_000),
+        ("", None, None, 30_000),
+        ("clientTimeoutInMills: 200", None, None, 200),
+        ("clientTimeoutInMills: 200000", None, None, 30_000),
+    ];
+    for (text, api, listed, expected) in cases {
+        let settings = settings(text, &asked(api), &asked(listed));
+        assert_eq!(settings.response_timeout.as_millis(), expected, "{text}");
+    }
+}
+
+#[test]
+fn workers_come_from_archive_then_api_then_models() {
+    let asked = |min_workers| Requested {
+        min_workers,
+        ..Requested::default()
+    };
+    let cases = [
+        ("minWorkers: 1\nmaxWorkers: 2", Some(5), Some(6), (1, 2)),
+        ("minWorkers: 3\nmaxWorkers: 2", Some(5), Some(6), (5, 5)),
+        ("", Some(0), Some(6), (0, 0)),
+        ("", None, Some(6), (6, 6)),
+        ("", None, None, (2, 2)),
+    ];
+    for (text, api, listed, expected) in cases {
+        let settings = settings(text, &asked(api), &asked(listed));
+        assert_eq!(
+            (settings.min_workers, settings.max_workers),
+            expected,
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn devices_follow_type_ids_and_what_there_is() {
+    let devices = |text: &str, gpus| {
+        let defaults = Defaults { gpus, ..defaults() };
+        let none = Requested::default();
+        resolve(&parse(text), &none, &none, &defaults)
+            .unwrap()
+            .settings
+            .devices
+    };
+    let cuda = |ids: &[u32]| ids.iter().copied().map(Device::Cuda).collect::<Vec<_>>();
+    assert_eq!(devices("deviceType: gpu", 0), [Device::Cpu]);
+    assert_eq!(devices("deviceType: cpu", 4), [Device::Cpu]);
+    assert_eq!(devices("", 2), cuda(&[0, 1]));
+    assert_eq!(devices("deviceIds: [3, 1]", 4), cuda(&[3, 1]));
+    assert_eq!(devices("deviceIds: [4]", 2), cuda(&[0, 1]));
+}
+
+#[test]
+fn limits_stay_under_the_ceiling() {
+    let resolve = |text: &str| {
+        let none = Requested::default();
+        resolve(&parse(text), &none, &none, &defaults()).map(|resolved| resolved.limits)
+    };
+    assert_eq!(resolve("").unwrap().memory, 128 << 20);
+    assert_eq!(
+        resolve("lantern: {limits: {memory: 200MiB}}")
+            .unwrap()
+            .memory,
+        200 << 20
+    );
+    let message = resolve("lantern: {limits: {memory: 1GiB, cpu: 1s}}")
+        .unwrap_err()
+        .to_string();
+    assert_eq!(
+        message,
+        "model configuration: lantern.limits.memory must be at most 268435456, which is what this server allows, got 1073741824\n\
+         model configuration: lantern.limits.cpu must be at most 250ms, which is what this server allows, got 1s"
+    );
+}
+
+#[test]
+fn declared_tensors_have_dtype_and_varying_axes() {
+    let declared = parse(FULL).options.declared;
+    assert_eq!(declared.inputs[0].dtype, DType::F32);
+    assert_eq!(declared.inputs[0].to_string(), "image: fp32[?, 1, 28, 28]");
+}
