@@ -1,6 +1,7 @@
 //! Lantern serves TorchScript and ONNX models behind REST, with handlers compiled to WebAssembly components
 //! and sandboxed. `ARCHITECTURE.md` beside this file has the map, the path of a request and the invariants.
 
+pub mod archive;
 pub mod backend;
 pub mod cli;
 pub mod config;

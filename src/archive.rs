@@ -1,0 +1,27 @@
+//! Archives: where they lie, what is in them, and how they are made.
+//!
+//! A [`ModelStore`] turns the name that a client gives into a [`Location`] inside the store, an [`UnpackStore`]
+//! unpacks what lies there into a directory of its own and hands out leases on it, and [`pack`](pack::pack) makes
+//! archives. An archive is a stranger's: names, kinds, sizes and counts are checked while it is read, never
+//! believed. This is the only module that knows zip and tar; it runs nothing and loads no model.
+
+mod component;
+mod digest;
+mod entry;
+mod error;
+mod limits;
+mod manifest;
+pub mod pack;
+mod source;
+mod store;
+mod unpack;
+
+pub use component::check_handler;
+pub use error::ArchiveError;
+pub use limits::UnpackLimits;
+pub use manifest::{Manifest, Runtime};
+pub use store::{Location, ModelStore};
+pub use unpack::{UnpackStore, Unpacked};
+
+/// Where the manifest lies in an archive.
+pub const MANIFEST: &str = "MAR-INF/MANIFEST.json";

@@ -1,0 +1,122 @@
+//! How much an archive may unpack to, measured while it unpacks.
+
+use std::io::{self, Read, Write};
+
+use super::ArchiveError;
+use super::entry::EntryName;
+
+/// Size of the copying buffer.
+const CHUNK: usize = 64 << 10;
+/// What an archive may unpack to whatever its compression: below it, the ratio says nothing.
+const FREE: u64 = 16 << 20;
+
+/// What an archive may ask for. Sizes are in bytes, unpacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnpackLimits {
+    /// Files and directories.
+    pub entries: usize,
+    /// All files together.
+    pub total: u64,
+    /// One file.
+    pub file: u64,
+    /// Times that compressed bytes may grow, beyond the first 16 MiB.
+    pub ratio: u64,
+}
+
+impl Default for UnpackLimits {
+    fn default() -> Self {
+        Self {
+            entries: 10_000,
+            total: 32 << 30,
+            file: 32 << 30,
+            ratio: 100,
+        }
+    }
+}
+
+/// Counts what one archive has asked for so far.
+#[derive(Debug)]
+pub struct Meter {
+    limits: UnpackLimits,
+    entries: usize,
+    total: u64,
+}
+
+impl Meter {
+    /// Nothing so far.
+    pub const fn new(limits: UnpackLimits) -> Self {
+        Self {
+            limits,
+            entries: 0,
+            total: 0,
+        }
+    }
+
+    /// One entry more.
+    pub fn entry(&mut self) -> Result<(), ArchiveError> {
+        self.entries += 1;
+        self.check_entries(self.entries)
+    }
+
+    /// Whether an archive may have this many entries, as it says itself before any is read.
+    pub fn check_entries(&self, entries: usize) -> Result<(), ArchiveError> {
+        if entries > self.limits.entries {
+            let value = format!("{entries}, the limit is {}", self.limits.entries);
+            return Err(ArchiveError::archive(
+                "must not have more entries than allowed",
+                value,
+            ));
+        }
+        Ok(())
+    }
+
+    /// Copies one file. `compressed` says how many bytes of the archive have gone into it by now.
+    pub fn copy(
+        &mut self,
+        name: &EntryName,
+        mut from: impl Read,
+        mut to: impl Write,
+        compressed: impl Fn() -> u64,
+    ) -> Result<u64, ArchiveError> {
+        let mut buffer = vec![0; CHUNK];
+        let mut size = 0;
+        loop {
+            let count = match from.read(&mut buffer) {
+                Ok(0) => return Ok(size),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    return Err(ArchiveError::entry(name.bytes(), "must be readable", error));
+                }
+            };
+            size += count as u64;
+            self.total += count as u64;
+            self.check(name, size, compressed())?;
+            to.write_all(&buffer[..count])
+                .map_err(ArchiveError::io("writing an unpacked file"))?;
+        }
+    }
+
+    fn check(&self, name: &EntryName, size: u64, compressed: u64) -> Result<(), ArchiveError> {
+        let UnpackLimits {
+            total, file, ratio, ..
+        } = self.limits;
+        if size > file {
+            let value = format!("more than {file} bytes");
+            return Err(ArchiveError::entry(name.bytes(), "is too large", value));
+        }
+        if self.total > total {
+            let value = format!("more than {total} bytes");
+            return Err(ArchiveError::archive("is too large when unpacked", value));
+        }
+        if size > FREE && size / ratio.max(1) > compressed {
+            let value = format!("{size} bytes from {compressed}, the limit is {ratio} times");
+            return Err(ArchiveError::entry(
+                name.bytes(),
+                "must not grow so much",
+                value,
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,91 @@
+//! Zip, as `.mar` files are.
+
+use std::fs::File;
+use std::io::{Read, Seek};
+
+use ::zip::read::Config;
+use ::zip::read::ZipFile;
+use ::zip::result::ZipError;
+use ::zip::unstable::read::ZipIterable;
+use ::zip::{CompressionMethod, ZipReadOptions};
+
+use super::super::ArchiveError;
+use super::super::entry::EntryName;
+use super::Unpacker;
+
+const TYPE_MASK: u32 = 0o170_000;
+const REGULAR: u32 = 0o100_000;
+const DIRECTORY: u32 = 0o040_000;
+
+/// Unpacks a zip file. The directory at its end is walked entry by entry, so that its length costs no memory, and
+/// each entry's two headers must agree.
+pub fn read(file: &File, unpacker: &mut Unpacker) -> Result<(), ArchiveError> {
+    let handle = || {
+        file.try_clone()
+            .map_err(ArchiveError::io("opening the archive"))
+    };
+    let bodies = reopen(file)?;
+    let archive = ZipIterable::try_new(handle()?, Config::default()).map_err(|e| unreadable(&e))?;
+    let mut archive = archive.enforce_header_consistency(true);
+    unpacker.announce(archive.len())?;
+    let mut files = archive
+        .files_with_reader(bodies, ZipReadOptions::new())
+        .map_err(|e| unreadable(&e))?;
+    while let Some(entry) = files.next() {
+        unpacker.count()?;
+        read_entry(entry.map_err(|e| unreadable(&e))?, unpacker)?;
+    }
+    Ok(())
+}
+
+/// A second handle with a position of its own: clones of a handle share theirs.
+fn reopen(file: &File) -> Result<File, ArchiveError> {
+    use std::os::fd::AsRawFd;
+    File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))
+        .map_err(ArchiveError::io("opening the archive"))
+}
+
+fn read_entry<R: Read + Seek>(
+    entry: ZipFile<'_, R>,
+    unpacker: &mut Unpacker,
+) -> Result<(), ArchiveError> {
+    let raw = entry.name_raw().to_owned();
+    let refuse = |rule, value: String| Err(ArchiveError::entry(&raw, rule, value));
+    let Some(name) = EntryName::parse(&raw)? else {
+        return Ok(());
+    };
+    let kind = entry.unix_mode().unwrap_or(0) & TYPE_MASK;
+    if !matches!(kind, 0 | REGULAR | DIRECTORY) {
+        return refuse("must be a file or a directory", format!("mode {kind:o}"));
+    }
+    if entry.encrypted() {
+        return refuse("must not be encrypted", "an encrypted entry".to_owned());
+    }
+    if raw.ends_with(b"/") || kind == DIRECTORY {
+        return unpacker.directory(&name);
+    }
+    let method = entry.compression();
+    if !matches!(
+        method,
+        CompressionMethod::Stored | CompressionMethod::Deflated
+    ) {
+        return refuse("must be stored or deflated", format!("{method}"));
+    }
+    let (declared, compressed) = (entry.size(), entry.compressed_size());
+    // One byte more than declared is enough to know that the size lies.
+    let size = unpacker.file(&name, entry.take(declared.saturating_add(1)), || compressed)?;
+    if size != declared {
+        return refuse(
+            "must have the size it declares",
+            format!("{size}, not {declared}"),
+        );
+    }
+    Ok(())
+}
+
+fn unreadable(error: &ZipError) -> ArchiveError {
+    ArchiveError::Format {
+        format: "zip",
+        reason: error.to_string(),
+    }
+}
