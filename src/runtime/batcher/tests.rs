@@ -59,7 +59,7 @@ fn what_is_there_is_taken_at_once_in_order() {
     assert_eq!(batcher.batches(), 2);
     assert_eq!(taken(&mut batcher, now), [0, 1, 2]);
     assert_eq!(taken(&mut batcher, now), [3, 4]);
-    assert_eq!(taken(&mut batcher, now), []);
+    assert!(taken(&mut batcher, now).is_empty());
     assert!(batcher.is_empty());
 }
 
@@ -152,7 +152,7 @@ fn the_delay_counts_from_the_arrival_of_the_oldest() {
     assert_eq!(batcher.next_due(), Some(now + DELAY));
     let early = now + DELAY.checked_sub(Duration::from_nanos(1)).unwrap();
     assert!(!batcher.is_ready(early));
-    assert_eq!(taken(&mut batcher, early), []);
+    assert!(taken(&mut batcher, early).is_empty());
     assert!(batcher.is_ready(now + DELAY));
     assert_eq!(taken(&mut batcher, now + DELAY), [1, 2]);
 }
@@ -166,7 +166,7 @@ fn a_full_batch_does_not_wait_behind_an_older_one_that_does() {
     let _first = pushed(&mut batcher, 1, now);
     let _second = pushed(&mut batcher, 2, now);
     assert_eq!(taken(&mut batcher, now), [1, 2]);
-    assert_eq!(taken(&mut batcher, now), []);
+    assert!(taken(&mut batcher, now).is_empty());
     assert_eq!(taken(&mut batcher, now + DELAY), [9]);
 }
 
