@@ -48,8 +48,9 @@ fn linear(backend: &str, hosting: &str, workers: usize) -> Setup {
     let model = Model {
         name: "linear",
         artifact: &artifact,
-        handler: &guest("linear"),
+        handler: &server::guest("linear"),
         config,
+        extra_files: Vec::new(),
     };
     Setup::new(&[model], "")
 }
