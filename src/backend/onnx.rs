@@ -23,6 +23,8 @@ use crate::tensor::DType;
 
 mod external;
 mod session;
+#[cfg(test)]
+mod tests;
 mod value;
 mod wire;
 
