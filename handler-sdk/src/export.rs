@@ -37,7 +37,7 @@ macro_rules! export {
                 ) -> ::std::result::Result<types::Response, types::Error> {
                     SLOT.with(|slot| slot.postprocess(outputs, &carry))
                 }
-    }
+            }
 
     $crate::bindings::__export_pipeline!(Component with_types_in $crate::bindings);
         };

@@ -4,6 +4,7 @@
 //! `TensorSpec` into the including module. Knows the files' format, which `tests/fixtures/README.md` describes.
 
 #![allow(clippy::unwrap_used)]
+#![allow(dead_code, reason = "each backend uses its part")]
 
 use std::path::PathBuf;
 
