@@ -5,6 +5,9 @@
 
 use bytes::{Bytes, BytesMut};
 
+#[cfg(test)]
+mod tests;
+
 /// More axes than any model here has, fewer than it takes to hurt.
 pub const MAX_RANK: usize = 8;
 

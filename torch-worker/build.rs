@@ -3,6 +3,11 @@
 //! `torch-sys` asks for `libtorch_cuda` wherever it lies beside libtorch. Nothing refers to it, so `--as-needed` keeps
 //! it out of the program, which then runs on machines without CUDA and opens it where there is some.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a build script is configured by its environment"
+)]
+
 use std::env;
 use std::path::PathBuf;
 

@@ -131,12 +131,14 @@ fn open(library: &Path) -> Result<Environment, BackendError> {
 /// A run's failure is in its result as well, so nothing short of a fatal message is news to the operator.
 fn log(level: LogLevel, category: &str, _id: &str, location: &str, message: &str) {
     match level {
-        LogLevel::Fatal => tracing::error!(target: "onnxruntime", category, location, "{message}"),
+        LogLevel::Fatal => {
+            tracing::error!(target: "onnxruntime", category, location, "{message}");
+        }
         LogLevel::Error | LogLevel::Warning => {
-            tracing::debug!(target: "onnxruntime", category, location, "{message}")
+            tracing::debug!(target: "onnxruntime", category, location, "{message}");
         }
         LogLevel::Info | LogLevel::Verbose => {
-            tracing::trace!(target: "onnxruntime", category, location, "{message}")
+            tracing::trace!(target: "onnxruntime", category, location, "{message}");
         }
     }
 }

@@ -221,7 +221,9 @@ fn failed_runs_leak_nothing() {
         .find(|case| case.expected.is_err())
         .unwrap();
     let mut fail = |times: usize| {
-        (0..times).for_each(|_| assert!(session.infer(case.inputs.clone()).is_err()))
+        for _ in 0..times {
+            assert!(session.infer(case.inputs.clone()).is_err());
+        }
     };
     fail(2000);
     let before = fixture::private_memory();

@@ -169,3 +169,156 @@ fn check_location(location: &[u8], directory: &Path) -> Result<(), ExternalError
         (false, _) => Err(refuse("must be a regular file")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::io::Cursor;
+    use std::os::unix::fs::symlink;
+
+    use proptest::prelude::*;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn field(number: u8, content: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![number << 3 | 2];
+        let mut length = content.len();
+        while length >= 0x80 {
+            bytes.push(u8::try_from(length & 0x7f).unwrap() | 0x80);
+            length >>= 7;
+        }
+        bytes.push(u8::try_from(length).unwrap());
+        [&bytes, content].concat()
+    }
+
+    /// A model with one initializer that has these external entries.
+    fn model(entries: &[Vec<u8>]) -> Vec<u8> {
+        let entries: Vec<u8> = entries.iter().flat_map(|entry| field(13, entry)).collect();
+        field(7, &field(5, &entries))
+    }
+
+    fn entry(key: &str, value: &[u8]) -> Vec<u8> {
+        [field(1, key.as_bytes()), field(2, value)].concat()
+    }
+
+    fn checked(directory: &Path, model: &[u8]) -> Result<(), String> {
+        let length = u64::try_from(model.len()).unwrap();
+        check_reader(Cursor::new(model), length, directory).map_err(|error| error.to_string())
+    }
+
+    /// `weights/a.bin`, and a link of every kind that leads out.
+    fn directory() -> TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs::create_dir(at("weights")).unwrap();
+        fs::write(at("weights/a.bin"), b"1234").unwrap();
+        symlink("weights", at("linked")).unwrap();
+        symlink("weights/a.bin", at("soft.bin")).unwrap();
+        fs::write(at("b.bin"), b"1234").unwrap();
+        fs::hard_link(at("b.bin"), at("hard.bin")).unwrap();
+        directory
+    }
+
+    #[test]
+    fn files_in_the_directory_are_allowed() {
+        let directory = directory();
+        let entries = [
+            entry("location", b"weights/a.bin"),
+            entry("offset", b"../0"),
+        ];
+        checked(directory.path(), &model(&entries)).unwrap();
+    }
+
+    #[test]
+    fn links_folders_and_absent_files_are_refused() {
+        let directory = directory();
+        for location in [
+            "soft.bin",
+            "linked/a.bin",
+            "hard.bin",
+            "weights",
+            "absent.bin",
+            "weights/a.bin/b",
+        ] {
+            let refusal = checked(
+                directory.path(),
+                &model(&[entry("location", location.as_bytes())]),
+            );
+            assert!(refusal.unwrap_err().contains(location));
+        }
+    }
+
+    #[test]
+    fn paths_that_are_not_plain_are_refused() {
+        let directory = directory();
+        for location in [
+            &b"/weights/a.bin"[..],
+            b"./weights/a.bin",
+            b"weights/../b.bin",
+            b"..",
+            b"weights\\a.bin",
+            b"weights/a.bin\0",
+            b"\xff",
+            b"",
+            b"file:weights/a.bin",
+        ] {
+            assert!(checked(directory.path(), &model(&[entry("location", location)])).is_err());
+        }
+    }
+
+    #[test]
+    fn a_second_value_does_not_hide_the_first() {
+        let directory = directory();
+        let good = field(2, b"weights/a.bin");
+        let bad = field(2, b"../secret.bin");
+        let key = field(1, b"location");
+        for entry in [
+            [key.clone(), good.clone(), bad.clone()].concat(),
+            [bad.clone(), key.clone(), good.clone()].concat(),
+            [field(1, b"offset"), good.clone(), key.clone(), bad.clone()].concat(),
+            key.clone(),
+        ] {
+            assert!(checked(directory.path(), &model(&[entry])).is_err());
+        }
+    }
+
+    #[test]
+    fn deep_nesting_is_refused() {
+        let mut graph = Vec::new();
+        for _ in 0..1000 {
+            graph = field(1, &field(5, &field(6, &graph)));
+        }
+        let refusal = checked(Path::new(""), &field(7, &graph)).unwrap_err();
+        assert!(refusal.contains("nested too deeply"), "{refusal}");
+    }
+
+    #[test]
+    fn a_length_beyond_the_file_is_refused() {
+        for bytes in [
+            &[0x3a, 0xff, 0xff, 0xff, 0xff, 0x0f][..],
+            &[0x3a, 5, 0],
+            &[0x3a],
+            &[0x80],
+            &[0x3b],
+        ] {
+            assert!(checked(Path::new(""), bytes).is_err());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_checked_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
+            let _ = checked(Path::new(""), &bytes);
+        }
+
+        #[test]
+        fn any_change_to_a_model_is_checked_without_panic(place in 0..60usize, byte: u8) {
+            let mut bytes = model(&[entry("location", b"weights/a.bin"), entry("length", b"4")]);
+            let place = place % bytes.len();
+            bytes[place] = byte;
+            let _ = checked(Path::new(""), &bytes);
+        }
+    }
+}
