@@ -245,7 +245,9 @@ impl Tensor {
     /// Parts along axis 0 into tensors of `rows[i]` rows each, without copying.
     pub fn split(&self, rows: &[usize]) -> Result<Vec<Self>, TensorError> {
         let actual = self.rows().ok_or(TensorError::Scalar)?;
-        let expected = rows.iter().sum();
+        let expected = rows
+            .iter()
+            .fold(0usize, |sum, rows| sum.saturating_add(*rows));
         if actual != expected {
             return Err(TensorError::Rows { expected, actual });
         }
