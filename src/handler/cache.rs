@@ -5,6 +5,7 @@
 //! altered, of another version), the answer is the same: it is not there, and the component is compiled anew. Files
 //! appear by renaming, so processes can share a cache.
 
+use std::fmt::Write as _;
 use std::fs::{self, DirBuilder, Permissions};
 use std::hash::{Hash, Hasher};
 use std::io::{self, Write};
@@ -68,7 +69,7 @@ impl CodeCache {
             .chain_update(self.engine)
             .chain_update(Sha256::digest(wasm))
             .finalize();
-        CodeId(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+        CodeId(hex(&digest))
     }
 
     /// The code of that name, exactly as [`Self::put`] was given it; `None` if there is any doubt.
@@ -99,6 +100,13 @@ impl CodeCache {
         let mac = Hmac::<Sha256>::new_from_slice(&self.key).expect("HMAC takes keys of any length");
         mac.chain_update(id.0.as_bytes()).chain_update(code)
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// The key of the cache; made by whichever process comes first.

@@ -145,7 +145,7 @@ pub(super) fn cut(text: &str, limit: usize) -> &str {
 mod tests {
     use super::*;
 
-    fn classified(error: wasmtime::Error, was_refused_memory: bool, stderr: &str) -> Error {
+    fn classified(error: &wasmtime::Error, was_refused_memory: bool, stderr: &str) -> Error {
         let limits = Limits::default();
         let call = Circumstances {
             function: Function::Preprocess,
@@ -153,26 +153,26 @@ mod tests {
             was_refused_memory,
             stderr,
         };
-        classify(&error, call)
+        classify(error, call)
     }
 
     #[test]
     fn a_panic_is_told_from_other_traps_by_its_message() {
         let trap = || wasmtime::Error::from(Trap::UnreachableCodeReached);
         let panic = "thread panicked at src/lib.rs:1:1:\nsecret";
-        let error = classified(trap(), false, panic);
+        let error = classified(&trap(), false, panic);
         assert_eq!(error.kind(), Kind::HandlerPanicked);
         assert!(!error.message().contains("secret"));
-        assert_eq!(classified(trap(), false, "").kind(), Kind::HandlerTrapped);
+        assert_eq!(classified(&trap(), false, "").kind(), Kind::HandlerTrapped);
         assert_eq!(
-            classified(trap(), true, "").kind(),
+            classified(&trap(), true, "").kind(),
             Kind::HandlerOutOfMemory
         );
     }
 
     #[test]
     fn limits_are_named() {
-        let error = classified(Exceeded::Cpu(Duration::from_millis(250)).into(), false, "");
+        let error = classified(&Exceeded::Cpu(Duration::from_millis(250)).into(), false, "");
         assert_eq!(error.kind(), Kind::HandlerTimedOut);
         assert_eq!(
             error.message(),

@@ -38,7 +38,7 @@ pub(super) struct Host {
     pub log_quota: LogQuota,
     /// The request in whose call the guest runs; empty in `init`.
     pub request_id: String,
-    host_calls: u64,
+    calls_made: u64,
 }
 
 impl Host {
@@ -52,7 +52,7 @@ impl Host {
             stderr: Output::default(),
             log_quota: LogQuota::default(),
             request_id: String::new(),
-            host_calls: 0,
+            calls_made: 0,
             shared,
         }
     }
@@ -61,7 +61,7 @@ impl Host {
     pub fn begin(&mut self, request_id: &str) {
         self.request_id.clear();
         self.request_id.push_str(request_id);
-        self.host_calls = 0;
+        self.calls_made = 0;
         self.log_quota = LogQuota::default();
         self.limiter.forget_refusals();
     }
@@ -74,9 +74,9 @@ impl Host {
 
     /// Counts a call to the host.
     pub fn charge(&mut self) -> wasmtime::Result<()> {
-        self.host_calls += 1;
+        self.calls_made += 1;
         let limit = self.shared.limits.host_calls;
-        if self.host_calls > limit {
+        if self.calls_made > limit {
             return Err(Exceeded::HostCalls(limit).into());
         }
         Ok(())

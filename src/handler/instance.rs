@@ -36,7 +36,9 @@ pub(super) struct Instance {
     store: Store<Host>,
     guest: bindings::Handler,
     meter: Arc<Meter>,
-    calls_left: u32,
+    calls: u32,
+    /// Calls after which it is worn.
+    calls_limit: u32,
     /// Bytes of memory after `init`.
     initial_memory: usize,
     is_dead: bool,
@@ -62,7 +64,8 @@ impl Instance {
             store,
             guest,
             meter,
-            calls_left: calls()?,
+            calls: 0,
+            calls_limit: calls_limit()?,
             initial_memory: 0,
             is_dead: false,
         };
@@ -73,7 +76,7 @@ impl Instance {
 
     /// Whether another call may be made.
     pub fn is_usable(&self) -> bool {
-        !self.is_dead && self.calls_left > 0 && !self.holds_too_much()
+        !self.is_dead && self.calls < self.calls_limit && !self.holds_too_much()
     }
 
     /// Runs `preprocess`.
@@ -122,6 +125,18 @@ impl Instance {
         output::response(response?, Function::Postprocess, limits.response)
     }
 
+    /// Calls made so far; `init` is the first.
+    #[cfg(test)]
+    pub fn calls(&self) -> u32 {
+        self.calls
+    }
+
+    /// Makes this the last call.
+    #[cfg(test)]
+    pub fn wear_out(&mut self) {
+        self.calls_limit = 0;
+    }
+
     async fn init(&mut self, version: &Version) -> Result<(), Error> {
         self.begin("", version.host.limits.init_cpu);
         let properties = context::properties(&version.model);
@@ -147,7 +162,7 @@ impl Instance {
         function: Function,
         answer: wasmtime::Result<Result<T, types::Error>>,
     ) -> Result<Result<T, Error>, Error> {
-        self.calls_left = self.calls_left.saturating_sub(1);
+        self.calls += 1;
         match answer {
             Ok(answer) => Ok(answer.map_err(|error| output::failure(&error))),
             Err(error) => {
@@ -204,7 +219,7 @@ fn fault(store: &mut Store<Host>, function: Function, error: &wasmtime::Error) -
     fault
 }
 
-fn calls() -> Result<u32, Error> {
+fn calls_limit() -> Result<u32, Error> {
     let random = getrandom::u32().map_err(|error| {
         Error::new(Kind::Internal, "The system gives no random numbers").with_detail(error)
     })?;

@@ -1,7 +1,8 @@
 //! Interface `metrics`: a handler's own metrics, checked and counted before they reach the registry.
 //!
 //! Names and labels become part of the server's output, and each combination of labels costs memory for good: so
-//! both follow Prometheus' rules, and there is a limit on series over all instances of a handler.
+//! both follow Prometheus' rules, and there is a limit on series over all instances of a handler. What breaks a rule
+//! is left out and the model's log says why: a metric is no reason to fail a prediction.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -36,7 +37,16 @@ struct Definition {
 /// The metrics that one store has handles of.
 #[derive(Default)]
 pub(super) struct MetricTable {
-    definitions: Vec<Option<Definition>>,
+    slots: Vec<Slot>,
+}
+
+/// What a handle's number stands for.
+#[derive(Debug, Clone)]
+enum Slot {
+    Free,
+    /// A metric that broke a rule; its observations are left out.
+    Inert,
+    Metric(Definition),
 }
 
 /// The metrics and series that all instances of a handler have made.
@@ -78,12 +88,13 @@ impl Series {
         match known.definitions.get(&definition.name) {
             Some(earlier) if earlier == definition => Ok(()),
             Some(_) => Err(format!(
-                "made metric {:?} twice with different kinds, units or labels",
+                "metric {:?} was made before with different kinds, units or labels",
                 definition.name
             )),
-            None if known.definitions.len() >= METRICS_LIMIT => {
-                Err(format!("made more than {METRICS_LIMIT} metrics"))
-            }
+            None if known.definitions.len() >= METRICS_LIMIT => Err(format!(
+                "metric {:?} is one more than the {METRICS_LIMIT} there may be",
+                definition.name
+            )),
             None => {
                 known
                     .definitions
@@ -109,21 +120,25 @@ impl Series {
 }
 
 impl MetricTable {
-    fn push(&mut self, definition: Definition) -> Option<Resource<Metric>> {
-        let free = self.definitions.iter().position(Option::is_none);
-        let index = free.unwrap_or(self.definitions.len());
+    fn push(&mut self, slot: Slot) -> Option<Resource<Metric>> {
+        let free = self
+            .slots
+            .iter()
+            .position(|slot| matches!(slot, Slot::Free));
+        let index = free.unwrap_or(self.slots.len());
         if index >= HANDLES_LIMIT {
             return None;
         }
-        if index == self.definitions.len() {
-            self.definitions.push(None);
+        if index == self.slots.len() {
+            self.slots.push(Slot::Free);
         }
-        self.definitions[index] = Some(definition);
+        self.slots[index] = slot;
         Some(Resource::new_own(u32::try_from(index).ok()?))
     }
 
-    fn get(&self, handle: &Resource<Metric>) -> Option<&Definition> {
-        self.definitions.get(handle.rep() as usize)?.as_ref()
+    fn get(&self, handle: &Resource<Metric>) -> Slot {
+        let slot = self.slots.get(handle.rep() as usize);
+        slot.cloned().unwrap_or(Slot::Free)
     }
 }
 
@@ -165,11 +180,15 @@ impl metrics::HostMetric for Host {
             unit: unit_name(unit),
             label_names: label_names.into(),
         };
-        self.shared
-            .series
-            .define(&definition)
-            .map_err(Exceeded::Forbidden)?;
-        let handle = self.metrics.push(definition);
+        let slot = match self.shared.series.define(&definition) {
+            Ok(()) => Slot::Metric(definition),
+            Err(reason) => {
+                let text = format!("a metric is left out: {reason}");
+                self.log(Level::Warn, &text, Vec::new());
+                Slot::Inert
+            }
+        };
+        let handle = self.metrics.push(slot);
         handle.ok_or_else(|| {
             Exceeded::Forbidden(format!("holds more than {HANDLES_LIMIT} metrics")).into()
         })
@@ -182,19 +201,15 @@ impl metrics::HostMetric for Host {
         mut label_values: Vec<String>,
     ) -> wasmtime::Result<()> {
         self.charge()?;
-        let Some(metric) = self.metrics.get(&handle).cloned() else {
-            return Err(Exceeded::Forbidden("used a metric it had dropped".to_owned()).into());
+        let metric = match self.metrics.get(&handle) {
+            Slot::Metric(definition) => definition,
+            Slot::Inert => return Ok(()),
+            Slot::Free => {
+                let what = "used a metric it had dropped".to_owned();
+                return Err(Exceeded::Forbidden(what).into());
+            }
         };
-        if label_values.len() != metric.label_names.len() {
-            let what = format!(
-                "gave metric {:?} {} label values for {} labels",
-                metric.name,
-                label_values.len(),
-                metric.label_names.len()
-            );
-            return Err(Exceeded::Forbidden(what).into());
-        }
-        if let Err(reason) = check_value(metric.kind, value) {
+        if let Err(reason) = check_observation(&metric, value, &label_values) {
             let text = format!("metric {:?}: {reason}", metric.name);
             self.log(Level::Warn, &text, Vec::new());
             return Ok(());
@@ -214,8 +229,8 @@ impl metrics::HostMetric for Host {
     }
 
     fn drop(&mut self, handle: Resource<Metric>) -> wasmtime::Result<()> {
-        if let Some(definition) = self.metrics.definitions.get_mut(handle.rep() as usize) {
-            *definition = None;
+        if let Some(slot) = self.metrics.slots.get_mut(handle.rep() as usize) {
+            *slot = Slot::Free;
         }
         Ok(())
     }
@@ -224,14 +239,15 @@ impl metrics::HostMetric for Host {
 fn check_names(definition: &Definition) -> Result<(), String> {
     if !is_name(&definition.name) {
         return Err(format!(
-            "named a metric {:?}; names are [a-zA-Z_][a-zA-Z0-9_]*, at most {NAME_LIMIT} bytes",
+            "name {:?}; names are [a-zA-Z_][a-zA-Z0-9_]*, at most {NAME_LIMIT} bytes",
             super::fault::cut(&definition.name, NAME_LIMIT)
         ));
     }
     let labels = &definition.label_names;
     if labels.len() > LABEL_LIMIT {
         return Err(format!(
-            "gave a metric {} labels, at most {LABEL_LIMIT} are taken",
+            "metric {:?} has {} labels, at most {LABEL_LIMIT} are taken",
+            definition.name,
             labels.len()
         ));
     }
@@ -239,7 +255,7 @@ fn check_names(definition: &Definition) -> Result<(), String> {
     let is_legal = |label: &String| is_name(label) && !label.starts_with("__") && label != "le";
     if distinct.len() != labels.len() || !labels.iter().all(is_legal) {
         return Err(format!(
-            "gave metric {:?} labels that are not distinct legal names",
+            "metric {:?} has labels that are not distinct legal names",
             definition.name
         ));
     }
@@ -254,11 +270,19 @@ fn is_name(name: &str) -> bool {
     starts_well && name.len() <= NAME_LIMIT && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-fn check_value(kind: MetricKind, value: f64) -> Result<(), String> {
+fn check_observation(
+    metric: &Definition,
+    value: f64,
+    label_values: &[String],
+) -> Result<(), String> {
+    let (labels, values) = (metric.label_names.len(), label_values.len());
+    if labels != values {
+        return Err(format!("{values} label values for {labels} labels"));
+    }
     if !value.is_finite() {
         return Err(format!("{value} is not a finite number"));
     }
-    if kind == MetricKind::Counter && value < 0.0 {
+    if metric.kind == MetricKind::Counter && value < 0.0 {
         return Err(format!("a counter cannot grow by {value}"));
     }
     Ok(())
@@ -309,7 +333,7 @@ mod tests {
             Ok(())
         );
         let again = series.define(&definition("images_total", &["size"]));
-        assert!(again.is_err_and(|reason| reason.contains("twice")));
+        assert!(again.is_err_and(|reason| reason.contains("was made before")));
         for (name, labels) in [
             ("", &[][..]),
             ("1a", &[]),
@@ -345,9 +369,12 @@ mod tests {
     }
 
     #[test]
-    fn values_are_finite_and_counters_grow() {
-        assert!(check_value(MetricKind::Gauge, -1.0).is_ok());
-        assert!(check_value(MetricKind::Gauge, f64::NAN).is_err());
-        assert!(check_value(MetricKind::Counter, -1.0).is_err());
+    fn observations_are_finite_labeled_and_make_counters_grow() {
+        let counter = definition("m", &["a"]);
+        let labels = ["x".to_owned()];
+        assert!(check_observation(&counter, 1.0, &labels).is_ok());
+        assert!(check_observation(&counter, -1.0, &labels).is_err());
+        assert!(check_observation(&counter, f64::NAN, &labels).is_err());
+        assert!(check_observation(&counter, 1.0, &[]).is_err());
     }
 }

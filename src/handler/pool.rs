@@ -48,6 +48,12 @@ impl Pool {
         drop(idle);
     }
 
+    /// Instances that wait for a call.
+    #[cfg(test)]
+    pub fn idle(&self) -> usize {
+        self.idle.lock().len()
+    }
+
     fn take(&self) -> Option<Instance> {
         self.idle.lock().pop()
     }

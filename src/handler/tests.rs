@@ -3,6 +3,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod fixture;
+mod hostile;
+mod lifetime;
+
+use std::time::Duration;
 
 use super::*;
 use crate::payload::Body;

@@ -87,7 +87,7 @@ fn tick_until_stopped(shared: &Shared, engine: &EngineWeak) {
     let mut seen = 0;
     let mut idle_ticks = 0;
     while !shared.is_stopped.load(Ordering::SeqCst) {
-        thread::sleep(TICK);
+        thread::park_timeout(TICK);
         let Some(engine) = engine.upgrade() else {
             return;
         };
