@@ -193,7 +193,6 @@ impl fmt::Debug for Body {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use super::*;
     use crate::{ErrorKind, testing};
 
     #[test]

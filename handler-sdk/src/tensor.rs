@@ -221,7 +221,7 @@ impl Tensor {
         }
         let (name, dtype) = (&self.name, self.dtype);
         Err(Error::internal(format!(
-            "tensor `{name}` is {dtype:?}, read as {wanted:?}"
+            "tensor `{name}` is {dtype}, read as {wanted}"
         )))
     }
 

@@ -11,8 +11,14 @@ impl Handler for Echo {
     }
 
     fn preprocess(&self, request: Request) -> Result<Step, Error> {
-        let media_type = request.payload_type().unwrap_or("application/octet-stream").to_owned();
-        Ok(Step::Done(Response::bytes(media_type, request.into_bytes()?)))
+        let media_type = request
+            .payload_type()
+            .unwrap_or("application/octet-stream")
+            .to_owned();
+        Ok(Step::Done(Response::bytes(
+            media_type,
+            request.into_bytes()?,
+        )))
     }
 
     fn postprocess(&self, _outputs: Outputs, _carry: &[u8]) -> Result<Response, Error> {
@@ -34,7 +40,10 @@ mod tests {
     fn body_and_media_type_come_back() {
         let request = testing::request_of_type("text/csv", "1,2\n");
         let response = testing::done(Echo.preprocess(request).unwrap());
-        assert_eq!((response.content_type(), response.body()), ("text/csv", &b"1,2\n"[..]));
+        assert_eq!(
+            (response.content_type(), response.body()),
+            ("text/csv", &b"1,2\n"[..])
+        );
     }
 
     #[test]

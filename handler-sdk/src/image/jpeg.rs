@@ -12,14 +12,22 @@ use crate::Error;
 /// How much more memory a progressive file takes: the coefficients of all blocks beside the pixels.
 const PROGRESSIVE_WEIGHT: u64 = 3;
 
-/// Decodes to gray or RGB. Strict: a file that is cut off is an error, not a half-gray picture.
+/// The end-of-image marker.
+const END: [u8; 2] = [0xff, 0xd9];
+
+/// Decodes to gray or RGB. A file that is cut off is an error, not a half-gray picture.
 pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Image, Error> {
-    let side = limits.max_side as usize;
+    // The decoder's own limits are off: those of the caller are checked before pixels are decoded.
     let options = DecoderOptions::default()
         .set_strict_mode(true)
-        .set_max_width(side)
-        .set_max_height(side);
+        .set_max_width(usize::from(u16::MAX))
+        .set_max_height(usize::from(u16::MAX));
     let (width, height, colors) = check_header(bytes, options, limits)?;
+    if !bytes.windows(2).rev().any(|pair| pair == END) {
+        return Err(Error::bad_request(
+            "the JPEG is cut off: it has no end marker",
+        ));
+    }
     let options = options.jpeg_set_out_colorspace(colors);
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
     let pixels = decoder.decode().map_err(|error| broken(&error))?;
@@ -58,9 +66,6 @@ fn broken(error: &DecodeErrors) -> Error {
         DecodeErrors::Unsupported(scheme) => {
             Error::unsupported_media_type(format!("this kind of JPEG is not read: {scheme:?}"))
         }
-        DecodeErrors::LargeDimensions(side) => Error::too_large(format!(
-            "the image has a side of {side} pixels, which is over the limit"
-        )),
         other => Error::bad_request(format!("the JPEG is broken: {other:?}")),
     }
 }

@@ -1,9 +1,13 @@
-//! Which Rust types are elements of which dtype.
+//! The dtypes by name, and which Rust types are elements of which dtype.
+
+use std::fmt;
+use std::str::FromStr;
 
 use bytemuck::{CheckedBitPattern, NoUninit};
 use half::{bf16, f16};
 
 use super::Dtype;
+use crate::Error;
 
 // Elements cross the interface little-endian and are cast in place.
 const _: () = assert!(
@@ -46,4 +50,40 @@ elements! {
     bf16 => Bf16, bf16::ZERO;
     f32 => Fp32, 0.0;
     f64 => Fp64, 0.0;
+}
+
+/// Every dtype with its word in `wit/handler.wit`.
+const WORDS: [(Dtype, &str); 11] = [
+    (Dtype::Boolean, "boolean"),
+    (Dtype::Uint8, "uint8"),
+    (Dtype::Int8, "int8"),
+    (Dtype::Int16, "int16"),
+    (Dtype::Int32, "int32"),
+    (Dtype::Int64, "int64"),
+    (Dtype::Fp16, "fp16"),
+    (Dtype::Bf16, "bf16"),
+    (Dtype::Fp32, "fp32"),
+    (Dtype::Fp64, "fp64"),
+    (Dtype::Bytes, "bytes"),
+];
+
+impl fmt::Display for Dtype {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = WORDS
+            .iter()
+            .find(|(dtype, _)| dtype == self)
+            .map_or("", |(_, word)| word);
+        formatter.pad(word)
+    }
+}
+
+impl FromStr for Dtype {
+    type Err = Error;
+
+    fn from_str(word: &str) -> Result<Self, Error> {
+        let found = WORDS.iter().find(|(_, known)| *known == word);
+        found
+            .map(|(dtype, _)| *dtype)
+            .ok_or_else(|| Error::bad_request(format!("there is no dtype `{word}`; one is `fp32`")))
+    }
 }

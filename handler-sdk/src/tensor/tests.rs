@@ -73,7 +73,7 @@ fn shape_and_values_must_agree() {
 fn reading_with_another_type_says_so() {
     let tensor = Tensor::from_vec("logits", [1], [1i64]).unwrap();
     let error = tensor.view::<f32>().unwrap_err();
-    assert_eq!(error.message(), "tensor `logits` is Int64, read as Fp32");
+    assert_eq!(error.message(), "tensor `logits` is int64, read as fp32");
 }
 
 #[test]
@@ -92,6 +92,17 @@ fn foreign_bytes_are_checked() {
         cut.strings().unwrap_err().message(),
         "tensor `t`: a string is cut off"
     );
+}
+
+#[test]
+fn dtypes_have_the_words_of_the_interface() {
+    for word in [
+        "boolean", "uint8", "int8", "int16", "int32", "int64", "fp16", "bf16", "fp32", "fp64",
+        "bytes",
+    ] {
+        assert_eq!(word.parse::<Dtype>().unwrap().to_string(), word);
+    }
+    assert!("float".parse::<Dtype>().is_err());
 }
 
 #[test]

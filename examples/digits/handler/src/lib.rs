@@ -1,1 +1,72 @@
-//! x
+//! Classifies a picture of one handwritten digit.
+//!
+//! A PNG or JPEG of any size becomes the model's input `image`, fp32 `[1, 1, 28, 28]`, white on black in 0..1; the output
+//! `logits` becomes `{"7": 0.98, ..}`, as TorchServe's image classifier answers.
+
+use handler_sdk::image::{self, Image};
+use handler_sdk::{
+    Context, Error, Handler, Labels, Outputs, Request, Response, Step, classification, softmax,
+};
+
+/// Pixels per side of the model's input.
+const SIDE: u32 = 28;
+
+/// Classes in an answer, as many as TorchServe's image classifier gives.
+const TOP_K: usize = 5;
+
+/// The names of the classes.
+pub struct Digits {
+    labels: Labels,
+}
+
+impl Handler for Digits {
+    fn init(_context: &Context) -> Result<Self, Error> {
+        Ok(Self {
+            labels: Labels::from_assets()?,
+        })
+    }
+
+    fn preprocess(&self, request: Request) -> Result<Step, Error> {
+        // On paper: what is transparent is white, before anything asks how bright the border is.
+        let picture = white_on_black(image::decode(request.bytes()?)?.flatten(255).to_gray());
+        Ok(Step::infer(picture.resize(SIDE, SIDE)?.to_tensor_chw(
+            "image",
+            &[0.0],
+            &[1.0],
+        )?))
+    }
+
+    fn postprocess(&self, outputs: Outputs, _carry: &[u8]) -> Result<Response, Error> {
+        let probabilities = softmax(outputs.get("logits")?.view::<f32>()?.row(0));
+        Response::json_pretty(&classification(&probabilities, &self.labels, TOP_K))
+    }
+}
+
+handler_sdk::export!(Digits);
+
+/// A gray picture, inverted if its border is bright: ink on paper is dark on white, and the model knows the opposite.
+fn white_on_black(picture: Image) -> Image {
+    if border_brightness(&picture) > 127 {
+        picture.invert()
+    } else {
+        picture
+    }
+}
+
+/// The mean of the outermost pixels, 0 to 255.
+fn border_brightness(picture: &Image) -> u64 {
+    let (width, pixels) = (picture.width() as usize, picture.pixels());
+    let ends = [&pixels[..width], &pixels[pixels.len() - width..]]
+        .into_iter()
+        .flatten();
+    let sides = pixels
+        .chunks_exact(width)
+        .flat_map(|row| [&row[0], &row[width - 1]]);
+    let (sum, count) = ends.chain(sides).fold((0, 0), |(sum, count), &pixel| {
+        (sum + u64::from(pixel), count + 1)
+    });
+    sum / count
+}
+
+#[cfg(test)]
+mod tests;

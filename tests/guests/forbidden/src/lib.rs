@@ -18,7 +18,10 @@ impl Handler for Forbidden {
         let path = request.text()?;
         let secret = fs::read(path).map_err(|error| Error::internal(error.to_string()))?;
         let peer = TcpStream::connect("127.0.0.1:80").and_then(|stream| stream.peer_addr());
-        Ok(Step::Done(Response::bytes("application/octet-stream", secret).with_header("x-peer", format!("{peer:?}"))))
+        Ok(Step::Done(
+            Response::bytes("application/octet-stream", secret)
+                .with_header("x-peer", format!("{peer:?}")),
+        ))
     }
 
     fn postprocess(&self, _outputs: Outputs, _carry: &[u8]) -> Result<Response, Error> {

@@ -6,7 +6,8 @@ use std::fmt;
 
 use handler_sdk::Error;
 use serde::de::{
-    Deserialize, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
+    Deserialize, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess,
+    Visitor,
 };
 
 /// The numbers of all rows.
@@ -23,10 +24,13 @@ impl Rows {
     pub fn count(&self, width: usize) -> Result<u32, Error> {
         let count = self.values.len() / width;
         let is_whole = count > 0 && self.values.len().is_multiple_of(width);
-        u32::try_from(count).ok().filter(|_| is_whole).ok_or_else(|| {
-            let length = self.values.len();
-            Error::bad_request(format!("`x` has {length} numbers, not rows of {width}"))
-        })
+        u32::try_from(count)
+            .ok()
+            .filter(|_| is_whole)
+            .ok_or_else(|| {
+                let length = self.values.len();
+                Error::bad_request(format!("`x` has {length} numbers, not rows of {width}"))
+            })
     }
 }
 
@@ -47,7 +51,10 @@ impl<'de> Visitor<'de> for Document {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, sequence: A) -> Result<Rows, A::Error> {
-        let mut rows = Rows { values: Vec::with_capacity(16), is_nested: false };
+        let mut rows = Rows {
+            values: Vec::with_capacity(16),
+            is_nested: false,
+        };
         RowList(&mut rows).visit_seq(sequence)?;
         Ok(rows)
     }
@@ -81,7 +88,10 @@ impl<'de> DeserializeSeed<'de> for Field {
     type Value = Rows;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Rows, D::Error> {
-        let mut rows = Rows { values: Vec::with_capacity(16), is_nested: false };
+        let mut rows = Rows {
+            values: Vec::with_capacity(16),
+            is_nested: false,
+        };
         deserializer.deserialize_seq(RowList(&mut rows))?;
         Ok(rows)
     }
@@ -121,7 +131,10 @@ impl<'de> Visitor<'de> for Item<'_> {
         formatter.write_str("a number, or a list of 16 numbers")
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "the model's numbers are f32")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the model's numbers are f32"
+    )]
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<(), E> {
         if self.0.is_nested {
             return Err(E::custom("a number between lists"));

@@ -29,7 +29,11 @@ impl Handler for Linear {
 
     fn postprocess(&self, outputs: Outputs, carry: &[u8]) -> Result<Response, Error> {
         let y = outputs.get("y")?.view::<f32>()?;
-        let y = if carry == [1] { Y::Rows(y.rows().collect()) } else { Y::Row(&y) };
+        let y = if carry == [1] {
+            Y::Rows(y.rows().collect())
+        } else {
+            Y::Row(&y)
+        };
         Response::json(&Answer { y })
     }
 }
@@ -94,7 +98,10 @@ mod tests {
             ("[[1, 2]]", "invalid length 2, expected a row of 16 numbers"),
             ("[1, [2]]", "a list between numbers"),
             ("[true]", "expected a number, or a list of 16 numbers"),
-            ("{\"x\": \"1\"}", "expected a list of 16 numbers, or of such lists"),
+            (
+                "{\"x\": \"1\"}",
+                "expected a list of 16 numbers, or of such lists",
+            ),
         ] {
             let error = Linear.preprocess(testing::request(body)).unwrap_err();
             assert!(error.message().contains(reason), "{body}: {error}");
