@@ -88,9 +88,24 @@ fn compare(contest: &Contest, venv: &Path) {
     }
     let (front, workers) = ours.private_memory();
     let (their_front, their_workers) = theirs.private_memory();
-    print_row(contest.name, "memory per worker, MiB", mib(workers.iter().sum()), mib(their_workers));
-    print_row(contest.name, "memory of the front, MiB", mib(front), mib(their_front));
-    print_row(contest.name, "start to first answer, s", our_start.as_secs_f64(), theirs.ready.as_secs_f64());
+    print_row(
+        contest.name,
+        "memory per worker, MiB",
+        mib(workers.iter().sum()),
+        mib(their_workers),
+    );
+    print_row(
+        contest.name,
+        "memory of the front, MiB",
+        mib(front),
+        mib(their_front),
+    );
+    print_row(
+        contest.name,
+        "start to first answer, s",
+        our_start.as_secs_f64(),
+        theirs.ready.as_secs_f64(),
+    );
 }
 
 fn lantern(contest: &Contest) -> Setup {
@@ -101,7 +116,13 @@ fn lantern(contest: &Contest) -> Setup {
     );
     let extra_files = contest.extra.iter().map(PathBuf::as_path).collect();
     let artifact = &contest.artifact;
-    let model = Model { name: contest.name, artifact, handler: &guest, config, extra_files };
+    let model = Model {
+        name: contest.name,
+        artifact,
+        handler: &guest,
+        config,
+        extra_files,
+    };
     Setup::new(&[model], "")
 }
 
@@ -122,7 +143,11 @@ fn median(mut outcomes: Vec<Outcome>) -> Outcome {
 }
 
 fn print_speed(name: &str, connections: usize, us: Outcome, them: Outcome) {
-    assert_eq!((us.failures, them.failures), (0, 0), "{name}: requests failed under load");
+    assert_eq!(
+        (us.failures, them.failures),
+        (0, 0),
+        "{name}: requests failed under load"
+    );
     let name = format!("{name} | {connections}");
     print_cells(&name, "requests/s", us.throughput, them.throughput);
     print_cells(&name, "p50, ms", millis(us.p50), millis(them.p50));
@@ -135,7 +160,10 @@ fn print_row(name: &str, what: &str, us: f64, them: f64) {
 
 fn print_cells(name: &str, what: &str, us: f64, them: f64) {
     let digits = if us.min(them) < 10.0 { 2 } else { 0 };
-    println!("| {name} | {what} | {us:.digits$} | {them:.digits$} | {:.2} |", us / them);
+    println!(
+        "| {name} | {what} | {us:.digits$} | {them:.digits$} | {:.2} |",
+        us / them
+    );
 }
 
 /// A running TorchServe; ends when dropped, with its stdin.
@@ -151,28 +179,53 @@ struct Peer {
 impl Peer {
     fn start(venv: &Path, model: &str) -> Self {
         let store = tempfile::tempdir().expect("a temporary directory can be made");
-        let packed = peer(venv, "archive").arg("--store").arg(store.path()).status();
-        assert!(packed.is_ok_and(|status| status.success()), "the peer's archives cannot be packed");
+        let packed = peer(venv, "archive")
+            .arg("--store")
+            .arg(store.path())
+            .status();
+        assert!(
+            packed.is_ok_and(|status| status.success()),
+            "the peer's archives cannot be packed"
+        );
         let mut child = peer(venv, "serve")
             .arg("--store")
             .arg(store.path())
-            .args(["--model", model, "--workers", "1", "--batch-size", "8", "--max-batch-delay", "1"])
+            .args([
+                "--model",
+                model,
+                "--workers",
+                "1",
+                "--batch-size",
+                "8",
+                "--max-batch-delay",
+                "1",
+            ])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .expect("the peer starts");
         let mut line = String::new();
         let stdout = child.stdout.take().expect("stdout is piped");
-        BufReader::new(stdout).read_line(&mut line).expect("the peer says when it is ready");
-        let facts: serde_json::Value = serde_json::from_str(&line).expect("the peer says so in JSON");
+        BufReader::new(stdout)
+            .read_line(&mut line)
+            .expect("the peer says when it is ready");
+        let facts: serde_json::Value =
+            serde_json::from_str(&line).expect("the peer says so in JSON");
         let number = |value: &serde_json::Value| value.as_u64().expect("a number") as u32;
         let port = number(&facts["ports"]["inference"]);
         Self {
             child,
-            inference: format!("127.0.0.1:{port}").parse().expect("a port makes an address"),
+            inference: format!("127.0.0.1:{port}")
+                .parse()
+                .expect("a port makes an address"),
             ready: Duration::from_millis(number(&facts["ready_ms"]).into()),
             front: number(&facts["front_pid"]),
-            workers: facts["worker_pids"].as_array().into_iter().flatten().map(number).collect(),
+            workers: facts["worker_pids"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(number)
+                .collect(),
             _store: store,
         }
     }
@@ -192,7 +245,11 @@ impl Drop for Peer {
 
 fn peer(venv: &Path, command: &str) -> Command {
     let mut python = Command::new("python3");
-    python.arg(root().join("benches/peers/peer.py")).arg(command).arg("--venv").arg(venv);
+    python
+        .arg(root().join("benches/peers/peer.py"))
+        .arg(command)
+        .arg("--venv")
+        .arg(venv);
     python
 }
 

@@ -146,7 +146,12 @@ fn pack(store: &Path, model: &Model) {
         .arg(&config)
         .arg("--export-path")
         .arg(store)
-        .args(model.extra_files.iter().flat_map(|file| [Path::new("--extra-files"), file]))
+        .args(
+            model
+                .extra_files
+                .iter()
+                .flat_map(|file| [Path::new("--extra-files"), file]),
+        )
         .stdout(Stdio::null())
         .status()
         .expect("the archiver starts");

@@ -113,6 +113,6 @@ fn host_calls(count: u32) {
 fn read_at_once(name: &str) -> Result<(), Error> {
     match assets::read_range(name, 0, u32::MAX) {
         Ok(_) => Ok(()),
-        Err(error) => Err(Error::internal(format!("{error:?}"))),
+        Err(error) => Err(Error::internal(error.name())),
     }
 }

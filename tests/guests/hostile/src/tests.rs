@@ -87,6 +87,6 @@ fn floods_and_reads_go_on_as_honest_requests() {
         step("asset-at-once here.txt")
             .unwrap_err()
             .message()
-            .contains("TooLarge")
+            .contains("too-large")
     );
 }
