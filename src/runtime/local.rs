@@ -71,7 +71,7 @@ impl LocalRuntime {
             return Err(draining(self.pool()));
         };
         let deadline = tokio::time::Instant::from_std(request.deadline);
-        let answered = tokio::time::timeout_at(deadline, self.0.run(&request)).await;
+        let answered = tokio::time::timeout_at(deadline, self.0.run(request)).await;
         answered.unwrap_or_else(|_| Err(expired("before it was answered")))
     }
 
@@ -98,8 +98,8 @@ impl LocalRuntime {
         self.pool().signature().cloned()
     }
 
-    /// Resolves with the reason when the device or process cannot be used any more. Every later call fails with it;
-    /// in a worker process it is time to exit.
+    /// Resolves with the reason when the device or process cannot be used any more, or a run does not end. In a worker
+    /// process it is time to exit then.
     pub async fn failure(&self) -> Error {
         self.pool().failure().await
     }
@@ -122,19 +122,22 @@ impl LocalRuntime {
 }
 
 impl Inner {
-    async fn run(&self, request: &Request) -> Result<Reply, Error> {
+    async fn run(&self, request: Request) -> Result<Reply, Error> {
         let pool = &self.workers.0;
+        pool.admit()?;
         let signature = match pool.signature() {
             Some(signature) => signature,
             None => self.workers.loaded().await?,
         };
         let started = Instant::now();
-        let step = self.handler.preprocess(request).await?;
+        let step = self.handler.preprocess(&request).await?;
         let prepared = Instant::now();
         let mut timings = Timings {
             preprocess: prepared - started,
             ..Timings::default()
         };
+        // Not needed any more, and maybe large.
+        drop(request.body);
         let Prepared {
             inputs,
             rows,
@@ -247,3 +250,6 @@ fn too_many_rows(rows: usize) -> Error {
     let text = format!("{rows} rows are more than the {MAX_ROWS} a request may have");
     Error::new(Kind::InvalidInput, text)
 }
+
+#[cfg(test)]
+mod tests;

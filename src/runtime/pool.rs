@@ -18,7 +18,7 @@
 //! every return of a lane with jobs left. Both decisions are made under the lock, so none is missed.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -28,13 +28,19 @@ use super::batcher::{Answer, Batcher, BatcherConfig, Job};
 use super::lane::{Condition, Lane, Ran};
 use super::loader::Loader;
 use super::pace::Pace;
-use super::scale::Bounds;
-use super::worker::{Phase, Worker};
+use super::worker::Worker;
 use super::{WorkerIds, WorkerStatus};
 use crate::backend::Signature;
 use crate::error::{Error, Kind};
 use crate::model::{Device, ModelSpec};
 use crate::tensor::NamedTensor;
+
+mod state;
+
+pub(super) use state::State;
+
+/// How often runs that do not end are looked for.
+const STUCK_TICK: Duration = Duration::from_secs(1);
 
 /// Batcher and workers of one version.
 pub(crate) struct Pool {
@@ -47,23 +53,6 @@ pub(crate) struct Pool {
     ids: Arc<WorkerIds>,
     /// Counts changes of workers; waiters look at the state again.
     changes: watch::Sender<u64>,
-}
-
-/// What the pool's lock guards.
-pub(super) struct State {
-    pub(super) batcher: Batcher,
-    pub(super) workers: Vec<Worker>,
-    pub(super) threads: Vec<std::thread::JoinHandle<()>>,
-    /// Why no job is taken any more, once it is so.
-    pub(super) closed: Option<Error>,
-    /// The last failure of a worker.
-    pub(super) last_error: Option<Error>,
-    /// Bounds within which demand decides on the number of workers.
-    pub(super) bounds: Bounds,
-    /// Most lanes in use at a time since it was last asked.
-    pub(super) busiest: usize,
-    /// A leader was called and has not come yet.
-    leader_called: bool,
 }
 
 /// What a task that pushed a job does next.
@@ -130,6 +119,11 @@ impl Pool {
         waiting.answer().await
     }
 
+    /// Whether a job pushed now would be taken in; the reason if not.
+    pub(crate) fn admit(&self) -> Result<(), Error> {
+        self.state.lock().admit(&self.model)
+    }
+
     /// Inputs and outputs of the model, once a worker loaded it.
     pub(crate) fn signature(&self) -> Option<&Arc<Signature>> {
         self.signature.get()
@@ -183,17 +177,32 @@ impl Pool {
         (workers, state.last_error.clone(), state.lost().is_some())
     }
 
-    /// Resolves with the reason when the device or the process is lost.
+    /// Resolves with the reason when the device or the process is lost, or when a worker has been in one run for so
+    /// long that it is not coming back.
     pub(crate) async fn failure(&self) -> Error {
         let mut changes = self.changes();
         loop {
             if let Some(error) = self.state.lock().lost() {
                 return error.clone();
             }
-            if changes.changed().await.is_err() {
-                std::future::pending::<()>().await;
+            if let Some(error) = self.stuck() {
+                return error;
             }
+            // A changed receiver whose sender is gone would not wait; the pool holds the sender.
+            let _ = tokio::time::timeout(STUCK_TICK, changes.changed()).await;
         }
+    }
+
+    /// The failure of a run that outlived every request in it.
+    fn stuck(&self) -> Option<Error> {
+        let patience = self.model.settings.response_timeout + STUCK_TICK;
+        let longest = self.state.lock().longest_run(Instant::now())?;
+        (longest > patience).then(|| {
+            worker_died(&format!(
+                "a run has taken {} s, which is more than the response timeout",
+                longest.as_secs()
+            ))
+        })
     }
 
     /// Resolves when all workers of a closed pool have ended, and joins their threads.
@@ -211,12 +220,7 @@ impl Pool {
 
     fn push(self: &Arc<Self>, job: Job) -> Result<Turn, Error> {
         let mut state = self.state.lock();
-        if let Some(error) = &state.closed {
-            return Err(error.clone());
-        }
-        if !state.has_workers() {
-            return Err(no_worker(&self.model));
-        }
+        state.admit(&self.model)?;
         let now = job.arrival;
         state.batcher.push(job);
         if !state.has_idle_lane() {
@@ -319,130 +323,6 @@ impl Pool {
     /// How long runs take.
     pub(super) fn pace(&self) -> &Pace {
         &self.pace
-    }
-}
-
-impl State {
-    fn new(batcher: Batcher) -> Self {
-        Self {
-            batcher,
-            workers: Vec::new(),
-            threads: Vec::new(),
-            closed: None,
-            last_error: None,
-            bounds: Bounds {
-                floor: 0,
-                ceiling: 0,
-            },
-            busiest: 0,
-            leader_called: false,
-        }
-    }
-
-    pub(super) fn worker(&mut self, id: u32) -> Option<&mut Worker> {
-        self.workers.iter_mut().find(|worker| worker.id == id)
-    }
-
-    /// Takes an idle lane, `of` a certain worker or of any, with the batch that goes next in it.
-    pub(super) fn check_out(&mut self, of: Option<u32>, now: Instant) -> Option<(u32, Lane)> {
-        let is_meant = |worker: &Worker| of.is_none_or(|id| worker.id == id);
-        let worker = self
-            .workers
-            .iter_mut()
-            .find(|worker| worker.is_idle() && is_meant(worker))?;
-        if self.batcher.is_empty() {
-            return None;
-        }
-        let id = worker.id;
-        let mut lane = worker.take_lane()?;
-        self.batcher.take(now, &mut lane.batch);
-        if lane.batch.is_empty() {
-            worker.phase = Phase::Idle(lane);
-            return None;
-        }
-        let busy = self.workers.iter().filter(|worker| worker.is_busy());
-        self.busiest = self.busiest.max(busy.count());
-        Some((id, lane))
-    }
-
-    /// Puts a lane back. Returns its worker's thread if that has to look after it.
-    fn check_in(
-        &mut self,
-        id: u32,
-        lane: Lane,
-        condition: &Condition,
-    ) -> Option<std::thread::Thread> {
-        let worker = self.worker(id)?;
-        worker.phase = match condition {
-            Condition::Usable => Phase::Idle(lane),
-            Condition::Broken => Phase::Broken(lane),
-            Condition::Fatal(_) => Phase::Failed,
-        };
-        let is_wanted = worker.is_stopping || *condition != Condition::Usable;
-        is_wanted.then(|| worker.thread.clone()).flatten()
-    }
-
-    /// Why the device or the process is lost, if it is.
-    fn lost(&self) -> Option<&Error> {
-        let closed = self.closed.as_ref();
-        closed.filter(|error| error.kind() == Kind::WorkerDied)
-    }
-
-    /// Whether a job pushed now has a worker to wait for.
-    fn has_workers(&self) -> bool {
-        self.workers.iter().any(Worker::will_take_jobs)
-    }
-
-    /// Takes the jobs that have no worker to wait for any more.
-    pub(super) fn take_stranded(&mut self) -> Vec<Job> {
-        if self.has_workers() {
-            return Vec::new();
-        }
-        self.batcher.take_all()
-    }
-
-    /// Has an idle worker sleep only until the oldest job is due, where batches wait and no other worker does so.
-    pub(super) fn watch(&mut self, id: u32) -> Option<Instant> {
-        if !self.batcher.waits_for_full_batches() || self.workers.iter().any(|w| w.is_watching) {
-            return None;
-        }
-        let due = self.batcher.next_due()?;
-        let worker = self.worker(id).filter(|worker| worker.is_idle())?;
-        worker.is_watching = true;
-        Some(due)
-    }
-
-    fn has_idle_lane(&self) -> bool {
-        self.workers.iter().any(Worker::is_idle)
-    }
-
-    /// After a push: the thread to wake, unless as many are on their way as batches wait.
-    fn wake_for_push(&mut self, now: Instant) -> Option<std::thread::Thread> {
-        let on_their_way = self.workers.iter().filter(|worker| worker.is_woken).count();
-        let is_watched = self.workers.iter().any(|worker| worker.is_watching);
-        if is_watched && !self.batcher.is_ready(now) {
-            return None;
-        }
-        if on_their_way > 0 && self.batcher.batches() <= on_their_way {
-            return None;
-        }
-        self.wake_one()
-    }
-
-    pub(super) fn wake_one(&mut self) -> Option<std::thread::Thread> {
-        let sleeps = |worker: &&mut Worker| worker.is_idle() && !worker.is_woken;
-        let worker = self.workers.iter_mut().find(sleeps)?;
-        worker.is_woken = true;
-        worker.thread.clone()
-    }
-
-    /// Marks every worker as stopping.
-    fn stop_all(&mut self) -> Vec<std::thread::Thread> {
-        let stop = |worker: &mut Worker| {
-            worker.is_stopping = true;
-            worker.thread.clone()
-        };
-        self.workers.iter_mut().filter_map(stop).collect()
     }
 }
 

@@ -15,6 +15,8 @@ use crate::backend::BackendError;
 use crate::error::{Error, Kind};
 use crate::model::Device;
 
+/// Stack of a worker's thread: what native code is used to from a main thread.
+const STACK: usize = 8 << 20;
 /// First pause before a session is made again; it doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest such pause.
@@ -42,8 +44,8 @@ pub(super) enum Phase {
     Loading,
     /// Its lane is free.
     Idle(Lane),
-    /// Its lane is in use.
-    Busy,
+    /// Its lane is in use since then.
+    Busy(Instant),
     /// Its session panicked and waits to be made anew.
     Broken(Lane),
     /// Its session is being made anew.
@@ -81,12 +83,20 @@ impl Worker {
 
     /// Whether its lane is in use.
     pub(super) const fn is_busy(&self) -> bool {
-        matches!(self.phase, Phase::Busy)
+        matches!(self.phase, Phase::Busy(_))
+    }
+
+    /// Since when its lane is in use.
+    pub(super) const fn busy_since(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Busy(since) => Some(since),
+            _ => None,
+        }
     }
 
     /// Takes the lane of an idle worker, which is busy from then on.
-    pub(super) fn take_lane(&mut self) -> Option<Lane> {
-        match std::mem::replace(&mut self.phase, Phase::Busy) {
+    pub(super) fn take_lane(&mut self, now: Instant) -> Option<Lane> {
+        match std::mem::replace(&mut self.phase, Phase::Busy(now)) {
             Phase::Idle(lane) => Some(lane),
             other => {
                 self.phase = other;
@@ -110,7 +120,7 @@ impl Worker {
     pub(super) const fn state(&self) -> WorkerState {
         match self.phase {
             Phase::Loading => WorkerState::Loading,
-            Phase::Idle(_) | Phase::Busy => WorkerState::Ready,
+            Phase::Idle(_) | Phase::Busy(_) => WorkerState::Ready,
             Phase::Broken(_) | Phase::Rebuilding | Phase::Failed => WorkerState::Failed,
         }
     }
@@ -146,6 +156,7 @@ impl Pool {
         let pool = Arc::clone(self);
         let thread = std::thread::Builder::new()
             .name(format!("worker-{id}"))
+            .stack_size(STACK)
             .spawn(move || pool.work(id, device));
         match thread {
             Ok(handle) => {

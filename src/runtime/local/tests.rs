@@ -1,0 +1,274 @@
+#![allow(clippy::unwrap_used)]
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::backend::fake::{FakeBackend, Outcome};
+use crate::handler::{EngineConfig, HandlerEngine, LogLine, Observation};
+use crate::model::{BackendKind, Settings};
+use crate::payload::Body;
+use crate::runtime::process::ProcessConfig;
+use crate::runtime::testing::{self, rows};
+use crate::runtime::{WorkerIds, WorkerState};
+
+const HOUR: Duration = Duration::from_hours(1);
+
+struct NoSink;
+
+impl Sink for NoSink {
+    fn log(&self, _line: LogLine) {}
+    fn observe(&self, _observation: Observation) {}
+}
+
+fn hosts(backend: &FakeBackend) -> Hosts {
+    let backend: Arc<dyn crate::backend::Backend> = Arc::new(backend.clone());
+    Hosts {
+        engine: Arc::new(|| HandlerEngine::new(EngineConfig::default())),
+        backends: Arc::new(HashMap::from([(BackendKind::Fake, backend)])),
+        processes: ProcessConfig::default(),
+        worker_ids: Arc::new(WorkerIds::from(9000)),
+        cores: 2,
+    }
+}
+
+/// A model whose handler is a guest; guests are built by `make guests`.
+fn model(guest: &str, settings: Settings) -> Arc<ModelSpec> {
+    let built = std::env::var_os("LANTERN_GUESTS").map_or_else(
+        || {
+            let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+            root.join("examples/target/wasm32-wasip2/release")
+        },
+        PathBuf::from,
+    );
+    let mut model = testing::model(settings);
+    model.directory = built;
+    model.handler = format!("{guest}.wasm").into();
+    Arc::new(model)
+}
+
+async fn start(
+    backend: &FakeBackend,
+    model: Arc<ModelSpec>,
+    workers: usize,
+) -> Result<LocalRuntime, Error> {
+    LocalRuntime::start(&hosts(backend), model, workers, Arc::new(NoSink)).await
+}
+
+async fn passthrough(backend: &FakeBackend) -> LocalRuntime {
+    let model = model("passthrough", Settings::default());
+    start(backend, model, 1).await.unwrap()
+}
+
+fn request(body: Body) -> Request {
+    let arrival = Instant::now();
+    Request {
+        id: "r".into(),
+        content_type: Some("text/plain".into()),
+        headers: Vec::new(),
+        body,
+        arrival,
+        deadline: arrival + HOUR,
+    }
+}
+
+fn tensors(marks: &[u8]) -> Request {
+    request(Body::Tensors(rows(marks, 1)))
+}
+
+fn body(reply: &Reply) -> &str {
+    std::str::from_utf8(&reply.response.body).unwrap()
+}
+
+async fn until_held(backend: &FakeBackend) {
+    while backend.gate().waiting() == 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_goes_through_handler_and_model_and_is_timed() {
+    let backend = FakeBackend::new();
+    let runtime = passthrough(&backend).await;
+    let reply = runtime.call(tensors(&[7, 8])).await.unwrap();
+    assert!(body(&reply).contains("\"data\":[7,8]"), "{}", body(&reply));
+    let timings = reply.timings;
+    assert_eq!(timings.batch_rows, 2);
+    assert!(timings.preprocess > Duration::ZERO && timings.postprocess > Duration::ZERO);
+    assert_eq!(runtime.status().in_flight, 0);
+    assert_eq!(runtime.status().workers[0].state, WorkerState::Ready);
+}
+
+#[tokio::test]
+async fn a_handler_may_answer_without_the_model() {
+    let backend = FakeBackend::new();
+    let runtime = start(&backend, model("echo", Settings::default()), 1).await;
+    let hello = request(Body::Raw(Bytes::from_static(b"hello")));
+    let reply = runtime.unwrap().call(hello).await.unwrap();
+    assert_eq!(body(&reply), "hello");
+    assert_eq!(reply.timings.batch_rows, 0);
+    assert!(backend.runs().is_empty());
+}
+
+#[tokio::test]
+async fn wrong_inputs_are_refused_before_they_meet_others() {
+    use crate::backend::Signature;
+    use crate::model::TensorSpec;
+    let wide = TensorSpec {
+        name: "x".into(),
+        dtype: crate::tensor::DType::U8,
+        shape: vec![None, Some(3)],
+    };
+    let backend = FakeBackend::new().with_signature(Signature {
+        inputs: vec![wide],
+        outputs: vec![],
+    });
+    let runtime = passthrough(&backend).await;
+    let warm_up = backend.runs().len();
+    let error = runtime.call(tensors(&[1])).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::InvalidInput);
+    assert_eq!(error.message(), "expected x: uint8[?, 3], got uint8[1, 1]");
+    assert_eq!(backend.runs().len(), warm_up);
+}
+
+#[tokio::test]
+async fn the_deadline_covers_waiting_for_the_model() {
+    let backend = FakeBackend::new();
+    let runtime = passthrough(&backend).await;
+    backend.gate().shut();
+    let mut late = tensors(&[1]);
+    late.deadline = late.arrival + Duration::from_millis(50);
+    let error = runtime.call(late).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Expired);
+    backend.gate().open();
+    runtime.call(tensors(&[2])).await.unwrap();
+}
+
+#[tokio::test]
+async fn draining_finishes_what_is_under_way_and_refuses_the_rest() {
+    let backend = FakeBackend::new();
+    let runtime = passthrough(&backend).await;
+    backend.gate().shut();
+    let under_way = tokio::spawn({
+        let runtime = runtime.clone();
+        async move { runtime.call(tensors(&[1])).await }
+    });
+    until_held(&backend).await;
+    let mut drained = Box::pin(runtime.drain(HOUR));
+    assert!(futures_util::poll!(&mut drained).is_pending());
+    let refused = runtime.call(tensors(&[2])).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::Draining);
+    assert_eq!(refused.message(), "Model \"m\" Version 1 is being unloaded");
+    backend.gate().open();
+    drained.await;
+    under_way.await.unwrap().unwrap();
+    assert!(runtime.status().workers.is_empty());
+}
+
+#[tokio::test]
+async fn impatient_draining_fails_what_still_waits() {
+    let backend = FakeBackend::new();
+    let runtime = passthrough(&backend).await;
+    backend.gate().shut();
+    let calls: Vec<_> = (0..2u8)
+        .map(|mark| {
+            let runtime = runtime.clone();
+            tokio::spawn(async move { runtime.call(tensors(&[mark])).await })
+        })
+        .collect();
+    until_held(&backend).await;
+    while runtime.pool().state.lock().batcher.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    runtime.drain(Duration::ZERO).await;
+    backend.gate().open();
+    let mut kinds = Vec::new();
+    for call in calls {
+        kinds.push(call.await.unwrap().err().map(|error| error.kind()));
+    }
+    kinds.sort_by_key(Option::is_some);
+    assert_eq!(kinds, [None, Some(Kind::Draining)]);
+}
+
+#[tokio::test]
+async fn a_version_without_workers_waits_for_none() {
+    let backend = FakeBackend::new();
+    let runtime = start(&backend, model("passthrough", Settings::default()), 0).await;
+    let runtime = runtime.unwrap();
+    assert!(runtime.signature().is_none() && backend.loads().is_empty());
+    let error = runtime.call(tensors(&[1])).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::NoWorker);
+    runtime.scale(1).await.unwrap();
+    runtime.call(tensors(&[1])).await.unwrap();
+    assert!(runtime.signature().is_some());
+}
+
+#[tokio::test]
+async fn starting_names_what_does_not_load() {
+    use crate::backend::BackendError;
+    let bad = BackendError::Load("cut short".into());
+    let backend = FakeBackend::new().with_load_error(bad);
+    let error = start(&backend, model("echo", Settings::default()), 1).await;
+    let error = error.err().unwrap();
+    assert_eq!(error.kind(), Kind::LoadFailed);
+    assert!(error.message().contains("fake backend"), "{error}");
+
+    let backend = FakeBackend::new();
+    let error = start(&backend, model("absent", Settings::default()), 1).await;
+    assert_eq!(error.err().unwrap().kind(), Kind::LoadFailed);
+
+    let mut torch = (*model("echo", Settings::default())).clone();
+    torch.backend = BackendKind::Torch;
+    let error = start(&backend, Arc::new(torch), 1).await.err().unwrap();
+    assert_eq!(
+        error.message(),
+        "model \"m\" version 1 needs the torch backend, which this process does not have"
+    );
+}
+
+#[tokio::test]
+async fn a_lost_device_is_announced() {
+    let backend = FakeBackend::new().with_mark([9], Outcome::Fatal);
+    let runtime = passthrough(&backend).await;
+    let error = runtime.call(tensors(&[9])).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::WorkerDied);
+    assert_eq!(runtime.failure().await.kind(), Kind::WorkerDied);
+    assert!(runtime.status().given_up);
+}
+
+#[tokio::test]
+async fn a_run_that_does_not_end_is_announced() {
+    let backend = FakeBackend::new();
+    let settings = Settings {
+        response_timeout: Duration::ZERO,
+        ..Settings::default()
+    };
+    let runtime = start(&backend, model("passthrough", settings), 1).await;
+    let runtime = runtime.unwrap();
+    backend.gate().shut();
+    let call = tokio::spawn({
+        let runtime = runtime.clone();
+        async move { runtime.call(tensors(&[1])).await }
+    });
+    until_held(&backend).await;
+    let error = runtime.failure().await;
+    assert!(
+        error.detail().unwrap().contains("a run has taken"),
+        "{error}"
+    );
+    backend.gate().open();
+    call.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn the_last_clone_ends_the_workers() {
+    let backend = FakeBackend::new();
+    let runtime = passthrough(&backend).await;
+    let pool = Arc::clone(runtime.pool());
+    drop(runtime);
+    pool.ended().await;
+    assert!(pool.report().0.is_empty());
+}

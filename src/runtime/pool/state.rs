@@ -1,0 +1,174 @@
+//! What the pool's lock guards: who waits, who is idle, and who is woken for whom. Decides; runs nothing.
+
+use std::thread::{JoinHandle, Thread};
+use std::time::{Duration, Instant};
+
+use super::no_worker;
+use crate::error::{Error, Kind};
+use crate::model::ModelSpec;
+use crate::runtime::batcher::{Batcher, Job};
+use crate::runtime::lane::{Condition, Lane};
+use crate::runtime::scale::Bounds;
+use crate::runtime::worker::{Phase, Worker};
+
+/// What the pool's lock guards.
+pub(in crate::runtime) struct State {
+    pub(in crate::runtime) batcher: Batcher,
+    pub(in crate::runtime) workers: Vec<Worker>,
+    pub(in crate::runtime) threads: Vec<JoinHandle<()>>,
+    /// Why no job is taken any more, once it is so.
+    pub(in crate::runtime) closed: Option<Error>,
+    /// The last failure of a worker.
+    pub(in crate::runtime) last_error: Option<Error>,
+    /// Bounds within which demand decides on the number of workers.
+    pub(in crate::runtime) bounds: Bounds,
+    /// Most lanes in use at a time since it was last asked.
+    pub(in crate::runtime) busiest: usize,
+    /// A leader was called and has not come yet.
+    pub(super) leader_called: bool,
+}
+
+impl State {
+    pub(super) fn new(batcher: Batcher) -> Self {
+        Self {
+            batcher,
+            workers: Vec::new(),
+            threads: Vec::new(),
+            closed: None,
+            last_error: None,
+            bounds: Bounds {
+                floor: 0,
+                ceiling: 0,
+            },
+            busiest: 0,
+            leader_called: false,
+        }
+    }
+
+    pub(in crate::runtime) fn worker(&mut self, id: u32) -> Option<&mut Worker> {
+        self.workers.iter_mut().find(|worker| worker.id == id)
+    }
+
+    /// Takes an idle lane, `of` a certain worker or of any, with the batch that goes next in it.
+    pub(in crate::runtime) fn check_out(
+        &mut self,
+        of: Option<u32>,
+        now: Instant,
+    ) -> Option<(u32, Lane)> {
+        let is_meant = |worker: &Worker| of.is_none_or(|id| worker.id == id);
+        let worker = self
+            .workers
+            .iter_mut()
+            .find(|worker| worker.is_idle() && is_meant(worker))?;
+        if self.batcher.is_empty() {
+            return None;
+        }
+        let id = worker.id;
+        let mut lane = worker.take_lane(now)?;
+        self.batcher.take(now, &mut lane.batch);
+        if lane.batch.is_empty() {
+            worker.phase = Phase::Idle(lane);
+            return None;
+        }
+        let busy = self.workers.iter().filter(|worker| worker.is_busy());
+        self.busiest = self.busiest.max(busy.count());
+        Some((id, lane))
+    }
+
+    /// Puts a lane back. Returns its worker's thread if that has to look after it.
+    pub(super) fn check_in(
+        &mut self,
+        id: u32,
+        lane: Lane,
+        condition: &Condition,
+    ) -> Option<Thread> {
+        let worker = self.worker(id)?;
+        worker.phase = match condition {
+            Condition::Usable => Phase::Idle(lane),
+            Condition::Broken => Phase::Broken(lane),
+            Condition::Fatal(_) => Phase::Failed,
+        };
+        let is_wanted = worker.is_stopping || *condition != Condition::Usable;
+        is_wanted.then(|| worker.thread.clone()).flatten()
+    }
+
+    /// How long the longest of the runs under way has taken so far.
+    pub(super) fn longest_run(&self, now: Instant) -> Option<Duration> {
+        let since = self.workers.iter().filter_map(Worker::busy_since).min()?;
+        Some(now.saturating_duration_since(since))
+    }
+
+    /// Why the device or the process is lost, if it is.
+    pub(super) fn lost(&self) -> Option<&Error> {
+        let closed = self.closed.as_ref();
+        closed.filter(|error| error.kind() == Kind::WorkerDied)
+    }
+
+    /// Whether jobs are taken in; the reason if not.
+    pub(super) fn admit(&self, model: &ModelSpec) -> Result<(), Error> {
+        if let Some(error) = &self.closed {
+            return Err(error.clone());
+        }
+        if self.has_workers() {
+            return Ok(());
+        }
+        Err(no_worker(model))
+    }
+
+    /// Whether a job pushed now has a worker to wait for.
+    pub(super) fn has_workers(&self) -> bool {
+        self.workers.iter().any(Worker::will_take_jobs)
+    }
+
+    /// Takes the jobs that have no worker to wait for any more.
+    pub(in crate::runtime) fn take_stranded(&mut self) -> Vec<Job> {
+        if self.has_workers() {
+            return Vec::new();
+        }
+        self.batcher.take_all()
+    }
+
+    /// Has an idle worker sleep only until the oldest job is due, where batches wait and no other worker does so.
+    pub(in crate::runtime) fn watch(&mut self, id: u32) -> Option<Instant> {
+        if !self.batcher.waits_for_full_batches() || self.workers.iter().any(|w| w.is_watching) {
+            return None;
+        }
+        let due = self.batcher.next_due()?;
+        let worker = self.worker(id).filter(|worker| worker.is_idle())?;
+        worker.is_watching = true;
+        Some(due)
+    }
+
+    pub(super) fn has_idle_lane(&self) -> bool {
+        self.workers.iter().any(Worker::is_idle)
+    }
+
+    /// After a push: the thread to wake, unless as many are on their way as batches wait.
+    pub(super) fn wake_for_push(&mut self, now: Instant) -> Option<Thread> {
+        let on_their_way = self.workers.iter().filter(|worker| worker.is_woken).count();
+        let is_watched = self.workers.iter().any(|worker| worker.is_watching);
+        if is_watched && !self.batcher.is_ready(now) {
+            return None;
+        }
+        if on_their_way > 0 && self.batcher.batches() <= on_their_way {
+            return None;
+        }
+        self.wake_one()
+    }
+
+    pub(in crate::runtime) fn wake_one(&mut self) -> Option<Thread> {
+        let sleeps = |worker: &&mut Worker| worker.is_idle() && !worker.is_woken;
+        let worker = self.workers.iter_mut().find(sleeps)?;
+        worker.is_woken = true;
+        worker.thread.clone()
+    }
+
+    /// Marks every worker as stopping.
+    pub(super) fn stop_all(&mut self) -> Vec<Thread> {
+        let stop = |worker: &mut Worker| {
+            worker.is_stopping = true;
+            worker.thread.clone()
+        };
+        self.workers.iter_mut().filter_map(stop).collect()
+    }
+}
