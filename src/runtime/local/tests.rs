@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -37,17 +37,19 @@ fn hosts(backend: &FakeBackend) -> Hosts {
 
 /// A model whose handler is a guest; guests are built by `make guests`.
 fn model(guest: &str, settings: Settings) -> Arc<ModelSpec> {
-    let built = std::env::var_os("LANTERN_GUESTS").map_or_else(
-        || {
-            let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-            root.join("examples/target/wasm32-wasip2/release")
-        },
-        PathBuf::from,
-    );
     let mut model = testing::model(settings);
-    model.directory = built;
+    model.directory = guests();
     model.handler = format!("{guest}.wasm").into();
     Arc::new(model)
+}
+
+#[expect(clippy::disallowed_methods, reason = "tests are told where guests lie")]
+fn guests() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    std::env::var_os("LANTERN_GUESTS").map_or_else(
+        || root.join("examples/target/wasm32-wasip2/release"),
+        PathBuf::from,
+    )
 }
 
 async fn start(
