@@ -6,11 +6,12 @@
 //! appear by renaming, so processes can share a cache.
 
 use std::fmt::Write as _;
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::hash::{Hash, Hasher};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
@@ -19,6 +20,8 @@ use wasmtime::Engine;
 
 const KEY_BYTES: usize = 32;
 const MAC_BYTES: usize = 32;
+/// Files of code that are kept; the one unused for longest goes first.
+const FILES_LIMIT: usize = 256;
 
 /// The folder `code` and the file `key` in the cache's directory.
 pub(super) struct CodeCache {
@@ -74,7 +77,7 @@ impl CodeCache {
 
     /// The code of that name, exactly as [`Self::put`] was given it; `None` if there is any doubt.
     pub fn get(&self, id: &CodeId) -> Option<Vec<u8>> {
-        let mut file = fs::read(self.path(id)).ok()?;
+        let mut file = self.read(id).ok()?;
         let length = file.len().checked_sub(MAC_BYTES)?;
         let mac = file.split_off(length);
         self.mac(id, &file).verify_slice(&mac).ok()?;
@@ -89,6 +92,33 @@ impl CodeCache {
         file.as_file()
             .set_permissions(Permissions::from_mode(0o400))?;
         file.persist(self.path(id))?;
+        self.sweep()
+    }
+
+    /// Reads a file and notes that it was of use.
+    fn read(&self, id: &CodeId) -> io::Result<Vec<u8>> {
+        let mut file = File::open(self.path(id))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        // Only the order of sweeping depends on it.
+        let _ = file.set_modified(SystemTime::now());
+        Ok(bytes)
+    }
+
+    /// Removes what has not been of use for longest, leftovers of processes that died while writing included.
+    fn sweep(&self) -> io::Result<()> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.code)? {
+            let entry = entry?;
+            let used = entry.metadata().and_then(|metadata| metadata.modified());
+            files.push((used.unwrap_or(SystemTime::UNIX_EPOCH), entry.path()));
+        }
+        files.sort();
+        let excess = files.len().saturating_sub(FILES_LIMIT);
+        for (_, path) in &files[..excess] {
+            // Another process may have been faster.
+            let _ = fs::remove_file(path);
+        }
         Ok(())
     }
 
@@ -206,6 +236,23 @@ mod tests {
         assert_eq!(mode(&cache.path(&id)), 0o400);
         assert_eq!(mode(&cache.code), 0o700);
         assert_eq!(mode(&directory.path().join("key")), 0o600);
+    }
+
+    #[test]
+    fn the_code_unused_for_longest_is_swept() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = cache(directory.path());
+        let ids: Vec<_> = (0..=FILES_LIMIT)
+            .map(|index| cache.id(&index.to_le_bytes()))
+            .collect();
+        for id in &ids {
+            cache.put(id, b"code").unwrap();
+            if id != &ids[0] {
+                assert!(cache.get(&ids[0]).is_some());
+            }
+        }
+        assert_eq!(fs::read_dir(&cache.code).unwrap().count(), FILES_LIMIT);
+        assert!(cache.get(&ids[0]).is_some());
     }
 
     #[test]

@@ -46,7 +46,9 @@ impl Meter {
         if segment < nanos(SLICE) {
             return Ok(UpdateDeadline::Continue(1));
         }
-        Ok(UpdateDeadline::Yield(1))
+        // tokio's own yield lets its thread look at sockets and timers before the call goes on.
+        let yielded = Box::pin(tokio::task::yield_now());
+        Ok(UpdateDeadline::YieldCustom(1, yielded))
     }
 
     /// Polls `call` to its end, and charges each segment.

@@ -14,7 +14,7 @@ use super::{Level, LogLine, Version};
 /// Idle instances, the last used on top: it is the one whose memory is still in the caches.
 pub(super) struct Pool {
     idle: Mutex<Vec<Instance>>,
-    /// One for each instance that may be in use.
+    /// One for each instance that may be in use or in the making.
     permits: Semaphore,
     limit: usize,
 }
@@ -23,7 +23,7 @@ pub(super) struct Pool {
 pub(super) struct Lease<'a> {
     instance: Option<Instance>,
     version: &'a Arc<Version>,
-    _permit: SemaphorePermit<'a>,
+    permit: Option<SemaphorePermit<'a>>,
 }
 
 impl Pool {
@@ -71,7 +71,7 @@ impl<'a> Lease<'a> {
         Ok(Self {
             instance: Some(instance),
             version,
-            _permit: permit,
+            permit: Some(permit),
         })
     }
 
@@ -96,20 +96,26 @@ impl<'a> Lease<'a> {
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
+        drop(self.permit.take());
         if self.instance.is_some() {
             replace(self.version);
         }
     }
 }
 
-/// Makes a new instance away from the request that lost the old one. Without a runtime, as at the end of a
-/// process, there is nothing to do it on.
+/// Makes a new instance away from the request that lost the old one.
+///
+/// Not while as many as allowed are in use or in the making: a storm of cancelled requests must not become a storm
+/// of `init`. Without a runtime, as at the end of a process, there is nothing to do it on.
 fn replace(version: &Arc<Version>) {
     let Ok(runtime) = runtime::Handle::try_current() else {
         return;
     };
     let version = Arc::clone(version);
     runtime.spawn(async move {
+        let Ok(_permit) = version.pool.permits.try_acquire() else {
+            return;
+        };
         match Instance::start(&version).await {
             Ok(instance) => version.pool.put(instance),
             Err(error) => version.host.sink.log(LogLine {

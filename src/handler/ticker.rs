@@ -118,3 +118,39 @@ fn park(shared: &Shared) {
 const fn active(calls: u64) -> u64 {
     calls & (STARTED - 1)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use wasmtime::Engine;
+
+    use super::*;
+
+    fn wait_until(condition: impl Fn() -> bool) {
+        while !condition() {
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn it_parks_when_idle_and_wakes_for_a_call() {
+        let engine = Engine::default();
+        let ticker = Ticker::start(engine.weak()).unwrap();
+        let is_parked = || ticker.shared.is_parked.load(Ordering::SeqCst);
+        wait_until(is_parked);
+        let awake = ticker.keep_awake();
+        wait_until(|| !is_parked());
+        drop(awake);
+        wait_until(is_parked);
+    }
+
+    #[test]
+    fn it_ends_when_dropped() {
+        let engine = Engine::default();
+        let ticker = Ticker::start(engine.weak()).unwrap();
+        wait_until(|| ticker.shared.is_parked.load(Ordering::SeqCst));
+        let shared = Arc::clone(&ticker.shared);
+        drop(ticker);
+        wait_until(|| Arc::strong_count(&shared) == 1);
+    }
+}
