@@ -12,7 +12,9 @@ pub fn softmax(scores: &[f32]) -> Vec<f32> {
     let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let mut exponentials: Vec<f32> = scores.iter().map(|score| (score - largest).exp()).collect();
     let sum: f32 = exponentials.iter().sum();
-    exponentials.iter_mut().for_each(|value| *value /= sum);
+    for value in &mut exponentials {
+        *value /= sum;
+    }
     exponentials
 }
 

@@ -7,26 +7,26 @@ use half::{bf16, f16};
 
 use super::*;
 
-fn round_trip<T: Element + PartialEq + std::fmt::Debug>(values: Vec<T>) {
+fn round_trip<T: Element + PartialEq + std::fmt::Debug>(values: &[T]) {
     let count = u32::try_from(values.len()).unwrap();
-    let tensor = Tensor::from_vec("t", [count], values.clone()).unwrap();
+    let tensor = Tensor::from_vec("t", [count], values).unwrap();
     assert_eq!(tensor.dtype(), T::DTYPE);
-    assert_eq!(tensor.bytes().len(), values.len() * size_of::<T>());
-    assert_eq!(&*tensor.view::<T>().unwrap(), &values[..]);
+    assert_eq!(tensor.bytes().len(), size_of_val(values));
+    assert_eq!(&*tensor.view::<T>().unwrap(), values);
 }
 
 #[test]
 fn every_element_type_round_trips() {
-    round_trip(vec![true, false, true]);
-    round_trip(vec![0u8, 255]);
-    round_trip(vec![-128i8, 127]);
-    round_trip(vec![i16::MIN, i16::MAX]);
-    round_trip(vec![i32::MIN, i32::MAX]);
-    round_trip(vec![i64::MIN, i64::MAX]);
-    round_trip(vec![f16::from_f32(1.5), f16::MAX]);
-    round_trip(vec![bf16::from_f32(-2.0), bf16::MIN]);
-    round_trip(vec![0.1f32, f32::MAX]);
-    round_trip(vec![0.1f64, f64::MIN]);
+    round_trip(&[true, false, true]);
+    round_trip(&[0u8, 255]);
+    round_trip(&[-128i8, 127]);
+    round_trip(&[i16::MIN, i16::MAX]);
+    round_trip(&[i32::MIN, i32::MAX]);
+    round_trip(&[i64::MIN, i64::MAX]);
+    round_trip(&[f16::from_f32(1.5), f16::MAX]);
+    round_trip(&[bf16::from_f32(-2.0), bf16::MIN]);
+    round_trip(&[0.1f32, f32::MAX]);
+    round_trip(&[0.1f64, f64::MIN]);
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn elements_are_little_endian() {
 
 #[test]
 fn misaligned_elements_are_copied() {
-    let mut bytes = vec![0u8; 9];
+    let mut bytes = [0u8; 9];
     bytes[1..5].copy_from_slice(&1.5f32.to_le_bytes());
     bytes[5..9].copy_from_slice(&(-2.5f32).to_le_bytes());
     let aligned = bytes.as_ptr().addr().is_multiple_of(4);
