@@ -7,21 +7,36 @@ use handler_sdk::image::{self, Image};
 use handler_sdk::{
     Context, Error, Handler, Labels, Outputs, Request, Response, Step, classification, softmax,
 };
+use serde::Deserialize;
 
 /// Pixels per side of the model's input.
 const SIDE: u32 = 28;
 
-/// Classes in an answer, as many as TorchServe's image classifier gives.
-const TOP_K: usize = 5;
+/// The section `handler:` of model-config.yaml.
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Settings {
+    /// Classes in an answer.
+    topk: usize,
+}
 
-/// The names of the classes.
+impl Default for Settings {
+    /// As many as TorchServe's image classifier gives.
+    fn default() -> Self {
+        Self { topk: 5 }
+    }
+}
+
+/// What was read once: how many classes to answer with, and their names.
 pub struct Digits {
+    settings: Settings,
     labels: Labels,
 }
 
 impl Handler for Digits {
-    fn init(_context: &Context) -> Result<Self, Error> {
+    fn init(context: &Context) -> Result<Self, Error> {
         Ok(Self {
+            settings: context.settings()?,
             labels: Labels::from_assets()?,
         })
     }
@@ -38,7 +53,11 @@ impl Handler for Digits {
 
     fn postprocess(&self, outputs: Outputs, _carry: &[u8]) -> Result<Response, Error> {
         let probabilities = softmax(outputs.get("logits")?.view::<f32>()?.row(0));
-        Response::json_pretty(&classification(&probabilities, &self.labels, TOP_K))
+        Response::json_pretty(&classification(
+            &probabilities,
+            &self.labels,
+            self.settings.topk,
+        ))
     }
 }
 

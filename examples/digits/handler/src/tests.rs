@@ -1,6 +1,11 @@
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
 use handler_sdk::{ErrorKind, Tensor, testing};
+use serde::Deserialize;
 
 use super::*;
 
@@ -39,6 +44,49 @@ fn the_same_drawing_becomes_the_same_tensor_in_every_guise() {
             .fold(0.0, f32::max);
         assert!(largest < 0.04, "picture {index}: {largest}");
     }
+}
+
+/// The example's pictures, with the pixels that `reference.py` makes of them.
+#[derive(Deserialize)]
+struct Reference {
+    samples: Vec<Sample>,
+}
+
+#[derive(Deserialize)]
+struct Sample {
+    file: String,
+    pixels: Vec<u8>,
+}
+
+#[test]
+fn samples_become_what_the_reference_makes_of_them() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let reference = fs::read(directory.join("expected.json")).unwrap();
+    let reference: Reference = serde_json::from_slice(&reference).unwrap();
+    assert!(!reference.samples.is_empty());
+    for Sample { file, pixels } in reference.samples {
+        let values = input(&fs::read(directory.join(&file)).unwrap());
+        let wanted = pixels.iter().map(|&pixel| f32::from(pixel) / 255.0);
+        let largest = values
+            .iter()
+            .zip(wanted)
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, f32::max);
+        assert!(largest < 2.5 / 255.0, "{file}: {largest}");
+    }
+}
+
+#[test]
+fn answer_has_as_many_classes_as_the_settings_say() {
+    let host = testing::Host::new().settings(serde_json::json!({"topk": 2}));
+    let outputs = vec![Tensor::from_vec("logits", [1, 3], [1.0f32, 2.0, 3.0]).unwrap()];
+    let response = host
+        .init::<Digits>()
+        .unwrap()
+        .postprocess(outputs.into(), &[])
+        .unwrap();
+    let answer: BTreeMap<String, f32> = serde_json::from_slice(response.body()).unwrap();
+    assert_eq!(answer.into_keys().collect::<Vec<_>>(), ["1", "2"]);
 }
 
 #[test]
