@@ -186,7 +186,8 @@ fn engine_once(cache: Option<PathBuf>) -> Engine {
     })
 }
 
-/// Answers calls until the front goes away or orders the end.
+/// Answers calls until the front goes away or orders the end, or the version cannot go on: then the process ends, and
+/// the front starts another.
 async fn host(
     runtime: LocalRuntime,
     mut incoming: Incoming,
@@ -202,9 +203,19 @@ async fn host(
         },
     );
     tokio::spawn(reporter::report_workers(runtime.clone(), outbox.clone()));
+    let failure = runtime.clone();
+    let mut failure = std::pin::pin!(failure.failure());
     let host = Arc::new(Host::new(runtime, outbox.clone()));
     loop {
-        match incoming.next::<Order<String>>().await {
+        let order = tokio::select! {
+            biased;
+            order = incoming.next::<Order<String>>() => order,
+            error = &mut failure => {
+                outbox.flush_all().await;
+                return Err(io::Error::other(error));
+            }
+        };
+        match order {
             Ok((Order::Call(call), body)) => host.call(call, body),
             Ok((Order::Cancel { id }, _)) => host.cancel(id),
             Ok((Order::Scale { id, workers }, _)) => host.scale(id, workers),
