@@ -356,10 +356,7 @@ fn backend(
 ) -> Result<BackendKind, ArchiveError> {
     let named = config.options.backend;
     let Some(artifact) = &manifest.serialized_file else {
-        let rule = "the manifest must name the weights: pack the archive with --serialized-file";
-        return named
-            .filter(|kind| *kind == BackendKind::Fake)
-            .ok_or_else(|| ArchiveError::Unservable(rule.to_owned()));
+        return without_artifact(named);
     };
     let name = artifact.as_str();
     if !artifact.under(directory).is_file() {
@@ -377,6 +374,20 @@ fn backend(
             "cannot tell what runs {name:?}: name it .pt or .onnx, or set `lantern: {{backend: torch}}` or `onnx`"
         ))
     })
+}
+
+/// An archive without weights has a handler that answers by itself.
+fn without_artifact(named: Option<BackendKind>) -> Result<BackendKind, ArchiveError> {
+    match named {
+        None => Ok(BackendKind::None),
+        Some(kind @ (BackendKind::None | BackendKind::Fake)) => Ok(kind),
+        Some(kind @ (BackendKind::Torch | BackendKind::Onnx)) => {
+            Err(ArchiveError::Unservable(format!(
+                "the archive has no weights for the backend {}: pack it with --serialized-file",
+                kind.name()
+            )))
+        }
+    }
 }
 
 /// Removes the directories whose process is gone.

@@ -1,1 +1,153 @@
-//! Settings of the server.
+//! Settings of the server: the command line, the environment and `config.properties`, in TorchServe's keys.
+//!
+//! Two steps: [`raw`] gathers what was typed, and from where; [`resolve`] turns it into a [`ServerConfig`], reporting
+//! every problem at once. `server/keys.rs` lists the keys. Nothing here binds, loads or starts anything.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::model::{Hosting, Limits, ModelName, Version};
+
+use super::model::{Defaults, Requested};
+use super::{Problem, Problems};
+
+mod address;
+mod keys;
+mod places;
+mod raw;
+mod reader;
+mod resolve;
+mod startup;
+
+pub use places::Surroundings;
+pub use raw::Flags;
+pub use startup::{LoadModel, LoadModels};
+
+/// Settings of the server, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerConfig {
+    /// Where predictions are served.
+    pub inference_address: SocketAddr,
+    /// Where models are managed.
+    pub management_address: SocketAddr,
+    /// Where metrics are shown.
+    pub metrics_address: SocketAddr,
+    /// Whether there is a metrics API.
+    pub enable_metrics_api: bool,
+    /// What the metrics API shows.
+    pub metrics_mode: MetricsMode,
+    /// How often gauges of the machine are read.
+    pub metric_interval: Duration,
+    /// Directory that archives are loaded from.
+    pub model_store: Option<PathBuf>,
+    /// Models to load at the start.
+    pub load_models: LoadModels,
+    /// Settings of single versions (`models`).
+    pub models: BTreeMap<ModelName, BTreeMap<Version, Requested>>,
+    /// Versions that `models` makes the default of their model.
+    pub default_versions: BTreeMap<ModelName, Version>,
+    /// Workers of a version that says nothing; `None` for as many as there are devices.
+    pub default_workers: Option<usize>,
+    /// From arrival until the answer.
+    pub default_response_timeout: Duration,
+    /// From the start of loading until the first worker is ready.
+    pub default_startup_timeout: Duration,
+    /// How long unregistering waits for requests in flight.
+    pub unregister_timeout: Duration,
+    /// Requests that may wait for one version.
+    pub job_queue_size: usize,
+    /// Most GPUs to use; `None` for all there are.
+    pub number_of_gpu: Option<u32>,
+    /// Threads for connections; `None` for as many as cores.
+    pub io_threads: Option<usize>,
+    /// Bytes of a request's body.
+    pub max_request_size: usize,
+    /// Bytes of a response's body.
+    pub max_response_size: usize,
+    /// Whether the API may register and unregister models.
+    pub enable_model_api: bool,
+    /// Headers for browsers.
+    pub cors: CorsConfig,
+    /// Id of the first worker.
+    pub initial_worker_id: u32,
+    /// Where runtimes are hosted unless an archive says otherwise.
+    pub hosting: Hosting,
+    /// The most that a handler may be given.
+    pub ceilings: Limits,
+    /// Where compiled handlers are kept.
+    pub cache_directory: PathBuf,
+    /// Where archives are unpacked.
+    pub temp_directory: PathBuf,
+    /// `libonnxruntime.so.*`, if there is one.
+    pub onnxruntime: Option<PathBuf>,
+    /// The `lantern-torch` program, if there is one.
+    pub lantern_torch: Option<PathBuf>,
+    /// The file that was read, if any.
+    pub file: Option<PathBuf>,
+    /// What was ignored, and why.
+    pub warnings: Vec<Problem>,
+}
+
+/// `metrics_mode`. TorchServe's default is `log`, which leaves its metrics API empty; here it is `prometheus`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MetricsMode {
+    /// Metrics are log lines, and the API shows none.
+    Log,
+    /// The API shows them.
+    #[default]
+    Prometheus,
+    /// The API shows the three `ts_*` families alone.
+    Legacy,
+}
+
+/// `cors_*`; no header is sent for what is not set.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CorsConfig {
+    /// `access-control-allow-origin`.
+    pub allowed_origin: Option<String>,
+    /// `access-control-allow-methods`.
+    pub allowed_methods: Option<String>,
+    /// `access-control-allow-headers`.
+    pub allowed_headers: Option<String>,
+}
+
+impl ServerConfig {
+    /// Reads the file that flags and environment name, and resolves everything.
+    pub fn load(flags: &Flags, surroundings: &Surroundings) -> Result<Self, Problems> {
+        let raw = raw::gather(flags, surroundings)?;
+        resolve::resolve(raw, surroundings)
+    }
+
+    /// What holds for a version about which nobody says anything. `at_startup`, a version without workers would be of
+    /// no use, so it gets one for each device; a registration by the API gets none.
+    pub fn defaults(&self, at_startup: bool, gpus: u32, cores: usize) -> Defaults {
+        let gpus = self.number_of_gpu.map_or(gpus, |most| gpus.min(most));
+        let devices = usize::try_from(gpus).ok().filter(|gpus| *gpus > 0);
+        let workers = match (self.default_workers, at_startup) {
+            (Some(workers), _) => workers,
+            (None, true) => devices.unwrap_or(cores).max(1),
+            (None, false) => 0,
+        };
+        Defaults {
+            workers,
+            response_timeout: self.default_response_timeout,
+            startup_timeout: self.default_startup_timeout,
+            job_queue_size: self.job_queue_size,
+            hosting: self.hosting,
+            gpus,
+            ceilings: self.ceilings.clone(),
+        }
+    }
+
+    /// What `models` says of a version; nothing if it is not there.
+    pub fn listed(&self, name: &ModelName, version: &Version) -> Requested {
+        let versions = self.models.get(name);
+        let listed = versions.and_then(|versions| versions.get(version));
+        listed.cloned().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

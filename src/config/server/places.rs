@@ -1,0 +1,180 @@
+//! Where things are on this machine: the environment, the current directory, libraries and programs.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Where the Python package keeps the library, below a directory of packages.
+const IN_PACKAGES: &str = "onnxruntime/capi";
+/// Where systems keep libraries.
+const SYSTEM: [&str; 4] = [
+    "/usr/local/lib",
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu",
+    "/usr/lib",
+];
+
+/// What the process finds around it. Made once, by the program; tests make their own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// Environment variables.
+    pub variables: BTreeMap<String, String>,
+    /// The directory that relative paths start from.
+    pub current_directory: PathBuf,
+    /// The directory of the running program.
+    pub program_directory: PathBuf,
+}
+
+impl Surroundings {
+    /// Those of this process.
+    pub fn of_process() -> Self {
+        let variables = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        let program = std::env::current_exe().ok();
+        let program = program
+            .as_deref()
+            .and_then(Path::parent)
+            .map(Path::to_owned);
+        Self {
+            variables: variables.collect(),
+            current_directory: std::env::current_dir().unwrap_or_default(),
+            program_directory: program.unwrap_or_default(),
+        }
+    }
+
+    /// The value of an environment variable.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(String::as_str)
+    }
+
+    /// `lantern-torch` beside the running program.
+    pub fn lantern_torch(&self) -> Option<PathBuf> {
+        let path = self.program_directory.join("lantern-torch");
+        path.is_file().then_some(path)
+    }
+
+    /// ONNX Runtime's library: what `ORT_DYLIB_PATH` names, else the one in `.runtime` beside the program, above it, or
+    /// in the current directory, else the system's.
+    pub fn onnxruntime(&self) -> Option<PathBuf> {
+        if let Some(named) = self.variable("ORT_DYLIB_PATH") {
+            return Some(named.into()).filter(|path: &PathBuf| path.is_file());
+        }
+        let near = self
+            .program_directory
+            .ancestors()
+            .take(4)
+            .map(Path::to_owned);
+        near.chain([self.current_directory.clone()])
+            .find_map(|directory| in_runtime(&directory))
+            .or_else(|| {
+                SYSTEM
+                    .iter()
+                    .find_map(|directory| library(Path::new(directory)))
+            })
+    }
+
+    /// Where compiled handlers are kept: a directory of this user's, for as long as the machine lives.
+    pub fn cache_directory(&self) -> PathBuf {
+        let home = || Some(Path::new(self.variable("HOME")?).join(".cache"));
+        let base = self
+            .variable("XDG_CACHE_HOME")
+            .filter(|path| path.starts_with('/'));
+        let base = base.map(PathBuf::from).or_else(home);
+        base.unwrap_or_else(|| self.temp_directory())
+            .join("lantern")
+    }
+
+    /// Where temporary files go: `TEMP` as TorchServe has it, else `TMPDIR`, else `/tmp`.
+    pub fn temp_directory(&self) -> PathBuf {
+        let named = self.variable("TEMP").or_else(|| self.variable("TMPDIR"));
+        named
+            .filter(|path| !path.is_empty())
+            .unwrap_or("/tmp")
+            .into()
+    }
+}
+
+/// In a virtual environment under `.runtime`.
+fn in_runtime(directory: &Path) -> Option<PathBuf> {
+    children(&directory.join(".runtime"))
+        .into_iter()
+        .flat_map(|environment| children(&environment.join("lib")))
+        .find_map(|python| library(&python.join("site-packages").join(IN_PACKAGES)))
+}
+
+fn library(directory: &Path) -> Option<PathBuf> {
+    let is_library = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name == "libonnxruntime.so" || name.starts_with("libonnxruntime.so.")
+    };
+    children(directory).into_iter().find(is_library)
+}
+
+/// In the order of names, so that the same one is found every time.
+fn children(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn touch(path: &Path) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, b"").unwrap();
+    }
+
+    #[test]
+    fn the_library_is_found_near_the_program() {
+        let root = tempfile::tempdir().unwrap();
+        let library = root
+            .path()
+            .join(".runtime/python/lib/python3.11/site-packages/onnxruntime/capi/libonnxruntime.so.1.23.0");
+        touch(&library);
+        touch(&library.with_file_name("libonnxruntime_providers_shared.so"));
+        let surroundings = Surroundings {
+            program_directory: root.path().join("target/debug"),
+            ..Surroundings::default()
+        };
+        assert_eq!(surroundings.onnxruntime(), Some(library));
+    }
+
+    #[test]
+    fn a_named_library_that_is_missing_is_not_replaced_by_another() {
+        let surroundings = Surroundings {
+            variables: BTreeMap::from([("ORT_DYLIB_PATH".into(), "/nowhere/lib.so".into())]),
+            ..Surroundings::default()
+        };
+        assert_eq!(surroundings.onnxruntime(), None);
+    }
+
+    #[test]
+    fn caches_follow_the_desktop_rule() {
+        let with = |pairs: &[(&str, &str)]| Surroundings {
+            variables: pairs
+                .iter()
+                .map(|(k, v)| ((*k).into(), (*v).into()))
+                .collect(),
+            ..Surroundings::default()
+        };
+        let cases = [
+            (
+                with(&[("XDG_CACHE_HOME", "/c"), ("HOME", "/h")]),
+                "/c/lantern",
+            ),
+            (
+                with(&[("XDG_CACHE_HOME", "relative"), ("HOME", "/h")]),
+                "/h/.cache/lantern",
+            ),
+            (with(&[("TMPDIR", "/t")]), "/t/lantern"),
+        ];
+        for (surroundings, expected) in cases {
+            assert_eq!(surroundings.cache_directory(), Path::new(expected));
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Where settings come from, which wins, and what is refused.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+
+use super::*;
+
+struct Fixture {
+    directory: tempfile::TempDir,
+    flags: Flags,
+    variables: BTreeMap<String, String>,
+}
+
+impl Fixture {
+    fn new(properties: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("config.properties"), properties).unwrap();
+        Self {
+            directory,
+            flags: Flags::default(),
+            variables: BTreeMap::new(),
+        }
+    }
+
+    fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    fn flags(mut self, set: impl FnOnce(&mut Flags)) -> Self {
+        set(&mut self.flags);
+        self
+    }
+
+    fn load(&self) -> Result<ServerConfig, Problems> {
+        let surroundings = Surroundings {
+            variables: self.variables.clone(),
+            current_directory: self.directory.path().to_owned(),
+            program_directory: self.directory.path().to_owned(),
+        };
+        ServerConfig::load(&self.flags, &surroundings)
+    }
+
+    fn refused(&self) -> String {
+        self.load().unwrap_err().to_string()
+    }
+
+    fn warnings(&self) -> String {
+        let config = self.load().unwrap();
+        let texts: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
+        texts.join("\n")
+    }
+}
+
+#[test]
+fn defaults_are_torchserves_on_loopback() {
+    let config = Fixture::new("").load().unwrap();
+    assert_eq!(config.inference_address.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.management_address.to_string(), "127.0.0.1:8081");
+    assert_eq!(config.metrics_address.to_string(), "127.0.0.1:8082");
+    assert_eq!(config.job_queue_size, 100);
+    assert_eq!(config.max_request_size, 6_553_500);
+    assert_eq!(config.default_response_timeout.as_secs(), 120);
+    assert_eq!(config.load_models, LoadModels::None);
+    assert!(!config.enable_model_api);
+    assert_eq!(config.warnings, []);
+}
+
+#[test]
+fn variable_beats_flag_beats_file_beats_default() {
+    let file = "enable_envvars_config=true\njob_queue_size=1\n";
+    let set = |flags: &mut Flags| flags.set.push("job_queue_size=2".to_owned());
+    let size = |fixture: Fixture| fixture.load().unwrap().job_queue_size;
+    assert_eq!(size(Fixture::new("")), 100);
+    assert_eq!(size(Fixture::new(file)), 1);
+    assert_eq!(size(Fixture::new(file).flags(set)), 2);
+    let all = Fixture::new(file)
+        .flags(set)
+        .variable("TS_JOB_QUEUE_SIZE", "3");
+    assert_eq!(size(all), 3);
+}
+
+#[test]
+fn variables_count_only_where_the_file_asks_for_them() {
+    let fixture = Fixture::new("job_queue_size=1").variable("TS_JOB_QUEUE_SIZE", "3");
+    assert_eq!(fixture.load().unwrap().job_queue_size, 1);
+}
+
+#[test]
+fn an_empty_variable_overrides_too() {
+    let fixture = Fixture::new("enable_envvars_config=true").variable("TS_INFERENCE_ADDRESS", "");
+    assert_eq!(
+        fixture.refused(),
+        "TS_INFERENCE_ADDRESS: inference_address must be http://HOST:PORT, got \"\""
+    );
+}
+
+#[test]
+fn the_file_is_named_by_variable_then_flag() {
+    let fixture = Fixture::new("job_queue_size=1");
+    let named = |name: &str| fixture.directory.path().join(name);
+    fs::write(named("a.properties"), "job_queue_size=2").unwrap();
+    fs::write(named("b.properties"), "job_queue_size=3").unwrap();
+    let a = named("a.properties");
+    let b = named("b.properties").display().to_string();
+    let fixture = fixture.flags(|flags| flags.ts_config = Some(a));
+    assert_eq!(fixture.load().unwrap().job_queue_size, 2);
+    let fixture = fixture.variable("TS_CONFIG_FILE", &b);
+    assert_eq!(fixture.load().unwrap().job_queue_size, 3);
+    let fixture = fixture.variable("TS_CONFIG_FILE", "/nowhere.properties");
+    assert_eq!(
+        fixture.refused(),
+        "TS_CONFIG_FILE: file not found, got \"/nowhere.properties\""
+    );
+}
+
+#[test]
+fn values_may_name_variables() {
+    let fixture =
+        Fixture::new("inference_address=http://127.0.0.1:$$PORT$$").variable("PORT", "9999");
+    assert_eq!(fixture.load().unwrap().inference_address.port(), 9999);
+    assert!(
+        Fixture::new("load_models=$$NOPE$$")
+            .refused()
+            .contains("\"NOPE\"")
+    );
+}
+
+#[test]
+fn every_problem_is_reported_at_once() {
+    let fixture = Fixture::new(
+        "inference_address=http://0.0.0.0:8080
+management_address=https://127.0.0.1:8081
+metrics_address=http://127.0.0.1:99999
+job_queue_size=many
+default_response_timeout=0
+metrics_mode=loud
+enable_model_api=yes
+max_request_size=-1
+lantern_hosting=cloud
+lantern_max_memory=lots
+lantern_max_cpu=5
+lantern_onnxruntime=nope.so
+load_models=../x=a.mar,b.mar
+models={\"m\": {\"1.0\": {\"minWorkers\": -1, \"batchsize\": 3}}, \"../n\": {}}
+",
+    );
+    insta::assert_snapshot!("every_problem_is_reported_at_once", fixture.refused());
+}
+
+#[test]
+fn unused_and_unknown_keys_are_warnings() {
+    let fixture = Fixture::new(
+        "grpc_inference_port=7070
+install_py_dep_per_model=true
+allowed_urls=https://.*
+job_queue_sise=10
+disable_token_authorization=false
+model_store=not-there-yet
+frobnicate=1
+",
+    );
+    insta::assert_snapshot!("unused_and_unknown_keys_are_warnings", fixture.warnings());
+}
+
+#[test]
+fn a_wider_address_needs_a_word() {
+    let wide = "inference_address=http://0.0.0.0:8080\n";
+    assert!(
+        Fixture::new(wide)
+            .refused()
+            .contains("lantern_allow_public=true")
+    );
+    let allowed = Fixture::new(&format!("{wide}lantern_allow_public=true\n"));
+    assert_eq!(
+        allowed.load().unwrap().inference_address.to_string(),
+        "0.0.0.0:8080"
+    );
+}
+
+#[test]
+fn flags_name_store_and_models() {
+    let fixture = Fixture::new("load_models=all\nmodel_store=elsewhere\n");
+    let store = fixture.directory.path().to_owned();
+    let fixture = fixture.flags(|flags| {
+        flags.model_store = Some(store.clone());
+        flags.models = vec!["digits=d.mar".to_owned(), "e.mar".to_owned()];
+        flags.enable_model_api = true;
+    });
+    let config = fixture.load().unwrap();
+    assert_eq!(config.model_store, Some(store));
+    assert!(config.enable_model_api);
+    let LoadModels::Listed(models) = config.load_models else {
+        panic!("a list of models")
+    };
+    let pairs: Vec<_> = models
+        .iter()
+        .map(|model| {
+            (
+                model.name.as_ref().map(ModelName::as_str),
+                model.url.as_str(),
+            )
+        })
+        .collect();
+    assert_eq!(pairs, [(Some("digits"), "d.mar"), (None, "e.mar")]);
+}
+
+#[test]
+fn a_missing_model_store_named_by_a_flag_is_a_problem() {
+    let fixture =
+        Fixture::new("").flags(|flags| flags.model_store = Some("/nowhere/models".into()));
+    assert_eq!(
+        fixture.refused(),
+        "--model-store: model_store must be a directory, got \"/nowhere/models\""
+    );
+}
+
+#[test]
+fn models_gives_settings_to_versions() {
+    let config = Fixture::new(
+        "models={ \\
+  \"noop\": { \"1.11\": { \"defaultVersion\": true, \"marName\": \"noop.mar\", \"minWorkers\": 1, \\
+    \"maxWorkers\": 2, \"batchSize\": 4, \"maxBatchDelay\": 50, \"responseTimeout\": 7 } } }",
+    )
+    .load()
+    .unwrap();
+    let (name, version) = (
+        ModelName::new("noop").unwrap(),
+        Version::new("1.11").unwrap(),
+    );
+    let listed = config.listed(&name, &version);
+    assert_eq!((listed.min_workers, listed.max_workers), (Some(1), Some(2)));
+    assert_eq!(listed.max_batch_delay, Some(Duration::from_millis(50)));
+    assert_eq!(config.default_versions[&name], version);
+    assert_eq!(
+        config.listed(&name, &Version::new("2").unwrap()),
+        Requested::default()
+    );
+}
+
+#[test]
+fn workers_by_default_are_devices_at_the_start_and_none_later() {
+    let config = Fixture::new("number_of_gpu=2").load().unwrap();
+    let workers = |at_startup, gpus, cores| config.defaults(at_startup, gpus, cores).workers;
+    assert_eq!(workers(true, 0, 4), 4);
+    assert_eq!(workers(true, 8, 4), 2);
+    assert_eq!(workers(false, 8, 4), 0);
+    let config = Fixture::new("default_workers_per_model=3").load().unwrap();
+    assert_eq!(config.defaults(false, 0, 4).workers, 3);
+}
