@@ -65,21 +65,27 @@ pub(super) struct Circumstances<'a> {
 /// The client's error for a call that failed with wasmtime's `error`.
 pub(super) fn classify(error: &wasmtime::Error, call: Circumstances<'_>) -> Error {
     let (kind, what) = kind_of(error, call);
-    let kind = if call.function == Function::Init {
-        Kind::LoadFailed
-    } else {
-        kind
+    let message = message(call.function, &what, kind);
+    let kind = match call.function {
+        Function::Init => Kind::LoadFailed,
+        Function::Preprocess | Function::Postprocess => kind,
     };
-    Error::new(kind, message(call.function, &what))
-        .with_detail(cut(&format!("{error:?}"), DETAIL_LIMIT))
+    Error::new(kind, message).with_detail(cut(&format!("{error:?}"), DETAIL_LIMIT))
 }
 
-/// The text for the client: what the handler did, and where.
-pub(super) fn message(function: Function, what: &str) -> String {
-    match function {
-        Function::Init => format!("The handler {what} in init"),
-        _ => format!("Prediction failed: the handler {what} in {function}"),
-    }
+/// The text for the client: what the handler did, where, and where to read more.
+fn message(function: Function, what: &str, kind: Kind) -> String {
+    let begin = match function {
+        Function::Init => "The",
+        Function::Preprocess | Function::Postprocess => "Prediction failed: the",
+    };
+    let has_more = matches!(kind, Kind::HandlerPanicked | Kind::HandlerTrapped);
+    let end = if has_more {
+        "; see the model's log"
+    } else {
+        ""
+    };
+    format!("{begin} handler {what} in {function}{end}")
 }
 
 fn kind_of(error: &wasmtime::Error, call: Circumstances<'_>) -> (Kind, String) {
@@ -94,10 +100,9 @@ fn kind_of(error: &wasmtime::Error, call: Circumstances<'_>) -> (Kind, String) {
         return (Kind::HandlerOutOfMemory, what);
     }
     match error.downcast_ref::<Trap>() {
-        Some(Trap::UnreachableCodeReached) if call.stderr.contains("panicked at") => (
-            Kind::HandlerPanicked,
-            "panicked (its message is in the model's log)".to_owned(),
-        ),
+        Some(Trap::UnreachableCodeReached) if call.stderr.contains("panicked at") => {
+            (Kind::HandlerPanicked, "panicked".to_owned())
+        }
         Some(trap) => (
             Kind::HandlerTrapped,
             format!("trapped ({})", name_of(*trap)),
@@ -162,7 +167,8 @@ mod tests {
         let panic = "thread panicked at src/lib.rs:1:1:\nsecret";
         let error = classified(&trap(), false, panic);
         assert_eq!(error.kind(), Kind::HandlerPanicked);
-        assert!(!error.message().contains("secret"));
+        let says = "Prediction failed: the handler panicked in preprocess; see the model's log";
+        assert_eq!(error.message(), says);
         assert_eq!(classified(&trap(), false, "").kind(), Kind::HandlerTrapped);
         assert_eq!(
             classified(&trap(), true, "").kind(),
