@@ -286,3 +286,6 @@ fn too_large(violation: &Violation) -> Error {
     )
     .with_detail(violation)
 }
+
+#[cfg(test)]
+mod tests;

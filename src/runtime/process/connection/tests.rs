@@ -1,0 +1,333 @@
+//! The front's end against a peer that follows a script, hostile ones included.
+#![allow(clippy::unwrap_used)]
+
+use tokio::io::AsyncWriteExt;
+use tokio::task::JoinHandle;
+
+use super::super::roster::Roster;
+use super::*;
+use crate::handler::{LogLine, Observation, Sink};
+use crate::model::Limits;
+use crate::payload::{Body, Response, Timings};
+use crate::runtime::WorkerIds;
+use crate::runtime::protocol::convert::reply_to_wire;
+use crate::runtime::protocol::frame;
+use crate::runtime::protocol::messages::{self, Failure, FailureKind};
+
+#[derive(Default)]
+struct Log(Mutex<Vec<String>>);
+
+impl Sink for Log {
+    fn log(&self, line: LogLine) {
+        self.0.lock().push(line.message);
+    }
+    fn observe(&self, _observation: Observation) {}
+}
+
+/// The worker process's end, driven by a test.
+struct Peer {
+    stream: UnixStream,
+    decoder: frame::Decoder,
+    is_greeted: bool,
+}
+
+struct Front {
+    connection: Arc<Connection>,
+    reader: JoinHandle<Ending>,
+    log: Arc<Log>,
+}
+
+fn pair() -> (Front, Peer) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let limits = Limits {
+        response: 1 << 20,
+        log_lines_per_second: 5,
+        ..Limits::default()
+    };
+    let (connection, incoming) = Connection::new(ours, limits.response);
+    let log = Arc::new(Log::default());
+    let roster = Arc::new(Roster::new(Arc::new(WorkerIds::from(9000))));
+    let listener = Listener::new(log.clone(), roster, &limits);
+    let (reader, flusher) = (connection.clone(), connection.clone());
+    tokio::spawn(async move { flusher.run_flusher().await });
+    let front = Front {
+        reader: tokio::spawn(async move { reader.read(incoming, listener).await }),
+        connection,
+        log,
+    };
+    let peer = Peer {
+        stream: theirs,
+        decoder: frame::Decoder::new(ORDER_LIMITS),
+        is_greeted: false,
+    };
+    (front, peer)
+}
+
+impl Front {
+    fn call(&self, id: &str) -> JoinHandle<Result<Result<Reply, Error>, Lost>> {
+        let (connection, request) = (self.connection.clone(), request(id));
+        tokio::spawn(async move { connection.call(&request).await })
+    }
+
+    async fn violation(self) -> String {
+        match self.reader.await.unwrap() {
+            Ending::Violated(violation) => violation.to_string(),
+            other => panic!("no violation, but {other:?}"),
+        }
+    }
+}
+
+impl Peer {
+    async fn greet(&mut self) {
+        self.stream.write_all(&GREETING).await.unwrap();
+    }
+
+    async fn read(&mut self) {
+        use tokio::io::AsyncReadExt;
+        assert_ne!(self.stream.read_buf(self.decoder.space()).await.unwrap(), 0);
+    }
+
+    async fn order(&mut self) -> Order<String> {
+        while !self.is_greeted {
+            self.is_greeted = self.decoder.take() == Some(GREETING);
+            if !self.is_greeted {
+                self.read().await;
+            }
+        }
+        loop {
+            if let Some((order, _)) = self.decoder.next().unwrap() {
+                return order;
+            }
+            self.read().await;
+        }
+    }
+
+    async fn call(&mut self) -> messages::Call<String> {
+        match self.order().await {
+            Order::Call(call) => call,
+            other => panic!("no call, but {other:?}"),
+        }
+    }
+
+    async fn send(&mut self, report: &Report<&str>, body: &[u8]) {
+        let mut bytes = Vec::new();
+        frame::encode(&mut bytes, ORDER_LIMITS, report, &[body]).unwrap();
+        self.stream.write_all(&bytes).await.unwrap();
+    }
+
+    async fn reply(&mut self, id: u64, body: &[u8]) {
+        let reply = reply();
+        self.send(&Report::Reply(reply_to_wire(id, &reply)), body)
+            .await;
+    }
+}
+
+fn request(id: &str) -> Request {
+    Request {
+        id: id.to_owned(),
+        content_type: None,
+        headers: vec![],
+        body: Body::Raw(Bytes::from_static(b"ping")),
+        arrival: Instant::now(),
+        deadline: Instant::now() + Duration::from_secs(60),
+    }
+}
+
+fn reply() -> Reply {
+    Reply {
+        response: Response {
+            status: 200,
+            content_type: "text/plain".into(),
+            headers: vec![],
+            body: Bytes::new(),
+        },
+        timings: Timings::default(),
+    }
+}
+
+#[tokio::test]
+async fn answers_find_their_requests_in_any_order() {
+    let (front, mut peer) = pair();
+    peer.greet().await;
+    let calls: Vec<_> = ["a", "b", "c", "d"].map(|id| front.call(id)).into();
+    let mut received = Vec::new();
+    for _ in &calls {
+        received.push(peer.call().await);
+    }
+    for call in received.iter().rev() {
+        peer.reply(call.id, call.request.as_bytes()).await;
+    }
+    for (call, id) in calls.into_iter().zip(["a", "b", "c", "d"]) {
+        let reply = call.await.unwrap().unwrap().unwrap();
+        assert_eq!(reply.response.body, id.as_bytes());
+    }
+}
+
+#[tokio::test]
+async fn a_failure_keeps_its_kind() {
+    let (front, mut peer) = pair();
+    peer.greet().await;
+    let call = front.call("a");
+    let id = peer.call().await.id;
+    let failure = Failure {
+        kind: FailureKind::HandlerTrapped,
+        message: "trap",
+        detail: Some("unreachable"),
+    };
+    peer.send(&Report::Refused { id, failure }, b"").await;
+    let error = call.await.unwrap().unwrap().unwrap_err();
+    assert_eq!(error.kind(), Kind::HandlerTrapped);
+    assert_eq!(error.detail(), Some("unreachable"));
+}
+
+#[tokio::test]
+async fn a_request_without_a_client_is_cancelled() {
+    let (front, mut peer) = pair();
+    peer.greet().await;
+    let call = front.call("a");
+    let id = peer.call().await.id;
+    call.abort();
+    assert_eq!(peer.order().await, Order::Cancel { id });
+    // The answer may have been on its way.
+    peer.reply(id, b"late").await;
+    let next = front.call("b");
+    let id = peer.call().await.id;
+    peer.reply(id, b"on time").await;
+    assert!(next.await.unwrap().unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn a_second_answer_is_ignored() {
+    let (front, mut peer) = pair();
+    peer.greet().await;
+    let call = front.call("a");
+    let id = peer.call().await.id;
+    peer.reply(id, b"first").await;
+    peer.reply(id, b"second").await;
+    assert_eq!(call.await.unwrap().unwrap().unwrap().response.body, "first");
+    drop(peer);
+    assert!(matches!(front.reader.await.unwrap(), Ending::Closed));
+}
+
+#[tokio::test]
+async fn an_answer_to_nothing_ends_the_connection() {
+    let (front, mut peer) = pair();
+    peer.greet().await;
+    peer.reply(7, b"").await;
+    assert_eq!(front.violation().await, "7 was never asked");
+}
+
+#[tokio::test]
+async fn a_call_answered_as_an_order_ends_the_connection() {
+    let (front, mut peer) = pair();
+    peer.greet().await;
+    let _call = front.call("a");
+    let id = peer.call().await.id;
+    peer.send(&Report::Scaled { id, failure: None }, b"").await;
+    assert!(front.violation().await.contains("answered as an order"));
+}
+
+#[tokio::test]
+async fn a_second_handshake_ends_the_connection() {
+    let (front, mut peer) = pair();
+    peer.greet().await;
+    let ready = Report::Ready {
+        inputs: vec![],
+        outputs: vec![],
+        workers: vec![],
+    };
+    peer.send(&ready, b"").await;
+    assert_eq!(front.violation().await, "unexpected message: ready");
+}
+
+#[tokio::test]
+async fn a_stranger_is_not_listened_to() {
+    let (front, mut peer) = pair();
+    peer.stream.write_all(b"HTTP/1.1 200 OK\r\n").await.unwrap();
+    assert!(front.violation().await.starts_with("greeted with"));
+}
+
+#[tokio::test]
+async fn another_version_is_not_listened_to() {
+    let (front, mut peer) = pair();
+    let mut greeting = GREETING;
+    greeting[7] += 1;
+    peer.stream.write_all(&greeting).await.unwrap();
+    assert!(front.violation().await.starts_with("greeted with"));
+}
+
+#[tokio::test]
+async fn a_response_over_its_limit_ends_the_connection() {
+    let (front, mut peer) = pair();
+    peer.greet().await;
+    let call = front.call("a");
+    let id = peer.call().await.id;
+    let body = vec![0; (1 << 20) + 1];
+    let writer = tokio::spawn(async move { peer.reply(id, &body).await });
+    assert!(front.violation().await.contains("the limit is 1048576"));
+    writer.abort();
+    call.abort();
+}
+
+#[tokio::test]
+async fn a_truncated_frame_is_the_end_and_no_answer() {
+    let (mut front, mut peer) = pair();
+    peer.greet().await;
+    let call = front.call("a");
+    let id = peer.call().await.id;
+    let mut bytes = Vec::new();
+    let reply = reply();
+    let report = Report::Reply(reply_to_wire(id, &reply));
+    frame::encode(&mut bytes, ORDER_LIMITS, &report, &[b"body"]).unwrap();
+    peer.stream
+        .write_all(&bytes[..bytes.len() - 1])
+        .await
+        .unwrap();
+    drop(peer);
+    assert!(matches!((&mut front.reader).await.unwrap(), Ending::Closed));
+    let reason: Arc<str> = Arc::from("killed by signal 9");
+    front.connection.lose(&reason);
+    let lost = Lost {
+        reason: Some(reason),
+    };
+    assert_eq!(call.await.unwrap(), Err(lost));
+    let late = front.call("b").await.unwrap();
+    assert_eq!(late, Err(Lost { reason: None }));
+}
+
+#[tokio::test]
+async fn a_flood_of_log_lines_is_cut() {
+    let (front, mut peer) = pair();
+    peer.greet().await;
+    for _ in 0..100 {
+        let log = messages::Log {
+            level: messages::Level::Error,
+            message: "flood",
+            fields: vec![],
+            request: "",
+        };
+        peer.send(&Report::Log(log), b"").await;
+    }
+    drop(peer);
+    front.reader.await.unwrap();
+    let lines = front.log.0.lock().len();
+    assert!((5..100).contains(&lines), "{lines}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn overdue_requests_are_answered_by_the_front() {
+    let (front, mut peer) = pair();
+    peer.greet().await;
+    let mut overdue = request("a");
+    overdue.deadline = Instant::now();
+    let connection = front.connection.clone();
+    let call = tokio::spawn(async move { connection.call(&overdue).await });
+    let id = peer.call().await.id;
+    let other = front.call("b");
+    let _ = peer.call().await;
+    front.connection.expire(Duration::ZERO);
+    let error = call.await.unwrap().unwrap().unwrap_err();
+    assert_eq!(error.kind(), Kind::Expired);
+    assert_eq!(peer.order().await, Order::Cancel { id });
+    assert!(!other.is_finished());
+}
