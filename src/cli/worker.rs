@@ -16,6 +16,9 @@ use crate::runtime::{NativeLibraries, child};
 /// A row of the fake backend that starts so ends the process, as a fault in native code does.
 const ABORT: &[u8] = b"abort";
 
+/// A row that starts so costs it its device.
+const FATAL: &[u8] = b"fatal";
+
 /// Nothing: what a worker process is told comes in the handshake.
 #[derive(Debug, Args)]
 pub struct WorkerArgs {}
@@ -23,6 +26,12 @@ pub struct WorkerArgs {}
 /// Hosts a model version until the server that started this process says otherwise, or is gone.
 pub fn run(_args: &WorkerArgs) -> Result<ExitCode, Failure> {
     Ok(child::run(backend))
+}
+
+fn fake() -> FakeBackend {
+    FakeBackend::new()
+        .with_mark(ABORT, Outcome::Abort)
+        .with_mark(FATAL, Outcome::Fatal)
 }
 
 fn backend(
@@ -34,9 +43,7 @@ fn backend(
             libraries.onnxruntime.as_deref(),
         )?)),
         BackendKind::None => Ok(Arc::new(NoModel)),
-        BackendKind::Fake => Ok(Arc::new(
-            FakeBackend::new().with_mark(ABORT, Outcome::Abort),
-        )),
+        BackendKind::Fake => Ok(Arc::new(fake())),
         BackendKind::Torch => Err(BackendError::Library(
             "TorchScript is hosted by lantern-torch, not by lantern".to_owned(),
         )),

@@ -78,8 +78,8 @@ async fn serve(backend: impl MakeBackend) -> io::Result<()> {
     let stream = Arc::new(stdin_socket()?);
     let _signals = leave_to_front()?;
     let mut incoming = Incoming::new(stream.clone(), ORDER_LIMITS);
-    let (start, _) = match incoming.next().await {
-        Ok((Order::<String>::Start(start), _)) => (*start, ()),
+    let start = match incoming.next().await {
+        Ok((Order::<String>::Start(start), _)) => *start,
         Ok(_) => return Err(io::Error::other("the first message is not the handshake")),
         Err(ending) => return over(ending),
     };
@@ -186,13 +186,9 @@ fn engine_once(cache: Option<PathBuf>) -> Engine {
     })
 }
 
-/// Answers calls until the front goes away or orders the end, or the version cannot go on: then the process ends, and
-/// the front starts another.
-async fn host(
-    runtime: LocalRuntime,
-    mut incoming: Incoming,
-    outbox: &Arc<Outbox>,
-) -> io::Result<()> {
+/// Answers calls until the front goes away or orders the end, or the version cannot go on: then the process ends, and the
+/// front starts another.
+async fn host(runtime: LocalRuntime, incoming: Incoming, outbox: &Arc<Outbox>) -> io::Result<()> {
     let signature = runtime.signature().unwrap_or_default();
     send(
         outbox,
@@ -203,19 +199,21 @@ async fn host(
         },
     );
     tokio::spawn(reporter::report_workers(runtime.clone(), outbox.clone()));
-    let failure = runtime.clone();
-    let mut failure = std::pin::pin!(failure.failure());
-    let host = Arc::new(Host::new(runtime, outbox.clone()));
+    let host = Arc::new(Host::new(runtime.clone(), outbox.clone()));
+    tokio::select! {
+        served = follow(incoming, &host, outbox) => served,
+        failure = runtime.failure() => {
+            // Answers that are there still go; the front sends the rest to the next process.
+            outbox.flush_all().await;
+            Err(io::Error::other(failure.to_string()))
+        }
+    }
+}
+
+/// Does what the front orders, until it goes away or orders the end.
+async fn follow(mut incoming: Incoming, host: &Arc<Host>, outbox: &Outbox) -> io::Result<()> {
     loop {
-        let order = tokio::select! {
-            biased;
-            order = incoming.next::<Order<String>>() => order,
-            error = &mut failure => {
-                outbox.flush_all().await;
-                return Err(io::Error::other(error));
-            }
-        };
-        match order {
+        match incoming.next::<Order<String>>().await {
             Ok((Order::Call(call), body)) => host.call(call, body),
             Ok((Order::Cancel { id }, _)) => host.cancel(id),
             Ok((Order::Scale { id, workers }, _)) => host.scale(id, workers),

@@ -172,7 +172,7 @@ async fn first_state(launcher: &Launcher, workers: usize) -> Result<(State, Link
         ..Book::default()
     };
     let link = Link::Up(process.connection.clone());
-    Ok((State::Up(process), link, book))
+    Ok((State::Up(Box::new(process)), link, book))
 }
 
 /// One request's way to a connection that lives, and what it saw on that way.

@@ -287,13 +287,11 @@ impl Cause {
 }
 
 async fn exit_of(child: &mut Child) -> Option<ExitStatus> {
-    match tokio::time::timeout(EXIT_PATIENCE, child.wait()).await {
-        Ok(status) => status.ok(),
-        Err(_) => {
-            let _ = child.kill().await;
-            None
-        }
+    if let Ok(status) = tokio::time::timeout(EXIT_PATIENCE, child.wait()).await {
+        return status.ok();
     }
+    let _ = child.kill().await;
+    None
 }
 
 fn describe(status: Option<ExitStatus>) -> String {

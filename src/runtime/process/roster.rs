@@ -127,9 +127,12 @@ impl Entries {
 
     fn id_of(&mut self, number: u32, ids: &WorkerIds) -> u32 {
         let orphaned = &mut self.orphaned;
-        let adopt = || match orphaned.is_empty() {
-            true => ids.next(),
-            false => orphaned.remove(0),
+        let adopt = || {
+            if orphaned.is_empty() {
+                ids.next()
+            } else {
+                orphaned.remove(0)
+            }
         };
         *self.by_number.entry(number).or_insert_with(adopt)
     }

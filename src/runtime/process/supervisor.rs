@@ -92,7 +92,7 @@ pub enum State {
     /// No process; given up.
     GivenUp,
     /// A process.
-    Up(WorkerProcess),
+    Up(Box<WorkerProcess>),
     /// Over.
     Ended,
 }
@@ -127,7 +127,7 @@ impl Supervisor {
                 State::Empty => self.idle(Link::Empty).await,
                 State::GivenUp => self.idle(Link::GivenUp).await,
                 State::Down => self.restart().await,
-                State::Up(process) => self.watch_over(process).await,
+                State::Up(process) => self.watch_over(*process).await,
                 State::Ended => break,
             };
         }
@@ -166,7 +166,7 @@ impl Supervisor {
         };
         let launch = self.launch_after(pause);
         match self.until_launched(launch).await {
-            Ok(Ok(process)) => State::Up(process),
+            Ok(Ok(process)) => State::Up(Box::new(process)),
             Ok(Err(error)) => {
                 tracing::warn!(model = %self.launcher.model.name, version = %self.launcher.model.version, %error,
                     "worker process did not start");

@@ -112,12 +112,14 @@ impl Decoder {
 
     /// Lengths of header and body of the next frame, checked.
     fn lengths(&self) -> Result<Option<(usize, usize)>, Violation> {
-        let Some(prefix) = self.buffer.first_chunk::<PREFIX>() else {
+        let Some((frame, rest)) = self.buffer.split_first_chunk::<4>() else {
             return Ok(None);
         };
-        let [a, b, c, d, e, f, g, h] = *prefix;
-        let frame = u32::from_le_bytes([a, b, c, d]) as usize;
-        let header = u32::from_le_bytes([e, f, g, h]) as usize;
+        let Some(header) = rest.first_chunk::<4>() else {
+            return Ok(None);
+        };
+        let frame = u32::from_le_bytes(*frame) as usize;
+        let header = u32::from_le_bytes(*header) as usize;
         let body = frame
             .checked_sub(header)
             .ok_or(Violation::Lengths { frame, header })?;

@@ -10,7 +10,7 @@ use crate::tensor::{NamedTensor, Tensor};
 use super::{Violation, dtype_from_wire, dtype_to_wire, messages, size};
 
 /// Ages and times left beyond this are cut to it; it keeps instants from overflowing.
-const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
+const LONGEST: Duration = Duration::from_hours(720);
 
 /// The head of a request, borrowed, and the pieces of its body in order.
 pub fn call_to_wire(id: u64, request: &Request) -> (messages::Call<&str>, Vec<&[u8]>) {

@@ -1,0 +1,360 @@
+//! Worker processes as the server sees them: real ones, with a real handler and a backend that can be told to die.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use lantern::backend::Signature;
+use lantern::error::{Error, Kind};
+use lantern::handler::{LogLine, Observation, Sink};
+use lantern::model::{BackendKind, Declared, Limits, ModelName, ModelSpec, Settings, Version};
+use lantern::payload::{Body, Reply, Request};
+use lantern::runtime::process::ProcessConfig;
+use lantern::runtime::{Hosts, Runtime, Status, WorkerIds, WorkerState};
+use lantern::tensor::{DType, NamedTensor, Tensor};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// A row of the fake backend that ends the process.
+const ABORT: &[u8; 5] = b"abort";
+
+/// A row that loses the device, upon which the process ends itself.
+const FATAL: &[u8; 5] = b"fatal";
+
+/// Signal numbers as they appear in messages.
+const SIGABRT: &str = "Worker died: killed by signal 6";
+
+struct Lines(mpsc::UnboundedSender<LogLine>);
+
+impl Sink for Lines {
+    fn log(&self, line: LogLine) {
+        let _ = self.0.send(line);
+    }
+    fn observe(&self, _observation: Observation) {}
+}
+
+/// A version in a worker process.
+struct Hosted {
+    runtime: Runtime,
+    lines: mpsc::UnboundedReceiver<LogLine>,
+}
+
+fn hosts() -> Hosts {
+    Hosts {
+        engine: Arc::new(|| Err(Error::new(Kind::Internal, "nothing is hosted inline here"))),
+        backends: Arc::default(),
+        processes: ProcessConfig {
+            lantern: env!("CARGO_BIN_EXE_lantern").into(),
+            ..ProcessConfig::default()
+        },
+        worker_ids: Arc::new(WorkerIds::from(9000)),
+        cores: 2,
+    }
+}
+
+fn model(settings: Settings) -> ModelSpec {
+    ModelSpec {
+        name: ModelName::new("m").unwrap(),
+        version: Version::new("1").unwrap(),
+        directory: guests(),
+        artifact: "model".into(),
+        handler: "passthrough.wasm".into(),
+        backend: BackendKind::Fake,
+        declared: Declared::default(),
+        manifest: "{}".into(),
+        config: "{}".into(),
+        properties: [].into(),
+        settings,
+        limits: Limits::default(),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "tests are told where guests lie")]
+fn guests() -> PathBuf {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/target/wasm32-wasip2/release");
+    std::env::var_os("LANTERN_GUESTS").map_or(built, PathBuf::from)
+}
+
+/// Settings under which a request stays under way until another one joins it.
+fn pairs() -> Settings {
+    Settings {
+        batch_size: 2,
+        max_batch_delay: Duration::from_secs(600),
+        wait_for_full_batches: true,
+        ..Settings::default()
+    }
+}
+
+impl Hosted {
+    async fn start(model: ModelSpec, workers: usize) -> Result<Self, Error> {
+        Self::start_with(&hosts(), model, workers).await
+    }
+
+    async fn start_with(hosts: &Hosts, model: ModelSpec, workers: usize) -> Result<Self, Error> {
+        let (sender, lines) = mpsc::unbounded_channel();
+        let sink = Arc::new(Lines(sender));
+        let runtime = Runtime::start(hosts, Arc::new(model), workers, sink).await?;
+        Ok(Self { runtime, lines })
+    }
+
+    /// Calls, in a task of its own, and comes back when the request is out.
+    async fn call(&self, row: &[u8; 5]) -> JoinHandle<Result<Reply, Error>> {
+        let (runtime, request) = (self.runtime.clone(), request(row));
+        let before = self.status().in_flight;
+        let call = tokio::spawn(async move { runtime.call(request).await });
+        self.until(|status| status.in_flight > before).await;
+        call
+    }
+
+    fn status(&self) -> Status {
+        self.runtime.status()
+    }
+
+    fn pid(&self) -> u32 {
+        self.status().workers[0].pid
+    }
+
+    async fn until(&self, is_so: impl Fn(&Status) -> bool) -> Status {
+        loop {
+            let status = self.status();
+            if is_so(&status) {
+                return status;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn line(&mut self, text: &str) -> LogLine {
+        loop {
+            let line = self.lines.recv().await.unwrap();
+            if line.message.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    fn kill(&self) {
+        let pid = rustix::process::Pid::from_raw(self.pid().cast_signed()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
+}
+
+fn request(row: &[u8; 5]) -> Request {
+    let tensor = Tensor::new(DType::U8, vec![1, 5], Bytes::copy_from_slice(row)).unwrap();
+    Request {
+        id: "r".into(),
+        content_type: None,
+        headers: vec![],
+        body: Body::Tensors(vec![NamedTensor::new("x", tensor)]),
+        arrival: Instant::now(),
+        deadline: Instant::now() + Duration::from_secs(50),
+    }
+}
+
+async fn is_gone(pid: u32) {
+    while Path::new(&format!("/proc/{pid}")).exists() {
+        tokio::task::yield_now().await;
+    }
+}
+
+fn answer(reply: &Reply) -> String {
+    String::from_utf8(reply.response.body.to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn a_request_is_answered_by_a_worker_process() {
+    let version = Hosted::start(model(Settings::default()), 1).await.unwrap();
+    let reply = version.runtime.call(request(b"hello")).await.unwrap();
+    assert_eq!(reply.response.status, 200);
+    assert!(answer(&reply).contains("104"), "{}", answer(&reply));
+    assert_eq!(reply.timings.batch_rows, 1);
+    let status = version.until(|status| status.workers[0].memory > 0).await;
+    assert_eq!(status.workers[0].id, 9000);
+    assert_eq!(status.workers[0].state, WorkerState::Ready);
+    assert_ne!(status.workers[0].pid, std::process::id());
+    assert_eq!(status.in_flight, 0);
+    assert_eq!(
+        version.runtime.signature(),
+        Some(Arc::new(Signature::default()))
+    );
+}
+
+#[tokio::test]
+async fn a_request_in_a_killed_process_is_answered_by_the_next() {
+    let version = Hosted::start(model(pairs()), 1).await.unwrap();
+    let pid = version.pid();
+    let first = version.call(b"first").await;
+    version.kill();
+    let is_back = |status: &Status| {
+        status.workers[0].pid != pid && status.workers[0].state == WorkerState::Ready
+    };
+    let status = version.until(is_back).await;
+    assert_eq!(status.workers[0].id, 9000);
+    let second = version.runtime.call(request(b"other")).await.unwrap();
+    assert_eq!(second.timings.batch_rows, 2);
+    assert!(first.await.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn a_request_that_kills_two_processes_fails_with_the_reason() {
+    let version = Hosted::start(model(Settings::default()), 1).await.unwrap();
+    let error = version.runtime.call(request(ABORT)).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::WorkerDied);
+    assert_eq!(error.message(), SIGABRT);
+    let status = version.status();
+    assert_eq!(
+        status.last_error.map(|e| e.message().to_owned()),
+        Some(SIGABRT.to_owned())
+    );
+    // The next one is served as ever.
+    assert!(version.runtime.call(request(b"hello")).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_cancelled_request_leaves_the_process() {
+    let version = Hosted::start(model(pairs()), 1).await.unwrap();
+    let first = version.call(b"first").await;
+    first.abort();
+    version.until(|status| status.in_flight == 0).await;
+    let second = version.call(b"other").await;
+    let third = version.runtime.call(request(b"third")).await.unwrap();
+    assert_eq!(third.timings.batch_rows, 2);
+    assert!(second.await.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn workers_come_and_go() {
+    let version = Hosted::start(
+        model(Settings {
+            max_workers: 3,
+            ..Settings::default()
+        }),
+        1,
+    )
+    .await
+    .unwrap();
+    version.runtime.scale(3).await.unwrap();
+    let status = version.until(|status| status.workers.len() == 3).await;
+    let ids: Vec<_> = status.workers.iter().map(|worker| worker.id).collect();
+    assert_eq!(ids, [9000, 9001, 9002]);
+    let pid = version.pid();
+    version.runtime.scale(0).await.unwrap();
+    is_gone(pid).await;
+    assert_eq!(
+        version
+            .runtime
+            .call(request(b"hello"))
+            .await
+            .unwrap_err()
+            .kind(),
+        Kind::NoWorker
+    );
+    version.runtime.scale(1).await.unwrap();
+    assert!(version.runtime.call(request(b"hello")).await.is_ok());
+    assert_eq!(version.status().workers[0].id, 9003);
+}
+
+#[tokio::test]
+async fn draining_waits_for_what_was_accepted() {
+    let version = Hosted::start(model(pairs()), 1).await.unwrap();
+    let pid = version.pid();
+    let first = version.call(b"first").await;
+    let second = version.call(b"other").await;
+    version.runtime.drain(Duration::from_secs(40)).await;
+    assert!(first.await.unwrap().is_ok());
+    assert!(second.await.unwrap().is_ok());
+    assert_eq!(
+        version
+            .runtime
+            .call(request(b"later"))
+            .await
+            .unwrap_err()
+            .kind(),
+        Kind::Draining
+    );
+    is_gone(pid).await;
+}
+
+#[tokio::test]
+async fn a_dropped_runtime_leaves_no_process() {
+    let version = Hosted::start(model(Settings::default()), 1).await.unwrap();
+    let pid = version.pid();
+    drop(version);
+    is_gone(pid).await;
+}
+
+#[tokio::test]
+async fn a_version_that_does_not_load_is_an_error_and_leaves_no_process() {
+    let mut broken = model(Settings::default());
+    broken.handler = "nothing.wasm".into();
+    let error = Hosted::start(broken, 1).await.err().unwrap();
+    assert_eq!(error.kind().wire().status / 100, 5);
+    let mut slow = model(Settings::default());
+    slow.settings.startup_timeout = Duration::ZERO;
+    let error = Hosted::start(slow, 1).await.err().unwrap();
+    assert_eq!(error.kind(), Kind::LoadFailed);
+    assert!(
+        error.message().contains("did not respond in given time"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_missing_program_is_named_with_what_to_do() {
+    let mut hosts = hosts();
+    hosts.processes.lantern_torch = "missing/lantern-torch".into();
+    let mut torch = model(Settings::default());
+    torch.backend = BackendKind::Torch;
+    let error = Hosted::start_with(&hosts, torch, 1).await.err().unwrap();
+    assert_eq!(error.kind(), Kind::LoadFailed);
+    let detail = error.detail().unwrap();
+    assert!(
+        detail.contains("missing/lantern-torch") && detail.contains("make build"),
+        "{detail}"
+    );
+}
+
+#[tokio::test]
+async fn a_version_that_keeps_failing_is_given_up() {
+    let mut impatient = model(Settings {
+        max_retry_timeout: Duration::ZERO,
+        ..Settings::default()
+    });
+    let directory = tempfile::tempdir().unwrap();
+    let handler = directory.path().join("handler.wasm");
+    std::fs::copy(guests().join("passthrough.wasm"), &handler).unwrap();
+    impatient.directory = directory.path().into();
+    impatient.handler = "handler.wasm".into();
+    let version = Hosted::start(impatient, 1).await.unwrap();
+    std::fs::remove_file(&handler).unwrap();
+    version.kill();
+    version.until(|status| status.given_up).await;
+    assert_eq!(
+        version
+            .runtime
+            .call(request(b"hello"))
+            .await
+            .unwrap_err()
+            .kind(),
+        Kind::NoWorker
+    );
+    // An operator who has mended it scales it, and it is back.
+    std::fs::copy(guests().join("passthrough.wasm"), &handler).unwrap();
+    version.runtime.scale(1).await.unwrap();
+    assert!(version.runtime.call(request(b"hello")).await.is_ok());
+    assert!(!version.status().given_up);
+}
+
+#[tokio::test]
+async fn a_process_whose_device_is_lost_says_so_and_is_replaced() {
+    let mut version = Hosted::start(model(Settings::default()), 1).await.unwrap();
+    let pid = version.pid();
+    let _ = version.runtime.call(request(FATAL)).await;
+    let status = version.until(|status| !status.last_words.is_empty()).await;
+    let word = status.last_words.last().unwrap().clone();
+    let line = version.line(&word).await;
+    assert_eq!(line.fields, [("stream".to_owned(), "stderr".to_owned())]);
+    assert!(version.runtime.call(request(b"hello")).await.is_ok());
+    assert_ne!(version.pid(), pid);
+}
