@@ -12,4 +12,5 @@ mod problem;
 mod properties;
 mod yaml;
 
+pub use human::show_size;
 pub use problem::{Problem, Problems};

@@ -1,1 +1,258 @@
-//! Making archives.
+//! Making archives, as `torch-model-archiver` does.
+//!
+//! The same files make the same bytes, so that an archive that was packed again is known by its digest: entries are
+//! in the order of their names with the manifest last, their times are zip's first day, and the manifest has no
+//! `createdOn`, which nobody reads.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use crate::config::Problem;
+use crate::config::model::ModelConfig;
+use crate::model::{ModelName, Version};
+
+use super::component;
+use super::digest::sha256;
+use super::entry::EntryName;
+use super::{ArchiveError, MANIFEST, Runtime};
+
+mod extra;
+mod write;
+
+/// Handlers that come with TorchServe, in Python.
+const BUILT_IN: [&str; 8] = [
+    "base_handler",
+    "text_classifier",
+    "image_classifier",
+    "object_detector",
+    "image_segmenter",
+    "dali_image_classifier",
+    "vllm_handler",
+    "trt_llm_handler",
+];
+
+/// What to pack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackSpec {
+    /// Name of the model and of the archive.
+    pub name: ModelName,
+    /// Version of the model.
+    pub version: Version,
+    /// Runtime that the manifest names.
+    pub runtime: Runtime,
+    /// The handler's component.
+    pub handler: PathBuf,
+    /// Weights.
+    pub serialized_file: Option<PathBuf>,
+    /// A Python class; taken along.
+    pub model_file: Option<PathBuf>,
+    /// Python requirements; taken along.
+    pub requirements_file: Option<PathBuf>,
+    /// Settings.
+    pub config_file: Option<PathBuf>,
+    /// More files: names, wildcards and directories.
+    pub extra_files: Vec<String>,
+    /// Directory to write to.
+    pub export_path: PathBuf,
+    /// Kind of archive.
+    pub form: PackForm,
+    /// Whether to replace an archive that is there.
+    pub force: bool,
+}
+
+/// Kinds of archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PackForm {
+    /// A compressed `.mar`.
+    Zip,
+    /// A `.mar` without compression.
+    StoredZip,
+    /// A `.tar.gz`.
+    Tar,
+    /// A directory.
+    Directory,
+}
+
+/// What was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packed {
+    /// Where.
+    pub path: PathBuf,
+    /// Bytes of the archive, or of the directory's files.
+    pub size: u64,
+    /// SHA-256 of the archive; none for a directory.
+    pub digest: Option<String>,
+    /// Entries and their sizes, in order.
+    pub files: Vec<(String, u64)>,
+    /// What the model's settings ignore.
+    pub warnings: Vec<Problem>,
+}
+
+/// Files by their name in the archive.
+#[derive(Debug, Default)]
+struct Files(BTreeMap<EntryName, PathBuf>);
+
+/// Packs an archive. It is complete before it has its name: an archive that is there is replaced whole, or not.
+pub fn pack(spec: &PackSpec) -> Result<Packed, ArchiveError> {
+    let target = target(spec)?;
+    check_handler(&spec.handler)?;
+    let warnings = check_config(spec.config_file.as_deref())?;
+    let mut files = Files::default();
+    let manifest = gather(spec, &mut files)?;
+    write::write(spec, &files.0, &manifest, &target)?;
+    let mut sizes = Vec::new();
+    for (name, path) in &files.0 {
+        let metadata = fs::metadata(path).map_err(ArchiveError::io("reading a file to pack"))?;
+        sizes.push((name.as_str().to_owned(), metadata.len()));
+    }
+    sizes.push((MANIFEST.to_owned(), manifest.len() as u64));
+    let (size, digest) = summary(&target, &sizes)?;
+    Ok(Packed {
+        path: target,
+        size,
+        digest,
+        files: sizes,
+        warnings,
+    })
+}
+
+/// Where the archive goes, if it may.
+fn target(spec: &PackSpec) -> Result<PathBuf, ArchiveError> {
+    if !spec.export_path.is_dir() {
+        let rule = format!(
+            "Given export-path {} is not a directory.",
+            spec.export_path.display()
+        );
+        return Err(ArchiveError::Unservable(rule));
+    }
+    let name = match spec.form {
+        PackForm::Zip | PackForm::StoredZip => format!("{}.mar", spec.name),
+        PackForm::Tar => format!("{}.tar.gz", spec.name),
+        PackForm::Directory => spec.name.to_string(),
+    };
+    let path = spec.export_path.join(name);
+    if path.exists() && !spec.force {
+        return Err(ArchiveError::Unservable(format!(
+            "{} already exists.\nPlease specify --force/-f option to overwrite the model archive output file.\nSee \
+             -h/--help for more details.",
+            path.display()
+        )));
+    }
+    Ok(path)
+}
+
+fn check_handler(path: &Path) -> Result<(), ArchiveError> {
+    let shown = path.display().to_string();
+    if BUILT_IN.contains(&shown.as_str()) {
+        return Err(ArchiveError::Unservable(format!(
+            "the handler {shown:?} is built into TorchServe, in Python; this release has no built-in handlers. Name a \
+             WebAssembly component instead: --handler NAME.wasm"
+        )));
+    }
+    if !shown.ends_with(".wasm") {
+        return Err(ArchiveError::Unservable(format!(
+            "the handler {shown:?} must be a WebAssembly component (.wasm): Python is not run here. `handler-sdk` says \
+             how to build one"
+        )));
+    }
+    let wasm = fs::read(path).map_err(|_| missing(path))?;
+    component::check_handler(&shown, &wasm)
+}
+
+fn check_config(path: Option<&Path>) -> Result<Vec<Problem>, ArchiveError> {
+    let Some(path) = path else {
+        return Ok(Vec::new());
+    };
+    let text = fs::read(path).map_err(|_| missing(path))?;
+    let config = ModelConfig::parse(&path.display().to_string(), &text)?;
+    Ok(config.warnings)
+}
+
+/// Takes every file under its name, and writes the manifest.
+fn gather(spec: &PackSpec, files: &mut Files) -> Result<String, ArchiveError> {
+    let mut model = serde_json::Map::new();
+    model.insert("modelName".to_owned(), json!(spec.name.as_str()));
+    let members = [
+        ("serializedFile", spec.serialized_file.as_ref()),
+        ("handler", Some(&spec.handler)),
+        ("modelFile", spec.model_file.as_ref()),
+        ("requirementsFile", spec.requirements_file.as_ref()),
+        ("configFile", spec.config_file.as_ref()),
+    ];
+    for (member, path) in members {
+        if let Some(path) = path {
+            model.insert(member.to_owned(), json!(files.take(path)?));
+        }
+    }
+    model.insert("modelVersion".to_owned(), json!(spec.version.as_str()));
+    for (name, path) in extra::expand(&spec.extra_files)? {
+        files.insert(name, &path)?;
+    }
+    let manifest = json!({
+        "runtime": spec.runtime.name(),
+        "model": model,
+        "archiverVersion": concat!("lantern-", env!("CARGO_PKG_VERSION")),
+    });
+    let text = serde_json::to_string_pretty(&manifest);
+    text.map_err(|error| ArchiveError::Manifest(error.to_string()))
+}
+
+impl Files {
+    /// Takes a file under its own name, at the root.
+    fn take(&mut self, path: &Path) -> Result<String, ArchiveError> {
+        if !path.is_file() {
+            return Err(missing(path));
+        }
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let Some(entry) = EntryName::parse(name.as_bytes())? else {
+            return Err(missing(path));
+        };
+        self.insert(entry, path)?;
+        Ok(name)
+    }
+
+    /// Two files of one name: the second would silently replace the first.
+    fn insert(&mut self, name: EntryName, path: &Path) -> Result<(), ArchiveError> {
+        if name.as_str().to_lowercase() == MANIFEST.to_lowercase() {
+            let rule = "must not be packed: the manifest is written here";
+            return Err(ArchiveError::entry(name.bytes(), rule, path.display()));
+        }
+        let same = |other: &&EntryName| other.as_str().eq_ignore_ascii_case(name.as_str());
+        if let Some(other) = self.0.keys().find(same) {
+            let other_path = &self.0[other];
+            if fs::canonicalize(other_path).ok() == fs::canonicalize(path).ok() {
+                return Ok(());
+            }
+            let value = format!("{} and {}", other_path.display(), path.display());
+            return Err(ArchiveError::entry(name.bytes(), "must be one file", value));
+        }
+        self.0.insert(name, path.to_owned());
+        Ok(())
+    }
+}
+
+fn summary(target: &Path, files: &[(String, u64)]) -> Result<(u64, Option<String>), ArchiveError> {
+    if target.is_dir() {
+        return Ok((files.iter().map(|(_, size)| size).sum(), None));
+    }
+    let doing = "reading the archive that was written";
+    let file = fs::File::open(target).map_err(ArchiveError::io(doing))?;
+    let size = file.metadata().map_err(ArchiveError::io(doing))?.len();
+    let digest = sha256(file).map_err(ArchiveError::io(doing))?;
+    Ok((size, Some(digest)))
+}
+
+/// The original tool's words.
+fn missing(path: &Path) -> ArchiveError {
+    ArchiveError::Unservable(format!("File does not exist: {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,16 @@
 //! `lantern archive`: packs an archive, with the flags of `torch-model-archiver`.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
 use super::Failure;
+use crate::archive::Runtime;
+use crate::archive::pack::{PackForm, PackSpec, Packed, pack};
+use crate::config::show_size;
+use crate::model::{ModelName, Version};
 
 /// Flags of `lantern archive`.
 #[derive(Debug, Args)]
@@ -27,7 +32,7 @@ pub struct ArchiveArgs {
     pub model_file: Option<PathBuf>,
     /// More files for the archive's root: comma-separated; wildcards are expanded, directories' contents are taken
     #[arg(long, value_name = "FILES")]
-    pub extra_files: Option<String>,
+    pub extra_files: Vec<String>,
     /// What runs the handler
     #[arg(long, default_value = "wasm", value_name = "RUNTIME")]
     pub runtime: String,
@@ -62,7 +67,73 @@ pub enum ArchiveFormat {
     NoArchive,
 }
 
+impl ArchiveFormat {
+    const fn form(self) -> PackForm {
+        match self {
+            Self::Default => PackForm::Zip,
+            Self::ZipStore => PackForm::StoredZip,
+            Self::Tgz => PackForm::Tar,
+            Self::NoArchive => PackForm::Directory,
+        }
+    }
+}
+
 /// Packs and says what was written.
-pub fn run(_args: &ArchiveArgs) -> Result<ExitCode, Failure> {
-    unimplemented!()
+pub fn run(args: &ArchiveArgs) -> Result<ExitCode, Failure> {
+    let spec = spec(args)?;
+    let packed = pack(&spec)?;
+    for warning in &packed.warnings {
+        writeln!(io::stderr().lock(), "warning: {warning}")?;
+    }
+    for note in notes(args) {
+        writeln!(io::stderr().lock(), "note: {note}")?;
+    }
+    report(&mut io::stdout().lock(), &packed)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn spec(args: &ArchiveArgs) -> Result<PackSpec, Failure> {
+    let Some(runtime) = Runtime::from_name(&args.runtime) else {
+        let names = Runtime::ALL.map(Runtime::name).join(", ");
+        let message = format!("--runtime must be one of {names}, got {:?}", args.runtime);
+        return Err(Failure::new(message));
+    };
+    let extra_files = args.extra_files.iter().flat_map(|list| list.split(','));
+    Ok(PackSpec {
+        name: ModelName::new(&args.model_name)?,
+        version: Version::new(&args.version)?,
+        runtime,
+        handler: args.handler.clone().into(),
+        serialized_file: args.serialized_file.clone(),
+        model_file: args.model_file.clone(),
+        requirements_file: args.requirements_file.clone(),
+        config_file: args.config_file.clone(),
+        extra_files: extra_files.map(str::to_owned).collect(),
+        export_path: args.export_path.clone().unwrap_or_else(|| ".".into()),
+        form: args.archive_format.form(),
+        force: args.force,
+    })
+}
+
+fn notes(args: &ArchiveArgs) -> Vec<&'static str> {
+    let mut notes = Vec::new();
+    if args.model_file.is_some() {
+        notes.push("--model-file is packed, and nothing here runs it: export the model to TorchScript or ONNX");
+    }
+    if args.requirements_file.is_some() {
+        notes.push("--requirements-file is packed, and nothing here installs it");
+    }
+    notes
+}
+
+fn report(out: &mut impl Write, packed: &Packed) -> io::Result<()> {
+    let size = show_size(packed.size);
+    writeln!(out, "{} ({size})", packed.path.display())?;
+    if let Some(digest) = &packed.digest {
+        writeln!(out, "sha256 {digest}")?;
+    }
+    for (name, size) in &packed.files {
+        writeln!(out, "  {:>10}  {name}", show_size(*size))?;
+    }
+    Ok(())
 }

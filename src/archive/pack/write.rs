@@ -1,0 +1,152 @@
+//! Writing the four kinds of archive.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use ::tar::{Builder, Header};
+use ::zip::write::SimpleFileOptions;
+use ::zip::{CompressionMethod, DateTime, ZipWriter};
+use flate2::{Compression, GzBuilder};
+use tempfile::{NamedTempFile, TempDir};
+
+use super::super::entry::EntryName;
+use super::super::{ArchiveError, MANIFEST};
+use super::{PackForm, PackSpec};
+
+const DOING: &str = "writing the archive";
+/// Permissions of files in the archive; whoever unpacks decides for themselves.
+const MODE: u32 = 0o644;
+/// From here on a zip entry needs 64-bit sizes.
+const LARGE: u64 = u32::MAX as u64 / 2;
+
+/// Writes the archive beside its place and moves it there.
+pub fn write(
+    spec: &PackSpec,
+    files: &BTreeMap<EntryName, PathBuf>,
+    manifest: &str,
+    target: &Path,
+) -> Result<(), ArchiveError> {
+    let written = match spec.form {
+        PackForm::Directory => directory(spec, files, manifest, target),
+        PackForm::Zip => file(spec, target, |file| {
+            zip(file, files, manifest, CompressionMethod::Deflated)
+        }),
+        PackForm::StoredZip => file(spec, target, |file| {
+            zip(file, files, manifest, CompressionMethod::Stored)
+        }),
+        PackForm::Tar => file(spec, target, |file| {
+            tar(file, files, manifest, spec.name.as_str())
+        }),
+    };
+    written.map_err(ArchiveError::io(DOING))
+}
+
+fn file(
+    spec: &PackSpec,
+    target: &Path,
+    fill: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut temporary = NamedTempFile::new_in(&spec.export_path)?;
+    fill(temporary.as_file_mut())?;
+    readable(temporary.path())?;
+    if target.is_dir() {
+        fs::remove_dir_all(target)?;
+    }
+    temporary.persist(target)?;
+    Ok(())
+}
+
+/// Temporary files are for their owner alone; archives are for the server, which may be another user.
+fn readable(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(MODE))
+}
+
+fn zip(
+    file: &mut File,
+    files: &BTreeMap<EntryName, PathBuf>,
+    manifest: &str,
+    method: CompressionMethod,
+) -> io::Result<()> {
+    let options = SimpleFileOptions::default()
+        .compression_method(method)
+        .last_modified_time(DateTime::default())
+        .unix_permissions(MODE);
+    let mut archive = ZipWriter::new(file);
+    for (name, path) in files {
+        let mut from = File::open(path)?;
+        let is_large = from.metadata()?.len() > LARGE;
+        archive.start_file(name.as_str(), options.large_file(is_large))?;
+        io::copy(&mut from, &mut archive)?;
+    }
+    archive.start_file(MANIFEST, options)?;
+    archive.write_all(manifest.as_bytes())?;
+    archive.finish()?;
+    Ok(())
+}
+
+/// Everything under one directory, as the original tool does.
+fn tar(
+    file: &mut File,
+    files: &BTreeMap<EntryName, PathBuf>,
+    manifest: &str,
+    root: &str,
+) -> io::Result<()> {
+    let compressed = GzBuilder::new()
+        .mtime(0)
+        .write(file, Compression::default());
+    let mut archive = Builder::new(compressed);
+    for (name, path) in files {
+        let from = File::open(path)?;
+        let mut header = header(from.metadata()?.len());
+        archive.append_data(&mut header, format!("{root}/{}", name.as_str()), from)?;
+    }
+    let mut header = header(manifest.len() as u64);
+    archive.append_data(
+        &mut header,
+        format!("{root}/{MANIFEST}"),
+        manifest.as_bytes(),
+    )?;
+    archive.into_inner()?.finish()?;
+    Ok(())
+}
+
+fn header(size: u64) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_size(size);
+    header.set_mode(MODE);
+    header.set_mtime(0);
+    header
+}
+
+fn directory(
+    spec: &PackSpec,
+    files: &BTreeMap<EntryName, PathBuf>,
+    manifest: &str,
+    target: &Path,
+) -> io::Result<()> {
+    let temporary = TempDir::new_in(&spec.export_path)?;
+    for (name, path) in files {
+        let to = name.under(temporary.path());
+        fs::create_dir_all(to.parent().unwrap_or(temporary.path()))?;
+        io::copy(&mut File::open(path)?, &mut File::create(to)?)?;
+    }
+    let to = temporary.path().join(MANIFEST);
+    fs::create_dir_all(to.parent().unwrap_or(temporary.path()))?;
+    fs::write(to, manifest)?;
+    if target.is_dir() {
+        fs::remove_dir_all(target)?;
+    } else if target.exists() {
+        fs::remove_file(target)?;
+    }
+    let directory = temporary.keep();
+    fs::rename(&directory, target)?;
+    open_to_all(target)
+}
+
+fn open_to_all(directory: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o755))
+}
