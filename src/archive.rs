@@ -6,9 +6,11 @@
 //! believed. This is the only module that knows zip and tar; it runs nothing and loads no model.
 
 mod component;
+mod contents;
 mod digest;
 mod entry;
 mod error;
+mod examine;
 mod limits;
 mod manifest;
 pub mod pack;
@@ -17,7 +19,10 @@ mod store;
 mod unpack;
 
 pub use component::check_handler;
+pub use contents::Contents;
+pub use entry::EntryName;
 pub use error::ArchiveError;
+pub use examine::{Examined, examine};
 pub use limits::UnpackLimits;
 pub use manifest::{Manifest, Runtime};
 pub use store::{Location, ModelStore};

@@ -4,20 +4,69 @@
 //! only one to write. A form's own tricks (links, devices, encryption, sizes that lie) are refused in its file.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Read;
+use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 
 use super::ArchiveError;
+use super::digest::sha256;
 use super::entry::{EntryName, Names};
 use super::limits::{Meter, UnpackLimits};
+use super::store::Location;
 
 mod directory;
 mod tar;
 mod zip;
 
-pub use directory::{digest as directory_digest, read as read_directory};
-pub use tar::read as read_tar;
-pub use zip::read as read_zip;
+/// An archive that was opened and digested.
+#[derive(Debug)]
+pub struct Source {
+    /// SHA-256 of the archive, or over a directory's names and contents, in hexadecimal.
+    pub digest: String,
+    form: Form,
+}
+
+#[derive(Debug)]
+enum Form {
+    Zip(File),
+    Tar(File),
+    Directory(PathBuf),
+}
+
+impl Source {
+    /// Opens what lies at `location` and reads it once, for its digest.
+    pub fn open(location: &Location, limits: UnpackLimits) -> Result<Self, ArchiveError> {
+        let path = location.path();
+        if path.is_dir() {
+            let digest = directory::digest(path, limits)?;
+            let form = Form::Directory(path.to_owned());
+            return Ok(Self { digest, form });
+        }
+        let missing = |_| ArchiveError::NotFound(location.url().to_owned());
+        let mut file = File::open(path).map_err(missing)?;
+        let digest = sha256(&mut file).map_err(ArchiveError::io("reading the archive"))?;
+        file.rewind()
+            .map_err(ArchiveError::io("reading the archive"))?;
+        let is_zip = path.extension().is_some_and(|extension| extension == "mar");
+        Ok(Self {
+            digest,
+            form: if is_zip {
+                Form::Zip(file)
+            } else {
+                Form::Tar(file)
+            },
+        })
+    }
+
+    /// Unpacks it into `directory`, which must be empty.
+    pub fn read(&self, directory: &Path, limits: UnpackLimits) -> Result<(), ArchiveError> {
+        let mut unpacker = Unpacker::new(directory, limits);
+        match &self.form {
+            Form::Zip(file) => zip::read(file, &mut unpacker),
+            Form::Tar(file) => tar::read(file, &mut unpacker),
+            Form::Directory(path) => directory::read(path, limits, &mut unpacker),
+        }
+    }
+}
 
 /// Writes entries below a directory that was made for it and is empty.
 #[derive(Debug)]

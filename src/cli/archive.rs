@@ -10,6 +10,7 @@ use super::Failure;
 use crate::archive::Runtime;
 use crate::archive::pack::{PackForm, PackSpec, Packed, pack};
 use crate::config::show_size;
+use crate::handler;
 use crate::model::{ModelName, Version};
 
 /// Flags of `lantern archive`.
@@ -81,6 +82,7 @@ impl ArchiveFormat {
 /// Packs and says what was written.
 pub fn run(args: &ArchiveArgs) -> Result<ExitCode, Failure> {
     let spec = spec(args)?;
+    screen(&spec)?;
     let packed = pack(&spec)?;
     for warning in &packed.warnings {
         writeln!(io::stderr().lock(), "warning: {warning}")?;
@@ -90,6 +92,19 @@ pub fn run(args: &ArchiveArgs) -> Result<ExitCode, Failure> {
     }
     report(&mut io::stdout().lock(), &packed)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Refuses a component that a server would refuse for its imports. What is no component at all is the packer's to refuse.
+fn screen(spec: &PackSpec) -> Result<(), Failure> {
+    let wasm = std::fs::read(&spec.handler).unwrap_or_default();
+    match handler::inspect(&wasm) {
+        Ok(info) if !info.forbidden.is_empty() => Err(Failure::new(format!(
+            "the handler {} imports what handlers may not have: {}",
+            spec.handler.display(),
+            info.forbidden.join(", ")
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn spec(args: &ArchiveArgs) -> Result<PackSpec, Failure> {

@@ -1,11 +1,21 @@
 //! `lantern inspect`: shows what is in an archive.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 
 use super::Failure;
+use crate::archive::{Examined, Location, UnpackLimits, examine};
+use crate::backend::onnx::OnnxBackend;
+use crate::backend::{Backend, LoadSpec, Signature};
+use crate::config::server::Surroundings;
+use crate::handler::{self, ComponentInfo};
+use crate::model::{BackendKind, Device};
+
+mod json;
+mod text;
 
 /// Flags of `lantern inspect`.
 #[derive(Debug, Args)]
@@ -18,7 +28,112 @@ pub struct InspectArgs {
     pub json: bool,
 }
 
-/// Reads the archive and prints it.
-pub fn run(_args: &InspectArgs) -> Result<ExitCode, Failure> {
-    unimplemented!()
+/// Everything that is known of an archive.
+#[derive(Debug)]
+struct Report {
+    archive: Examined,
+    /// The handler, or why it cannot be one.
+    handler: Option<Result<ComponentInfo, String>>,
+    tensors: Tensors,
+}
+
+/// Inputs and outputs of the model.
+#[derive(Debug, PartialEq, Eq)]
+enum Tensors {
+    /// By the model's own account.
+    Known(Signature),
+    /// By the account of the archive's settings.
+    Declared(Signature),
+    /// Not known, and why.
+    Unknown(String),
+}
+
+/// Reads the archive and prints it. An archive that cannot be served is shown all the same, and is a failure.
+pub fn run(args: &InspectArgs) -> Result<ExitCode, Failure> {
+    let archive = examine(&Location::local(&args.archive)?, UnpackLimits::default())?;
+    let report = Report {
+        handler: component(&archive)?,
+        tensors: tensors(&archive, &Surroundings::of_process()),
+        archive,
+    };
+    let mut out = io::stdout().lock();
+    if args.json {
+        writeln!(out, "{:#}", json::render(&report))?;
+    } else {
+        text::render(&mut out, &report)?;
+    }
+    Ok(if report.refusal().is_some() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+impl Report {
+    /// Why the archive cannot be served.
+    fn refusal(&self) -> Option<String> {
+        match (&self.archive.contents, &self.handler) {
+            (Err(error), _) => Some(error.to_string()),
+            (_, Some(Err(reason))) => Some(reason.clone()),
+            (_, Some(Ok(info))) if !info.forbidden.is_empty() => Some(format!(
+                "The handler imports what handlers may not have: {}",
+                info.forbidden.join(", ")
+            )),
+            (_, Some(Ok(info))) if info.world.is_none() => {
+                Some("The handler exports no pipeline that this server runs".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+fn component(archive: &Examined) -> Result<Option<Result<ComponentInfo, String>>, Failure> {
+    let Ok(contents) = &archive.contents else {
+        return Ok(None);
+    };
+    let wasm = std::fs::read(contents.handler.under(archive.directory()))?;
+    Ok(Some(
+        handler::inspect(&wasm).map_err(|error| error.to_string()),
+    ))
+}
+
+/// ONNX says itself what it takes; a TorchScript file is code, and is not run to be asked.
+fn tensors(archive: &Examined, surroundings: &Surroundings) -> Tensors {
+    let contents = match &archive.contents {
+        Ok(contents) => contents,
+        Err(_) => return Tensors::Unknown("the archive cannot be served".to_owned()),
+    };
+    let declared = &contents.config.options.declared;
+    let known = match contents.backend {
+        BackendKind::Onnx => onnx(archive, surroundings),
+        BackendKind::Torch => {
+            Err("TorchScript files do not say; none are declared under lantern: inputs".to_owned())
+        }
+        BackendKind::None | BackendKind::Fake => Err("the archive has no weights".to_owned()),
+    };
+    match known {
+        Ok(signature) => Tensors::Known(signature),
+        Err(_) if !declared.inputs.is_empty() => Tensors::Declared(Signature {
+            inputs: declared.inputs.clone(),
+            outputs: declared.outputs.clone(),
+        }),
+        Err(reason) => Tensors::Unknown(reason),
+    }
+}
+
+fn onnx(archive: &Examined, surroundings: &Surroundings) -> Result<Signature, String> {
+    let Some(artifact) = &archive.manifest.serialized_file else {
+        return Err("the archive has no weights".to_owned());
+    };
+    let library = surroundings.onnxruntime();
+    let backend = OnnxBackend::new(library.as_deref()).map_err(|error| error.to_string())?;
+    let spec = LoadSpec {
+        artifact: artifact.under(archive.directory()),
+        device: Device::Cpu,
+        workers: 1,
+        intra_op_threads: 1,
+        declared: crate::model::Declared::default(),
+    };
+    let model = backend.load(&spec).map_err(|error| error.to_string())?;
+    Ok(model.signature().clone())
 }

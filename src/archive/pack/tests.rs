@@ -91,8 +91,8 @@ fn what_is_packed_can_be_unpacked() {
             let path = unpacked.directory().join(name);
             assert_eq!(fs::metadata(path).unwrap().len(), *size, "{form:?} {name}");
         }
-        assert_eq!(unpacked.handler(), "h.wasm");
-        assert_eq!(unpacked.config().options.batch_size, Some(4));
+        assert_eq!(unpacked.contents().handler.as_str(), "h.wasm");
+        assert_eq!(unpacked.contents().config.options.batch_size, Some(4));
         assert_eq!(
             packed.digest.as_deref().unwrap_or(unpacked.digest()),
             unpacked.digest()

@@ -1,0 +1,159 @@
+//! What an unpacked archive's files say: the manifest, the settings, and which files are the handler and the weights.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use crate::config::model::ModelConfig;
+use crate::model::BackendKind;
+
+use super::component;
+use super::entry::EntryName;
+use super::{ArchiveError, MANIFEST, Manifest};
+
+/// Most bytes that a manifest or a file of settings may have.
+const TEXT_LIMIT: u64 = 1 << 20;
+
+/// An unpacked archive that can be served.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Contents {
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// Its `model-config.yaml`; the default if it has none.
+    pub config: ModelConfig,
+    /// The handler's component, relative to the directory.
+    pub handler: EntryName,
+    /// The framework that runs the artifact.
+    pub backend: BackendKind,
+}
+
+impl Contents {
+    /// Reads what lies in `directory`.
+    pub fn read(directory: &Path) -> Result<Self, ArchiveError> {
+        let manifest = read_manifest(directory)?;
+        let config = read_config(directory, &manifest)?;
+        Self::of(directory, manifest, config)
+    }
+
+    /// Finds handler and weights.
+    fn of(directory: &Path, manifest: Manifest, config: ModelConfig) -> Result<Self, ArchiveError> {
+        Ok(Self {
+            handler: handler(directory, &manifest, &config)?,
+            backend: backend(directory, &manifest, &config)?,
+            manifest,
+            config,
+        })
+    }
+}
+
+/// The manifest in `directory`.
+pub fn read_manifest(directory: &Path) -> Result<Manifest, ArchiveError> {
+    Manifest::parse(&read_text(directory, MANIFEST, "manifest")?)
+}
+
+fn read_text(directory: &Path, name: &str, what: &str) -> Result<Vec<u8>, ArchiveError> {
+    let missing = |_| {
+        ArchiveError::Manifest(format!(
+            "the archive has no {name}, which would be its {what}"
+        ))
+    };
+    let file = File::open(directory.join(name)).map_err(missing)?;
+    let mut content = Vec::new();
+    file.take(TEXT_LIMIT + 1)
+        .read_to_end(&mut content)
+        .map_err(ArchiveError::io("reading an unpacked file"))?;
+    if content.len() as u64 > TEXT_LIMIT {
+        let value = format!("more than {TEXT_LIMIT} bytes");
+        return Err(ArchiveError::entry(name.as_bytes(), "is too large", value));
+    }
+    Ok(content)
+}
+
+fn read_config(directory: &Path, manifest: &Manifest) -> Result<ModelConfig, ArchiveError> {
+    let Some(name) = &manifest.config_file else {
+        return Ok(ModelConfig::default());
+    };
+    let content = read_text(directory, name.as_str(), "configFile")?;
+    Ok(ModelConfig::parse(name.as_str(), &content)?)
+}
+
+/// The component: named by the settings, else by the manifest.
+fn handler(
+    directory: &Path,
+    manifest: &Manifest,
+    config: &ModelConfig,
+) -> Result<EntryName, ArchiveError> {
+    let named = config
+        .options
+        .handler
+        .as_deref()
+        .or(manifest.handler.as_deref());
+    let named = named.unwrap_or_default();
+    if !named.ends_with(".wasm") {
+        return Err(ArchiveError::Unservable(format!(
+            "the archive has no handler that can be run here: its handler is {named:?}, and Python is not run. Build the \
+             handler as a WebAssembly component and pack it with `lantern archive --handler NAME.wasm`, or add it to \
+             --extra-files of torch-model-archiver and name it in the --config-file as `lantern: {{handler: NAME.wasm}}`"
+        )));
+    }
+    let Some(name) = EntryName::parse(named.as_bytes())? else {
+        return Err(ArchiveError::entry(
+            named.as_bytes(),
+            "must name the handler",
+            named,
+        ));
+    };
+    let mut start = Vec::new();
+    let file = File::open(name.under(directory)).map_err(|_| {
+        ArchiveError::Unservable(format!(
+            "the archive has no file {named:?}, which would be its handler"
+        ))
+    })?;
+    file.take(component::HEADER.len() as u64)
+        .read_to_end(&mut start)
+        .map_err(ArchiveError::io("reading the handler"))?;
+    component::check_header(named, &start)?;
+    Ok(name)
+}
+
+/// The framework: named by the settings, else by the artifact's extension.
+fn backend(
+    directory: &Path,
+    manifest: &Manifest,
+    config: &ModelConfig,
+) -> Result<BackendKind, ArchiveError> {
+    let named = config.options.backend;
+    let Some(artifact) = &manifest.serialized_file else {
+        return without_artifact(named);
+    };
+    let name = artifact.as_str();
+    if !artifact.under(directory).is_file() {
+        let message =
+            format!("the archive has no file {name:?}, which would be its serializedFile");
+        return Err(ArchiveError::Unservable(message));
+    }
+    let by_extension = match name.rsplit('.').next() {
+        Some("onnx") => Some(BackendKind::Onnx),
+        Some("pt" | "pth" | "ts" | "torchscript") => Some(BackendKind::Torch),
+        _ => None,
+    };
+    named.or(by_extension).ok_or_else(|| {
+        ArchiveError::Unservable(format!(
+            "cannot tell what runs {name:?}: name it .pt or .onnx, or set `lantern: {{backend: torch}}` or `onnx`"
+        ))
+    })
+}
+
+/// An archive without weights has a handler that answers by itself.
+fn without_artifact(named: Option<BackendKind>) -> Result<BackendKind, ArchiveError> {
+    match named {
+        None => Ok(BackendKind::None),
+        Some(kind @ (BackendKind::None | BackendKind::Fake)) => Ok(kind),
+        Some(kind @ (BackendKind::Torch | BackendKind::Onnx)) => {
+            Err(ArchiveError::Unservable(format!(
+                "the archive has no weights for the backend {}: pack it with --serialized-file",
+                kind.name()
+            )))
+        }
+    }
+}

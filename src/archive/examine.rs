@@ -1,0 +1,68 @@
+//! Looking into an archive without serving it.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use super::contents::{Contents, read_manifest};
+use super::limits::UnpackLimits;
+use super::source::Source;
+use super::{ArchiveError, Location, Manifest};
+
+/// An archive that was unpacked to be looked at. Its files go with it.
+#[derive(Debug)]
+pub struct Examined {
+    /// SHA-256, in hexadecimal.
+    pub digest: String,
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// Files and their sizes, by name.
+    pub files: Vec<(String, u64)>,
+    /// Settings, handler and weights; or why it cannot be served.
+    pub contents: Result<Contents, ArchiveError>,
+    directory: TempDir,
+}
+
+impl Examined {
+    /// Where its files lie.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
+/// Unpacks the archive at `location` into a temporary directory. Fails if it cannot be unpacked or has no manifest.
+pub fn examine(location: &Location, limits: UnpackLimits) -> Result<Examined, ArchiveError> {
+    let doing = "making a temporary directory";
+    let directory = tempfile::tempdir().map_err(ArchiveError::io(doing))?;
+    let source = Source::open(location, limits)?;
+    source.read(directory.path(), limits)?;
+    Ok(Examined {
+        digest: source.digest,
+        manifest: read_manifest(directory.path())?,
+        files: files(directory.path()).map_err(ArchiveError::io("listing the archive"))?,
+        contents: Contents::read(directory.path()),
+        directory,
+    })
+}
+
+fn files(root: &Path) -> io::Result<Vec<(String, u64)>> {
+    let mut found = Vec::new();
+    let mut pending: Vec<PathBuf> = vec![root.to_owned()];
+    while let Some(directory) = pending.pop() {
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            if metadata.is_dir() {
+                pending.push(entry.path());
+            } else {
+                let path = entry.path();
+                let name = path.strip_prefix(root).unwrap_or(&path);
+                found.push((name.display().to_string(), metadata.len()));
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}

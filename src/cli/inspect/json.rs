@@ -1,0 +1,78 @@
+//! An archive for programs to read.
+
+use serde_json::{Value, json};
+
+use super::{Report, Tensors};
+use crate::handler::ComponentInfo;
+use crate::model::TensorSpec;
+
+/// The report as JSON.
+pub fn render(report: &Report) -> Value {
+    let manifest: Value = serde_json::from_str(&report.archive.manifest.text).unwrap_or_default();
+    let contents = report.archive.contents.as_ref().ok();
+    let files: Vec<_> = report
+        .archive
+        .files
+        .iter()
+        .map(|(name, size)| json!({"name": name, "size": size}))
+        .collect();
+    let warnings = contents
+        .iter()
+        .flat_map(|contents| &contents.config.warnings);
+    json!({
+        "digest": report.archive.digest,
+        "manifest": manifest,
+        "files": files,
+        "backend": contents.map(|contents| contents.backend.name()),
+        "config": contents.and_then(|contents| serde_json::from_str::<Value>(&contents.config.json).ok()),
+        "handler": handler(report),
+        "model": tensors(&report.tensors),
+        "warnings": warnings.map(ToString::to_string).collect::<Vec<_>>(),
+        "servable": report.refusal().is_none(),
+        "reason": report.refusal(),
+    })
+}
+
+fn handler(report: &Report) -> Value {
+    let Ok(contents) = &report.archive.contents else {
+        return Value::Null;
+    };
+    let info = match &report.handler {
+        Some(Ok(info)) => component(info),
+        _ => Value::Null,
+    };
+    json!({"file": contents.handler.as_str(), "component": info})
+}
+
+fn component(info: &ComponentInfo) -> Value {
+    json!({
+        "world": info.world,
+        "imports": info.imports,
+        "exports": info.exports,
+        "forbidden": info.forbidden,
+        "size": info.size,
+        "functions": info.functions,
+        "modules": info.modules,
+    })
+}
+
+fn tensors(tensors: &Tensors) -> Value {
+    let (source, signature) = match tensors {
+        Tensors::Known(signature) => ("model", signature),
+        Tensors::Declared(signature) => ("declared", signature),
+        Tensors::Unknown(reason) => return json!({"source": null, "reason": reason}),
+    };
+    json!({"source": source, "inputs": specs(&signature.inputs), "outputs": specs(&signature.outputs)})
+}
+
+/// Axes that vary are -1, as they are declared.
+fn specs(specs: &[TensorSpec]) -> Vec<Value> {
+    let axis = |size: &Option<usize>| size.map_or(json!(-1), |size| json!(size));
+    specs
+        .iter()
+        .map(|spec| {
+            let shape: Vec<_> = spec.shape.iter().map(axis).collect();
+            json!({"name": *spec.name, "dtype": spec.dtype.name(), "shape": shape})
+        })
+        .collect()
+}
