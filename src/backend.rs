@@ -11,6 +11,7 @@ use crate::tensor::NamedTensor;
 
 pub mod failure;
 pub mod fake;
+pub mod memory;
 pub mod none;
 pub mod onnx;
 mod signature;

@@ -17,7 +17,7 @@ use ort::value::{Outlet, TensorElementType, ValueType};
 use parking_lot::Mutex;
 
 use super::failure::classify;
-use super::{Backend, BackendError, LoadSpec, LoadedModel, Session, Signature};
+use super::{Backend, BackendError, LoadSpec, LoadedModel, Session, Signature, memory};
 use crate::model::{Device, TensorSpec};
 use crate::tensor::DType;
 
@@ -74,6 +74,7 @@ impl Backend for OnnxBackend {
         let session = self
             .commit(spec)
             .map_err(|error| classify(error.to_string(), BackendError::Load))?;
+        memory::give_back();
         let signature = signature(&session)?;
         signature
             .confirm(&spec.declared)

@@ -7,7 +7,7 @@ use std::sync::{Arc, Once};
 
 use bytes::Bytes;
 use lantern::backend::failure::classify;
-use lantern::backend::{Backend, BackendError, LoadSpec, LoadedModel, Session, Signature};
+use lantern::backend::{Backend, BackendError, LoadSpec, LoadedModel, Session, Signature, memory};
 use lantern::model::{Device, TensorSpec};
 use lantern::tensor::{DType, NamedTensor, Tensor};
 use tch::Kind;
@@ -20,8 +20,8 @@ use script::{Output, Script, Thrown};
 // A tensor's data is little-endian, and is handed to native code as it is.
 const _: () = assert!(cfg!(target_endian = "little"));
 
-/// Thread counts are libtorch's own and for the whole process; the first model loaded sets them.
-static THREADS: Once = Once::new();
+/// libtorch's settings are for the whole process; the first model loaded makes them.
+static SETTINGS: Once = Once::new();
 
 /// Loads TorchScript models. CUDA is opened when the first model asks for it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -41,12 +41,13 @@ impl Backend for TorchBackend {
 
     fn load(&self, spec: &LoadSpec) -> Result<Arc<dyn LoadedModel>, BackendError> {
         check_declared(&spec.declared.inputs)?;
-        set_threads(spec.intra_op_threads);
+        configure(spec.intra_op_threads);
         if let Device::Cuda(index) = spec.device {
             cuda::prepare(index)?;
         }
         let script =
             Script::load(&spec.artifact, device_index(spec.device)).map_err(load_failure)?;
+        memory::give_back();
         let signature = Signature {
             inputs: spec.declared.inputs.clone(),
             outputs: spec.declared.outputs.clone(),
@@ -130,10 +131,13 @@ fn check_declared(inputs: &[TensorSpec]) -> Result<(), BackendError> {
     }
 }
 
-fn set_threads(intra_op: usize) {
-    THREADS.call_once(|| {
-        tch::set_num_threads(i32::try_from(intra_op.max(1)).unwrap_or(i32::MAX));
+fn configure(intra_op_threads: usize) {
+    SETTINGS.call_once(|| {
+        tch::set_num_threads(i32::try_from(intra_op_threads.max(1)).unwrap_or(i32::MAX));
         tch::set_num_interop_threads(1);
+        // Profiling makes the first runs of each program, and the first with new shapes, slow: 60 ms instead of 1 for a
+        // linear model, for the same answers and, on processors, the same speed afterwards.
+        tch::jit::set_profiling_mode(false);
     });
 }
 
