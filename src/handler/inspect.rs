@@ -294,6 +294,70 @@ mod tests {
         assert!(error.message().contains("is compiled already"), "{error}");
     }
 
+    /// `value` in LEB128.
+    fn leb(mut value: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while value >= 0x80 {
+            bytes.push(u8::try_from(value & 0x7f).unwrap() | 0x80);
+            value >>= 7;
+        }
+        bytes.push(u8::try_from(value).unwrap());
+        bytes
+    }
+
+    /// Prefixed with its length.
+    fn sized(bytes: &[u8]) -> Vec<u8> {
+        [leb(bytes.len()), bytes.to_vec()].concat()
+    }
+
+    fn section(id: u8, content: &[u8]) -> Vec<u8> {
+        [vec![id], sized(content)].concat()
+    }
+
+    /// A component of one core module whose functions have these bodies.
+    fn component(bodies: &[Vec<u8>]) -> Vec<u8> {
+        let types = section(1, &[1, 0x60, 0, 0]);
+        let functions = section(3, &[leb(bodies.len()), vec![0; bodies.len()]].concat());
+        let code: Vec<u8> = bodies.iter().flat_map(|body| sized(body)).collect();
+        let code = section(10, &[leb(bodies.len()), code].concat());
+        let module = [MODULE.to_vec(), types, functions, code].concat();
+        [COMPONENT.to_vec(), section(1, &module)].concat()
+    }
+
+    #[test]
+    fn what_would_stop_the_compiler_does_not_reach_it() {
+        let end = vec![0x0b];
+        let body = |instructions: Vec<u8>| [vec![0], instructions, end.clone()].concat();
+        let blocks = |count| body([0x02, 0x40, 0x0b].repeat(count));
+        let locals = |count| [vec![1], leb(count), vec![0x7f], end.clone()].concat();
+        let modules = |count| [COMPONENT.to_vec(), section(1, MODULE).repeat(count)].concat();
+        for (wasm, says) in [
+            (
+                component(&[locals(50_000)]),
+                "has 50000 locals in one function, at most 5000",
+            ),
+            (
+                component(&[blocks(50_001)]),
+                "has more than 50000 branches in one function",
+            ),
+            (
+                component(&[body(vec![0x01; 2 << 20])]),
+                "has more than 1048576 bytes in one function",
+            ),
+            (
+                component(&vec![body(vec![]); 100_001]),
+                "has more than 100000 functions",
+            ),
+            (modules(201), "has more than 200 core modules"),
+        ] {
+            let error = inspect(&wasm).unwrap_err();
+            assert!(error.message().contains(says), "{error}");
+        }
+        let good = component(&[locals(5_000), blocks(50_000)]);
+        assert_eq!(inspect(&good).unwrap().functions, 2);
+        assert_eq!(inspect(&modules(200)).unwrap().modules, 200);
+    }
+
     #[test]
     fn imports_are_allowed_by_name_and_track() {
         for good in [
