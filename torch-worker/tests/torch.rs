@@ -264,3 +264,10 @@ fn inputs_are_not_written_to() {
         assert_eq!(*input.tensor.data(), copy);
     }
 }
+
+#[test]
+fn cuda_is_not_opened_unless_it_is_asked_for() {
+    load(&Fixture::read("linear.pt"), Device::Cpu);
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    assert!(maps.contains("libtorch_cpu.so") && !maps.contains("libtorch_cuda.so"));
+}
