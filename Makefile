@@ -4,7 +4,7 @@
 # that they outlive the checkout.
 
 TORCH_VERSION       := 2.11.0
-ONNXRUNTIME_VERSION := 1.31.1
+ONNXRUNTIME_VERSION := 1.31.0
 
 ifdef LANTERN_CACHE
 RUNTIME          := $(LANTERN_CACHE)/runtime
