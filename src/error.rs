@@ -22,6 +22,10 @@ pub enum Kind {
     BadEncoding,
     /// The body is over the limit.
     TooLarge,
+    /// An `Expect` header that is not `100-continue`.
+    UnknownExpectation,
+    /// A negative number of workers.
+    NegativeWorkers,
     /// The handler does not take this content type.
     UnsupportedMediaType,
     /// No route matches.
@@ -127,6 +131,8 @@ impl Kind {
             Self::BadEncoding => (403, "IllegalArgumentException", INVALID_ARGUMENT),
             Self::TooLarge => (413, "RequestTooLargeException", RESOURCE_EXHAUSTED),
             Self::UnsupportedMediaType => (415, "UnsupportedMediaTypeException", INVALID_ARGUMENT),
+            Self::UnknownExpectation => (417, "ExpectationFailedException", INVALID_ARGUMENT),
+            Self::NegativeWorkers => (500, "IndexOutOfBoundsException", INVALID_ARGUMENT),
             Self::ResourceNotFound => (404, "ResourceNotFoundException", UNIMPLEMENTED),
             Self::MethodNotAllowed => (405, "MethodNotAllowedException", UNIMPLEMENTED),
             Self::ModelNotFound => (404, "ModelNotFoundException", NOT_FOUND),
@@ -166,6 +172,8 @@ impl Kind {
             | Self::InvalidInput
             | Self::BadEncoding
             | Self::TooLarge
+            | Self::UnknownExpectation
+            | Self::NegativeWorkers
             | Self::UnsupportedMediaType
             | Self::ResourceNotFound
             | Self::MethodNotAllowed

@@ -1,13 +1,18 @@
 //! Lantern serves TorchScript and ONNX models behind REST, with handlers compiled to WebAssembly components
 //! and sandboxed. `ARCHITECTURE.md` beside this file has the map, the path of a request and the invariants.
 
+pub mod api;
 pub mod archive;
 pub mod backend;
+pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod error;
 pub mod handler;
+pub mod metrics;
 pub mod model;
 pub mod payload;
 pub mod runtime;
+pub mod server;
+pub mod telemetry;
 pub mod tensor;

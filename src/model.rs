@@ -43,6 +43,13 @@ impl ModelName {
     }
 }
 
+/// Lets maps keyed by name be asked with what a request says.
+impl std::borrow::Borrow<str> for ModelName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl Version {
     /// Checks the rule for versions.
     pub fn new(value: &str) -> Result<Self, InvalidName> {

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::backend::{Backend, Signature};
 use crate::error::Error;
-use crate::handler::{HandlerEngine, Sink};
+use crate::handler::HandlerEngine;
 use crate::model::{BackendKind, Device, Hosting, ModelSpec};
 use crate::payload::{Reply, Request};
 
@@ -30,6 +30,8 @@ mod scale;
 mod testing;
 mod warmup;
 mod worker;
+
+pub use crate::handler::{Level, LogLine, MetricKind, Observation, Sink};
 
 use local::LocalRuntime;
 use process::ProcessRuntime;

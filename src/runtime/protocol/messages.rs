@@ -312,8 +312,8 @@ macro_rules! failure_kinds {
 }
 
 failure_kinds! {
-    BadRequest, InvalidInput, BadEncoding, TooLarge, UnsupportedMediaType, ResourceNotFound, MethodNotAllowed,
-    ModelNotFound, VersionNotFound, Conflict, DefaultVersionInUse, InvalidModel, NoWorker, QueueFull, Draining,
+    BadRequest, InvalidInput, BadEncoding, TooLarge, UnknownExpectation, NegativeWorkers, UnsupportedMediaType,
+    ResourceNotFound, MethodNotAllowed, ModelNotFound, VersionNotFound, Conflict, DefaultVersionInUse, InvalidModel, NoWorker, QueueFull, Draining,
     Expired, Cancelled, HandlerUnavailable, HandlerFailed, HandlerPanicked, HandlerTrapped, HandlerTimedOut,
     HandlerOutOfMemory, HandlerOutput, InferenceFailed, OutOfMemory, LoadFailed, WorkerDied, CleanupTimedOut,
     Internal,

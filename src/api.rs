@@ -1,0 +1,180 @@
+//! REST: what clients of TorchServe speak, and nothing else.
+//!
+//! Only this module knows HTTP. One decoder holds every size limit, one table holds every route, and one function
+//! turns a failure into a response. It does not know what a runtime is: it asks the catalog.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::http::request::Parts;
+
+use crate::catalog::Catalog;
+use crate::error::{Error, Fault, Kind};
+use crate::metrics::{Answered, Metrics, Mode};
+
+mod access;
+mod connection;
+mod decode;
+mod describe;
+mod document;
+mod inference;
+mod linger;
+mod management;
+mod parameters;
+mod reply;
+pub mod routes;
+mod scrape;
+mod stamp;
+mod uri;
+
+pub use access::AccessLog;
+pub use connection::serve;
+pub use reply::Cors;
+pub use routes::Listener;
+
+use decode::Decoder;
+use reply::CommonHeaders;
+use routes::{Endpoint, Matched, Params, Router};
+
+/// A response on its way to the wire.
+type Response = hyper::Response<Full<Bytes>>;
+
+/// Settings of the API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Bytes that a body may have.
+    pub max_request_size: usize,
+    /// Whether models may be registered and unregistered.
+    pub enable_model_api: bool,
+    /// What `/metrics` shows.
+    pub metrics_mode: Mode,
+    /// Headers for browsers.
+    pub cors: Cors,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_request_size: 6_553_500,
+            enable_model_api: false,
+            metrics_mode: Mode::default(),
+            cors: Cors::default(),
+        }
+    }
+}
+
+/// What endpoints work with.
+#[derive(Clone)]
+pub struct Services {
+    /// All models.
+    pub catalog: Catalog,
+    /// All metrics.
+    pub metrics: Metrics,
+    /// Takes a line for each request, if anybody wants them.
+    pub access: Option<AccessLog>,
+}
+
+/// The API of one listener.
+pub struct Api {
+    services: Services,
+    cfg: Config,
+    router: Router,
+    decoder: Decoder,
+    common: CommonHeaders,
+}
+
+/// One request on its way to an endpoint.
+struct Call {
+    id: String,
+    arrival: Instant,
+    head: Parts,
+    body: Incoming,
+}
+
+impl Api {
+    /// The API of `listener`.
+    pub fn new(listener: Listener, services: Services, cfg: Config) -> Arc<Self> {
+        Arc::new(Self {
+            router: Router::new(listener),
+            decoder: Decoder::new(cfg.max_request_size),
+            common: CommonHeaders::new(&cfg.cors),
+            services,
+            cfg,
+        })
+    }
+
+    /// Answers one request. Never fails: a failure is an answer.
+    async fn respond(&self, request: hyper::Request<Incoming>, peer: SocketAddr) -> Response {
+        let arrival = Instant::now();
+        let id = reply::new_id();
+        let (head, body) = request.into_parts();
+        let line = self.services.access.as_ref().map(|log| (log, access::begin(peer, &head)));
+        let call = Call { id: id.clone(), arrival, head, body };
+        let mut response = match self.answer(call).await {
+            Ok(response) => response,
+            Err(error) if reply::is_bare(error.kind()) => return reply::bare(error.kind()),
+            Err(error) => {
+                log_failure(&error, &id);
+                reply::error(&error)
+            }
+        };
+        self.common.add_to(&mut response, &id);
+        let status = response.status().as_u16();
+        self.services.metrics.answered(Answered::of(status));
+        if let Some((log, line)) = line {
+            log.finish(line, status, arrival.elapsed());
+        }
+        response
+    }
+
+    async fn answer(&self, call: Call) -> Result<Response, Error> {
+        self.decoder.check_head(&call.head)?;
+        let uri = call.head.uri.clone();
+        let path = uri::decode_path(&uri)?;
+        let (endpoint, params) = match self.router.find(&call.head.method, &path) {
+            Matched::Route(route, params) => (route.endpoint, params),
+            Matched::OtherMethod => return Err(method_not_allowed()),
+            Matched::Nothing => return Err(not_found()),
+        };
+        self.dispatch(endpoint, call, params).await
+    }
+
+    async fn dispatch(&self, endpoint: Endpoint, call: Call, params: Params<'_>) -> Result<Response, Error> {
+        match endpoint {
+            Endpoint::ApiDescription => Ok(document::listener(&self.router)),
+            Endpoint::Ping => Ok(self.ping()),
+            Endpoint::Predict => self.predict(call, params).await,
+            Endpoint::PredictDescription => self.predict_description(params),
+            Endpoint::ListModels => self.list_models(&call),
+            Endpoint::RegisterModel => self.register_model(call).await,
+            Endpoint::DescribeModel => self.describe_model(&call, params),
+            Endpoint::ScaleModel => self.scale_model(&call, params).await,
+            Endpoint::UnregisterModel => self.unregister_model(params).await,
+            Endpoint::ModelDescription => self.model_description(params),
+            Endpoint::SetDefault => self.set_default(params),
+            Endpoint::Scrape => self.scrape(&call),
+        }
+    }
+}
+
+/// Failures that are not the client's doing belong in the log, with what the client is not told.
+fn log_failure(error: &Error, request: &str) {
+    match error.kind().fault() {
+        Fault::Client => tracing::debug!(request, "{error}"),
+        Fault::Handler | Fault::Model | Fault::Server => tracing::warn!(request, "{error}"),
+    }
+}
+
+fn not_found() -> Error {
+    let message = "Requested resource is not found, please refer to API document.";
+    Error::new(Kind::ResourceNotFound, message)
+}
+
+fn method_not_allowed() -> Error {
+    let message = "Requested method is not allowed, please refer to API document.";
+    Error::new(Kind::MethodNotAllowed, message)
+}

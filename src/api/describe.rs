@@ -1,0 +1,193 @@
+//! A model version as `describe` shows it: TorchServe's members in TorchServe's order, then ours.
+
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use super::stamp::write_timestamp;
+use crate::catalog::{Condition, Description, WorkerState, WorkerStatus};
+use crate::error::{Error, Kind};
+use crate::model::{Device, Hosting};
+
+/// One element of the answer.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Described {
+    model_name: String,
+    model_version: String,
+    model_url: String,
+    runtime: String,
+    min_workers: usize,
+    max_workers: usize,
+    batch_size: usize,
+    max_batch_delay: u128,
+    response_timeout: u64,
+    startup_timeout: u64,
+    max_retry_timeout_in_sec: u64,
+    client_timeout_in_mills: u64,
+    parallel_type: &'static str,
+    parallel_level: u32,
+    device_type: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    device_ids: Vec<u32>,
+    continuous_batching: bool,
+    use_job_ticket: bool,
+    use_venv: bool,
+    stateful: bool,
+    #[serde(rename = "sequenceMaxIdleMSec")]
+    sequence_max_idle: u64,
+    #[serde(rename = "sequenceTimeoutMSec")]
+    sequence_timeout: u64,
+    max_num_sequence: u32,
+    max_sequence_job_queue_size: u32,
+    loaded_at_startup: bool,
+    workers: Vec<Worker>,
+    job_queue_status: JobQueue,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    customized_metadata: Option<serde_json::Map<String, serde_json::Value>>,
+    lantern: Lantern,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Worker {
+    id: String,
+    start_time: String,
+    status: &'static str,
+    memory_usage: u64,
+    pid: u32,
+    gpu: bool,
+    gpu_usage: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct JobQueue {
+    remaining_capacity: usize,
+    pending_requests: usize,
+}
+
+/// What TorchServe has no member for.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Lantern {
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    backend: &'static str,
+    hosting: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    last_words: Vec<String>,
+}
+
+impl Described {
+    /// Adds what the handler says of itself: nothing, as no handler can yet. Fails without a worker to ask.
+    pub(super) fn customized(&mut self, name: &str) -> Result<(), Error> {
+        if self.workers.is_empty() {
+            let message = format!(
+                "Model \"{name}\" has no worker to serve describe request. Please use scale workers API to add workers."
+            );
+            return Err(Error::new(Kind::NoWorker, message));
+        }
+        self.customized_metadata = Some(serde_json::Map::new());
+        Ok(())
+    }
+}
+
+/// What the API says of a version.
+pub(super) fn describe(description: &Description) -> Described {
+    let (spec, settings) = (&description.spec, &description.spec.settings);
+    let gpus: Vec<u32> = settings.devices.iter().filter_map(|device| gpu(*device)).collect();
+    Described {
+        model_name: spec.name.to_string(),
+        model_version: spec.version.to_string(),
+        model_url: description.url.clone(),
+        runtime: runtime(&spec.manifest),
+        min_workers: description.bounds.min,
+        max_workers: description.bounds.max,
+        batch_size: settings.batch_size,
+        max_batch_delay: settings.max_batch_delay.as_millis(),
+        response_timeout: whole_seconds(settings.response_timeout),
+        startup_timeout: whole_seconds(settings.startup_timeout),
+        max_retry_timeout_in_sec: whole_seconds(settings.max_retry_timeout),
+        client_timeout_in_mills: 0,
+        parallel_type: "",
+        parallel_level: 0,
+        device_type: if gpus.is_empty() { "cpu" } else { "gpu" },
+        device_ids: gpus,
+        continuous_batching: false,
+        use_job_ticket: false,
+        use_venv: false,
+        stateful: false,
+        sequence_max_idle: 0,
+        sequence_timeout: 0,
+        max_num_sequence: 0,
+        max_sequence_job_queue_size: 0,
+        loaded_at_startup: description.loaded_at_startup,
+        workers: description.workers.iter().map(worker).collect(),
+        job_queue_status: JobQueue {
+            remaining_capacity: description.queue_remaining,
+            pending_requests: description.queue_pending,
+        },
+        customized_metadata: None,
+        lantern: lantern(description),
+    }
+}
+
+fn worker(status: &WorkerStatus) -> Worker {
+    let gpu = gpu(status.device);
+    Worker {
+        id: status.id.to_string(),
+        start_time: timestamp(status.started),
+        status: match status.state {
+            WorkerState::Ready => "READY",
+            WorkerState::Loading | WorkerState::Failed => "UNLOADING",
+        },
+        memory_usage: status.memory,
+        pid: status.pid,
+        gpu: gpu.is_some(),
+        gpu_usage: gpu.map_or_else(|| "N/A".to_owned(), |index| format!("gpuId::{index}")),
+    }
+}
+
+fn lantern(description: &Description) -> Lantern {
+    let reason = match &description.condition {
+        Condition::Failed(error) => Some(error),
+        _ => description.last_error.as_ref(),
+    };
+    Lantern {
+        state: description.condition.name(),
+        reason: reason.map(|error| error.message().to_owned()),
+        backend: description.spec.backend.name(),
+        hosting: match description.spec.settings.hosting {
+            Hosting::Inline => "inline",
+            Hosting::Process => "process",
+        },
+        last_words: description.last_words.clone(),
+    }
+}
+
+/// `runtime` of the manifest; what a manifest without it means.
+fn runtime(manifest: &str) -> String {
+    let manifest: Option<serde_json::Value> = serde_json::from_str(manifest).ok();
+    let runtime = manifest.as_ref().and_then(|manifest| manifest.get("runtime")?.as_str());
+    runtime.unwrap_or("python").to_owned()
+}
+
+fn timestamp(time: SystemTime) -> String {
+    let mut text = Vec::with_capacity(24);
+    write_timestamp(&mut text, time, '.');
+    text.push(b'Z');
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+const fn gpu(device: Device) -> Option<u32> {
+    match device {
+        Device::Cpu => None,
+        Device::Cuda(index) => Some(index),
+    }
+}
+
+const fn whole_seconds(duration: Duration) -> u64 {
+    duration.as_secs()
+}

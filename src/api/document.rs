@@ -1,0 +1,69 @@
+//! `OpenAPI` documents, made from the table of routes.
+
+use hyper::StatusCode;
+use serde_json::{Map, Value, json};
+
+use super::routes::{Listener, Route, Router};
+use super::{Response, reply};
+
+/// The document of a listener.
+pub(super) fn listener(router: &Router) -> Response {
+    let info = json!({
+        "title": "Lantern APIs",
+        "description": format!("Lantern serves TorchScript and ONNX models: {}", router.listener().name()),
+        "version": env!("CARGO_PKG_VERSION"),
+    });
+    document(info, paths(router.routes().iter(), |path| path.to_owned()))
+}
+
+/// The document of one model's predictions.
+pub(super) fn predictions(model: &str) -> Response {
+    let info = json!({ "title": format!("RESTful API for: {model}"), "version": "1.0.0" });
+    let routes = of_models(Router::new(Listener::Inference).routes(), "/predictions/{model}");
+    document(info, paths(routes, |path| path.replace("{model}", model)))
+}
+
+/// The document of one model's management.
+pub(super) fn management(router: &Router, model: &str) -> Response {
+    let info = json!({
+        "title": format!("RESTful Management API for: {model}"),
+        "version": env!("CARGO_PKG_VERSION"),
+    });
+    let routes = of_models(router.routes(), "/models/{model}");
+    document(info, paths(routes, |path| path.replace("{model}", model)))
+}
+
+fn of_models<'r>(routes: &'r [Route], prefix: &'static str) -> impl Iterator<Item = &'r Route> {
+    routes.iter().filter(move |route| route.path.starts_with(prefix))
+}
+
+fn document(info: Value, paths: Map<String, Value>) -> Response {
+    let document = json!({ "openapi": "3.0.1", "info": info, "paths": paths });
+    reply::json(StatusCode::OK, &document)
+}
+
+fn paths<'r>(routes: impl Iterator<Item = &'r Route>, rename: impl Fn(&str) -> String) -> Map<String, Value> {
+    let mut paths = Map::new();
+    for route in routes {
+        let path = rename(route.path.trim_end_matches("/*"));
+        let path = if path.is_empty() { "/".to_owned() } else { path };
+        let item = paths.entry(path.clone()).or_insert_with(|| Value::Object(Map::new()));
+        if let Value::Object(item) = item {
+            item.insert(route.verbs.documented().to_owned(), operation(route, &path));
+        }
+    }
+    paths
+}
+
+fn operation(route: &Route, path: &str) -> Value {
+    let names = ["model", "version"].into_iter();
+    let named = names.filter(|name| path.contains(&format!("{{{name}}}")));
+    let parameters: Vec<Value> = named
+        .map(|name| json!({ "in": "path", "name": name, "required": true, "schema": { "type": "string" } }))
+        .collect();
+    json!({
+        "operationId": route.endpoint.operation(),
+        "parameters": parameters,
+        "responses": { "200": { "description": "Success" }, "default": { "description": "Failure" } },
+    })
+}

@@ -1,0 +1,144 @@
+//! Responses: the JSON that the server itself writes, the headers that every response has, and the one way from a
+//! failure to a response.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::StatusCode;
+use hyper::header::{self, HeaderName, HeaderValue};
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::Response;
+use crate::error::{Error, Kind};
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const KEEP_ALIVE: HeaderValue = HeaderValue::from_static("keep-alive");
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
+const PRAGMA: HeaderValue = HeaderValue::from_static("no-cache");
+const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("no-cache; no-store, must-revalidate, private");
+const EXPIRES: HeaderValue = HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 UTC");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Seconds after which a client that met a full queue may try again.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+/// Headers for browsers; each is sent if it is configured.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cors {
+    /// `access-control-allow-origin`.
+    pub origin: Option<HeaderValue>,
+    /// `access-control-allow-methods`.
+    pub methods: Option<HeaderValue>,
+    /// `access-control-allow-headers`.
+    pub headers: Option<HeaderValue>,
+}
+
+/// The headers that every response has.
+pub(super) struct CommonHeaders {
+    cors: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl CommonHeaders {
+    pub(super) fn new(cors: &Cors) -> Self {
+        let cors = [
+            (header::ACCESS_CONTROL_ALLOW_ORIGIN, &cors.origin),
+            (header::ACCESS_CONTROL_ALLOW_METHODS, &cors.methods),
+            (header::ACCESS_CONTROL_ALLOW_HEADERS, &cors.headers),
+        ];
+        let cors = cors.into_iter();
+        Self {
+            cors: cors.filter_map(|(name, value)| Some((name, value.clone()?))).collect(),
+        }
+    }
+
+    /// Adds them, over what a handler set; only CORS headers of a handler stay.
+    pub(super) fn add_to(&self, response: &mut Response, id: &str) {
+        let failed = response.status().as_u16() >= 400;
+        let headers = response.headers_mut();
+        if let Ok(id) = HeaderValue::from_str(id) {
+            headers.insert(REQUEST_ID, id);
+        }
+        for (name, value) in &self.cors {
+            headers.entry(name).or_insert_with(|| value.clone());
+        }
+        headers.insert(header::PRAGMA, PRAGMA);
+        headers.insert(header::CACHE_CONTROL, CACHE_CONTROL);
+        headers.insert(header::EXPIRES, EXPIRES);
+        headers.insert(header::CONNECTION, if failed { CLOSE } else { KEEP_ALIVE });
+    }
+}
+
+/// A new request id.
+pub(super) fn new_id() -> String {
+    let mut buffer = Uuid::encode_buffer();
+    Uuid::new_v4().hyphenated().encode_lower(&mut buffer).to_owned()
+}
+
+#[derive(Serialize)]
+struct StatusBody<'a> {
+    status: &'a str,
+}
+
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    code: u16,
+    r#type: &'static str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    message: &'a str,
+}
+
+/// `{"status": …}`.
+pub(super) fn status(code: StatusCode, status: &str) -> Response {
+    json(code, &StatusBody { status })
+}
+
+/// The only way from a failure to a response.
+pub(super) fn error(error: &Error) -> Response {
+    let wire = error.kind().wire();
+    let body = ErrorBody {
+        code: wire.status,
+        r#type: wire.exception,
+        message: error.message(),
+    };
+    let mut response = json(code(error.kind()), &body);
+    if error.kind() == Kind::QueueFull {
+        response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+    }
+    response
+}
+
+/// Whether a failure is answered by its status alone, as the transport does it: no body, no common headers, not
+/// counted.
+pub(super) const fn is_bare(kind: Kind) -> bool {
+    matches!(kind, Kind::TooLarge | Kind::UnknownExpectation)
+}
+
+/// A status and nothing else. The rest of the request is not read, so the connection ends.
+pub(super) fn bare(kind: Kind) -> Response {
+    let mut response = Response::default();
+    *response.status_mut() = code(kind);
+    response.headers_mut().insert(header::CONNECTION, CLOSE);
+    response
+}
+
+fn code(kind: Kind) -> StatusCode {
+    StatusCode::from_u16(kind.wire().status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// JSON as TorchServe prints it: two spaces, and a line break at the end.
+pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    let mut body = Vec::with_capacity(256);
+    // Writing to memory does not fail, and the values written here have string keys.
+    if serde_json::to_writer_pretty(&mut body, value).is_err() {
+        body.clear();
+    }
+    body.push(b'\n');
+    with_type(status, JSON, body)
+}
+
+/// A response with a body and its media type.
+pub(super) fn with_type(status: StatusCode, content_type: HeaderValue, body: impl Into<Bytes>) -> Response {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    response
+}

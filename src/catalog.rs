@@ -1,0 +1,250 @@
+//! All registered models: which versions there are, which is the default, and who may run now.
+//!
+//! Lookups take no lock: readers see a snapshot of the catalog that writers replace. It knows archives and
+//! runtimes; it knows no protocol.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+
+use crate::error::{Error, Kind};
+use crate::metrics::Metrics;
+use crate::model::{ModelName, Version};
+use crate::runtime::Hosts;
+
+mod describe;
+mod door;
+mod entry;
+mod list;
+mod register;
+mod sink;
+
+pub use crate::config::model::Requested;
+pub use crate::runtime::{WorkerState, WorkerStatus};
+pub use describe::{Condition, Description};
+pub use entry::{Bounds, Entry};
+pub use list::{Listed, Page};
+pub use register::{Opener, Registered, Registration, failed_to_start};
+
+/// What a catalog is made from.
+pub struct Parts {
+    /// What runtimes are made from.
+    pub hosts: Hosts,
+    /// Where versions bind their metrics.
+    pub metrics: Metrics,
+    /// Opens archives.
+    pub opener: Opener,
+    /// How long unregistering may wait for requests in flight.
+    pub unregister_timeout: Duration,
+}
+
+/// All registered models. Cheap to clone.
+#[derive(Clone)]
+pub struct Catalog(Arc<Shared>);
+
+struct Shared {
+    models: ArcSwap<Models>,
+    /// Held while `models` is replaced, never while anything is awaited.
+    writing: Mutex<()>,
+    parts: Parts,
+}
+
+type Models = BTreeMap<ModelName, Arc<Model>>;
+
+/// The versions of one model, in the order of registration; never empty.
+#[derive(Clone)]
+struct Model {
+    default: Arc<Entry>,
+    versions: Vec<Arc<Entry>>,
+}
+
+/// Which versions of a model are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which<'a> {
+    /// The default version.
+    Default,
+    /// The named one.
+    Version(&'a str),
+    /// All of them.
+    All,
+}
+
+impl Catalog {
+    /// An empty catalog.
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(Shared {
+            models: ArcSwap::default(),
+            writing: Mutex::default(),
+            parts,
+        }))
+    }
+
+    /// The version that a request means: the default version if it names none.
+    pub fn find(&self, name: &str, version: Option<&str>) -> Result<Arc<Entry>, Error> {
+        let models = self.0.models.load();
+        let model = models.get(name).ok_or_else(|| model_not_found(name))?;
+        match version {
+            None => Ok(Arc::clone(&model.default)),
+            Some(version) => model
+                .version(version)
+                .ok_or_else(|| version_not_found(name, version)),
+        }
+    }
+
+    /// The versions that `which` means.
+    pub fn select(&self, name: &str, which: Which<'_>) -> Result<Vec<Arc<Entry>>, Error> {
+        match which {
+            Which::Default => Ok(vec![self.find(name, None)?]),
+            Which::Version(version) => Ok(vec![self.find(name, Some(version))?]),
+            Which::All => {
+                let models = self.0.models.load();
+                let model = models.get(name).ok_or_else(|| model_not_found(name))?;
+                Ok(model.versions.clone())
+            }
+        }
+    }
+
+    /// Whether the default version of every model has workers that take jobs, or may yet have.
+    pub fn is_healthy(&self) -> bool {
+        let models = self.0.models.load();
+        models.values().all(|model| model.default.is_healthy())
+    }
+
+    /// Sets the gauges that are only known when somebody asks.
+    pub fn measure(&self) {
+        for entry in self.entries() {
+            entry.measure();
+        }
+    }
+
+    /// Makes `version` the default version.
+    pub fn set_default(&self, name: &str, version: &str) -> Result<(), Error> {
+        self.update(|models| {
+            let model = models.get_mut(name).ok_or_else(|| model_not_found(name))?;
+            let Some(default) = model.version(version) else {
+                let message = format!("Model version {version} does not exist for model {name}");
+                return Err(Error::new(Kind::VersionNotFound, message));
+            };
+            Arc::make_mut(model).default = default;
+            Ok(())
+        })
+    }
+
+    /// Changes how many workers a version has, and waits until it has them.
+    pub async fn scale(&self, entry: &Arc<Entry>, bounds: Bounds) -> Result<(), Error> {
+        entry.scale(&self.0.parts.hosts, bounds).await
+    }
+
+    /// Drains a version and removes it. The default version only goes last.
+    pub async fn unregister(&self, name: &str, version: Option<&str>) -> Result<(), Error> {
+        let entry = self.find(name, version)?;
+        self.check_removable(&entry)?;
+        if !entry.drain(self.0.parts.unregister_timeout).await {
+            let message = format!("Timed out while cleaning resources: {name}");
+            return Err(Error::new(Kind::CleanupTimedOut, message));
+        }
+        self.remove(&entry);
+        tracing::info!(model = name, version = %entry.spec().version, "Model {name} unregistered.");
+        Ok(())
+    }
+
+    /// Refuses new requests everywhere, waits at most `patience` for those in flight, and ends all runtimes.
+    pub async fn drain(&self, patience: Duration) {
+        let entries = self.entries();
+        join_all(entries.iter().map(|entry| entry.shut_down(patience))).await;
+    }
+
+    /// Every version of every model.
+    fn entries(&self) -> Vec<Arc<Entry>> {
+        let models = self.0.models.load();
+        let entries = models.values().flat_map(|model| &model.versions);
+        entries.cloned().collect()
+    }
+
+    fn check_removable(&self, entry: &Arc<Entry>) -> Result<(), Error> {
+        let name = &entry.spec().name;
+        let models = self.0.models.load();
+        let is_default_of_many = models
+            .get(name.as_str())
+            .is_some_and(|model| Arc::ptr_eq(&model.default, entry) && model.versions.len() > 1);
+        if is_default_of_many {
+            let message = format!("Cannot remove default version for model {name}");
+            return Err(Error::new(Kind::DefaultVersionInUse, message));
+        }
+        Ok(())
+    }
+
+    fn insert(&self, entry: &Arc<Entry>) -> Result<(), Error> {
+        let (name, version) = (&entry.spec().name, &entry.spec().version);
+        self.update(|models| {
+            let Some(model) = models.get_mut(name.as_str()) else {
+                models.insert(name.clone(), Arc::new(Model::first(entry)));
+                return Ok(());
+            };
+            if model.version(version.as_str()).is_some() {
+                return Err(conflict(name, version));
+            }
+            Arc::make_mut(model).versions.push(Arc::clone(entry));
+            Ok(())
+        })
+    }
+
+    fn remove(&self, entry: &Arc<Entry>) {
+        let name = entry.spec().name.as_str();
+        let removed: Result<(), Error> = self.update(|models| {
+            let Some(model) = models.get_mut(name) else { return Ok(()) };
+            let model = Arc::make_mut(model);
+            model.versions.retain(|other| !Arc::ptr_eq(other, entry));
+            match model.versions.first() {
+                None => {
+                    models.remove(name);
+                }
+                Some(first) if Arc::ptr_eq(&model.default, entry) => model.default = Arc::clone(first),
+                Some(_) => {}
+            }
+            Ok(())
+        });
+        debug_assert!(removed.is_ok());
+    }
+
+    /// Replaces the snapshot by a changed copy, unless the change fails.
+    fn update<T>(&self, change: impl FnOnce(&mut Models) -> Result<T, Error>) -> Result<T, Error> {
+        let _writing = self.0.writing.lock();
+        let mut models = Models::clone(&self.0.models.load());
+        let result = change(&mut models)?;
+        self.0.models.store(Arc::new(models));
+        Ok(result)
+    }
+}
+
+impl Model {
+    fn first(entry: &Arc<Entry>) -> Self {
+        Self {
+            default: Arc::clone(entry),
+            versions: vec![Arc::clone(entry)],
+        }
+    }
+
+    fn version(&self, version: &str) -> Option<Arc<Entry>> {
+        let mut versions = self.versions.iter();
+        versions.find(|entry| entry.spec().version.as_str() == version).cloned()
+    }
+}
+
+fn model_not_found(name: &str) -> Error {
+    Error::new(Kind::ModelNotFound, format!("Model not found: {name}"))
+}
+
+fn version_not_found(name: &str, version: &str) -> Error {
+    let message = format!("Model version: {version} does not exist for model: {name}");
+    Error::new(Kind::VersionNotFound, message)
+}
+
+fn conflict(name: &ModelName, version: &Version) -> Error {
+    let message = format!("Model version {version} is already registered for model {name}");
+    Error::new(Kind::Conflict, message)
+}

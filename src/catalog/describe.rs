@@ -1,0 +1,63 @@
+//! A version at one moment, for those who ask.
+
+use std::sync::Arc;
+
+use super::{Bounds, WorkerStatus};
+use crate::error::Error;
+use crate::model::ModelSpec;
+
+/// Where a version is in its life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// Its runtime starts.
+    Loading,
+    /// It takes requests.
+    Ready,
+    /// It has no workers, by request.
+    Empty,
+    /// All its workers are dead; a restart may be under way.
+    Unhealthy,
+    /// Its runtime did not start, for this reason.
+    Failed(Error),
+    /// It finishes what it has.
+    Draining,
+}
+
+impl Condition {
+    /// The name in answers and logs.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Loading => "loading",
+            Self::Ready => "ready",
+            Self::Empty => "empty",
+            Self::Unhealthy => "unhealthy",
+            Self::Failed(_) => "failed",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// A version at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Description {
+    /// What it was loaded from.
+    pub spec: Arc<ModelSpec>,
+    /// As given at registration.
+    pub url: String,
+    /// How many workers it may have.
+    pub bounds: Bounds,
+    /// Whether the server loaded it when it started.
+    pub loaded_at_startup: bool,
+    /// Where it is in its life.
+    pub condition: Condition,
+    /// Workers, by id.
+    pub workers: Vec<WorkerStatus>,
+    /// Requests that may yet wait.
+    pub queue_remaining: usize,
+    /// Requests that wait.
+    pub queue_pending: usize,
+    /// The last lines a worker process wrote before it died.
+    pub last_words: Vec<String>,
+    /// Why the last start failed.
+    pub last_error: Option<Error>,
+}

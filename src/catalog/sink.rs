@@ -1,0 +1,88 @@
+//! Where one version's handler logs and measures: the server's log and its metrics.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::metrics::{CustomKind, CustomMetric, Metrics};
+use crate::model::{ModelName, ModelSpec, Version};
+use crate::runtime::{Level, LogLine, MetricKind, Observation, Sink};
+
+/// Refused metrics that are named in the log; further ones are not.
+const NAMED_REFUSALS: usize = 32;
+
+/// The sink of one version.
+pub(super) struct ModelSink {
+    name: ModelName,
+    version: Version,
+    metrics: Metrics,
+    refused: Mutex<HashSet<Arc<str>>>,
+}
+
+impl ModelSink {
+    pub(super) fn new(spec: &ModelSpec, metrics: Metrics) -> Self {
+        Self {
+            name: spec.name.clone(),
+            version: spec.version.clone(),
+            metrics,
+            refused: Mutex::default(),
+        }
+    }
+
+    fn is_news(&self, name: &Arc<str>) -> bool {
+        let mut refused = self.refused.lock();
+        refused.len() < NAMED_REFUSALS && refused.insert(Arc::clone(name))
+    }
+}
+
+impl Sink for ModelSink {
+    fn log(&self, line: LogLine) {
+        let (model, version, request) = (&self.name, &self.version, &line.request_id);
+        let fields = Fields(&line.fields);
+        macro_rules! at {
+            ($level:expr) => {
+                tracing::event!(target: "model", $level, %model, %version, %request, "{}{fields}", line.message)
+            };
+        }
+        match line.level {
+            Level::Trace => at!(tracing::Level::TRACE),
+            Level::Debug => at!(tracing::Level::DEBUG),
+            Level::Info => at!(tracing::Level::INFO),
+            Level::Warn => at!(tracing::Level::WARN),
+            Level::Error => at!(tracing::Level::ERROR),
+        }
+    }
+
+    fn observe(&self, observation: Observation) {
+        let metric = CustomMetric {
+            name: &observation.name,
+            kind: match observation.kind {
+                MetricKind::Counter => CustomKind::Counter,
+                MetricKind::Gauge => CustomKind::Gauge,
+                MetricKind::Histogram => CustomKind::Histogram,
+            },
+            unit: observation.unit,
+            label_names: &observation.label_names,
+            label_values: &observation.label_values,
+            value: observation.value,
+        };
+        if let Err(error) = self.metrics.observe(&self.name, &metric)
+            && self.is_news(&observation.name)
+        {
+            tracing::warn!(target: "model", model = %self.name, version = %self.version, "{error}");
+        }
+    }
+}
+
+/// Named values behind a message.
+struct Fields<'a>(&'a [(String, String)]);
+
+impl std::fmt::Display for Fields<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (name, value) in self.0 {
+            write!(formatter, " {name}={value:?}")?;
+        }
+        Ok(())
+    }
+}

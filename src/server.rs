@@ -1,0 +1,208 @@
+//! The composition root: builds the parts, binds every socket before it serves any, loads models, and drains.
+//!
+//! It knows every part and none of their insides. Where settings come from is the command line's business.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::api::{self, AccessLog, Api, Listener, Services};
+use crate::catalog::{Catalog, Opener, Parts, Registration};
+use crate::error::Error;
+use crate::metrics::Metrics;
+use crate::runtime::Hosts;
+
+mod hosts;
+
+pub use hosts::inline_backends;
+
+/// Models that load at the same time.
+const LOADING_AT_ONCE: usize = 4;
+
+/// What a server is made from.
+pub struct Config {
+    /// Where to listen, and for what.
+    pub listeners: Vec<(Listener, SocketAddr)>,
+    /// Settings of the API.
+    pub api: api::Config,
+    /// Takes a line for each request, if anybody wants them.
+    pub access: Option<AccessLog>,
+    /// What runtimes are made from.
+    pub hosts: Hosts,
+    /// Opens archives.
+    pub opener: Opener,
+    /// Models to load.
+    pub models: Vec<Registration>,
+    /// How long unregistering may wait for requests in flight.
+    pub unregister_timeout: Duration,
+    /// How long requests in flight may take when the server stops.
+    pub drain_timeout: Duration,
+}
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// A socket cannot be bound.
+    #[error("cannot listen on {address} for {}: {source}", listener.name())]
+    Bind {
+        /// Where.
+        address: SocketAddr,
+        /// For what.
+        listener: Listener,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A server that is bound and serves nobody yet.
+pub struct Server {
+    sockets: Vec<(Listener, TcpListener)>,
+    services: Services,
+    api: api::Config,
+    models: Vec<Registration>,
+    drain_timeout: Duration,
+}
+
+/// A server that serves.
+pub struct Running {
+    addresses: Vec<(Listener, SocketAddr)>,
+    catalog: Catalog,
+    stop: CancellationToken,
+    serving: TaskTracker,
+    loading: tokio::task::JoinHandle<()>,
+    drain_timeout: Duration,
+}
+
+impl Server {
+    /// Binds every socket and builds the parts.
+    pub async fn bind(cfg: Config) -> Result<Self, ServerError> {
+        let mut sockets = Vec::with_capacity(cfg.listeners.len());
+        for (listener, address) in cfg.listeners {
+            let bound = TcpListener::bind(address).await;
+            let socket = bound.map_err(|source| ServerError::Bind { address, listener, source })?;
+            sockets.push((listener, socket));
+        }
+        let metrics = Metrics::new();
+        let catalog = Catalog::new(Parts {
+            hosts: cfg.hosts,
+            metrics: metrics.clone(),
+            opener: cfg.opener,
+            unregister_timeout: cfg.unregister_timeout,
+        });
+        Ok(Self {
+            sockets,
+            services: Services { catalog, metrics, access: cfg.access },
+            api: cfg.api,
+            models: cfg.models,
+            drain_timeout: cfg.drain_timeout,
+        })
+    }
+
+    /// Serves on every socket, and loads the models meanwhile.
+    pub fn start(self) -> Running {
+        let (stop, serving) = (CancellationToken::new(), TaskTracker::new());
+        let mut addresses = Vec::with_capacity(self.sockets.len());
+        for (listener, socket) in self.sockets {
+            if let Ok(address) = socket.local_addr() {
+                tracing::info!("{} API listens on http://{address}", listener.name());
+                addresses.push((listener, address));
+            }
+            let api = Api::new(listener, self.services.clone(), self.api.clone());
+            serving.spawn(api::serve(socket, api, stop.clone()));
+        }
+        serving.close();
+        let catalog = self.services.catalog;
+        let loading = tokio::spawn(load(catalog.clone(), self.models));
+        Running {
+            addresses,
+            catalog,
+            stop,
+            serving,
+            loading,
+            drain_timeout: self.drain_timeout,
+        }
+    }
+}
+
+impl Running {
+    /// The address of a listener.
+    pub fn address(&self, listener: Listener) -> Option<SocketAddr> {
+        let found = self.addresses.iter().find(|(one, _)| *one == listener);
+        found.map(|(_, address)| *address)
+    }
+
+    /// All models.
+    pub const fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// Waits until every model that was listed has loaded or failed.
+    pub async fn loaded(&mut self) {
+        // A panic was logged where it happened; the models it concerns are not in the catalog.
+        let _ = (&mut self.loading).await;
+    }
+
+    /// Accepts nothing more, answers what was accepted, and ends every runtime.
+    pub async fn stop(self) {
+        tracing::info!("Draining: no new connections; requests in flight are answered.");
+        let since = Instant::now();
+        self.stop.cancel();
+        self.loading.abort();
+        if tokio::time::timeout(self.drain_timeout, self.serving.wait()).await.is_err() {
+            tracing::warn!("Requests in flight took longer than {:?}: they are given up.", self.drain_timeout);
+        }
+        self.catalog.drain(self.drain_timeout.saturating_sub(since.elapsed()).max(MINIMAL_PATIENCE)).await;
+        tracing::info!("Model server stopped after {} ms.", since.elapsed().as_millis());
+    }
+}
+
+/// What runtimes get to end, even if requests took all the time there was.
+const MINIMAL_PATIENCE: Duration = Duration::from_secs(1);
+
+async fn load(catalog: Catalog, models: Vec<Registration>) {
+    let total = models.len();
+    let since = Instant::now();
+    let loaded = stream::iter(models)
+        .map(|registration| load_one(&catalog, registration))
+        .buffer_unordered(LOADING_AT_ONCE)
+        .filter(|is_loaded| std::future::ready(*is_loaded))
+        .count()
+        .await;
+    if total > 0 {
+        let took = since.elapsed().as_millis();
+        tracing::info!("{loaded} of {total} models loaded in {took} ms.");
+    }
+}
+
+/// Whether the model serves. A model that does not is one failed model, not a failed server.
+async fn load_one(catalog: &Catalog, registration: Registration) -> bool {
+    let url = registration.url.clone();
+    tracing::info!("Loading initial models: {url}");
+    match catalog.register_at_startup(registration).await {
+        Ok(_) => true,
+        Err(error) => {
+            log_failure(&url, &error);
+            false
+        }
+    }
+}
+
+fn log_failure(url: &str, error: &Error) {
+    tracing::error!("Failed to load model: {url}: {error}");
+}
+
+/// Parts of [`Hosts`] that take more than a line.
+pub fn lazy_engine(cfg: crate::handler::EngineConfig) -> Arc<dyn Fn() -> Result<crate::handler::HandlerEngine, Error> + Send + Sync> {
+    let engine = std::sync::OnceLock::new();
+    Arc::new(move || {
+        let make = || crate::handler::HandlerEngine::new(cfg.clone());
+        engine.get_or_init(make).clone()
+    })
+}
