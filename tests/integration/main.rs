@@ -2,4 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::too_many_lines)]
 
+mod describing;
+mod draining;
+mod faults;
+mod hostile_http;
+mod inference;
+mod layering;
+mod management;
+mod metrics;
 mod process;
+mod support;
