@@ -112,8 +112,17 @@ impl Api {
         let arrival = Instant::now();
         let id = reply::new_id();
         let (head, body) = request.into_parts();
-        let line = self.services.access.as_ref().map(|log| (log, access::begin(peer, &head)));
-        let call = Call { id: id.clone(), arrival, head, body };
+        let line = self
+            .services
+            .access
+            .as_ref()
+            .map(|log| (log, access::begin(peer, &head)));
+        let call = Call {
+            id: id.clone(),
+            arrival,
+            head,
+            body,
+        };
         let mut response = match self.answer(call).await {
             Ok(response) => response,
             Err(error) if reply::is_bare(error.kind()) => return reply::bare(error.kind()),
@@ -126,7 +135,7 @@ impl Api {
         let status = response.status().as_u16();
         self.services.metrics.answered(Answered::of(status));
         if let Some((log, line)) = line {
-            log.finish(line, status, arrival.elapsed());
+            log.finish(&line, status, arrival.elapsed());
         }
         response
     }
@@ -143,20 +152,25 @@ impl Api {
         self.dispatch(endpoint, call, params).await
     }
 
-    async fn dispatch(&self, endpoint: Endpoint, call: Call, params: Params<'_>) -> Result<Response, Error> {
+    async fn dispatch(
+        &self,
+        endpoint: Endpoint,
+        call: Call,
+        params: Params<'_>,
+    ) -> Result<Response, Error> {
         match endpoint {
             Endpoint::ApiDescription => Ok(document::listener(&self.router)),
             Endpoint::Ping => Ok(self.ping()),
             Endpoint::Predict => self.predict(call, params).await,
             Endpoint::PredictDescription => self.predict_description(params),
-            Endpoint::ListModels => self.list_models(&call),
+            Endpoint::ListModels => Ok(self.list_models(&call)),
             Endpoint::RegisterModel => self.register_model(call).await,
             Endpoint::DescribeModel => self.describe_model(&call, params),
             Endpoint::ScaleModel => self.scale_model(&call, params).await,
             Endpoint::UnregisterModel => self.unregister_model(params).await,
             Endpoint::ModelDescription => self.model_description(params),
             Endpoint::SetDefault => self.set_default(params),
-            Endpoint::Scrape => self.scrape(&call),
+            Endpoint::Scrape => Ok(self.scrape(&call)),
         }
     }
 }

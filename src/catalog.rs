@@ -196,14 +196,18 @@ impl Catalog {
     fn remove(&self, entry: &Arc<Entry>) {
         let name = entry.spec().name.as_str();
         let removed: Result<(), Error> = self.update(|models| {
-            let Some(model) = models.get_mut(name) else { return Ok(()) };
+            let Some(model) = models.get_mut(name) else {
+                return Ok(());
+            };
             let model = Arc::make_mut(model);
             model.versions.retain(|other| !Arc::ptr_eq(other, entry));
             match model.versions.first() {
                 None => {
                     models.remove(name);
                 }
-                Some(first) if Arc::ptr_eq(&model.default, entry) => model.default = Arc::clone(first),
+                Some(first) if Arc::ptr_eq(&model.default, entry) => {
+                    model.default = Arc::clone(first);
+                }
                 Some(_) => {}
             }
             Ok(())
@@ -231,7 +235,9 @@ impl Model {
 
     fn version(&self, version: &str) -> Option<Arc<Entry>> {
         let mut versions = self.versions.iter();
-        versions.find(|entry| entry.spec().version.as_str() == version).cloned()
+        versions
+            .find(|entry| entry.spec().version.as_str() == version)
+            .cloned()
     }
 }
 

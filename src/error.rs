@@ -140,21 +140,23 @@ impl Kind {
             Self::Conflict => (409, "ConflictStatusException", ALREADY_EXISTS),
             Self::DefaultVersionInUse => (403, "InvalidModelVersionException", FAILED_PRECONDITION),
             Self::InvalidModel => (400, "InvalidModelException", INVALID_ARGUMENT),
-            Self::NoWorker | Self::Draining => (503, "ServiceUnavailableException", UNAVAILABLE),
+            Self::NoWorker | Self::Draining | Self::HandlerUnavailable => {
+                (503, "ServiceUnavailableException", UNAVAILABLE)
+            }
             Self::QueueFull => (503, "ServiceUnavailableException", RESOURCE_EXHAUSTED),
             Self::Expired => (504, "InternalServerException", DEADLINE_EXCEEDED),
             Self::Cancelled => (499, "InternalServerException", CANCELLED),
-            Self::HandlerUnavailable => (503, "ServiceUnavailableException", UNAVAILABLE),
-            Self::HandlerFailed => (500, "InternalServerException", INTERNAL),
-            Self::HandlerPanicked | Self::HandlerTrapped | Self::HandlerOutput => {
-                (503, "InternalServerException", INTERNAL)
-            }
             Self::HandlerTimedOut => (500, "InternalServerException", DEADLINE_EXCEEDED),
             Self::HandlerOutOfMemory | Self::OutOfMemory => {
                 (507, "InternalServerException", RESOURCE_EXHAUSTED)
             }
-            Self::InferenceFailed => (503, "InternalServerException", INTERNAL),
-            Self::LoadFailed | Self::Internal => (500, "InternalServerException", INTERNAL),
+            Self::HandlerPanicked
+            | Self::HandlerTrapped
+            | Self::HandlerOutput
+            | Self::InferenceFailed => (503, "InternalServerException", INTERNAL),
+            Self::HandlerFailed | Self::LoadFailed | Self::Internal => {
+                (500, "InternalServerException", INTERNAL)
+            }
             Self::WorkerDied => (500, "InternalServerException", UNAVAILABLE),
             Self::CleanupTimedOut => (408, "RequestTimeoutException", DEADLINE_EXCEEDED),
         };

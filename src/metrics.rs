@@ -138,7 +138,10 @@ mod tests {
         }
         let text = metrics.scrape(Mode::Prometheus, &["Requests5XX".to_owned()]);
         let sample = text.lines().find(|line| !line.starts_with('#')).unwrap();
-        assert!(sample.starts_with("Requests5XX{Level=\"Host\",Hostname=\""), "{sample}");
+        assert!(
+            sample.starts_with("Requests5XX{Level=\"Host\",Hostname=\""),
+            "{sample}"
+        );
         assert!(sample.ends_with("\",} 3.0"), "{sample}");
         assert_eq!(text.lines().count(), 3);
     }

@@ -86,7 +86,11 @@ impl Server {
         let mut sockets = Vec::with_capacity(cfg.listeners.len());
         for (listener, address) in cfg.listeners {
             let bound = TcpListener::bind(address).await;
-            let socket = bound.map_err(|source| ServerError::Bind { address, listener, source })?;
+            let socket = bound.map_err(|source| ServerError::Bind {
+                address,
+                listener,
+                source,
+            })?;
             sockets.push((listener, socket));
         }
         let metrics = Metrics::new();
@@ -98,7 +102,11 @@ impl Server {
         });
         Ok(Self {
             sockets,
-            services: Services { catalog, metrics, access: cfg.access },
+            services: Services {
+                catalog,
+                metrics,
+                access: cfg.access,
+            },
             api: cfg.api,
             models: cfg.models,
             drain_timeout: cfg.drain_timeout,
@@ -155,11 +163,26 @@ impl Running {
         let since = Instant::now();
         self.stop.cancel();
         self.loading.abort();
-        if tokio::time::timeout(self.drain_timeout, self.serving.wait()).await.is_err() {
-            tracing::warn!("Requests in flight took longer than {:?}: they are given up.", self.drain_timeout);
+        if tokio::time::timeout(self.drain_timeout, self.serving.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "Requests in flight took longer than {:?}: they are given up.",
+                self.drain_timeout
+            );
         }
-        self.catalog.drain(self.drain_timeout.saturating_sub(since.elapsed()).max(MINIMAL_PATIENCE)).await;
-        tracing::info!("Model server stopped after {} ms.", since.elapsed().as_millis());
+        self.catalog
+            .drain(
+                self.drain_timeout
+                    .saturating_sub(since.elapsed())
+                    .max(MINIMAL_PATIENCE),
+            )
+            .await;
+        tracing::info!(
+            "Model server stopped after {} ms.",
+            since.elapsed().as_millis()
+        );
     }
 }
 
@@ -199,7 +222,9 @@ fn log_failure(url: &str, error: &Error) {
 }
 
 /// Parts of [`Hosts`] that take more than a line.
-pub fn lazy_engine(cfg: crate::handler::EngineConfig) -> Arc<dyn Fn() -> Result<crate::handler::HandlerEngine, Error> + Send + Sync> {
+pub fn lazy_engine(
+    cfg: crate::handler::EngineConfig,
+) -> Arc<dyn Fn() -> Result<crate::handler::HandlerEngine, Error> + Send + Sync> {
     let engine = std::sync::OnceLock::new();
     Arc::new(move || {
         let make = || crate::handler::HandlerEngine::new(cfg.clone());

@@ -11,7 +11,9 @@ use super::stamp::write_timestamp;
 
 /// Takes finished lines, each with its line break. Called for every request: must not block.
 #[derive(Clone)]
-pub struct AccessLog(Arc<dyn Fn(&[u8]) + Send + Sync>);
+pub struct AccessLog(Arc<Write>);
+
+type Write = dyn Fn(&[u8]) + Send + Sync;
 
 /// The part of a line that is known when the request arrives.
 pub(super) struct Begun(Vec<u8>);
@@ -23,7 +25,7 @@ impl AccessLog {
     }
 
     /// Writes the line of a request that was answered.
-    pub(super) fn finish(&self, begun: Begun, status: u16, took: Duration) {
+    pub(super) fn finish(&self, begun: &Begun, status: u16, took: Duration) {
         let mut line = Vec::with_capacity(begun.0.len() + 48);
         write_timestamp(&mut line, SystemTime::now(), ',');
         line.extend_from_slice(b" - ");
@@ -38,7 +40,10 @@ impl AccessLog {
 pub(super) fn begin(peer: SocketAddr, head: &Parts) -> Begun {
     let mut line = Vec::with_capacity(128);
     let (method, version) = (&head.method, head.version);
-    let target = head.uri.path_and_query().map_or("", |target| target.as_str());
+    let target = head
+        .uri
+        .path_and_query()
+        .map_or("", |target| target.as_str());
     let _ = write!(line, "/{peer} \"{method} {target} {version:?}\"");
     Begun(line)
 }
@@ -55,12 +60,18 @@ mod tests {
         let written = Arc::new(Mutex::new(Vec::new()));
         let lines = Arc::clone(&written);
         let log = AccessLog::new(move |line| lines.lock().extend_from_slice(line));
-        let (head, ()) = hyper::Request::get("/ping?a=b").body(()).unwrap().into_parts();
+        let (head, ()) = hyper::Request::get("/ping?a=b")
+            .body(())
+            .unwrap()
+            .into_parts();
         let begun = begin("127.0.0.1:39750".parse().unwrap(), &head);
-        log.finish(begun, 200, Duration::from_millis(28));
+        log.finish(&begun, 200, Duration::from_millis(28));
         let line = String::from_utf8(written.lock().clone()).unwrap();
         let (stamp, message) = line.split_once(" - ").unwrap();
         assert_eq!(stamp.len(), "2026-11-20T15:20:39,500".len());
-        assert_eq!(message, "/127.0.0.1:39750 \"GET /ping?a=b HTTP/1.1\" 200 28\n");
+        assert_eq!(
+            message,
+            "/127.0.0.1:39750 \"GET /ping?a=b HTTP/1.1\" 200 28\n"
+        );
     }
 }

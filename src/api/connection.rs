@@ -18,7 +18,7 @@ use super::Api;
 use super::linger::Lingering;
 
 /// How long a client may take to send a head, and a connection may be idle.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+const HEAD_TIMEOUT: Duration = Duration::from_mins(1);
 /// A connection's buffer. Heads are limited by the decoder, well below this.
 const BUFFER: usize = 256 << 10;
 /// How long connections are served on when the server stops: what a client had sent before is read by then.
@@ -73,12 +73,11 @@ async fn connection(stream: TcpStream, peer: SocketAddr, api: Arc<Api>, stop: Ca
         ended = served.as_mut() => Some(ended),
         () = async { stop.cancelled().await; tokio::time::sleep(GRACE).await } => None,
     };
-    let ended = match ended {
-        Some(ended) => ended,
-        None => {
-            served.as_mut().graceful_shutdown();
-            served.await
-        }
+    let ended = if let Some(ended) = ended {
+        ended
+    } else {
+        served.as_mut().graceful_shutdown();
+        served.await
     };
     if let Err(error) = ended {
         tracing::debug!(%peer, "connection ended: {error}");

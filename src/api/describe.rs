@@ -12,6 +12,10 @@ use crate::model::{Device, Hosting};
 /// One element of the answer.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "the members are TorchServe's"
+)]
 pub(super) struct Described {
     model_name: String,
     model_version: String,
@@ -97,7 +101,11 @@ impl Described {
 /// What the API says of a version.
 pub(super) fn describe(description: &Description) -> Described {
     let (spec, settings) = (&description.spec, &description.spec.settings);
-    let gpus: Vec<u32> = settings.devices.iter().filter_map(|device| gpu(*device)).collect();
+    let gpus: Vec<u32> = settings
+        .devices
+        .iter()
+        .filter_map(|device| gpu(*device))
+        .collect();
     Described {
         model_name: spec.name.to_string(),
         model_version: spec.version.to_string(),
@@ -170,7 +178,9 @@ fn lantern(description: &Description) -> Lantern {
 /// `runtime` of the manifest; what a manifest without it means.
 fn runtime(manifest: &str) -> String {
     let manifest: Option<serde_json::Value> = serde_json::from_str(manifest).ok();
-    let runtime = manifest.as_ref().and_then(|manifest| manifest.get("runtime")?.as_str());
+    let runtime = manifest
+        .as_ref()
+        .and_then(|manifest| manifest.get("runtime")?.as_str());
     runtime.unwrap_or("python").to_owned()
 }
 

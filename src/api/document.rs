@@ -13,14 +13,17 @@ pub(super) fn listener(router: &Router) -> Response {
         "description": format!("Lantern serves TorchScript and ONNX models: {}", router.listener().name()),
         "version": env!("CARGO_PKG_VERSION"),
     });
-    document(info, paths(router.routes().iter(), |path| path.to_owned()))
+    document(&info, &paths(router.routes().iter(), str::to_owned))
 }
 
 /// The document of one model's predictions.
 pub(super) fn predictions(model: &str) -> Response {
     let info = json!({ "title": format!("RESTful API for: {model}"), "version": "1.0.0" });
-    let routes = of_models(Router::new(Listener::Inference).routes(), "/predictions/{model}");
-    document(info, paths(routes, |path| path.replace("{model}", model)))
+    let routes = of_models(
+        Router::new(Listener::Inference).routes(),
+        "/predictions/{model}",
+    );
+    document(&info, &paths(routes, |path| path.replace("{model}", model)))
 }
 
 /// The document of one model's management.
@@ -30,24 +33,35 @@ pub(super) fn management(router: &Router, model: &str) -> Response {
         "version": env!("CARGO_PKG_VERSION"),
     });
     let routes = of_models(router.routes(), "/models/{model}");
-    document(info, paths(routes, |path| path.replace("{model}", model)))
+    document(&info, &paths(routes, |path| path.replace("{model}", model)))
 }
 
 fn of_models<'r>(routes: &'r [Route], prefix: &'static str) -> impl Iterator<Item = &'r Route> {
-    routes.iter().filter(move |route| route.path.starts_with(prefix))
+    routes
+        .iter()
+        .filter(move |route| route.path.starts_with(prefix))
 }
 
-fn document(info: Value, paths: Map<String, Value>) -> Response {
-    let document = json!({ "openapi": "3.0.1", "info": info, "paths": paths });
-    reply::json(StatusCode::OK, &document)
+fn document(info: &Value, paths: &Map<String, Value>) -> Response {
+    let whole = json!({ "openapi": "3.0.1", "info": info, "paths": paths });
+    reply::json(StatusCode::OK, &whole)
 }
 
-fn paths<'r>(routes: impl Iterator<Item = &'r Route>, rename: impl Fn(&str) -> String) -> Map<String, Value> {
+fn paths<'r>(
+    routes: impl Iterator<Item = &'r Route>,
+    rename: impl Fn(&str) -> String,
+) -> Map<String, Value> {
     let mut paths = Map::new();
     for route in routes {
         let path = rename(route.path.trim_end_matches("/*"));
-        let path = if path.is_empty() { "/".to_owned() } else { path };
-        let item = paths.entry(path.clone()).or_insert_with(|| Value::Object(Map::new()));
+        let path = if path.is_empty() {
+            "/".to_owned()
+        } else {
+            path
+        };
+        let item = paths
+            .entry(path.clone())
+            .or_insert_with(|| Value::Object(Map::new()));
         if let Value::Object(item) = item {
             item.insert(route.verbs.documented().to_owned(), operation(route, &path));
         }

@@ -77,7 +77,11 @@ fn header_value(value: &str) -> Result<HeaderValue, Error> {
 }
 
 fn output_error(what: &str) -> Error {
-    Error::new(Kind::HandlerOutput, "The handler's response is not valid HTTP").with_detail(what)
+    Error::new(
+        Kind::HandlerOutput,
+        "The handler's response is not valid HTTP",
+    )
+    .with_detail(what)
 }
 
 #[cfg(test)]
@@ -92,17 +96,30 @@ mod tests {
         payload::Response {
             status,
             content_type: content_type.to_owned(),
-            headers: headers.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            headers: headers
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
             body: Bytes::from_static(b"x"),
         }
     }
 
     #[test]
     fn only_what_the_handler_said_is_sent() {
-        let sent = from_handler(response(201, "", &[("Dummy", "1"), ("Content-Length", "9")])).unwrap();
+        let sent = from_handler(response(
+            201,
+            "",
+            &[("Dummy", "1"), ("Content-Length", "9")],
+        ))
+        .unwrap();
         assert_eq!(sent.status(), 201);
         let headers: Vec<_> = sent.headers().iter().collect();
-        assert_eq!(headers, [(&HeaderName::from_static("dummy"), &HeaderValue::from_static("1"))]);
+        assert_eq!(
+            headers,
+            [(
+                &HeaderName::from_static("dummy"),
+                &HeaderValue::from_static("1")
+            )]
+        );
     }
 
     #[test]

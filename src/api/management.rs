@@ -41,23 +41,34 @@ struct ListedBody {
 }
 
 impl Api {
-    pub(super) fn list_models(&self, call: &Call) -> Result<Response, Error> {
+    pub(super) fn list_models(&self, call: &Call) -> Response {
         let query = Parameters::Query(uri::decode_query(&call.head.uri));
-        let limit = query.integer("limit").and_then(|limit| usize::try_from(limit).ok());
+        let limit = query
+            .integer("limit")
+            .and_then(|limit| usize::try_from(limit).ok());
         let limit = limit.filter(|limit| *limit <= PAGE).unwrap_or(PAGE);
-        let offset = query.integer("next_page_token").and_then(|token| usize::try_from(token).ok());
+        let offset = query
+            .integer("next_page_token")
+            .and_then(|token| usize::try_from(token).ok());
         let page = self.services.catalog.page(offset.unwrap_or(0), limit);
         let models = page.models.into_iter();
         let body = ListBody {
             next_page_token: page.next.map(|next| next.to_string()),
             models: models
-                .map(|model| ListedBody { model_name: model.name, model_url: model.url })
+                .map(|model| ListedBody {
+                    model_name: model.name,
+                    model_url: model.url,
+                })
                 .collect(),
         };
-        Ok(reply::json(StatusCode::OK, &body))
+        reply::json(StatusCode::OK, &body)
     }
 
-    pub(super) fn describe_model(&self, call: &Call, params: Params<'_>) -> Result<Response, Error> {
+    pub(super) fn describe_model(
+        &self,
+        call: &Call,
+        params: Params<'_>,
+    ) -> Result<Response, Error> {
         let which = match params.version {
             None => Which::Default,
             Some("all") => Which::All,
@@ -65,7 +76,10 @@ impl Api {
         };
         let entries = self.services.catalog.select(params.model, which)?;
         let query = Parameters::Query(uri::decode_query(&call.head.uri));
-        let mut described: Vec<Described> = entries.iter().map(|entry| describe(&entry.describe())).collect();
+        let mut described: Vec<Described> = entries
+            .iter()
+            .map(|entry| describe(&entry.describe()))
+            .collect();
         if query.flag("customized") == Some(true) && which != Which::All {
             for (one, entry) in described.iter_mut().zip(&entries) {
                 one.customized(entry.spec().name.as_str())?;
@@ -76,10 +90,18 @@ impl Api {
 
     pub(super) async fn register_model(&self, call: Call) -> Result<Response, Error> {
         self.check_model_api()?;
-        let is_json = call.head.headers.get(header::CONTENT_TYPE).is_some_and(|value| {
-            let media = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
-            media.trim_ascii().eq_ignore_ascii_case(b"application/json")
-        });
+        let is_json = call
+            .head
+            .headers
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|value| {
+                let media = value
+                    .as_bytes()
+                    .split(|byte| *byte == b';')
+                    .next()
+                    .unwrap_or_default();
+                media.trim_ascii().eq_ignore_ascii_case(b"application/json")
+            });
         let parameters = if is_json {
             Parameters::from_json(&self.decoder.collect(call.body).await?)?
         } else {
@@ -91,11 +113,21 @@ impl Api {
         Ok(registered_body(&registered))
     }
 
-    pub(super) async fn scale_model(&self, call: &Call, params: Params<'_>) -> Result<Response, Error> {
+    pub(super) async fn scale_model(
+        &self,
+        call: &Call,
+        params: Params<'_>,
+    ) -> Result<Response, Error> {
         let query = Parameters::Query(uri::decode_query(&call.head.uri));
-        let version = params.version.map(str::to_owned).or_else(|| query.text("model_version"));
+        let version = params
+            .version
+            .map(str::to_owned)
+            .or_else(|| query.text("model_version"));
         let bounds = bounds(&query)?;
-        let entry = self.services.catalog.find(params.model, version.as_deref())?;
+        let entry = self
+            .services
+            .catalog
+            .find(params.model, version.as_deref())?;
         let catalog = self.services.catalog.clone();
         let scaled = std::sync::Arc::clone(&entry);
         // In a task of its own: a client that leaves does not stop it half-way.
@@ -107,7 +139,11 @@ impl Api {
             Ok(Ok(())) => Ok(scaled_body(&entry, version.as_deref(), bounds)),
             Ok(Err(error)) => {
                 let spec = entry.spec();
-                Err(failed_to_start(&spec.name, version.is_some().then_some(&spec.version), &error))
+                Err(failed_to_start(
+                    &spec.name,
+                    version.is_some().then_some(&spec.version),
+                    &error,
+                ))
             }
             Err(panic) => Err(Error::new(Kind::Internal, "Scaling failed").with_detail(panic)),
         }
@@ -115,7 +151,10 @@ impl Api {
 
     pub(super) async fn unregister_model(&self, params: Params<'_>) -> Result<Response, Error> {
         self.check_model_api()?;
-        self.services.catalog.unregister(params.model, params.version).await?;
+        self.services
+            .catalog
+            .unregister(params.model, params.version)
+            .await?;
         let message = format!("Model \"{}\" unregistered", params.model);
         Ok(reply::status(StatusCode::OK, &message))
     }
@@ -123,7 +162,8 @@ impl Api {
     pub(super) fn set_default(&self, params: Params<'_>) -> Result<Response, Error> {
         let (model, version) = (params.model, params.version.unwrap_or(""));
         self.services.catalog.set_default(model, version)?;
-        let message = format!("Default version successfully updated for model \"{model}\" to \"{version}\"");
+        let message =
+            format!("Default version successfully updated for model \"{model}\" to \"{version}\"");
         Ok(reply::status(StatusCode::OK, &message))
     }
 
@@ -146,19 +186,27 @@ fn registration(parameters: &Parameters) -> Result<Registration, Error> {
     {
         return Err(bad_request(format!("Invalid RuntimeType value: {runtime}")));
     }
-    let url = parameters.text("url").ok_or_else(|| bad_request("Parameter url is required.".to_owned()))?;
+    let url = parameters
+        .text("url")
+        .ok_or_else(|| bad_request("Parameter url is required.".to_owned()))?;
     if url.is_empty() {
         return Err(Error::new(Kind::ModelNotFound, "empty url"));
     }
     // Zero and less ask for no workers, and mean it.
-    let workers = parameters.integer("initial_workers").map(|workers| workers.max(0));
+    let workers = parameters
+        .integer("initial_workers")
+        .map(|workers| workers.max(0));
     if workers.is_some_and(|workers| workers > WORKERS_LIMIT) {
         parameters.count("initial_workers", 0..=WORKERS_LIMIT)?;
     }
     Ok(Registration {
         url,
-        name: parameters.text("model_name").filter(|name| !name.is_empty()),
-        handler: parameters.text("handler").filter(|handler| !handler.is_empty()),
+        name: parameters
+            .text("model_name")
+            .filter(|name| !name.is_empty()),
+        handler: parameters
+            .text("handler")
+            .filter(|handler| !handler.is_empty()),
         requested: Requested {
             batch_size: parameters.count("batch_size", 1..=BATCH_LIMIT)?,
             max_batch_delay: parameters.duration("max_batch_delay", Duration::from_millis(1))?,
@@ -179,8 +227,14 @@ fn registered_body(registered: &Registered) -> Response {
             );
             reply::status(StatusCode::OK, &message)
         }
-        Registered::Loaded { name, version, workers } => {
-            let message = format!("Model \"{name}\" Version: {version} registered with {workers} initial workers");
+        Registered::Loaded {
+            name,
+            version,
+            workers,
+        } => {
+            let message = format!(
+                "Model \"{name}\" Version: {version} registered with {workers} initial workers"
+            );
             reply::status(StatusCode::OK, &message)
         }
         Registered::Starting => reply::status(StatusCode::ACCEPTED, STARTING),
@@ -191,22 +245,30 @@ fn bounds(query: &Parameters) -> Result<Bounds, Error> {
     let min = query.integer("min_worker").unwrap_or(1);
     let max = query.integer("max_worker").unwrap_or(min);
     if max < min {
-        return Err(bad_request("max_worker cannot be less than min_worker.".to_owned()));
+        return Err(bad_request(
+            "max_worker cannot be less than min_worker.".to_owned(),
+        ));
     }
     if max > WORKERS_LIMIT {
-        return Err(bad_request(format!("max_worker must be at most {WORKERS_LIMIT}, got {max}")));
+        return Err(bad_request(format!(
+            "max_worker must be at most {WORKERS_LIMIT}, got {max}"
+        )));
     }
-    match (usize::try_from(min), usize::try_from(max)) {
-        (Ok(min), Ok(max)) => Ok(Bounds { min, max }),
-        _ => {
-            let message = format!("min_worker must not be negative, got {min}");
-            Err(Error::new(Kind::NegativeWorkers, message))
-        }
+    if let (Ok(min), Ok(max)) = (usize::try_from(min), usize::try_from(max)) {
+        return Ok(Bounds { min, max });
     }
+    let message = format!("min_worker must not be negative, got {min}");
+    Err(Error::new(Kind::NegativeWorkers, message))
 }
 
 fn scaled_body(entry: &Entry, version: Option<&str>, bounds: Bounds) -> Response {
-    let version = version.map(|version| format!(", version: {version}")).unwrap_or_default();
-    let message = format!("Workers scaled to {} for model: {}{version}", bounds.min, entry.spec().name);
+    let version = version
+        .map(|version| format!(", version: {version}"))
+        .unwrap_or_default();
+    let message = format!(
+        "Workers scaled to {} for model: {}{version}",
+        bounds.min,
+        entry.spec().name
+    );
     reply::status(StatusCode::OK, &message)
 }

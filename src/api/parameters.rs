@@ -49,15 +49,24 @@ impl Parameters {
 
     /// A flag.
     pub(super) fn flag(&self, name: &str) -> Option<bool> {
-        self.text(name).map(|text| text.eq_ignore_ascii_case("true"))
+        self.text(name)
+            .map(|text| text.eq_ignore_ascii_case("true"))
     }
 
     /// An integer that must lie in `range`.
-    pub(super) fn count(&self, name: &str, range: std::ops::RangeInclusive<i64>) -> Result<Option<usize>, Error> {
-        let Some(value) = self.integer(name) else { return Ok(None) };
+    pub(super) fn count(
+        &self,
+        name: &str,
+        range: std::ops::RangeInclusive<i64>,
+    ) -> Result<Option<usize>, Error> {
+        let Some(value) = self.integer(name) else {
+            return Ok(None);
+        };
         let (least, most) = (range.start(), range.end());
         if !range.contains(&value) {
-            return Err(bad_request(format!("{name} must be from {least} to {most}, got {value}")));
+            return Err(bad_request(format!(
+                "{name} must be from {least} to {most}, got {value}"
+            )));
         }
         Ok(usize::try_from(value).ok())
     }
@@ -81,22 +90,43 @@ mod tests {
 
     fn query(pairs: &[(&str, &str)]) -> Parameters {
         let pairs = pairs.iter();
-        Parameters::Query(pairs.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+        Parameters::Query(
+            pairs
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+        )
     }
 
     #[test]
     fn the_first_value_counts_and_odd_ones_do_not() {
-        let query = query(&[("a", "1"), ("a", "2"), ("b", "dd"), ("c", ""), ("d", "TRUE"), ("e", "1")]);
+        let query = query(&[
+            ("a", "1"),
+            ("a", "2"),
+            ("b", "dd"),
+            ("c", ""),
+            ("d", "TRUE"),
+            ("e", "1"),
+        ]);
         assert_eq!(query.integer("a"), Some(1));
-        assert_eq!((query.integer("b"), query.integer("c"), query.integer("x")), (None, None, None));
-        assert_eq!((query.flag("d"), query.flag("e"), query.flag("x")), (Some(true), Some(false), None));
+        assert_eq!(
+            (query.integer("b"), query.integer("c"), query.integer("x")),
+            (None, None, None)
+        );
+        assert_eq!(
+            (query.flag("d"), query.flag("e"), query.flag("x")),
+            (Some(true), Some(false), None)
+        );
     }
 
     #[test]
     fn json_may_say_numbers_as_strings() {
-        let json = Parameters::from_json(br#"{"a": 3, "b": "4", "c": true, "d": null, "e": "x"}"#).unwrap();
+        let json = Parameters::from_json(br#"{"a": 3, "b": "4", "c": true, "d": null, "e": "x"}"#)
+            .unwrap();
         assert_eq!((json.integer("a"), json.integer("b")), (Some(3), Some(4)));
-        assert_eq!((json.flag("c"), json.text("d"), json.text("e")), (Some(true), None, Some("x".to_owned())));
+        assert_eq!(
+            (json.flag("c"), json.text("d"), json.text("e")),
+            (Some(true), None, Some("x".to_owned()))
+        );
     }
 
     #[test]
@@ -110,7 +140,9 @@ mod tests {
 
     #[test]
     fn counts_outside_their_range_name_rule_and_value() {
-        let error = query(&[("batch_size", "0")]).count("batch_size", 1..=10).unwrap_err();
+        let error = query(&[("batch_size", "0")])
+            .count("batch_size", 1..=10)
+            .unwrap_err();
         assert_eq!(error.message(), "batch_size must be from 1 to 10, got 0");
     }
 }

@@ -15,7 +15,8 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const KEEP_ALIVE: HeaderValue = HeaderValue::from_static("keep-alive");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 const PRAGMA: HeaderValue = HeaderValue::from_static("no-cache");
-const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("no-cache; no-store, must-revalidate, private");
+const CACHE_CONTROL: HeaderValue =
+    HeaderValue::from_static("no-cache; no-store, must-revalidate, private");
 const EXPIRES: HeaderValue = HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 UTC");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Seconds after which a client that met a full queue may try again.
@@ -46,7 +47,9 @@ impl CommonHeaders {
         ];
         let cors = cors.into_iter();
         Self {
-            cors: cors.filter_map(|(name, value)| Some((name, value.clone()?))).collect(),
+            cors: cors
+                .filter_map(|(name, value)| Some((name, value.clone()?)))
+                .collect(),
         }
     }
 
@@ -70,7 +73,10 @@ impl CommonHeaders {
 /// A new request id.
 pub(super) fn new_id() -> String {
     let mut buffer = Uuid::encode_buffer();
-    Uuid::new_v4().hyphenated().encode_lower(&mut buffer).to_owned()
+    Uuid::new_v4()
+        .hyphenated()
+        .encode_lower(&mut buffer)
+        .to_owned()
 }
 
 #[derive(Serialize)]
@@ -101,7 +107,9 @@ pub(super) fn error(error: &Error) -> Response {
     };
     let mut response = json(code(error.kind()), &body);
     if error.kind() == Kind::QueueFull {
-        response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, RETRY_AFTER);
     }
     response
 }
@@ -136,9 +144,15 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
 }
 
 /// A response with a body and its media type.
-pub(super) fn with_type(status: StatusCode, content_type: HeaderValue, body: impl Into<Bytes>) -> Response {
+pub(super) fn with_type(
+    status: StatusCode,
+    content_type: HeaderValue,
+    body: impl Into<Bytes>,
+) -> Response {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, content_type);
     response
 }

@@ -141,40 +141,160 @@ pub struct Route {
     pub endpoint: Endpoint,
 }
 
-const fn route(verbs: Verbs, path: &'static str, permission: Permission, endpoint: Endpoint) -> Route {
-    Route { verbs, path, permission, endpoint }
+const fn route(
+    verbs: Verbs,
+    path: &'static str,
+    permission: Permission,
+    endpoint: Endpoint,
+) -> Route {
+    Route {
+        verbs,
+        path,
+        permission,
+        endpoint,
+    }
 }
 
 const INFERENCE: &[Route] = &[
-    route(Verbs::Options, "/", Permission::Nothing, Endpoint::ApiDescription),
-    route(Verbs::Options, "/predictions/{model}", Permission::Predict, Endpoint::PredictDescription),
-    route(Verbs::Options, "/predictions/{model}/{version}/*", Permission::Predict, Endpoint::PredictDescription),
-    route(Verbs::Any, "/predictions/{model}", Permission::Predict, Endpoint::Predict),
-    route(Verbs::Any, "/predictions/{model}/{version}/*", Permission::Predict, Endpoint::Predict),
+    route(
+        Verbs::Options,
+        "/",
+        Permission::Nothing,
+        Endpoint::ApiDescription,
+    ),
+    route(
+        Verbs::Options,
+        "/predictions/{model}",
+        Permission::Predict,
+        Endpoint::PredictDescription,
+    ),
+    route(
+        Verbs::Options,
+        "/predictions/{model}/{version}/*",
+        Permission::Predict,
+        Endpoint::PredictDescription,
+    ),
+    route(
+        Verbs::Any,
+        "/predictions/{model}",
+        Permission::Predict,
+        Endpoint::Predict,
+    ),
+    route(
+        Verbs::Any,
+        "/predictions/{model}/{version}/*",
+        Permission::Predict,
+        Endpoint::Predict,
+    ),
     route(Verbs::Any, "/ping/*", Permission::Nothing, Endpoint::Ping),
-    route(Verbs::Any, "/api-description", Permission::Nothing, Endpoint::ApiDescription),
+    route(
+        Verbs::Any,
+        "/api-description",
+        Permission::Nothing,
+        Endpoint::ApiDescription,
+    ),
 ];
 
 const MANAGEMENT: &[Route] = &[
-    route(Verbs::Options, "/", Permission::Nothing, Endpoint::ApiDescription),
-    route(Verbs::Any, "/api-description", Permission::Nothing, Endpoint::ApiDescription),
-    route(Verbs::Get, "/models", Permission::Manage, Endpoint::ListModels),
-    route(Verbs::Post, "/models", Permission::Manage, Endpoint::RegisterModel),
-    route(Verbs::Get, "/models/{model}", Permission::Manage, Endpoint::DescribeModel),
-    route(Verbs::Put, "/models/{model}", Permission::Manage, Endpoint::ScaleModel),
-    route(Verbs::Delete, "/models/{model}", Permission::Manage, Endpoint::UnregisterModel),
-    route(Verbs::Options, "/models/{model}", Permission::Manage, Endpoint::ModelDescription),
-    route(Verbs::Get, "/models/{model}/{version}", Permission::Manage, Endpoint::DescribeModel),
-    route(Verbs::Put, "/models/{model}/{version}", Permission::Manage, Endpoint::ScaleModel),
-    route(Verbs::Delete, "/models/{model}/{version}", Permission::Manage, Endpoint::UnregisterModel),
-    route(Verbs::Options, "/models/{model}/{version}", Permission::Manage, Endpoint::ModelDescription),
-    route(Verbs::Put, "/models/{model}/{version}/set-default", Permission::Manage, Endpoint::SetDefault),
+    route(
+        Verbs::Options,
+        "/",
+        Permission::Nothing,
+        Endpoint::ApiDescription,
+    ),
+    route(
+        Verbs::Any,
+        "/api-description",
+        Permission::Nothing,
+        Endpoint::ApiDescription,
+    ),
+    route(
+        Verbs::Get,
+        "/models",
+        Permission::Manage,
+        Endpoint::ListModels,
+    ),
+    route(
+        Verbs::Post,
+        "/models",
+        Permission::Manage,
+        Endpoint::RegisterModel,
+    ),
+    route(
+        Verbs::Get,
+        "/models/{model}",
+        Permission::Manage,
+        Endpoint::DescribeModel,
+    ),
+    route(
+        Verbs::Put,
+        "/models/{model}",
+        Permission::Manage,
+        Endpoint::ScaleModel,
+    ),
+    route(
+        Verbs::Delete,
+        "/models/{model}",
+        Permission::Manage,
+        Endpoint::UnregisterModel,
+    ),
+    route(
+        Verbs::Options,
+        "/models/{model}",
+        Permission::Manage,
+        Endpoint::ModelDescription,
+    ),
+    route(
+        Verbs::Get,
+        "/models/{model}/{version}",
+        Permission::Manage,
+        Endpoint::DescribeModel,
+    ),
+    route(
+        Verbs::Put,
+        "/models/{model}/{version}",
+        Permission::Manage,
+        Endpoint::ScaleModel,
+    ),
+    route(
+        Verbs::Delete,
+        "/models/{model}/{version}",
+        Permission::Manage,
+        Endpoint::UnregisterModel,
+    ),
+    route(
+        Verbs::Options,
+        "/models/{model}/{version}",
+        Permission::Manage,
+        Endpoint::ModelDescription,
+    ),
+    route(
+        Verbs::Put,
+        "/models/{model}/{version}/set-default",
+        Permission::Manage,
+        Endpoint::SetDefault,
+    ),
 ];
 
 const METRICS: &[Route] = &[
-    route(Verbs::Options, "/", Permission::Nothing, Endpoint::ApiDescription),
-    route(Verbs::Any, "/metrics/*", Permission::Nothing, Endpoint::Scrape),
-    route(Verbs::Any, "/api-description", Permission::Nothing, Endpoint::ApiDescription),
+    route(
+        Verbs::Options,
+        "/",
+        Permission::Nothing,
+        Endpoint::ApiDescription,
+    ),
+    route(
+        Verbs::Any,
+        "/metrics/*",
+        Permission::Nothing,
+        Endpoint::Scrape,
+    ),
+    route(
+        Verbs::Any,
+        "/api-description",
+        Permission::Nothing,
+        Endpoint::ApiDescription,
+    ),
 ];
 
 /// What a path named.
@@ -232,7 +352,9 @@ impl Router {
         let path = path.trim_end_matches('/');
         let mut matched = Matched::Nothing;
         for route in self.routes {
-            let Some(params) = params(route.path, path) else { continue };
+            let Some(params) = params(route.path, path) else {
+                continue;
+            };
             if route.verbs.take(method) {
                 return Matched::Route(route, params);
             }
@@ -273,7 +395,11 @@ fn next_segment(path: &str) -> Option<(&str, &str)> {
 mod tests {
     use super::*;
 
-    fn found<'p>(listener: Listener, method: &Method, path: &'p str) -> Option<(Endpoint, Params<'p>)> {
+    fn found<'p>(
+        listener: Listener,
+        method: &Method,
+        path: &'p str,
+    ) -> Option<(Endpoint, Params<'p>)> {
         match Router::new(listener).find(method, path) {
             Matched::Route(route, params) => Some((route.endpoint, params)),
             Matched::OtherMethod | Matched::Nothing => None,
@@ -282,18 +408,35 @@ mod tests {
 
     #[test]
     fn predictions_take_any_method_a_version_and_a_rest() {
-        for method in [Method::GET, Method::PUT, Method::PATCH, Method::POST, Method::HEAD] {
-            let params = Params { model: "m", version: Some("1.0"), rest: "v1/chat" };
+        for method in [
+            Method::GET,
+            Method::PUT,
+            Method::PATCH,
+            Method::POST,
+            Method::HEAD,
+        ] {
+            let params = Params {
+                model: "m",
+                version: Some("1.0"),
+                rest: "v1/chat",
+            };
             let path = "/predictions/m/1.0/v1/chat";
-            assert_eq!(found(Listener::Inference, &method, path), Some((Endpoint::Predict, params)));
+            assert_eq!(
+                found(Listener::Inference, &method, path),
+                Some((Endpoint::Predict, params))
+            );
         }
         let options = found(Listener::Inference, &Method::OPTIONS, "/predictions/m");
-        assert_eq!(options.map(|(endpoint, _)| endpoint), Some(Endpoint::PredictDescription));
+        assert_eq!(
+            options.map(|(endpoint, _)| endpoint),
+            Some(Endpoint::PredictDescription)
+        );
     }
 
     #[test]
     fn trailing_slashes_do_not_matter_and_leading_ones_do() {
-        let ping = |path| found(Listener::Inference, &Method::GET, path).map(|(endpoint, _)| endpoint);
+        let ping =
+            |path| found(Listener::Inference, &Method::GET, path).map(|(endpoint, _)| endpoint);
         for path in ["/ping", "/ping/", "/ping///", "/ping/x/y"] {
             assert_eq!(ping(path), Some(Endpoint::Ping), "{path}");
         }
@@ -305,21 +448,38 @@ mod tests {
     #[test]
     fn a_known_path_with_another_method_is_told_apart() {
         let management = Router::new(Listener::Management);
-        assert_eq!(management.find(&Method::DELETE, "/models"), Matched::OtherMethod);
-        assert_eq!(management.find(&Method::POST, "/models/m"), Matched::OtherMethod);
+        assert_eq!(
+            management.find(&Method::DELETE, "/models"),
+            Matched::OtherMethod
+        );
+        assert_eq!(
+            management.find(&Method::POST, "/models/m"),
+            Matched::OtherMethod
+        );
         assert_eq!(management.find(&Method::GET, "/"), Matched::OtherMethod);
-        assert_eq!(management.find(&Method::GET, "/models/m/1/2/3"), Matched::Nothing);
+        assert_eq!(
+            management.find(&Method::GET, "/models/m/1/2/3"),
+            Matched::Nothing
+        );
         assert_eq!(management.find(&Method::GET, "/nowhere"), Matched::Nothing);
     }
 
     #[test]
     fn the_table_is_what_was_agreed() {
-        let tables = [Listener::Inference, Listener::Management, Listener::Metrics].map(|listener| {
-            let rows = Router::new(listener).routes().iter().map(|route| {
-                format!("{:?} {} {:?} {:?}", route.verbs, route.path, route.permission, route.endpoint)
+        let tables =
+            [Listener::Inference, Listener::Management, Listener::Metrics].map(|listener| {
+                let rows = Router::new(listener).routes().iter().map(|route| {
+                    format!(
+                        "{:?} {} {:?} {:?}",
+                        route.verbs, route.path, route.permission, route.endpoint
+                    )
+                });
+                format!(
+                    "{}\n{}",
+                    listener.name(),
+                    rows.collect::<Vec<_>>().join("\n")
+                )
             });
-            format!("{}\n{}", listener.name(), rows.collect::<Vec<_>>().join("\n"))
-        });
         insta::assert_snapshot!(tables.join("\n\n"));
     }
 }

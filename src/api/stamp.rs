@@ -17,7 +17,13 @@ struct Calendar {
 /// Appends `time` with `mark` between seconds and milliseconds: a comma in logs, a point in JSON.
 pub fn write_timestamp(line: &mut Vec<u8>, time: SystemTime, mark: char) {
     let since = time.duration_since(SystemTime::UNIX_EPOCH);
-    let Calendar { year, month, day, seconds, milliseconds } = calendar(since.unwrap_or_default());
+    let Calendar {
+        year,
+        month,
+        day,
+        seconds,
+        milliseconds,
+    } = calendar(since.unwrap_or_default());
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     let _ = write!(
         line,
@@ -30,11 +36,16 @@ fn calendar(since_epoch: Duration) -> Calendar {
     let days = since_epoch.as_secs() / DAY + 719_468;
     let era = days / 146_097;
     let day_of_era = days % 146_097;
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     // March is month 0 here, so that the leap day is the year's last.
     let shifted = (5 * day_of_year + 2) / 153;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
     Calendar {
         year: year_of_era + era * 400 + u64::from(month <= 2),
         month,
@@ -49,7 +60,9 @@ mod tests {
     use super::*;
 
     fn shown(seconds: u64, milliseconds: u64) -> String {
-        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_millis(milliseconds);
+        let time = SystemTime::UNIX_EPOCH
+            + Duration::from_secs(seconds)
+            + Duration::from_millis(milliseconds);
         let mut line = Vec::new();
         write_timestamp(&mut line, time, ',');
         String::from_utf8_lossy(&line).into_owned()

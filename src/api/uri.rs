@@ -23,7 +23,10 @@ fn check_escapes(text: &str) -> Result<(), Error> {
             Some(digits) if digits.iter().all(u8::is_ascii_hexdigit) => continue,
             Some(digits) => {
                 let digits = String::from_utf8_lossy(digits);
-                format!("invalid hex byte '{digits}' at index {} of '{text}'", index + 1)
+                format!(
+                    "invalid hex byte '{digits}' at index {} of '{text}'",
+                    index + 1
+                )
             }
             None => format!("unterminated escape sequence at index {index} of: {text}"),
         };
@@ -60,20 +63,32 @@ mod tests {
 
     #[test]
     fn paths_are_decoded_before_they_are_split() {
-        assert_eq!(decode_path(&uri("/predictions%2Fm/a+b%20c")).unwrap(), "/predictions/m/a+b c");
+        assert_eq!(
+            decode_path(&uri("/predictions%2Fm/a+b%20c")).unwrap(),
+            "/predictions/m/a+b c"
+        );
     }
 
     #[test]
     fn bad_escapes_are_named_wherever_they_are() {
         let message = |text| decode_path(&uri(text)).unwrap_err().message().to_owned();
-        assert_eq!(message("/ping%zz"), "invalid hex byte 'zz' at index 6 of '/ping%zz'");
-        assert_eq!(message("/ping?x=%4"), "unterminated escape sequence at index 8 of: /ping?x=%4");
+        assert_eq!(
+            message("/ping%zz"),
+            "invalid hex byte 'zz' at index 6 of '/ping%zz'"
+        );
+        assert_eq!(
+            message("/ping?x=%4"),
+            "unterminated escape sequence at index 8 of: /ping?x=%4"
+        );
     }
 
     #[test]
     fn queries_separate_by_ampersand_and_semicolon() {
         let pairs = decode_query(&uri("/models?a=1&b=x+y;c=%26&&d"));
         let expected = [("a", "1"), ("b", "x y"), ("c", "&"), ("d", "")];
-        assert_eq!(pairs, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        assert_eq!(
+            pairs,
+            expected.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        );
     }
 }

@@ -98,7 +98,9 @@ impl Door {
     /// Requests that wait.
     pub(super) fn queued(&self) -> usize {
         let inside = self.inside.load(Ordering::Relaxed);
-        inside.saturating_sub(self.running.load(Ordering::Relaxed)).min(self.queue)
+        inside
+            .saturating_sub(self.running.load(Ordering::Relaxed))
+            .min(self.queue)
     }
 
     /// Requests that may yet wait.

@@ -60,7 +60,12 @@ pub struct Entry {
 
 impl Entry {
     /// A version without workers.
-    pub(super) fn new(spec: ModelSpec, url: String, loaded_at_startup: bool, metrics: &Metrics) -> Self {
+    pub(super) fn new(
+        spec: ModelSpec,
+        url: String,
+        loaded_at_startup: bool,
+        metrics: &Metrics,
+    ) -> Self {
         let bounds = Bounds {
             min: spec.settings.min_workers,
             max: spec.settings.max_workers,
@@ -127,7 +132,8 @@ impl Entry {
     async fn run(&self, request: Request, named: bool) -> Result<Reply, Error> {
         let mut phase = self.phase.load_full();
         if matches!(*phase, Phase::Loading) {
-            let settled = tokio::time::timeout_at(request.deadline.into(), self.settled_phase()).await;
+            let settled =
+                tokio::time::timeout_at(request.deadline.into(), self.settled_phase()).await;
             phase = settled.map_err(|_| self.expired())?;
         }
         let Phase::Ready(runtime) = &*phase else {
@@ -178,7 +184,8 @@ impl Entry {
 
     fn expired(&self) -> Error {
         let (name, timeout) = (&self.spec.name, self.spec.settings.response_timeout);
-        let message = format!("Model \"{name}\" was still loading after its response timeout of {timeout:?}");
+        let message =
+            format!("Model \"{name}\" was still loading after its response timeout of {timeout:?}");
         Error::new(Kind::Expired, message)
     }
 }
@@ -205,7 +212,8 @@ impl Entry {
         match &*phase {
             Phase::Ready(runtime) => {
                 let now = runtime.status().workers.len();
-                self.scale_running(runtime, now, now.clamp(bounds.min, bounds.max)).await
+                self.scale_running(runtime, now, now.clamp(bounds.min, bounds.max))
+                    .await
             }
             Phase::Loading | Phase::Empty | Phase::Failed(_) if bounds.min > 0 => {
                 self.start_with(hosts, bounds.min).await
@@ -217,7 +225,12 @@ impl Entry {
         }
     }
 
-    async fn scale_running(&self, runtime: &Runtime, now: usize, workers: usize) -> Result<(), Error> {
+    async fn scale_running(
+        &self,
+        runtime: &Runtime,
+        now: usize,
+        workers: usize,
+    ) -> Result<(), Error> {
         if workers == 0 {
             self.set_phase(Phase::Empty, 0);
             runtime.drain(RUNTIME_PATIENCE).await;
@@ -254,7 +267,11 @@ impl Entry {
 
     fn log_loaded(&self, status: &Status, took: Duration) {
         let spec = &self.spec;
-        let devices: Vec<_> = status.workers.iter().map(|worker| worker.device.to_string()).collect();
+        let devices: Vec<_> = status
+            .workers
+            .iter()
+            .map(|worker| worker.device.to_string())
+            .collect();
         for worker in &status.workers {
             self.metrics.worker_loaded(worker.id, took);
         }
@@ -281,7 +298,8 @@ impl Entry {
             self.door.open();
             return false;
         }
-        self.end_runtime(patience.saturating_sub(since.elapsed())).await;
+        self.end_runtime(patience.saturating_sub(since.elapsed()))
+            .await;
         true
     }
 
@@ -291,7 +309,8 @@ impl Entry {
         self.leaving.lock().cancel();
         let since = Instant::now();
         self.door.wait_empty(patience).await;
-        self.end_runtime(patience.saturating_sub(since.elapsed())).await;
+        self.end_runtime(patience.saturating_sub(since.elapsed()))
+            .await;
     }
 
     async fn end_runtime(&self, patience: Duration) {
@@ -310,7 +329,8 @@ impl Entry {
     }
 
     fn set_running(&self, workers: usize) {
-        self.door.set_running(workers * self.spec.settings.batch_size);
+        self.door
+            .set_running(workers * self.spec.settings.batch_size);
     }
 }
 
@@ -332,7 +352,9 @@ impl Entry {
     pub(super) fn measure(&self) {
         let ready = self.status().map_or(0, |status| {
             let workers = status.workers.iter();
-            workers.filter(|worker| worker.state == WorkerState::Ready).count()
+            workers
+                .filter(|worker| worker.state == WorkerState::Ready)
+                .count()
         });
         self.metrics.set_load(self.door.queued(), ready);
     }
@@ -348,7 +370,10 @@ impl Entry {
             condition: self.condition(),
             queue_remaining: self.door.remaining(),
             queue_pending: self.door.queued(),
-            last_words: status.as_ref().map(|status| status.last_words.clone()).unwrap_or_default(),
+            last_words: status
+                .as_ref()
+                .map(|status| status.last_words.clone())
+                .unwrap_or_default(),
             last_error: status.as_ref().and_then(|status| status.last_error.clone()),
             workers: status.map(|status| status.workers).unwrap_or_default(),
         }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::entry::Entry;
 use super::Catalog;
+use super::entry::Entry;
 use crate::config::model::Requested;
 use crate::error::{Error, Kind};
 use crate::model::{ModelName, ModelSpec, Version};
@@ -50,39 +50,56 @@ pub enum Registered {
 impl Catalog {
     /// Registers a version. With `wait`, waits for its workers, and takes it back if they do not start; without, a
     /// failure shows in its description.
-    pub async fn register(&self, registration: Registration, wait: bool) -> Result<Registered, Error> {
+    pub async fn register(
+        &self,
+        registration: Registration,
+        wait: bool,
+    ) -> Result<Registered, Error> {
         let entry = self.open(registration, false).await?;
         let (name, version) = (entry.spec().name.clone(), entry.spec().version.clone());
         let workers = entry.spec().settings.min_workers;
         if workers == 0 {
             return Ok(Registered::Empty { name, version });
         }
-        let started = self.start(&entry, wait);
+        let start = self.start(&entry, wait);
         if !wait {
             return Ok(Registered::Starting);
         }
-        match started.await {
-            Ok(Ok(())) => Ok(Registered::Loaded { name, version, workers }),
+        match start.await {
+            Ok(Ok(())) => Ok(Registered::Loaded {
+                name,
+                version,
+                workers,
+            }),
             Ok(Err(error)) => Err(failed_to_start(&name, Some(&version), &error)),
             Err(panic) => Err(Error::new(Kind::Internal, "Registration failed").with_detail(panic)),
         }
     }
 
     /// Registers a version that the operator listed; it stays in the catalog even if it does not load.
-    pub async fn register_at_startup(&self, registration: Registration) -> Result<Arc<Entry>, Error> {
+    pub async fn register_at_startup(
+        &self,
+        registration: Registration,
+    ) -> Result<Arc<Entry>, Error> {
         let entry = self.open(registration, true).await?;
         if entry.spec().settings.min_workers > 0 {
-            let started = self.start(&entry, false).await;
-            started.map_err(|panic| Error::new(Kind::Internal, "Loading failed").with_detail(panic))??;
+            let start = self.start(&entry, false).await;
+            start.map_err(|panic| {
+                Error::new(Kind::Internal, "Loading failed").with_detail(panic)
+            })??;
         }
         Ok(entry)
     }
 
-    async fn open(&self, registration: Registration, at_startup: bool) -> Result<Arc<Entry>, Error> {
-        let opener = Arc::clone(&self.0.parts.opener);
+    async fn open(
+        &self,
+        registration: Registration,
+        at_startup: bool,
+    ) -> Result<Arc<Entry>, Error> {
+        let open = Arc::clone(&self.0.parts.opener);
         let url = registration.url.clone();
-        let opened = tokio::task::spawn_blocking(move || opener(&registration)).await;
-        let spec = opened.map_err(|panic| {
+        let spec = tokio::task::spawn_blocking(move || open(&registration)).await;
+        let spec = spec.map_err(|panic| {
             Error::new(Kind::Internal, format!("Failed to save model: {url}")).with_detail(panic)
         })??;
         let entry = Arc::new(Entry::new(spec, url, at_startup, &self.0.parts.metrics));
@@ -94,7 +111,11 @@ impl Catalog {
     }
 
     /// Starts a version in a task of its own: a client that leaves does not end it.
-    fn start(&self, entry: &Arc<Entry>, remove_on_failure: bool) -> tokio::task::JoinHandle<Result<(), Error>> {
+    fn start(
+        &self,
+        entry: &Arc<Entry>,
+        remove_on_failure: bool,
+    ) -> tokio::task::JoinHandle<Result<(), Error>> {
         let (catalog, entry) = (self.clone(), Arc::clone(entry));
         tokio::spawn(async move {
             let started = entry.start(&catalog.0.parts.hosts).await;
@@ -113,7 +134,10 @@ pub fn failed_to_start(name: &ModelName, version: Option<&Version>, reason: &Err
         _ => Kind::LoadFailed,
     };
     let version = version.map_or("null", Version::as_str);
-    let message = format!("Failed to start workers for model {name} version: {version}: {}", reason.message());
+    let message = format!(
+        "Failed to start workers for model {name} version: {version}: {}",
+        reason.message()
+    );
     let error = Error::new(kind, message);
     match reason.detail() {
         Some(detail) => error.with_detail(detail),

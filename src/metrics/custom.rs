@@ -134,7 +134,11 @@ impl Custom {
     }
 
     pub(super) fn gather(&self) -> Vec<Family> {
-        self.families.lock().values().flat_map(Entry::gather).collect()
+        self.families
+            .lock()
+            .values()
+            .flat_map(Entry::gather)
+            .collect()
     }
 }
 
@@ -183,13 +187,22 @@ impl Entry {
                 return Err(CustomMetricError::Negative(metric.name.to_owned()));
             }
             Collected::Counter(family) => {
-                family.get_metric_with_label_values(values).map_err(invalid)?.inc_by(value);
+                family
+                    .get_metric_with_label_values(values)
+                    .map_err(invalid)?
+                    .inc_by(value);
             }
             Collected::Gauge(family) => {
-                family.get_metric_with_label_values(values).map_err(invalid)?.set(value);
+                family
+                    .get_metric_with_label_values(values)
+                    .map_err(invalid)?
+                    .set(value);
             }
             Collected::Histogram(family) => {
-                family.get_metric_with_label_values(values).map_err(invalid)?.observe(value);
+                family
+                    .get_metric_with_label_values(values)
+                    .map_err(invalid)?
+                    .observe(value);
             }
         }
         Ok(())
@@ -202,7 +215,9 @@ impl Entry {
             Collected::Histogram(family) => family.collect(),
         };
         let families = families.into_iter();
-        families.map(|family| Family::new(family, &self.labels)).collect()
+        families
+            .map(|family| Family::new(family, &self.labels))
+            .collect()
     }
 }
 
@@ -218,7 +233,9 @@ fn invalid(metric: &CustomMetric<'_>, error: &prometheus::Error) -> CustomMetric
 }
 
 fn check_name(name: &str) -> Result<(), CustomMetricError> {
-    let reserved = RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    let reserved = RESERVED_PREFIXES
+        .iter()
+        .any(|prefix| name.starts_with(prefix));
     if reserved || BUILT_IN.contains(&name) {
         return Err(CustomMetricError::Reserved(name.to_owned()));
     }
@@ -252,7 +269,10 @@ mod tests {
         let observed = metric("Words", CustomKind::Counter, 2.0);
         metrics.observe(&model(), &observed).unwrap();
         let text = metrics.scrape(Mode::Prometheus, &["Words".to_owned()]);
-        assert!(text.contains("Words{ModelName=\"m\",Level=\"Model\",Hostname="), "{text}");
+        assert!(
+            text.contains("Words{ModelName=\"m\",Level=\"Model\",Hostname="),
+            "{text}"
+        );
     }
 
     #[test]
@@ -267,7 +287,9 @@ mod tests {
     #[test]
     fn a_family_keeps_its_kind_and_labels() {
         let metrics = Metrics::new();
-        metrics.observe(&model(), &metric("a", CustomKind::Gauge, 1.0)).unwrap();
+        metrics
+            .observe(&model(), &metric("a", CustomKind::Gauge, 1.0))
+            .unwrap();
         let error = metrics.observe(&model(), &metric("a", CustomKind::Counter, 1.0));
         assert_eq!(error, Err(CustomMetricError::Conflict("a".to_owned())));
     }
@@ -287,8 +309,20 @@ mod tests {
             ..metric("short", CustomKind::Gauge, 1.0)
         };
         assert!(metrics.observe(&model(), &short).is_err());
-        assert!(metrics.observe(&model(), &metric("no name", CustomKind::Gauge, 1.0)).is_err());
-        assert!(metrics.observe(&model(), &metric("n", CustomKind::Counter, -1.0)).is_err());
-        assert!(metrics.observe(&model(), &metric("n", CustomKind::Counter, f64::NAN)).is_err());
+        assert!(
+            metrics
+                .observe(&model(), &metric("no name", CustomKind::Gauge, 1.0))
+                .is_err()
+        );
+        assert!(
+            metrics
+                .observe(&model(), &metric("n", CustomKind::Counter, -1.0))
+                .is_err()
+        );
+        assert!(
+            metrics
+                .observe(&model(), &metric("n", CustomKind::Counter, f64::NAN))
+                .is_err()
+        );
     }
 }

@@ -68,8 +68,16 @@ impl Families {
         let mut make = Maker::default();
         Self {
             ts_requests: make.ts_counter("ts_inference_requests_total", "Count", TS_MODEL),
-            ts_latency: make.ts_counter("ts_inference_latency_microseconds", "Microseconds", TS_MODEL),
-            ts_queue_latency: make.ts_counter("ts_queue_latency_microseconds", "Microseconds", TS_MODEL),
+            ts_latency: make.ts_counter(
+                "ts_inference_latency_microseconds",
+                "Microseconds",
+                TS_MODEL,
+            ),
+            ts_queue_latency: make.ts_counter(
+                "ts_queue_latency_microseconds",
+                "Microseconds",
+                TS_MODEL,
+            ),
             requests: ["Requests2XX", "Requests4XX", "Requests5XX"]
                 .map(|name| make.ts_counter(name, "Count", HOST)),
             queue_time: make.ts_gauge("QueueTime", "Milliseconds", HOST),
@@ -88,19 +96,53 @@ impl Families {
             disk_used: make.ts_gauge("DiskUsage", "Gigabytes", HOST),
             disk_available: make.ts_gauge("DiskAvailable", "Gigabytes", HOST),
             disk_utilization: make.ts_gauge("DiskUtilization", "Percent", HOST),
-            request: make.seconds("lantern_request_seconds", "From arrival of a request until its answer"),
-            queue: make.seconds("lantern_queue_seconds", "From the end of preprocess until a worker took the job"),
+            request: make.seconds(
+                "lantern_request_seconds",
+                "From arrival of a request until its answer",
+            ),
+            queue: make.seconds(
+                "lantern_queue_seconds",
+                "From the end of preprocess until a worker took the job",
+            ),
             preprocess: make.seconds("lantern_preprocess_seconds", "In the handler's preprocess"),
-            infer: make.seconds("lantern_infer_seconds", "In the session, for the whole batch"),
-            postprocess: make.seconds("lantern_postprocess_seconds", "In the handler's postprocess"),
-            batch_rows: make.histogram("lantern_batch_rows", "Rows of the batch that a request was part of", ROWS),
-            in_flight: make.gauge("lantern_requests_in_flight", "Requests admitted and not answered"),
-            queue_depth: make.gauge("lantern_queue_depth", "Requests admitted beyond what the workers are running"),
+            infer: make.seconds(
+                "lantern_infer_seconds",
+                "In the session, for the whole batch",
+            ),
+            postprocess: make.seconds(
+                "lantern_postprocess_seconds",
+                "In the handler's postprocess",
+            ),
+            batch_rows: make.histogram(
+                "lantern_batch_rows",
+                "Rows of the batch that a request was part of",
+                ROWS,
+            ),
+            in_flight: make.gauge(
+                "lantern_requests_in_flight",
+                "Requests admitted and not answered",
+            ),
+            queue_depth: make.gauge(
+                "lantern_queue_depth",
+                "Requests admitted beyond what the workers are running",
+            ),
             workers_ready: make.gauge("lantern_workers_ready", "Workers that take jobs"),
-            rejected: make.counter("lantern_rejected_requests_total", "Requests refused at the door"),
-            expired: make.counter("lantern_expired_requests_total", "Requests whose deadline passed"),
-            cancelled: make.counter("lantern_cancelled_requests_total", "Requests whose client left"),
-            failed: make.counter("lantern_failed_requests_total", "Requests that ended in an error"),
+            rejected: make.counter(
+                "lantern_rejected_requests_total",
+                "Requests refused at the door",
+            ),
+            expired: make.counter(
+                "lantern_expired_requests_total",
+                "Requests whose deadline passed",
+            ),
+            cancelled: make.counter(
+                "lantern_cancelled_requests_total",
+                "Requests whose client left",
+            ),
+            failed: make.counter(
+                "lantern_failed_requests_total",
+                "Requests that ended in an error",
+            ),
             shown: make.shown,
         }
     }
@@ -112,7 +154,10 @@ impl Families {
 
     /// Those of the legacy mode.
     pub(super) fn gather_torchserve_counters(&self) -> Vec<Family> {
-        self.shown[..LEGACY].iter().flat_map(Described::gather).collect()
+        self.shown[..LEGACY]
+            .iter()
+            .flat_map(Described::gather)
+            .collect()
     }
 }
 
@@ -132,7 +177,12 @@ struct Maker {
 }
 
 impl Maker {
-    fn ts_counter(&mut self, name: &str, unit: &str, labels: &'static [&'static str]) -> CounterVec {
+    fn ts_counter(
+        &mut self,
+        name: &str,
+        unit: &str,
+        labels: &'static [&'static str],
+    ) -> CounterVec {
         let opts = Opts::new(name, ts_help(Kind::Counter, unit));
         self.keep(CounterVec::new(opts, labels), labels)
     }
@@ -175,5 +225,8 @@ impl Maker {
 
 /// TorchServe's help text.
 pub(super) fn ts_help(kind: Kind, unit: &str) -> String {
-    format!("Torchserve prometheus {} metric with unit: {unit}", kind.name())
+    format!(
+        "Torchserve prometheus {} metric with unit: {unit}",
+        kind.name()
+    )
 }

@@ -9,7 +9,10 @@ const GIGABYTE: f64 = 1024.0 * MEGABYTE;
 
 /// The host's name, as the kernel has it.
 pub(super) fn name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// Processor time since boot, in ticks.
@@ -44,24 +47,47 @@ impl Host {
     pub(super) fn measure(&self, families: &Families) {
         let labels = ["Host", self.hostname.as_str()];
         if let Some(percent) = self.processor() {
-            families.cpu_utilization.with_label_values(&labels).set(percent);
+            families
+                .cpu_utilization
+                .with_label_values(&labels)
+                .set(percent);
         }
         if let Some(memory) = read_memory() {
             let used = memory.total.saturating_sub(memory.available);
-            families.memory_used.with_label_values(&labels).set(float(used) / 1024.0);
-            families.memory_available.with_label_values(&labels).set(float(memory.available) / 1024.0);
-            families.memory_utilization.with_label_values(&labels).set(percent(used, memory.total));
+            families
+                .memory_used
+                .with_label_values(&labels)
+                .set(float(used) / 1024.0);
+            families
+                .memory_available
+                .with_label_values(&labels)
+                .set(float(memory.available) / 1024.0);
+            families
+                .memory_utilization
+                .with_label_values(&labels)
+                .set(percent(used, memory.total));
         }
-        self.measure_disk(families, &labels);
+        Self::measure_disk(families, &labels);
     }
 
-    fn measure_disk(&self, families: &Families, labels: &[&str]) {
-        let Ok(disk) = rustix::fs::statvfs("/") else { return };
+    fn measure_disk(families: &Families, labels: &[&str]) {
+        let Ok(disk) = rustix::fs::statvfs("/") else {
+            return;
+        };
         let used = disk.f_blocks.saturating_sub(disk.f_bfree);
         let gigabytes = |blocks: u64| float(blocks) * float(disk.f_frsize) / GIGABYTE;
-        families.disk_used.with_label_values(labels).set(gigabytes(used));
-        families.disk_available.with_label_values(labels).set(gigabytes(disk.f_bavail));
-        families.disk_utilization.with_label_values(labels).set(percent(used, used + disk.f_bavail));
+        families
+            .disk_used
+            .with_label_values(labels)
+            .set(gigabytes(used));
+        families
+            .disk_available
+            .with_label_values(labels)
+            .set(gigabytes(disk.f_bavail));
+        families
+            .disk_utilization
+            .with_label_values(labels)
+            .set(percent(used, used + disk.f_bavail));
     }
 
     /// Share of processor time in use since the last call; since boot at the first.
@@ -80,7 +106,11 @@ fn read_memory() -> Option<Memory> {
 /// The first line of `/proc/stat`: `cpu user nice system idle iowait irq softirq steal …`.
 fn parse_ticks(text: &str) -> Option<Ticks> {
     let line = text.lines().next()?.strip_prefix("cpu ")?;
-    let ticks: Vec<u64> = line.split_whitespace().take(8).map_while(|field| field.parse().ok()).collect();
+    let ticks: Vec<u64> = line
+        .split_whitespace()
+        .take(8)
+        .map_while(|field| field.parse().ok())
+        .collect();
     let idle = ticks.get(3)? + ticks.get(4)?;
     let total = ticks.iter().sum();
     Some(Ticks {
@@ -92,7 +122,11 @@ fn parse_ticks(text: &str) -> Option<Ticks> {
 fn parse_memory(text: &str) -> Option<Memory> {
     let field = |name: &str| -> Option<u64> {
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim_start_matches(':').split_whitespace().next()?.parse().ok()
+        line.trim_start_matches(':')
+            .split_whitespace()
+            .next()?
+            .parse()
+            .ok()
     };
     Some(Memory {
         total: field("MemTotal")?,
@@ -119,11 +153,20 @@ mod tests {
     #[test]
     fn kernel_files_are_understood() {
         let stat = "cpu  10 0 10 70 10 0 0 0 5 5\ncpu0 1 2 3 4\n";
-        assert_eq!(parse_ticks(stat), Some(Ticks { busy: 20, total: 100 }));
+        assert_eq!(
+            parse_ticks(stat),
+            Some(Ticks {
+                busy: 20,
+                total: 100
+            })
+        );
         let memory = "MemTotal:  100 kB\nMemFree: 10 kB\nMemAvailable:   40 kB\n";
         assert_eq!(
             parse_memory(memory),
-            Some(Memory { total: 100, available: 40 })
+            Some(Memory {
+                total: 100,
+                available: 40
+            })
         );
     }
 

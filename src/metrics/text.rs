@@ -43,7 +43,9 @@ impl Family {
     /// Takes what a collector gathered. The library sorts labels by name: they get the order of `labels` back.
     pub(super) fn new<L: AsRef<str>>(mut family: MetricFamily, labels: &[L]) -> Self {
         let rank = |pair: &LabelPair| {
-            let at = labels.iter().position(|label| label.as_ref() == pair.name());
+            let at = labels
+                .iter()
+                .position(|label| label.as_ref() == pair.name());
             at.unwrap_or(labels.len())
         };
         let mut metrics = family.take_metric();
@@ -93,15 +95,22 @@ impl<'a> Samples<'a> {
         };
         for metric in &family.metrics {
             match family.kind {
-                Kind::Counter => samples.push(&family.name, metric, None, metric.get_counter().get_value()),
-                Kind::Gauge => samples.push(&family.name, metric, None, metric.get_gauge().get_value()),
+                Kind::Counter => {
+                    samples.push(&family.name, metric, None, metric.get_counter().get_value());
+                }
+                Kind::Gauge => {
+                    samples.push(&family.name, metric, None, metric.get_gauge().get_value());
+                }
                 Kind::Histogram => samples.push_histogram(&family.name, metric),
             }
         }
         samples
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "a count beyond 2^53 may be off by one")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a count beyond 2^53 may be off by one"
+    )]
     fn push_histogram(&mut self, name: &str, metric: &Metric) {
         let histogram = metric.get_histogram();
         let count = histogram.get_sample_count() as f64;
@@ -112,7 +121,12 @@ impl<'a> Samples<'a> {
         }
         self.push(&bucket, metric, Some(f64::INFINITY), count);
         self.push(&format!("{name}_count"), metric, None, count);
-        self.push(&format!("{name}_sum"), metric, None, histogram.get_sample_sum());
+        self.push(
+            &format!("{name}_sum"),
+            metric,
+            None,
+            histogram.get_sample_sum(),
+        );
     }
 
     fn push(&mut self, name: &str, metric: &Metric, bound: Option<f64>, value: f64) {
@@ -130,7 +144,12 @@ impl<'a> Samples<'a> {
         }
         self.text.push('{');
         for pair in metric.get_label() {
-            let _ = write!(self.text, "{}=\"{}\",", pair.name(), escape_label(pair.value()));
+            let _ = write!(
+                self.text,
+                "{}=\"{}\",",
+                pair.name(),
+                escape_label(pair.value())
+            );
         }
         if let Some(bound) = bound {
             let _ = write!(self.text, "le=\"{}\",", number(bound));
@@ -159,7 +178,10 @@ fn number(value: f64) -> String {
 }
 
 fn escape_label(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
 }
 
 fn escape_help(value: &str) -> String {
@@ -184,7 +206,9 @@ mod tests {
         let shown = [0.0, 12.0, 7364.85, 1e7, 1.5e9, -3.0, 0.000_25, 0.001].map(number);
         assert_eq!(
             shown,
-            ["0.0", "12.0", "7364.85", "1.0E7", "1.5E9", "-3.0", "2.5E-4", "0.001"]
+            [
+                "0.0", "12.0", "7364.85", "1.0E7", "1.5E9", "-3.0", "2.5E-4", "0.001"
+            ]
         );
         assert_eq!([f64::INFINITY, f64::NAN].map(number), ["+Inf", "NaN"]);
     }

@@ -33,7 +33,9 @@ impl Backend for LazyOnnx {
     }
 
     fn load(&self, spec: &LoadSpec) -> Result<Arc<dyn LoadedModel>, BackendError> {
-        let opened = self.opened.get_or_init(|| OnnxBackend::new(self.library.as_deref()));
+        let opened = self
+            .opened
+            .get_or_init(|| OnnxBackend::new(self.library.as_deref()));
         opened.as_ref().map_err(Clone::clone)?.load(spec)
     }
 }

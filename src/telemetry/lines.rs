@@ -106,7 +106,10 @@ fn run(shared: &Shared, mut output: impl Write) {
         // Nobody can be told that standard output is gone.
         let _ = output.write_all(&batch);
         if lost > 0 {
-            let _ = writeln!(output, "{lost} log lines were lost: the output is slower than the log");
+            let _ = writeln!(
+                output,
+                "{lost} log lines were lost: the output is slower than the log"
+            );
         }
         let _ = output.flush();
         batch.clear();

@@ -61,7 +61,10 @@ async fn under_load_every_accepted_request_is_answered() {
         }
         server.stop().await;
         while let Some((complete, answer)) = answers.recv().await {
-            assert!(complete && answer.starts_with("HTTP/1.1 200"), "{complete} {answer:?}");
+            assert!(
+                complete && answer.starts_with("HTTP/1.1 200"),
+                "{complete} {answer:?}"
+            );
         }
     }
 }

@@ -13,11 +13,26 @@ async fn hostile() -> TestServer {
 async fn each_misdeed_is_one_clients_error() {
     let server = hostile().await;
     let mut answers = Vec::new();
-    for act in ["trap", "panic", "loop", "allocate", "recurse", "postprocess/trap", "postprocess/panic"] {
+    for act in [
+        "trap",
+        "panic",
+        "loop",
+        "allocate",
+        "recurse",
+        "postprocess/trap",
+        "postprocess/panic",
+    ] {
         let answer = server.predict("hostile", act).await;
         let message = answer.json();
-        answers.push(format!("{act:20} {} {} {}", answer.status, message["type"], message["message"]));
-        assert_eq!(server.predict("hostile", HONEST).await.status, 200, "after {act}");
+        answers.push(format!(
+            "{act:20} {} {} {}",
+            answer.status, message["type"], message["message"]
+        ));
+        assert_eq!(
+            server.predict("hostile", HONEST).await.status,
+            200,
+            "after {act}"
+        );
     }
     insta::assert_snapshot!(answers.join("\n"));
 }

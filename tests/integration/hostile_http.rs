@@ -12,8 +12,13 @@ async fn server() -> TestServer {
     builder.model(Model::new("echo")).start().await
 }
 
+/// The status that `request` gets; empty if the server ends the connection without one.
 async fn status(server: &TestServer, request: &str) -> String {
     let answer = server.raw(Listener::Inference, request.as_bytes()).await;
+    status_of(server, &answer).await
+}
+
+async fn status_of(server: &TestServer, answer: &str) -> String {
     let status = answer.split(' ').nth(1).unwrap_or("").to_owned();
     assert_eq!(server.inference("GET", "/ping").await.status, 200);
     status
@@ -24,36 +29,75 @@ async fn heads_over_the_limit_are_invalid_messages() {
     let server = server().await;
     let path = format!("/{}", "x".repeat(5000));
     insta::assert_snapshot!("long_line", server.inference("GET", &path).await);
-    let request = server.request(Listener::Inference, "GET", "/ping").header("x-long", "y".repeat(9000));
-    assert_eq!(Answer::of(request.send().await.unwrap()).await.json()["message"], "Invalid HTTP message.");
+    let request = server
+        .request(Listener::Inference, "GET", "/ping")
+        .header("x-long", "y".repeat(9000));
+    assert_eq!(
+        Answer::of(request.send().await.unwrap()).await.json()["message"],
+        "Invalid HTTP message."
+    );
     let many = "a: b\r\n".repeat(100_000);
-    let answer = status(&server, &format!("GET /ping HTTP/1.1\r\nhost: x\r\n{many}\r\n")).await;
+    let answer = status(
+        &server,
+        &format!("GET /ping HTTP/1.1\r\nhost: x\r\n{many}\r\n"),
+    )
+    .await;
     assert!(answer.starts_with('4'), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_that_are_not_http_are_refused() {
     let server = server().await;
-    for garbage in ["\0\u{1}\u{2}\r\n\r\n", "hello\r\n\r\n", "GET\r\n\r\n", "GET / HTTP/9.9\r\n\r\n"] {
+    for garbage in [
+        "\0\u{1}\u{2}\r\n\r\n",
+        "hello\r\n\r\n",
+        "GET\r\n\r\n",
+        "GET / HTTP/9.9\r\n\r\n",
+    ] {
         let answer = status(&server, garbage).await;
-        assert!(answer.starts_with('4') || answer.is_empty(), "{garbage:?}: {answer}");
+        assert!(
+            answer.starts_with('4') || answer.is_empty(),
+            "{garbage:?}: {answer}"
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_escapes_are_forbidden() {
     let server = server().await;
-    let answer = server.raw(Listener::Inference, b"GET /ping%zz HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let answer = server
+        .raw(
+            Listener::Inference,
+            b"GET /ping%zz HTTP/1.1\r\nhost: x\r\n\r\n",
+        )
+        .await;
     assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
-    assert!(answer.contains("\"type\": \"IllegalArgumentException\""), "{answer}");
-    assert!(answer.contains("invalid hex byte 'zz' at index 6 of '/ping%zz'"), "{answer}");
-    assert_eq!(status(&server, "GET /models/%2e%2e%2fetc HTTP/1.1\r\nhost: x\r\n\r\n").await, "404");
+    assert!(
+        answer.contains("\"type\": \"IllegalArgumentException\""),
+        "{answer}"
+    );
+    assert!(
+        answer.contains("invalid hex byte 'zz' at index 6 of '/ping%zz'"),
+        "{answer}"
+    );
+    assert_eq!(
+        status(
+            &server,
+            "GET /models/%2e%2e%2fetc HTTP/1.1\r\nhost: x\r\n\r\n"
+        )
+        .await,
+        "404"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_over_the_limit_get_the_bare_status() {
     let server = server().await;
-    let post = |body: Vec<u8>| server.request(Listener::Inference, "POST", "/predictions/echo").body(body);
+    let post = |body: Vec<u8>| {
+        server
+            .request(Listener::Inference, "POST", "/predictions/echo")
+            .body(body)
+    };
     assert_eq!(post(vec![b'x'; LIMIT]).send().await.unwrap().status(), 200);
     let answer = Answer::of(post(vec![b'x'; LIMIT + 1]).send().await.unwrap()).await;
     insta::assert_snapshot!("too_large", answer);
@@ -63,7 +107,11 @@ async fn bodies_over_the_limit_get_the_bare_status() {
         chunk.repeat(3)
     );
     assert_eq!(status(&server, &request).await, "413");
-    assert_eq!(server.sample("Requests4XX{").await, Some(0.0), "the transport's refusals are not counted");
+    assert_eq!(
+        server.sample("Requests4XX{").await,
+        Some(0.0),
+        "the transport's refusals are not counted"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,21 +129,37 @@ async fn expectations_are_met_or_refused() {
     assert_eq!(&answer, b"HTTP/1.1 200");
     let large = head.replace("content-length: 2", "content-length: 999999");
     assert_eq!(status(&server, &large).await, "413");
-    assert_eq!(status(&server, &head.replace("100-continue", "200-ok")).await, "417");
+    assert_eq!(
+        status(&server, &head.replace("100-continue", "200-ok")).await,
+        "417"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_in_very_many_chunks_is_one_body() {
     let server = TestServer::with(Model::new("echo")).await;
     let chunks = "1;ext=\"y\"\r\nx\r\n".repeat(100_000);
-    let head = "POST /predictions/echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
-    let answer = server.raw(Listener::Inference, format!("{head}{chunks}0\r\n\r\n").as_bytes()).await;
+    let head = "POST /predictions/echo HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
+    let answer = server
+        .raw(
+            Listener::Inference,
+            format!("{head}{chunks}0\r\n\r\n").as_bytes(),
+        )
+        .await;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     // The parser bounds chunk extensions: refusing them is as good as reading them.
-    assert!(head.starts_with("HTTP/1.1 4") || body.len() == 100_000, "{head}");
+    assert!(
+        head.starts_with("HTTP/1.1 4") || body.len() == 100_000,
+        "{head}"
+    );
     let chunks = "1\r\nx\r\n".repeat(100_000);
-    let head = "POST /predictions/echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
-    let answer = server.raw(Listener::Inference, format!("{head}{chunks}0\r\n\r\n").as_bytes()).await;
+    let head = "POST /predictions/echo HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
+    let answer = server
+        .raw(
+            Listener::Inference,
+            format!("{head}{chunks}0\r\n\r\n").as_bytes(),
+        )
+        .await;
     let (_, body) = answer.split_once("\r\n\r\n").unwrap();
     assert_eq!((body.len(), body.trim_matches('x')), (100_000, ""));
 }
@@ -113,25 +177,52 @@ async fn lengths_that_lie_harm_nobody() {
         "transfer-encoding: chunked\r\ncontent-length: 2\r\n\r\nhi",
     ] {
         let request = format!("POST /predictions/echo HTTP/1.1\r\nhost: x\r\n{lie}");
-        let answer = status(&server, &request).await;
-        assert!(answer.starts_with('4') || answer.is_empty(), "{lie:?}: {answer}");
+        let answer = server
+            .raw_and_no_more(Listener::Inference, request.as_bytes())
+            .await;
+        let status = status_of(&server, &answer).await;
+        assert!(
+            status.starts_with('4') || status.is_empty(),
+            "{lie:?}: {answer}"
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_in_a_row_on_one_connection_are_answered_in_order() {
     let server = server().await;
-    let one = |body: &str| format!("POST /predictions/echo HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n{body}");
-    let answer = server.raw(Listener::Inference, format!("{}{}", one("a"), one("b")).as_bytes()).await;
-    let bodies: Vec<_> = answer.split("\r\n\r\n").skip(1).map(|rest| &rest[..1]).collect();
+    let one = |more: &str, body: &str| {
+        format!(
+            "POST /predictions/echo HTTP/1.1\r\nhost: x\r\n{more}content-length: 1\r\n\r\n{body}"
+        )
+    };
+    let both = format!("{}{}", one("", "a"), one("connection: close\r\n", "b"));
+    let answer = server.raw(Listener::Inference, both.as_bytes()).await;
+    let bodies: Vec<_> = answer
+        .split("\r\n\r\n")
+        .skip(1)
+        .map(|rest| &rest[..1])
+        .collect();
     assert_eq!(bodies, ["a", "b"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn names_that_break_the_rule_are_unknown_models() {
     let server = server().await;
-    for name in ["..", "%2e%2e", "a%00b", "%20", "a%2fb%2fc", "%E2%80%AEx", &"n".repeat(300)] {
-        let answer = status(&server, &format!("POST /predictions/{name} HTTP/1.1\r\nhost: x\r\n\r\n")).await;
+    for name in [
+        "..",
+        "%2e%2e",
+        "a%00b",
+        "%20",
+        "a%2fb%2fc",
+        "%E2%80%AEx",
+        &"n".repeat(300),
+    ] {
+        let answer = status(
+            &server,
+            &format!("POST /predictions/{name} HTTP/1.1\r\nhost: x\r\n\r\n"),
+        )
+        .await;
         assert_eq!(answer, "404", "{name}");
     }
 }

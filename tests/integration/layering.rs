@@ -15,9 +15,22 @@ const TABLE: [(&str, &[&str]); 14] = [
     ("telemetry", &["model", "error"]),
     ("archive", &["model", "config", "error"]),
     ("backend", &["tensor", "model", "error"]),
-    ("handler", &["payload", "tensor", "model", "metrics", "config", "error"]),
-    ("runtime", &["handler", "backend", "payload", "tensor", "metrics", "model", "error"]),
-    ("catalog", &["runtime", "archive", "payload", "model", "metrics", "config", "error"]),
+    (
+        "handler",
+        &["payload", "tensor", "model", "metrics", "config", "error"],
+    ),
+    (
+        "runtime",
+        &[
+            "handler", "backend", "payload", "tensor", "metrics", "model", "error",
+        ],
+    ),
+    (
+        "catalog",
+        &[
+            "runtime", "archive", "payload", "model", "metrics", "config", "error",
+        ],
+    ),
     ("api", &["catalog", "payload", "model", "metrics", "error"]),
     ("lib", &[]),
 ];
@@ -60,7 +73,9 @@ fn module(file: &Path) -> String {
 /// The code of a file without line comments: documentation may name any module.
 fn code(file: &Path) -> String {
     let text = fs::read_to_string(file).unwrap();
-    let lines = text.lines().map(|line| line.split("//").next().unwrap_or(""));
+    let lines = text
+        .lines()
+        .map(|line| line.split("//").next().unwrap_or(""));
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -68,7 +83,9 @@ fn code(file: &Path) -> String {
 fn imports(code: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (at, _) in code.match_indices("crate::") {
-        if code[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_' || before == '$') {
+        if code[..at]
+            .ends_with(|before: char| before.is_alphanumeric() || before == '_' || before == '$')
+        {
             continue;
         }
         let rest = &code[at + "crate::".len()..];
@@ -131,7 +148,11 @@ fn libraries_are_known_to_their_module_alone() {
     for file in sources(&root().join("src")) {
         let (module, code) = (module(&file), code(&file));
         for (library, owners) in LIBRARIES {
-            let uses = [format!("use {library}::"), format!(" {library}::"), format!("({library}::")];
+            let uses = [
+                format!("use {library}::"),
+                format!(" {library}::"),
+                format!("({library}::"),
+            ];
             if !owners.contains(&module.as_str()) && uses.iter().any(|text| code.contains(text)) {
                 breaches.push(format!("{} uses {library}", file.display()));
             }
@@ -142,7 +163,8 @@ fn libraries_are_known_to_their_module_alone() {
 
 #[test]
 fn imports_are_found_in_every_form() {
-    let code = "use crate::a::b;\nuse crate::{c::{d, e}, f};\ncrate::g::h();\nuse $crate::i;\nmycrate::j";
+    let code =
+        "use crate::a::b;\nuse crate::{c::{d, e}, f};\ncrate::g::h();\nuse $crate::i;\nmycrate::j";
     let expected = ["a", "c", "f", "g"].map(str::to_owned);
     assert_eq!(imports(code), BTreeSet::from(expected));
 }
@@ -150,13 +172,21 @@ fn imports_are_found_in_every_form() {
 #[test]
 fn every_guest_has_a_test() {
     let tests = sources(&root().join("tests/integration"));
-    let tests = tests.into_iter().chain(sources(&root().join("src/handler/tests")));
-    let tests: String = tests.chain([root().join("src/handler/tests.rs")]).map(|file| code(&file)).collect();
+    let tests = tests
+        .into_iter()
+        .chain(sources(&root().join("src/handler/tests")));
+    let tests: String = tests
+        .chain([root().join("src/handler/tests.rs")])
+        .map(|file| code(&file))
+        .collect();
     for entry in fs::read_dir(root().join("tests/guests")).unwrap() {
         let entry = entry.unwrap();
         if entry.path().is_dir() {
             let name = entry.file_name().into_string().unwrap();
-            assert!(tests.contains(&format!("\"{name}\"")), "guest {name} has no test");
+            assert!(
+                tests.contains(&format!("\"{name}\"")),
+                "guest {name} has no test"
+            );
         }
     }
 }

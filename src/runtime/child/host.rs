@@ -12,7 +12,9 @@ use tokio::task::AbortHandle;
 
 use super::super::local::LocalRuntime;
 use super::super::protocol::Violation;
-use super::super::protocol::convert::{call_from_wire, failure_to_wire, reply_to_wire};
+use super::super::protocol::convert::{
+    call_from_wire, failure_to_wire, reply_to_wire, workers_to_wire,
+};
 use super::super::protocol::messages::{Call, Report};
 use super::super::protocol::outbox::{Outbox, Urgency};
 use crate::error::{Error, Kind};
@@ -57,6 +59,10 @@ impl Host {
         tokio::spawn(async move {
             let scaled = host.runtime.scale(workers as usize).await;
             let failure = scaled.as_ref().err().map(failure_to_wire);
+            // Before the answer: whoever waits for it sees the workers it is about.
+            host.send(&Report::Workers(workers_to_wire(
+                &host.runtime.status().workers,
+            )));
             host.send(&Report::Scaled { id, failure });
         });
     }

@@ -40,7 +40,8 @@ impl Answer {
 
     /// The body as JSON.
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
     /// A header's value.
@@ -66,14 +67,31 @@ impl fmt::Display for Answer {
 }
 
 impl TestServer {
-    /// Sends `bytes` as they are and returns what comes back until the server ends the connection.
+    /// Sends `bytes` as they are and returns what comes back until the server ends the connection, as it does after an
+    /// error or if it was asked to.
     pub async fn raw(&self, listener: Listener, bytes: &[u8]) -> String {
-        let mut stream = self.connect(listener).await;
-        // The server may have answered and gone before all is sent.
-        let _ = stream.write_all(bytes).await;
-        let _ = stream.shutdown().await;
+        self.exchange(listener, bytes, false).await
+    }
+
+    /// The same, but the client says that nothing more will come.
+    pub async fn raw_and_no_more(&self, listener: Listener, bytes: &[u8]) -> String {
+        self.exchange(listener, bytes, true).await
+    }
+
+    async fn exchange(&self, listener: Listener, bytes: &[u8], no_more: bool) -> String {
+        let (mut reader, mut writer) = self.connect(listener).await.into_split();
+        let bytes = bytes.to_vec();
+        // The server may answer and go before all is sent.
+        let sent = tokio::spawn(async move {
+            let _ = writer.write_all(&bytes).await;
+            if no_more {
+                let _ = writer.shutdown().await;
+            }
+            writer
+        });
         let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await.unwrap();
+        reader.read_to_end(&mut answer).await.unwrap();
+        sent.abort();
         String::from_utf8_lossy(&answer).into_owned()
     }
 

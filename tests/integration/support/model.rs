@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lantern::model::{BackendKind, Declared, Hosting, Limits, ModelName, ModelSpec, Settings, Version};
+use lantern::model::{
+    BackendKind, Declared, Hosting, Limits, ModelName, ModelSpec, Settings, Version,
+};
 
 /// One version of a model.
 #[derive(Clone)]
@@ -44,25 +46,40 @@ impl Model {
     /// The fake backend behind tensors in JSON.
     pub fn fake() -> Self {
         let fake = Self::new("passthrough").named("fake");
-        Self { backend: BackendKind::Fake, ..fake }
+        Self {
+            backend: BackendKind::Fake,
+            ..fake
+        }
     }
 
     /// Another name.
     pub fn named(self, name: &str) -> Self {
-        Self { name: name.to_owned(), ..self }
+        Self {
+            name: name.to_owned(),
+            ..self
+        }
     }
 
     /// Another version.
     pub fn version(self, version: &str) -> Self {
-        Self { version: version.to_owned(), ..self }
+        Self {
+            version: version.to_owned(),
+            ..self
+        }
     }
 
     /// An artifact of `tests/fixtures`.
     pub fn artifact(self, file: &str) -> Self {
-        let is_onnx = Path::new(file).extension().is_some_and(|extension| extension == "onnx");
+        let is_onnx = Path::new(file)
+            .extension()
+            .is_some_and(|extension| extension == "onnx");
         Self {
             artifact: Some(file.to_owned()),
-            backend: if is_onnx { BackendKind::Onnx } else { BackendKind::Torch },
+            backend: if is_onnx {
+                BackendKind::Onnx
+            } else {
+                BackendKind::Torch
+            },
             ..self
         }
     }
@@ -74,7 +91,10 @@ impl Model {
 
     /// `model-config.yaml` as JSON.
     pub fn config(self, config: &str) -> Self {
-        Self { config: config.to_owned(), ..self }
+        Self {
+            config: config.to_owned(),
+            ..self
+        }
     }
 
     /// Changed settings.
@@ -121,17 +141,26 @@ impl Model {
 
 /// A file of `tests/fixtures`.
 pub fn fixture(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(file)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(file)
 }
 
 /// The component of a guest; built by `make guests`.
 pub fn guest(name: &str) -> PathBuf {
-    #[allow(clippy::disallowed_methods, reason = "tests are told by the Makefile where guests lie")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "tests are told by the Makefile where guests lie"
+    )]
     let directory = std::env::var_os("LANTERN_GUESTS").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/target/wasm32-wasip2/release"),
         PathBuf::from,
     );
     let file = directory.join(format!("{name}.wasm"));
-    assert!(file.exists(), "no guest {}: run make guests", file.display());
+    assert!(
+        file.exists(),
+        "no guest {}: run make guests",
+        file.display()
+    );
     file
 }

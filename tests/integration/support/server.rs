@@ -83,7 +83,10 @@ impl Builder {
 
     /// How long unregistering may wait.
     pub fn unregister_timeout(self, unregister_timeout: Duration) -> Self {
-        Self { unregister_timeout, ..self }
+        Self {
+            unregister_timeout,
+            ..self
+        }
     }
 
     /// Starts the server and waits until its models have loaded or failed.
@@ -91,13 +94,21 @@ impl Builder {
         let directory = TempDir::new().unwrap();
         let gate = self.fake.gate();
         let access = Arc::new(Mutex::new(Vec::new()));
-        let models: Vec<_> = self.loaded.iter().map(|model| registration(&model.url())).collect();
-        let server = Server::bind(self.config(directory.path(), &access, models)).await.unwrap();
+        let models: Vec<_> = self
+            .loaded
+            .iter()
+            .map(|model| registration(&model.url()))
+            .collect();
+        let server = Server::bind(self.config(directory.path(), &access, models))
+            .await
+            .unwrap();
         let mut running = server.start();
         running.loaded().await;
         let listeners = [Listener::Inference, Listener::Management, Listener::Metrics];
         TestServer {
-            addresses: listeners.map(|one| (one, running.address(one).unwrap())).into(),
+            addresses: listeners
+                .map(|one| (one, running.address(one).unwrap()))
+                .into(),
             running: Some(running),
             client: reqwest::Client::new(),
             gate,
@@ -106,14 +117,21 @@ impl Builder {
         }
     }
 
-    fn config(self, directory: &Path, access: &Arc<Mutex<Vec<u8>>>, models: Vec<Registration>) -> Config {
+    fn config(
+        self,
+        directory: &Path,
+        access: &Arc<Mutex<Vec<u8>>>,
+        models: Vec<Registration>,
+    ) -> Config {
         let lines = Arc::clone(access);
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let listeners = [Listener::Inference, Listener::Management, Listener::Metrics];
         Config {
             listeners: listeners.map(|listener| (listener, any)).into(),
             api: self.api,
-            access: Some(AccessLog::new(move |line| lines.lock().extend_from_slice(line))),
+            access: Some(AccessLog::new(move |line| {
+                lines.lock().extend_from_slice(line);
+            })),
             hosts: hosts(self.fake),
             opener: opener(&self.store, directory),
             models,
@@ -147,7 +165,9 @@ impl TestServer {
     /// Waits until `runs` runs of the fake backend are held at its gate.
     pub async fn wait_for_held(&self, runs: usize) {
         let gate = self.gate.clone();
-        tokio::task::spawn_blocking(move || gate.wait_for(runs)).await.unwrap();
+        tokio::task::spawn_blocking(move || gate.wait_for(runs))
+            .await
+            .unwrap();
     }
 
     /// The access log so far.
@@ -163,24 +183,46 @@ impl TestServer {
 
     /// A request to the inference listener.
     pub async fn inference(&self, method: &str, path: &str) -> Answer {
-        Answer::of(self.request(Listener::Inference, method, path).send().await.unwrap()).await
+        Answer::of(
+            self.request(Listener::Inference, method, path)
+                .send()
+                .await
+                .unwrap(),
+        )
+        .await
     }
 
     /// A request to the management listener.
     pub async fn management(&self, method: &str, path: &str) -> Answer {
-        Answer::of(self.request(Listener::Management, method, path).send().await.unwrap()).await
+        Answer::of(
+            self.request(Listener::Management, method, path)
+                .send()
+                .await
+                .unwrap(),
+        )
+        .await
     }
 
     /// A prediction with a JSON body.
     pub async fn predict(&self, model: &str, body: impl Into<reqwest::Body>) -> Answer {
-        let request = self.request(Listener::Inference, "POST", &format!("/predictions/{model}"));
-        let request = request.header("content-type", "application/json").body(body);
+        let request = self.request(
+            Listener::Inference,
+            "POST",
+            &format!("/predictions/{model}"),
+        );
+        let request = request
+            .header("content-type", "application/json")
+            .body(body);
         Answer::of(request.send().await.unwrap()).await
     }
 
     /// The value of one sample of `/metrics`, whose line starts with `start`.
     pub async fn sample(&self, start: &str) -> Option<f64> {
-        let response = self.request(Listener::Metrics, "GET", "/metrics").send().await.unwrap();
+        let response = self
+            .request(Listener::Metrics, "GET", "/metrics")
+            .send()
+            .await
+            .unwrap();
         let text = response.text().await.unwrap();
         let line = text.lines().find(|line| line.starts_with(start))?;
         line.rsplit(' ').next()?.parse().ok()
@@ -199,11 +241,16 @@ impl TestServer {
 
 /// An archive to register.
 pub fn registration(url: &str) -> Registration {
-    Registration { url: url.to_owned(), ..Registration::default() }
+    Registration {
+        url: url.to_owned(),
+        ..Registration::default()
+    }
 }
 
 fn hosts(fake: FakeBackend) -> Hosts {
-    let libraries = NativeLibraries { onnxruntime: onnxruntime() };
+    let libraries = NativeLibraries {
+        onnxruntime: onnxruntime(),
+    };
     let mut backends = inline_backends(libraries.onnxruntime.clone());
     backends.insert(BackendKind::Fake, Arc::new(fake) as Arc<dyn Backend>);
     let lantern = PathBuf::from(env!("CARGO_BIN_EXE_lantern"));
@@ -221,19 +268,25 @@ fn hosts(fake: FakeBackend) -> Hosts {
     }
 }
 
-#[allow(clippy::disallowed_methods, reason = "tests are told by the Makefile where libraries lie")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "tests are told by the Makefile where libraries lie"
+)]
 fn onnxruntime() -> Option<PathBuf> {
     std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from)
 }
 
 /// Opens models that were laid out, as the model store opens archives.
 fn opener(store: &[Model], directory: &Path) -> Opener {
-    let specs = store.iter().map(|model| (model.url(), model.lay_out(directory)));
+    let specs = store
+        .iter()
+        .map(|model| (model.url(), model.lay_out(directory)));
     let specs: HashMap<String, ModelSpec> = specs.collect();
     Arc::new(move |registration: &Registration| {
         let url = &registration.url;
         let spec = specs.get(url).cloned();
-        let mut spec = spec.ok_or_else(|| Error::new(Kind::ModelNotFound, format!("Model not found at: {url}")))?;
+        let mut spec = spec
+            .ok_or_else(|| Error::new(Kind::ModelNotFound, format!("Model not found at: {url}")))?;
         if let Some(workers) = registration.requested.min_workers {
             spec.settings.min_workers = workers;
             spec.settings.max_workers = workers;
