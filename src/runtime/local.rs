@@ -70,6 +70,9 @@ impl LocalRuntime {
         let Some(_ticket) = self.0.in_flight.enter() else {
             return Err(draining(self.pool()));
         };
+        if request.deadline <= Instant::now() {
+            return Err(expired("before it was begun"));
+        }
         let deadline = tokio::time::Instant::from_std(request.deadline);
         let answered = tokio::time::timeout_at(deadline, self.0.run(request)).await;
         answered.unwrap_or_else(|_| Err(expired("before it was answered")))

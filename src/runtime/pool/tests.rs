@@ -9,6 +9,8 @@ use crate::runtime::WorkerState;
 use crate::runtime::testing::{self, marks, rows};
 use crate::tensor::DType;
 
+mod stress;
+
 const HOUR: Duration = Duration::from_hours(1);
 
 struct Fixture {
@@ -402,6 +404,24 @@ async fn without_workers_requests_are_refused() {
     held.await.unwrap().unwrap();
     assert_eq!(kind(waiting.await.unwrap()), Kind::NoWorker);
     settled(&fixture, 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn demand_adds_a_worker_and_its_end_takes_it_away() {
+    let settings = Settings {
+        max_batch_delay: Duration::ZERO,
+        ..settings(1, 2)
+    };
+    let fixture = pool(FakeBackend::new(), settings, 1).await;
+    fixture.pool.follow_demand();
+    let held = fixture.hold(b'a').await;
+    let waiting = fixture.send(b"b");
+    settled(&fixture, 2).await;
+    fixture.backend.gate().open();
+    held.await.unwrap().unwrap();
+    waiting.await.unwrap().unwrap();
+    settled(&fixture, 1).await;
+    assert_eq!(fixture.states(), [(9000, WorkerState::Ready)]);
 }
 
 #[tokio::test]
