@@ -30,3 +30,6 @@ pub use unpack::{UnpackStore, Unpacked};
 
 /// Where the manifest lies in an archive.
 pub const MANIFEST: &str = "MAR-INF/MANIFEST.json";
+
+#[cfg(test)]
+mod tests;

@@ -27,7 +27,7 @@ enum Command {
     /// Serve the models of a model store
     Serve(Box<serve::ServeArgs>),
     /// Pack a model and its handler into an archive
-    Archive(archive::ArchiveArgs),
+    Archive(Box<archive::ArchiveArgs>),
     /// Show what is in an archive
     Inspect(inspect::InspectArgs),
     /// Host one model version for a server (started by `lantern serve`)

@@ -1,6 +1,6 @@
 //! Whether a file can be a handler, told from its bytes without compiling it.
 
-use wasmparser::{Encoding, Parser, Payload};
+use wasmparser::{Parser, Payload};
 
 use super::ArchiveError;
 
@@ -13,7 +13,7 @@ pub const HEADER: [u8; 8] = [0, b'a', b's', b'm', 0x0d, 0, 1, 0];
 pub fn check_handler(name: &str, wasm: &[u8]) -> Result<(), ArchiveError> {
     check_header(name, wasm)?;
     let exports = exports(wasm)
-        .map_err(|error| refuse(name, format!("is not a valid component: {error}")))?;
+        .map_err(|error| refuse(name, &format!("is not a valid component: {error}")))?;
     if exports.iter().any(|export| export.starts_with(PIPELINE)) {
         return Ok(());
     }
@@ -23,8 +23,15 @@ pub fn check_handler(name: &str, wasm: &[u8]) -> Result<(), ArchiveError> {
     };
     Err(refuse(
         name,
-        format!("must export lantern:handler/pipeline, it exports {found}"),
+        &format!("must export lantern:handler/pipeline, it exports {found}"),
     ))
+}
+
+/// Whether a file is named as a component is.
+pub fn is_named_wasm(name: &str) -> bool {
+    std::path::Path::new(name)
+        .extension()
+        .is_some_and(|extension| extension == "wasm")
 }
 
 /// Checks the first bytes alone.
@@ -41,10 +48,10 @@ pub fn check_header(name: &str, start: &[u8]) -> Result<(), ArchiveError> {
         }
         _ => "is not a WebAssembly component",
     };
-    Err(refuse(name, what.to_owned()))
+    Err(refuse(name, what))
 }
 
-fn refuse(name: &str, what: String) -> ArchiveError {
+fn refuse(name: &str, what: &str) -> ArchiveError {
     ArchiveError::Unservable(format!("the handler {name:?} {what}"))
 }
 
@@ -54,10 +61,7 @@ fn exports(wasm: &[u8]) -> Result<Vec<String>, wasmparser::BinaryReaderError> {
     let mut depth = 0_usize;
     for payload in Parser::new(0).parse_all(wasm) {
         match payload? {
-            Payload::Version { encoding, .. } => {
-                depth += 1;
-                debug_assert!(depth > 1 || encoding == Encoding::Component);
-            }
+            Payload::Version { .. } => depth += 1,
             Payload::End(_) => depth = depth.saturating_sub(1),
             Payload::ComponentExportSection(section) if depth == 1 => {
                 for export in section {

@@ -89,7 +89,7 @@ fn handler(
         .as_deref()
         .or(manifest.handler.as_deref());
     let named = named.unwrap_or_default();
-    if !named.ends_with(".wasm") {
+    if !component::is_named_wasm(named) {
         return Err(ArchiveError::Unservable(format!(
             "the archive has no handler that can be run here: its handler is {named:?}, and Python is not run. Build the \
              handler as a WebAssembly component and pack it with `lantern archive --handler NAME.wasm`, or add it to \

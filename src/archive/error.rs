@@ -1,5 +1,6 @@
 //! Why an archive is refused.
 
+use std::fmt::Display;
 use std::io;
 
 use crate::config::Problems;
@@ -75,19 +76,19 @@ pub enum ArchiveError {
 
 impl ArchiveError {
     /// An entry that breaks `rule`.
-    pub fn entry(entry: &[u8], rule: &'static str, value: impl ToString) -> Self {
+    pub fn entry(entry: &[u8], rule: &'static str, value: impl Display) -> Self {
         Self::Entry {
             entry: shorten(&String::from_utf8_lossy(entry)),
             rule,
-            value: shorten(&value.to_string()),
+            value: shorten(&format!("{value}")),
         }
     }
 
     /// The archive as a whole breaks `rule`.
-    pub fn archive(rule: &'static str, value: impl ToString) -> Self {
+    pub fn archive(rule: &'static str, value: impl Display) -> Self {
         Self::Archive {
             rule,
-            value: shorten(&value.to_string()),
+            value: shorten(&format!("{value}")),
         }
     }
 

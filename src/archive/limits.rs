@@ -38,15 +38,17 @@ impl Default for UnpackLimits {
 #[derive(Debug)]
 pub struct Meter {
     limits: UnpackLimits,
+    archive: u64,
     entries: usize,
     total: u64,
 }
 
 impl Meter {
-    /// Nothing so far.
-    pub const fn new(limits: UnpackLimits) -> Self {
+    /// Nothing so far of an archive of `archive` bytes.
+    pub const fn new(limits: UnpackLimits, archive: u64) -> Self {
         Self {
             limits,
+            archive,
             entries: 0,
             total: 0,
         }
@@ -109,7 +111,7 @@ impl Meter {
             let value = format!("more than {total} bytes");
             return Err(ArchiveError::archive("is too large when unpacked", value));
         }
-        if size > FREE && size / ratio.max(1) > compressed {
+        if grows_too_much(size, compressed, ratio) {
             let value = format!("{size} bytes from {compressed}, the limit is {ratio} times");
             return Err(ArchiveError::entry(
                 name.bytes(),
@@ -117,6 +119,18 @@ impl Meter {
                 value,
             ));
         }
+        // Many small bombs, or entries that share their compressed bytes.
+        if grows_too_much(self.total, self.archive, ratio) {
+            let value = format!(
+                "{} bytes from {}, the limit is {ratio} times",
+                self.total, self.archive
+            );
+            return Err(ArchiveError::archive("must not grow so much", value));
+        }
         Ok(())
     }
+}
+
+fn grows_too_much(size: u64, compressed: u64, ratio: u64) -> bool {
+    size > FREE && size / ratio.max(1) > compressed
 }

@@ -152,7 +152,7 @@ fn check_handler(path: &Path) -> Result<(), ArchiveError> {
              WebAssembly component instead: --handler NAME.wasm"
         )));
     }
-    if !shown.ends_with(".wasm") {
+    if !component::is_named_wasm(&shown) {
         return Err(ArchiveError::Unservable(format!(
             "the handler {shown:?} must be a WebAssembly component (.wasm): Python is not run here. `handler-sdk` says \
              how to build one"

@@ -23,6 +23,8 @@ pub struct Source {
     /// SHA-256 of the archive, or over a directory's names and contents, in hexadecimal.
     pub digest: String,
     form: Form,
+    /// Bytes of the archive; a directory is as large as it is.
+    size: u64,
 }
 
 #[derive(Debug)]
@@ -39,16 +41,21 @@ impl Source {
         if path.is_dir() {
             let digest = directory::digest(path, limits)?;
             let form = Form::Directory(path.to_owned());
-            return Ok(Self { digest, form });
+            let size = u64::MAX;
+            return Ok(Self { digest, form, size });
         }
         let missing = |_| ArchiveError::NotFound(location.url().to_owned());
         let mut file = File::open(path).map_err(missing)?;
         let digest = sha256(&mut file).map_err(ArchiveError::io("reading the archive"))?;
+        let size = file
+            .stream_position()
+            .map_err(ArchiveError::io("reading the archive"))?;
         file.rewind()
             .map_err(ArchiveError::io("reading the archive"))?;
         let is_zip = path.extension().is_some_and(|extension| extension == "mar");
         Ok(Self {
             digest,
+            size,
             form: if is_zip {
                 Form::Zip(file)
             } else {
@@ -59,7 +66,7 @@ impl Source {
 
     /// Unpacks it into `directory`, which must be empty.
     pub fn read(&self, directory: &Path, limits: UnpackLimits) -> Result<(), ArchiveError> {
-        let mut unpacker = Unpacker::new(directory, limits);
+        let mut unpacker = Unpacker::new(directory, limits, self.size);
         match &self.form {
             Form::Zip(file) => zip::read(file, &mut unpacker),
             Form::Tar(file) => tar::read(file, &mut unpacker),
@@ -77,12 +84,12 @@ pub struct Unpacker {
 }
 
 impl Unpacker {
-    /// Writes below `directory`, within `limits`.
-    pub fn new(directory: &Path, limits: UnpackLimits) -> Self {
+    /// Writes an archive of `archive` bytes below `directory`, within `limits`.
+    pub fn new(directory: &Path, limits: UnpackLimits, archive: u64) -> Self {
         Self {
             directory: directory.to_owned(),
             names: Names::default(),
-            meter: Meter::new(limits),
+            meter: Meter::new(limits, archive),
         }
     }
 

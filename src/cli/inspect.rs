@@ -99,9 +99,8 @@ fn component(archive: &Examined) -> Result<Option<Result<ComponentInfo, String>>
 
 /// ONNX says itself what it takes; a TorchScript file is code, and is not run to be asked.
 fn tensors(archive: &Examined, surroundings: &Surroundings) -> Tensors {
-    let contents = match &archive.contents {
-        Ok(contents) => contents,
-        Err(_) => return Tensors::Unknown("the archive cannot be served".to_owned()),
+    let Ok(contents) = &archive.contents else {
+        return Tensors::Unknown("the archive cannot be served".to_owned());
     };
     let declared = &contents.config.options.declared;
     let known = match contents.backend {

@@ -9,6 +9,10 @@ use super::Failure;
 
 /// Flags of `lantern serve`. What is not given comes from the environment, the file, or a default.
 #[derive(Debug, Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of torchserve"
+)]
 pub struct ServeArgs {
     /// Directory that archives are loaded from
     #[arg(long, value_name = "DIR")]

@@ -150,7 +150,7 @@ fn node(spanned: Spanned<Value>) -> Node {
 }
 
 fn line(location: Location) -> u64 {
-    location.line().into()
+    location.line()
 }
 
 fn integer(value: i128) -> serde_json::Value {
@@ -242,12 +242,12 @@ mod tests {
     }
 
     fn alias_bomb() -> String {
-        let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
-        for level in 1..9 {
+        let level = |level: usize| {
             let aliases = vec![format!("*a{}", level - 1); 9].join(", ");
-            text.push_str(&format!("a{level}: &a{level} [{aliases}]\n"));
-        }
-        text
+            format!("a{level}: &a{level} [{aliases}]\n")
+        };
+        let levels: Vec<_> = (1..9).map(level).collect();
+        format!("a0: &a0 [x, x, x, x, x, x, x, x, x]\n{}", levels.concat())
     }
 
     #[test]
@@ -294,7 +294,14 @@ mod tests {
     #[test]
     fn depth_is_limited() {
         let flow = format!("a: {}{}", "[".repeat(10_000), "]".repeat(10_000));
-        let block: String = (0..200).map(|n| format!("{}a:\n", " ".repeat(n))).collect();
+        let levels: Vec<_> = (0..200)
+            .map(|n| {
+                " ".repeat(n)
+                    + "a:
+"
+            })
+            .collect();
+        let block = levels.concat();
         for text in [flow, block] {
             assert!(refused(&text).contains("is not YAML"));
         }

@@ -48,7 +48,7 @@ pub fn digest(directory: &Path, limits: UnpackLimits) -> Result<String, ArchiveE
             sha256(open(&found)?).map_err(ArchiveError::io("reading a file of the model"))?
         };
         // Names hold no control characters, so lines cannot be forged.
-        summary.push_str(&format!("{content} {}\n", found.name.as_str()));
+        summary.extend([&content, " ", found.name.as_str(), "\n"]);
     }
     sha256(summary.as_bytes()).map_err(ArchiveError::io("reading a file of the model"))
 }

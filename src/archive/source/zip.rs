@@ -1,10 +1,10 @@
 //! Zip, as `.mar` files are.
 
 use std::fs::File;
-use std::io::{Read, Seek};
+use std::io::Read;
 
 use ::zip::read::Config;
-use ::zip::read::ZipFile;
+use ::zip::read::ZipFileEntry;
 use ::zip::result::ZipError;
 use ::zip::unstable::read::ZipIterable;
 use ::zip::{CompressionMethod, ZipReadOptions};
@@ -20,20 +20,16 @@ const DIRECTORY: u32 = 0o040_000;
 /// Unpacks a zip file. The directory at its end is walked entry by entry, so that its length costs no memory, and
 /// each entry's two headers must agree.
 pub fn read(file: &File, unpacker: &mut Unpacker) -> Result<(), ArchiveError> {
-    let handle = || {
-        file.try_clone()
-            .map_err(ArchiveError::io("opening the archive"))
-    };
-    let bodies = reopen(file)?;
-    let archive = ZipIterable::try_new(handle()?, Config::default()).map_err(|e| unreadable(&e))?;
+    let directory = file
+        .try_clone()
+        .map_err(ArchiveError::io("opening the archive"))?;
+    let mut bodies = reopen(file)?;
+    let archive = ZipIterable::try_new(directory, Config::default()).map_err(|e| unreadable(&e))?;
     let mut archive = archive.enforce_header_consistency(true);
     unpacker.announce(archive.len())?;
-    let mut files = archive
-        .files_with_reader(bodies, ZipReadOptions::new())
-        .map_err(|e| unreadable(&e))?;
-    while let Some(entry) = files.next() {
+    for entry in archive.files().map_err(|e| unreadable(&e))? {
         unpacker.count()?;
-        read_entry(entry.map_err(|e| unreadable(&e))?, unpacker)?;
+        read_entry(entry.map_err(|e| unreadable(&e))?, &mut bodies, unpacker)?;
     }
     Ok(())
 }
@@ -45,8 +41,9 @@ fn reopen(file: &File) -> Result<File, ArchiveError> {
         .map_err(ArchiveError::io("opening the archive"))
 }
 
-fn read_entry<R: Read + Seek>(
-    entry: ZipFile<'_, R>,
+fn read_entry(
+    entry: ZipFileEntry<'static>,
+    bodies: &mut File,
     unpacker: &mut Unpacker,
 ) -> Result<(), ArchiveError> {
     let raw = entry.name_raw().to_owned();
@@ -72,8 +69,13 @@ fn read_entry<R: Read + Seek>(
         return refuse("must be stored or deflated", format!("{method}"));
     }
     let (declared, compressed) = (entry.size(), entry.compressed_size());
+    let content = entry
+        .with_reader(bodies, ZipReadOptions::new())
+        .map_err(|error| ArchiveError::entry(&raw, "must be readable", error))?;
     // One byte more than declared is enough to know that the size lies.
-    let size = unpacker.file(&name, entry.take(declared.saturating_add(1)), || compressed)?;
+    let size = unpacker.file(&name, content.take(declared.saturating_add(1)), || {
+        compressed
+    })?;
     if size != declared {
         return refuse(
             "must have the size it declares",

@@ -150,7 +150,7 @@ fn ceilings(reader: &mut Reader) -> Limits {
             .unwrap_or(Duration::from_secs(10)),
         init_cpu: reader
             .duration("lantern_max_init_cpu")
-            .unwrap_or(Duration::from_secs(60)),
+            .unwrap_or(Duration::from_mins(1)),
         output: reader.size("lantern_max_output").unwrap_or(256 << 20),
         response: reader.size("lantern_max_response").unwrap_or(64 << 20),
         host_calls: reader
