@@ -78,7 +78,7 @@ async fn serve(backend: impl MakeBackend) -> io::Result<()> {
     let stream = Arc::new(stdin_socket()?);
     let _signals = leave_to_front()?;
     let mut incoming = Incoming::new(stream.clone(), ORDER_LIMITS);
-    let start = match incoming.next().await {
+    let start = match incoming.next(|| false).await {
         Ok((Order::<String>::Start(start), _)) => *start,
         Ok(_) => return Err(io::Error::other("the first message is not the handshake")),
         Err(ending) => return over(ending),
@@ -93,14 +93,18 @@ async fn serve(backend: impl MakeBackend) -> io::Result<()> {
     let loaded = tokio::select! {
         loaded = load(start, backend, &outbox) => loaded,
         // Nothing is ordered before the version is loaded, so this is the end.
-        ended = incoming.next::<Order<String>>() => return ended.map_or_else(over, |_| {
+        ended = incoming.next::<Order<String>>(|| false) => return ended.map_or_else(over, |_| {
             Err(io::Error::other("an order came before the version was loaded"))
         }),
     };
     match loaded {
         Ok(runtime) => host(runtime, incoming, &outbox).await,
         Err(error) => {
-            send(&outbox, &Report::Failed(failure_to_wire(&error)));
+            send(
+                &outbox,
+                &Report::Failed(failure_to_wire(&error)),
+                Urgency::Now,
+            );
             outbox.flush_all().await;
             Ok(())
         }
@@ -197,6 +201,7 @@ async fn host(runtime: LocalRuntime, incoming: Incoming, outbox: &Arc<Outbox>) -
             outputs: specs_to_wire(&signature.outputs),
             workers: workers_to_wire(&runtime.status().workers),
         },
+        Urgency::Now,
     );
     tokio::spawn(reporter::report_workers(runtime.clone(), outbox.clone()));
     let host = Arc::new(Host::new(runtime.clone(), outbox.clone()));
@@ -213,7 +218,7 @@ async fn host(runtime: LocalRuntime, incoming: Incoming, outbox: &Arc<Outbox>) -
 /// Does what the front orders, until it goes away or orders the end.
 async fn follow(mut incoming: Incoming, host: &Arc<Host>, outbox: &Outbox) -> io::Result<()> {
     loop {
-        match incoming.next::<Order<String>>().await {
+        match incoming.next::<Order<String>>(|| host.is_lively()).await {
             Ok((Order::Call(call), body)) => host.call(call, body),
             Ok((Order::Cancel { id }, _)) => host.cancel(id),
             Ok((Order::Scale { id, workers }, _)) => host.scale(id, workers),
@@ -238,8 +243,8 @@ fn over(ending: Ending) -> io::Result<()> {
 }
 
 /// Sends a report that keeps to the limits by what it is.
-fn send(outbox: &Outbox, report: &Report<&str>) {
-    if let Err(violation) = outbox.send(report, &[], Urgency::Now) {
+fn send(outbox: &Outbox, report: &Report<&str>, urgency: Urgency) {
+    if let Err(violation) = outbox.send(report, &[], urgency) {
         eprintln!("a report was not sent: {violation}");
     }
 }

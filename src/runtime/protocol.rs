@@ -10,6 +10,7 @@ pub(super) mod frame;
 pub(super) mod incoming;
 pub(super) mod messages;
 pub(super) mod outbox;
+mod vigil;
 
 use frame::FrameLimits;
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use lantern::backend::Signature;
@@ -15,6 +15,7 @@ use lantern::runtime::{Hosts, Runtime, Status, WorkerIds, WorkerState};
 use lantern::tensor::{DType, NamedTensor, Tensor};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 /// A row of the fake backend that ends the process.
 const ABORT: &[u8; 5] = b"abort";
@@ -135,20 +136,26 @@ impl Hosted {
     }
 
     fn kill(&self) {
+        self.signal(rustix::process::Signal::KILL);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(self.pid().cast_signed()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
     }
 }
 
 fn request(row: &[u8; 5]) -> Request {
     let tensor = Tensor::new(DType::U8, vec![1, 5], Bytes::copy_from_slice(row)).unwrap();
+    // The clock of the runtime, which a test may have advanced.
+    let now = Instant::now().into_std();
     Request {
         id: "r".into(),
         content_type: None,
         headers: vec![],
         body: Body::Tensors(vec![NamedTensor::new("x", tensor)]),
-        arrival: Instant::now(),
-        deadline: Instant::now() + Duration::from_secs(50),
+        arrival: now,
+        deadline: now + Duration::from_secs(50),
     }
 }
 
@@ -355,6 +362,26 @@ async fn a_process_whose_device_is_lost_says_so_and_is_replaced() {
     let word = status.last_words.last().unwrap().clone();
     let line = version.line(&word).await;
     assert_eq!(line.fields, [("stream".to_owned(), "stderr".to_owned())]);
+    assert!(version.runtime.call(request(b"hello")).await.is_ok());
+    assert_ne!(version.pid(), pid);
+}
+
+#[tokio::test]
+async fn a_process_that_hangs_is_replaced() {
+    let version = Hosted::start(model(Settings::default()), 1).await.unwrap();
+    let pid = version.pid();
+    version.signal(rustix::process::Signal::STOP);
+    tokio::time::pause();
+    while version.status().last_error.is_none() {
+        tokio::time::advance(Duration::from_secs(31)).await;
+    }
+    let status = version.status();
+    tokio::time::resume();
+    let error = status.last_error.unwrap();
+    assert_eq!(
+        error.message(),
+        "Worker died: gave no sign of life for 30 s"
+    );
     assert!(version.runtime.call(request(b"hello")).await.is_ok());
     assert_ne!(version.pid(), pid);
 }

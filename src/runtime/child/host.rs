@@ -20,6 +20,9 @@ use super::super::protocol::outbox::{Outbox, Urgency};
 use crate::error::{Error, Kind};
 use crate::payload::{Reply, Request};
 
+/// Calls under way beyond which nobody waits awake: there is work to do.
+const FEW: usize = 2;
+
 /// A version and the calls under way in it.
 pub struct Host {
     runtime: LocalRuntime,
@@ -42,7 +45,7 @@ impl Host {
         let id = call.id;
         match call_from_wire(call, body) {
             Ok(request) => self.start(id, request),
-            Err(violation) => self.refuse(id, &malformed(&violation)),
+            Err(violation) => self.refuse(id, &malformed(&violation), Urgency::Now),
         }
     }
 
@@ -60,16 +63,20 @@ impl Host {
             let scaled = host.runtime.scale(workers as usize).await;
             let failure = scaled.as_ref().err().map(failure_to_wire);
             // Before the answer: whoever waits for it sees the workers it is about.
-            host.send(&Report::Workers(workers_to_wire(
-                &host.runtime.status().workers,
-            )));
-            host.send(&Report::Scaled { id, failure });
+            let workers = workers_to_wire(&host.runtime.status().workers);
+            super::send(&host.outbox, &Report::Workers(workers), Urgency::Now);
+            super::send(&host.outbox, &Report::Scaled { id, failure }, Urgency::Now);
         });
     }
 
     /// Waits at most `patience` for the calls under way, and ends the workers.
     pub async fn drain(&self, patience: Duration) {
         self.runtime.drain(patience).await;
+    }
+
+    /// Whether a call may be expected soon: few are under way, so that cores are free to wait awake on.
+    pub fn is_lively(&self) -> bool {
+        self.calls.lock().len() <= FEW
     }
 
     fn start(self: &Arc<Self>, id: u64, request: Request) {
@@ -92,26 +99,20 @@ impl Host {
         let urgency = if is_last { Urgency::Now } else { Urgency::Soon };
         match called.unwrap_or_else(|_| Err(panicked())) {
             Ok(reply) => self.reply(id, &reply, urgency),
-            Err(error) => self.refuse(id, &error),
+            Err(error) => self.refuse(id, &error, urgency),
         }
     }
 
     fn reply(&self, id: u64, reply: &Reply, urgency: Urgency) {
         let report = Report::Reply(reply_to_wire(id, reply));
         if let Err(violation) = self.outbox.send(&report, &[&reply.response.body], urgency) {
-            self.refuse(id, &too_large(&violation));
+            self.refuse(id, &too_large(&violation), urgency);
         }
     }
 
-    fn refuse(&self, id: u64, error: &Error) {
-        self.send(&Report::Refused {
-            id,
-            failure: failure_to_wire(error),
-        });
-    }
-
-    fn send(&self, report: &Report<&str>) {
-        super::send(&self.outbox, report);
+    fn refuse(&self, id: u64, error: &Error, urgency: Urgency) {
+        let failure = failure_to_wire(error);
+        super::send(&self.outbox, &Report::Refused { id, failure }, urgency);
     }
 }
 

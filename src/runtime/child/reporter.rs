@@ -59,7 +59,7 @@ pub async fn report_workers(runtime: LocalRuntime, outbox: Arc<Outbox>) {
         interval.tick().await;
         let workers = workers_to_wire(&runtime.status().workers);
         if workers != reported || intervals.is_multiple_of(SIGN_OF_LIFE) {
-            super::send(&outbox, &Report::Workers(workers.clone()));
+            super::send(&outbox, &Report::Workers(workers.clone()), Urgency::Now);
             reported = workers;
         }
         intervals = intervals.wrapping_add(1);

@@ -5,12 +5,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::listener::Listener;
 use crate::error::{Error, Kind};
@@ -37,6 +39,9 @@ pub struct Lost {
 pub struct Connection {
     outbox: Outbox,
     waiting: Mutex<Waiting>,
+    started: Instant,
+    /// Milliseconds from `started` until the process was last heard of.
+    heard: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -64,6 +69,8 @@ impl Connection {
         let connection = Self {
             outbox: Outbox::new(stream.clone(), ORDER_LIMITS, &GREETING),
             waiting: Mutex::default(),
+            started: Instant::now(),
+            heard: AtomicU64::new(0),
         };
         let limits = FrameLimits {
             header: REPORT_HEADER_LIMIT,
@@ -86,7 +93,7 @@ impl Connection {
     pub async fn call(&self, request: &Request) -> Result<Result<Reply, Error>, Lost> {
         let (sender, answer) = oneshot::channel();
         let ticket = self.register(Waiter::Call {
-            deadline: request.deadline,
+            deadline: request.deadline.into(),
             answer: sender,
         })?;
         let (call, body) = call_to_wire(ticket.id, request);
@@ -113,7 +120,9 @@ impl Connection {
     pub fn expire(&self, grace: Duration) {
         let now = Instant::now();
         let is_late = |_: &u64, waiter: &mut Waiter| match waiter {
-            Waiter::Call { deadline, .. } => now.saturating_duration_since(*deadline) > grace,
+            Waiter::Call { deadline, .. } => {
+                deadline.checked_add(grace).is_some_and(|end| now >= end)
+            }
             Waiter::Scale(_) => false,
         };
         let late: Vec<_> = self.waiting.lock().by_id.extract_if(is_late).collect();
@@ -137,11 +146,18 @@ impl Connection {
         }
     }
 
+    /// How long nothing has been heard of the process, which gives a sign of life every second.
+    pub fn silence(&self) -> Duration {
+        let heard = Duration::from_millis(self.heard.load(Ordering::Relaxed));
+        self.started.elapsed().saturating_sub(heard)
+    }
+
     /// Hands out answers and tells `listener` the rest, until the process is gone or breaks a rule.
     pub async fn read(&self, mut incoming: Incoming, mut listener: Listener) -> Ending {
         let ending = loop {
-            match incoming.next().await {
+            match incoming.next(|| self.is_lively()).await {
                 Ok((report, body)) => {
+                    self.note_life();
                     if let Err(violation) = self.take(report, body, &mut listener) {
                         break violation.into();
                     }
@@ -173,6 +189,16 @@ impl Connection {
             }
             other => listener.take(other),
         }
+    }
+
+    fn note_life(&self) {
+        let age = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.heard.store(age, Ordering::Relaxed);
+    }
+
+    /// Whether an answer may be expected soon: few requests are under way, so that cores are free to wait awake on.
+    fn is_lively(&self) -> bool {
+        (1..=FEW).contains(&self.waiting.lock().by_id.len())
     }
 
     fn register(&self, waiter: Waiter) -> Result<Ticket<'_>, Lost> {

@@ -148,7 +148,7 @@ impl Launcher {
         let start = Order::Start(Box::new(self.start_message(workers)));
         connection.order(&start)?;
         loop {
-            let (report, _) = incoming.next().await?;
+            let (report, _) = incoming.next(|| false).await?;
             match report {
                 Report::Ready {
                     inputs,
@@ -247,6 +247,10 @@ impl WorkerProcess {
                 let _ = self.child.kill().await;
                 format!("broke the protocol: {violation}")
             }
+            Cause::Silent(silence) => {
+                let _ = self.child.kill().await;
+                format!("gave no sign of life for {} s", silence.as_secs())
+            }
         };
         Death {
             reason: how,
@@ -275,6 +279,8 @@ pub enum Cause {
     Disconnected,
     /// It broke a rule.
     Untrusted(Violation),
+    /// It gave no sign of life for so long.
+    Silent(Duration),
 }
 
 impl Cause {

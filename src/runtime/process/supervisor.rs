@@ -25,6 +25,9 @@ const SWEEPS_PER_MEMORY: u32 = 12;
 /// How long after its deadline a request is answered by the front, in case its process does not.
 const GRACE: Duration = Duration::from_millis(500);
 
+/// A process that gives no sign of life for so long hangs.
+const SILENCE: Duration = Duration::from_secs(30);
+
 /// What is asked of the supervisor.
 #[derive(Debug)]
 pub enum Command {
@@ -240,6 +243,9 @@ impl Supervisor {
                 },
                 _ = sweep.tick() => {
                     process.connection.expire(GRACE);
+                    if process.connection.silence() > SILENCE {
+                        return self.mourn(process, Cause::Silent(SILENCE)).await;
+                    }
                     if sweeps.is_multiple_of(SWEEPS_PER_MEMORY) {
                         self.launcher.roster.set_memory(resident(process.pid));
                     }

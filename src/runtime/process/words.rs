@@ -168,10 +168,10 @@ mod tests {
 
     #[tokio::test]
     async fn the_last_lines_are_kept_without_control_characters() {
-        let lines: String = (0..30).map(|number| format!("line {number}\n")).collect();
-        let heard_lines = heard(lines.leak().as_bytes()).await;
-        assert_eq!(heard_lines.len(), KEPT_LINES);
-        assert_eq!(heard_lines.last().map(String::as_str), Some("line 29"));
+        let lines: Vec<_> = (0..30).map(|number| format!("line {number}\n")).collect();
+        let kept = heard(lines.concat().leak().as_bytes()).await;
+        assert_eq!(kept.len(), KEPT_LINES);
+        assert_eq!(kept.last().map(String::as_str), Some("line 29"));
         assert_eq!(
             heard(b"\x1b[31mred\x07\r\n\xff tail").await,
             ["[31mred", "\u{fffd} tail"]
@@ -180,8 +180,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_line_without_end_is_cut() {
-        let heard_lines = heard(vec![b'a'; 3 * LINE_LIMIT + 1].leak()).await;
-        let lengths: Vec<_> = heard_lines.iter().map(String::len).collect();
+        let kept = heard(vec![b'a'; 3 * LINE_LIMIT + 1].leak()).await;
+        let lengths: Vec<_> = kept.iter().map(String::len).collect();
         assert_eq!(lengths, [LINE_LIMIT, LINE_LIMIT, LINE_LIMIT, 1]);
     }
 }

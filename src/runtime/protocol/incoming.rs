@@ -2,12 +2,14 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::frame::{Decoder, FrameLimits};
+use super::vigil::{PATIENCE, Vigil};
 use super::{GREETING, Violation};
 
 /// Why nothing more can be read.
@@ -33,6 +35,7 @@ pub struct Incoming {
     stream: Arc<UnixStream>,
     decoder: Decoder,
     is_greeted: bool,
+    vigil: Vigil,
 }
 
 impl Incoming {
@@ -42,18 +45,23 @@ impl Incoming {
             stream,
             decoder: Decoder::new(limits),
             is_greeted: false,
+            vigil: Vigil::default(),
         }
     }
 
-    /// The next message and its body. Safe to cancel.
-    pub async fn next<H: DeserializeOwned>(&mut self) -> Result<(H, Bytes), Ending> {
+    /// The next message and its body. Safe to cancel. `is_lively` says, when there is nothing to read, whether a message
+    /// may be expected at once, so that it is worth staying awake for it.
+    pub async fn next<H: DeserializeOwned>(
+        &mut self,
+        is_lively: impl Fn() -> bool,
+    ) -> Result<(H, Bytes), Ending> {
         loop {
             if self.greet()?
                 && let Some(frame) = self.decoder.next()?
             {
                 return Ok(frame);
             }
-            self.read_some().await?;
+            self.read_some(is_lively()).await?;
         }
     }
 
@@ -70,14 +78,25 @@ impl Incoming {
         Ok(self.is_greeted)
     }
 
-    async fn read_some(&mut self) -> Result<(), Ending> {
+    async fn read_some(&mut self, is_lively: bool) -> Result<(), Ending> {
+        let started = Instant::now();
+        let awake = if is_lively && self.vigil.is_worth_it() {
+            PATIENCE
+        } else {
+            Duration::ZERO
+        };
         loop {
-            self.stream.readable().await.map_err(Ending::Failed)?;
             match self.stream.try_read_buf(self.decoder.space()) {
                 Ok(0) => return Err(Ending::Closed),
-                Ok(_) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(Ending::Failed(error)),
+                Ok(_) => {
+                    self.vigil.note(started.elapsed());
+                    return Ok(());
+                }
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                    return Err(Ending::Failed(error));
+                }
+                Err(_) if started.elapsed() < awake => tokio::task::yield_now().await,
+                Err(_) => self.stream.readable().await.map_err(Ending::Failed)?,
             }
         }
     }

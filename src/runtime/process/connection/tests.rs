@@ -1,6 +1,8 @@
 //! The front's end against a peer that follows a script, hostile ones included.
 #![allow(clippy::unwrap_used)]
 
+use std::time::Instant;
+
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinHandle;
 
@@ -129,7 +131,7 @@ fn request(id: &str) -> Request {
         headers: vec![],
         body: Body::Raw(Bytes::from_static(b"ping")),
         arrival: Instant::now(),
-        deadline: Instant::now() + Duration::from_secs(60),
+        deadline: Instant::now() + Duration::from_mins(1),
     }
 }
 
@@ -319,7 +321,7 @@ async fn overdue_requests_are_answered_by_the_front() {
     let (front, mut peer) = pair();
     peer.greet().await;
     let mut overdue = request("a");
-    overdue.deadline = Instant::now();
+    overdue.deadline = tokio::time::Instant::now().into_std();
     let connection = front.connection.clone();
     let call = tokio::spawn(async move { connection.call(&overdue).await });
     let id = peer.call().await.id;

@@ -160,7 +160,7 @@ mod tests {
             headers: vec![("accept".into(), "*/*".into())],
             body,
             arrival: now,
-            deadline: now + Duration::from_secs(60),
+            deadline: now + Duration::from_mins(1),
         }
     }
 
