@@ -33,7 +33,7 @@ mod uri;
 
 pub use access::AccessLog;
 pub use connection::serve;
-pub use reply::Cors;
+pub use reply::{BadHeader, Cors};
 pub use routes::Listener;
 
 use decode::Decoder;

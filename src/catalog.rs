@@ -19,6 +19,7 @@ use crate::runtime::Hosts;
 mod describe;
 mod door;
 mod entry;
+mod library;
 mod list;
 mod register;
 mod sink;
@@ -27,8 +28,9 @@ pub use crate::config::model::Requested;
 pub use crate::runtime::{WorkerState, WorkerStatus};
 pub use describe::{Condition, Description};
 pub use entry::{Bounds, Entry};
+pub use library::Library;
 pub use list::{Listed, Page};
-pub use register::{Opener, Registered, Registration, failed_to_start};
+pub use register::{Registered, Registration, failed_to_start};
 
 /// What a catalog is made from.
 pub struct Parts {
@@ -37,7 +39,7 @@ pub struct Parts {
     /// Where versions bind their metrics.
     pub metrics: Metrics,
     /// Opens archives.
-    pub opener: Opener,
+    pub library: Library,
     /// How long unregistering may wait for requests in flight.
     pub unregister_timeout: Duration,
 }

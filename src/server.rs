@@ -2,9 +2,9 @@
 //!
 //! It knows every part and none of their insides. Where settings come from is the command line's business.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
@@ -13,15 +13,21 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{self, AccessLog, Api, Listener, Services};
-use crate::catalog::{Catalog, Opener, Parts, Registration};
+use crate::api::{self, AccessLog, Api, BadHeader, Listener, Services};
+use crate::archive::ArchiveError;
+use crate::catalog::{Catalog, Library, Parts, Registration};
 use crate::error::Error;
 use crate::metrics::Metrics;
+use crate::model::{ModelName, Version};
 use crate::runtime::Hosts;
 
 mod hosts;
+mod settings;
 
 pub use hosts::inline_backends;
+pub use settings::Machine;
+
+use settings::DefaultVersions;
 
 /// Models that load at the same time.
 const LOADING_AT_ONCE: usize = 4;
@@ -37,9 +43,11 @@ pub struct Config {
     /// What runtimes are made from.
     pub hosts: Hosts,
     /// Opens archives.
-    pub opener: Opener,
+    pub library: Library,
     /// Models to load.
     pub models: Vec<Registration>,
+    /// Versions that become the default of their model once all have loaded.
+    pub default_versions: BTreeMap<ModelName, Version>,
     /// How long unregistering may wait for requests in flight.
     pub unregister_timeout: Duration,
     /// How long requests in flight may take when the server stops.
@@ -59,6 +67,12 @@ pub enum ServerError {
         /// Why.
         source: io::Error,
     },
+    /// A value cannot be sent in a header.
+    #[error(transparent)]
+    Header(#[from] BadHeader),
+    /// The model store or the place to unpack to cannot be used.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
 }
 
 /// A server that is bound and serves nobody yet.
@@ -67,6 +81,7 @@ pub struct Server {
     services: Services,
     api: api::Config,
     models: Vec<Registration>,
+    default_versions: DefaultVersions,
     drain_timeout: Duration,
 }
 
@@ -97,7 +112,7 @@ impl Server {
         let catalog = Catalog::new(Parts {
             hosts: cfg.hosts,
             metrics: metrics.clone(),
-            opener: cfg.opener,
+            library: cfg.library,
             unregister_timeout: cfg.unregister_timeout,
         });
         Ok(Self {
@@ -109,6 +124,7 @@ impl Server {
             },
             api: cfg.api,
             models: cfg.models,
+            default_versions: cfg.default_versions,
             drain_timeout: cfg.drain_timeout,
         })
     }
@@ -127,7 +143,7 @@ impl Server {
         }
         serving.close();
         let catalog = self.services.catalog;
-        let loading = tokio::spawn(load(catalog.clone(), self.models));
+        let loading = tokio::spawn(load(catalog.clone(), self.models, self.default_versions));
         Running {
             addresses,
             catalog,
@@ -189,7 +205,7 @@ impl Running {
 /// What runtimes get to end, even if requests took all the time there was.
 const MINIMAL_PATIENCE: Duration = Duration::from_secs(1);
 
-async fn load(catalog: Catalog, models: Vec<Registration>) {
+async fn load(catalog: Catalog, models: Vec<Registration>, defaults: DefaultVersions) {
     let total = models.len();
     let since = Instant::now();
     let loaded = stream::iter(models)
@@ -198,6 +214,11 @@ async fn load(catalog: Catalog, models: Vec<Registration>) {
         .filter(|is_loaded| std::future::ready(*is_loaded))
         .count()
         .await;
+    for (name, version) in &defaults {
+        if let Err(error) = catalog.set_default(name.as_str(), version.as_str()) {
+            tracing::warn!("The default version of {name} stays as it is: {error}");
+        }
+    }
     if total > 0 {
         let took = since.elapsed().as_millis();
         tracing::info!("{loaded} of {total} models loaded in {took} ms.");
@@ -219,15 +240,4 @@ async fn load_one(catalog: &Catalog, registration: Registration) -> bool {
 
 fn log_failure(url: &str, error: &Error) {
     tracing::error!("Failed to load model: {url}: {error}");
-}
-
-/// Parts of [`Hosts`] that take more than a line.
-pub fn lazy_engine(
-    cfg: crate::handler::EngineConfig,
-) -> Arc<dyn Fn() -> Result<crate::handler::HandlerEngine, Error> + Send + Sync> {
-    let engine = std::sync::OnceLock::new();
-    Arc::new(move || {
-        let make = || crate::handler::HandlerEngine::new(cfg.clone());
-        engine.get_or_init(make).clone()
-    })
 }

@@ -20,7 +20,7 @@ pub(super) struct Described {
     model_name: String,
     model_version: String,
     model_url: String,
-    runtime: String,
+    runtime: &'static str,
     min_workers: usize,
     max_workers: usize,
     batch_size: usize,
@@ -110,7 +110,7 @@ pub(super) fn describe(description: &Description) -> Described {
         model_name: spec.name.to_string(),
         model_version: spec.version.to_string(),
         model_url: description.url.clone(),
-        runtime: runtime(&spec.manifest),
+        runtime: description.runtime,
         min_workers: description.bounds.min,
         max_workers: description.bounds.max,
         batch_size: settings.batch_size,
@@ -173,15 +173,6 @@ fn lantern(description: &Description) -> Lantern {
         },
         last_words: description.last_words.clone(),
     }
-}
-
-/// `runtime` of the manifest; what a manifest without it means.
-fn runtime(manifest: &str) -> String {
-    let manifest: Option<serde_json::Value> = serde_json::from_str(manifest).ok();
-    let runtime = manifest
-        .as_ref()
-        .and_then(|manifest| manifest.get("runtime")?.as_str());
-    runtime.unwrap_or("python").to_owned()
 }
 
 fn timestamp(time: SystemTime) -> String {

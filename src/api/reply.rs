@@ -25,12 +25,41 @@ const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 /// Headers for browsers; each is sent if it is configured.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cors {
-    /// `access-control-allow-origin`.
-    pub origin: Option<HeaderValue>,
-    /// `access-control-allow-methods`.
-    pub methods: Option<HeaderValue>,
-    /// `access-control-allow-headers`.
-    pub headers: Option<HeaderValue>,
+    origin: Option<HeaderValue>,
+    methods: Option<HeaderValue>,
+    headers: Option<HeaderValue>,
+}
+
+/// A setting that cannot be sent in a header.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key} must be a text that an HTTP header can hold, got {value:?}")]
+pub struct BadHeader {
+    key: &'static str,
+    value: String,
+}
+
+impl Cors {
+    /// Checks the values of `cors_allowed_origin`, `cors_allowed_methods` and `cors_allowed_headers`.
+    pub fn new(
+        origin: Option<&str>,
+        methods: Option<&str>,
+        headers: Option<&str>,
+    ) -> Result<Self, BadHeader> {
+        Ok(Self {
+            origin: cors_value("cors_allowed_origin", origin)?,
+            methods: cors_value("cors_allowed_methods", methods)?,
+            headers: cors_value("cors_allowed_headers", headers)?,
+        })
+    }
+}
+
+fn cors_value(key: &'static str, value: Option<&str>) -> Result<Option<HeaderValue>, BadHeader> {
+    let Some(value) = value else { return Ok(None) };
+    let header = HeaderValue::from_str(value);
+    header.map(Some).map_err(|_| BadHeader {
+        key,
+        value: value.to_owned(),
+    })
 }
 
 /// The headers that every response has.

@@ -42,6 +42,8 @@ impl Condition {
 pub struct Description {
     /// What it was loaded from.
     pub spec: Arc<ModelSpec>,
+    /// The manifest's `runtime`.
+    pub runtime: &'static str,
     /// As given at registration.
     pub url: String,
     /// How many workers it may have.

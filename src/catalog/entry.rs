@@ -10,7 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::describe::{Condition, Description};
 use super::door::{Door, Refusal};
+use super::library::Opened;
 use super::sink::ModelSink;
+use crate::archive::Unpacked;
 use crate::error::{Error, Kind};
 use crate::metrics::{InFlight, Metrics, ModelMetrics, Observed, Outcome};
 use crate::model::ModelSpec;
@@ -44,6 +46,7 @@ enum Phase {
 /// One registered version.
 pub struct Entry {
     spec: Arc<ModelSpec>,
+    runtime: &'static str,
     url: String,
     loaded_at_startup: bool,
     metrics: ModelMetrics,
@@ -56,16 +59,19 @@ pub struct Entry {
     lifecycle: tokio::sync::Mutex<()>,
     /// Cancelled when the version leaves the catalog, so that a start under way ends.
     leaving: Mutex<CancellationToken>,
+    /// Keeps the unpacked archive.
+    _files: Unpacked,
 }
 
 impl Entry {
     /// A version without workers.
     pub(super) fn new(
-        spec: ModelSpec,
+        opened: Opened,
         url: String,
         loaded_at_startup: bool,
         metrics: &Metrics,
     ) -> Self {
+        let spec = opened.spec;
         let bounds = Bounds {
             min: spec.settings.min_workers,
             max: spec.settings.max_workers,
@@ -79,7 +85,9 @@ impl Entry {
             phase_changed: Notify::new(),
             lifecycle: tokio::sync::Mutex::default(),
             leaving: Mutex::default(),
+            _files: opened.files,
             spec: Arc::new(spec),
+            runtime: opened.runtime,
             url,
             loaded_at_startup,
         }
@@ -364,6 +372,7 @@ impl Entry {
         let status = self.status();
         Description {
             spec: Arc::clone(&self.spec),
+            runtime: self.runtime,
             url: self.url.clone(),
             bounds: *self.bounds.lock(),
             loaded_at_startup: self.loaded_at_startup,

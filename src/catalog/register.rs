@@ -6,10 +6,7 @@ use super::Catalog;
 use super::entry::Entry;
 use crate::config::model::Requested;
 use crate::error::{Error, Kind};
-use crate::model::{ModelName, ModelSpec, Version};
-
-/// Opens an archive: finds it, checks it, unpacks it and resolves its settings. Blocks.
-pub type Opener = Arc<dyn Fn(&Registration) -> Result<ModelSpec, Error> + Send + Sync>;
+use crate::model::{ModelName, Version};
 
 /// What somebody wants registered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -96,13 +93,14 @@ impl Catalog {
         registration: Registration,
         at_startup: bool,
     ) -> Result<Arc<Entry>, Error> {
-        let open = Arc::clone(&self.0.parts.opener);
+        let library = self.0.parts.library.clone();
         let url = registration.url.clone();
-        let spec = tokio::task::spawn_blocking(move || open(&registration)).await;
-        let spec = spec.map_err(|panic| {
+        let opened =
+            tokio::task::spawn_blocking(move || library.open(&registration, at_startup)).await;
+        let opened = opened.map_err(|panic| {
             Error::new(Kind::Internal, format!("Failed to save model: {url}")).with_detail(panic)
         })??;
-        let entry = Arc::new(Entry::new(spec, url, at_startup, &self.0.parts.metrics));
+        let entry = Arc::new(Entry::new(opened, url, at_startup, &self.0.parts.metrics));
         if entry.spec().settings.min_workers > 0 {
             entry.expect_workers();
         }

@@ -1,11 +1,30 @@
 //! `lantern serve`: the flags of `torchserve` that make sense without Java.
 
+use std::io::{self, IsTerminal as _};
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{ArgAction, Args, ValueEnum};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Failure;
+use crate::api::AccessLog;
+use crate::config::server::{Flags, ServerConfig, Surroundings};
+use crate::server::{Config, Machine, Server};
+use crate::telemetry::{self, LineWriter, Telemetry};
+
+/// What harnesses of TorchServe wait for on standard output.
+const STARTED: &[u8] = b"Model server started.\n";
+/// Variables that worker processes get: what native libraries cannot do without.
+const PASSED_ON: [&str; 6] = [
+    "LD_LIBRARY_PATH",
+    "CUDA_VISIBLE_DEVICES",
+    "CUDA_MODULE_LOADING",
+    "NVIDIA_VISIBLE_DEVICES",
+    "NVIDIA_DRIVER_CAPABILITIES",
+    "TZ",
+];
 
 /// Flags of `lantern serve`. What is not given comes from the environment, the file, or a default.
 #[derive(Debug, Args)]
@@ -35,6 +54,15 @@ pub struct ServeArgs {
     /// One more setting, over those of the file; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
+    /// How log lines look
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub log_format: LogFormat,
+    /// What is logged: a level, or levels by part, such as `info,lantern::catalog=debug` or `warn,model=info`
+    #[arg(long, default_value = "info", value_name = "FILTER")]
+    pub log: String,
+    /// Whether each request gets a line in the log
+    #[arg(long, default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
+    pub access_log: bool,
     /// Stay in the foreground, which is what happens anyway
     #[arg(long, hide = true)]
     pub foreground: bool,
@@ -43,7 +71,159 @@ pub struct ServeArgs {
     pub start: bool,
 }
 
+/// Values of `--log-format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    #[default]
+    Human,
+    /// One JSON object a line
+    Json,
+}
+
+impl LogFormat {
+    const fn format(self) -> telemetry::Format {
+        match self {
+            Self::Human => telemetry::Format::Human,
+            Self::Json => telemetry::Format::Json,
+        }
+    }
+}
+
+impl ServeArgs {
+    fn into_flags(self) -> Flags {
+        Flags {
+            ts_config: self.ts_config,
+            model_store: self.model_store,
+            models: self.models,
+            enable_model_api: self.enable_model_api,
+            disable_token_auth: self.disable_token_auth,
+            set: self.set,
+        }
+    }
+}
+
 /// Serves until a signal ends it.
-pub fn run(_args: ServeArgs) -> Result<ExitCode, Failure> {
-    unimplemented!()
+pub fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
+    let surroundings = Surroundings::of_process();
+    let look = telemetry::Config {
+        format: args.log_format.format(),
+        color: io::stdout().is_terminal() && surroundings.variable("NO_COLOR").is_none(),
+        filter: args.log.clone(),
+    };
+    let access = args.access_log;
+    let settings = ServerConfig::load(&args.into_flags(), &surroundings)?;
+    let telemetry = Telemetry::init(&look)?;
+    let machine = machine(&surroundings)?;
+    let threads = settings.io_threads.unwrap_or(machine.cores);
+    introduce(&settings, &machine);
+    let mut cfg = Config::new(settings, &machine)?;
+    let lines = telemetry.writer();
+    if access {
+        let lines = lines.clone();
+        cfg.access = Some(AccessLog::new(move |line| lines.push(line)));
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads.max(1))
+        .enable_all()
+        .build()?;
+    let code = runtime.block_on(serve(cfg, &lines));
+    // Whatever still runs was given up.
+    runtime.shutdown_background();
+    code
+}
+
+/// Serves until the first signal, drains until the second.
+async fn serve(cfg: Config, lines: &LineWriter) -> Result<ExitCode, Failure> {
+    let mut signals = Signals::new()?;
+    let running = Server::bind(cfg).await?.start();
+    lines.push(STARTED);
+    let signal = signals.next().await;
+    tracing::info!("{signal}: stopping. A second signal ends the server at once.");
+    tokio::select! {
+        () = running.stop() => Ok(ExitCode::SUCCESS),
+        signal = signals.next() => {
+            tracing::warn!("{signal}: requests in flight are given up.");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// The signals that end the server.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The name of the next one.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+fn machine(surroundings: &Surroundings) -> io::Result<Machine> {
+    let environment = PASSED_ON.iter().filter_map(|name| {
+        let value = surroundings.variable(name)?;
+        Some((name.into(), value.into()))
+    });
+    Ok(Machine {
+        program: std::env::current_exe()?,
+        environment: environment.collect(),
+        gpus: gpus(surroundings),
+        cores: std::thread::available_parallelism().map_or(1, NonZero::get),
+    })
+}
+
+/// GPUs that this process may use. Counted by their device files: asking CUDA would load it into the front.
+fn gpus(surroundings: &Surroundings) -> u32 {
+    let is_gpu = |name: &str| {
+        let number = name.strip_prefix("nvidia");
+        number.is_some_and(|number| {
+            !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+        })
+    };
+    let entries = std::fs::read_dir("/dev").into_iter().flatten().flatten();
+    let found = entries
+        .filter(|entry| entry.file_name().to_str().is_some_and(is_gpu))
+        .count();
+    let visible = surroundings.variable("CUDA_VISIBLE_DEVICES");
+    let visible = visible.map(|list| {
+        list.split(',')
+            .filter(|id| !id.trim().is_empty() && id.trim() != "-1")
+            .count()
+    });
+    u32::try_from(visible.unwrap_or(found).min(found)).unwrap_or(u32::MAX)
+}
+
+/// The settings an operator looks for first when something is not as expected.
+fn introduce(settings: &ServerConfig, machine: &Machine) {
+    let file = |path: &Option<PathBuf>| {
+        path.as_ref()
+            .map_or("N/A".to_owned(), |path| path.display().to_string())
+    };
+    tracing::info!("Lantern {}", env!("CARGO_PKG_VERSION"));
+    tracing::info!("Config file: {}", file(&settings.file));
+    tracing::info!("Model Store: {}", file(&settings.model_store));
+    tracing::info!(
+        "Number of CPUs: {}; number of GPUs: {}",
+        machine.cores,
+        machine.gpus
+    );
+    tracing::info!("ONNX Runtime: {}", file(&settings.onnxruntime));
+    tracing::info!("TorchScript host: {}", file(&settings.lantern_torch));
+    tracing::info!("Model API enabled: {}", settings.enable_model_api);
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
 }

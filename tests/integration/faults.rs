@@ -41,7 +41,7 @@ async fn each_misdeed_is_one_clients_error() {
 async fn one_bad_row_fails_alone() {
     let bad: f32 = 666.0;
     let fake = FakeBackend::new().with_mark(bad.to_le_bytes(), Outcome::Fail);
-    let model = Model::fake().settings(|settings| settings.batch_size = 8);
+    let model = Model::fake().with("batchSize: 8");
     let server = std::sync::Arc::new(TestServer::builder().fake(fake).model(model).start().await);
     server.gate().shut();
     let mut asked = tokio::task::JoinSet::new();
@@ -66,4 +66,32 @@ async fn errors_show_no_paths_and_no_host_texts() {
             assert!(!text.contains(secret), "{act}: {text}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_sees_next_to_nothing_of_its_surroundings() {
+    let server = TestServer::with(Model::new("ambient").in_process()).await;
+    let answer = server.predict("ambient", "0").await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let sight = answer.json();
+    assert_eq!(
+        (&sight["arguments"], &sight["variables"]),
+        (&0.into(), &0.into())
+    );
+    let step = sight["clock_step"].as_u64().unwrap();
+    assert!(step == 0 || step >= 1000, "the clock is coarse: {step} ns");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_that_imports_what_it_may_not_does_not_load() {
+    let server = TestServer::builder()
+        .in_store(Model::new("forbidden"))
+        .start()
+        .await;
+    let answer = server
+        .management("POST", "/models?url=forbidden-1.0.mar")
+        .await;
+    assert!(answer.status >= 400, "{}", answer.text());
+    let message = answer.json()["message"].to_string();
+    assert!(message.contains("wasi:"), "{message}");
 }

@@ -1,7 +1,5 @@
 //! Predictions and health.
 
-use std::time::Duration;
-
 use lantern::api::Listener;
 use serde_json::json;
 
@@ -139,7 +137,7 @@ async fn unknown_models_versions_and_paths_are_told_apart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_refuses_at_once_and_says_when_to_come_back() {
-    let model = Model::fake().settings(|settings| settings.job_queue_size = 2);
+    let model = Model::fake().with("jobQueueSize: 2");
     let server = std::sync::Arc::new(TestServer::with(model).await);
     server.gate().shut();
     let mut admitted = tokio::task::JoinSet::new();
@@ -182,8 +180,7 @@ async fn a_full_queue_refuses_at_once_and_says_when_to_come_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_whose_deadline_passes_is_answered_and_counted() {
-    let model =
-        Model::fake().settings(|settings| settings.response_timeout = Duration::from_millis(50));
+    let model = Model::fake().with("clientTimeoutInMills: 50");
     let server = TestServer::with(model).await;
     server.gate().shut();
     insta::assert_snapshot!("expired", server.predict("fake", tensor(1.0)).await);
@@ -228,7 +225,7 @@ async fn requests_leave_a_line_in_the_access_log() {
 #[tokio::test(flavor = "multi_thread")]
 async fn cors_headers_are_sent_where_configured() {
     let server = TestServer::builder()
-        .api(|api| api.cors.origin = Some("https://example.org".parse().unwrap()))
+        .set("cors_allowed_origin=https://example.org")
         .start()
         .await;
     let answer = server.inference("GET", "/ping").await;

@@ -1,5 +1,6 @@
 //! Registration, scaling, default versions, unregistration, lists.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use lantern::api::Listener;
@@ -11,11 +12,7 @@ async fn store() -> TestServer {
     let builder = TestServer::builder()
         .in_store(Model::new("echo"))
         .in_store(Model::new("echo").version("2.0"))
-        .in_store(
-            Model::new("echo")
-                .named("idle")
-                .settings(|settings| settings.min_workers = 0),
-        )
+        .in_store(Model::new("echo").named("idle").without_workers())
         .in_store(Model::new("linear").named("broken").artifact("broken.onnx"));
     builder.start().await
 }
@@ -205,15 +202,20 @@ async fn versions_live_side_by_side_and_the_default_can_change() {
 async fn workers_scale_up_down_and_to_nothing() {
     for model in [Model::linear(), Model::linear().in_process()] {
         let server = TestServer::with(model).await;
+        // Workers that stop finish their batch first, so that the last of them is seen for a moment.
         let workers = async |expected: usize| {
-            let described = server.management("GET", "/models/linear").await.json();
-            let workers = described[0]["workers"].as_array().unwrap().clone();
-            assert_eq!(workers.len(), expected, "{workers:?}");
-            let ids: std::collections::HashSet<_> = workers
-                .iter()
-                .map(|worker| worker["id"].to_string())
-                .collect();
-            assert_eq!(ids.len(), expected);
+            loop {
+                let described = server.management("GET", "/models/linear").await.json();
+                let workers = described[0]["workers"].as_array().unwrap().clone();
+                let ids: HashSet<_> = workers
+                    .iter()
+                    .map(|worker| worker["id"].to_string())
+                    .collect();
+                assert_eq!(ids.len(), workers.len());
+                if ids.len() == expected {
+                    return;
+                }
+            }
         };
         workers(1).await;
         let scaled = server

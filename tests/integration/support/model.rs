@@ -1,11 +1,11 @@
-//! Models for tests: a guest, an artifact and settings, laid out as an unpacked archive.
+//! Models for tests: a guest, an artifact and settings, packed as an author would.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lantern::model::{
-    BackendKind, Declared, Hosting, Limits, ModelName, ModelSpec, Settings, Version,
-};
+use lantern::archive::Runtime;
+use lantern::archive::pack::{PackForm, PackSpec, pack};
+use lantern::model::{ModelName, Version};
 
 /// One version of a model.
 #[derive(Clone)]
@@ -13,28 +13,23 @@ pub struct Model {
     name: String,
     version: String,
     guest: String,
-    backend: BackendKind,
-    artifact: Option<String>,
-    config: String,
-    settings: Settings,
-    limits: Limits,
+    artifact: Option<&'static str>,
+    /// Lines of `model-config.yaml`.
+    settings: Vec<String>,
+    /// Lines of its section `lantern:`.
+    lantern: Vec<String>,
 }
 
 impl Model {
-    /// A model named after its guest, in the server's process, that runs nothing but its handler.
+    /// A model named after its guest, with one worker in the server's process, that runs nothing but its handler.
     pub fn new(guest: &str) -> Self {
         Self {
             name: guest.to_owned(),
             version: "1.0".to_owned(),
             guest: guest.to_owned(),
-            backend: BackendKind::None,
             artifact: None,
-            config: "{}".to_owned(),
-            settings: Settings {
-                hosting: Hosting::Inline,
-                ..Settings::default()
-            },
-            limits: Limits::default(),
+            settings: vec!["minWorkers: 1".to_owned(), "maxWorkers: 1".to_owned()],
+            lantern: vec!["hosting: inline".to_owned()],
         }
     }
 
@@ -45,11 +40,9 @@ impl Model {
 
     /// The fake backend behind tensors in JSON.
     pub fn fake() -> Self {
-        let fake = Self::new("passthrough").named("fake");
-        Self {
-            backend: BackendKind::Fake,
-            ..fake
-        }
+        let mut fake = Self::new("passthrough").named("fake");
+        fake.lantern.push("backend: fake".to_owned());
+        fake
     }
 
     /// Another name.
@@ -69,73 +62,67 @@ impl Model {
     }
 
     /// An artifact of `tests/fixtures`.
-    pub fn artifact(self, file: &str) -> Self {
-        let is_onnx = Path::new(file)
-            .extension()
-            .is_some_and(|extension| extension == "onnx");
+    pub fn artifact(self, file: &'static str) -> Self {
         Self {
-            artifact: Some(file.to_owned()),
-            backend: if is_onnx {
-                BackendKind::Onnx
-            } else {
-                BackendKind::Torch
-            },
+            artifact: Some(file),
             ..self
         }
     }
 
     /// In a worker process.
-    pub fn in_process(self) -> Self {
-        self.settings(|settings| settings.hosting = Hosting::Process)
-    }
-
-    /// `model-config.yaml` as JSON.
-    pub fn config(self, config: &str) -> Self {
-        Self {
-            config: config.to_owned(),
-            ..self
-        }
-    }
-
-    /// Changed settings.
-    pub fn settings(mut self, change: impl FnOnce(&mut Settings)) -> Self {
-        change(&mut self.settings);
+    pub fn in_process(mut self) -> Self {
+        self.lantern.retain(|line| !line.starts_with("hosting"));
         self
     }
 
-    /// Changed limits.
-    pub fn limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
-        change(&mut self.limits);
+    /// A line of settings.
+    pub fn with(mut self, line: &str) -> Self {
+        self.settings.push(line.to_owned());
         self
     }
 
-    /// What the archive of this version is called.
+    /// The workers are whoever registers it's choice.
+    pub fn without_workers(mut self) -> Self {
+        self.settings.retain(|line| !line.contains("Workers"));
+        self
+    }
+
+    /// What its archive is called.
     pub fn url(&self) -> String {
         format!("{}-{}.mar", self.name, self.version)
     }
 
-    /// Lays the model out below `store`.
-    pub fn lay_out(&self, store: &Path) -> ModelSpec {
-        let directory = store.join(self.url());
-        fs::create_dir_all(&directory).unwrap();
-        fs::copy(guest(&self.guest), directory.join("handler.wasm")).unwrap();
-        if let Some(artifact) = &self.artifact {
-            fs::copy(fixture(artifact), directory.join(artifact)).unwrap();
-        }
-        ModelSpec {
+    /// Packs it into `store`.
+    pub fn pack_into(&self, store: &Path) {
+        let work = tempfile::tempdir().unwrap();
+        let config_file = work.path().join("model-config.yaml");
+        let lantern = self.lantern.iter().map(|line| format!("  {line}\n"));
+        let lantern = lantern.collect::<String>();
+        let lantern = if lantern.is_empty() {
+            lantern
+        } else {
+            format!("lantern:\n{lantern}")
+        };
+        fs::write(
+            &config_file,
+            format!("{}\n{lantern}", self.settings.join("\n")),
+        )
+        .unwrap();
+        let packed = pack(&PackSpec {
             name: ModelName::new(&self.name).unwrap(),
             version: Version::new(&self.version).unwrap(),
-            directory,
-            artifact: self.artifact.clone().unwrap_or_default().into(),
-            handler: "handler.wasm".into(),
-            backend: self.backend,
-            declared: Declared::default(),
-            manifest: r#"{"runtime": "wasm"}"#.to_owned(),
-            config: self.config.clone(),
-            properties: std::collections::BTreeMap::new(),
-            settings: self.settings.clone(),
-            limits: self.limits.clone(),
-        }
+            runtime: Runtime::Wasm,
+            handler: guest(&self.guest),
+            serialized_file: self.artifact.map(fixture),
+            model_file: None,
+            requirements_file: None,
+            config_file: Some(config_file),
+            extra_files: Vec::new(),
+            export_path: work.path().to_owned(),
+            form: PackForm::StoredZip,
+            force: false,
+        });
+        fs::rename(packed.unwrap().path, store.join(self.url())).unwrap();
     }
 }
 
@@ -147,7 +134,7 @@ pub fn fixture(file: &str) -> PathBuf {
 }
 
 /// The component of a guest; built by `make guests`.
-pub fn guest(name: &str) -> PathBuf {
+fn guest(name: &str) -> PathBuf {
     #[allow(
         clippy::disallowed_methods,
         reason = "tests are told by the Makefile where guests lie"

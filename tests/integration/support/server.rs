@@ -1,7 +1,7 @@
 //! The builder and the server under test.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +9,9 @@ use std::time::Duration;
 use lantern::api::{self, AccessLog, Listener};
 use lantern::backend::Backend;
 use lantern::backend::fake::{FakeBackend, Gate};
-use lantern::catalog::{Opener, Registration};
-use lantern::error::{Error, Kind};
-use lantern::handler::EngineConfig;
-use lantern::model::{BackendKind, ModelSpec};
-use lantern::runtime::process::ProcessConfig;
-use lantern::runtime::{Hosts, NativeLibraries, WorkerIds};
-use lantern::server::{Config, Running, Server, inline_backends, lazy_engine};
+use lantern::config::server::{Flags, ServerConfig, Surroundings};
+use lantern::model::BackendKind;
+use lantern::server::{Config, Machine, Running, Server};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
@@ -27,8 +23,8 @@ pub struct Builder {
     loaded: Vec<Model>,
     api: api::Config,
     fake: FakeBackend,
-    drain_timeout: Duration,
-    unregister_timeout: Duration,
+    settings: Vec<String>,
+    unregister_timeout: Option<Duration>,
 }
 
 /// A server on free ports of the loopback interface. Ends with the test.
@@ -51,8 +47,10 @@ impl Default for Builder {
                 ..api::Config::default()
             },
             fake: FakeBackend::new(),
-            drain_timeout: Duration::from_secs(20),
-            unregister_timeout: Duration::from_secs(20),
+            settings: ["inference", "management", "metrics"]
+                .map(|listener| format!("{listener}_address=http://127.0.0.1:0"))
+                .into(),
+            unregister_timeout: None,
         }
     }
 }
@@ -76,6 +74,12 @@ impl Builder {
         self
     }
 
+    /// One more setting, `KEY=VALUE`.
+    pub fn set(mut self, setting: &str) -> Self {
+        self.settings.push(setting.to_owned());
+        self
+    }
+
     /// Another fake backend for models in the server's process.
     pub fn fake(self, fake: FakeBackend) -> Self {
         Self { fake, ..self }
@@ -84,7 +88,7 @@ impl Builder {
     /// How long unregistering may wait.
     pub fn unregister_timeout(self, unregister_timeout: Duration) -> Self {
         Self {
-            unregister_timeout,
+            unregister_timeout: Some(unregister_timeout),
             ..self
         }
     }
@@ -94,12 +98,7 @@ impl Builder {
         let directory = TempDir::new().unwrap();
         let gate = self.fake.gate();
         let access = Arc::new(Mutex::new(Vec::new()));
-        let models: Vec<_> = self
-            .loaded
-            .iter()
-            .map(|model| registration(&model.url()))
-            .collect();
-        let server = Server::bind(self.config(directory.path(), &access, models))
+        let server = Server::bind(self.config(directory.path(), &access))
             .await
             .unwrap();
         let mut running = server.start();
@@ -117,27 +116,33 @@ impl Builder {
         }
     }
 
-    fn config(
-        self,
-        directory: &Path,
-        access: &Arc<Mutex<Vec<u8>>>,
-        models: Vec<Registration>,
-    ) -> Config {
-        let lines = Arc::clone(access);
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let listeners = [Listener::Inference, Listener::Management, Listener::Metrics];
-        Config {
-            listeners: listeners.map(|listener| (listener, any)).into(),
-            api: self.api,
-            access: Some(AccessLog::new(move |line| {
-                lines.lock().extend_from_slice(line);
-            })),
-            hosts: hosts(self.fake),
-            opener: opener(&self.store, directory),
-            models,
-            unregister_timeout: self.unregister_timeout,
-            drain_timeout: self.drain_timeout,
+    fn config(self, directory: &Path, access: &Arc<Mutex<Vec<u8>>>) -> Config {
+        let store = directory.join("model-store");
+        std::fs::create_dir(&store).unwrap();
+        for model in &self.store {
+            model.pack_into(&store);
         }
+        let flags = Flags {
+            model_store: Some(store),
+            models: self.loaded.iter().map(Model::url).collect(),
+            set: self.settings,
+            ..Flags::default()
+        };
+        let settings = ServerConfig::load(&flags, &surroundings(directory)).unwrap();
+        let mut cfg = Config::new(settings, &machine()).unwrap();
+        let lines = Arc::clone(access);
+        cfg.access = Some(AccessLog::new(move |line| {
+            lines.lock().extend_from_slice(line)
+        }));
+        cfg.api = api::Config {
+            cors: cfg.api.cors,
+            ..self.api
+        };
+        cfg.unregister_timeout = self.unregister_timeout.unwrap_or(cfg.unregister_timeout);
+        let mut backends = HashMap::clone(&cfg.hosts.backends);
+        backends.insert(BackendKind::Fake, Arc::new(self.fake) as Arc<dyn Backend>);
+        cfg.hosts.backends = Arc::new(backends);
+        cfg
     }
 }
 
@@ -239,61 +244,41 @@ impl TestServer {
     }
 }
 
-/// An archive to register.
-pub fn registration(url: &str) -> Registration {
-    Registration {
-        url: url.to_owned(),
-        ..Registration::default()
-    }
-}
-
-fn hosts(fake: FakeBackend) -> Hosts {
-    let libraries = NativeLibraries {
-        onnxruntime: onnxruntime(),
-    };
-    let mut backends = inline_backends(libraries.onnxruntime.clone());
-    backends.insert(BackendKind::Fake, Arc::new(fake) as Arc<dyn Backend>);
-    let lantern = PathBuf::from(env!("CARGO_BIN_EXE_lantern"));
-    Hosts {
-        engine: lazy_engine(EngineConfig::default()),
-        backends: Arc::new(backends),
-        processes: ProcessConfig {
-            lantern_torch: lantern.with_file_name("lantern-torch"),
-            lantern,
-            libraries,
-            ..ProcessConfig::default()
-        },
-        worker_ids: Arc::new(WorkerIds::from(9000)),
-        cores: 2,
-    }
-}
-
+/// This machine, as a server sees it; one GPU more or less must not change a test.
 #[allow(
     clippy::disallowed_methods,
     reason = "tests are told by the Makefile where libraries lie"
 )]
-fn onnxruntime() -> Option<PathBuf> {
-    std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from)
+fn machine() -> Machine {
+    let libraries =
+        std::env::var_os("LD_LIBRARY_PATH").map(|path| ("LD_LIBRARY_PATH".into(), path));
+    Machine {
+        program: PathBuf::from(env!("CARGO_BIN_EXE_lantern")),
+        environment: libraries.into_iter().collect(),
+        gpus: 0,
+        cores: 2,
+    }
 }
 
-/// Opens models that were laid out, as the model store opens archives.
-fn opener(store: &[Model], directory: &Path) -> Opener {
-    let specs = store
-        .iter()
-        .map(|model| (model.url(), model.lay_out(directory)));
-    let specs: HashMap<String, ModelSpec> = specs.collect();
-    Arc::new(move |registration: &Registration| {
-        let url = &registration.url;
-        let spec = specs.get(url).cloned();
-        let mut spec = spec
-            .ok_or_else(|| Error::new(Kind::ModelNotFound, format!("Model not found at: {url}")))?;
-        if let Some(workers) = registration.requested.min_workers {
-            spec.settings.min_workers = workers;
-            spec.settings.max_workers = workers;
-        }
-        if let Some(rows) = registration.requested.batch_size {
-            spec.settings.batch_size = rows;
-        }
-        Ok(spec)
-    })
+/// An environment that holds nothing but where the libraries are.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "tests are told by the Makefile where libraries lie"
+)]
+fn surroundings(directory: &Path) -> Surroundings {
+    let library = std::env::var("ORT_DYLIB_PATH").map(|path| ("ORT_DYLIB_PATH".to_owned(), path));
+    Surroundings {
+        variables: library
+            .into_iter()
+            .chain([
+                ("HOME".to_owned(), directory.display().to_string()),
+                ("TEMP".to_owned(), directory.display().to_string()),
+            ])
+            .collect(),
+        current_directory: directory.to_owned(),
+        program_directory: PathBuf::from(env!("CARGO_BIN_EXE_lantern"))
+            .parent()
+            .unwrap()
+            .to_owned(),
+    }
 }

@@ -1,0 +1,103 @@
+//! From the name of an archive to a version that can be loaded: found, checked, unpacked, its settings resolved.
+
+use std::sync::Arc;
+
+use super::Registration;
+use crate::archive::{Location, ModelStore, UnpackStore, Unpacked};
+use crate::config::model::resolve;
+use crate::config::server::ServerConfig;
+use crate::error::{Error, Kind};
+use crate::model::{ModelName, ModelSpec};
+
+/// Where archives come from and what settings they get.
+#[derive(Clone)]
+pub struct Library {
+    /// Where archives lie.
+    pub store: ModelStore,
+    /// Where they are unpacked.
+    pub unpacked: UnpackStore,
+    /// What holds where archives say nothing.
+    pub settings: Arc<ServerConfig>,
+    /// GPUs of this machine.
+    pub gpus: u32,
+    /// Processor cores of this machine.
+    pub cores: usize,
+}
+
+/// An archive that was opened.
+pub(super) struct Opened {
+    pub(super) spec: ModelSpec,
+    /// The manifest's `runtime`.
+    pub(super) runtime: &'static str,
+    /// Keeps the files.
+    pub(super) files: Unpacked,
+}
+
+impl Library {
+    /// Opens the archive that `registration` names. Blocks for as long as unpacking takes.
+    pub(super) fn open(
+        &self,
+        registration: &Registration,
+        at_startup: bool,
+    ) -> Result<Opened, Error> {
+        let location = self.store.resolve(&registration.url)?;
+        let files = self.unpacked.unpack(&location)?;
+        let manifest = &files.contents().manifest;
+        check_handler(registration, &files)?;
+        let name = model_name(registration, &files, &location, at_startup)?;
+        let version = manifest.version.clone();
+        let settings = &self.settings;
+        let resolved = resolve(
+            &files.contents().config,
+            &registration.requested,
+            &settings.listed(&name, &version),
+            &settings.defaults(at_startup, self.gpus, self.cores),
+        )?;
+        for warning in files
+            .contents()
+            .config
+            .warnings
+            .iter()
+            .chain(&resolved.warnings)
+        {
+            tracing::warn!(model = %name, version = %version, "{warning}");
+        }
+        Ok(Opened {
+            runtime: manifest.runtime.name(),
+            spec: files.spec(name, version, &resolved),
+            files,
+        })
+    }
+}
+
+/// The name asked for, else the manifest's, else, at start-up, one made from the file's.
+fn model_name(
+    registration: &Registration,
+    files: &Unpacked,
+    location: &Location,
+    at_startup: bool,
+) -> Result<ModelName, Error> {
+    let parse = |name: &str| {
+        ModelName::new(name).map_err(|error| Error::new(Kind::BadRequest, error.to_string()))
+    };
+    match (&registration.name, &files.contents().manifest.name) {
+        (Some(name), _) => parse(name),
+        (None, Some(name)) => Ok(name.clone()),
+        (None, None) if at_startup => parse(&location.default_name()),
+        (None, None) => Err(Error::new(Kind::InvalidModel, "Model name is not defined.")),
+    }
+}
+
+/// A component is checked when it is packed and unpacked: one from elsewhere cannot take its place.
+fn check_handler(registration: &Registration, files: &Unpacked) -> Result<(), Error> {
+    let own = files.contents().handler.as_str();
+    match &registration.handler {
+        Some(other) if other != own => {
+            let message = format!(
+                "handler must be the archive's own, {own:?}, or be left out, got {other:?}"
+            );
+            Err(Error::new(Kind::BadRequest, message))
+        }
+        _ => Ok(()),
+    }
+}

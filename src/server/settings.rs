@@ -1,0 +1,150 @@
+//! From resolved settings to what a server is made from.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use super::hosts::inline_backends;
+use super::{Config, ServerError};
+use crate::api::{self, BadHeader, Cors, Listener};
+use crate::archive::{Location, ModelStore, UnpackLimits, UnpackStore};
+use crate::catalog::{Library, Registration};
+use crate::config::server::{CorsConfig, LoadModels, MetricsMode, ServerConfig};
+use crate::error::Error;
+use crate::handler::{EngineConfig, HandlerEngine};
+use crate::metrics::Mode;
+use crate::model::{ModelName, Version};
+use crate::runtime::process::ProcessConfig;
+use crate::runtime::{Hosts, NativeLibraries, WorkerIds};
+
+/// What a server finds on its machine.
+#[derive(Debug, Clone, Default)]
+pub struct Machine {
+    /// The `lantern` program, which hosts models as well.
+    pub program: PathBuf,
+    /// The whole environment of worker processes.
+    pub environment: Vec<(OsString, OsString)>,
+    /// GPUs.
+    pub gpus: u32,
+    /// Processor cores.
+    pub cores: usize,
+}
+
+impl Config {
+    /// What `settings` ask for on `machine`. Makes the directory that archives are unpacked to, and lists the model
+    /// store if everything in it is to be loaded.
+    pub fn new(settings: ServerConfig, machine: &Machine) -> Result<Self, ServerError> {
+        let unpacked = UnpackStore::open(&settings.temp_directory, UnpackLimits::default())?;
+        let store = ModelStore::new(settings.model_store.clone());
+        Ok(Self {
+            listeners: listeners(&settings),
+            api: api_config(&settings)?,
+            access: None,
+            hosts: hosts(&settings, machine),
+            models: models(&settings.load_models, &store)?,
+            default_versions: settings.default_versions.clone(),
+            unregister_timeout: settings.unregister_timeout,
+            drain_timeout: settings.default_response_timeout,
+            library: Library {
+                store,
+                unpacked,
+                gpus: machine.gpus,
+                cores: machine.cores,
+                settings: Arc::new(settings),
+            },
+        })
+    }
+}
+
+/// Versions that become the default of their model once they are registered.
+pub(super) type DefaultVersions = BTreeMap<ModelName, Version>;
+
+fn listeners(settings: &ServerConfig) -> Vec<(Listener, std::net::SocketAddr)> {
+    let mut listeners = vec![
+        (Listener::Inference, settings.inference_address),
+        (Listener::Management, settings.management_address),
+    ];
+    if settings.enable_metrics_api {
+        listeners.push((Listener::Metrics, settings.metrics_address));
+    }
+    listeners
+}
+
+fn api_config(settings: &ServerConfig) -> Result<api::Config, ServerError> {
+    Ok(api::Config {
+        max_request_size: settings.max_request_size,
+        enable_model_api: settings.enable_model_api,
+        metrics_mode: match settings.metrics_mode {
+            MetricsMode::Log => Mode::Log,
+            MetricsMode::Prometheus => Mode::Prometheus,
+            MetricsMode::Legacy => Mode::Legacy,
+        },
+        cors: cors(&settings.cors)?,
+    })
+}
+
+fn cors(cors: &CorsConfig) -> Result<Cors, BadHeader> {
+    let [origin, methods, headers] = [
+        &cors.allowed_origin,
+        &cors.allowed_methods,
+        &cors.allowed_headers,
+    ]
+    .map(Option::as_deref);
+    Cors::new(origin, methods, headers)
+}
+
+fn hosts(settings: &ServerConfig, machine: &Machine) -> Hosts {
+    let cache = Some(settings.cache_directory.clone());
+    let libraries = NativeLibraries {
+        onnxruntime: settings.onnxruntime.clone(),
+    };
+    let beside = machine.program.with_file_name("lantern-torch");
+    Hosts {
+        engine: lazy_engine(EngineConfig {
+            cache: cache.clone(),
+        }),
+        backends: Arc::new(inline_backends(libraries.onnxruntime.clone())),
+        processes: ProcessConfig {
+            lantern: machine.program.clone(),
+            lantern_torch: settings.lantern_torch.clone().unwrap_or(beside),
+            libraries,
+            cache,
+            environment: machine.environment.clone(),
+        },
+        worker_ids: Arc::new(WorkerIds::from(settings.initial_worker_id)),
+        cores: machine.cores,
+    }
+}
+
+/// The engine for handlers in the server's process, made when the first of them needs it.
+fn lazy_engine(cfg: EngineConfig) -> Arc<dyn Fn() -> Result<HandlerEngine, Error> + Send + Sync> {
+    let engine = OnceLock::new();
+    Arc::new(move || {
+        engine
+            .get_or_init(|| HandlerEngine::new(cfg.clone()))
+            .clone()
+    })
+}
+
+fn models(load: &LoadModels, store: &ModelStore) -> Result<Vec<Registration>, ServerError> {
+    Ok(match load {
+        LoadModels::None => Vec::new(),
+        LoadModels::All => store.list()?.iter().map(of_location).collect(),
+        LoadModels::Listed(listed) => listed
+            .iter()
+            .map(|model| Registration {
+                url: model.url.clone(),
+                name: model.name.as_ref().map(ToString::to_string),
+                ..Registration::default()
+            })
+            .collect(),
+    })
+}
+
+fn of_location(location: &Location) -> Registration {
+    Registration {
+        url: location.url().to_owned(),
+        ..Registration::default()
+    }
+}
