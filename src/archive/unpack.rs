@@ -4,8 +4,9 @@
 //! directories of processes that are gone, which is those whose lock is free.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
@@ -66,7 +67,7 @@ impl UnpackStore {
     /// Takes a directory under `root`, which is made if it is missing, and removes what dead processes left there.
     pub fn open(root: &Path, limits: UnpackLimits) -> Result<Self, ArchiveError> {
         let doing = ArchiveError::io;
-        fs::create_dir_all(root).map_err(doing("making the directory for unpacked archives"))?;
+        make_private(root).map_err(doing("making the directory for unpacked archives"))?;
         // Sweeping and making are one step: a directory is never seen before its lock is held.
         let gate = File::create(root.join(LOCK)).map_err(doing("locking unpacked archives"))?;
         gate.lock().map_err(doing("locking unpacked archives"))?;
@@ -184,6 +185,19 @@ impl Unpacked {
             limits: resolved.limits.clone(),
         }
     }
+}
+
+/// Makes the root, which often lies where anybody may write: whoever can write to it decides what code is run, so it
+/// must be this user's and closed to others.
+fn make_private(root: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(root)?;
+    let found = fs::symlink_metadata(root)?;
+    let is_ours = found.is_dir() && found.uid() == rustix::process::geteuid().as_raw();
+    if is_ours && found.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    let rule = "it must be a directory of this user's that others cannot write to";
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, rule))
 }
 
 /// Removes the directories whose process is gone.

@@ -48,6 +48,14 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// The line of the file at fault; problems from elsewhere come first.
+    fn line(&self) -> u64 {
+        let line = self.origin.rsplit_once(':').map(|(_, line)| line.parse());
+        line.and_then(Result::ok).unwrap_or(0)
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}: ", self.origin)?;
@@ -68,12 +76,12 @@ pub struct Problems(Vec<Problem>);
 
 impl Problems {
     /// `value`, unless something is wrong.
-    pub fn or<T>(problems: Vec<Problem>, value: T) -> Result<T, Self> {
+    pub fn or<T>(mut problems: Vec<Problem>, value: T) -> Result<T, Self> {
         if problems.is_empty() {
-            Ok(value)
-        } else {
-            Err(Self(problems))
+            return Ok(value);
         }
+        problems.sort_by_key(|problem| problem.line());
+        Err(Self(problems))
     }
 
     /// Each of them, in the order of the source.

@@ -82,6 +82,25 @@ fn files_of_dead_processes_are_swept() {
 }
 
 #[test]
+fn a_root_that_others_can_write_to_is_refused() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let bench = Bench::new();
+    let open = |name: &str| UnpackStore::open(&bench.path(name), bench.limits);
+    fs::create_dir(bench.path("shared")).unwrap();
+    fs::set_permissions(bench.path("shared"), fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(open("shared").is_err());
+    fs::create_dir(bench.path("real")).unwrap();
+    symlink(bench.path("real"), bench.path("link")).unwrap();
+    assert!(open("link").is_err());
+    open("fresh").unwrap();
+    let mode = fs::metadata(bench.path("fresh"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o700);
+}
+
+#[test]
 fn many_threads_get_one_copy() {
     let bench = Bench::new();
     let store = bench.store();

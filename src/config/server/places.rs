@@ -85,6 +85,12 @@ impl Surroundings {
             .join("lantern")
     }
 
+    /// A directory for this user's server among everybody's temporary files.
+    pub fn own_temp_directory(&self) -> PathBuf {
+        let user = rustix::process::geteuid().as_raw();
+        self.temp_directory().join(format!("lantern-{user}"))
+    }
+
     /// Where temporary files go: `TEMP` as TorchServe has it, else `TMPDIR`, else `/tmp`.
     pub fn temp_directory(&self) -> PathBuf {
         let named = self.variable("TEMP").or_else(|| self.variable("TMPDIR"));

@@ -194,7 +194,7 @@ fn model_store(reader: &mut Reader, surroundings: &Surroundings) -> Option<PathB
 
 fn temp_directory(reader: &mut Reader, surroundings: &Surroundings) -> PathBuf {
     place(reader, "lantern_temp_dir", surroundings)
-        .unwrap_or_else(|| surroundings.temp_directory().join("lantern"))
+        .unwrap_or_else(|| surroundings.own_temp_directory())
 }
 
 fn file(reader: &mut Reader, key: &str, surroundings: &Surroundings) -> Option<PathBuf> {
