@@ -32,8 +32,8 @@ pub(super) fn management(router: &Router, model: &str) -> Response {
         "title": format!("RESTful Management API for: {model}"),
         "version": env!("CARGO_PKG_VERSION"),
     });
-    let routes = of_models(router.routes(), "/models/{model}");
-    document(&info, &paths(routes, |path| path.replace("{model}", model)))
+    let rows = of_models(router.routes(), "/models/{model}");
+    document(&info, &paths(rows, |path| path.replace("{model}", model)))
 }
 
 fn of_models<'r>(routes: &'r [Route], prefix: &'static str) -> impl Iterator<Item = &'r Route> {
@@ -71,8 +71,8 @@ fn paths<'r>(
 
 fn operation(route: &Route, path: &str) -> Value {
     let names = ["model", "version"].into_iter();
-    let named = names.filter(|name| path.contains(&format!("{{{name}}}")));
-    let parameters: Vec<Value> = named
+    let parameters: Vec<Value> = names
+        .filter(|name| path.contains(&format!("{{{name}}}")))
         .map(|name| json!({ "in": "path", "name": name, "required": true, "schema": { "type": "string" } }))
         .collect();
     json!({

@@ -23,6 +23,7 @@ const BATCH_LIMIT: i64 = 65_536;
 /// What TorchServe takes for `runtime`, and what handlers are here.
 const RUNTIMES: [&str; 4] = ["python", "python3", "LSP", "wasm"];
 const STARTING: &str = "Processing worker updates...";
+const PARTLY: &str = "Workers scaling in progress...";
 
 /// `GET /models`.
 #[derive(Serialize)]
@@ -238,6 +239,7 @@ fn registered_body(registered: &Registered) -> Response {
             reply::status(StatusCode::OK, &message)
         }
         Registered::Starting => reply::status(StatusCode::ACCEPTED, STARTING),
+        Registered::Partly => reply::status(StatusCode::PARTIAL_CONTENT, PARTLY),
     }
 }
 

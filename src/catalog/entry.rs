@@ -22,6 +22,9 @@ use crate::runtime::{Hosts, Runtime, Status, WorkerState};
 /// How long a runtime that is replaced by nothing may take to end.
 const RUNTIME_PATIENCE: Duration = Duration::from_secs(30);
 
+/// Between two looks at workers that load.
+const READY_INTERVAL: Duration = Duration::from_millis(10);
+
 /// How many workers a version may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
@@ -210,6 +213,22 @@ impl Entry {
         let _lifecycle = self.lifecycle.lock().await;
         let workers = self.bounds.lock().min;
         self.start_with(hosts, workers).await
+    }
+
+    /// Waits, after a start, until all workers are ready or one failed. Whether all are.
+    pub(super) async fn all_ready(&self) -> bool {
+        let until = Instant::now() + self.spec.settings.startup_timeout;
+        loop {
+            let workers = self
+                .status()
+                .map(|status| status.workers)
+                .unwrap_or_default();
+            let has = |state| workers.iter().any(|worker| worker.state == state);
+            if !has(WorkerState::Loading) || Instant::now() > until {
+                return !has(WorkerState::Loading) && !has(WorkerState::Failed);
+            }
+            tokio::time::sleep(READY_INTERVAL).await;
+        }
     }
 
     /// Starts or stops workers so that there are at least `min` and at most `max`.

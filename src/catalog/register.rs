@@ -42,6 +42,8 @@ pub enum Registered {
     },
     /// Its workers start.
     Starting,
+    /// Some of its workers are up; others start, or failed.
+    Partly,
 }
 
 impl Catalog {
@@ -63,6 +65,7 @@ impl Catalog {
             return Ok(Registered::Starting);
         }
         match start.await {
+            Ok(Ok(())) if !entry.all_ready().await => Ok(Registered::Partly),
             Ok(Ok(())) => Ok(Registered::Loaded {
                 name,
                 version,

@@ -11,4 +11,5 @@ mod layering;
 mod management;
 mod metrics;
 mod process;
+mod program;
 mod support;

@@ -132,7 +132,7 @@ impl Builder {
         let mut cfg = Config::new(settings, &machine()).unwrap();
         let lines = Arc::clone(access);
         cfg.access = Some(AccessLog::new(move |line| {
-            lines.lock().extend_from_slice(line)
+            lines.lock().extend_from_slice(line);
         }));
         cfg.api = api::Config {
             cors: cfg.api.cors,

@@ -1,0 +1,217 @@
+//! `lantern serve` as a process: its output, its signals, its exit codes.
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+
+use lantern::api::Listener;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::net::TcpStream;
+use tokio::process::{Child, ChildStdout, Command};
+
+use crate::support::{Model, ROW};
+
+/// A server process and its output so far.
+struct Program {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    output: String,
+    _directory: TempDir,
+}
+
+impl Program {
+    /// Starts a server on free ports with the models in its store.
+    fn start(models: &[Model]) -> Self {
+        let directory = TempDir::new().unwrap();
+        for model in models {
+            model.pack_into(directory.path());
+        }
+        let mut child = command(directory.path())
+            .args(["--models", "all"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self {
+            lines: BufReader::new(child.stdout.take().unwrap()).lines(),
+            child,
+            output: String::new(),
+            _directory: directory,
+        }
+    }
+
+    /// Reads output until a line contains `text`, and returns that line.
+    async fn read_until(&mut self, text: &str) -> String {
+        loop {
+            let line = self.lines.next_line().await.unwrap();
+            let line = line.unwrap_or_else(|| panic!("no {text:?} in {}", self.output));
+            self.output.push_str(&line);
+            self.output.push('\n');
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    /// Where a listener listens, as the output says.
+    async fn address(&mut self, listener: Listener) -> String {
+        let line = self
+            .read_until(&format!("{} API listens on", listener.name()))
+            .await;
+        line.split("http://").nth(1).unwrap().to_owned()
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id().unwrap()).unwrap();
+        kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
+    }
+
+    async fn end(mut self) -> (ExitStatus, String) {
+        while let Some(line) = self.lines.next_line().await.unwrap() {
+            self.output.push_str(&line);
+            self.output.push('\n');
+        }
+        (self.child.wait().await.unwrap(), self.output)
+    }
+}
+
+fn command(store: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lantern"));
+    command
+        .args(["serve", "--model-store"])
+        .arg(store)
+        .env("XDG_CACHE_HOME", store)
+        .current_dir(store)
+        .kill_on_drop(true);
+    for listener in ["inference", "management", "metrics"] {
+        command.args(["--set", &format!("{listener}_address=http://127.0.0.1:0")]);
+    }
+    command
+}
+
+async fn ask(address: &str, body: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head = format!(
+        "POST /predictions/linear HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(body.as_bytes()).await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn it_says_what_loads_where_it_listens_and_what_failed_and_drains_on_a_signal() {
+    let mut program = Program::start(&[
+        Model::linear().in_process(),
+        Model::linear().named("broken").artifact("broken.onnx"),
+    ]);
+    let address = program.address(Listener::Inference).await;
+    program.read_until("Model server started.").await;
+    program.read_until("1 of 2 models loaded").await;
+    assert!(
+        program.output.contains("Model linear loaded."),
+        "{}",
+        program.output
+    );
+    assert!(
+        program
+            .output
+            .contains("Failed to load model: broken-1.0.mar"),
+        "{}",
+        program.output
+    );
+    let mut answer = String::new();
+    ask(&address, ROW)
+        .await
+        .read_to_string(&mut answer)
+        .await
+        .unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    program.signal(Signal::TERM);
+    let (status, output) = program.end().await;
+    assert!(status.success(), "{status} {output}");
+    assert!(
+        output.contains("\"POST /predictions/linear HTTP/1.1\" 200"),
+        "{output}"
+    );
+    assert!(output.contains("Model server stopped"), "{output}");
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let mut program = Program::start(&[Model::linear()]);
+    let address = program.address(Listener::Inference).await;
+    program.read_until("1 of 1 models loaded").await;
+    // A request that never ends holds up the end.
+    let mut stream = TcpStream::connect(&address).await.unwrap();
+    let head = "POST /predictions/linear HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.read_exact(&mut [0; 25]).await.unwrap();
+    program.signal(Signal::INT);
+    program.read_until("SIGINT").await;
+    program.signal(Signal::INT);
+    let (status, output) = program.end().await;
+    assert_eq!(status.code(), Some(1), "{output}");
+    assert!(output.contains("given up"), "{output}");
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let store = TempDir::new().unwrap();
+    let mut command = command(store.path());
+    command.args(["--set", &format!("management_address=http://{address}")]);
+    let output = command.output().await.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        error.contains(&format!("cannot listen on {address} for management")),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn every_wrong_setting_is_named_at_once() {
+    let store = TempDir::new().unwrap();
+    let mut command = command(store.path());
+    command.args([
+        "--set",
+        "job_queue_size=many",
+        "--set",
+        "max_request_size=-1",
+        "--set",
+        "nonsense=1",
+    ]);
+    let output = command.output().await.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8(output.stderr).unwrap();
+    for part in ["job_queue_size", "\"many\"", "max_request_size", "\"-1\""] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn json_logs_are_json() {
+    let store = TempDir::new().unwrap();
+    let mut command = command(store.path());
+    command
+        .args(["--log-format", "json"])
+        .stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let line = lines.next_line().await.unwrap().unwrap();
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(line["level"], "INFO");
+    child.kill().await.unwrap();
+}
+
+#[test]
+fn the_front_does_not_link_libtorch() {
+    let program = std::fs::read(PathBuf::from(env!("CARGO_BIN_EXE_lantern"))).unwrap();
+    let names: [&[u8]; 2] = [b"libtorch_cpu.so", b"libc10.so"];
+    for name in names {
+        assert!(!program.windows(name.len()).any(|window| window == name));
+    }
+}
