@@ -61,7 +61,7 @@ impl Setup {
         }
         let config = format!(
             "inference_address=http://{inference}\nmanagement_address=http://{management}\nmetrics_address=http://{metrics}\n\
-             model_store={}\nload_models=all\njob_queue_size=1000\nlantern_cache_dir={}\n{extra}\n",
+             model_store={}\nload_models=all\njob_queue_size=1000\nlantern_allow_inline=true\nlantern_cache_dir={}\n{extra}\n",
             store.display(),
             directory.path().join("cache").display(),
         );

@@ -80,7 +80,7 @@ impl Problems {
         if problems.is_empty() {
             return Ok(value);
         }
-        problems.sort_by_key(|problem| problem.line());
+        problems.sort_by_key(Problem::line);
         Err(Self(problems))
     }
 

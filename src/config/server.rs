@@ -74,6 +74,8 @@ pub struct ServerConfig {
     pub initial_worker_id: u32,
     /// Where runtimes are hosted unless an archive says otherwise.
     pub hosting: Hosting,
+    /// Whether archives may have themselves hosted in the server's process.
+    pub allow_inline: bool,
     /// The most that a handler may be given.
     pub ceilings: Limits,
     /// Where compiled handlers are kept.
@@ -136,6 +138,7 @@ impl ServerConfig {
             startup_timeout: self.default_startup_timeout,
             job_queue_size: self.job_queue_size,
             hosting: self.hosting,
+            allow_inline: self.allow_inline,
             gpus,
             ceilings: self.ceilings.clone(),
         }

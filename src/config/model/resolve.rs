@@ -48,6 +48,8 @@ pub struct Defaults {
     pub job_queue_size: usize,
     /// Where runtimes are hosted.
     pub hosting: Hosting,
+    /// Whether an archive may have itself hosted in the server's process.
+    pub allow_inline: bool,
     /// GPUs that may be used: `cuda:0` to `cuda:{gpus - 1}`.
     pub gpus: u32,
     /// The most that a handler may be given.
@@ -76,6 +78,7 @@ pub fn resolve(
     let options = &config.options;
     let mut warnings = Vec::new();
     let devices = devices(options, defaults.gpus, &mut warnings);
+    let hosting = hosting(options, defaults, &mut warnings);
     let limits = limits(&options.limits, &defaults.ceilings)?;
     let (min_workers, max_workers) = workers(options, api, listed, defaults.workers);
     let base = Settings::default();
@@ -102,7 +105,7 @@ pub fn resolve(
         max_retry_timeout: options.max_retry_timeout.unwrap_or(base.max_retry_timeout),
         wait_for_full_batches: options.wait_for_full_batches.unwrap_or(false),
         intra_op_threads: options.intra_op_threads,
-        hosting: options.hosting.unwrap_or(defaults.hosting),
+        hosting,
         fresh_instances: options.fresh_instances.unwrap_or(false),
         devices,
     };
@@ -166,6 +169,22 @@ fn devices(options: &Options, gpus: u32, warnings: &mut Vec<Problem>) -> Vec<Dev
         }
         None => (0..gpus).map(Device::Cuda).collect(),
     }
+}
+
+/// An archive may leave the server's process, and come into it only where the operator trusts archives that far.
+fn hosting(options: &Options, defaults: &Defaults, warnings: &mut Vec<Problem>) -> Hosting {
+    let asked = options.hosting.unwrap_or(defaults.hosting);
+    if asked == Hosting::Process || defaults.allow_inline || defaults.hosting == Hosting::Inline {
+        return asked;
+    }
+    let rule = "is ignored: this server hosts models in processes of their own unless it is started with \
+                lantern_allow_inline=true";
+    warnings.push(Problem::plain(
+        "model configuration",
+        "lantern.hosting",
+        rule,
+    ));
+    Hosting::Process
 }
 
 /// What the author asks for, else the default; never above the ceiling.

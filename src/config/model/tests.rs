@@ -29,6 +29,7 @@ fn defaults() -> Defaults {
         startup_timeout: Duration::from_secs(40),
         job_queue_size: 100,
         hosting: Hosting::Process,
+        allow_inline: false,
         gpus: 0,
         ceilings: Limits {
             memory: 256 << 20,
@@ -234,6 +235,30 @@ fn devices_follow_type_ids_and_what_there_is() {
     assert_eq!(devices("", 2), cuda(&[0, 1]));
     assert_eq!(devices("deviceIds: [3, 1]", 4), cuda(&[3, 1]));
     assert_eq!(devices("deviceIds: [4]", 2), cuda(&[0, 1]));
+}
+
+#[test]
+fn an_archive_comes_into_the_servers_process_only_where_that_is_allowed() {
+    let hosting = |text: &str, default, allow_inline| {
+        let defaults = Defaults {
+            hosting: default,
+            allow_inline,
+            ..defaults()
+        };
+        let none = Requested::default();
+        let resolved = resolve(&parse(text), &none, &none, &defaults).unwrap();
+        (resolved.settings.hosting, resolved.warnings.len())
+    };
+    let (process, inline) = (Hosting::Process, Hosting::Inline);
+    let asks = "lantern: {hosting: inline}";
+    assert_eq!(hosting(asks, process, false), (process, 1));
+    assert_eq!(hosting(asks, process, true), (inline, 0));
+    assert_eq!(hosting(asks, inline, false), (inline, 0));
+    assert_eq!(hosting("", process, true), (process, 0));
+    assert_eq!(
+        hosting("lantern: {hosting: process}", inline, true),
+        (process, 0)
+    );
 }
 
 #[test]

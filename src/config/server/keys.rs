@@ -45,6 +45,7 @@ pub const KEYS: &[(&str, Standing)] = &[
     ("initial_worker_port", Used),
     ("enable_envvars_config", Used),
     ("lantern_hosting", Used),
+    ("lantern_allow_inline", Used),
     ("lantern_allow_public", Used),
     ("lantern_cache_dir", Used),
     ("lantern_temp_dir", Used),

@@ -56,6 +56,7 @@ pub fn resolve(raw: Raw, surroundings: &Surroundings) -> Result<ServerConfig, Pr
             .number("initial_worker_port", &(0..=1_000_000_000))
             .unwrap_or(9000),
         hosting: hosting(&mut reader),
+        allow_inline: reader.truth("lantern_allow_inline", false),
         ceilings: ceilings(&mut reader),
         cache_directory: place(&reader, "lantern_cache_dir", surroundings)
             .unwrap_or_else(|| surroundings.cache_directory()),

@@ -125,7 +125,7 @@ impl Builder {
         let flags = Flags {
             model_store: Some(store),
             models: self.loaded.iter().map(Model::url).collect(),
-            set: self.settings,
+            set: [vec!["lantern_allow_inline=true".to_owned()], self.settings].concat(),
             ..Flags::default()
         };
         let settings = ServerConfig::load(&flags, &surroundings(directory)).unwrap();
