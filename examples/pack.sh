@@ -6,13 +6,13 @@ store=$2
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$store"
 
-# pack NAME ARGUMENT...: packs NAME.mar unless it is newer than everything that goes into it.
+# pack NAME ARGUMENT...: packs NAME.mar, unless it is newer than everything that may go into it.
 pack() {
-    local name=$1
+    local name=$1 archive="$store/$1.mar"
     shift
-    local archive="$store/$name.mar" newest
-    newest=$(ls -t "$archive" "$guests"/*.wasm "$here"/digits/*.* "$here"/echo/*.* 2>/dev/null | head -n 1)
-    [ "$newest" = "$archive" ] && return
+    if [ -f "$archive" ] && [ -z "$(find "$guests" "$here" "$LANTERN" -maxdepth 2 -type f -newer "$archive" -print -quit)" ]; then
+        return
+    fi
     "$LANTERN" archive --model-name "$name" --version 1.0 --export-path "$store" --force "$@"
 }
 
