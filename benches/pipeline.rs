@@ -1,7 +1,9 @@
 //! The runtime by itself: a linear ONNX model behind a handler, called in this process, without a wire.
 //!
 //! `one caller` is what a lone request costs from call to reply; `32 callers` is what the pipeline carries when they
-//! meet in batches. `handler alone` and `session alone` are the parts, so that what is left is the runtime's own.
+//! meet in batches; the processor time per call says what that costs, whatever else the machine does. `handler alone`
+//! and `session` are the parts, so that what is left is the runtime's own. A second model takes 100 µs for any batch: its
+//! figures say whether batches form where they pay.
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, missing_docs)]
 
@@ -12,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lantern::backend::onnx::OnnxBackend;
-use lantern::backend::{Backend, LoadSpec};
+use lantern::backend::{Backend, BackendError, LoadSpec, LoadedModel, Session, Signature};
 use lantern::handler::{
     EngineConfig, Handler, HandlerEngine, HandlerSpec, LogLine, Observation, Sink, Step,
 };
@@ -60,7 +62,15 @@ fn main() {
 async fn bench() {
     handler_alone().await;
     session_alone();
-    let runtime = LocalRuntime::start(&hosts(), model(32), 1, Arc::new(NoSink)).await;
+    for backend in [BackendKind::Onnx, BackendKind::Fake] {
+        runtime(backend).await;
+    }
+}
+
+async fn runtime(backend: BackendKind) {
+    println!("{} backend", backend.name());
+    let model = model(32, backend);
+    let runtime = LocalRuntime::start(&hosts(), model, 1, Arc::new(NoSink)).await;
     let runtime = runtime.expect("the model loads");
     for _ in 0..WARM_UP {
         call(&runtime).await;
@@ -85,7 +95,7 @@ async fn lone_calls(runtime: &LocalRuntime) -> Vec<Duration> {
 }
 
 async fn crowd(runtime: &LocalRuntime, callers: usize) {
-    let started = Instant::now();
+    let (started, cpu) = (Instant::now(), cpu_time());
     let callers: Vec<_> = (0..callers)
         .map(|_| {
             let runtime = runtime.clone();
@@ -97,10 +107,16 @@ async fn crowd(runtime: &LocalRuntime, callers: usize) {
     for caller in callers {
         times.extend(caller.await.expect("callers end well"));
     }
-    #[expect(clippy::cast_precision_loss, reason = "a rate to print")]
-    let rate = times.len() as f64 / started.elapsed().as_secs_f64();
+    let (elapsed, cpu) = (started.elapsed(), cpu_time().saturating_sub(cpu));
+    #[expect(clippy::cast_precision_loss, reason = "rates to print")]
+    let calls = times.len() as f64;
     report(&name, &mut times);
-    println!("{:<16} {rate:>9.0} calls/s", "");
+    println!(
+        "{:<16} {:>9.0} calls/s, {:.1} us of processor time each",
+        "",
+        calls / elapsed.as_secs_f64(),
+        cpu.as_secs_f64() * 1e6 / calls
+    );
 }
 
 async fn call(runtime: &LocalRuntime) -> Duration {
@@ -123,7 +139,7 @@ fn report(name: &str, times: &mut [Duration]) {
 async fn handler_alone() {
     let engine = HandlerEngine::new(EngineConfig::default()).expect("the engine starts");
     let spec = HandlerSpec {
-        model: model(1),
+        model: model(1, BackendKind::Onnx),
         device: Device::Cpu,
         limits: Limits::default(),
         sink: Arc::new(NoSink),
@@ -171,6 +187,51 @@ fn session_alone() {
     }
 }
 
+/// Processor time of this process so far.
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(
+        time.tv_sec.unsigned_abs(),
+        u32::try_from(time.tv_nsec).unwrap_or(0),
+    )
+}
+
+/// A model that takes 100 µs of its thread for any batch.
+struct Busy(Signature);
+
+impl Backend for Busy {
+    fn name(&self) -> &'static str {
+        "busy"
+    }
+    fn load(&self, _spec: &LoadSpec) -> Result<Arc<dyn LoadedModel>, BackendError> {
+        Ok(Arc::new(Self(self.0.clone())))
+    }
+}
+
+impl LoadedModel for Busy {
+    fn signature(&self) -> &Signature {
+        &self.0
+    }
+    fn session(&self) -> Result<Box<dyn Session>, BackendError> {
+        Ok(Box::new(BusySession))
+    }
+}
+
+struct BusySession;
+
+impl Session for BusySession {
+    fn infer(&mut self, inputs: Vec<NamedTensor>) -> Result<Vec<NamedTensor>, BackendError> {
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_micros(100) {
+            std::hint::spin_loop();
+        }
+        let rows = inputs[0].tensor.rows().unwrap_or(0);
+        let y = Tensor::new(DType::F32, vec![rows, 4], Bytes::from(vec![0; rows * 16]));
+        let y = y.map_err(|error| BackendError::Infer(error.to_string()))?;
+        Ok(vec![NamedTensor::new("y", y)])
+    }
+}
+
 fn request() -> Request {
     let arrival = Instant::now();
     Request {
@@ -186,7 +247,10 @@ fn request() -> Request {
 fn hosts() -> Hosts {
     Hosts {
         engine: Arc::new(|| HandlerEngine::new(EngineConfig::default())),
-        backends: Arc::new(HashMap::from([(BackendKind::Onnx, backend())])),
+        backends: Arc::new(HashMap::from([
+            (BackendKind::Onnx, backend()),
+            (BackendKind::Fake, Arc::new(Busy(Signature::default())) as _),
+        ])),
         processes: ProcessConfig::default(),
         worker_ids: Arc::new(WorkerIds::from(9000)),
         cores: 1,
@@ -202,7 +266,7 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
 }
 
-fn model(batch_size: usize) -> Arc<ModelSpec> {
+fn model(batch_size: usize, backend: BackendKind) -> Arc<ModelSpec> {
     let guests = std::env::var_os("LANTERN_GUESTS").map_or_else(
         || {
             let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -216,7 +280,7 @@ fn model(batch_size: usize) -> Arc<ModelSpec> {
         directory: fixtures(),
         artifact: "linear.onnx".into(),
         handler: guests.join("linear.wasm"),
-        backend: BackendKind::Onnx,
+        backend,
         declared: Declared::default(),
         manifest: "{}".to_owned(),
         config: "{}".to_owned(),

@@ -154,8 +154,7 @@ impl Inner {
         }
         signature.check(&inputs)?;
         let inputs = signature.arrange(inputs);
-        let is_lone = self.in_flight.count() == 1;
-        let answer = pool.infer(inputs, rows, request.deadline, is_lone).await?;
+        let answer = pool.infer(inputs, rows, request.deadline).await?;
         timings.queue = answer.queue;
         timings.infer = answer.infer;
         timings.batch_rows = u32::try_from(answer.batch_rows).unwrap_or(u32::MAX);

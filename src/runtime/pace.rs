@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// Runs below this, on average, are short.
 const SHORT: Duration = Duration::from_micros(200);
+/// Runs below this cost no more than letting other tasks go first.
+const TRIVIAL: Duration = Duration::from_micros(5);
 /// One run of this length proves that runs are not short.
 const LONG: Duration = Duration::from_millis(5);
 /// Longer runs count as this long, so that one that was preempted does not outweigh a hundred that were not.
@@ -35,8 +37,12 @@ impl Pace {
 
     /// Whether the next run may be expected to be short.
     pub(crate) fn is_short(&self) -> bool {
-        let average = self.average_nanos.load(Ordering::Relaxed);
-        self.may_be_short && u128::from(average) < SHORT.as_nanos()
+        self.may_be_short && self.average() < SHORT
+    }
+
+    /// Whether sharing a run saves more than waiting for company costs.
+    pub(crate) fn is_worth_company(&self) -> bool {
+        self.average() >= TRIVIAL
     }
 
     /// Takes a run into the average.
@@ -49,6 +55,10 @@ impl Pace {
             average - average / WINDOW + run / WINDOW
         };
         self.average_nanos.store(next, Ordering::Relaxed);
+    }
+
+    fn average(&self) -> Duration {
+        Duration::from_nanos(self.average_nanos.load(Ordering::Relaxed).into())
     }
 
     /// Starts the average from a run that is known to be typical, as the last of a warm-up is.
@@ -90,6 +100,14 @@ mod tests {
         assert!(pace.is_short());
         pace.note(LONG);
         assert!(!pace.is_short());
+    }
+
+    #[test]
+    fn company_is_worth_it_unless_runs_are_trivial() {
+        let pace = quick();
+        assert!(pace.is_worth_company());
+        pace.set(Duration::from_micros(2));
+        assert!(!pace.is_worth_company());
     }
 
     #[test]

@@ -9,9 +9,10 @@
 //!
 //! - If runs of this model are **short** (see [`Pace`]), the request's own task leads: it yields once, so that other
 //!   tasks that are ready finish their preprocess and push their jobs, then takes the lane and the whole batch, runs
-//!   it, and answers everybody. Waking a thread and being woken by it costs 40–50 µs each, which is more than such a
-//!   run takes (`benches/pipeline.rs`, `one caller`). A task that finds every lane taken just waits: whoever returns a lane and
-//!   sees work left calls a leader.
+//!   it, and answers everybody. Waking a thread and being woken by it costs 40–50 µs each, which is as much as such a
+//!   run takes; led, a lone call costs 1 µs beyond handler and session (`benches/pipeline.rs`, `one caller`). Where runs cost
+//!   less than yielding does there is nothing to gain from company, and the leader does not yield. A task that finds
+//!   every lane taken just waits: whoever returns a lane and sees work left goes on or calls a leader.
 //! - Otherwise the worker's own thread is woken and runs it, and tokio's threads stay free.
 //!
 //! Either way a lane never rests while a job could run: every push with an idle lane leads or wakes, and so does
@@ -41,6 +42,9 @@ pub(super) use state::State;
 
 /// How often runs that do not end are looked for.
 const STUCK_TICK: Duration = Duration::from_secs(1);
+
+/// How long a leader goes on with batches that came meanwhile before it sees to its own request.
+const STINT: Duration = Duration::from_micros(20);
 
 /// Batcher and workers of one version.
 pub(crate) struct Pool {
@@ -86,15 +90,13 @@ impl Pool {
         })
     }
 
-    /// Runs inputs, which are in the model's order and have `rows` rows each, together with what else waits.
-    /// `is_lone` says that no other request is under way, so that waiting for company is idle. Dropping the future
-    /// abandons the job.
+    /// Runs inputs, which are in the model's order and have `rows` rows each, together with what else waits. Dropping
+    /// the future abandons the job.
     pub(crate) async fn infer(
         self: &Arc<Self>,
         inputs: Vec<NamedTensor>,
         rows: usize,
         deadline: Instant,
-        is_lone: bool,
     ) -> Result<Answer, Error> {
         let (reply, answer) = oneshot::channel();
         let turn = self.push(Job {
@@ -111,7 +113,7 @@ impl Pool {
             is_answered: false,
         };
         if turn == Turn::Lead {
-            if !is_lone {
+            if self.pace.is_worth_company() {
                 tokio::task::yield_now().await;
             }
             self.lead();
@@ -251,18 +253,38 @@ impl Pool {
             checked_out
         };
         if let Some((id, lane)) = checked_out {
-            self.run(id, lane, now);
+            self.run(id, lane, now, Some(now + STINT));
         }
     }
 
-    /// Runs the lane's batch and returns the lane.
-    pub(super) fn run(self: &Arc<Self>, id: u32, mut lane: Lane, taken: Instant) {
-        let ran = lane.run(taken);
-        self.pace.note(ran.infer);
-        self.check_in(id, lane, ran);
+    /// Runs the lane's batch, and further ones until nothing waits or it is later than `until`; returns the lane then.
+    pub(super) fn run(
+        self: &Arc<Self>,
+        id: u32,
+        mut lane: Lane,
+        mut taken: Instant,
+        until: Option<Instant>,
+    ) {
+        loop {
+            let ran = lane.run(taken);
+            self.pace.note(ran.infer);
+            taken = Instant::now();
+            let goes_on = until.is_none_or(|until| taken < until);
+            match self.check_in(id, lane, ran, goes_on.then_some(taken)) {
+                Some(next) => lane = next,
+                None => return,
+            }
+        }
     }
 
-    fn check_in(self: &Arc<Self>, id: u32, mut lane: Lane, ran: Ran) {
+    /// Returns a lane. If the caller can go on at that time it gets the lane back with the next batch in it.
+    fn check_in(
+        self: &Arc<Self>,
+        id: u32,
+        mut lane: Lane,
+        ran: Ran,
+        goes_on: Option<Instant>,
+    ) -> Option<Lane> {
         let mut state = self.state.lock();
         if ran.again {
             state.batcher.push_back_alone(lane.batch.drain(..));
@@ -271,9 +293,9 @@ impl Pool {
         let owner = state.check_in(id, lane, &ran.condition);
         if let Condition::Fatal(text) = &ran.condition {
             state.last_error = Some(worker_died(text));
-        } else {
-            self.call_runner(&mut state, Instant::now());
         }
+        let next = goes_on.and_then(|now| state.check_out(Some(id), now));
+        self.call_runner(&mut state, Instant::now());
         drop(state);
         if let Some(owner) = owner {
             owner.unpark();
@@ -285,6 +307,7 @@ impl Pool {
             tracing::warn!(worker = id, "the session panicked and is made anew");
             self.announce();
         }
+        next.map(|(_, lane)| lane)
     }
 
     /// Sees to it that somebody comes for the jobs that wait, if a lane is idle.

@@ -181,7 +181,7 @@ impl Pool {
         }
         while let Some(order) = self.next_order(id) {
             match order {
-                Order::Run(lane, taken) => self.run(id, lane, taken),
+                Order::Run(lane, taken) => self.run(id, lane, taken, None),
                 Order::Rebuild(lane) => self.rebuild(id, lane),
             }
         }

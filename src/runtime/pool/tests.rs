@@ -58,7 +58,7 @@ impl Fixture {
         deadline: Instant,
     ) -> tokio::task::JoinHandle<Result<Answer, Error>> {
         let (pool, inputs, count) = (Arc::clone(&self.pool), rows(marks, 2), marks.len());
-        tokio::spawn(async move { pool.infer(inputs, count, deadline, false).await })
+        tokio::spawn(async move { pool.infer(inputs, count, deadline).await })
     }
 
     /// Lets tasks run until so many jobs wait.
@@ -92,7 +92,7 @@ impl Fixture {
 
     /// Lets runs count as short, so that requests lead.
     fn quicken(&self) {
-        self.pool.pace.set(Duration::ZERO);
+        self.pool.pace.set(Duration::from_micros(50));
     }
 }
 
