@@ -1,9 +1,13 @@
-//! The routes of each listener, as one table: method, path, permission, endpoint.
+//! The routes of each listener, as one table: method, path, permission, endpoint. `routes/table.rs` has the rows.
 //!
 //! Paths are matched after decoding, segment by segment; `{model}` and `{version}` take one segment and a final `*`
 //! takes the rest, which may be empty. The first row that fits wins.
 
 use hyper::Method;
+
+mod table;
+
+use table::{INFERENCE, MANAGEMENT, METRICS};
 
 /// A socket the server listens on, by what is served there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -140,162 +144,6 @@ pub struct Route {
     /// What answers.
     pub endpoint: Endpoint,
 }
-
-const fn route(
-    verbs: Verbs,
-    path: &'static str,
-    permission: Permission,
-    endpoint: Endpoint,
-) -> Route {
-    Route {
-        verbs,
-        path,
-        permission,
-        endpoint,
-    }
-}
-
-const INFERENCE: &[Route] = &[
-    route(
-        Verbs::Options,
-        "/",
-        Permission::Nothing,
-        Endpoint::ApiDescription,
-    ),
-    route(
-        Verbs::Options,
-        "/predictions/{model}",
-        Permission::Predict,
-        Endpoint::PredictDescription,
-    ),
-    route(
-        Verbs::Options,
-        "/predictions/{model}/{version}/*",
-        Permission::Predict,
-        Endpoint::PredictDescription,
-    ),
-    route(
-        Verbs::Any,
-        "/predictions/{model}",
-        Permission::Predict,
-        Endpoint::Predict,
-    ),
-    route(
-        Verbs::Any,
-        "/predictions/{model}/{version}/*",
-        Permission::Predict,
-        Endpoint::Predict,
-    ),
-    route(Verbs::Any, "/ping/*", Permission::Nothing, Endpoint::Ping),
-    route(
-        Verbs::Any,
-        "/api-description",
-        Permission::Nothing,
-        Endpoint::ApiDescription,
-    ),
-];
-
-const MANAGEMENT: &[Route] = &[
-    route(
-        Verbs::Options,
-        "/",
-        Permission::Nothing,
-        Endpoint::ApiDescription,
-    ),
-    route(
-        Verbs::Any,
-        "/api-description",
-        Permission::Nothing,
-        Endpoint::ApiDescription,
-    ),
-    route(
-        Verbs::Get,
-        "/models",
-        Permission::Manage,
-        Endpoint::ListModels,
-    ),
-    route(
-        Verbs::Post,
-        "/models",
-        Permission::Manage,
-        Endpoint::RegisterModel,
-    ),
-    route(
-        Verbs::Get,
-        "/models/{model}",
-        Permission::Manage,
-        Endpoint::DescribeModel,
-    ),
-    route(
-        Verbs::Put,
-        "/models/{model}",
-        Permission::Manage,
-        Endpoint::ScaleModel,
-    ),
-    route(
-        Verbs::Delete,
-        "/models/{model}",
-        Permission::Manage,
-        Endpoint::UnregisterModel,
-    ),
-    route(
-        Verbs::Options,
-        "/models/{model}",
-        Permission::Manage,
-        Endpoint::ModelDescription,
-    ),
-    route(
-        Verbs::Get,
-        "/models/{model}/{version}",
-        Permission::Manage,
-        Endpoint::DescribeModel,
-    ),
-    route(
-        Verbs::Put,
-        "/models/{model}/{version}",
-        Permission::Manage,
-        Endpoint::ScaleModel,
-    ),
-    route(
-        Verbs::Delete,
-        "/models/{model}/{version}",
-        Permission::Manage,
-        Endpoint::UnregisterModel,
-    ),
-    route(
-        Verbs::Options,
-        "/models/{model}/{version}",
-        Permission::Manage,
-        Endpoint::ModelDescription,
-    ),
-    route(
-        Verbs::Put,
-        "/models/{model}/{version}/set-default",
-        Permission::Manage,
-        Endpoint::SetDefault,
-    ),
-];
-
-const METRICS: &[Route] = &[
-    route(
-        Verbs::Options,
-        "/",
-        Permission::Nothing,
-        Endpoint::ApiDescription,
-    ),
-    route(
-        Verbs::Any,
-        "/metrics/*",
-        Permission::Nothing,
-        Endpoint::Scrape,
-    ),
-    route(
-        Verbs::Any,
-        "/api-description",
-        Permission::Nothing,
-        Endpoint::ApiDescription,
-    ),
-];
 
 /// What a path named.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -1,14 +1,13 @@
 //! One version in the catalog: its runtime as it comes and goes, and each request's way through it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::describe::{Condition, Description};
 use super::door::{Door, Refusal};
 use super::library::Opened;
 use super::sink::ModelSink;
@@ -17,13 +16,10 @@ use crate::error::{Error, Kind};
 use crate::metrics::{InFlight, Metrics, ModelMetrics, Observed, Outcome};
 use crate::model::ModelSpec;
 use crate::payload::{Reply, Request};
-use crate::runtime::{Hosts, Runtime, Status, WorkerState};
+use crate::runtime::Runtime;
 
-/// How long a runtime that is replaced by nothing may take to end.
-const RUNTIME_PATIENCE: Duration = Duration::from_secs(30);
-
-/// Between two looks at workers that load.
-const READY_INTERVAL: Duration = Duration::from_millis(10);
+mod life;
+mod view;
 
 /// How many workers a version may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,233 +194,6 @@ impl Entry {
         let message =
             format!("Model \"{name}\" was still loading after its response timeout of {timeout:?}");
         Error::new(Kind::Expired, message)
-    }
-}
-
-/// The life of the runtime.
-impl Entry {
-    /// Shows the version as loading, so that requests wait for the start that follows.
-    pub(super) fn expect_workers(&self) {
-        self.set_phase(Phase::Loading, self.bounds.lock().min);
-    }
-
-    /// Starts the runtime with `min` workers.
-    pub(super) async fn start(&self, hosts: &Hosts) -> Result<(), Error> {
-        let _lifecycle = self.lifecycle.lock().await;
-        let workers = self.bounds.lock().min;
-        self.start_with(hosts, workers).await
-    }
-
-    /// Waits, after a start, until all workers are ready or one failed. Whether all are.
-    pub(super) async fn all_ready(&self) -> bool {
-        let until = Instant::now() + self.spec.settings.startup_timeout;
-        loop {
-            let workers = self
-                .status()
-                .map(|status| status.workers)
-                .unwrap_or_default();
-            let has = |state| workers.iter().any(|worker| worker.state == state);
-            if !has(WorkerState::Loading) || Instant::now() > until {
-                return !has(WorkerState::Loading) && !has(WorkerState::Failed);
-            }
-            tokio::time::sleep(READY_INTERVAL).await;
-        }
-    }
-
-    /// Starts or stops workers so that there are at least `min` and at most `max`.
-    pub(super) async fn scale(&self, hosts: &Hosts, bounds: Bounds) -> Result<(), Error> {
-        let _lifecycle = self.lifecycle.lock().await;
-        *self.bounds.lock() = bounds;
-        let phase = self.phase.load_full();
-        match &*phase {
-            Phase::Ready(runtime) => {
-                let now = runtime.status().workers.len();
-                self.scale_running(runtime, now, now.clamp(bounds.min, bounds.max))
-                    .await
-            }
-            Phase::Loading | Phase::Empty | Phase::Failed(_) if bounds.min > 0 => {
-                self.start_with(hosts, bounds.min).await
-            }
-            Phase::Loading | Phase::Empty | Phase::Failed(_) => {
-                self.set_phase(Phase::Empty, 0);
-                Ok(())
-            }
-        }
-    }
-
-    async fn scale_running(
-        &self,
-        runtime: &Runtime,
-        now: usize,
-        workers: usize,
-    ) -> Result<(), Error> {
-        if workers == 0 {
-            self.set_phase(Phase::Empty, 0);
-            runtime.drain(RUNTIME_PATIENCE).await;
-        } else if workers != now {
-            runtime.scale(workers).await?;
-            self.set_running(workers);
-        }
-        Ok(())
-    }
-
-    async fn start_with(&self, hosts: &Hosts, workers: usize) -> Result<(), Error> {
-        self.set_phase(Phase::Loading, workers);
-        let since = Instant::now();
-        let leaving = self.leaving.lock().clone();
-        let sink = Arc::clone(&self.sink) as Arc<_>;
-        let started = tokio::select! {
-            started = Runtime::start(hosts, Arc::clone(&self.spec), workers, sink) => started,
-            () = leaving.cancelled() => Err(self.refused(Refusal::Closed, false)),
-        };
-        match started {
-            Ok(runtime) => {
-                self.log_loaded(&runtime.status(), since.elapsed());
-                self.set_phase(Phase::Ready(runtime), workers);
-                Ok(())
-            }
-            Err(error) => {
-                let (model, version) = (&self.spec.name, &self.spec.version);
-                tracing::error!(%model, %version, "Model {model} failed to load: {error}");
-                self.set_phase(Phase::Failed(error.clone()), 0);
-                Err(error)
-            }
-        }
-    }
-
-    fn log_loaded(&self, status: &Status, took: Duration) {
-        let spec = &self.spec;
-        let devices: Vec<_> = status
-            .workers
-            .iter()
-            .map(|worker| worker.device.to_string())
-            .collect();
-        for worker in &status.workers {
-            self.metrics.worker_loaded(worker.id, took);
-        }
-        tracing::info!(
-            model = %spec.name,
-            version = %spec.version,
-            backend = spec.backend.name(),
-            hosting = ?spec.settings.hosting,
-            workers = status.workers.len(),
-            devices = devices.join(","),
-            ms = took.as_millis(),
-            "Model {} loaded.", spec.name
-        );
-    }
-
-    /// Refuses new requests and waits for those in flight, at most `patience`; then ends the runtime. If they take
-    /// longer, requests are let in again. Whether the version is drained.
-    pub(super) async fn drain(&self, patience: Duration) -> bool {
-        self.door.close();
-        self.leaving.lock().cancel();
-        let since = Instant::now();
-        if !self.door.wait_empty(patience).await {
-            *self.leaving.lock() = CancellationToken::new();
-            self.door.open();
-            return false;
-        }
-        self.end_runtime(patience.saturating_sub(since.elapsed()))
-            .await;
-        true
-    }
-
-    /// As [`Self::drain`], but the runtime ends in any case.
-    pub(super) async fn shut_down(&self, patience: Duration) {
-        self.door.close();
-        self.leaving.lock().cancel();
-        let since = Instant::now();
-        self.door.wait_empty(patience).await;
-        self.end_runtime(patience.saturating_sub(since.elapsed()))
-            .await;
-    }
-
-    async fn end_runtime(&self, patience: Duration) {
-        let _lifecycle = self.lifecycle.lock().await;
-        let phase = self.phase.load_full();
-        self.set_phase(Phase::Empty, 0);
-        if let Phase::Ready(runtime) = &*phase {
-            runtime.drain(patience).await;
-        }
-    }
-
-    fn set_phase(&self, phase: Phase, workers: usize) {
-        self.phase.store(Arc::new(phase));
-        self.set_running(workers);
-        self.phase_changed.notify_waiters();
-    }
-
-    fn set_running(&self, workers: usize) {
-        self.door
-            .set_running(workers * self.spec.settings.batch_size);
-    }
-}
-
-/// What others see.
-impl Entry {
-    /// Whether there are workers that take jobs, or may yet be.
-    pub(super) fn is_healthy(&self) -> bool {
-        match &**self.phase.load() {
-            Phase::Loading | Phase::Empty => true,
-            Phase::Failed(_) => false,
-            Phase::Ready(runtime) => {
-                let status = runtime.status();
-                let mut workers = status.workers.iter();
-                !status.given_up && workers.any(|worker| worker.state != WorkerState::Failed)
-            }
-        }
-    }
-
-    pub(super) fn measure(&self) {
-        let ready = self.status().map_or(0, |status| {
-            let workers = status.workers.iter();
-            workers
-                .filter(|worker| worker.state == WorkerState::Ready)
-                .count()
-        });
-        self.metrics.set_load(self.door.queued(), ready);
-    }
-
-    /// The version at this moment.
-    pub fn describe(&self) -> Description {
-        let status = self.status();
-        Description {
-            spec: Arc::clone(&self.spec),
-            runtime: self.runtime,
-            url: self.url.clone(),
-            bounds: *self.bounds.lock(),
-            loaded_at_startup: self.loaded_at_startup,
-            condition: self.condition(),
-            queue_remaining: self.door.remaining(),
-            queue_pending: self.door.queued(),
-            last_words: status
-                .as_ref()
-                .map(|status| status.last_words.clone())
-                .unwrap_or_default(),
-            last_error: status.as_ref().and_then(|status| status.last_error.clone()),
-            workers: status.map(|status| status.workers).unwrap_or_default(),
-        }
-    }
-
-    fn condition(&self) -> Condition {
-        if self.door.is_closed() {
-            return Condition::Draining;
-        }
-        match &**self.phase.load() {
-            Phase::Loading => Condition::Loading,
-            Phase::Empty => Condition::Empty,
-            Phase::Failed(error) => Condition::Failed(error.clone()),
-            Phase::Ready(_) if self.is_healthy() => Condition::Ready,
-            Phase::Ready(_) => Condition::Unhealthy,
-        }
-    }
-
-    fn status(&self) -> Option<Status> {
-        match &**self.phase.load() {
-            Phase::Ready(runtime) => Some(runtime.status()),
-            Phase::Loading | Phase::Empty | Phase::Failed(_) => None,
-        }
     }
 }
 

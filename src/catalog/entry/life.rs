@@ -1,0 +1,179 @@
+//! The life of a version's runtime: start, scaling, drain, end; one at a time.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Bounds, Entry, Phase};
+use crate::catalog::door::Refusal;
+use crate::error::Error;
+use crate::runtime::{Hosts, Runtime, Status, WorkerState};
+
+/// How long a runtime that is replaced by nothing may take to end.
+const RUNTIME_PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks at workers that load.
+const READY_INTERVAL: Duration = Duration::from_millis(10);
+
+impl Entry {
+    /// Shows the version as loading, so that requests wait for the start that follows.
+    pub(in crate::catalog) fn expect_workers(&self) {
+        self.set_phase(Phase::Loading, self.bounds.lock().min);
+    }
+
+    /// Starts the runtime with `min` workers.
+    pub(in crate::catalog) async fn start(&self, hosts: &Hosts) -> Result<(), Error> {
+        let _lifecycle = self.lifecycle.lock().await;
+        let workers = self.bounds.lock().min;
+        self.start_with(hosts, workers).await
+    }
+
+    /// Waits, after a start, until all workers are ready or one failed. Whether all are.
+    pub(in crate::catalog) async fn all_ready(&self) -> bool {
+        let until = Instant::now() + self.spec.settings.startup_timeout;
+        loop {
+            let workers = self
+                .status()
+                .map(|status| status.workers)
+                .unwrap_or_default();
+            let has = |state| workers.iter().any(|worker| worker.state == state);
+            if !has(WorkerState::Loading) || Instant::now() > until {
+                return !has(WorkerState::Loading) && !has(WorkerState::Failed);
+            }
+            tokio::time::sleep(READY_INTERVAL).await;
+        }
+    }
+
+    /// Starts or stops workers so that there are at least `min` and at most `max`.
+    pub(in crate::catalog) async fn scale(
+        &self,
+        hosts: &Hosts,
+        bounds: Bounds,
+    ) -> Result<(), Error> {
+        let _lifecycle = self.lifecycle.lock().await;
+        *self.bounds.lock() = bounds;
+        let phase = self.phase.load_full();
+        match &*phase {
+            Phase::Ready(runtime) => {
+                let now = runtime.status().workers.len();
+                self.scale_running(runtime, now, now.clamp(bounds.min, bounds.max))
+                    .await
+            }
+            Phase::Loading | Phase::Empty | Phase::Failed(_) if bounds.min > 0 => {
+                self.start_with(hosts, bounds.min).await
+            }
+            Phase::Loading | Phase::Empty | Phase::Failed(_) => {
+                self.set_phase(Phase::Empty, 0);
+                Ok(())
+            }
+        }
+    }
+
+    async fn scale_running(
+        &self,
+        runtime: &Runtime,
+        now: usize,
+        workers: usize,
+    ) -> Result<(), Error> {
+        if workers == 0 {
+            self.set_phase(Phase::Empty, 0);
+            runtime.drain(RUNTIME_PATIENCE).await;
+        } else if workers != now {
+            runtime.scale(workers).await?;
+            self.set_running(workers);
+        }
+        Ok(())
+    }
+
+    async fn start_with(&self, hosts: &Hosts, workers: usize) -> Result<(), Error> {
+        self.set_phase(Phase::Loading, workers);
+        let since = Instant::now();
+        let leaving = self.leaving.lock().clone();
+        let sink = Arc::clone(&self.sink) as Arc<_>;
+        let started = tokio::select! {
+            started = Runtime::start(hosts, Arc::clone(&self.spec), workers, sink) => started,
+            () = leaving.cancelled() => Err(self.refused(Refusal::Closed, false)),
+        };
+        match started {
+            Ok(runtime) => {
+                self.log_loaded(&runtime.status(), since.elapsed());
+                self.set_phase(Phase::Ready(runtime), workers);
+                Ok(())
+            }
+            Err(error) => {
+                let (model, version) = (&self.spec.name, &self.spec.version);
+                tracing::error!(%model, %version, "Model {model} failed to load: {error}");
+                self.set_phase(Phase::Failed(error.clone()), 0);
+                Err(error)
+            }
+        }
+    }
+
+    fn log_loaded(&self, status: &Status, took: Duration) {
+        let spec = &self.spec;
+        let devices: Vec<_> = status
+            .workers
+            .iter()
+            .map(|worker| worker.device.to_string())
+            .collect();
+        for worker in &status.workers {
+            self.metrics.worker_loaded(worker.id, took);
+        }
+        tracing::info!(
+            model = %spec.name,
+            version = %spec.version,
+            backend = spec.backend.name(),
+            hosting = ?spec.settings.hosting,
+            workers = status.workers.len(),
+            devices = devices.join(","),
+            ms = took.as_millis(),
+            "Model {} loaded.", spec.name
+        );
+    }
+
+    /// Refuses new requests and waits for those in flight, at most `patience`; then ends the runtime. If they take
+    /// longer, requests are let in again. Whether the version is drained.
+    pub(in crate::catalog) async fn drain(&self, patience: Duration) -> bool {
+        self.door.close();
+        self.leaving.lock().cancel();
+        let since = Instant::now();
+        if !self.door.wait_empty(patience).await {
+            *self.leaving.lock() = CancellationToken::new();
+            self.door.open();
+            return false;
+        }
+        self.end_runtime(patience.saturating_sub(since.elapsed()))
+            .await;
+        true
+    }
+
+    /// As [`Self::drain`], but the runtime ends in any case.
+    pub(in crate::catalog) async fn shut_down(&self, patience: Duration) {
+        self.door.close();
+        self.leaving.lock().cancel();
+        let since = Instant::now();
+        self.door.wait_empty(patience).await;
+        self.end_runtime(patience.saturating_sub(since.elapsed()))
+            .await;
+    }
+
+    async fn end_runtime(&self, patience: Duration) {
+        let _lifecycle = self.lifecycle.lock().await;
+        let phase = self.phase.load_full();
+        self.set_phase(Phase::Empty, 0);
+        if let Phase::Ready(runtime) = &*phase {
+            runtime.drain(patience).await;
+        }
+    }
+
+    fn set_phase(&self, phase: Phase, workers: usize) {
+        self.phase.store(Arc::new(phase));
+        self.set_running(workers);
+        self.phase_changed.notify_waiters();
+    }
+
+    fn set_running(&self, workers: usize) {
+        self.door
+            .set_running(workers * self.spec.settings.batch_size);
+    }
+}

@@ -1,0 +1,73 @@
+//! A version as others see it: health, gauges, description.
+
+use std::sync::Arc;
+
+use super::{Entry, Phase};
+use crate::catalog::describe::{Condition, Description};
+use crate::runtime::{Status, WorkerState};
+
+impl Entry {
+    /// Whether there are workers that take jobs, or may yet be.
+    pub(in crate::catalog) fn is_healthy(&self) -> bool {
+        match &**self.phase.load() {
+            Phase::Loading | Phase::Empty => true,
+            Phase::Failed(_) => false,
+            Phase::Ready(runtime) => {
+                let status = runtime.status();
+                let mut workers = status.workers.iter();
+                !status.given_up && workers.any(|worker| worker.state != WorkerState::Failed)
+            }
+        }
+    }
+
+    pub(in crate::catalog) fn measure(&self) {
+        let ready = self.status().map_or(0, |status| {
+            let workers = status.workers.iter();
+            workers
+                .filter(|worker| worker.state == WorkerState::Ready)
+                .count()
+        });
+        self.metrics.set_load(self.door.queued(), ready);
+    }
+
+    /// The version at this moment.
+    pub fn describe(&self) -> Description {
+        let status = self.status();
+        Description {
+            spec: Arc::clone(&self.spec),
+            runtime: self.runtime,
+            url: self.url.clone(),
+            bounds: *self.bounds.lock(),
+            loaded_at_startup: self.loaded_at_startup,
+            condition: self.condition(),
+            queue_remaining: self.door.remaining(),
+            queue_pending: self.door.queued(),
+            last_words: status
+                .as_ref()
+                .map(|status| status.last_words.clone())
+                .unwrap_or_default(),
+            last_error: status.as_ref().and_then(|status| status.last_error.clone()),
+            workers: status.map(|status| status.workers).unwrap_or_default(),
+        }
+    }
+
+    fn condition(&self) -> Condition {
+        if self.door.is_closed() {
+            return Condition::Draining;
+        }
+        match &**self.phase.load() {
+            Phase::Loading => Condition::Loading,
+            Phase::Empty => Condition::Empty,
+            Phase::Failed(error) => Condition::Failed(error.clone()),
+            Phase::Ready(_) if self.is_healthy() => Condition::Ready,
+            Phase::Ready(_) => Condition::Unhealthy,
+        }
+    }
+
+    pub(super) fn status(&self) -> Option<Status> {
+        match &**self.phase.load() {
+            Phase::Ready(runtime) => Some(runtime.status()),
+            Phase::Loading | Phase::Empty | Phase::Failed(_) => None,
+        }
+    }
+}
