@@ -13,3 +13,4 @@ mod metrics;
 mod process;
 mod program;
 mod support;
+mod tools;

@@ -5,7 +5,7 @@ mod model;
 mod server;
 
 pub use http::Answer;
-pub use model::{Model, fixture};
+pub use model::{Model, fixture, guest};
 pub use server::TestServer;
 
 /// A row for the `linear` handler, and what `linear.onnx` makes of it.

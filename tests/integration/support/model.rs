@@ -134,7 +134,7 @@ pub fn fixture(file: &str) -> PathBuf {
 }
 
 /// The component of a guest; built by `make guests`.
-fn guest(name: &str) -> PathBuf {
+pub fn guest(name: &str) -> PathBuf {
     #[allow(
         clippy::disallowed_methods,
         reason = "tests are told by the Makefile where guests lie"

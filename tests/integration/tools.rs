@@ -1,0 +1,141 @@
+//! `lantern archive` and `lantern inspect` as an author runs them.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{fixture, guest};
+
+fn lantern(directory: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_lantern"))
+        .args(arguments)
+        .current_dir(directory)
+        .output()
+        .unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{}", stderr(output));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// A folder with an author's files, and the flags that pack them.
+fn author() -> (TempDir, Vec<String>) {
+    let directory = TempDir::new().unwrap();
+    let settings = "batchSize: 4\nuseVenv: true\nlantern: {limits: {memory: 64MiB}}\n";
+    std::fs::write(directory.path().join("model-config.yaml"), settings).unwrap();
+    let flags = format!(
+        "archive --model-name linear --version 1.0 --handler {} --serialized-file {} --config-file model-config.yaml",
+        guest("linear").display(),
+        fixture("linear.onnx").display()
+    );
+    (directory, flags.split(' ').map(str::to_owned).collect())
+}
+
+fn run(directory: &TempDir, flags: &[String], more: &[&str]) -> Output {
+    let flags: Vec<_> = flags
+        .iter()
+        .map(String::as_str)
+        .chain(more.iter().copied())
+        .collect();
+    lantern(directory.path(), &flags)
+}
+
+#[test]
+fn an_archive_is_packed_and_inspected() {
+    let (directory, flags) = author();
+    let packed = run(&directory, &flags, &[]);
+    assert!(stdout(&packed).starts_with("./linear.mar ("));
+    assert_eq!(
+        stderr(&packed),
+        "warning: model-config.yaml:2: useVenv has no effect: no Python is run\n"
+    );
+    let text = stdout(&lantern(directory.path(), &["inspect", "linear.mar"]));
+    for expected in [
+        "linear 1.0\n",
+        "world         handler",
+        "memory        64.0 MiB",
+        "inputs        x: fp32[?, 16]",
+    ] {
+        assert!(text.contains(expected), "no {expected:?} in {text}");
+    }
+}
+
+#[test]
+fn inspect_speaks_json() {
+    let (directory, flags) = author();
+    stdout(&run(&directory, &flags, &["--archive-format", "tgz"]));
+    let text = stdout(&lantern(
+        directory.path(),
+        &["inspect", "linear.tar.gz", "--json"],
+    ));
+    let json: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(json["servable"], true);
+    assert_eq!(json["backend"], "onnx");
+    assert_eq!(json["manifest"]["model"]["serializedFile"], "linear.onnx");
+    assert_eq!(json["handler"]["component"]["world"], "handler");
+    assert_eq!(json["model"]["source"], "model");
+    assert_eq!(
+        json["model"]["inputs"][0],
+        serde_json::json!({"name": "x", "dtype": "fp32", "shape": [-1, 16]})
+    );
+}
+
+#[test]
+fn what_cannot_be_served_is_not_packed() {
+    let (directory, flags) = author();
+    let forbidden = guest("forbidden").display().to_string();
+    let at = flags.iter().position(|flag| flag == "--handler").unwrap() + 1;
+    let mut others = flags;
+    for (handler, reason) in [
+        (
+            forbidden.as_str(),
+            "imports what handlers may not have: wasi:filesystem",
+        ),
+        ("image_classifier", "built into TorchServe"),
+        ("handler.py", "must be a WebAssembly component"),
+    ] {
+        handler.clone_into(&mut others[at]);
+        let refused = run(&directory, &others, &["--force"]);
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(stderr(&refused).contains(reason), "{}", stderr(&refused));
+    }
+}
+
+#[test]
+fn an_archive_that_cannot_be_served_is_shown_with_the_reason() {
+    let directory = TempDir::new().unwrap();
+    let archive = fixture("archives/python_handler.mar").display().to_string();
+    let shown = lantern(directory.path(), &["inspect", &archive]);
+    assert_eq!(shown.status.code(), Some(1));
+    let text = String::from_utf8(shown.stdout).unwrap();
+    assert!(
+        text.contains("custom.py") && text.contains("not servable: "),
+        "{text}"
+    );
+}
+
+#[test]
+fn arguments_that_do_not_parse_exit_with_2() {
+    let directory = TempDir::new().unwrap();
+    for arguments in [
+        &["archive"][..],
+        &["inspect"],
+        &["frobnicate"],
+        &["archive", "--archive-format", "rar"],
+    ] {
+        let output = lantern(directory.path(), arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let text = stderr(&output);
+        assert!(
+            text.contains("error: ") && text.contains("--help"),
+            "{text}"
+        );
+    }
+}
