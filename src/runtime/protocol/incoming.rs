@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -80,22 +80,20 @@ impl Incoming {
 
     async fn read_some(&mut self, is_lively: bool) -> Result<(), Ending> {
         let started = Instant::now();
-        let awake = if is_lively && self.vigil.is_worth_it() {
-            PATIENCE
-        } else {
-            Duration::ZERO
-        };
+        let is_awake = is_lively && self.vigil.is_worth_it();
         loop {
             match self.stream.try_read_buf(self.decoder.space()) {
                 Ok(0) => return Err(Ending::Closed),
                 Ok(_) => {
-                    self.vigil.note(started.elapsed());
+                    self.vigil.note(started.elapsed(), is_awake);
                     return Ok(());
                 }
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
                     return Err(Ending::Failed(error));
                 }
-                Err(_) if started.elapsed() < awake => tokio::task::yield_now().await,
+                Err(_) if is_awake && started.elapsed() < PATIENCE => {
+                    tokio::task::yield_now().await
+                }
                 Err(_) => self.stream.readable().await.map_err(Ending::Failed)?,
             }
         }
