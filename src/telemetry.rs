@@ -88,3 +88,15 @@ impl Telemetry {
         self.lines.writer()
     }
 }
+
+/// Sends the logs of a worker process to its stderr, as plain lines: the server that started it reads them into the
+/// model's log, with a time of its own, and keeps the last ones. Does nothing the second time.
+pub fn init_worker() {
+    let lines = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(tracing::Level::INFO)
+        .with_ansi(false)
+        .with_target(false)
+        .without_time();
+    let _ = lines.try_init();
+}

@@ -12,6 +12,7 @@ use crate::backend::onnx::OnnxBackend;
 use crate::backend::{Backend, BackendError};
 use crate::model::BackendKind;
 use crate::runtime::{NativeLibraries, child};
+use crate::telemetry;
 
 /// A row of the fake backend that starts so ends the process, as a fault in native code does.
 const ABORT: &[u8] = b"abort";
@@ -25,6 +26,7 @@ pub struct WorkerArgs {}
 
 /// Hosts a model version until the server that started this process says otherwise, or is gone.
 pub fn run(_args: &WorkerArgs) -> Result<ExitCode, Failure> {
+    telemetry::init_worker();
     Ok(child::run(backend))
 }
 

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use lantern::backend::{Backend, BackendError};
 use lantern::model::BackendKind;
 use lantern::runtime::{NativeLibraries, child};
+use lantern::telemetry;
 use torch_worker::torch::TorchBackend;
 
 fn main() -> ExitCode {
+    telemetry::init_worker();
     child::run(backend)
 }
 

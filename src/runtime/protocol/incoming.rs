@@ -92,7 +92,7 @@ impl Incoming {
                     return Err(Ending::Failed(error));
                 }
                 Err(_) if is_awake && started.elapsed() < PATIENCE => {
-                    tokio::task::yield_now().await
+                    tokio::task::yield_now().await;
                 }
                 Err(_) => self.stream.readable().await.map_err(Ending::Failed)?,
             }
