@@ -118,6 +118,8 @@ fn options() -> serde_saphyr::Options {
         merge_keys: MergeKeyPolicy::Merge,
         reject_unsupported_tags: true,
         non_finite_float_policy: NonFiniteFloatPolicy::Reject,
+        // `y` and `n` are names, of tensors for one: `true` and `false` alone are truth values.
+        strict_booleans: true,
         with_snippet: false,
     }
 }
@@ -261,6 +263,13 @@ mod tests {
         };
         let lines: Vec<_> = entries.iter().map(|(_, node)| node.line).collect();
         assert_eq!(lines, [1, 3, 6, 7]);
+    }
+
+    #[test]
+    fn letters_are_names_and_no_truth_values() {
+        let node = parse("c.yaml", b"y: y\nn: [N, yes, off]\n").unwrap();
+        let json = serde_json::json!({"y": "y", "n": ["N", "yes", "off"]});
+        assert_eq!(node.to_json(), json);
     }
 
     #[test]

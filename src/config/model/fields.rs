@@ -99,10 +99,12 @@ impl Fields {
         }
     }
 
-    /// A truth value.
+    /// A truth value, in YAML's present words or in the older ones that TorchServe reads.
     pub fn truth(&mut self, key: &str, node: &Node) -> Option<bool> {
-        match node.value {
-            Value::Bool(value) => Some(value),
+        match &node.value {
+            Value::Bool(value) => Some(*value),
+            Value::Text(text) if matches!(text.as_str(), "yes" | "on") => Some(true),
+            Value::Text(text) if matches!(text.as_str(), "no" | "off") => Some(false),
             Value::Null => None,
             _ => {
                 self.problem(key, node, "must be true or false");
