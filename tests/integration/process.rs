@@ -385,3 +385,27 @@ async fn a_process_that_hangs_is_replaced() {
     assert!(version.runtime.call(request(b"hello")).await.is_ok());
     assert_ne!(version.pid(), pid);
 }
+
+#[tokio::test]
+async fn what_a_program_says_that_does_not_start_is_told() {
+    let mut hosts = hosts();
+    hosts.processes.lantern = "/bin/cat".into();
+    let error = Hosted::start_with(&hosts, model(Settings::default()), 1).await;
+    let error = error.err().unwrap();
+    assert_eq!(error.kind(), Kind::LoadFailed);
+    assert_eq!(
+        error.message(),
+        "Worker died: exited with status 1 while it loaded the model"
+    );
+    assert!(error.detail().unwrap().contains("No such file"), "{error}");
+}
+
+#[test]
+fn a_worker_process_started_by_hand_says_what_it_is() {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_lantern"));
+    let output = command.arg("worker").stdin(std::process::Stdio::null());
+    let output = output.output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("started by `lantern serve`"), "{said}");
+}
