@@ -250,6 +250,25 @@ async fn jobs_left_by_a_leader_find_another() {
     assert_eq!(failed, 1);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_that_came_during_a_led_run_are_run_after_it() {
+    let fixture = pool(FakeBackend::new(), settings(8, 1), 1).await;
+    fixture.quicken();
+    let started = Instant::now();
+    let led = fixture.hold(b'a').await;
+    let late = [fixture.send(b"b"), fixture.send(b"c")];
+    fixture.queued(2).await;
+    while started.elapsed() < 2 * STINT {
+        tokio::task::yield_now().await;
+    }
+    fixture.backend.gate().open();
+    led.await.unwrap().unwrap();
+    for request in late {
+        request.await.unwrap().unwrap();
+    }
+    assert_eq!(fixture.batches().len(), 2);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn every_request_is_answered_its_own_from_many_threads() {
     for workers in [1, 3] {
