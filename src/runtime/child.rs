@@ -37,12 +37,14 @@ mod reporter;
 
 /// Makes the backend of a kind.
 pub trait MakeBackend:
-    FnOnce(BackendKind, &NativeLibraries) -> Result<Arc<dyn Backend>, BackendError>
+    FnOnce(BackendKind, &NativeLibraries) -> Result<Arc<dyn Backend>, BackendError> + Send + 'static
 {
 }
 
 impl<F> MakeBackend for F where
     F: FnOnce(BackendKind, &NativeLibraries) -> Result<Arc<dyn Backend>, BackendError>
+        + Send
+        + 'static
 {
 }
 
@@ -68,10 +70,11 @@ fn try_run(backend: impl MakeBackend) -> io::Result<()> {
         .worker_threads(threads.clamp(1, MOST_THREADS))
         .enable_all()
         .build()?;
-    let served = runtime.block_on(serve(backend));
+    // In a task, on a runtime thread: calls then start on the thread that read them.
+    let served = runtime.block_on(async { tokio::spawn(serve(backend)).await });
     // Workers may be inside native code that does not come back.
     runtime.shutdown_background();
-    served
+    served.unwrap_or_else(|panic| Err(io::Error::other(panic)))
 }
 
 async fn serve(backend: impl MakeBackend) -> io::Result<()> {
