@@ -73,8 +73,8 @@ fn speed() {
         ("torch", "process"),
     ] {
         let setup = linear(backend, hosting, 1);
-        let server = setup.start();
-        server.first_answer(&setup, &question(), Instant::now());
+        let _server = setup.start();
+        setup.first_answer(&question(), Instant::now());
         for connections in [1, 8, 32, 64] {
             let outcome = median((0..RUNS).map(|_| measure(&setup, connections)).collect());
             println!(
@@ -114,7 +114,7 @@ fn memory() {
         for workers in [1, 4] {
             let setup = linear(backend, "process", workers);
             let server = setup.start();
-            server.first_answer(&setup, &question(), Instant::now());
+            setup.first_answer(&question(), Instant::now());
             let (front, children) = server.private_memory();
             println!(
                 "{backend:<8} {workers:>8} {:>8.1} {:>14.1}   idle",
@@ -151,8 +151,8 @@ fn start_up() {
 
 fn start_once(setup: &Setup) -> Duration {
     let started = Instant::now();
-    let server = setup.start();
-    server.first_answer(setup, &question(), started)
+    let _server = setup.start();
+    setup.first_answer(&question(), started)
 }
 
 fn micros(duration: Duration) -> f64 {

@@ -76,7 +76,7 @@ fn compare(contest: &Contest, venv: &Path) {
     let setup = lantern(contest);
     let started = Instant::now();
     let ours = setup.start();
-    let our_start = ours.first_answer(&setup, &contest.request, started);
+    let our_start = setup.first_answer(&contest.request, started);
     let theirs = Peer::start(venv, contest.name);
     for connections in [1, 32] {
         let (mut us, mut them) = (Vec::new(), Vec::new());
@@ -211,7 +211,10 @@ impl Peer {
             .expect("the peer says when it is ready");
         let facts: serde_json::Value =
             serde_json::from_str(&line).expect("the peer says so in JSON");
-        let number = |value: &serde_json::Value| value.as_u64().expect("a number") as u32;
+        let number = |value: &serde_json::Value| {
+            let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
+            number.expect("the peer's facts are small numbers")
+        };
         let port = number(&facts["ports"]["inference"]);
         Self {
             child,
@@ -257,6 +260,10 @@ fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "megabytes are shown to one digit"
+)]
 fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }

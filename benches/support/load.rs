@@ -73,15 +73,15 @@ pub fn drive(load: &Load) -> Outcome {
 
 fn outcome(mut latencies: Vec<Duration>, failures: usize, duration: Duration) -> Outcome {
     latencies.sort_unstable();
-    let at = |share: f64| {
-        let last = latencies.len().saturating_sub(1);
-        let index = (last as f64 * share).round() as usize;
+    let at = |percent: usize| {
+        let index = latencies.len().saturating_sub(1) * percent / 100;
         latencies.get(index).copied().unwrap_or_default()
     };
+    let answers = u32::try_from(latencies.len()).unwrap_or(u32::MAX);
     Outcome {
-        throughput: latencies.len() as f64 / duration.as_secs_f64(),
-        p50: at(0.50),
-        p99: at(0.99),
+        throughput: f64::from(answers) / duration.as_secs_f64(),
+        p50: at(50),
+        p99: at(99),
         failures,
     }
 }

@@ -25,8 +25,6 @@ pub struct Setup {
     directory: tempfile::TempDir,
     /// Where inference listens.
     pub inference: SocketAddr,
-    /// Where management listens.
-    pub management: SocketAddr,
 }
 
 /// A running server; ended when dropped.
@@ -70,7 +68,6 @@ impl Setup {
         Self {
             directory,
             inference,
-            management,
         }
     }
 
@@ -89,27 +86,27 @@ impl Setup {
         Server { child }
     }
 
-    /// What the server wrote.
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(self.directory.path().join("server.log")).unwrap_or_default()
-    }
-}
-
-impl Server {
     /// Sends `request` again and again until it is answered with 200; returns how long that took from `since`.
-    pub fn first_answer(&self, setup: &Setup, request: &[u8], since: Instant) -> Duration {
-        while since.elapsed() < Duration::from_secs(60) {
-            if ask(setup.inference, request) {
+    pub fn first_answer(&self, request: &[u8], since: Instant) -> Duration {
+        while since.elapsed() < Duration::from_mins(1) {
+            if ask(self.inference, request) {
                 return since.elapsed();
             }
             std::thread::yield_now();
         }
         panic!(
             "no answer within a minute; the server wrote:\n{}",
-            setup.log()
+            self.log()
         );
     }
 
+    /// What the server wrote.
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("server.log")).unwrap_or_default()
+    }
+}
+
+impl Server {
     /// Private memory in bytes: of the server, and of each worker process.
     pub fn private_memory(&self) -> (u64, Vec<u64>) {
         let front = self.child.id();

@@ -81,7 +81,7 @@ fn guests() -> PathBuf {
 fn pairs() -> Settings {
     Settings {
         batch_size: 2,
-        max_batch_delay: Duration::from_secs(600),
+        max_batch_delay: Duration::from_mins(10),
         wait_for_full_batches: true,
         ..Settings::default()
     }
@@ -101,7 +101,7 @@ impl Hosted {
 
     /// Calls, in a task of its own, and comes back when the request is out.
     async fn call(&self, row: &[u8; 5]) -> JoinHandle<Result<Reply, Error>> {
-        let (runtime, request) = (self.runtime.clone(), request(row));
+        let (runtime, request) = (self.runtime.clone(), request(*row));
         let before = self.status().in_flight;
         let call = tokio::spawn(async move { runtime.call(request).await });
         self.until(|status| status.in_flight > before).await;
@@ -145,8 +145,8 @@ impl Hosted {
     }
 }
 
-fn request(row: &[u8; 5]) -> Request {
-    let tensor = Tensor::new(DType::U8, vec![1, 5], Bytes::copy_from_slice(row)).unwrap();
+fn request(row: [u8; 5]) -> Request {
+    let tensor = Tensor::new(DType::U8, vec![1, 5], Bytes::copy_from_slice(&row)).unwrap();
     // The clock of the runtime, which a test may have advanced.
     let now = Instant::now().into_std();
     Request {
@@ -172,7 +172,7 @@ fn answer(reply: &Reply) -> String {
 #[tokio::test]
 async fn a_request_is_answered_by_a_worker_process() {
     let version = Hosted::start(model(Settings::default()), 1).await.unwrap();
-    let reply = version.runtime.call(request(b"hello")).await.unwrap();
+    let reply = version.runtime.call(request(*b"hello")).await.unwrap();
     assert_eq!(reply.response.status, 200);
     assert!(answer(&reply).contains("104"), "{}", answer(&reply));
     assert_eq!(reply.timings.batch_rows, 1);
@@ -198,7 +198,7 @@ async fn a_request_in_a_killed_process_is_answered_by_the_next() {
     };
     let status = version.until(is_back).await;
     assert_eq!(status.workers[0].id, 9000);
-    let second = version.runtime.call(request(b"other")).await.unwrap();
+    let second = version.runtime.call(request(*b"other")).await.unwrap();
     assert_eq!(second.timings.batch_rows, 2);
     assert!(first.await.unwrap().is_ok());
 }
@@ -206,7 +206,7 @@ async fn a_request_in_a_killed_process_is_answered_by_the_next() {
 #[tokio::test]
 async fn a_request_that_kills_two_processes_fails_with_the_reason() {
     let version = Hosted::start(model(Settings::default()), 1).await.unwrap();
-    let error = version.runtime.call(request(ABORT)).await.unwrap_err();
+    let error = version.runtime.call(request(*ABORT)).await.unwrap_err();
     assert_eq!(error.kind(), Kind::WorkerDied);
     assert_eq!(error.message(), SIGABRT);
     let status = version.status();
@@ -215,7 +215,7 @@ async fn a_request_that_kills_two_processes_fails_with_the_reason() {
         Some(SIGABRT.to_owned())
     );
     // The next one is served as ever.
-    assert!(version.runtime.call(request(b"hello")).await.is_ok());
+    assert!(version.runtime.call(request(*b"hello")).await.is_ok());
 }
 
 #[tokio::test]
@@ -225,7 +225,7 @@ async fn a_cancelled_request_leaves_the_process() {
     first.abort();
     version.until(|status| status.in_flight == 0).await;
     let second = version.call(b"other").await;
-    let third = version.runtime.call(request(b"third")).await.unwrap();
+    let third = version.runtime.call(request(*b"third")).await.unwrap();
     assert_eq!(third.timings.batch_rows, 2);
     assert!(second.await.unwrap().is_ok());
 }
@@ -251,14 +251,14 @@ async fn workers_come_and_go() {
     assert_eq!(
         version
             .runtime
-            .call(request(b"hello"))
+            .call(request(*b"hello"))
             .await
             .unwrap_err()
             .kind(),
         Kind::NoWorker
     );
     version.runtime.scale(1).await.unwrap();
-    assert!(version.runtime.call(request(b"hello")).await.is_ok());
+    assert!(version.runtime.call(request(*b"hello")).await.is_ok());
     assert_eq!(version.status().workers[0].id, 9003);
 }
 
@@ -274,7 +274,7 @@ async fn draining_waits_for_what_was_accepted() {
     assert_eq!(
         version
             .runtime
-            .call(request(b"later"))
+            .call(request(*b"later"))
             .await
             .unwrap_err()
             .kind(),
@@ -340,7 +340,7 @@ async fn a_version_that_keeps_failing_is_given_up() {
     assert_eq!(
         version
             .runtime
-            .call(request(b"hello"))
+            .call(request(*b"hello"))
             .await
             .unwrap_err()
             .kind(),
@@ -349,7 +349,7 @@ async fn a_version_that_keeps_failing_is_given_up() {
     // An operator who has mended it scales it, and it is back.
     std::fs::copy(guests().join("passthrough.wasm"), &handler).unwrap();
     version.runtime.scale(1).await.unwrap();
-    assert!(version.runtime.call(request(b"hello")).await.is_ok());
+    assert!(version.runtime.call(request(*b"hello")).await.is_ok());
     assert!(!version.status().given_up);
 }
 
@@ -357,12 +357,12 @@ async fn a_version_that_keeps_failing_is_given_up() {
 async fn a_process_whose_device_is_lost_says_so_and_is_replaced() {
     let mut version = Hosted::start(model(Settings::default()), 1).await.unwrap();
     let pid = version.pid();
-    let _ = version.runtime.call(request(FATAL)).await;
+    let _ = version.runtime.call(request(*FATAL)).await;
     let status = version.until(|status| !status.last_words.is_empty()).await;
     let word = status.last_words.last().unwrap().clone();
     let line = version.line(&word).await;
     assert_eq!(line.fields, [("stream".to_owned(), "stderr".to_owned())]);
-    assert!(version.runtime.call(request(b"hello")).await.is_ok());
+    assert!(version.runtime.call(request(*b"hello")).await.is_ok());
     assert_ne!(version.pid(), pid);
 }
 
@@ -382,7 +382,7 @@ async fn a_process_that_hangs_is_replaced() {
         error.message(),
         "Worker died: gave no sign of life for 30 s"
     );
-    assert!(version.runtime.call(request(b"hello")).await.is_ok());
+    assert!(version.runtime.call(request(*b"hello")).await.is_ok());
     assert_ne!(version.pid(), pid);
 }
 
