@@ -175,11 +175,13 @@ impl Api {
     }
 }
 
-/// Failures that are not the client's doing belong in the log, with what the client is not told.
+/// Failures that are not the client's doing belong in the log, with what the client is not told; of handlers, the
+/// model's log tells that already.
 fn log_failure(error: &Error, request: &str) {
     match error.kind().fault() {
         Fault::Client => tracing::debug!(request, "{error}"),
-        Fault::Handler | Fault::Model | Fault::Server => tracing::warn!(request, "{error}"),
+        Fault::Handler => tracing::warn!(request, "{}", error.message()),
+        Fault::Model | Fault::Server => tracing::warn!(request, "{error}"),
     }
 }
 

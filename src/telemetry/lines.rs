@@ -2,8 +2,10 @@
 //!
 //! The thread is woken by the first line after a pause and then looks again every few milliseconds, so that a
 //! server under load pays for one wake-up per batch and an idle one for none. What does not fit in the buffer is
-//! counted and said; a slow terminal never holds up a request.
+//! counted and said; a slow terminal never holds up a request. What handlers and clients put into an event cannot
+//! look like a line of its own: breaks within an event are marked, and control characters are spelled out.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -15,6 +17,8 @@ use parking_lot::{Condvar, Mutex};
 const CAPACITY: usize = 4 << 20;
 /// How long lines gather before they are written.
 const GATHER: Duration = Duration::from_millis(20);
+/// What a line begins with that continues the event before it.
+const CONTINUED: &[u8] = b"    | ";
 
 #[derive(Default)]
 struct Pending {
@@ -87,16 +91,42 @@ impl LineWriter {
     }
 }
 
-/// Each write is taken as whole lines, as `tracing_subscriber` does it.
+/// Each write is taken as one event, as `tracing_subscriber` does it.
 impl Write for LineWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.push(bytes);
+        self.push(&one_event(bytes));
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// The event with its inner line breaks marked and its control characters spelled out. Escapes are let through:
+/// `tracing_subscriber` spells out those of the values, so that what is left are its own colors.
+fn one_event(bytes: &[u8]) -> Cow<'_, [u8]> {
+    let event = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    if !event.iter().any(|byte| is_control(*byte)) {
+        return Cow::Borrowed(bytes);
+    }
+    let mut marked = Vec::with_capacity(bytes.len() + 256);
+    for byte in event {
+        match *byte {
+            b'\n' => {
+                marked.push(b'\n');
+                marked.extend_from_slice(CONTINUED);
+            }
+            byte if is_control(byte) => marked.extend(byte.escape_ascii()),
+            byte => marked.push(byte),
+        }
+    }
+    marked.push(b'\n');
+    Cow::Owned(marked)
+}
+
+const fn is_control(byte: u8) -> bool {
+    byte.is_ascii_control() && !matches!(byte, b'\t' | 0x1b)
 }
 
 fn run(shared: &Shared, mut output: impl Write) {
@@ -164,6 +194,24 @@ mod tests {
         drop(lines);
         let written = String::from_utf8(output.0.lock().clone()).unwrap();
         let expected: Vec<_> = (0..1000).map(|number: u32| number.to_string()).collect();
+        assert_eq!(written.lines().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn an_event_cannot_forge_lines() {
+        let output = Output::default();
+        let lines = Lines::start(output.clone()).unwrap();
+        let event = b"ERROR boom\n2026-01-01 INFO forged\rover\x00\n\tend\n";
+        lines.writer().write_all(event).unwrap();
+        lines.writer().write_all(b"INFO plain\n").unwrap();
+        drop(lines);
+        let written = String::from_utf8(output.0.lock().clone()).unwrap();
+        let expected = [
+            "ERROR boom",
+            "    | 2026-01-01 INFO forged\\rover\\x00",
+            "    | \tend",
+            "INFO plain",
+        ];
         assert_eq!(written.lines().collect::<Vec<_>>(), expected);
     }
 
