@@ -14,8 +14,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Api;
 use super::linger::Lingering;
+use super::{Api, reply};
 
 /// How long a client may take to send a head, and a connection may be idle.
 const HEAD_TIMEOUT: Duration = Duration::from_mins(1);
@@ -59,8 +59,14 @@ async fn connection(stream: TcpStream, peer: SocketAddr, api: Arc<Api>, stop: Ca
     // Only latency suffers where this fails.
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request| {
-        let api = Arc::clone(&api);
-        async move { Ok::<_, Infallible>(api.respond(request, peer).await) }
+        let (api, stop) = (Arc::clone(&api), stop.clone());
+        async move {
+            let mut response = api.respond(request, peer).await;
+            if stop.is_cancelled() {
+                reply::close_after(&mut response);
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())

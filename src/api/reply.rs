@@ -157,6 +157,12 @@ pub(super) fn bare(kind: Kind) -> Response {
     response
 }
 
+/// Says that this is the connection's last response: a client that believed `keep-alive` would send its next request
+/// into a connection that is about to end.
+pub(super) fn close_after(response: &mut Response) {
+    response.headers_mut().insert(header::CONNECTION, CLOSE);
+}
+
 fn code(kind: Kind) -> StatusCode {
     StatusCode::from_u16(kind.wire().status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }

@@ -30,6 +30,7 @@ async fn requests_in_flight_are_answered_and_new_connections_refused() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
     stopping.await.unwrap();
 }
 
