@@ -45,6 +45,13 @@ impl Source {
             return Ok(Self { digest, form, size });
         }
         let missing = |_| ArchiveError::NotFound(location.url().to_owned());
+        // A pipe would never open, and a device never end.
+        if !path.metadata().map_err(missing)?.is_file() {
+            return Err(ArchiveError::Archive {
+                rule: "must be a regular file or a directory",
+                value: "a device, pipe or socket".to_owned(),
+            });
+        }
         let mut file = File::open(path).map_err(missing)?;
         let digest = sha256(&mut file).map_err(ArchiveError::io("reading the archive"))?;
         let size = file

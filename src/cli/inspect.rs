@@ -48,6 +48,15 @@ enum Tensors {
     Unknown(String),
 }
 
+fn print(report: &Report, json: bool) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if json {
+        writeln!(out, "{:#}", json::render(report))
+    } else {
+        text::render(&mut out, report)
+    }
+}
+
 /// Reads the archive and prints it. An archive that cannot be served is shown all the same, and is a failure.
 pub fn run(args: &InspectArgs) -> Result<ExitCode, Failure> {
     let archive = examine(&Location::local(&args.archive)?, UnpackLimits::default())?;
@@ -56,11 +65,10 @@ pub fn run(args: &InspectArgs) -> Result<ExitCode, Failure> {
         tensors: tensors(&archive, &Surroundings::of_process()),
         archive,
     };
-    let mut out = io::stdout().lock();
-    if args.json {
-        writeln!(out, "{:#}", json::render(&report))?;
-    } else {
-        text::render(&mut out, &report)?;
+    match print(&report, args.json) {
+        // Who reads has seen enough, as `head` has.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        printed => printed?,
     }
     Ok(if report.refusal().is_some() {
         ExitCode::FAILURE

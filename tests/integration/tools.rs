@@ -122,6 +122,27 @@ fn an_archive_that_cannot_be_served_is_shown_with_the_reason() {
 }
 
 #[test]
+fn what_is_no_file_is_not_read_and_a_reader_may_leave() {
+    let directory = TempDir::new().unwrap();
+    let refused = lantern(directory.path(), &["inspect", "/dev/zero"]);
+    assert_eq!(refused.status.code(), Some(1));
+    let expected =
+        "error: the archive must be a regular file or a directory, got a device, pipe or socket\n";
+    assert_eq!(stderr(&refused), expected);
+
+    let archive = fixture("archives/python_handler.mar");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let left = Command::new(env!("CARGO_BIN_EXE_lantern"))
+        .arg("inspect")
+        .arg(archive)
+        .stdout(writer)
+        .output()
+        .unwrap();
+    assert_eq!(stderr(&left), "");
+}
+
+#[test]
 fn arguments_that_do_not_parse_exit_with_2() {
     let directory = TempDir::new().unwrap();
     for arguments in [

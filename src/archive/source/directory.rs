@@ -99,6 +99,14 @@ fn children(directory: &Path) -> Result<Vec<PathBuf>, ArchiveError> {
     Ok(paths)
 }
 
+fn name_of(kind: fs::FileType) -> &'static str {
+    if kind.is_symlink() {
+        "a symbolic link"
+    } else {
+        "a device, pipe or socket"
+    }
+}
+
 fn inspect(root: &Path, path: &Path) -> Result<Found, ArchiveError> {
     use std::os::unix::ffi::OsStrExt;
     let raw = path
@@ -111,7 +119,7 @@ fn inspect(root: &Path, path: &Path) -> Result<Found, ArchiveError> {
         fs::symlink_metadata(path).map_err(ArchiveError::io("reading a file of the model"))?;
     let kind = metadata.file_type();
     if !kind.is_dir() && !kind.is_file() {
-        return refuse("must be a file or a directory", format!("{kind:?}"));
+        return refuse("must be a file or a directory", name_of(kind).to_owned());
     }
     match EntryName::parse(raw)? {
         Some(name) => Ok(Found {

@@ -50,7 +50,7 @@ fn links_are_refused() {
     assert!(
         error
             .to_string()
-            .starts_with("entry \"link\" must be a file or a directory"),
+            .starts_with("entry \"link\" must be a file or a directory, got a symbolic link"),
         "{error}"
     );
 }
