@@ -58,7 +58,7 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// A socket cannot be bound.
-    #[error("cannot listen on {address} for {}: {source}", listener.name())]
+    #[error("cannot listen on {address} for {}", listener.name())]
     Bind {
         /// Where.
         address: SocketAddr,

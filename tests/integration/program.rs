@@ -167,9 +167,10 @@ async fn an_address_in_use_is_named() {
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(
-        error.contains(&format!("cannot listen on {address} for management")),
+        error.contains(&format!("cannot listen on {address} for management: ")),
         "{error}"
     );
+    assert_eq!(error.matches("in use").count(), 1, "{error}");
 }
 
 #[tokio::test]

@@ -54,11 +54,11 @@ impl Surroundings {
         path.is_file().then_some(path)
     }
 
-    /// ONNX Runtime's library: what `ORT_DYLIB_PATH` names, else the one in `.runtime` beside the program, above it, or
+    /// ONNX Runtime's library: what `ORT_DYLIB_PATH` names, there or not (the loader's error then names it), else the one in `.runtime` beside the program, above it, or
     /// in the current directory, else the system's.
     pub fn onnxruntime(&self) -> Option<PathBuf> {
         if let Some(named) = self.variable("ORT_DYLIB_PATH") {
-            return Some(named.into()).filter(|path: &PathBuf| path.is_file());
+            return Some(named.into());
         }
         let near = self
             .program_directory
@@ -156,7 +156,7 @@ mod tests {
             variables: BTreeMap::from([("ORT_DYLIB_PATH".into(), "/nowhere/lib.so".into())]),
             ..Surroundings::default()
         };
-        assert_eq!(surroundings.onnxruntime(), None);
+        assert_eq!(surroundings.onnxruntime(), Some("/nowhere/lib.so".into()));
     }
 
     #[test]
