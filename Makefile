@@ -21,6 +21,7 @@ SITE         := $(RUNTIME)/python/lib/python3/site-packages
 GUEST_TARGET := $(CARGO_TARGET_DIR)/guests
 GUESTS       := $(GUEST_TARGET)/wasm32-wasip2/release
 STORE        := $(CARGO_TARGET_DIR)/model-store
+RESNET       := $(CARGO_TARGET_DIR)/resnet18
 
 # Users with their own copies set LIBTORCH and ORT_DYLIB_PATH.
 export LIBTORCH       ?= $(SITE)/torch
@@ -67,8 +68,14 @@ lint: prerequisites runtime target ## Formatting, clippy and documentation, warn
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 
 .PHONY: bench
-bench: build guests ## Micro-benchmarks, then the server under load
-	cargo bench --workspace
+bench: build guests $(RESNET)/made ## Micro-benchmarks, then the server under load
+	LANTERN_RESNET=$(RESNET) LANTERN_PYTHON=$(PYTHON) cargo bench --workspace
+
+# Versions as in examples/digits/requirements.txt.
+$(RESNET)/made: benches/resnet18.py | runtime
+	$(PYTHON) -m pip install --disable-pip-version-check onnx==1.23.2 onnxscript==0.7.2
+	$(PYTHON) benches/resnet18.py $(RESNET)
+	@touch $@
 
 .PHONY: bench-peers
 bench-peers: build guests ## The same load on Lantern and on TorchServe 0.12 (needs Java 17)

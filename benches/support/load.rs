@@ -48,6 +48,19 @@ pub fn post(path: &str, content_type: &str, body: &[u8]) -> Vec<u8> {
     request
 }
 
+/// What the server answers to a `GET`, head and all; empty if it does not.
+#[allow(dead_code, reason = "not every bench asks for metrics")]
+pub fn get(address: SocketAddr, path: &str) -> String {
+    use std::io::{Read, Write};
+    let request = format!("GET {path} HTTP/1.1\r\nHost: lantern\r\nConnection: close\r\n\r\n");
+    let mut answer = String::new();
+    let asked = std::net::TcpStream::connect(address).and_then(|mut stream| {
+        stream.write_all(request.as_bytes())?;
+        stream.read_to_string(&mut answer)
+    });
+    asked.map_or_else(|_| String::new(), |_| answer)
+}
+
 /// Drives the server and measures.
 pub fn drive(load: &Load) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -25,6 +25,9 @@ pub struct Setup {
     directory: tempfile::TempDir,
     /// Where inference listens.
     pub inference: SocketAddr,
+    /// Where metrics are scraped.
+    #[allow(dead_code, reason = "not every bench asks for metrics")]
+    pub metrics: SocketAddr,
 }
 
 /// A running server; ended when dropped.
@@ -68,6 +71,7 @@ impl Setup {
         Self {
             directory,
             inference,
+            metrics,
         }
     }
 

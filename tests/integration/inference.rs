@@ -51,6 +51,22 @@ async fn answers_are_those_of_the_runtime_that_exported_the_model() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn raw_elements_are_answered_with_raw_elements() {
+    let raw = Model::new("raw").artifact("linear.onnx");
+    let server = TestServer::with(raw.with("handler: {input: x, shape: [16]}")).await;
+    let answer = server.predict("raw", vec![0; 2 * 64]).await;
+    assert_eq!((answer.status, answer.body.len()), (200, 2 * 16));
+    assert_eq!(
+        answer.header("content-type"),
+        Some("application/octet-stream")
+    );
+    let answer = server.predict("raw", vec![0; 63]).await;
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    let expected = "the body has 63 bytes; expected rows of 64 bytes, fp32 [16]";
+    assert!(answer.text().contains(expected), "{}", answer.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn any_method_predicts_and_both_forms_of_the_path_work() {
     let server = TestServer::with(Model::new("echo")).await;
     for method in ["POST", "PUT", "PATCH", "DELETE", "GET"] {
