@@ -151,6 +151,17 @@ fn values_below_one_become_one_as_in_torchserve() {
 }
 
 #[test]
+fn values_below_one_are_not_changed_silently() {
+    let said = warnings("batchSize: 0\nresponseTimeout: 0\njobQueueSize: -1\n");
+    let expected = [
+        "c.yaml:1: batchSize becomes 1: it must be at least 1, got 0",
+        "c.yaml:2: responseTimeout is ignored: it must be above 0, got 0",
+        "c.yaml:3: jobQueueSize is ignored: it must be above 0, got -1",
+    ];
+    assert_eq!(said, expected);
+}
+
+#[test]
 fn a_document_must_be_a_mapping() {
     assert_eq!(
         refused("- 1\n- 2\n"),

@@ -67,8 +67,8 @@ pub fn read(fields: &mut Fields, key: &str, node: &Node, options: &mut Options) 
                 integer(fields, key, node, MOST_SECONDS).map(|n| seconds(n.max(0)));
         }
         "jobQueueSize" => {
-            let size = integer(fields, key, node, MOST_JOBS).and_then(|n| usize::try_from(n).ok());
-            options.job_queue_size = size.filter(|size| *size > 0);
+            let size = above_zero(fields, key, node, MOST_JOBS);
+            options.job_queue_size = size.and_then(|size| usize::try_from(size).ok());
         }
         "deviceType" => options.device_type = device_type(fields, key, node),
         "deviceIds" => options.device_ids = device_ids(fields, key, node),
@@ -121,12 +121,19 @@ fn integer(fields: &mut Fields, key: &str, node: &Node, most: i128) -> Option<i1
 
 fn at_least_one(fields: &mut Fields, key: &str, node: &Node, most: i128) -> Option<usize> {
     let value = integer(fields, key, node, most)?;
+    if value < 1 {
+        fields.warn(key, node, "becomes 1: it must be at least 1");
+    }
     usize::try_from(value.max(1)).ok()
 }
 
 fn positive(fields: &mut Fields, key: &str, node: &Node) -> Option<i128> {
-    let value = integer(fields, key, node, MOST_SECONDS)?;
-    if value < 0 {
+    above_zero(fields, key, node, MOST_SECONDS)
+}
+
+fn above_zero(fields: &mut Fields, key: &str, node: &Node, most: i128) -> Option<i128> {
+    let value = integer(fields, key, node, most)?;
+    if value <= 0 {
         fields.warn(key, node, "is ignored: it must be above 0");
     }
     (value > 0).then_some(value)
