@@ -1,6 +1,6 @@
 //! Settings of the server: the command line, the environment and `config.properties`, in TorchServe's keys.
 //!
-//! Two steps: [`raw`] gathers what was typed, and from where; [`resolve`] turns it into a [`ServerConfig`], reporting
+//! Two steps: `raw` gathers what was typed, and from where; `resolve` turns it into a [`ServerConfig`], reporting
 //! every problem at once. `server/keys.rs` lists the keys. Nothing here binds, loads or starts anything.
 
 use std::collections::BTreeMap;
