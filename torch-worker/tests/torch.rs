@@ -226,10 +226,14 @@ fn failed_runs_leak_nothing() {
         }
     };
     fail(2000);
-    let before = fixture::private_memory();
-    fail(2000);
-    let grown = fixture::private_memory().saturating_sub(before);
-    assert!(grown < 400_000, "2000 failed runs took {grown} bytes");
+    // A leak grows in every round; an allocator's arena does in one or the other.
+    let rounds = [(); 4].map(|()| {
+        let before = fixture::private_memory();
+        fail(2000);
+        fixture::private_memory().saturating_sub(before)
+    });
+    let grown = rounds.into_iter().min().unwrap();
+    assert!(grown < 400_000, "2000 failed runs took {rounds:?} bytes");
 }
 
 #[test]

@@ -17,10 +17,8 @@ pub struct Raw {
 impl Raw {
     /// Bytes of one row; `None` for a row of none, or of more than an address space.
     fn row(&self) -> Option<usize> {
-        let sizes = self.shape.iter().map(|&size| usize::try_from(size).ok());
-        let bytes = sizes.fold(Some(size_of::<f32>()), |bytes, size| {
-            bytes?.checked_mul(size?)
-        });
+        let mut sizes = self.shape.iter().map(|&size| usize::try_from(size).ok());
+        let bytes = sizes.try_fold(size_of::<f32>(), |bytes, size| bytes.checked_mul(size?));
         bytes.filter(|&bytes| bytes > 0)
     }
 
