@@ -61,6 +61,7 @@ pub fn onnxruntime() -> Option<PathBuf> {
 }
 
 /// Bytes of memory that this process shares with no other.
+/// Clean pages do not count: those of a library are private or shared as other processes come and go.
 pub fn private_memory() -> usize {
     let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();
     let kilobytes = |line: &str| {
@@ -70,7 +71,7 @@ pub fn private_memory() -> usize {
     };
     rollup
         .lines()
-        .filter(|line| line.starts_with("Private_"))
+        .filter(|line| line.starts_with("Private_Dirty"))
         .filter_map(kilobytes)
         .sum::<usize>()
         * 1024
