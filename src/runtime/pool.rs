@@ -241,16 +241,17 @@ impl Pool {
 
     /// Runs the next batch on this thread, if there is one, a lane is idle and runs are short.
     fn lead(self: &Arc<Self>) {
-        let now = Instant::now();
-        let checked_out = {
+        let (checked_out, now) = {
             let mut state = self.state.lock();
+            // Read under the lock: an earlier time would let jobs through whose deadline has passed since.
+            let now = Instant::now();
             if !self.pace.is_short() {
                 self.call_runner(&mut state, now);
                 return;
             }
             let checked_out = state.check_out(None, now);
             self.call_runner(&mut state, now);
-            checked_out
+            (checked_out, now)
         };
         if let Some((id, lane)) = checked_out {
             self.run(id, lane, now, Some(now + STINT));
@@ -268,24 +269,23 @@ impl Pool {
         loop {
             let ran = lane.run(taken);
             self.pace.note(ran.infer);
-            taken = Instant::now();
-            let goes_on = until.is_none_or(|until| taken < until);
-            match self.check_in(id, lane, ran, goes_on.then_some(taken)) {
-                Some(next) => lane = next,
+            match self.check_in(id, lane, ran, until) {
+                Some(next) => (lane, taken) = next,
                 None => return,
             }
         }
     }
 
-    /// Returns a lane. If the caller can go on at that time it gets the lane back with the next batch in it.
+    /// Returns a lane. Until that time the caller gets it back with the next batch in it, and when that was taken.
     fn check_in(
         self: &Arc<Self>,
         id: u32,
         mut lane: Lane,
         ran: Ran,
-        goes_on: Option<Instant>,
-    ) -> Option<Lane> {
+        until: Option<Instant>,
+    ) -> Option<(Lane, Instant)> {
         let mut state = self.state.lock();
+        let now = Instant::now();
         if ran.again {
             state.batcher.push_back_alone(lane.batch.drain(..));
         }
@@ -294,8 +294,9 @@ impl Pool {
         if let Condition::Fatal(text) = &ran.condition {
             state.last_error = Some(worker_died(text));
         }
-        let next = goes_on.and_then(|now| state.check_out(Some(id), now));
-        self.call_runner(&mut state, Instant::now());
+        let goes_on = until.is_none_or(|until| now < until);
+        let next = goes_on.then(|| state.check_out(Some(id), now)).flatten();
+        self.call_runner(&mut state, now);
         drop(state);
         if let Some(owner) = owner {
             owner.unpark();
@@ -307,7 +308,7 @@ impl Pool {
             tracing::warn!(worker = id, "the session panicked and is made anew");
             self.announce();
         }
-        next.map(|(_, lane)| lane)
+        next.map(|(_, lane)| (lane, now))
     }
 
     /// Sees to it that somebody comes for the jobs that wait, if a lane is idle.
