@@ -57,6 +57,15 @@ endif
 	@echo "==> guests, on the host"
 	cd examples && CARGO_TARGET_DIR=$(GUEST_TARGET) cargo test --quiet --workspace --target $(HOST)
 
+.PHONY: conformance
+conformance: prerequisites runtime guests ## What TorchServe's clients can see, checked: target/conformance.md
+ifndef NEXTEST
+	@echo "make conformance needs cargo-nextest. Install it: cargo install cargo-nextest --locked"; exit 1
+endif
+	-cargo nextest run --workspace --profile conformance
+	@mkdir -p target
+	python3 tests/conformance/report.py --results $(CARGO_TARGET_DIR)/nextest/conformance/junit.xml --out target/conformance.md
+
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 
 .PHONY: lint
