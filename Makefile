@@ -66,6 +66,12 @@ endif
 	@mkdir -p target
 	python3 tests/conformance/report.py --results $(CARGO_TARGET_DIR)/nextest/conformance/junit.xml --out target/conformance.md
 
+.PHONY: differential
+differential: build guests ## The same requests to TorchServe 0.12 and to Lantern: target/differential.md (needs Java 17)
+	python3 benches/peers/peer.py setup --runtime $(RUNTIME) --venv $(RUNTIME)/torchserve
+	python3 tests/differential/compare.py --lantern $(CARGO_TARGET_DIR)/release/lantern --guests $(GUESTS) \
+		--venv $(RUNTIME)/torchserve --out target/differential.md
+
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 
 .PHONY: lint
