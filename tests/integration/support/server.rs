@@ -104,6 +104,8 @@ impl Builder {
         let mut running = server.start();
         running.loaded().await;
         let listeners = [Listener::Inference, Listener::Management, Listener::Metrics];
+        // A client does not start without one; a second test of the process finds it installed.
+        drop(rustls::crypto::ring::default_provider().install_default());
         TestServer {
             addresses: listeners
                 .map(|one| (one, running.address(one).unwrap()))
