@@ -19,10 +19,10 @@ use crate::metrics::{Answered, Metrics, Mode};
 mod access;
 mod connection;
 mod decode;
-mod describe;
 mod document;
 mod inference;
 mod linger;
+mod manage;
 mod management;
 mod parameters;
 mod reply;
@@ -37,6 +37,7 @@ pub use reply::{BadHeader, Cors};
 pub use routes::Listener;
 
 use decode::Decoder;
+use manage::Operations;
 use reply::CommonHeaders;
 use routes::{Endpoint, Matched, Params, Router};
 
@@ -84,6 +85,7 @@ pub struct Api {
     cfg: Config,
     router: Router,
     decoder: Decoder,
+    operations: Operations,
     common: CommonHeaders,
 }
 
@@ -101,6 +103,7 @@ impl Api {
         Arc::new(Self {
             router: Router::new(listener),
             decoder: Decoder::new(cfg.max_request_size),
+            operations: Operations::new(services.catalog.clone(), cfg.enable_model_api),
             common: CommonHeaders::new(&cfg.cors),
             services,
             cfg,
@@ -165,7 +168,7 @@ impl Api {
             Endpoint::PredictDescription => self.predict_description(params),
             Endpoint::ListModels => Ok(self.list_models(&call)),
             Endpoint::RegisterModel => self.register_model(call).await,
-            Endpoint::DescribeModel => self.describe_model(&call, params),
+            Endpoint::DescribeModel => self.describe_model(&call, params).await,
             Endpoint::ScaleModel => self.scale_model(&call, params).await,
             Endpoint::UnregisterModel => self.unregister_model(params).await,
             Endpoint::ModelDescription => self.model_description(params),

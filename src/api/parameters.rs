@@ -3,8 +3,6 @@
 //! As in TorchServe an integer that does not parse counts as not given, and a flag is set only by `true` in any
 //! letter case. In JSON, numbers and flags may be strings.
 
-use std::time::Duration;
-
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Kind};
@@ -52,34 +50,9 @@ impl Parameters {
         self.text(name)
             .map(|text| text.eq_ignore_ascii_case("true"))
     }
-
-    /// An integer that must lie in `range`.
-    pub(super) fn count(
-        &self,
-        name: &str,
-        range: std::ops::RangeInclusive<i64>,
-    ) -> Result<Option<usize>, Error> {
-        let Some(value) = self.integer(name) else {
-            return Ok(None);
-        };
-        let (least, most) = (range.start(), range.end());
-        if !range.contains(&value) {
-            return Err(bad_request(format!(
-                "{name} must be from {least} to {most}, got {value}"
-            )));
-        }
-        Ok(usize::try_from(value).ok())
-    }
-
-    /// A duration, given in units of `unit`.
-    pub(super) fn duration(&self, name: &str, unit: Duration) -> Result<Option<Duration>, Error> {
-        let count = self.count(name, 0..=i64::from(i32::MAX))?;
-        let count = count.and_then(|count| u32::try_from(count).ok());
-        Ok(count.map(|count| unit * count))
-    }
 }
 
-pub(super) fn bad_request(message: String) -> Error {
+fn bad_request(message: String) -> Error {
     Error::new(Kind::BadRequest, message)
 }
 
@@ -136,13 +109,5 @@ mod tests {
             let error = Parameters::from_json(body.as_bytes()).err().unwrap();
             assert_eq!(error.kind(), Kind::BadRequest);
         }
-    }
-
-    #[test]
-    fn counts_outside_their_range_name_rule_and_value() {
-        let error = query(&[("batch_size", "0")])
-            .count("batch_size", 1..=10)
-            .unwrap_err();
-        assert_eq!(error.message(), "batch_size must be from 1 to 10, got 0");
     }
 }

@@ -4,19 +4,31 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use super::stamp::write_timestamp;
-use crate::catalog::{Condition, Description, WorkerState, WorkerStatus};
+use super::Operations;
+use crate::api::stamp::write_timestamp;
+use crate::catalog::{Condition, Description, Which, WorkerState, WorkerStatus};
 use crate::error::{Error, Kind};
 use crate::model::{Device, Hosting};
 
-/// One element of the answer.
+/// Whose description is wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in crate::api) struct DescribeParams {
+    /// The model.
+    pub model: String,
+    /// The version, or `all`; the default version if not given.
+    pub version: Option<String>,
+    /// Whether the handler is asked, too; not if not given, and never for `all`.
+    pub customized: Option<bool>,
+}
+
+/// One version, as JSON shows it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "the members are TorchServe's"
 )]
-pub(super) struct Described {
+pub(in crate::api) struct Described {
     model_name: String,
     model_version: String,
     model_url: String,
@@ -84,9 +96,35 @@ struct Lantern {
     last_words: Vec<String>,
 }
 
+impl Operations {
+    /// Describes one version of a model, or all of them.
+    #[expect(clippy::unused_async, reason = "handlers are to be asked, too")]
+    pub(in crate::api) async fn describe(
+        &self,
+        params: DescribeParams,
+    ) -> Result<Vec<Described>, Error> {
+        let which = match params.version.as_deref() {
+            None => Which::Default,
+            Some("all") => Which::All,
+            Some(version) => Which::Version(version),
+        };
+        let entries = self.catalog.select(&params.model, which)?;
+        let mut described: Vec<Described> = entries
+            .iter()
+            .map(|entry| describe(&entry.describe()))
+            .collect();
+        if params.customized == Some(true) && which != Which::All {
+            for (one, entry) in described.iter_mut().zip(&entries) {
+                one.customized(entry.spec().name.as_str())?;
+            }
+        }
+        Ok(described)
+    }
+}
+
 impl Described {
     /// Adds what the handler says of itself: nothing, as no handler can yet. Fails without a worker to ask.
-    pub(super) fn customized(&mut self, name: &str) -> Result<(), Error> {
+    fn customized(&mut self, name: &str) -> Result<(), Error> {
         if self.workers.is_empty() {
             let message = format!(
                 "Model \"{name}\" has no worker to serve describe request. Please use scale workers API to add workers."
@@ -99,7 +137,7 @@ impl Described {
 }
 
 /// What the API says of a version.
-pub(super) fn describe(description: &Description) -> Described {
+fn describe(description: &Description) -> Described {
     let (spec, settings) = (&description.spec, &description.spec.settings);
     let gpus: Vec<u32> = settings
         .devices

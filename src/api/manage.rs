@@ -1,0 +1,112 @@
+//! What clients do with models, whichever protocol they speak.
+//!
+//! An operation takes parameters as a client gave them, checks them, acts on the catalog, and ends in an outcome or in
+//! a failure. REST and gRPC turn their messages into parameters and outcomes into their messages; this module knows
+//! neither.
+
+use crate::catalog::Catalog;
+use crate::error::{Error, Kind};
+
+mod describe;
+mod list;
+mod register;
+mod scale;
+
+pub(super) use describe::DescribeParams;
+pub(super) use list::ListParams;
+pub(super) use register::RegisterParams;
+pub(super) use scale::ScaleParams;
+
+use super::method_not_allowed;
+
+/// The operations on one catalog. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Operations {
+    catalog: Catalog,
+    enable_model_api: bool,
+}
+
+/// How far an operation came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// It is done.
+    Done,
+    /// It is under way; nobody waits for it.
+    UnderWay,
+    /// Some of its workers are up; others start, or failed.
+    Partial,
+}
+
+/// The end of an operation that did not fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Outcome {
+    /// How far it came.
+    pub progress: Progress,
+    /// TorchServe's text.
+    pub message: String,
+}
+
+impl Outcome {
+    fn done(message: String) -> Self {
+        Self {
+            progress: Progress::Done,
+            message,
+        }
+    }
+
+    fn under_way() -> Self {
+        Self {
+            progress: Progress::UnderWay,
+            message: "Processing worker updates...".to_owned(),
+        }
+    }
+
+    fn partial() -> Self {
+        Self {
+            progress: Progress::Partial,
+            message: "Workers scaling in progress...".to_owned(),
+        }
+    }
+}
+
+impl Operations {
+    /// Operations on `catalog`; models come and go only with `enable_model_api`.
+    pub(super) const fn new(catalog: Catalog, enable_model_api: bool) -> Self {
+        Self {
+            catalog,
+            enable_model_api,
+        }
+    }
+
+    /// Whether models may be registered and unregistered. Asked before a parameter is looked at, and again by the
+    /// operations themselves.
+    pub(super) fn check_model_api(&self) -> Result<(), Error> {
+        if self.enable_model_api {
+            return Ok(());
+        }
+        Err(method_not_allowed())
+    }
+
+    /// Drains and removes a version, the default version if none is named.
+    pub(super) async fn unregister(
+        &self,
+        model: &str,
+        version: Option<&str>,
+    ) -> Result<Outcome, Error> {
+        self.check_model_api()?;
+        self.catalog.unregister(model, version).await?;
+        Ok(Outcome::done(format!("Model \"{model}\" unregistered")))
+    }
+
+    /// Makes `version` the default version.
+    pub(super) fn set_default(&self, model: &str, version: &str) -> Result<Outcome, Error> {
+        self.catalog.set_default(model, version)?;
+        Ok(Outcome::done(format!(
+            "Default version successfully updated for model \"{model}\" to \"{version}\""
+        )))
+    }
+}
+
+fn bad_request(message: impl Into<String>) -> Error {
+    Error::new(Kind::BadRequest, message)
+}

@@ -1,0 +1,52 @@
+//! The list of models, in pages.
+
+use serde::Serialize;
+
+use super::Operations;
+
+/// Models on a page, if nothing else is said, and at most.
+const PAGE: usize = 100;
+
+/// Which page is wanted. What is out of range counts as not given.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::api) struct ListParams {
+    /// Models on the page: 0 to 100; 100 if not given.
+    pub limit: Option<i64>,
+    /// Models before it.
+    pub next_page_token: Option<i64>,
+}
+
+/// A page, as JSON shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::api) struct ListPage {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_page_token: Option<String>,
+    models: Vec<ListedModel>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ListedModel {
+    model_name: String,
+    model_url: String,
+}
+
+impl Operations {
+    /// A page of the models, by name.
+    pub(in crate::api) fn list(&self, params: ListParams) -> ListPage {
+        let limit = params.limit.and_then(|limit| usize::try_from(limit).ok());
+        let limit = limit.filter(|limit| *limit <= PAGE).unwrap_or(PAGE);
+        let offset = params.next_page_token;
+        let offset = offset.and_then(|offset| usize::try_from(offset).ok());
+        let page = self.catalog.page(offset.unwrap_or(0), limit);
+        let models = page.models.into_iter().map(|model| ListedModel {
+            model_name: model.name,
+            model_url: model.url,
+        });
+        ListPage {
+            next_page_token: page.next.map(|next| next.to_string()),
+            models: models.collect(),
+        }
+    }
+}

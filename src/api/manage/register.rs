@@ -1,0 +1,185 @@
+//! Registration.
+
+use std::time::Duration;
+
+use super::scale::WORKERS_LIMIT;
+use super::{Operations, Outcome, bad_request};
+use crate::catalog::{Registered, Registration, Requested};
+use crate::error::{Error, Kind};
+
+/// Rows of a batch that one call may ask for.
+const BATCH_LIMIT: i64 = 65_536;
+/// Milliseconds or seconds of a duration that one call may ask for.
+const DURATION_LIMIT: i64 = i32::MAX as i64;
+/// What TorchServe takes for `runtime`, and what handlers are here.
+const RUNTIMES: [&str; 4] = ["python", "python3", "LSP", "wasm"];
+
+/// What a client wants registered; `None` where it said nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in crate::api) struct RegisterParams {
+    /// Where the archive is.
+    pub url: Option<String>,
+    /// Name of the model; the archive's if not given.
+    pub model_name: Option<String>,
+    /// The handler; the archive's if not given.
+    pub handler: Option<String>,
+    /// The archive's `runtime`.
+    pub runtime: Option<String>,
+    /// Rows that a batch may have.
+    pub batch_size: Option<i64>,
+    /// How long the oldest job may wait for a fuller batch, in ms.
+    pub max_batch_delay: Option<i64>,
+    /// Workers to start with; 0 and less ask for none.
+    pub initial_workers: Option<i64>,
+    /// From arrival until the answer, in s.
+    pub response_timeout: Option<i64>,
+    /// From the start of loading until the first worker is ready, in s.
+    pub startup_timeout: Option<i64>,
+    /// Whether to wait for the workers; so if not given.
+    pub synchronous: Option<bool>,
+}
+
+impl Operations {
+    /// Registers a version and starts its workers.
+    pub(in crate::api) async fn register(&self, params: RegisterParams) -> Result<Outcome, Error> {
+        self.check_model_api()?;
+        let wait = params.synchronous.unwrap_or(true);
+        let registered = self.catalog.register(registration(params)?, wait).await?;
+        Ok(outcome(&registered))
+    }
+}
+
+fn registration(params: RegisterParams) -> Result<Registration, Error> {
+    check_runtime(params.runtime.as_deref())?;
+    let requested = requested(&params);
+    let url = params.url;
+    let url = url.ok_or_else(|| bad_request("Parameter url is required."))?;
+    if url.is_empty() {
+        return Err(Error::new(Kind::ModelNotFound, "empty url"));
+    }
+    Ok(Registration {
+        url,
+        name: params.model_name.filter(|name| !name.is_empty()),
+        handler: params.handler.filter(|handler| !handler.is_empty()),
+        requested: requested?,
+    })
+}
+
+fn check_runtime(runtime: Option<&str>) -> Result<(), Error> {
+    match runtime {
+        Some(runtime) if !RUNTIMES.contains(&runtime) => {
+            Err(bad_request(format!("Invalid RuntimeType value: {runtime}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn requested(params: &RegisterParams) -> Result<Requested, Error> {
+    let second = Duration::from_secs(1);
+    let workers = params.initial_workers.map(|workers| workers.max(0));
+    Ok(Requested {
+        batch_size: count("batch_size", params.batch_size, 1, BATCH_LIMIT)?,
+        max_batch_delay: duration(
+            "max_batch_delay",
+            params.max_batch_delay,
+            0,
+            Duration::from_millis(1),
+        )?,
+        min_workers: count("initial_workers", workers, 0, WORKERS_LIMIT)?,
+        max_workers: None,
+        response_timeout: duration("response_timeout", params.response_timeout, 1, second)?,
+        startup_timeout: duration("startup_timeout", params.startup_timeout, 0, second)?,
+    })
+}
+
+/// A number from `least` to `most`.
+fn count(name: &str, value: Option<i64>, least: i64, most: i64) -> Result<Option<usize>, Error> {
+    match value {
+        Some(value) if !(least..=most).contains(&value) => Err(bad_request(format!(
+            "{name} must be from {least} to {most}, got {value}"
+        ))),
+        value => Ok(value.and_then(|value| usize::try_from(value).ok())),
+    }
+}
+
+/// A duration of at least `least` units.
+fn duration(
+    name: &str,
+    value: Option<i64>,
+    least: i64,
+    unit: Duration,
+) -> Result<Option<Duration>, Error> {
+    let value = count(name, value, least, DURATION_LIMIT)?;
+    let value = value.and_then(|value| u32::try_from(value).ok());
+    Ok(value.map(|value| unit * value))
+}
+
+fn outcome(registered: &Registered) -> Outcome {
+    match registered {
+        Registered::Empty { name, version } => Outcome::done(format!(
+            "Model \"{name}\" Version: {version} registered with 0 initial workers. Use scale workers API to add \
+             workers for the model."
+        )),
+        Registered::Loaded {
+            name,
+            version,
+            workers,
+        } => Outcome::done(format!(
+            "Model \"{name}\" Version: {version} registered with {workers} initial workers"
+        )),
+        Registered::Starting => Outcome::under_way(),
+        Registered::Partly => Outcome::partial(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn refused(params: RegisterParams) -> String {
+        let params = RegisterParams {
+            url: params.url.or_else(|| Some("x.mar".to_owned())),
+            ..params
+        };
+        registration(params).unwrap_err().message().to_owned()
+    }
+
+    #[test]
+    fn numbers_outside_their_range_are_named_with_rule_and_value() {
+        let none = RegisterParams::default;
+        assert_eq!(
+            refused(RegisterParams {
+                batch_size: Some(0),
+                ..none()
+            }),
+            "batch_size must be from 1 to 65536, got 0"
+        );
+        assert_eq!(
+            refused(RegisterParams {
+                response_timeout: Some(0),
+                ..none()
+            }),
+            "response_timeout must be from 1 to 2147483647, got 0"
+        );
+        assert_eq!(
+            refused(RegisterParams {
+                initial_workers: Some(i64::MAX),
+                ..none()
+            }),
+            "initial_workers must be from 0 to 1024, got 9223372036854775807"
+        );
+    }
+
+    #[test]
+    fn the_runtime_is_looked_at_before_the_url() {
+        let params = RegisterParams {
+            runtime: Some("Python".to_owned()),
+            ..RegisterParams::default()
+        };
+        let error = registration(params).unwrap_err();
+        assert_eq!(error.message(), "Invalid RuntimeType value: Python");
+        let error = registration(RegisterParams::default()).unwrap_err();
+        assert_eq!(error.message(), "Parameter url is required.");
+    }
+}
