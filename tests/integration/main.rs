@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::too_many_lines)]
 
 mod describing;
+mod documents;
 mod draining;
 mod faults;
 mod hostile_http;
