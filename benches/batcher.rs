@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use lantern::payload::Priority;
 use lantern::runtime::batcher::{Answer, Batcher, BatcherConfig, Job};
 use lantern::tensor::{DType, NamedTensor, Tensor};
 use tokio::sync::oneshot;
@@ -36,6 +37,7 @@ fn jobs(count: usize, shapes: usize) -> (Vec<Job>, Vec<Receiver>) {
             rows: 1,
             arrival: now,
             deadline: now + HOUR,
+            priority: Priority::default(),
             is_alone: false,
             reply,
         };

@@ -19,7 +19,7 @@ use lantern::handler::{
 use lantern::model::{
     BackendKind, Declared, Device, Limits, ModelName, ModelSpec, Settings, Version,
 };
-use lantern::payload::{Body, Request};
+use lantern::payload::{Body, Request, Schedule};
 use lantern::tensor::{DType, NamedTensor, Tensor};
 use tokio::runtime::Runtime;
 
@@ -76,6 +76,7 @@ fn request() -> Request {
         body: Body::Raw(Bytes::from_static(BODY.as_bytes())),
         arrival,
         deadline: arrival + Duration::from_mins(1),
+        schedule: Schedule::default(),
     }
 }
 

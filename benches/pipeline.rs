@@ -21,7 +21,7 @@ use lantern::handler::{
 use lantern::model::{
     BackendKind, Declared, Device, Hosting, Limits, ModelName, ModelSpec, Settings, Version,
 };
-use lantern::payload::{Body, Request};
+use lantern::payload::{Body, Request, Schedule};
 use lantern::runtime::local::LocalRuntime;
 use lantern::runtime::process::ProcessConfig;
 use lantern::runtime::{Hosts, WorkerIds};
@@ -241,6 +241,7 @@ fn request() -> Request {
         body: Body::Raw(Bytes::from_static(X.as_bytes())),
         arrival,
         deadline: arrival + Duration::from_mins(2),
+        schedule: Schedule::default(),
     }
 }
 

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use lantern::error::{Error, Kind};
 use lantern::handler::{LogLine, Observation, Sink};
 use lantern::model::{BackendKind, Declared, Limits, ModelName, ModelSpec, Settings, Version};
-use lantern::payload::{Body, Request};
+use lantern::payload::{Body, Request, Schedule};
 use lantern::runtime::process::ProcessConfig;
 use lantern::runtime::{Hosts, NativeLibraries, Runtime, WorkerIds};
 
@@ -131,6 +131,7 @@ fn request() -> Request {
         body: Body::Raw(Bytes::from_static(X.as_bytes())),
         arrival,
         deadline: arrival + Duration::from_mins(2),
+        schedule: Schedule::default(),
     }
 }
 

@@ -142,6 +142,16 @@ pub enum Hosting {
     Inline,
 }
 
+/// Where requests of tensors go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum TensorsTo {
+    /// Straight to the model, past the handler. A version without a model has its handler take them.
+    #[default]
+    Model,
+    /// Through the handler, as other requests do.
+    Handler,
+}
+
 /// One input or output of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorSpec {
@@ -208,6 +218,8 @@ pub struct Settings {
     pub hosting: Hosting,
     /// A fresh handler instance for each request.
     pub fresh_instances: bool,
+    /// Where requests of tensors go.
+    pub tensors_to: TensorsTo,
 }
 
 impl Default for Settings {
@@ -226,6 +238,7 @@ impl Default for Settings {
             intra_op_threads: None,
             hosting: Hosting::default(),
             fresh_instances: false,
+            tensors_to: TensorsTo::default(),
         }
     }
 }
@@ -296,6 +309,17 @@ pub struct ModelSpec {
     pub settings: Settings,
     /// What its handler may use.
     pub limits: Limits,
+}
+
+impl ModelSpec {
+    /// Where requests of tensors go in fact.
+    pub fn tensors_to(&self) -> TensorsTo {
+        if self.backend == BackendKind::None {
+            TensorsTo::Handler
+        } else {
+            self.settings.tensors_to
+        }
+    }
 }
 
 #[cfg(test)]

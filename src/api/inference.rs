@@ -7,7 +7,7 @@ use hyper::header::{self, HeaderName, HeaderValue};
 use super::routes::Params;
 use super::{Api, Call, Response, decode, document, reply};
 use crate::error::{Error, Kind};
-use crate::payload::{self, Request};
+use crate::payload::{self, Request, Schedule};
 
 /// Headers that belong to the server and the connection, whatever a handler says.
 const RESERVED: [HeaderName; 5] = [
@@ -41,9 +41,10 @@ impl Api {
             body,
             arrival: call.arrival,
             deadline: entry.deadline(call.arrival),
+            schedule: Schedule::default(),
         };
         let reply = entry.call(request, params.version.is_some()).await?;
-        from_handler(reply.response)
+        from_handler(reply.into_response()?)
     }
 
     /// The document of one model's predictions.

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::model::{BackendKind, Declared, Hosting};
+use crate::model::{BackendKind, Declared, Hosting, TensorsTo};
 
 use super::yaml::{self, Node, Value};
 use super::{Problem, Problems};
@@ -67,6 +67,8 @@ pub struct Options {
     pub intra_op_threads: Option<usize>,
     /// `lantern: freshInstances`.
     pub fresh_instances: Option<bool>,
+    /// `lantern: oip`: where requests of Open Inference Protocol go.
+    pub tensors_to: Option<TensorsTo>,
     /// `lantern: waitForFullBatches`.
     pub wait_for_full_batches: Option<bool>,
     /// `lantern: limits`.

@@ -7,7 +7,7 @@
 //! may be stacked; within a queue the order is that of arrival; of several queues the one whose first job is oldest
 //! goes first, so none starves. A batch is what is there, up to the batch size: nobody waits for company unless the
 //! operator asked for full batches, and then not longer than the delay, counted from the arrival of the oldest
-//! job. Jobs that expired or were abandoned are left out, the first in the queue included.
+//! job. Jobs of a higher priority go before all of a lower one; a batch holds both if they stack. Jobs that expired or were abandoned are left out, the first in the queue included.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use crate::error::{Error, Kind};
+use crate::payload::Priority;
 use crate::tensor::NamedTensor;
 
 /// Empty queues kept for their buffers.
@@ -31,6 +32,8 @@ pub struct Answer {
     pub infer: Duration,
     /// Rows of the batch.
     pub batch_rows: usize,
+    /// Whether the batch is counted with this job: it is so for one of the jobs that are answered.
+    pub leads_batch: bool,
 }
 
 /// Where a job's answer goes. A dropped receiver abandons the job.
@@ -45,8 +48,10 @@ pub struct Job {
     pub rows: usize,
     /// When it was pushed.
     pub arrival: Instant,
-    /// When its answer stops being of use.
+    /// When it stops being of use to begin.
     pub deadline: Instant,
+    /// Who goes first.
+    pub priority: Priority,
     /// Runs in a batch of its own: it was in a batch that failed, and its next failure is its own.
     pub is_alone: bool,
     /// Where the answer goes.
@@ -59,8 +64,14 @@ impl Job {
         let _ = self.reply.send(answer);
     }
 
-    fn is_abandoned(&self) -> bool {
+    /// Whether nobody waits for the answer any more.
+    pub fn is_abandoned(&self) -> bool {
         self.reply.is_closed()
+    }
+
+    /// Lower goes first: jobs that run alone, then by priority.
+    fn place(&self) -> (bool, Priority) {
+        (!self.is_alone, self.priority)
     }
 
     fn stacks_with(&self, other: &Self) -> bool {
@@ -148,7 +159,7 @@ impl Batcher {
     pub fn push(&mut self, job: Job) {
         self.jobs += 1;
         self.rows += job.rows;
-        self.queue_for(&job).push(job, VecDeque::push_back);
+        self.queue_for(&job).push(job);
     }
 
     /// Takes jobs of a failed batch back, to be run one by one before all others.
@@ -157,7 +168,7 @@ impl Batcher {
             job.is_alone = true;
             self.jobs += 1;
             self.rows += job.rows;
-            self.queue_for(&job).push(job, VecDeque::push_front);
+            self.queue_for(&job).push_front(job);
         }
     }
 
@@ -241,14 +252,14 @@ impl Batcher {
         &mut self.queues[place]
     }
 
-    /// Of the queues that need not wait, the one whose first job is oldest.
+    /// Of the queues that need not wait, the one whose first job goes first: by priority, then by age.
     fn next_queue(&self, now: Instant) -> Option<usize> {
         let ready = self.queues.iter().enumerate().filter_map(|(index, queue)| {
             let first = queue.jobs.front()?;
             self.need_not_wait(queue, first, now)
-                .then_some((first.arrival, index))
+                .then_some((first.place(), first.arrival, index))
         });
-        ready.min().map(|(_, index)| index)
+        ready.min().map(|(_, _, index)| index)
     }
 
     fn need_not_wait(&self, queue: &Queue, first: &Job, now: Instant) -> bool {
@@ -266,9 +277,22 @@ impl Batcher {
 }
 
 impl Queue {
-    fn push(&mut self, job: Job, end: fn(&mut VecDeque<Job>, Job)) {
+    /// Puts a job behind those of its priority.
+    fn push(&mut self, job: Job) {
         self.rows += job.rows;
-        end(&mut self.jobs, job);
+        let goes_before = |other: &Job| other.place() <= job.place();
+        match self.jobs.back() {
+            Some(last) if !goes_before(last) => {
+                let place = self.jobs.partition_point(goes_before);
+                self.jobs.insert(place, job);
+            }
+            _ => self.jobs.push_back(job),
+        }
+    }
+
+    fn push_front(&mut self, job: Job) {
+        self.rows += job.rows;
+        self.jobs.push_front(job);
     }
 
     fn take(&mut self, now: Instant, batch_size: usize, batch: &mut Vec<Job>) {

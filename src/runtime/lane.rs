@@ -126,13 +126,17 @@ impl Lane {
         batch_rows: usize,
     ) -> Result<(), Error> {
         let parts = self.parts(outputs, batch_rows)?;
+        let mut is_counted = false;
         for (job, outputs) in self.batch.drain(..).zip(parts) {
             let queue = taken.saturating_duration_since(job.arrival);
+            let leads_batch = !is_counted && !job.is_abandoned();
+            is_counted |= leads_batch;
             job.answer(Ok(Answer {
                 outputs,
                 queue,
                 infer,
                 batch_rows,
+                leads_batch,
             }));
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! A runtime in this process: a handler, and a pool that runs the model.
 //!
-//! It takes a request through preprocess, pool and postprocess and keeps its deadline. It knows neither sessions
+//! It takes a request through preprocess, pool and postprocess and keeps its deadline; tensors of a client go straight
+//! to the pool unless the version has its handler take them. It knows neither sessions
 //! nor threads, which are the pool's, nor wasm, which is the handler's.
 
 use std::sync::Arc;
@@ -15,8 +16,9 @@ use super::{Hosts, Status};
 use crate::backend::Signature;
 use crate::error::{Error, Kind};
 use crate::handler::{Handler, HandlerSpec, Prepared, Sink, Step};
-use crate::model::{Device, ModelSpec};
-use crate::payload::{Reply, Request, Timings};
+use crate::model::{Device, ModelSpec, TensorsTo};
+use crate::payload::{Body, Output, Priority, Reply, Request, Schedule, Timings};
+use crate::tensor::NamedTensor;
 
 /// Rows of one request; more cannot be counted in a batch.
 const MAX_ROWS: usize = u32::MAX as usize / 2;
@@ -32,6 +34,7 @@ struct Inner {
     handler: Handler,
     workers: Workers,
     in_flight: InFlight,
+    tensors_to: TensorsTo,
 }
 
 /// The pool of a runtime that was started; closed when dropped.
@@ -48,6 +51,7 @@ impl LocalRuntime {
     ) -> Result<Self, Error> {
         let pool = Workers(pool(hosts, &model, workers)?);
         let timeout = model.settings.startup_timeout;
+        let tensors_to = model.tensors_to();
         let load = async {
             tokio::try_join!(
                 load_handler(hosts, Arc::clone(&model), sink),
@@ -61,6 +65,7 @@ impl LocalRuntime {
             handler,
             workers: pool,
             in_flight: InFlight::default(),
+            tensors_to,
         })))
     }
 
@@ -132,11 +137,40 @@ impl Inner {
             Some(signature) => signature,
             None => self.workers.loaded().await?,
         };
+        let standing = Standing::of(&request);
+        match request.body {
+            Body::Tensors(inputs) if self.tensors_to == TensorsTo::Model => {
+                self.infer_straight(signature, inputs, standing).await
+            }
+            _ => self.run_handler(signature, request, standing).await,
+        }
+    }
+
+    /// Straight to the model and back.
+    async fn infer_straight(
+        &self,
+        signature: &Signature,
+        inputs: Vec<NamedTensor>,
+        standing: Standing,
+    ) -> Result<Reply, Error> {
+        let mut timings = Timings::default();
+        let rows = None;
+        let outputs = self.infer(signature, inputs, rows, standing, &mut timings);
+        let output = Output::Tensors(outputs.await?);
+        Ok(Reply { output, timings })
+    }
+
+    /// Through preprocess, model and postprocess.
+    async fn run_handler(
+        &self,
+        signature: &Signature,
+        request: Request,
+        standing: Standing,
+    ) -> Result<Reply, Error> {
         let started = Instant::now();
         let step = self.handler.preprocess(&request).await?;
-        let prepared = Instant::now();
         let mut timings = Timings {
-            preprocess: prepared - started,
+            preprocess: started.elapsed(),
             ..Timings::default()
         };
         // Not needed any more, and maybe large.
@@ -147,26 +181,68 @@ impl Inner {
             carry,
         } = match step {
             Step::Infer(prepared) => prepared,
-            Step::Done(response) => return Ok(Reply { response, timings }),
+            Step::Done(response) => {
+                let output = Output::Response(response);
+                return Ok(Reply { output, timings });
+            }
         };
+        let outputs = self.infer(signature, inputs, Some(rows), standing, &mut timings);
+        let outputs = outputs.await?;
+        let inferred = Instant::now();
+        let response = self.handler.postprocess(&request.id, outputs, carry);
+        let output = Output::Response(response.await?);
+        timings.postprocess = inferred.elapsed();
+        Ok(Reply { output, timings })
+    }
+
+    /// Checks inputs of `rows` rows, or of as many as they have, and has them run.
+    async fn infer(
+        &self,
+        signature: &Signature,
+        inputs: Vec<NamedTensor>,
+        rows: Option<usize>,
+        standing: Standing,
+        timings: &mut Timings,
+    ) -> Result<Vec<NamedTensor>, Error> {
+        signature.check(&inputs)?;
+        let rows = rows.unwrap_or_else(|| rows_of(&inputs));
         if rows > MAX_ROWS {
             return Err(too_many_rows(rows));
         }
-        signature.check(&inputs)?;
         let inputs = signature.arrange(inputs);
-        let answer = pool.infer(inputs, rows, request.deadline).await?;
+        let Standing { begin_by, priority } = standing;
+        let answer = self.workers.0.infer(inputs, rows, begin_by, priority);
+        let answer = answer.await?;
         timings.queue = answer.queue;
         timings.infer = answer.infer;
         timings.batch_rows = u32::try_from(answer.batch_rows).unwrap_or(u32::MAX);
-        let inferred = Instant::now();
-        let outputs = answer.outputs;
-        let response = self
-            .handler
-            .postprocess(&request.id, outputs, carry)
-            .await?;
-        timings.postprocess = inferred.elapsed();
-        Ok(Reply { response, timings })
+        timings.rows = u32::try_from(rows).unwrap_or(u32::MAX);
+        timings.leads_batch = answer.leads_batch;
+        Ok(answer.outputs)
     }
+}
+
+/// A request's place among those that wait for the model.
+#[derive(Debug, Clone, Copy)]
+struct Standing {
+    begin_by: Instant,
+    priority: Priority,
+}
+
+impl Standing {
+    fn of(request: &Request) -> Self {
+        let Schedule { priority, begin_by } = request.schedule;
+        Self {
+            begin_by: begin_by.map_or(request.deadline, |by| by.min(request.deadline)),
+            priority,
+        }
+    }
+}
+
+/// Rows of inputs that passed [`Signature::check`]; scalars, which have none, make one.
+fn rows_of(inputs: &[NamedTensor]) -> usize {
+    let mut rows = inputs.iter().filter_map(|input| input.tensor.rows());
+    rows.next().unwrap_or(1)
 }
 
 impl Workers {

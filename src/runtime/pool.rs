@@ -34,6 +34,7 @@ use super::{WorkerIds, WorkerStatus};
 use crate::backend::Signature;
 use crate::error::{Error, Kind};
 use crate::model::{Device, ModelSpec};
+use crate::payload::Priority;
 use crate::tensor::NamedTensor;
 
 mod state;
@@ -90,13 +91,14 @@ impl Pool {
         })
     }
 
-    /// Runs inputs, which are in the model's order and have `rows` rows each, together with what else waits. Dropping
-    /// the future abandons the job.
+    /// Runs inputs, which are in the model's order and have `rows` rows each, together with what else waits; not if
+    /// the run cannot begin before `deadline`. Dropping the future abandons the job.
     pub(crate) async fn infer(
         self: &Arc<Self>,
         inputs: Vec<NamedTensor>,
         rows: usize,
         deadline: Instant,
+        priority: Priority,
     ) -> Result<Answer, Error> {
         let (reply, answer) = oneshot::channel();
         let turn = self.push(Job {
@@ -104,6 +106,7 @@ impl Pool {
             rows,
             arrival: Instant::now(),
             deadline,
+            priority,
             is_alone: false,
             reply,
         })?;

@@ -8,8 +8,10 @@ use bytes::Bytes;
 use lantern::backend::Signature;
 use lantern::error::{Error, Kind};
 use lantern::handler::{LogLine, Observation, Sink};
-use lantern::model::{BackendKind, Declared, Limits, ModelName, ModelSpec, Settings, Version};
-use lantern::payload::{Body, Reply, Request};
+use lantern::model::{
+    BackendKind, Declared, Limits, ModelName, ModelSpec, Settings, TensorsTo, Version,
+};
+use lantern::payload::{Body, Output, Reply, Request, Schedule};
 use lantern::runtime::process::ProcessConfig;
 use lantern::runtime::{Hosts, Runtime, Status, WorkerIds, WorkerState};
 use lantern::tensor::{DType, NamedTensor, Tensor};
@@ -66,7 +68,10 @@ fn model(settings: Settings) -> ModelSpec {
         manifest: "{}".into(),
         config: "{}".into(),
         properties: [].into(),
-        settings,
+        settings: Settings {
+            tensors_to: TensorsTo::Handler,
+            ..settings
+        },
         limits: Limits::default(),
     }
 }
@@ -156,6 +161,7 @@ fn request(row: [u8; 5]) -> Request {
         body: Body::Tensors(vec![NamedTensor::new("x", tensor)]),
         arrival: now,
         deadline: now + Duration::from_secs(50),
+        schedule: Schedule::default(),
     }
 }
 
@@ -166,14 +172,31 @@ async fn is_gone(pid: u32) {
 }
 
 fn answer(reply: &Reply) -> String {
-    String::from_utf8(reply.response.body.to_vec()).unwrap()
+    match &reply.output {
+        Output::Response(response) => String::from_utf8(response.body.to_vec()).unwrap(),
+        Output::Tensors(tensors) => panic!("no response, but {tensors:?}"),
+    }
+}
+
+#[tokio::test]
+async fn tensors_go_straight_to_a_model_in_a_worker_process() {
+    let mut straight = model(Settings::default());
+    straight.settings.tensors_to = TensorsTo::Model;
+    let version = Hosted::start(straight, 1).await.unwrap();
+    let sent = request(*b"hello");
+    let reply = version.runtime.call(sent.clone()).await.unwrap();
+    let Output::Tensors(outputs) = reply.output else {
+        panic!("no tensors, but {:?}", reply.output)
+    };
+    assert_eq!(Body::Tensors(outputs), sent.body);
+    assert_eq!((reply.timings.rows, reply.timings.batch_rows), (1, 1));
+    assert!(reply.timings.leads_batch);
 }
 
 #[tokio::test]
 async fn a_request_is_answered_by_a_worker_process() {
     let version = Hosted::start(model(Settings::default()), 1).await.unwrap();
     let reply = version.runtime.call(request(*b"hello")).await.unwrap();
-    assert_eq!(reply.response.status, 200);
     assert!(answer(&reply).contains("104"), "{}", answer(&reply));
     assert_eq!(reply.timings.batch_rows, 1);
     let status = version.until(|status| status.workers[0].memory > 0).await;

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use lantern::error::{Error, Kind};
 use lantern::handler::{LogLine, Observation, Sink};
 use lantern::model::{
-    BackendKind, Declared, Limits, ModelName, ModelSpec, Settings, TensorSpec, Version,
+    BackendKind, Declared, Limits, ModelName, ModelSpec, Settings, TensorSpec, TensorsTo, Version,
 };
-use lantern::payload::{Body, Request};
+use lantern::payload::{Body, Request, Schedule};
 use lantern::runtime::process::{ProcessConfig, ProcessRuntime};
 use lantern::runtime::{Hosts, WorkerIds};
 use lantern::tensor::{DType, NamedTensor, Tensor};
@@ -67,7 +67,10 @@ fn model(artifact: &str, input: TensorSpec) -> ModelSpec {
         manifest: "{}".into(),
         config: "{}".into(),
         properties: [].into(),
-        settings: Settings::default(),
+        settings: Settings {
+            tensors_to: TensorsTo::Handler,
+            ..Settings::default()
+        },
         limits: Limits::default(),
     }
 }
@@ -85,6 +88,7 @@ fn request(input: NamedTensor) -> Request {
         body: Body::Tensors(vec![input]),
         arrival: Instant::now(),
         deadline: Instant::now() + Duration::from_secs(50),
+        schedule: Schedule::default(),
     }
 }
 
@@ -106,7 +110,8 @@ async fn a_torchscript_model_answers_from_its_process() {
         .call(request(NamedTensor::new("x", zeros)))
         .await
         .unwrap();
-    let answer: Value = serde_json::from_slice(&reply.response.body).unwrap();
+    let body = reply.into_response().unwrap().body;
+    let answer: Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(answer["outputs"][0]["name"], "y", "{answer}");
     assert_eq!(
         answer["outputs"][0]["shape"],
@@ -125,5 +130,6 @@ async fn a_model_that_crashes_its_process_fails_its_own_request_alone() {
     let error = runtime.call(length(1_000_000_000_000)).await.unwrap_err();
     assert_eq!(error.kind(), Kind::WorkerDied);
     assert_eq!(error.message(), "Worker died: killed by signal 11");
-    assert_eq!(runtime.call(length(1)).await.unwrap().response.status, 200);
+    let reply = runtime.call(length(1)).await.unwrap();
+    assert_eq!(reply.into_response().unwrap().status, 200);
 }

@@ -1,12 +1,12 @@
 //! Our keys, under `lantern:`. They are strict: a wrong value is a problem, never a guess.
 
-use crate::model::{BackendKind, DType, Hosting, TensorSpec};
+use crate::model::{BackendKind, DType, Hosting, TensorSpec, TensorsTo};
 
 use super::super::yaml::{Node, Value};
 use super::fields::Fields;
 use super::{LimitOptions, Options};
 
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 10] = [
     "handler",
     "backend",
     "inputs",
@@ -14,6 +14,7 @@ const KEYS: [&str; 9] = [
     "hosting",
     "intraOpThreads",
     "freshInstances",
+    "oip",
     "waitForFullBatches",
     "limits",
 ];
@@ -48,6 +49,7 @@ pub fn read(fields: &mut Fields, node: &Node, options: &mut Options) {
             "hosting" => options.hosting = hosting(fields, &key, value),
             "intraOpThreads" => options.intra_op_threads = fields.number(&key, value, 1, 1024),
             "freshInstances" => options.fresh_instances = fields.truth(&key, value),
+            "oip" => options.tensors_to = tensors_to(fields, &key, value),
             "waitForFullBatches" => options.wait_for_full_batches = fields.truth(&key, value),
             "limits" => limits(fields, &key, value, &mut options.limits),
             _ => fields.unknown(&key, value, name, KEYS),
@@ -107,6 +109,17 @@ fn hosting(fields: &mut Fields, key: &str, node: &Node) -> Option<Hosting> {
         "inline" => Some(Hosting::Inline),
         _ => {
             fields.problem(key, node, "must be process or inline");
+            None
+        }
+    }
+}
+
+fn tensors_to(fields: &mut Fields, key: &str, node: &Node) -> Option<TensorsTo> {
+    match fields.text(key, node)?.as_str() {
+        "model" => Some(TensorsTo::Model),
+        "handler" => Some(TensorsTo::Handler),
+        _ => {
+            fields.problem(key, node, "must be model or handler");
             None
         }
     }

@@ -107,6 +107,7 @@ pub fn resolve(
         intra_op_threads: options.intra_op_threads,
         hosting,
         fresh_instances: options.fresh_instances.unwrap_or(false),
+        tensors_to: options.tensors_to.unwrap_or_default(),
         devices,
     };
     Ok(Resolved {

@@ -63,6 +63,7 @@ lantern:
   hosting: inline
   intraOpThreads: 2
   freshInstances: true
+  oip: handler
   waitForFullBatches: yes
   inputs:
     - {name: image, dtype: fp32, shape: [-1, 1, 28, 28]}

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::model::{BackendKind, Declared, ModelName, Settings, Version as ModelVersion};
+use crate::payload::Schedule;
 
 /// What a handler logged and observed.
 #[derive(Default)]
@@ -109,6 +110,7 @@ pub fn raw(body: &str) -> Request {
         body: Body::Raw(Bytes::copy_from_slice(body.as_bytes())),
         arrival,
         deadline: arrival + Duration::from_mins(1),
+        schedule: Schedule::default(),
     }
 }
 

@@ -35,6 +35,7 @@ fn job(marks: &[u8], width: usize, arrival: Instant) -> (Job, Receiver) {
         rows: marks.len(),
         arrival,
         deadline: arrival + HOUR,
+        priority: Priority::default(),
         is_alone: false,
         reply,
     };

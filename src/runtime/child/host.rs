@@ -18,7 +18,7 @@ use super::super::protocol::convert::{
 use super::super::protocol::messages::{Call, Report};
 use super::super::protocol::outbox::{Outbox, Urgency};
 use crate::error::{Error, Kind};
-use crate::payload::{Reply, Request};
+use crate::payload::{Output, Reply, Request};
 
 /// Calls under way beyond which nobody waits awake: there is work to do.
 const FEW: usize = 2;
@@ -104,9 +104,9 @@ impl Host {
     }
 
     fn reply(&self, id: u64, reply: &Reply, urgency: Urgency) {
-        let report = Report::Reply(reply_to_wire(id, reply));
-        if let Err(violation) = self.outbox.send(&report, &[&reply.response.body], urgency) {
-            self.refuse(id, &too_large(&violation), urgency);
+        let (report, body) = reply_to_wire(id, reply);
+        if let Err(violation) = self.outbox.send(&report, &body, urgency) {
+            self.refuse(id, &too_large(&reply.output, &violation), urgency);
         }
     }
 
@@ -131,10 +131,10 @@ fn panicked() -> Error {
     )
 }
 
-fn too_large(violation: &Violation) -> Error {
-    Error::new(
-        Kind::HandlerOutput,
-        "the handler's response is larger than a response may be",
-    )
-    .with_detail(violation)
+fn too_large(output: &Output, violation: &Violation) -> Error {
+    let (kind, what) = match output {
+        Output::Response(_) => (Kind::HandlerOutput, "the handler's response is"),
+        Output::Tensors(_) => (Kind::InferenceFailed, "the model's outputs are"),
+    };
+    Error::new(kind, format!("{what} larger than a response may be")).with_detail(violation)
 }

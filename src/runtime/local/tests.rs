@@ -37,9 +37,10 @@ fn hosts(backend: &FakeBackend) -> Hosts {
     }
 }
 
-/// A model whose handler is a guest; guests are built by `make guests`.
+/// A model whose handler is a guest and takes tensors too; guests are built by `make guests`.
 fn model(guest: &str, settings: Settings) -> Arc<ModelSpec> {
     let mut model = testing::model(settings);
+    model.settings.tensors_to = TensorsTo::Handler;
     model.directory = guests();
     model.handler = format!("{guest}.wasm").into();
     Arc::new(model)
@@ -76,6 +77,7 @@ fn request(body: Body) -> Request {
         body,
         arrival,
         deadline: arrival + HOUR,
+        schedule: Schedule::default(),
     }
 }
 
@@ -84,7 +86,10 @@ fn tensors(marks: &[u8]) -> Request {
 }
 
 fn body(reply: &Reply) -> &str {
-    std::str::from_utf8(&reply.response.body).unwrap()
+    match &reply.output {
+        Output::Response(response) => std::str::from_utf8(&response.body).unwrap(),
+        Output::Tensors(tensors) => panic!("no response, but {tensors:?}"),
+    }
 }
 
 async fn until_held(backend: &FakeBackend) {
@@ -104,6 +109,88 @@ async fn a_request_goes_through_handler_and_model_and_is_timed() {
     assert!(timings.preprocess > Duration::ZERO && timings.postprocess > Duration::ZERO);
     assert_eq!(runtime.status().in_flight, 0);
     assert_eq!(runtime.status().workers[0].state, WorkerState::Ready);
+}
+
+/// A runtime whose tensors go straight to the model.
+async fn straight(backend: &FakeBackend, settings: Settings) -> LocalRuntime {
+    let mut spec = ModelSpec::clone(&model("echo", settings));
+    spec.settings.tensors_to = TensorsTo::Model;
+    start(backend, Arc::new(spec), 1).await.unwrap()
+}
+
+#[tokio::test]
+async fn tensors_go_straight_to_the_model() {
+    let backend = FakeBackend::new();
+    let runtime = straight(&backend, Settings::default()).await;
+    let reply = runtime.call(tensors(&[7, 8])).await.unwrap();
+    assert_eq!(reply.output, Output::Tensors(rows(&[7, 8], 1)));
+    let timings = reply.timings;
+    assert_eq!((timings.rows, timings.batch_rows), (2, 2));
+    assert!(timings.leads_batch);
+    assert_eq!(timings.preprocess + timings.postprocess, Duration::ZERO);
+}
+
+#[tokio::test]
+async fn one_request_of_a_batch_counts_it_and_high_priorities_go_first() {
+    let backend = FakeBackend::new();
+    let settings = Settings {
+        batch_size: 3,
+        ..Settings::default()
+    };
+    let runtime = straight(&backend, settings).await;
+    backend.gate().shut();
+    let call = |mark, priority| {
+        let (runtime, mut request) = (runtime.clone(), tensors(&[mark]));
+        request.schedule.priority = priority;
+        tokio::spawn(async move { runtime.call(request).await })
+    };
+    let first = call(1, Priority::Normal);
+    until_held(&backend).await;
+    let calls = [
+        call(2, Priority::Low),
+        call(3, Priority::Normal),
+        call(4, Priority::Normal),
+        call(5, Priority::High),
+    ];
+    while runtime.status().in_flight < 5 {
+        tokio::task::yield_now().await;
+    }
+    backend.gate().open();
+    first.await.unwrap().unwrap();
+    let mut leaders = 0;
+    for call in calls {
+        leaders += usize::from(call.await.unwrap().unwrap().timings.leads_batch);
+    }
+    let runs = backend.runs();
+    let batches = runs[runs.len() - 2..]
+        .iter()
+        .map(|run| testing::marks(&run.inputs));
+    assert_eq!(batches.collect::<Vec<_>>(), [vec![5, 3, 4], vec![2]]);
+    assert_eq!(leaders, 2);
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_begin_in_time_is_not_begun() {
+    let backend = FakeBackend::new();
+    let runtime = straight(&backend, Settings::default()).await;
+    backend.gate().shut();
+    let first = tokio::spawn({
+        let runtime = runtime.clone();
+        async move { runtime.call(tensors(&[1])).await }
+    });
+    until_held(&backend).await;
+    let mut late = tensors(&[2]);
+    late.schedule.begin_by = Some(late.arrival);
+    let late = tokio::spawn({
+        let runtime = runtime.clone();
+        async move { runtime.call(late).await }
+    });
+    while runtime.status().in_flight < 2 {
+        tokio::task::yield_now().await;
+    }
+    backend.gate().open();
+    first.await.unwrap().unwrap();
+    assert_eq!(late.await.unwrap().unwrap_err().kind(), Kind::Expired);
 }
 
 #[tokio::test]

@@ -60,7 +60,10 @@ impl Fixture {
         deadline: Instant,
     ) -> tokio::task::JoinHandle<Result<Answer, Error>> {
         let (pool, inputs, count) = (Arc::clone(&self.pool), rows(marks, 2), marks.len());
-        tokio::spawn(async move { pool.infer(inputs, count, deadline).await })
+        tokio::spawn(async move {
+            pool.infer(inputs, count, deadline, Priority::default())
+                .await
+        })
     }
 
     /// Lets tasks run until so many jobs wait.

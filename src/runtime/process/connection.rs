@@ -17,7 +17,9 @@ use tokio::time::Instant;
 use super::listener::Listener;
 use crate::error::{Error, Kind};
 use crate::payload::{Reply, Request};
-use crate::runtime::protocol::convert::{call_to_wire, failure_from_wire, reply_from_wire};
+use crate::runtime::protocol::convert::{
+    call_to_wire, failure_from_wire, inferred_from_wire, reply_from_wire,
+};
 use crate::runtime::protocol::frame::FrameLimits;
 use crate::runtime::protocol::incoming::{Ending, Incoming};
 use crate::runtime::protocol::messages::{Order, Report};
@@ -179,6 +181,11 @@ impl Connection {
             Report::Reply(reply) => {
                 let id = reply.id;
                 let reply = reply_from_wire(reply, body)?;
+                self.answer_call(id, Ok(reply))
+            }
+            Report::Inferred(inferred) => {
+                let id = inferred.id;
+                let reply = inferred_from_wire(inferred, body)?;
                 self.answer_call(id, Ok(reply))
             }
             Report::Refused { id, failure } => {

@@ -83,6 +83,7 @@ const fn name_of(report: &Report<String>) -> &'static str {
         Report::Workers(_) => "workers",
         Report::Log(_) => "log",
         Report::Observe(_) => "observe",
+        Report::Inferred(_) => "inferred",
     }
 }
 

@@ -12,8 +12,8 @@ use super::{Violation, messages};
 
 pub use model::{model_from_wire, model_to_wire, path_from_wire, path_to_wire};
 pub use reports::{
-    log_from_wire, log_to_wire, observation_from_wire, observation_to_wire, reply_from_wire,
-    reply_to_wire, workers_to_wire,
+    inferred_from_wire, log_from_wire, log_to_wire, observation_from_wire, observation_to_wire,
+    reply_from_wire, reply_to_wire, workers_to_wire,
 };
 pub use requests::{call_from_wire, call_to_wire};
 

@@ -68,6 +68,8 @@ pub enum Report<S> {
     Log(Log<S>),
     /// An observation of one of the handler's own metrics.
     Observe(Observe<S>),
+    /// The tensors that answer a call. Their data follows.
+    Inferred(Inferred<S>),
 }
 
 /// What a worker process loads, and with what.
@@ -145,6 +147,13 @@ pub struct Settings {
     pub devices: Vec<Device>,
     pub intra_op_threads: Option<u64>,
     pub fresh_instances: bool,
+    pub tensors_to: TensorsTo,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum TensorsTo {
+    Model,
+    Handler,
 }
 
 /// Limits of a handler, as in `model`.
@@ -175,6 +184,16 @@ pub struct Call<S> {
     pub age: Duration,
     /// Until its deadline.
     pub left: Duration,
+    pub priority: Priority,
+    /// Until it has to have begun.
+    pub begin_within: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum Priority {
+    High,
+    Normal,
+    Low,
 }
 
 /// How the raw body of a call is divided.
@@ -220,6 +239,16 @@ pub struct Reply<S> {
     pub timings: Timings,
 }
 
+/// The tensors that answer a call and the times of its phases.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Inferred<S> {
+    /// Of the call.
+    pub id: u64,
+    /// One after the other in the body.
+    pub tensors: Vec<Tensor<S>>,
+    pub timings: Timings,
+}
+
 /// Times of phases in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Timings {
@@ -228,6 +257,8 @@ pub struct Timings {
     pub infer: u64,
     pub postprocess: u64,
     pub batch_rows: u32,
+    pub rows: u32,
+    pub leads_batch: bool,
 }
 
 /// One worker of the process.

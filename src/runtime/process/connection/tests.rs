@@ -10,7 +10,7 @@ use super::super::roster::Roster;
 use super::*;
 use crate::handler::{LogLine, Observation, Sink};
 use crate::model::Limits;
-use crate::payload::{Body, Response, Timings};
+use crate::payload::{Body, Output, Response, Schedule, Timings};
 use crate::runtime::WorkerIds;
 use crate::runtime::protocol::convert::reply_to_wire;
 use crate::runtime::protocol::frame;
@@ -119,8 +119,8 @@ impl Peer {
 
     async fn reply(&mut self, id: u64, body: &[u8]) {
         let reply = reply();
-        self.send(&Report::Reply(reply_to_wire(id, &reply)), body)
-            .await;
+        let (report, _) = reply_to_wire(id, &reply);
+        self.send(&report, body).await;
     }
 }
 
@@ -132,17 +132,18 @@ fn request(id: &str) -> Request {
         body: Body::Raw(Bytes::from_static(b"ping")),
         arrival: Instant::now(),
         deadline: Instant::now() + Duration::from_mins(1),
+        schedule: Schedule::default(),
     }
 }
 
 fn reply() -> Reply {
     Reply {
-        response: Response {
+        output: Output::Response(Response {
             status: 200,
             content_type: "text/plain".into(),
             headers: vec![],
             body: Bytes::new(),
-        },
+        }),
         timings: Timings::default(),
     }
 }
@@ -161,7 +162,7 @@ async fn answers_find_their_requests_in_any_order() {
     }
     for (call, id) in calls.into_iter().zip(["a", "b", "c", "d"]) {
         let reply = call.await.unwrap().unwrap().unwrap();
-        assert_eq!(reply.response.body, id.as_bytes());
+        assert_eq!(reply.into_response().unwrap().body, id.as_bytes());
     }
 }
 
@@ -206,7 +207,8 @@ async fn a_second_answer_is_ignored() {
     let id = peer.call().await.id;
     peer.reply(id, b"first").await;
     peer.reply(id, b"second").await;
-    assert_eq!(call.await.unwrap().unwrap().unwrap().response.body, "first");
+    let reply = call.await.unwrap().unwrap().unwrap();
+    assert_eq!(reply.into_response().unwrap().body, "first");
     drop(peer);
     assert!(matches!(front.reader.await.unwrap(), Ending::Closed));
 }
@@ -279,7 +281,7 @@ async fn a_truncated_frame_is_the_end_and_no_answer() {
     let id = peer.call().await.id;
     let mut bytes = Vec::new();
     let reply = reply();
-    let report = Report::Reply(reply_to_wire(id, &reply));
+    let (report, _) = reply_to_wire(id, &reply);
     frame::encode(&mut bytes, ORDER_LIMITS, &report, &[b"body"]).unwrap();
     peer.stream
         .write_all(&bytes[..bytes.len() - 1])

@@ -5,7 +5,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use crate::model::{
-    BackendKind, Declared, Hosting, InvalidName, Limits, ModelName, ModelSpec, Settings, Version,
+    BackendKind, Declared, Hosting, InvalidName, Limits, ModelName, ModelSpec, Settings, TensorsTo,
+    Version,
 };
 
 use super::{
@@ -110,6 +111,7 @@ fn settings_to_wire(settings: &Settings) -> messages::Settings {
         intra_op_threads,
         hosting: _,
         fresh_instances,
+        tensors_to,
     } = settings;
     messages::Settings {
         min_workers: *min_workers as u64,
@@ -124,6 +126,10 @@ fn settings_to_wire(settings: &Settings) -> messages::Settings {
         devices: devices.iter().copied().map(device_to_wire).collect(),
         intra_op_threads: intra_op_threads.map(|threads| threads as u64),
         fresh_instances: *fresh_instances,
+        tensors_to: match tensors_to {
+            TensorsTo::Model => messages::TensorsTo::Model,
+            TensorsTo::Handler => messages::TensorsTo::Handler,
+        },
     }
 }
 
@@ -143,6 +149,10 @@ fn settings_from_wire(settings: messages::Settings) -> Result<Settings, Violatio
         intra_op_threads: settings.intra_op_threads.map(size).transpose()?,
         hosting: Hosting::Inline,
         fresh_instances: settings.fresh_instances,
+        tensors_to: match settings.tensors_to {
+            messages::TensorsTo::Model => TensorsTo::Model,
+            messages::TensorsTo::Handler => TensorsTo::Handler,
+        },
     })
 }
 

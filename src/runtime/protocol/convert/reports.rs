@@ -6,10 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::handler::{Level, LogLine, MetricKind, Observation};
-use crate::payload::{Field, Reply, Response, Timings};
+use crate::payload::{Field, Output, Reply, Response, Timings};
 use crate::runtime::{WorkerState, WorkerStatus};
 
-use super::requests::fields_to_wire;
+use super::requests::{fields_to_wire, tensors_from_wire, tensors_to_wire};
 use super::{Violation, device_to_wire, messages, truncated};
 
 /// A phase that took longer is a lie.
@@ -30,21 +30,49 @@ const MOST_LABELS: usize = 32;
 /// Bytes of a metric's or label's name.
 const LONGEST_METRIC_NAME: usize = 256;
 
-/// The head of a response, borrowed; its body goes behind it.
-pub fn reply_to_wire(id: u64, reply: &Reply) -> messages::Reply<&str> {
-    let Response {
-        status,
-        content_type,
-        headers,
-        body: _,
-    } = &reply.response;
+/// The report that answers a call, borrowed, and the pieces of its body in order.
+pub fn reply_to_wire(id: u64, reply: &Reply) -> (messages::Report<&str>, Vec<&[u8]>) {
+    let timings = timings_to_wire(&reply.timings);
+    match &reply.output {
+        Output::Response(response) => {
+            let head = response_to_wire(id, response, timings);
+            (messages::Report::Reply(head), vec![&response.body])
+        }
+        Output::Tensors(tensors) => {
+            let (tensors, pieces) = tensors_to_wire(tensors);
+            let inferred = messages::Inferred {
+                id,
+                tensors,
+                timings,
+            };
+            (messages::Report::Inferred(inferred), pieces)
+        }
+    }
+}
+
+fn response_to_wire(
+    id: u64,
+    response: &Response,
+    timings: messages::Timings,
+) -> messages::Reply<&str> {
     messages::Reply {
         id,
-        status: *status,
-        content_type,
-        headers: fields_to_wire(headers),
-        timings: timings_to_wire(&reply.timings),
+        status: response.status,
+        content_type: &response.content_type,
+        headers: fields_to_wire(&response.headers),
+        timings,
     }
+}
+
+/// Tensors that answer a call, checked.
+pub fn inferred_from_wire(
+    inferred: messages::Inferred<String>,
+    body: Bytes,
+) -> Result<Reply, Violation> {
+    Ok(Reply {
+        timings: timings_from_wire(&inferred.timings)?,
+        output: Output::Tensors(tensors_from_wire(inferred.tensors, body)?),
+    })
 }
 
 /// A reply that can be sent to a client as it is.
@@ -61,12 +89,12 @@ pub fn reply_from_wire(reply: messages::Reply<String>, body: Bytes) -> Result<Re
         ));
     }
     Ok(Reply {
-        response: Response {
+        output: Output::Response(Response {
             status: reply.status,
             content_type: reply.content_type,
             headers: reply.headers,
             body,
-        },
+        }),
         timings: timings_from_wire(&reply.timings)?,
     })
 }
@@ -90,6 +118,8 @@ fn timings_to_wire(timings: &Timings) -> messages::Timings {
         infer: nanos(timings.infer),
         postprocess: nanos(timings.postprocess),
         batch_rows: timings.batch_rows,
+        rows: timings.rows,
+        leads_batch: timings.leads_batch,
     }
 }
 
@@ -100,6 +130,8 @@ fn timings_from_wire(timings: &messages::Timings) -> Result<Timings, Violation> 
         infer: phase(timings.infer)?,
         postprocess: phase(timings.postprocess)?,
         batch_rows: timings.batch_rows,
+        rows: timings.rows,
+        leads_batch: timings.leads_batch,
     })
 }
 
@@ -236,33 +268,64 @@ fn is_metric_name(name: &str, marks: &[u8]) -> bool {
 mod tests {
     use super::*;
 
+    const BODY: Bytes = Bytes::from_static(b"[1]");
+
     fn reply() -> Reply {
         Reply {
-            response: Response {
+            output: Output::Response(Response {
                 status: 200,
                 content_type: "application/json".into(),
                 headers: vec![("x-model".into(), "digits".into())],
-                body: Bytes::from_static(b"[1]"),
-            },
+                body: BODY,
+            }),
             timings: Timings {
                 preprocess: Duration::from_micros(3),
                 queue: Duration::from_nanos(1),
                 infer: Duration::from_millis(2),
                 postprocess: Duration::ZERO,
                 batch_rows: 4,
+                rows: 2,
+                leads_batch: true,
             },
         }
     }
 
+    /// What arrives of `reply`.
+    fn report(reply: &Reply) -> messages::Report<String> {
+        let (report, _) = reply_to_wire(9, reply);
+        postcard::from_bytes(&postcard::to_stdvec(&report).unwrap()).unwrap()
+    }
+
     fn owned(reply: &Reply) -> messages::Reply<String> {
-        let encoded = postcard::to_stdvec(&reply_to_wire(9, reply)).unwrap();
-        postcard::from_bytes(&encoded).unwrap()
+        match report(reply) {
+            messages::Report::Reply(reply) => reply,
+            other => panic!("no response, but {other:?}"),
+        }
     }
 
     #[test]
     fn a_reply_arrives_as_it_was_sent() {
-        let received = reply_from_wire(owned(&reply()), reply().response.body).unwrap();
+        let received = reply_from_wire(owned(&reply()), BODY).unwrap();
         assert_eq!(received, reply());
+    }
+
+    #[test]
+    fn tensors_arrive_as_they_were_sent_and_belong_to_their_body() {
+        let sent = Reply {
+            output: Output::Tensors(crate::runtime::testing::rows(b"abc", 5)),
+            ..reply()
+        };
+        let (_, pieces) = reply_to_wire(9, &sent);
+        let body = pieces.concat();
+        let received = |body: &[u8]| match report(&sent) {
+            messages::Report::Inferred(inferred) => {
+                inferred_from_wire(inferred, Bytes::copy_from_slice(body))
+            }
+            other => panic!("no tensors, but {other:?}"),
+        };
+        assert_eq!(received(&body), Ok(sent.clone()));
+        assert!(received(&body[1..]).is_err());
+        assert!(received(&[&body[..], b"x"].concat()).is_err());
     }
 
     #[test]

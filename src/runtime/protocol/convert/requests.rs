@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::payload::{Body, Field, Part, Request};
+use crate::payload::{Body, Field, Part, Priority, Request, Schedule};
 use crate::tensor::{NamedTensor, Tensor};
 
 use super::{Violation, dtype_from_wire, dtype_to_wire, messages, size};
@@ -24,6 +24,9 @@ pub fn call_to_wire(id: u64, request: &Request) -> (messages::Call<&str>, Vec<&[
         layout,
         age: now.saturating_duration_since(request.arrival),
         left: request.deadline.saturating_duration_since(now),
+        priority: priority_to_wire(request.schedule.priority),
+        begin_within: (request.schedule.begin_by)
+            .map(|instant| instant.saturating_duration_since(now)),
     };
     (call, body)
 }
@@ -38,7 +41,27 @@ pub fn call_from_wire(call: messages::Call<String>, body: Bytes) -> Result<Reque
         body: body_from_wire(call.layout, body)?,
         arrival: now.checked_sub(call.age.min(LONGEST)).unwrap_or(now),
         deadline: now + call.left.min(LONGEST),
+        schedule: Schedule {
+            priority: priority_from_wire(call.priority),
+            begin_by: call.begin_within.map(|left| now + left.min(LONGEST)),
+        },
     })
+}
+
+const fn priority_to_wire(priority: Priority) -> messages::Priority {
+    match priority {
+        Priority::High => messages::Priority::High,
+        Priority::Normal => messages::Priority::Normal,
+        Priority::Low => messages::Priority::Low,
+    }
+}
+
+const fn priority_from_wire(priority: messages::Priority) -> Priority {
+    match priority {
+        messages::Priority::High => Priority::High,
+        messages::Priority::Normal => Priority::Normal,
+        messages::Priority::Low => Priority::Low,
+    }
 }
 
 /// Headers, borrowed.
@@ -58,11 +81,19 @@ fn body_to_wire(body: &Body) -> (messages::Layout<&str>, Vec<&[u8]>) {
             (messages::Layout::Form(layout), pieces)
         }
         Body::Tensors(tensors) => {
-            let layout = tensors.iter().map(tensor_to_wire).collect();
-            let pieces = tensors.iter().map(|named| named.tensor.data().as_ref());
-            (messages::Layout::Tensors(layout), pieces.collect())
+            let (layout, pieces) = tensors_to_wire(tensors);
+            (messages::Layout::Tensors(layout), pieces)
         }
     }
+}
+
+/// Tensors, borrowed, and their data in order.
+pub(super) fn tensors_to_wire(
+    tensors: &[NamedTensor],
+) -> (Vec<messages::Tensor<&str>>, Vec<&[u8]>) {
+    let layout = tensors.iter().map(tensor_to_wire).collect();
+    let pieces = tensors.iter().map(|named| named.tensor.data().as_ref());
+    (layout, pieces.collect())
 }
 
 fn part_to_wire(part: &Part) -> messages::Part<&str> {
@@ -85,27 +116,40 @@ fn tensor_to_wire(named: &NamedTensor) -> messages::Tensor<&str> {
 }
 
 fn body_from_wire(layout: messages::Layout<String>, mut body: Bytes) -> Result<Body, Violation> {
-    let divided = match layout {
-        messages::Layout::Raw => return Ok(Body::Raw(body)),
+    match layout {
+        messages::Layout::Raw => Ok(Body::Raw(body)),
         messages::Layout::Form(parts) => {
             let parts = parts
                 .into_iter()
                 .map(|part| part_from_wire(part, &mut body));
-            Body::Form(parts.collect::<Result<_, _>>()?)
+            let form = Body::Form(parts.collect::<Result<_, _>>()?);
+            all_belongs(&body)?;
+            Ok(form)
         }
-        messages::Layout::Tensors(tensors) => {
-            let tensors = tensors
-                .into_iter()
-                .map(|tensor| tensor_from_wire(tensor, &mut body));
-            Body::Tensors(tensors.collect::<Result<_, _>>()?)
-        }
-    };
-    if body.is_empty() {
-        return Ok(divided);
+        messages::Layout::Tensors(tensors) => tensors_from_wire(tensors, body).map(Body::Tensors),
+    }
+}
+
+/// Tensors whose data lies in `body`, one after the other.
+pub(super) fn tensors_from_wire(
+    tensors: Vec<messages::Tensor<String>>,
+    mut body: Bytes,
+) -> Result<Vec<NamedTensor>, Violation> {
+    let tensors = tensors
+        .into_iter()
+        .map(|tensor| tensor_from_wire(tensor, &mut body));
+    let tensors = tensors.collect::<Result<_, _>>()?;
+    all_belongs(&body)?;
+    Ok(tensors)
+}
+
+fn all_belongs(rest: &Bytes) -> Result<(), Violation> {
+    if rest.is_empty() {
+        return Ok(());
     }
     Err(Violation::Message(format!(
         "{} bytes of a body belong to nothing",
-        body.len()
+        rest.len()
     )))
 }
 
@@ -161,6 +205,10 @@ mod tests {
             body,
             arrival: now,
             deadline: now + Duration::from_mins(1),
+            schedule: Schedule {
+                priority: Priority::Low,
+                begin_by: Some(now + Duration::from_secs(1)),
+            },
         }
     }
 
@@ -211,6 +259,8 @@ mod tests {
             prop_assert_eq!(received.headers, sent.headers);
             prop_assert_eq!(received.content_type, sent.content_type);
             prop_assert!(received.deadline >= sent.deadline);
+            prop_assert_eq!(received.schedule.priority, sent.schedule.priority);
+            prop_assert!(received.schedule.begin_by >= sent.schedule.begin_by);
         }
     }
 
