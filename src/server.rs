@@ -67,6 +67,9 @@ pub enum ServerError {
         /// Why.
         source: io::Error,
     },
+    /// An address that nothing listens on yet.
+    #[error("cannot listen on {0}")]
+    Unsupported(String),
     /// A value cannot be sent in a header.
     #[error(transparent)]
     Header(#[from] BadHeader),

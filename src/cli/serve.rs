@@ -98,6 +98,10 @@ impl ServeArgs {
             models: self.models,
             enable_model_api: self.enable_model_api,
             disable_token_auth: self.disable_token_auth,
+            workflow_store: None,
+            no_config_snapshots: self.no_config_snapshots,
+            cpp_log_config: None,
+            plugins_path: None,
             set: self.set,
         }
     }

@@ -9,7 +9,7 @@ const SHOWN: usize = 80;
 /// A setting that breaks a rule: where it was said, its key, the rule, and the value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// File and line, variable or flag.
+    /// File and line, variable or flag; empty where the rule says it.
     pub origin: String,
     /// The key; empty where the whole source is at fault.
     pub key: String,
@@ -58,7 +58,9 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}: ", self.origin)?;
+        if !self.origin.is_empty() {
+            write!(formatter, "{}: ", self.origin)?;
+        }
         if !self.key.is_empty() {
             write!(formatter, "{} ", self.key)?;
         }

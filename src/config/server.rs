@@ -4,7 +4,6 @@
 //! every problem at once. `server/keys.rs` lists the keys. Nothing here binds, loads or starts anything.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,35 +13,58 @@ use super::model::{Defaults, Requested};
 use super::{Problem, Problems};
 
 mod address;
+mod file;
+mod groups;
 mod keys;
+mod parts;
 mod places;
 mod raw;
 mod reader;
 mod resolve;
 mod startup;
 
+pub use address::{Address, Scheme};
+pub use groups::{
+    CorsConfig, Envelope, GrpcConfig, GrpcListenerConfig, LogConfig, MetricsConfig, MetricsMode,
+    RequestConfig, SageMakerConfig, SequenceHeaders, SnapshotConfig, TlsConfig, TokenConfig,
+};
 pub use places::Surroundings;
-pub use raw::Flags;
+pub use raw::{Entry, Flags};
 pub use startup::{LoadModel, LoadModels};
 
 /// Settings of the server, checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServerConfig {
     /// Where predictions are served.
-    pub inference_address: SocketAddr,
+    pub inference_address: Address,
     /// Where models are managed.
-    pub management_address: SocketAddr,
+    pub management_address: Address,
     /// Where metrics are shown.
-    pub metrics_address: SocketAddr,
-    /// Whether there is a metrics API.
-    pub enable_metrics_api: bool,
-    /// What the metrics API shows.
-    pub metrics_mode: MetricsMode,
-    /// How often gauges of the machine are read.
-    pub metric_interval: Duration,
+    pub metrics_address: Address,
+    /// The same over gRPC.
+    pub grpc: GrpcConfig,
+    /// Certificate and key, if files were named. Listeners that speak TLS without make their own.
+    pub tls: Option<TlsConfig>,
+    /// Who may ask.
+    pub tokens: TokenConfig,
+    /// What is measured, and where it is shown.
+    pub metrics: MetricsConfig,
+    /// What becomes of a request before a handler sees it.
+    pub requests: RequestConfig,
+    /// Where the catalog is saved, and what is restored.
+    pub snapshots: SnapshotConfig,
+    /// Where log files are written.
+    pub logs: LogConfig,
+    /// What SageMaker says.
+    pub sagemaker: SageMakerConfig,
     /// Directory that archives are loaded from.
     pub model_store: Option<PathBuf>,
-    /// Models to load at the start.
+    /// Directory that workflows are loaded from; the model store unless said otherwise.
+    pub workflow_store: Option<PathBuf>,
+    /// `allowed_urls`: patterns of URLs that archives may be downloaded from, as they were typed; `None` if nothing
+    /// was said, which means from nowhere.
+    pub allowed_urls: Option<Vec<String>>,
+    /// Models to load at the start; none if a snapshot is restored.
     pub load_models: LoadModels,
     /// Settings of single versions (`models`).
     pub models: BTreeMap<ModelName, BTreeMap<Version, Requested>>,
@@ -88,38 +110,25 @@ pub struct ServerConfig {
     pub lantern_torch: Option<PathBuf>,
     /// The file that was read, if any.
     pub file: Option<PathBuf>,
+    /// Everything that was typed, by key, as snapshots save it. May hold secrets.
+    pub typed: BTreeMap<String, Entry>,
     /// What was ignored, and why.
     pub warnings: Vec<Problem>,
-}
-
-/// `metrics_mode`. TorchServe's default is `log`, which leaves its metrics API empty; here it is `prometheus`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum MetricsMode {
-    /// Metrics are log lines, and the API shows none.
-    Log,
-    /// The API shows them.
-    #[default]
-    Prometheus,
-    /// The API shows the three `ts_*` families alone.
-    Legacy,
-}
-
-/// `cors_*`; no header is sent for what is not set.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct CorsConfig {
-    /// `access-control-allow-origin`.
-    pub allowed_origin: Option<String>,
-    /// `access-control-allow-methods`.
-    pub allowed_methods: Option<String>,
-    /// `access-control-allow-headers`.
-    pub allowed_headers: Option<String>,
 }
 
 impl ServerConfig {
     /// Reads the file that flags and environment name, and resolves everything.
     pub fn load(flags: &Flags, surroundings: &Surroundings) -> Result<Self, Problems> {
         let raw = raw::gather(flags, surroundings)?;
-        resolve::resolve(raw, surroundings)
+        resolve::resolve(raw, flags, surroundings)
+    }
+
+    /// Whether any listener speaks TLS.
+    pub const fn is_tls_needed(&self) -> bool {
+        self.inference_address.is_tls()
+            || self.management_address.is_tls()
+            || self.metrics_address.is_tls()
+            || self.grpc.tls
     }
 
     /// What holds for a version about which nobody says anything. `at_startup`, a version without workers would be of

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -10,7 +11,7 @@ use super::{Config, ServerError};
 use crate::api::{self, BadHeader, Cors, Listener};
 use crate::archive::{Location, ModelStore, UnpackLimits, UnpackStore};
 use crate::catalog::{Library, Registration};
-use crate::config::server::{CorsConfig, LoadModels, MetricsMode, ServerConfig};
+use crate::config::server::{Address, CorsConfig, LoadModels, MetricsMode, Scheme, ServerConfig};
 use crate::error::Error;
 use crate::handler::{EngineConfig, HandlerEngine};
 use crate::metrics::Mode;
@@ -38,7 +39,7 @@ impl Config {
         let unpacked = UnpackStore::open(&settings.temp_directory, UnpackLimits::default())?;
         let store = ModelStore::new(settings.model_store.clone());
         Ok(Self {
-            listeners: listeners(&settings),
+            listeners: listeners(&settings)?,
             api: api_config(&settings)?,
             access: None,
             hosts: hosts(&settings, machine),
@@ -60,22 +61,29 @@ impl Config {
 /// Versions that become the default of their model once they are registered.
 pub(super) type DefaultVersions = BTreeMap<ModelName, Version>;
 
-fn listeners(settings: &ServerConfig) -> Vec<(Listener, std::net::SocketAddr)> {
+fn listeners(settings: &ServerConfig) -> Result<Vec<(Listener, SocketAddr)>, ServerError> {
     let mut listeners = vec![
-        (Listener::Inference, settings.inference_address),
-        (Listener::Management, settings.management_address),
+        (Listener::Inference, &settings.inference_address),
+        (Listener::Management, &settings.management_address),
     ];
-    if settings.enable_metrics_api {
-        listeners.push((Listener::Metrics, settings.metrics_address));
+    if settings.metrics.api {
+        listeners.push((Listener::Metrics, &settings.metrics_address));
     }
-    listeners
+    let plain = |(listener, address): (Listener, &Address)| match address {
+        Address::Tcp {
+            scheme: Scheme::Http,
+            socket,
+        } => Ok((listener, *socket)),
+        other => Err(ServerError::Unsupported(other.to_string())),
+    };
+    listeners.into_iter().map(plain).collect()
 }
 
 fn api_config(settings: &ServerConfig) -> Result<api::Config, ServerError> {
     Ok(api::Config {
         max_request_size: settings.max_request_size,
         enable_model_api: settings.enable_model_api,
-        metrics_mode: match settings.metrics_mode {
+        metrics_mode: match settings.metrics.mode {
             MetricsMode::Log => Mode::Log,
             MetricsMode::Prometheus => Mode::Prometheus,
             MetricsMode::Legacy => Mode::Legacy,

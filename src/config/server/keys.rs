@@ -1,138 +1,266 @@
-//! Every key there is: TorchServe's and ours.
+//! Every key there is, TorchServe's and ours: its default as text, and what becomes of it.
+
+/// One key of the settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    /// As it is written in a file.
+    pub name: &'static str,
+    /// The value that holds where nothing is typed; in parentheses where it is found out at the start; empty for none.
+    pub default: &'static str,
+    /// What becomes of it.
+    pub standing: Standing,
+}
 
 /// What becomes of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// It is a setting here.
     Used,
+    /// A setting whose value nobody should read from a terminal or a log.
+    Secret,
+    /// Snapshots hold it, for people to read.
+    Noted,
     /// TorchServe has it; here it does nothing, for this reason.
     Ignored(&'static str),
 }
 
-use Standing::{Ignored, Used};
+const NO_JAVA: &str = "has no effect: there is no Java virtual machine";
+const NO_INTEL: &str = "has no effect: the Intel extension for PyTorch is not used";
+const NO_LAUNCHER: &str = "has no effect: workers are threads; their number is lantern.intraOpThreads of model-config.yaml";
 
-const LATER: &str = "is not used by this release";
-const NO_PYTHON: &str = "has no effect: no Python and no Java is run";
-const NO_GRPC: &str = "is not used by this release, which serves REST";
-const NO_DOWNLOAD: &str =
-    "is not used by this release, which loads archives from the model store alone";
+const fn used(name: &'static str, default: &'static str) -> Key {
+    let standing = Standing::Used;
+    Key {
+        name,
+        default,
+        standing,
+    }
+}
 
-/// Keys and what becomes of them.
-pub const KEYS: &[(&str, Standing)] = &[
-    ("inference_address", Used),
-    ("management_address", Used),
-    ("metrics_address", Used),
-    ("load_models", Used),
-    ("model_store", Used),
-    ("models", Used),
-    ("default_workers_per_model", Used),
-    ("default_response_timeout", Used),
-    ("default_startup_timeout", Used),
-    ("unregister_model_timeout", Used),
-    ("job_queue_size", Used),
-    ("number_of_gpu", Used),
-    ("number_of_netty_threads", Used),
-    ("max_request_size", Used),
-    ("max_response_size", Used),
-    ("enable_model_api", Used),
-    ("disable_token_authorization", Used),
-    ("metrics_mode", Used),
-    ("enable_metrics_api", Used),
-    ("metric_time_interval", Used),
-    ("cors_allowed_origin", Used),
-    ("cors_allowed_methods", Used),
-    ("cors_allowed_headers", Used),
-    ("initial_worker_port", Used),
-    ("enable_envvars_config", Used),
-    ("lantern_hosting", Used),
-    ("lantern_allow_inline", Used),
-    ("lantern_allow_public", Used),
-    ("lantern_cache_dir", Used),
-    ("lantern_temp_dir", Used),
-    ("lantern_onnxruntime", Used),
-    ("lantern_torch", Used),
-    ("lantern_max_memory", Used),
-    ("lantern_max_cpu", Used),
-    ("lantern_max_init_cpu", Used),
-    ("lantern_max_output", Used),
-    ("lantern_max_response", Used),
-    ("lantern_max_host_calls", Used),
-    ("lantern_max_log_lines_per_second", Used),
-    ("lantern_max_metric_series", Used),
-    ("lantern_max_instances", Used),
-    ("allowed_urls", Ignored(NO_DOWNLOAD)),
-    ("use_env_allowed_urls", Ignored(NO_DOWNLOAD)),
-    ("grpc_inference_address", Ignored(NO_GRPC)),
-    ("grpc_management_address", Ignored(NO_GRPC)),
-    ("grpc_inference_port", Ignored(NO_GRPC)),
-    ("grpc_management_port", Ignored(NO_GRPC)),
-    ("grpc_inference_max_connection_age_ms", Ignored(NO_GRPC)),
-    ("grpc_management_max_connection_age_ms", Ignored(NO_GRPC)),
-    (
-        "grpc_inference_max_connection_age_grace_ms",
-        Ignored(NO_GRPC),
+const fn noted(name: &'static str) -> Key {
+    Key {
+        name,
+        default: "",
+        standing: Standing::Noted,
+    }
+}
+
+const fn ignored(name: &'static str, default: &'static str, why: &'static str) -> Key {
+    Key {
+        name,
+        default,
+        standing: Standing::Ignored(why),
+    }
+}
+
+/// All keys, in the order in which they are shown.
+pub const KEYS: &[Key] = &[
+    used("inference_address", "http://127.0.0.1:8080"),
+    used("management_address", "http://127.0.0.1:8081"),
+    used("metrics_address", "http://127.0.0.1:8082"),
+    used("grpc_inference_address", "127.0.0.1"),
+    used("grpc_management_address", "127.0.0.1"),
+    used("grpc_inference_port", "7070"),
+    used("grpc_management_port", "7071"),
+    used("grpc_inference_max_connection_age_ms", ""),
+    used("grpc_inference_max_connection_age_grace_ms", ""),
+    used("grpc_management_max_connection_age_ms", ""),
+    used("grpc_management_max_connection_age_grace_ms", ""),
+    used("enable_grpc_ssl", "false"),
+    used("private_key_file", ""),
+    used("certificate_file", ""),
+    used("keystore", ""),
+    Key {
+        name: "keystore_pass",
+        default: "",
+        standing: Standing::Secret,
+    },
+    used("keystore_type", "PKCS12"),
+    used("load_models", ""),
+    used("model_store", ""),
+    used("workflow_store", "(model_store)"),
+    used("models", ""),
+    used("model_snapshot", ""),
+    used("default_workers_per_model", "0"),
+    used("default_response_timeout", "120"),
+    used("default_startup_timeout", "120"),
+    used("unregister_model_timeout", "120"),
+    used("job_queue_size", "100"),
+    used("number_of_gpu", "(all)"),
+    used("number_of_netty_threads", "0"),
+    ignored(
+        "netty_client_threads",
+        "0",
+        "has no effect: connections to worker processes need no threads of their own",
     ),
-    (
-        "grpc_management_max_connection_age_grace_ms",
-        Ignored(NO_GRPC),
+    ignored(
+        "use_native_io",
+        "true",
+        "has no effect: the system's own interface is always used",
     ),
-    ("enable_grpc_ssl", Ignored(NO_GRPC)),
-    ("private_key_file", Ignored(LATER)),
-    ("certificate_file", Ignored(LATER)),
-    ("keystore", Ignored(LATER)),
-    ("keystore_pass", Ignored(LATER)),
-    ("keystore_type", Ignored(LATER)),
-    ("workflow_store", Ignored(LATER)),
-    ("model_snapshot", Ignored(LATER)),
-    ("netty_client_threads", Ignored(LATER)),
-    ("use_native_io", Ignored(LATER)),
-    ("io_ratio", Ignored(LATER)),
-    ("prefer_direct_buffer", Ignored(LATER)),
-    ("limit_max_image_pixels", Ignored(LATER)),
-    ("decode_input_request", Ignored(LATER)),
-    ("default_service_handler", Ignored(LATER)),
-    ("service_envelope", Ignored(LATER)),
-    ("metrics_config", Ignored(LATER)),
-    ("model_metrics_auto_detect", Ignored(LATER)),
-    ("disable_system_metrics", Ignored(LATER)),
-    ("system_metrics_cmd", Ignored(NO_PYTHON)),
-    ("async_logging", Ignored(LATER)),
-    ("token_expiration_min", Ignored(LATER)),
-    ("ts_open_inference_protocol", Ignored(LATER)),
-    ("ts_header_key_sequence_id", Ignored(LATER)),
-    ("ts_header_key_sequence_start", Ignored(LATER)),
-    ("ts_header_key_sequence_end", Ignored(LATER)),
-    ("initial_distribution_port", Ignored(LATER)),
-    ("model_server_home", Ignored(LATER)),
-    ("install_py_dep_per_model", Ignored(NO_PYTHON)),
-    ("blacklist_env_vars", Ignored(NO_PYTHON)),
-    ("ipex_enable", Ignored(NO_PYTHON)),
-    ("ipex_gpu_enable", Ignored(NO_PYTHON)),
-    ("cpu_launcher_enable", Ignored(NO_PYTHON)),
-    ("cpu_launcher_args", Ignored(NO_PYTHON)),
-    ("cpp_log_config", Ignored(NO_PYTHON)),
-    ("debug", Ignored(NO_PYTHON)),
-    ("vmargs", Ignored(NO_PYTHON)),
-    ("plugins_path", Ignored(NO_PYTHON)),
-    ("version", Ignored(LATER)),
-    ("NUM_WORKERS", Ignored(LATER)),
+    ignored(
+        "io_ratio",
+        "50",
+        "has no effect: there is no such ratio here",
+    ),
+    ignored("prefer_direct_buffer", "false", NO_JAVA),
+    used("max_request_size", "6553500"),
+    used("max_response_size", "6553500"),
+    ignored(
+        "limit_max_image_pixels",
+        "true",
+        "has no effect: what a handler may decode is bounded by its memory (lantern_max_memory)",
+    ),
+    used("decode_input_request", "true"),
+    used("default_service_handler", ""),
+    used("service_envelope", ""),
+    ignored(
+        "install_py_dep_per_model",
+        "false",
+        "has no effect: handlers are WebAssembly components, and no Python package is installed",
+    ),
+    used("allowed_urls", ""),
+    used("use_env_allowed_urls", "false"),
+    ignored(
+        "blacklist_env_vars",
+        "",
+        "has no effect: worker processes get none of the server's variables, handlers none at all",
+    ),
+    used("cors_allowed_origin", ""),
+    used("cors_allowed_methods", ""),
+    used("cors_allowed_headers", ""),
+    used("metrics_config", ""),
+    used("metrics_mode", "prometheus"),
+    used("model_metrics_auto_detect", "false"),
+    used("enable_metrics_api", "true"),
+    used("disable_system_metrics", "false"),
+    used("system_metrics_cmd", ""),
+    used("metric_time_interval", "60"),
+    used("async_logging", "true"),
+    used("enable_envvars_config", "false"),
+    used("disable_token_authorization", "false"),
+    used("token_expiration_min", "60"),
+    used("enable_model_api", "false"),
+    used("ts_open_inference_protocol", "true"),
+    used("ts_header_key_sequence_id", "ts_request_sequence_id"),
+    used("ts_header_key_sequence_start", "ts_request_sequence_start"),
+    used("ts_header_key_sequence_end", "ts_request_sequence_end"),
+    used("initial_worker_port", "9000"),
+    ignored(
+        "initial_distribution_port",
+        "29500",
+        "has no effect: no model is spread over processes by torchrun",
+    ),
+    ignored(
+        "model_server_home",
+        "",
+        "has no effect: nothing is read from a home directory",
+    ),
+    ignored("ipex_enable", "false", NO_INTEL),
+    ignored("ipex_gpu_enable", "false", NO_INTEL),
+    ignored("cpu_launcher_enable", "false", NO_LAUNCHER),
+    ignored("cpu_launcher_args", "", NO_LAUNCHER),
+    ignored(
+        "cpp_log_config",
+        "",
+        "has no effect: there are no C++ workers",
+    ),
+    ignored(
+        "debug",
+        "false",
+        "has no effect: workers are always started by the server",
+    ),
+    ignored("vmargs", "", NO_JAVA),
+    ignored(
+        "plugins_path",
+        "",
+        "has no effect: plug-ins are Java classes, which nothing here runs",
+    ),
+    used("NUM_WORKERS", "1"),
+    noted("version"),
+    noted("python"),
+    noted("tsConfigFile"),
+    used("lantern_hosting", "process"),
+    used("lantern_allow_inline", "false"),
+    used("lantern_allow_public", "false"),
+    used("lantern_cache_dir", "(the user's cache)"),
+    used("lantern_temp_dir", "(below the temporary directory)"),
+    used("lantern_onnxruntime", "(found)"),
+    used("lantern_torch", "(found)"),
+    used("lantern_max_memory", "1GiB"),
+    used("lantern_max_cpu", "10s"),
+    used("lantern_max_init_cpu", "1min"),
+    used("lantern_max_output", "256MiB"),
+    used("lantern_max_response", "64MiB"),
+    used("lantern_max_host_calls", "10000000"),
+    used("lantern_max_log_lines_per_second", "1000"),
+    used("lantern_max_metric_series", "1000"),
+    used("lantern_max_instances", "1024"),
 ];
 
 /// Keys that TorchServe takes from the file alone.
-const FILE_ONLY: [&str; 4] = [
+const FILE_ONLY: [&str; 12] = [
     "models",
     "model_snapshot",
+    "use_native_io",
+    "io_ratio",
+    "use_env_allowed_urls",
+    "system_metrics_cmd",
     "metric_time_interval",
     "enable_envvars_config",
+    "vmargs",
+    "plugins_path",
+    "python",
+    "tsConfigFile",
 ];
 
-/// What becomes of `key`; `None` if it is not known.
-pub fn standing(key: &str) -> Option<Standing> {
-    let found = KEYS.iter().find(|(known, _)| *known == key);
-    found.map(|(_, standing)| *standing)
+/// Keys whose variable has a name of its own, and that variable.
+const RENAMED: [(&str, &str); 4] = [
+    ("token_expiration_min", "TS_TOKEN_EXPIRATION_TIME_MIN"),
+    ("ts_header_key_sequence_id", "TS_HEADER_KEY_SEQUENCE_ID"),
+    (
+        "ts_header_key_sequence_start",
+        "TS_HEADER_KEY_SEQUENCE_START",
+    ),
+    ("ts_header_key_sequence_end", "TS_HEADER_KEY_SEQUENCE_END"),
+];
+
+/// A variable that sets a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Variable {
+    /// Its name.
+    pub name: String,
+    /// Whether it counts even where the file does not ask for variables.
+    pub is_always_read: bool,
 }
 
-/// The variable that sets `key`, if one does.
-pub fn variable(key: &str) -> Option<String> {
-    (!FILE_ONLY.contains(&key)).then(|| format!("TS_{}", key.to_uppercase()))
+/// What is known of `name`; `None` if there is no such key.
+pub fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// The variable that sets `key`, if one does: `TS_…` for TorchServe's keys, which the file must ask for, and
+/// `LANTERN_…` for ours, which is always read.
+pub fn variable(key: &str) -> Option<Variable> {
+    if FILE_ONLY.contains(&key) {
+        return None;
+    }
+    if key.starts_with("lantern_") || key == "ts_open_inference_protocol" {
+        let name = key.to_uppercase();
+        let is_always_read = true;
+        return Some(Variable {
+            name,
+            is_always_read,
+        });
+    }
+    let renamed = RENAMED.iter().find(|(renamed, _)| *renamed == key);
+    let name = renamed.map_or_else(
+        || format!("TS_{}", key.to_uppercase()),
+        |(_, variable)| (*variable).to_owned(),
+    );
+    let is_always_read = false;
+    Some(Variable {
+        name,
+        is_always_read,
+    })
 }

@@ -48,6 +48,30 @@ impl Surroundings {
         self.variables.get(name).map(String::as_str)
     }
 
+    /// `path` as seen from the current directory.
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.current_directory.join(path)
+    }
+
+    /// Where log files go: `LOG_LOCATION`, else `logs` in the current directory.
+    pub fn log_directory(&self) -> PathBuf {
+        self.path(self.said("LOG_LOCATION").unwrap_or("logs"))
+    }
+
+    /// Where metrics go that are log lines: `METRICS_LOCATION`, else `logs` in the current directory.
+    pub fn metrics_directory(&self) -> PathBuf {
+        self.path(self.said("METRICS_LOCATION").unwrap_or("logs"))
+    }
+
+    /// Where snapshots of the catalog go.
+    pub fn snapshot_directory(&self) -> PathBuf {
+        self.log_directory().join("config")
+    }
+
+    fn said(&self, name: &str) -> Option<&str> {
+        self.variable(name).filter(|value| !value.is_empty())
+    }
+
     /// `lantern-torch` beside the running program.
     pub fn lantern_torch(&self) -> Option<PathBuf> {
         let path = self.program_directory.join("lantern-torch");
@@ -93,11 +117,8 @@ impl Surroundings {
 
     /// Where temporary files go: `TEMP` as TorchServe has it, else `TMPDIR`, else `/tmp`.
     pub fn temp_directory(&self) -> PathBuf {
-        let named = self.variable("TEMP").or_else(|| self.variable("TMPDIR"));
-        named
-            .filter(|path| !path.is_empty())
-            .unwrap_or("/tmp")
-            .into()
+        let named = self.said("TEMP").or_else(|| self.said("TMPDIR"));
+        self.path(named.unwrap_or("/tmp"))
     }
 }
 

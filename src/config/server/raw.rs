@@ -3,14 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::super::{Problem, Problems, nearest, properties};
+use super::super::{Problem, Problems, nearest};
+use super::file;
 use super::keys::{self, Standing};
 use super::places::Surroundings;
-
-/// Largest file of settings that is read.
-const FILE_LIMIT: u64 = 1 << 20;
-/// The file in the current directory that is read when no other is named.
-const DEFAULT_FILE: &str = "config.properties";
 
 /// Flags of the command line that are settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,12 +15,20 @@ pub struct Flags {
     pub ts_config: Option<PathBuf>,
     /// `--model-store`.
     pub model_store: Option<PathBuf>,
+    /// `--workflow-store`.
+    pub workflow_store: Option<PathBuf>,
     /// `--models`.
     pub models: Vec<String>,
     /// `--enable-model-api`.
     pub enable_model_api: bool,
     /// `--disable-token-auth`.
     pub disable_token_auth: bool,
+    /// `--no-config-snapshots`.
+    pub no_config_snapshots: bool,
+    /// `--cpp-log-config`.
+    pub cpp_log_config: Option<PathBuf>,
+    /// `--plugins-path`.
+    pub plugins_path: Option<PathBuf>,
     /// `--set KEY=VALUE`.
     pub set: Vec<String>,
 }
@@ -61,69 +65,52 @@ pub fn gather(flags: &Flags, surroundings: &Surroundings) -> Result<Raw, Problem
 }
 
 impl Raw {
-    fn set(&mut self, key: &str, value: String, origin: String) {
-        match keys::standing(key) {
-            Some(Standing::Used) => {}
+    fn set(&mut self, name: &str, value: String, origin: String) {
+        let key = keys::find(name);
+        match key.map(|key| key.standing) {
+            Some(Standing::Used | Standing::Secret | Standing::Noted) => {}
             Some(Standing::Ignored(why)) => {
-                return self.warnings.push(Problem::plain(origin, key, why));
+                // Whoever writes down what holds anyway misses nothing.
+                let is_default =
+                    key.is_some_and(|key| key.default.eq_ignore_ascii_case(value.trim()));
+                if !is_default {
+                    self.warnings.push(Problem::plain(&origin, name, why));
+                }
             }
             None => {
-                let known = keys::KEYS.iter().map(|(key, _)| *key);
-                let rule = nearest::unknown(key, known);
-                return self.warnings.push(Problem::plain(origin, key, rule));
+                let known = keys::KEYS.iter().map(|key| key.name);
+                let rule = nearest::unknown(name, known);
+                return self.warnings.push(Problem::plain(origin, name, rule));
             }
         }
-        self.entries.insert(key.to_owned(), Entry { value, origin });
+        self.entries
+            .insert(name.to_owned(), Entry { value, origin });
+    }
+
+    fn is_true(&self, key: &str) -> bool {
+        let entry = self.entries.get(key);
+        entry.is_some_and(|entry| entry.value.trim().eq_ignore_ascii_case("true"))
     }
 }
 
-/// The file named by the environment, else by a flag, else the one in the current directory if it is there.
+/// Takes what the file says, if there is one.
 fn read_file(raw: &mut Raw, flags: &Flags, surroundings: &Surroundings) -> Result<(), Problems> {
-    let named = surroundings.variable("TS_CONFIG_FILE").map(PathBuf::from);
-    let (path, origin) = match (named, &flags.ts_config) {
-        (Some(path), _) => (path, "TS_CONFIG_FILE"),
-        (None, Some(path)) => (path.clone(), "--ts-config"),
-        (None, None) => {
-            let path = surroundings.current_directory.join(DEFAULT_FILE);
-            if !path.is_file() {
-                return Ok(());
-            }
-            (path, DEFAULT_FILE)
-        }
+    let Some(settings) = file::read(flags, surroundings)? else {
+        return Ok(());
     };
-    let unreadable = |why: &str| Problem::new(origin, "", why, path.display().to_string());
-    let size = std::fs::metadata(&path)
-        .map_err(|_| unreadable("file not found"))?
-        .len();
-    if size > FILE_LIMIT {
-        return Err(unreadable("must name a file of at most 1 MiB").into());
-    }
-    let bytes =
-        std::fs::read(&path).map_err(|_| unreadable("must name a file that can be read"))?;
-    let name = path
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    let properties = properties::parse(&bytes).map_err(|malformed| {
-        Problem::plain(
-            format!("{name}:{}", malformed.line),
-            "",
-            "has a broken \\u escape",
-        )
-    })?;
-    for property in properties {
-        let origin = format!("{name}:{}", property.line);
+    raw.warnings.extend(settings.warnings);
+    for property in settings.properties {
+        let origin = format!("{}:{}", settings.name, property.line);
         match substitute(&property.value, surroundings) {
             Ok(value) => raw.set(&property.key, value, origin),
             Err(variable) => {
-                let rule = "names an environment variable that is not set";
-                raw.problems
-                    .push(Problem::new(origin, &property.key, rule, variable));
+                let rule = format!("has an Invalid Environment Variable {variable}: it is not set");
+                let problem = Problem::plain(origin, &property.key, rule);
+                raw.problems.push(problem);
             }
         }
     }
-    raw.file = Some(path);
+    raw.file = Some(settings.path);
     Ok(())
 }
 
@@ -156,44 +143,53 @@ fn read_flags(raw: &mut Raw, flags: &Flags) {
                 .push(Problem::new("--set", "", "must be KEY=VALUE", setting)),
         }
     }
-    if let Some(path) = &flags.model_store {
-        raw.set(
-            "model_store",
-            path.display().to_string(),
-            "--model-store".to_owned(),
-        );
+    let paths = [
+        ("model_store", "--model-store", &flags.model_store),
+        ("workflow_store", "--workflow-store", &flags.workflow_store),
+        ("cpp_log_config", "--cpp-log-config", &flags.cpp_log_config),
+        ("plugins_path", "--plugins-path", &flags.plugins_path),
+    ];
+    for (key, flag, path) in paths {
+        if let Some(path) = path {
+            raw.set(key, path.display().to_string(), flag.to_owned());
+        }
     }
     if !flags.models.is_empty() {
         raw.set("load_models", flags.models.join(","), "--models".to_owned());
     }
-    if flags.enable_model_api {
-        raw.set(
+    let switches = [
+        (
             "enable_model_api",
-            "true".to_owned(),
-            "--enable-model-api".to_owned(),
-        );
-    }
-    if flags.disable_token_auth {
-        raw.set(
+            "--enable-model-api",
+            flags.enable_model_api,
+        ),
+        (
             "disable_token_authorization",
-            "true".to_owned(),
-            "--disable-token-auth".to_owned(),
-        );
+            "--disable-token-auth",
+            flags.disable_token_auth,
+        ),
+    ];
+    for (key, flag, is_on) in switches {
+        if is_on {
+            raw.set(key, "true".to_owned(), flag.to_owned());
+        }
     }
 }
 
-/// Variables count only where the file asks for them, as in TorchServe.
+/// TorchServe's variables count only where the file asks for them; an empty one counts as well.
 fn read_variables(raw: &mut Raw, surroundings: &Surroundings) {
-    let asked = raw.entries.get("enable_envvars_config");
-    if asked.is_none_or(|entry| !entry.value.trim().eq_ignore_ascii_case("true")) {
-        return;
-    }
-    for (key, _) in keys::KEYS {
-        let Some(variable) = keys::variable(key) else {
+    let asks = raw.is_true("enable_envvars_config");
+    let asks_for_urls = asks && raw.is_true("use_env_allowed_urls");
+    for key in keys::KEYS {
+        let Some(variable) = keys::variable(key.name) else {
             continue;
         };
-        if let Some(value) = surroundings.variable(&variable) {
-            raw.set(key, value.to_owned(), variable);
+        let is_read = match key.name {
+            "allowed_urls" => asks_for_urls,
+            _ => asks || variable.is_always_read,
+        };
+        if let Some(value) = surroundings.variable(&variable.name).filter(|_| is_read) {
+            raw.set(key.name, value.to_owned(), variable.name);
         }
     }
 }

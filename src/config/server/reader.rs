@@ -35,6 +35,17 @@ impl Reader {
         self.raw.problems.push(problem);
     }
 
+    /// The value of `key` is wrong, and `message` says it all, the value included.
+    pub fn message(&mut self, key: &str, entry: &Entry, message: String) {
+        let problem = Problem::plain(&entry.origin, format!("{key}:"), message);
+        self.raw.problems.push(problem);
+    }
+
+    /// One more problem.
+    pub fn add(&mut self, problem: Problem) {
+        self.raw.problems.push(problem);
+    }
+
     /// The value of `key` is ignored.
     pub fn warn(&mut self, key: &str, entry: &Entry, rule: impl Into<String>) {
         let warning = Problem::plain(&entry.origin, key, rule);
@@ -110,7 +121,13 @@ impl Reader {
         })
     }
 
-    fn parsed<T>(&mut self, key: &str, rule: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
+    /// What `read` makes of the value, or a problem with `rule`.
+    pub fn parsed<T>(
+        &mut self,
+        key: &str,
+        rule: &str,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Option<T> {
         let entry = self.entry(key)?;
         let value = read(entry.value.trim());
         if value.is_none() {

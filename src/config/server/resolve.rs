@@ -1,34 +1,60 @@
 //! From what was typed to what is meant.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::model::{Hosting, Limits};
 
-use super::super::Problems;
-use super::address::{self, DefaultPort};
+use super::super::{Problem, Problems};
+use super::address::DefaultPorts;
 use super::places::Surroundings;
-use super::raw::Raw;
+use super::raw::{Flags, Raw};
 use super::reader::Reader;
-use super::{CorsConfig, MetricsMode, ServerConfig, startup};
+use super::{ServerConfig, parts, startup};
 
 const MAX_BODY: usize = 6_553_500;
 const MOST_BYTES: usize = 1 << 40;
 
 /// Resolves every setting, or reports everything that is wrong.
-pub fn resolve(raw: Raw, surroundings: &Surroundings) -> Result<ServerConfig, Problems> {
+pub fn resolve(
+    raw: Raw,
+    flags: &Flags,
+    surroundings: &Surroundings,
+) -> Result<ServerConfig, Problems> {
     let mut reader = Reader::new(raw);
-    let listed = startup::models(&mut reader);
-    let mut config = ServerConfig {
-        inference_address: address(&mut reader, "inference_address", 8080, 80),
-        management_address: address(&mut reader, "management_address", 8081, 8081),
-        metrics_address: address(&mut reader, "metrics_address", 8082, 8082),
-        enable_metrics_api: reader.truth("enable_metrics_api", true),
-        metrics_mode: metrics_mode(&mut reader),
-        metric_interval: reader.seconds("metric_time_interval", 60),
-        model_store: model_store(&mut reader, surroundings),
-        load_models: startup::load_models(&mut reader),
+    let mut config = read(&mut reader, flags, surroundings);
+    let is_tls_needed = config.is_tls_needed();
+    config.tls = parts::tls(&mut reader, surroundings, is_tls_needed);
+    check_reach(&mut reader, &config);
+    check_temp(&mut reader, surroundings);
+    let raw = reader.finish();
+    config.file = raw.file;
+    config.typed = raw.entries;
+    config.warnings = raw.warnings;
+    Problems::or(raw.problems, config)
+}
+
+fn read(reader: &mut Reader, flags: &Flags, surroundings: &Surroundings) -> ServerConfig {
+    let listed = startup::models(reader);
+    let ports = |http, https| DefaultPorts { http, https };
+    let model_store = store(reader, "model_store", surroundings);
+    ServerConfig {
+        inference_address: parts::address(reader, "inference_address", 8080, ports(80, 443)),
+        management_address: parts::address(reader, "management_address", 8081, ports(8081, 8444)),
+        metrics_address: parts::address(reader, "metrics_address", 8082, ports(8082, 8445)),
+        grpc: parts::grpc(reader),
+        tls: None,
+        tokens: parts::tokens(reader, surroundings),
+        metrics: parts::metrics(reader, surroundings),
+        requests: parts::requests(reader),
+        snapshots: parts::snapshots(reader, surroundings, !flags.no_config_snapshots),
+        logs: parts::logs(reader, surroundings),
+        sagemaker: parts::sagemaker(reader, surroundings),
+        workflow_store: store(reader, "workflow_store", surroundings)
+            .or_else(|| model_store.clone()),
+        model_store,
+        allowed_urls: allowed_urls(reader),
+        load_models: startup::load_models(reader),
         models: listed.models,
         default_versions: listed.defaults,
         default_workers: reader
@@ -51,94 +77,80 @@ pub fn resolve(raw: Raw, surroundings: &Surroundings) -> Result<ServerConfig, Pr
             .number("max_response_size", &(1..=MOST_BYTES))
             .unwrap_or(MAX_BODY),
         enable_model_api: reader.truth("enable_model_api", false),
-        cors: cors(&reader),
+        cors: parts::cors(reader),
         initial_worker_id: reader
             .number("initial_worker_port", &(0..=1_000_000_000))
             .unwrap_or(9000),
-        hosting: hosting(&mut reader),
+        hosting: hosting(reader),
         allow_inline: reader.truth("lantern_allow_inline", false),
-        ceilings: ceilings(&mut reader),
-        cache_directory: place(&reader, "lantern_cache_dir", surroundings)
+        ceilings: ceilings(reader),
+        cache_directory: place(reader, "lantern_cache_dir", surroundings)
             .unwrap_or_else(|| surroundings.cache_directory()),
-        temp_directory: temp_directory(&mut reader, surroundings),
-        onnxruntime: file(&mut reader, "lantern_onnxruntime", surroundings)
+        temp_directory: place(reader, "lantern_temp_dir", surroundings)
+            .unwrap_or_else(|| surroundings.own_temp_directory()),
+        onnxruntime: parts::file(reader, "lantern_onnxruntime", surroundings)
             .or_else(|| surroundings.onnxruntime()),
-        lantern_torch: file(&mut reader, "lantern_torch", surroundings)
+        lantern_torch: parts::file(reader, "lantern_torch", surroundings)
             .or_else(|| surroundings.lantern_torch()),
         file: None,
+        typed: std::collections::BTreeMap::new(),
         warnings: Vec::new(),
-    };
-    check_reach(&mut reader, &config);
-    tokens(&mut reader);
-    let raw = reader.finish();
-    config.file = raw.file;
-    config.warnings = raw.warnings;
-    Problems::or(raw.problems, config)
+    }
 }
 
-fn address(reader: &mut Reader, key: &str, default: u16, unwritten: u16) -> SocketAddr {
-    let standard = SocketAddr::from(([127, 0, 0, 1], default));
-    let Some(entry) = reader.entry(key) else {
-        return standard;
-    };
-    address::parse(&entry.value, DefaultPort(unwritten)).unwrap_or_else(|rule| {
-        reader.problem(key, &entry, rule);
-        standard
-    })
-}
-
-/// There are no tokens yet, so whoever reaches a socket may do what it offers.
+/// Without tokens, whoever reaches a socket may do what it offers. That is what TorchServe's own container does, so
+/// it is said and not refused.
 fn check_reach(reader: &mut Reader, config: &ServerConfig) {
-    if reader.truth("lantern_allow_public", false) {
+    if reader.truth("lantern_allow_public", false) || config.tokens.enabled {
         return;
     }
     let addresses = [
-        ("inference_address", config.inference_address),
-        ("management_address", config.management_address),
-        ("metrics_address", config.metrics_address),
+        ("inference_address", config.inference_address.is_public()),
+        ("management_address", config.management_address.is_public()),
+        ("metrics_address", config.metrics_address.is_public()),
+        (
+            "grpc_inference_address",
+            !config.grpc.inference.address.ip().is_loopback(),
+        ),
+        (
+            "grpc_management_address",
+            !config.grpc.management.address.ip().is_loopback(),
+        ),
     ];
-    for (key, address) in addresses {
-        if let Some(entry) = reader.entry(key).filter(|_| !address.ip().is_loopback()) {
-            let rule = "must be a loopback address: others could reach it, and requests are not authorized. Set \
-                        lantern_allow_public=true if something else keeps strangers out";
-            reader.problem(key, &entry, rule);
+    for (key, is_public) in addresses {
+        if let Some(entry) = reader.entry(key).filter(|_| is_public) {
+            let rule = "is open to other machines, and no token is asked for: set lantern_allow_public=true if \
+                        something else keeps strangers out";
+            reader.warn(key, &entry, rule);
         }
     }
 }
 
-/// The key is taken; what it switches off is not there yet.
-fn tokens(reader: &mut Reader) {
-    let disabled = reader.truth("disable_token_authorization", false);
-    if let Some(entry) = reader
-        .entry("disable_token_authorization")
-        .filter(|_| !disabled)
-    {
-        let rule =
-            "is not used by this release, which has no token authorization and listens on loopback";
-        reader.warn("disable_token_authorization", &entry, rule);
+fn check_temp(reader: &mut Reader, surroundings: &Surroundings) {
+    let directory = surroundings.temp_directory();
+    if directory.is_dir() {
+        return;
     }
+    let rule = format!(
+        "Invalid temp directory: {}, please check TEMP environment variable.",
+        directory.display()
+    );
+    reader.add(Problem::plain("", "", rule));
 }
 
-fn metrics_mode(reader: &mut Reader) -> MetricsMode {
-    let words = [
-        ("log", MetricsMode::Log),
-        ("prometheus", MetricsMode::Prometheus),
-        ("legacy", MetricsMode::Legacy),
-    ];
-    reader.word("metrics_mode", &words).unwrap_or_default()
+/// Where archives may be downloaded from. TorchServe allows every place unless told otherwise; here nothing said
+/// means no place.
+fn allowed_urls(reader: &mut Reader) -> Option<Vec<String>> {
+    // Read for its problems: what it switches on was decided when variables were read.
+    reader.truth("use_env_allowed_urls", false);
+    let text = reader.text("allowed_urls")?;
+    let urls = text.split(',').map(str::trim).filter(|url| !url.is_empty());
+    Some(urls.map(str::to_owned).collect())
 }
 
 fn hosting(reader: &mut Reader) -> Hosting {
     let words = [("process", Hosting::Process), ("inline", Hosting::Inline)];
     reader.word("lantern_hosting", &words).unwrap_or_default()
-}
-
-fn cors(reader: &Reader) -> CorsConfig {
-    CorsConfig {
-        allowed_origin: reader.text("cors_allowed_origin"),
-        allowed_methods: reader.text("cors_allowed_methods"),
-        allowed_headers: reader.text("cors_allowed_headers"),
-    }
 }
 
 /// What a handler may be given at most. Wider than the defaults where a handler may well need more.
@@ -175,33 +187,17 @@ fn place(reader: &Reader, key: &str, surroundings: &Surroundings) -> Option<Path
     Some(surroundings.current_directory.join(path))
 }
 
-/// The model store. A directory that is missing is a mistake when a flag names it; one named by the file may come later.
-fn model_store(reader: &mut Reader, surroundings: &Surroundings) -> Option<PathBuf> {
-    let path = place(reader, "model_store", surroundings)?;
-    let entry = reader.entry("model_store").filter(|_| !path.is_dir());
-    if let Some(entry) = entry {
-        if entry.origin.starts_with("--") {
-            reader.problem("model_store", &entry, "must be a directory");
-        } else {
-            reader.warn(
-                "model_store",
-                &entry,
-                "names a directory that does not exist",
-            );
-        }
-    }
-    Some(path)
-}
-
-fn temp_directory(reader: &mut Reader, surroundings: &Surroundings) -> PathBuf {
-    place(reader, "lantern_temp_dir", surroundings)
-        .unwrap_or_else(|| surroundings.own_temp_directory())
-}
-
-fn file(reader: &mut Reader, key: &str, surroundings: &Surroundings) -> Option<PathBuf> {
+/// A directory of archives. One that is missing is a mistake when a flag names it; one named by the file may come later.
+fn store(reader: &mut Reader, key: &str, surroundings: &Surroundings) -> Option<PathBuf> {
     let path = place(reader, key, surroundings)?;
-    if let Some(entry) = reader.entry(key).filter(|_| !path.is_file()) {
-        reader.problem(key, &entry, "must be a file");
+    let Some(entry) = reader.entry(key).filter(|_| !path.is_dir()) else {
+        return Some(path);
+    };
+    if entry.origin.starts_with("--") {
+        let message = format!("{} directory not found: {}", entry.origin, entry.value);
+        reader.add(Problem::plain("", "", message));
+    } else {
+        reader.warn(key, &entry, "names a directory that does not exist");
     }
     Some(path)
 }

@@ -59,6 +59,11 @@ pub fn load_models(reader: &mut Reader) -> LoadModels {
     let Some(entry) = reader.entry("load_models") else {
         return LoadModels::None;
     };
+    if reader.text("model_snapshot").is_some() {
+        let rule = "is ignored: the snapshot says which models are restored";
+        reader.warn("load_models", &entry, rule);
+        return LoadModels::None;
+    }
     let text = entry.value.trim();
     if text.is_empty() || text.eq_ignore_ascii_case("none") {
         return LoadModels::None;
@@ -96,26 +101,31 @@ pub fn models(reader: &mut Reader) -> Listed {
     let document: Value = match serde_json::from_str(&entry.value) {
         Ok(document) => document,
         Err(error) => {
-            reader.problem("models", &entry, format!("must be JSON: {error}"));
+            reader.warn(
+                "models",
+                &entry,
+                format!("is ignored: it is not JSON: {error}"),
+            );
             return listed;
         }
     };
     let mut wrong = Vec::new();
     read_models(&document, &mut listed, &mut wrong);
+    // TorchServe takes what it understands, and so do its files expect it.
     for rule in wrong {
-        reader.problem("models", &entry, rule);
+        reader.warn("models", &entry, rule);
     }
     listed
 }
 
 fn read_models(document: &Value, listed: &mut Listed, wrong: &mut Vec<String>) {
     let Some(models) = document.as_object() else {
-        return wrong.push("must be an object of models".to_owned());
+        return wrong.push("is ignored: it must be an object of models".to_owned());
     };
     for (name, versions) in models {
         let (Ok(model), Some(versions)) = (ModelName::new(name), versions.as_object()) else {
             wrong.push(format!(
-                "must map a model's name to its versions at {name:?}"
+                "must map a model's name to its versions: {name:?} is ignored"
             ));
             continue;
         };
@@ -130,7 +140,9 @@ fn read_models(document: &Value, listed: &mut Listed, wrong: &mut Vec<String>) {
                     let versions = listed.models.entry(model.clone()).or_default();
                     versions.insert(version, requested);
                 }
-                _ => wrong.push(format!("must map a version to its settings at {at}")),
+                _ => wrong.push(format!(
+                    "must map a version to its settings: {at} is ignored"
+                )),
             }
         }
     }
@@ -156,7 +168,7 @@ fn read_version(
             .filter(|number| (least..=most).contains(number));
         if number.is_none() {
             wrong.push(format!(
-                "must have a whole number from {least} to {most} at {at}.{member}"
+                "must have a whole number from {least} to {most} at {at}.{member}, which is ignored"
             ));
         }
         number

@@ -55,9 +55,15 @@ impl Fixture {
 #[test]
 fn defaults_are_torchserves_on_loopback() {
     let config = Fixture::new("").load().unwrap();
-    assert_eq!(config.inference_address.to_string(), "127.0.0.1:8080");
-    assert_eq!(config.management_address.to_string(), "127.0.0.1:8081");
-    assert_eq!(config.metrics_address.to_string(), "127.0.0.1:8082");
+    assert_eq!(
+        config.inference_address.to_string(),
+        "http://127.0.0.1:8080"
+    );
+    assert_eq!(
+        config.management_address.to_string(),
+        "http://127.0.0.1:8081"
+    );
+    assert_eq!(config.metrics_address.to_string(), "http://127.0.0.1:8082");
     assert_eq!(config.job_queue_size, 100);
     assert_eq!(config.max_request_size, 6_553_500);
     assert_eq!(config.default_response_timeout.as_secs(), 120);
@@ -91,7 +97,8 @@ fn an_empty_variable_overrides_too() {
     let fixture = Fixture::new("enable_envvars_config=true").variable("TS_INFERENCE_ADDRESS", "");
     assert_eq!(
         fixture.refused(),
-        "TS_INFERENCE_ADDRESS: inference_address must be http://HOST:PORT, got \"\""
+        "TS_INFERENCE_ADDRESS: inference_address: Invalid binding address: : must be http://HOST[:PORT], \
+         https://HOST[:PORT] or unix:/PATH"
     );
 }
 
@@ -118,11 +125,14 @@ fn the_file_is_named_by_variable_then_flag() {
 fn values_may_name_variables() {
     let fixture =
         Fixture::new("inference_address=http://127.0.0.1:$$PORT$$").variable("PORT", "9999");
-    assert_eq!(fixture.load().unwrap().inference_address.port(), 9999);
+    assert_eq!(
+        fixture.load().unwrap().inference_address.to_string(),
+        "http://127.0.0.1:9999"
+    );
     assert!(
         Fixture::new("load_models=$$NOPE$$")
             .refused()
-            .contains("\"NOPE\"")
+            .contains("Invalid Environment Variable NOPE")
     );
 }
 
@@ -132,6 +142,15 @@ fn every_problem_is_reported_at_once() {
         "inference_address=http://0.0.0.0:8080
 management_address=https://127.0.0.1:8081
 metrics_address=http://127.0.0.1:99999
+grpc_inference_address=http://127.0.0.1
+grpc_management_port=70710
+grpc_inference_max_connection_age_ms=0
+certificate_file=nope.pem
+keystore=store.p12
+token_expiration_min=-1
+service_envelope=envelope
+ts_header_key_sequence_id=a header
+ts_open_inference_protocol=v2
 job_queue_size=many
 default_response_timeout=0
 metrics_mode=loud
@@ -142,7 +161,6 @@ lantern_max_memory=lots
 lantern_max_cpu=5
 lantern_onnxruntime=nope.so
 load_models=../x=a.mar,b.mar
-models={\"m\": {\"1.0\": {\"minWorkers\": -1, \"batchsize\": 3}}, \"../n\": {}}
 ",
     );
     insta::assert_snapshot!("every_problem_is_reported_at_once", fixture.refused());
@@ -152,6 +170,10 @@ models={\"m\": {\"1.0\": {\"minWorkers\": -1, \"batchsize\": 3}}, \"../n\": {}}
 fn unused_and_unknown_keys_are_warnings() {
     let fixture = Fixture::new(
         "grpc_inference_port=7070
+prefer_direct_buffer=false
+vmargs=-Xmx4g
+async_logging=false
+models={\"m\": {\"1.0\": {\"minWorkers\": -1, \"batchsize\": 3}}, \"../n\": {}}
 install_py_dep_per_model=true
 allowed_urls=https://.*
 job_queue_sise=10
@@ -164,17 +186,167 @@ frobnicate=1
 }
 
 #[test]
-fn a_wider_address_needs_a_word() {
-    let wide = "inference_address=http://0.0.0.0:8080\n";
-    assert!(
-        Fixture::new(wide)
-            .refused()
-            .contains("lantern_allow_public=true")
-    );
-    let allowed = Fixture::new(&format!("{wide}lantern_allow_public=true\n"));
+fn an_address_open_to_all_without_tokens_is_a_warning() {
+    let wide = "inference_address=http://0.0.0.0:8080\ngrpc_management_address=0.0.0.0\n";
+    assert_eq!(Fixture::new(wide).warnings(), "");
+    let open = format!("{wide}disable_token_authorization=true\n");
+    let warnings = Fixture::new(&open).warnings();
+    for key in ["inference_address", "grpc_management_address"] {
+        let line = format!("{key} is open to other machines");
+        assert!(warnings.contains(&line), "{warnings}");
+    }
+    let meant = Fixture::new(&format!("{open}lantern_allow_public=true\n"));
+    assert_eq!(meant.warnings(), "");
+}
+
+#[test]
+fn every_default_is_what_its_text_says() {
+    let plain = Fixture::new("").load().unwrap();
+    let is_literal = |key: &&keys::Key| !key.default.is_empty() && !key.default.starts_with('(');
+    for key in keys::KEYS.iter().filter(is_literal) {
+        let fixture = Fixture::new(&format!("{}={}\n", key.name, key.default));
+        let config = fixture.load().unwrap();
+        let expected = ServerConfig {
+            file: config.file.clone(),
+            typed: config.typed.clone(),
+            ..at(&plain, &fixture)
+        };
+        assert_eq!(config, expected, "{}", key.name);
+    }
+}
+
+/// The settings as if they had been read where `fixture` lies.
+fn at(config: &ServerConfig, fixture: &Fixture) -> ServerConfig {
+    let here = fixture.load().unwrap();
+    ServerConfig {
+        cache_directory: here.cache_directory,
+        logs: here.logs,
+        snapshots: SnapshotConfig {
+            directory: here.snapshots.directory,
+            ..config.snapshots.clone()
+        },
+        tokens: TokenConfig {
+            key_file: here.tokens.key_file,
+            ..config.tokens.clone()
+        },
+        ..config.clone()
+    }
+}
+
+#[test]
+fn names_of_variables_follow_torchserve() {
+    let asking = "enable_envvars_config=true\nallowed_urls=file\n";
+    let fixture = Fixture::new(asking)
+        .variable("TS_TOKEN_EXPIRATION_TIME_MIN", "0.25")
+        .variable("TS_HEADER_KEY_SEQUENCE_ID", "X-Session")
+        .variable("TS_GRPC_INFERENCE_PORT", "9")
+        .variable("TS_MODELS", "not read")
+        .variable("TS_ALLOWED_URLS", "http");
+    let config = fixture.load().unwrap();
+    assert_eq!(config.tokens.expiration, Duration::from_secs(15));
+    assert_eq!(config.requests.sequence_headers.id, "x-session");
+    assert_eq!(config.grpc.inference.address.port(), 9);
+    assert_eq!(config.allowed_urls, Some(vec!["file".to_owned()]));
+    let fixture = Fixture::new(&format!("{asking}use_env_allowed_urls=true\n"))
+        .variable("TS_ALLOWED_URLS", "http://a/.*, s3://b");
+    let urls = fixture.load().unwrap().allowed_urls;
     assert_eq!(
-        allowed.load().unwrap().inference_address.to_string(),
-        "0.0.0.0:8080"
+        urls,
+        Some(vec!["http://a/.*".to_owned(), "s3://b".to_owned()])
+    );
+}
+
+#[test]
+fn some_variables_are_always_read() {
+    let fixture = Fixture::new("")
+        .variable("TS_OPEN_INFERENCE_PROTOCOL", "false")
+        .variable("LANTERN_MAX_INSTANCES", "3")
+        .variable("LOG_LOCATION", "elsewhere")
+        .variable("TS_JOB_QUEUE_SIZE", "7");
+    let config = fixture.load().unwrap();
+    assert!(!config.requests.open_inference_protocol);
+    assert_eq!(config.ceilings.instances, 3);
+    assert_eq!(config.job_queue_size, 100);
+    let here = fixture.directory.path();
+    assert_eq!(config.logs.directory, here.join("elsewhere"));
+    assert_eq!(config.logs.metrics_directory, here.join("logs"));
+    assert_eq!(config.snapshots.directory, here.join("elsewhere/config"));
+}
+
+/// TorchServe's `test_token_authorization.py` and `test_model_control_mode.py`.
+#[test]
+fn switches_have_three_places_and_the_variable_wins() {
+    let asking =
+        "enable_envvars_config=true\ndisable_token_authorization=false\nenable_model_api=false\n";
+    let state = |fixture: &Fixture| {
+        let config = fixture.load().unwrap();
+        (!config.tokens.enabled, config.enable_model_api)
+    };
+    let flags = |flags: &mut Flags| {
+        flags.disable_token_auth = true;
+        flags.enable_model_api = true;
+    };
+    let with = |value: &str| {
+        Fixture::new(asking)
+            .variable("TS_DISABLE_TOKEN_AUTHORIZATION", value)
+            .variable("TS_ENABLE_MODEL_API", value)
+    };
+    assert_eq!(state(&Fixture::new(asking)), (false, false));
+    assert_eq!(state(&Fixture::new(asking).flags(flags)), (true, true));
+    assert_eq!(state(&with("true")), (true, true));
+    assert_eq!(state(&with("false").flags(flags)), (false, false));
+}
+
+#[test]
+fn a_keystore_is_answered_with_how_to_convert_it() {
+    let keystore = "keystore=my.jks\nkeystore_type=JKS\n";
+    assert!(
+        Fixture::new(keystore)
+            .warnings()
+            .contains("keytool -importkeystore -srckeystore 'my.jks'")
+    );
+    let needed = Fixture::new(&format!("{keystore}enable_grpc_ssl=true\n"));
+    assert!(
+        needed
+            .refused()
+            .contains("openssl pkcs12 -in 'keystore.p12'")
+    );
+}
+
+#[test]
+fn certificate_and_key_come_together() {
+    let fixture = Fixture::new("certificate_file=c.pem\nprivate_key_file=k.pem\n");
+    for name in ["c.pem", "k.pem"] {
+        fs::write(fixture.directory.path().join(name), "").unwrap();
+    }
+    let tls = fixture.load().unwrap().tls.unwrap();
+    assert_eq!(tls.private_key_file, fixture.directory.path().join("k.pem"));
+    let fixture = Fixture::new("private_key_file=config.properties\n");
+    assert!(
+        fixture
+            .refused()
+            .contains("needs certificate_file beside it")
+    );
+}
+
+#[test]
+fn a_snapshot_decides_what_is_loaded() {
+    let fixture = Fixture::new("model_snapshot={\"models\": {}}\nload_models=all\n");
+    let config = fixture.load().unwrap();
+    assert_eq!(config.load_models, LoadModels::None);
+    assert_eq!(
+        config.snapshots.model_snapshot.as_deref(),
+        Some("{\"models\": {}}")
+    );
+    assert!(fixture.warnings().contains("load_models is ignored"));
+}
+
+#[test]
+fn a_missing_temporary_directory_is_named() {
+    let fixture = Fixture::new("").variable("TEMP", "/nowhere");
+    assert_eq!(
+        fixture.refused(),
+        "Invalid temp directory: /nowhere, please check TEMP environment variable."
     );
 }
 
@@ -211,7 +383,7 @@ fn a_missing_model_store_named_by_a_flag_is_a_problem() {
         Fixture::new("").flags(|flags| flags.model_store = Some("/nowhere/models".into()));
     assert_eq!(
         fixture.refused(),
-        "--model-store: model_store must be a directory, got \"/nowhere/models\""
+        "--model-store directory not found: /nowhere/models"
     );
 }
 

@@ -1,0 +1,167 @@
+//! Which file of settings is read, and its bytes.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use super::super::properties::{self, Property};
+use super::super::{Problem, Problems};
+use super::places::Surroundings;
+use super::raw::Flags;
+
+/// Largest file of settings that is read. Snapshots of many models are the largest there are.
+const FILE_LIMIT: u64 = 16 << 20;
+/// The file in the current directory that is read when no other is named.
+const DEFAULT_FILE: &str = "config.properties";
+/// Digits that the name of a snapshot starts with: a time to the millisecond.
+const STAMP: usize = 17;
+
+/// A file that was read.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Its name, for messages.
+    pub name: String,
+    /// What it says, in its order.
+    pub properties: Vec<Property>,
+    /// Files that were passed over.
+    pub warnings: Vec<Problem>,
+}
+
+/// The file named by the environment, else by a flag, else the newest snapshot that can be read, else the one in the
+/// current directory; `None` if there is none of them.
+pub fn read(flags: &Flags, surroundings: &Surroundings) -> Result<Option<Settings>, Problems> {
+    if let Some(path) = surroundings.variable("TS_CONFIG_FILE") {
+        return named("TS_CONFIG_FILE", surroundings.path(path)).map(Some);
+    }
+    if let Some(path) = &flags.ts_config {
+        return named("--ts-config", surroundings.current_directory.join(path)).map(Some);
+    }
+    let mut warnings = Vec::new();
+    let found = match newest(flags, surroundings, &mut warnings) {
+        Some(settings) => Some(settings),
+        None => beside(surroundings)?,
+    };
+    Ok(found.map(|settings| Settings {
+        warnings,
+        ..settings
+    }))
+}
+
+fn beside(surroundings: &Surroundings) -> Result<Option<Settings>, Problems> {
+    let path = surroundings.current_directory.join(DEFAULT_FILE);
+    if !path.is_file() {
+        return Ok(None);
+    }
+    named(DEFAULT_FILE, path).map(Some)
+}
+
+/// A snapshot that cannot be read is passed over: the server then starts with the one before it.
+fn newest(
+    flags: &Flags,
+    surroundings: &Surroundings,
+    warnings: &mut Vec<Problem>,
+) -> Option<Settings> {
+    if flags.no_config_snapshots {
+        return None;
+    }
+    for path in snapshots(&surroundings.snapshot_directory()) {
+        match named("snapshot", path.clone()) {
+            Ok(settings) if !settings.properties.is_empty() => return Some(settings),
+            Ok(_) => warnings.push(passed_over(&path, "is empty and is passed over")),
+            Err(problems) => warnings.extend(problems.iter().cloned()),
+        }
+    }
+    None
+}
+
+fn passed_over(path: &Path, rule: &str) -> Problem {
+    Problem::new("snapshot", "", rule, path.display().to_string())
+}
+
+/// Snapshots in `directory`, the newest first. Other files do not matter; to TorchServe they are fatal.
+fn snapshots(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut names: Vec<_> = entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| is_snapshot(name))
+        .collect();
+    names.sort_unstable_by(|left, right| right.cmp(left));
+    names.iter().map(|name| directory.join(name)).collect()
+}
+
+fn is_snapshot(name: &str) -> bool {
+    let stamp = name.as_bytes().get(..STAMP);
+    let is_stamped = stamp.is_some_and(|stamp| stamp.iter().all(u8::is_ascii_digit));
+    let is_cfg = Path::new(name)
+        .extension()
+        .is_some_and(|extension| extension == "cfg");
+    is_stamped && name.as_bytes().get(STAMP) == Some(&b'-') && is_cfg
+}
+
+fn named(origin: &str, path: PathBuf) -> Result<Settings, Problems> {
+    let bytes =
+        bytes(&path).map_err(|rule| Problem::new(origin, "", rule, path.display().to_string()))?;
+    let name = path.file_name().unwrap_or_default();
+    let name = name.to_string_lossy().into_owned();
+    let properties = properties::parse(&bytes).map_err(|malformed| {
+        let line = format!("{name}:{}", malformed.line);
+        Problem::plain(line, "", "has a broken \\u escape")
+    })?;
+    Ok(Settings {
+        path,
+        name,
+        properties,
+        warnings: Vec::new(),
+    })
+}
+
+fn bytes(path: &Path) -> Result<Vec<u8>, &'static str> {
+    let file = File::open(path).map_err(|_| "file not found")?;
+    let unreadable = "must name a file that can be read";
+    if !file.metadata().map_err(|_| unreadable)?.is_file() {
+        return Err(unreadable);
+    }
+    let mut bytes = Vec::new();
+    let read = file.take(FILE_LIMIT + 1).read_to_end(&mut bytes);
+    match read.map_err(|_| unreadable)? as u64 {
+        size if size > FILE_LIMIT => Err("must name a file of at most 16 MiB"),
+        _ => Ok(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_newest_snapshot_that_can_be_read_is_taken() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = directory.path().join("logs/config");
+        std::fs::create_dir_all(&config).unwrap();
+        for (name, content) in [
+            ("20261120152439289-snapshot.cfg", "job_queue_size=1"),
+            ("20261120152439290-shutdown.cfg", "job_queue_size=2"),
+            ("20261120152439291-startup.cfg", "a=\\u12"),
+            ("20261120152439292-startup.cfg", ""),
+            ("zz-notes.txt", "job_queue_size=9"),
+            ("20261120152439293-startup.cfg.tmp", "job_queue_size=8"),
+        ] {
+            std::fs::write(config.join(name), content).unwrap();
+        }
+        let surroundings = Surroundings {
+            current_directory: directory.path().to_owned(),
+            ..Surroundings::default()
+        };
+        let settings = read(&Flags::default(), &surroundings).unwrap().unwrap();
+        assert_eq!(settings.name, "20261120152439290-shutdown.cfg");
+        assert_eq!(settings.warnings.len(), 2);
+        let flags = Flags {
+            no_config_snapshots: true,
+            ..Flags::default()
+        };
+        assert_eq!(read(&flags, &surroundings), Ok(None));
+    }
+}

@@ -1,0 +1,160 @@
+//! Settings that belong together.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The gRPC listeners.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrpcConfig {
+    /// Where predictions are served.
+    pub inference: GrpcListenerConfig,
+    /// Where models are managed.
+    pub management: GrpcListenerConfig,
+    /// `enable_grpc_ssl`: both speak TLS.
+    pub tls: bool,
+}
+
+/// One gRPC listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrpcListenerConfig {
+    /// Where it listens; port 0 for any that is free.
+    pub address: SocketAddr,
+    /// How old a connection becomes before its client is asked to make another; `None` for any age.
+    pub max_connection_age: Option<Duration>,
+    /// How long calls on a connection that is too old may still take; `None` for as long as they need.
+    pub max_connection_age_grace: Option<Duration>,
+}
+
+/// Certificate and key of every listener that speaks TLS, both PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// `certificate_file`: the certificate, with those that vouch for it after it.
+    pub certificate_file: PathBuf,
+    /// `private_key_file`: PKCS#8, PKCS#1 or SEC1.
+    pub private_key_file: PathBuf,
+}
+
+/// Tokens.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenConfig {
+    /// Whether requests need one; not if `disable_token_authorization`.
+    pub enabled: bool,
+    /// `token_expiration_min`: how long one is good for.
+    pub expiration: Duration,
+    /// `key_file.json` in the current directory.
+    pub key_file: PathBuf,
+}
+
+/// Snapshots of the catalog.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotConfig {
+    /// Whether any is written; not with `--ncs`.
+    pub enabled: bool,
+    /// Where they are written: `LOG_LOCATION/config`.
+    pub directory: PathBuf,
+    /// `model_snapshot` of the file that was read, as JSON: these models are restored, and no others loaded.
+    pub model_snapshot: Option<String>,
+}
+
+/// Metrics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetricsConfig {
+    /// `enable_metrics_api`.
+    pub api: bool,
+    /// `metrics_mode`.
+    pub mode: MetricsMode,
+    /// `metrics_config`: a `metrics.yaml` in place of the built-in one.
+    pub file: Option<PathBuf>,
+    /// `model_metrics_auto_detect`: handlers' metrics need no definition in `metrics.yaml`.
+    pub auto_detect: bool,
+    /// Whether gauges of the machine are kept; not if `disable_system_metrics`.
+    pub system: bool,
+    /// `metric_time_interval`: how often gauges of the machine are read.
+    pub interval: Duration,
+    /// `system_metrics_cmd`: a command that prints metrics of the machine.
+    pub system_command: Option<String>,
+}
+
+/// `metrics_mode`. TorchServe's default is `log`, which leaves its metrics API empty; here it is `prometheus`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MetricsMode {
+    /// Metrics are log lines, and the API shows none.
+    Log,
+    /// The API shows them.
+    #[default]
+    Prometheus,
+    /// The API shows the three `ts_*` families alone.
+    Legacy,
+}
+
+/// What becomes of a request before a handler sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestConfig {
+    /// `decode_input_request`: bodies of text and JSON types reach handlers as text.
+    pub decode_input: bool,
+    /// `service_envelope`.
+    pub envelope: Option<Envelope>,
+    /// `default_service_handler`: the handler of archives that have none.
+    pub default_handler: Option<String>,
+    /// `ts_header_key_sequence_*`.
+    pub sequence_headers: SequenceHeaders,
+    /// `ts_open_inference_protocol`: whether `/v2` and its gRPC service are there. TorchServe's default is that they
+    /// are not; here they are unless the key or the variable `TS_OPEN_INFERENCE_PROTOCOL` says otherwise.
+    pub open_inference_protocol: bool,
+}
+
+/// `service_envelope`: what a request's body is wrapped in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Envelope {
+    /// `body`.
+    Body,
+    /// `json`.
+    Json,
+    /// `kserve`: `{"instances": […]}`.
+    Kserve,
+    /// `kservev2`: tensors of the Open Inference Protocol.
+    KserveV2,
+}
+
+/// Names of the headers that tie requests into sequences, in lower case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SequenceHeaders {
+    /// Of the sequence's id.
+    pub id: String,
+    /// Of the first request's mark.
+    pub start: String,
+    /// Of the last request's mark.
+    pub end: String,
+}
+
+/// `cors_*`; no header is sent for what is not set.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CorsConfig {
+    /// `access-control-allow-origin`.
+    pub allowed_origin: Option<String>,
+    /// `access-control-allow-methods`.
+    pub allowed_methods: Option<String>,
+    /// `access-control-allow-headers`.
+    pub allowed_headers: Option<String>,
+}
+
+/// Where log files are written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// `LOG_LOCATION`: the server's log, the models' and that of requests.
+    pub directory: PathBuf,
+    /// `METRICS_LOCATION`: metrics as log lines.
+    pub metrics_directory: PathBuf,
+}
+
+/// What Amazon SageMaker says to a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SageMakerConfig {
+    /// Whether SageMaker runs this server: it sets `SAGEMAKER_BIND_TO_PORT`.
+    pub is_host: bool,
+    /// `SAGEMAKER_MULTI_MODE`: models come and go through the API.
+    pub is_multi_model: bool,
+    /// `NUM_WORKERS`: requests that it may send at the same time.
+    pub max_concurrent: usize,
+}
