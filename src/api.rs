@@ -3,7 +3,6 @@
 //! Only this module knows HTTP. One decoder holds every size limit, one table holds every route, and one function
 //! turns a failure into a response. It does not know what a runtime is: it asks the catalog.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,6 +13,7 @@ use hyper::http::request::Parts;
 
 use crate::catalog::Catalog;
 use crate::error::{Error, Fault, Kind};
+use crate::listen::Peer;
 use crate::metrics::{Answered, Metrics, Mode};
 
 mod access;
@@ -111,7 +111,7 @@ impl Api {
     }
 
     /// Answers one request. Never fails: a failure is an answer.
-    async fn respond(&self, request: hyper::Request<Incoming>, peer: SocketAddr) -> Response {
+    async fn respond(&self, request: hyper::Request<Incoming>, peer: Peer) -> Response {
         let arrival = Instant::now();
         let id = reply::new_id();
         let (head, body) = request.into_parts();

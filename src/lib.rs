@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod error;
 pub mod handler;
+pub mod listen;
 pub mod metrics;
 pub mod model;
 pub mod payload;

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -17,6 +16,7 @@ use crate::api::{self, AccessLog, Api, BadHeader, Listener, Services};
 use crate::archive::ArchiveError;
 use crate::catalog::{Catalog, Library, Parts, Registration};
 use crate::error::Error;
+use crate::listen::{Address, Socket};
 use crate::metrics::Metrics;
 use crate::model::{ModelName, Version};
 use crate::runtime::Hosts;
@@ -35,7 +35,7 @@ const LOADING_AT_ONCE: usize = 4;
 /// What a server is made from.
 pub struct Config {
     /// Where to listen, and for what.
-    pub listeners: Vec<(Listener, SocketAddr)>,
+    pub listeners: Vec<(Listener, Address)>,
     /// Settings of the API.
     pub api: api::Config,
     /// Takes a line for each request, if anybody wants them.
@@ -61,7 +61,7 @@ pub enum ServerError {
     #[error("cannot listen on {address} for {}", listener.name())]
     Bind {
         /// Where.
-        address: SocketAddr,
+        address: Address,
         /// For what.
         listener: Listener,
         /// Why.
@@ -80,7 +80,7 @@ pub enum ServerError {
 
 /// A server that is bound and serves nobody yet.
 pub struct Server {
-    sockets: Vec<(Listener, TcpListener)>,
+    sockets: Vec<(Listener, Socket)>,
     services: Services,
     api: api::Config,
     models: Vec<Registration>,
@@ -90,7 +90,7 @@ pub struct Server {
 
 /// A server that serves.
 pub struct Running {
-    addresses: Vec<(Listener, SocketAddr)>,
+    addresses: Vec<(Listener, Address)>,
     catalog: Catalog,
     stop: CancellationToken,
     serving: TaskTracker,
@@ -99,11 +99,11 @@ pub struct Running {
 }
 
 impl Server {
-    /// Binds every socket and builds the parts.
-    pub async fn bind(cfg: Config) -> Result<Self, ServerError> {
+    /// Binds every socket and builds the parts. Must be called within a runtime.
+    pub fn bind(cfg: Config) -> Result<Self, ServerError> {
         let mut sockets = Vec::with_capacity(cfg.listeners.len());
         for (listener, address) in cfg.listeners {
-            let bound = TcpListener::bind(address).await;
+            let bound = Socket::bind(&address);
             let socket = bound.map_err(|source| ServerError::Bind {
                 address,
                 listener,
@@ -137,10 +137,8 @@ impl Server {
         let (stop, serving) = (CancellationToken::new(), TaskTracker::new());
         let mut addresses = Vec::with_capacity(self.sockets.len());
         for (listener, socket) in self.sockets {
-            if let Ok(address) = socket.local_addr() {
-                tracing::info!("{} API listens on http://{address}", listener.name());
-                addresses.push((listener, address));
-            }
+            tracing::info!("{} API listens on {}", listener.name(), socket.address());
+            addresses.push((listener, socket.address().clone()));
             let api = Api::new(listener, self.services.clone(), self.api.clone());
             serving.spawn(api::serve(socket, api, stop.clone()));
         }
@@ -159,10 +157,15 @@ impl Server {
 }
 
 impl Running {
-    /// The address of a listener.
-    pub fn address(&self, listener: Listener) -> Option<SocketAddr> {
+    /// Where a listener listens.
+    pub fn bound(&self, listener: Listener) -> Option<&Address> {
         let found = self.addresses.iter().find(|(one, _)| *one == listener);
-        found.map(|(_, address)| *address)
+        found.map(|(_, address)| address)
+    }
+
+    /// Interface and port of a listener on TCP.
+    pub fn address(&self, listener: Listener) -> Option<SocketAddr> {
+        self.bound(listener).and_then(Address::socket)
     }
 
     /// All models.

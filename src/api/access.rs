@@ -1,13 +1,13 @@
 //! The access log: one line for each request, in TorchServe's format.
 
 use std::io::Write as _;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use hyper::http::request::Parts;
 
 use super::stamp::write_timestamp;
+use crate::listen::Peer;
 
 /// Takes finished lines, each with its line break. Called for every request: must not block.
 #[derive(Clone)]
@@ -37,7 +37,7 @@ impl AccessLog {
 
 /// `/127.0.0.1:39750 "GET /ping HTTP/1.1"`. The URI is as received: it holds no line break or the parser would have
 /// refused it.
-pub(super) fn begin(peer: SocketAddr, head: &Parts) -> Begun {
+pub(super) fn begin(peer: Peer, head: &Parts) -> Begun {
     let mut line = Vec::with_capacity(128);
     let (method, version) = (&head.method, head.version);
     let target = head
@@ -64,7 +64,7 @@ mod tests {
             .body(())
             .unwrap()
             .into_parts();
-        let begun = begin("127.0.0.1:39750".parse().unwrap(), &head);
+        let begun = begin(Peer::Tcp("127.0.0.1:39750".parse().unwrap()), &head);
         log.finish(&begun, 200, Duration::from_millis(28));
         let line = String::from_utf8(written.lock().clone()).unwrap();
         let (stamp, message) = line.split_once(" - ").unwrap();

@@ -1,21 +1,18 @@
-//! Connections: accepting, serving, and ending without losing a request.
+//! Connections that speak HTTP/1: serving requests, and ending without losing one.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::linger::Lingering;
 use super::{Api, reply};
+use crate::listen::{self, Peer, Socket, Stream};
 
 /// How long a client may take to send a head, and a connection may be idle.
 const HEAD_TIMEOUT: Duration = Duration::from_mins(1);
@@ -23,41 +20,15 @@ const HEAD_TIMEOUT: Duration = Duration::from_mins(1);
 const BUFFER: usize = 256 << 10;
 /// How long connections are served on when the server stops: what a client had sent before is read by then.
 const GRACE: Duration = Duration::from_millis(100);
-/// How long accepting waits after it failed for want of a resource.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves `api` on `listener` until `stop`; then finishes what clients have sent, and returns when every connection
+/// Serves `api` on `socket` until `stop`; then finishes what clients have sent, and returns when every connection
 /// has ended.
-pub async fn serve(listener: TcpListener, api: Arc<Api>, stop: CancellationToken) {
-    let connections = TaskTracker::new();
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                connections.spawn(connection(stream, peer, Arc::clone(&api), stop.clone()));
-            }
-            Err(error) => {
-                tracing::warn!("cannot accept a connection: {error}");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-    // The kernel has accepted these already: their clients may have sent a request.
-    while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
-        connections.spawn(connection(stream, peer, Arc::clone(&api), stop.clone()));
-    }
-    drop(listener);
-    connections.close();
-    connections.wait().await;
+pub async fn serve(socket: Socket, api: Arc<Api>, stop: CancellationToken) {
+    let each = |stream, peer| connection(stream, peer, Arc::clone(&api), stop.clone());
+    listen::accept(socket, stop.clone(), each).await;
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, api: Arc<Api>, stop: CancellationToken) {
-    // Only latency suffers where this fails.
-    let _ = stream.set_nodelay(true);
+async fn connection(stream: Stream, peer: Peer, api: Arc<Api>, stop: CancellationToken) {
     let service = service_fn(|request| {
         let (api, stop) = (Arc::clone(&api), stop.clone());
         async move {

@@ -7,8 +7,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Sleep;
+
+use crate::listen::Stream;
 
 /// How long, and how much, is read after the end.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -16,7 +17,7 @@ const LIMIT: usize = 64 << 20;
 
 /// A stream that lingers when it is shut down.
 pub(super) struct Lingering {
-    stream: TcpStream,
+    stream: Stream,
     end: Option<End>,
 }
 
@@ -26,7 +27,7 @@ struct End {
 }
 
 impl Lingering {
-    pub(super) const fn new(stream: TcpStream) -> Self {
+    pub(super) const fn new(stream: Stream) -> Self {
         Self { stream, end: None }
     }
 

@@ -140,7 +140,7 @@ pub fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
 /// Serves until the first signal, drains until the second.
 async fn serve(cfg: Config, lines: &LineWriter) -> Result<ExitCode, Failure> {
     let mut signals = Signals::new()?;
-    let running = Server::bind(cfg).await?.start();
+    let running = Server::bind(cfg)?.start();
     lines.push(STARTED);
     let signal = signals.next().await;
     tracing::info!("{signal}: stopping. A second signal ends the server at once.");

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -14,6 +13,7 @@ use crate::catalog::{Library, Registration};
 use crate::config::server::{Address, CorsConfig, LoadModels, MetricsMode, Scheme, ServerConfig};
 use crate::error::Error;
 use crate::handler::{EngineConfig, HandlerEngine};
+use crate::listen;
 use crate::metrics::Mode;
 use crate::model::{ModelName, Version};
 use crate::runtime::process::ProcessConfig;
@@ -61,7 +61,7 @@ impl Config {
 /// Versions that become the default of their model once they are registered.
 pub(super) type DefaultVersions = BTreeMap<ModelName, Version>;
 
-fn listeners(settings: &ServerConfig) -> Result<Vec<(Listener, SocketAddr)>, ServerError> {
+fn listeners(settings: &ServerConfig) -> Result<Vec<(Listener, listen::Address)>, ServerError> {
     let mut listeners = vec![
         (Listener::Inference, &settings.inference_address),
         (Listener::Management, &settings.management_address),
@@ -69,14 +69,15 @@ fn listeners(settings: &ServerConfig) -> Result<Vec<(Listener, SocketAddr)>, Ser
     if settings.metrics.api {
         listeners.push((Listener::Metrics, &settings.metrics_address));
     }
-    let plain = |(listener, address): (Listener, &Address)| match address {
+    let bindable = |(listener, address): (Listener, &Address)| match address {
         Address::Tcp {
             scheme: Scheme::Http,
             socket,
-        } => Ok((listener, *socket)),
-        other => Err(ServerError::Unsupported(other.to_string())),
+        } => Ok((listener, listen::Address::plain(*socket))),
+        Address::Unix(path) => Ok((listener, listen::Address::Unix(path.clone()))),
+        Address::Tcp { .. } => Err(ServerError::Unsupported(address.to_string())),
     };
-    listeners.into_iter().map(plain).collect()
+    listeners.into_iter().map(bindable).collect()
 }
 
 fn api_config(settings: &ServerConfig) -> Result<api::Config, ServerError> {

@@ -98,9 +98,7 @@ impl Builder {
         let directory = TempDir::new().unwrap();
         let gate = self.fake.gate();
         let access = Arc::new(Mutex::new(Vec::new()));
-        let server = Server::bind(self.config(directory.path(), &access))
-            .await
-            .unwrap();
+        let server = Server::bind(self.config(directory.path(), &access)).unwrap();
         let mut running = server.start();
         running.loaded().await;
         let listeners = [Listener::Inference, Listener::Management, Listener::Metrics];

@@ -1,0 +1,125 @@
+//! Accepting: one loop for every kind of socket and every protocol.
+
+use std::io;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::socket::Listener;
+use super::{Peer, Socket, Stream};
+
+/// How long accepting waits after it failed for want of a resource.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts on `socket` until `stop`, each connection in a task of its own that runs `serve`; then takes what the kernel
+/// has accepted already, closes the socket, and returns when every connection has ended. `serve` learns of the stop by
+/// itself, and ends soon after.
+pub async fn accept<F>(
+    socket: Socket,
+    stop: CancellationToken,
+    serve: impl Fn(Stream, Peer) -> F + Send,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let connections = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            accepted = socket.listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => drop(connections.spawn(serve(stream, peer))),
+            Err(error) => {
+                tracing::warn!("cannot accept a connection: {error}");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+    accept_waiting(socket.listener, |stream, peer| {
+        drop(connections.spawn(serve(stream, peer)));
+    });
+    connections.close();
+    connections.wait().await;
+}
+
+/// Takes every connection that waits in the kernel: their clients may have sent a request. The kernel is asked itself
+/// until it has none left. The runtime would say `pending` without asking it where it has not yet heard of the newest
+/// connections, or where this task has used up its turn, and closing the socket would reset them.
+fn accept_waiting(listener: Listener, mut serve: impl FnMut(Stream, Peer)) {
+    let waiting = match listener.into_last() {
+        Ok(last) => last,
+        Err(error) => return tracing::warn!("cannot take the last connections: {error}"),
+    };
+    loop {
+        match waiting.accept() {
+            Ok((stream, peer)) => serve(stream, peer),
+            Err(error) if is_of_one(&error) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// Whether accepting failed for one connection, and may go on with the next.
+fn is_of_one(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionReset | Interrupted
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::io::Read as _;
+    use std::net::TcpStream;
+
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::super::Address;
+    use super::*;
+
+    async fn greet(mut stream: Stream, _: Peer) {
+        stream.write_all(b"hello").await.unwrap();
+    }
+
+    /// More connections than the runtime lets a task accept in one turn, all of them made before the stop and none
+    /// accepted by then: this runtime has one thread, and the test does not leave it.
+    #[tokio::test]
+    async fn every_connection_that_waits_at_the_stop_is_served() {
+        let address = Address::plain("127.0.0.1:0".parse().unwrap());
+        let socket = Socket::bind(&address).unwrap();
+        let address = socket.address().socket().unwrap();
+        let stop = CancellationToken::new();
+        let accepting = tokio::spawn(accept(socket, stop.clone(), greet));
+        tokio::task::yield_now().await;
+        let clients: Vec<_> = (0..300)
+            .map(|_| TcpStream::connect(address).unwrap())
+            .collect();
+        stop.cancel();
+        accepting.await.unwrap();
+        for mut client in clients {
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).unwrap();
+            assert_eq!(answer, "hello");
+        }
+        assert!(TcpStream::connect(address).is_err());
+    }
+
+    #[tokio::test]
+    async fn unix_sockets_are_served_alike_and_removed_at_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let socket = Socket::bind(&Address::Unix(path.clone())).unwrap();
+        let stop = CancellationToken::new();
+        let accepting = tokio::spawn(accept(socket, stop.clone(), greet));
+        let mut client = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        stop.cancel();
+        accepting.await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert_eq!((answer.as_str(), path.exists()), ("hello", false));
+    }
+}

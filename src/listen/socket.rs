@@ -1,0 +1,122 @@
+//! A socket that was bound.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::net as unix_net;
+
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+
+use super::unix::{self, SocketFile};
+use super::{Address, Peer, Stream};
+
+/// Connections that may wait in the kernel to be accepted. With the 128 that are usual, the clients of a burst wait a
+/// second before they ask again.
+pub(super) const BACKLOG: u32 = 1024;
+
+/// A socket that was bound and accepts nobody yet.
+#[derive(Debug)]
+pub struct Socket {
+    pub(super) listener: Listener,
+    address: Address,
+    /// Of a Unix socket; goes with it.
+    _file: Option<SocketFile>,
+}
+
+/// What the kernel hands connections out of.
+#[derive(Debug)]
+pub(super) enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// A listener that takes no part in readiness any more: it is asked, and answers at once.
+pub(super) enum Last {
+    Tcp(std::net::TcpListener),
+    Unix(unix_net::UnixListener),
+}
+
+impl Socket {
+    /// Binds `address`. Must be called within a runtime.
+    pub fn bind(address: &Address) -> io::Result<Self> {
+        match address {
+            Address::Tcp { socket, tls } => {
+                let listener = listen_on(*socket)?;
+                let socket = listener.local_addr()?;
+                Ok(Self {
+                    listener: Listener::Tcp(listener),
+                    address: Address::Tcp { socket, tls: *tls },
+                    _file: None,
+                })
+            }
+            Address::Unix(path) => {
+                let (listener, file) = unix::listen(path)?;
+                Ok(Self {
+                    listener: Listener::Unix(UnixListener::from_std(listener)?),
+                    address: address.clone(),
+                    _file: Some(file),
+                })
+            }
+        }
+    }
+
+    /// Where it is bound; never port 0.
+    pub const fn address(&self) -> &Address {
+        &self.address
+    }
+}
+
+fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // A server that comes back at once is not kept out by connections of the one before.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+impl Listener {
+    /// The next connection.
+    pub(super) async fn accept(&self) -> io::Result<(Stream, Peer)> {
+        match self {
+            Self::Tcp(listener) => listener.accept().await.map(tcp),
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Stream::Unix(stream), Peer::Unix))
+            }
+        }
+    }
+
+    /// The same listener without the runtime.
+    pub(super) fn into_last(self) -> io::Result<Last> {
+        Ok(match self {
+            Self::Tcp(listener) => Last::Tcp(listener.into_std()?),
+            Self::Unix(listener) => Last::Unix(listener.into_std()?),
+        })
+    }
+}
+
+impl Last {
+    /// A connection that has waited, if there is one.
+    pub(super) fn accept(&self) -> io::Result<(Stream, Peer)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept()?;
+                stream.set_nonblocking(true)?;
+                Ok(tcp((TcpStream::from_std(stream)?, peer)))
+            }
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept()?;
+                stream.set_nonblocking(true)?;
+                Ok((Stream::Unix(UnixStream::from_std(stream)?), Peer::Unix))
+            }
+        }
+    }
+}
+
+fn tcp((stream, peer): (TcpStream, SocketAddr)) -> (Stream, Peer) {
+    // Only latency suffers where this fails.
+    let _ = stream.set_nodelay(true);
+    (Stream::Tcp(stream), Peer::Tcp(peer))
+}
