@@ -4,6 +4,7 @@
 //! turns a failure into a response. It does not know what a runtime is: it asks the catalog.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -27,6 +28,7 @@ mod management;
 mod parameters;
 mod reply;
 pub mod routes;
+mod sagemaker;
 mod scrape;
 mod stamp;
 mod uri;
@@ -35,11 +37,12 @@ pub use access::AccessLog;
 pub use connection::serve;
 pub use reply::{BadHeader, Cors};
 pub use routes::Listener;
+pub use sagemaker::SageMaker;
 
 use decode::Decoder;
 use manage::Operations;
 use reply::CommonHeaders;
-use routes::{Endpoint, Matched, Params, Router};
+use routes::{Endpoint, Matched, Params, Router, Surface};
 
 /// A response on its way to the wire.
 type Response = hyper::Response<Full<Bytes>>;
@@ -55,6 +58,10 @@ pub struct Config {
     pub metrics_mode: Mode,
     /// Headers for browsers.
     pub cors: Cors,
+    /// What `SageMaker` asks of a container, if it runs this one.
+    pub sagemaker: Option<SageMaker>,
+    /// Whether Open Inference Protocol is spoken under `/v2`.
+    pub oip: bool,
 }
 
 impl Default for Config {
@@ -64,6 +71,8 @@ impl Default for Config {
             enable_model_api: false,
             metrics_mode: Mode::default(),
             cors: Cors::default(),
+            sagemaker: None,
+            oip: false,
         }
     }
 }
@@ -87,6 +96,8 @@ pub struct Api {
     decoder: Decoder,
     operations: Operations,
     common: CommonHeaders,
+    /// Whether a worker was ready when `SageMaker` asked.
+    was_ready: AtomicBool,
 }
 
 /// One request on its way to an endpoint.
@@ -98,10 +109,15 @@ struct Call {
 }
 
 impl Api {
-    /// The API of `listener`.
-    pub fn new(listener: Listener, services: Services, cfg: Config) -> Arc<Self> {
+    /// The API of a socket that serves `listeners`.
+    pub fn new(listeners: &[Listener], services: Services, cfg: Config) -> Arc<Self> {
+        let surface = Surface {
+            oip: cfg.oip,
+            sagemaker: cfg.sagemaker.is_some(),
+        };
         Arc::new(Self {
-            router: Router::new(listener),
+            router: Router::new(listeners, surface),
+            was_ready: AtomicBool::new(false),
             decoder: Decoder::new(cfg.max_request_size),
             operations: Operations::new(services.catalog.clone(), cfg.enable_model_api),
             common: CommonHeaders::new(&cfg.cors),
@@ -165,7 +181,14 @@ impl Api {
             Endpoint::ApiDescription => Ok(document::listener(&self.router)),
             Endpoint::Ping => Ok(self.ping()),
             Endpoint::Predict => self.predict(call, params).await,
-            Endpoint::PredictDescription => self.predict_description(params),
+            Endpoint::PredictKServe => self.predict_kserve(call, params).await,
+            Endpoint::Invoke => self.invoke(call, params).await,
+            Endpoint::Invocations => self.invocations(call).await,
+            Endpoint::Explain => self.explain(params),
+            Endpoint::PredictWorkflow => Self::predict_workflow(params),
+            Endpoint::SageMakerPing => Ok(self.sagemaker_ping()),
+            Endpoint::ExecutionParameters => Ok(self.execution_parameters()),
+            Endpoint::PredictDescription => self.predict_description(&call, params),
             Endpoint::ListModels => Ok(self.list_models(&call)),
             Endpoint::RegisterModel => self.register_model(call).await,
             Endpoint::DescribeModel => self.describe_model(&call, params).await,

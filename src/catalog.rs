@@ -116,6 +116,23 @@ impl Catalog {
         models.values().all(|model| model.default.is_healthy())
     }
 
+    /// The default version of the model that was loaded at start-up, if exactly one model was.
+    pub fn only_startup_model(&self) -> Option<Arc<Entry>> {
+        let models = self.0.models.load();
+        let mut started = models.values().filter(|model| {
+            let mut versions = model.versions.iter();
+            versions.any(|entry| entry.is_loaded_at_startup())
+        });
+        let only = started.next()?;
+        started.next().is_none().then(|| Arc::clone(&only.default))
+    }
+
+    /// Whether any worker of any version is ready.
+    pub fn has_ready_worker(&self) -> bool {
+        let entries = self.entries();
+        entries.iter().any(|entry| entry.ready_workers() > 0)
+    }
+
     /// Sets the gauges that are only known when somebody asks.
     pub fn measure(&self) {
         for entry in self.entries() {

@@ -22,6 +22,8 @@ pub enum Kind {
     BadEncoding,
     /// The body is over the limit.
     TooLarge,
+    /// The body was not sent in time.
+    BodyTimedOut,
     /// An `Expect` header that is not `100-continue`.
     UnknownExpectation,
     /// A negative number of workers.
@@ -36,6 +38,10 @@ pub enum Kind {
     ModelNotFound,
     /// The model exists, the version does not.
     VersionNotFound,
+    /// No such workflow.
+    WorkflowNotFound,
+    /// The handler gives no explanations.
+    CannotExplain,
     /// The version is registered already.
     Conflict,
     /// The default version cannot go while others exist.
@@ -130,6 +136,7 @@ impl Kind {
             Self::BadRequest | Self::InvalidInput => (400, "BadRequestException", INVALID_ARGUMENT),
             Self::BadEncoding => (403, "IllegalArgumentException", INVALID_ARGUMENT),
             Self::TooLarge => (413, "RequestTooLargeException", RESOURCE_EXHAUSTED),
+            Self::BodyTimedOut => (408, "RequestTimeoutException", DEADLINE_EXCEEDED),
             Self::UnsupportedMediaType => (415, "UnsupportedMediaTypeException", INVALID_ARGUMENT),
             Self::UnknownExpectation => (417, "ExpectationFailedException", INVALID_ARGUMENT),
             Self::NegativeWorkers => (500, "IndexOutOfBoundsException", INVALID_ARGUMENT),
@@ -137,6 +144,8 @@ impl Kind {
             Self::MethodNotAllowed => (405, "MethodNotAllowedException", UNIMPLEMENTED),
             Self::ModelNotFound => (404, "ModelNotFoundException", NOT_FOUND),
             Self::VersionNotFound => (404, "ModelVersionNotFoundException", NOT_FOUND),
+            Self::WorkflowNotFound => (404, "WorkflowNotFoundException", NOT_FOUND),
+            Self::CannotExplain => (501, "NotImplementedException", UNIMPLEMENTED),
             Self::Conflict => (409, "ConflictStatusException", ALREADY_EXISTS),
             Self::DefaultVersionInUse => (403, "InvalidModelVersionException", FAILED_PRECONDITION),
             Self::InvalidModel => (400, "InvalidModelException", INVALID_ARGUMENT),
@@ -174,6 +183,9 @@ impl Kind {
             | Self::InvalidInput
             | Self::BadEncoding
             | Self::TooLarge
+            | Self::BodyTimedOut
+            | Self::WorkflowNotFound
+            | Self::CannotExplain
             | Self::UnknownExpectation
             | Self::NegativeWorkers
             | Self::UnsupportedMediaType

@@ -139,7 +139,7 @@ impl Server {
         for (listener, socket) in self.sockets {
             tracing::info!("{} API listens on {}", listener.name(), socket.address());
             addresses.push((listener, socket.address().clone()));
-            let api = Api::new(listener, self.services.clone(), self.api.clone());
+            let api = Api::new(&[listener], self.services.clone(), self.api.clone());
             serving.spawn(api::serve(socket, api, stop.clone()));
         }
         serving.close();

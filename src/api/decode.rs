@@ -1,16 +1,24 @@
-//! From the wire to a payload. Every size limit of the API is here and nowhere else.
+//! From the wire to a payload. Every size limit of the API is here and below, and nowhere else.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::HeaderMap;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{self, HeaderName};
+use hyper::header;
 use hyper::http::request::Parts;
 
 use crate::error::{Error, Kind};
-use crate::payload::{Body, Field, Part};
+use crate::payload::{Body, Part};
+
+mod encoding;
+mod form;
+mod headers;
+
+pub(super) use headers::{Told, headers_for_handler};
+
+use encoding::Encoding;
 
 /// Bytes of the request line: method, target and protocol.
 const LINE_LIMIT: usize = 4096;
@@ -18,33 +26,10 @@ const LINE_LIMIT: usize = 4096;
 const HEADERS_LIMIT: usize = 8192;
 /// How long a client may let the rest of its body wait.
 const PIECE_TIMEOUT: Duration = Duration::from_mins(1);
-/// Fields of a form.
-const FIELDS_LIMIT: usize = 1024;
 /// The line `METHOD TARGET HTTP/1.1` has this many bytes beside method and target.
 const LINE_REST: usize = " ".len() + " HTTP/1.1\r\n".len();
 /// A header has this many bytes beside name and value.
 const HEADER_REST: usize = ": \r\n".len();
-
-/// Headers a handler never sees: credentials, and what is between the client and this server alone.
-const HIDDEN: [HeaderName; 9] = [
-    header::AUTHORIZATION,
-    header::PROXY_AUTHORIZATION,
-    header::COOKIE,
-    header::CONNECTION,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    header::EXPECT,
-];
-/// The same, for names that are no standard's.
-const HIDDEN_NAMES: [&str; 5] = [
-    "keep-alive",
-    "proxy-connection",
-    "x-api-key",
-    "explain",
-    "url_path",
-];
 
 /// Decodes requests within limits.
 #[derive(Debug, Clone, Copy)]
@@ -65,7 +50,7 @@ impl Decoder {
             .map_or(0, |target| target.as_str().len());
         let line = head.method.as_str().len() + target + LINE_REST;
         if line > LINE_LIMIT || headers_size(&head.headers) > HEADERS_LIMIT {
-            return Err(Error::new(Kind::BadRequest, "Invalid HTTP message."));
+            return Err(invalid_message());
         }
         if self.is_too_large(&head.headers) {
             return Err(self.too_large());
@@ -93,9 +78,41 @@ impl Decoder {
         )
     }
 
-    /// The whole body. One that arrived in one piece is not copied.
-    pub(super) async fn collect(self, mut body: Incoming) -> Result<Bytes, Error> {
-        let first = match next_piece(&mut body).await? {
+    /// The whole body, unpacked if it is compressed, within [`PIECE_TIMEOUT`] for each piece.
+    pub(super) async fn body(self, headers: &HeaderMap, body: Incoming) -> Result<Bytes, Error> {
+        let until = Instant::now() + PIECE_TIMEOUT;
+        self.body_until(headers, body, until).await
+    }
+
+    /// The whole body, unpacked if it is compressed, if the client has sent it by `until`. The limit holds for the bytes
+    /// on the wire and for the unpacked ones.
+    pub(super) async fn body_until(
+        self,
+        headers: &HeaderMap,
+        body: Incoming,
+        until: Instant,
+    ) -> Result<Bytes, Error> {
+        let encoding = Encoding::of(headers)?;
+        let sent = self.collect(body, until).await?;
+        match encoding {
+            None => Ok(sent),
+            Some(encoding) => self.unpack(encoding, sent).await,
+        }
+    }
+
+    /// Unpacks on a thread that may block: a few kilobytes can keep a processor busy for many milliseconds.
+    async fn unpack(self, encoding: Encoding, sent: Bytes) -> Result<Bytes, Error> {
+        let limit = self.body_limit;
+        let unpacked = tokio::task::spawn_blocking(move || encoding.unpack(&sent, limit)).await;
+        let unpacked = unpacked.map_err(|panic| {
+            Error::new(Kind::Internal, "Unpacking the body failed").with_detail(panic)
+        })??;
+        unpacked.ok_or_else(|| self.too_large())
+    }
+
+    /// The bytes on the wire. Those that arrived in one piece are not copied.
+    async fn collect(self, mut body: Incoming, until: Instant) -> Result<Bytes, Error> {
+        let first = match next_piece(&mut body, until).await? {
             Some(first) if first.len() > self.body_limit => return Err(self.too_large()),
             Some(first) => first,
             None => return Ok(Bytes::new()),
@@ -104,7 +121,7 @@ impl Decoder {
             return Ok(first);
         }
         let mut all = BytesMut::from(first);
-        while let Some(piece) = next_piece(&mut body).await? {
+        while let Some(piece) = next_piece(&mut body, until).await? {
             if all.len() + piece.len() > self.body_limit {
                 return Err(self.too_large());
             }
@@ -124,11 +141,43 @@ impl Decoder {
             .and_then(|value| value.to_str().ok());
         let media = full.map(media_type);
         let body = match (media.as_deref(), full) {
-            (Some("multipart/form-data"), Some(full)) => Body::Form(multipart(full, body).await?),
-            (Some("application/x-www-form-urlencoded"), _) => Body::Form(urlencoded(&body)?),
+            (Some("multipart/form-data"), Some(full)) => {
+                Body::Form(form::multipart(full, body).await?)
+            }
+            (Some("application/x-www-form-urlencoded"), _) => Body::Form(form::urlencoded(&body)?),
             _ => Body::Raw(body),
         };
         Ok((media, body))
+    }
+}
+
+/// `body` with `fields` before its own; a raw body becomes the field `body` among them, as TorchServe names it.
+pub(super) fn with_fields(
+    fields: Vec<(String, String)>,
+    media: Option<&String>,
+    body: Body,
+) -> Body {
+    if fields.is_empty() {
+        return body;
+    }
+    let mut parts: Vec<Part> = fields
+        .into_iter()
+        .map(|(name, value)| field(name, None, Bytes::from(value)))
+        .collect();
+    match body {
+        Body::Raw(bytes) => parts.push(field("body".to_owned(), media.cloned(), bytes)),
+        Body::Form(own) => parts.extend(own),
+        tensors @ Body::Tensors(_) => return tensors,
+    }
+    Body::Form(parts)
+}
+
+const fn field(name: String, content_type: Option<String>, body: Bytes) -> Part {
+    Part {
+        name,
+        filename: None,
+        content_type,
+        body,
     }
 }
 
@@ -145,15 +194,14 @@ fn headers_size(headers: &HeaderMap) -> usize {
     sizes.sum()
 }
 
-async fn next_piece(body: &mut Incoming) -> Result<Option<Bytes>, Error> {
+async fn next_piece(body: &mut Incoming, until: Instant) -> Result<Option<Bytes>, Error> {
     loop {
-        let arrived = tokio::time::timeout(PIECE_TIMEOUT, body.frame()).await;
-        let Some(frame) = arrived.map_err(|_| stalled())? else {
+        let until = until.min(Instant::now() + PIECE_TIMEOUT);
+        let arrived = tokio::time::timeout_at(until.into(), body.frame()).await;
+        let Some(frame) = arrived.map_err(|_| too_slow())? else {
             return Ok(None);
         };
-        let frame = frame.map_err(|error| {
-            Error::new(Kind::BadRequest, "Invalid HTTP message.").with_detail(error)
-        })?;
+        let frame = frame.map_err(|error| invalid_message().with_detail(error))?;
         // Trailers are of no use to anybody.
         if let Ok(piece) = frame.into_data() {
             return Ok(Some(piece));
@@ -161,102 +209,21 @@ async fn next_piece(body: &mut Incoming) -> Result<Option<Bytes>, Error> {
     }
 }
 
-fn stalled() -> Error {
-    let message = format!("The body stalled for {} s", PIECE_TIMEOUT.as_secs());
-    Error::new(Kind::BadRequest, message)
+fn too_slow() -> Error {
+    let message = "The rest of the body did not arrive in time";
+    Error::new(Kind::BodyTimedOut, message)
 }
 
-async fn multipart(content_type: &str, body: Bytes) -> Result<Vec<Part>, Error> {
-    let boundary = multer::parse_boundary(content_type).map_err(|error| bad_form(&error))?;
-    let pieces = futures_util::stream::iter([Ok::<_, std::convert::Infallible>(body)]);
-    let mut form = multer::Multipart::new(pieces, boundary);
-    let mut parts = Vec::new();
-    while let Some(field) = form.next_field().await.map_err(|error| bad_form(&error))? {
-        check_fields(parts.len())?;
-        let name = field.name().unwrap_or("").to_owned();
-        let filename = field.file_name().map(str::to_owned);
-        let content_type = field
-            .content_type()
-            .map(|media| media.essence_str().to_owned());
-        // A file without a type is bytes; a plain field has no type.
-        let content_type = match (&filename, content_type) {
-            (Some(_), None) => Some("application/octet-stream".to_owned()),
-            (_, content_type) => content_type,
-        };
-        let body = field.bytes().await.map_err(|error| bad_form(&error))?;
-        parts.push(Part {
-            name,
-            filename,
-            content_type,
-            body,
-        });
-    }
-    Ok(parts)
-}
-
-fn bad_form(error: &multer::Error) -> Error {
-    Error::new(
-        Kind::BadRequest,
-        format!("The multipart body does not parse: {error}"),
-    )
-}
-
-fn urlencoded(body: &[u8]) -> Result<Vec<Part>, Error> {
-    let mut parts = Vec::new();
-    for (name, value) in form_urlencoded::parse(body) {
-        check_fields(parts.len())?;
-        parts.push(Part {
-            name: name.into_owned(),
-            filename: None,
-            content_type: None,
-            body: Bytes::from(value.into_owned()),
-        });
-    }
-    Ok(parts)
-}
-
-fn check_fields(so_far: usize) -> Result<(), Error> {
-    if so_far < FIELDS_LIMIT {
-        return Ok(());
-    }
-    let message = format!("A form may have at most {FIELDS_LIMIT} fields");
-    Err(Error::new(Kind::BadRequest, message))
-}
-
-/// The headers a handler sees: the client's with lower-case names, less what is hidden from it, and the server's two.
-/// Of headers with the same name the last wins.
-pub(super) fn headers_for_handler(headers: &HeaderMap, url_path: &str) -> Vec<Field> {
-    let mut fields: Vec<Field> = Vec::with_capacity(headers.len() + 2);
-    for name in headers.keys() {
-        let value = headers.get_all(name).iter().next_back();
-        if let (false, Some(value)) = (is_hidden(name, headers), value) {
-            let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
-            fields.push((name.as_str().to_owned(), value));
-        }
-    }
-    fields.push(("explain".to_owned(), "False".to_owned()));
-    fields.push(("url_path".to_owned(), url_path.to_owned()));
-    fields
-}
-
-fn is_hidden(name: &HeaderName, headers: &HeaderMap) -> bool {
-    HIDDEN.contains(name)
-        || HIDDEN_NAMES.contains(&name.as_str())
-        || is_connection_option(name, headers)
-}
-
-/// Whether the client said with `Connection: NAME` that a header is for this connection alone.
-fn is_connection_option(name: &HeaderName, headers: &HeaderMap) -> bool {
-    let options = headers.get_all(header::CONNECTION).iter();
-    let mut options = options
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','));
-    options.any(|option| option.trim().eq_ignore_ascii_case(name.as_str()))
+/// What is not HTTP, or more of it than is taken.
+pub(super) fn invalid_message() -> Error {
+    Error::new(Kind::BadRequest, "Invalid HTTP message.")
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use hyper::header::HeaderName;
+
     use super::*;
 
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
@@ -281,28 +248,6 @@ mod tests {
                 Bytes::from(body),
             )
             .await
-    }
-
-    #[test]
-    fn handlers_see_no_credentials_and_no_hop_by_hop_headers() {
-        let seen = headers_for_handler(
-            &headers(&[
-                ("X-Req", "1"),
-                ("x-req", "2"),
-                ("Authorization", "Bearer secret"),
-                ("Cookie", "secret"),
-                ("Connection", "close, X-Once"),
-                ("X-Once", "secret"),
-                ("explain", "True"),
-                ("url_path", "mine"),
-            ]),
-            "a/b",
-        );
-        let expected = [("x-req", "2"), ("explain", "False"), ("url_path", "a/b")];
-        assert_eq!(
-            seen,
-            expected.map(|(name, value)| (name.to_owned(), value.to_owned()))
-        );
     }
 
     #[test]
@@ -385,8 +330,6 @@ mod tests {
             let error = decoded(content_type, body).await.unwrap_err();
             assert_eq!(error.kind(), Kind::BadRequest, "{content_type} {body:?}");
         }
-        let many = "a=1&".repeat(FIELDS_LIMIT + 1);
-        assert!(urlencoded(many.as_bytes()).is_err());
     }
 
     #[tokio::test]
@@ -395,5 +338,31 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(media.as_deref(), Some("application/json"));
+    }
+
+    #[test]
+    fn query_parameters_come_before_the_body() {
+        let fields = vec![("data".to_owned(), "qq".to_owned())];
+        let media = "application/json".to_owned();
+        let raw = Body::Raw(Bytes::from_static(b"zzz"));
+        let Body::Form(parts) = with_fields(fields.clone(), Some(&media), raw.clone()) else {
+            panic!("no form")
+        };
+        let seen: Vec<_> = parts
+            .iter()
+            .map(|part| {
+                (
+                    part.name.as_str(),
+                    part.content_type.as_deref(),
+                    &part.body[..],
+                )
+            })
+            .collect();
+        let expected = [
+            ("data", None, &b"qq"[..]),
+            ("body", Some("application/json"), b"zzz"),
+        ];
+        assert_eq!(seen, expected);
+        assert_eq!(with_fields(Vec::new(), Some(&media), raw.clone()), raw);
     }
 }

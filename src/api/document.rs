@@ -3,14 +3,14 @@
 use hyper::StatusCode;
 use serde_json::{Map, Value, json};
 
-use super::routes::{Listener, Route, Router};
+use super::routes::{Listener, Route, Router, Surface};
 use super::{Response, reply};
 
 /// The document of a listener.
 pub(super) fn listener(router: &Router) -> Response {
     let info = json!({
         "title": "Lantern APIs",
-        "description": format!("Lantern serves TorchScript and ONNX models: {}", router.listener().name()),
+        "description": format!("Lantern serves TorchScript and ONNX models: {}", names(router.listeners())),
         "version": env!("CARGO_PKG_VERSION"),
     });
     document(&info, &paths(router.routes().iter(), str::to_owned))
@@ -19,10 +19,8 @@ pub(super) fn listener(router: &Router) -> Response {
 /// The document of one model's predictions.
 pub(super) fn predictions(model: &str) -> Response {
     let info = json!({ "title": format!("RESTful API for: {model}"), "version": "1.0.0" });
-    let routes = of_models(
-        Router::new(Listener::Inference).routes(),
-        "/predictions/{model}",
-    );
+    let router = Router::new(&[Listener::Inference], Surface::default());
+    let routes = of_models(router.routes(), "/predictions/{model}");
     document(&info, &paths(routes, |path| path.replace("{model}", model)))
 }
 
@@ -34,6 +32,11 @@ pub(super) fn management(router: &Router, model: &str) -> Response {
     });
     let rows = of_models(router.routes(), "/models/{model}");
     document(&info, &paths(rows, |path| path.replace("{model}", model)))
+}
+
+fn names(listeners: &[Listener]) -> String {
+    let names: Vec<_> = listeners.iter().map(|listener| listener.name()).collect();
+    names.join(", ")
 }
 
 fn of_models<'r>(routes: &'r [Route], prefix: &'static str) -> impl Iterator<Item = &'r Route> {

@@ -1,13 +1,23 @@
 //! Endpoints of the inference listener: health and predictions.
 
-use http_body_util::Full;
-use hyper::StatusCode;
-use hyper::header::{self, HeaderName, HeaderValue};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use http_body_util::Full;
+use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::{HeaderMap, StatusCode};
+
+use super::decode::Told;
 use super::routes::Params;
-use super::{Api, Call, Response, decode, document, reply};
+use super::{Api, Call, Response, decode, document, reply, uri};
+use crate::catalog::Entry;
 use crate::error::{Error, Kind};
-use crate::payload::{self, Request, Schedule};
+use crate::payload::{self, Body, Request, Schedule};
+
+/// The parameter and the field that name a model where the path does not.
+const MODEL_NAME: &str = "model_name";
+/// How long a body may take that names the model itself.
+const UNNAMED_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Headers that belong to the server and the connection, whatever a handler says.
 const RESERVED: [HeaderName; 5] = [
@@ -17,6 +27,23 @@ const RESERVED: [HeaderName; 5] = [
     header::UPGRADE,
     header::TRAILER,
 ];
+
+/// What a route says of a prediction, beside which version runs.
+struct Asked<'p> {
+    told: Told<'p>,
+    /// Query parameters that the handler gets as fields.
+    fields: Vec<(String, String)>,
+    names_version: bool,
+}
+
+/// A prediction's request, read whole.
+struct Received {
+    id: String,
+    arrival: Instant,
+    headers: HeaderMap,
+    content_type: Option<String>,
+    body: Body,
+}
 
 impl Api {
     /// Whether the default version of every model can serve.
@@ -28,30 +55,153 @@ impl Api {
         }
     }
 
-    /// One prediction.
+    /// `/predictions/{model}[/{version}[/rest]]`.
     pub(super) async fn predict(&self, call: Call, params: Params<'_>) -> Result<Response, Error> {
         let entry = self.services.catalog.find(params.model, params.version)?;
-        let body = self.decoder.collect(call.body).await?;
-        let headers = &call.head.headers;
-        let (content_type, body) = self.decoder.payload(headers, body).await?;
-        let request = Request {
-            id: call.id,
-            content_type,
-            headers: decode::headers_for_handler(headers, params.rest),
-            body,
-            arrival: call.arrival,
-            deadline: entry.deadline(call.arrival),
-            schedule: Schedule::default(),
+        let asked = Asked {
+            told: Told::Path(params.rest),
+            fields: Vec::new(),
+            names_version: params.version.is_some(),
         };
-        let reply = entry.call(request, params.version.is_some()).await?;
-        from_handler(reply.into_response()?)
+        self.run(&entry, call, asked).await
     }
 
-    /// The document of one model's predictions.
-    pub(super) fn predict_description(&self, params: Params<'_>) -> Result<Response, Error> {
+    /// `KServe`'s `/v1/models/{model}:predict` and `/v2/models/{model}/infer`.
+    pub(super) async fn predict_kserve(
+        &self,
+        call: Call,
+        params: Params<'_>,
+    ) -> Result<Response, Error> {
+        let entry = self.services.catalog.find(params.model, None)?;
+        let asked = Asked {
+            told: Told::Explain,
+            fields: Vec::new(),
+            names_version: false,
+        };
+        self.run(&entry, call, asked).await
+    }
+
+    /// `/models/{model}/invoke`, and the paths of TorchServe's predecessor: query parameters are fields.
+    pub(super) async fn invoke(&self, call: Call, params: Params<'_>) -> Result<Response, Error> {
+        let entry = self.services.catalog.find(params.model, params.version)?;
+        let asked = Asked {
+            told: Told::Nothing,
+            fields: uri::decode_query(&call.head.uri),
+            names_version: params.version.is_some(),
+        };
+        self.run(&entry, call, asked).await
+    }
+
+    /// `/invocations`: the model is named by the query, or is the only one that was loaded at start-up, or is named by a
+    /// field of the body.
+    pub(super) async fn invocations(&self, call: Call) -> Result<Response, Error> {
+        let fields = uri::decode_query(&call.head.uri);
+        if let Some(entry) = self.invoked(&fields)? {
+            let asked = Asked {
+                told: Told::Nothing,
+                fields,
+                names_version: false,
+            };
+            return self.run(&entry, call, asked).await;
+        }
+        let until = call.arrival + UNNAMED_TIMEOUT;
+        let received = self.receive(call, until).await?;
+        let model = field_of(&received.body, MODEL_NAME).ok_or_else(model_required)?;
+        let entry = self.services.catalog.find(&model, None)?;
+        let asked = Asked {
+            told: Told::Nothing,
+            fields,
+            names_version: false,
+        };
+        ask(&entry, received, asked).await
+    }
+
+    /// The version that the query of `/invocations` means, or the only model of the start.
+    fn invoked(&self, query: &[(String, String)]) -> Result<Option<Arc<Entry>>, Error> {
+        let catalog = &self.services.catalog;
+        let named = query.iter().find(|(name, _)| name == MODEL_NAME);
+        match named.filter(|(_, model)| !model.is_empty()) {
+            Some((_, model)) => catalog.find(model, None).map(Some),
+            None => Ok(catalog.only_startup_model()),
+        }
+    }
+
+    /// Reads the body, which must be there when the answer stops being of use, and runs the model.
+    async fn run(&self, entry: &Entry, call: Call, asked: Asked<'_>) -> Result<Response, Error> {
+        let until = entry.deadline(call.arrival);
+        let received = self.receive(call, until).await?;
+        ask(entry, received, asked).await
+    }
+
+    async fn receive(&self, call: Call, until: Instant) -> Result<Received, Error> {
+        let headers = call.head.headers;
+        let body = self.decoder.body_until(&headers, call.body, until).await?;
+        let (content_type, body) = self.decoder.payload(&headers, body).await?;
+        Ok(Received {
+            id: call.id,
+            arrival: call.arrival,
+            headers,
+            content_type,
+            body,
+        })
+    }
+
+    /// An explanation, which no handler gives yet; of what is not there, that is said instead.
+    pub(super) fn explain(&self, params: Params<'_>) -> Result<Response, Error> {
+        self.services.catalog.find(params.model, params.version)?;
+        let message = format!(
+            "Model \"{}\" does not explain: its handler answers predictions alone",
+            params.model
+        );
+        Err(Error::new(Kind::CannotExplain, message))
+    }
+
+    /// A prediction of a workflow. There are none, as in the last TorchServe.
+    pub(super) fn predict_workflow(params: Params<'_>) -> Result<Response, Error> {
+        let message = format!("Workflow not found: {}", params.model);
+        Err(Error::new(Kind::WorkflowNotFound, message))
+    }
+
+    /// The document of one model's predictions. A path without a model means what `/invocations` would take.
+    pub(super) fn predict_description(
+        &self,
+        call: &Call,
+        params: Params<'_>,
+    ) -> Result<Response, Error> {
+        if params.model.is_empty() {
+            let entry = self.invoked(&uri::decode_query(&call.head.uri))?;
+            let entry = entry.ok_or_else(model_required)?;
+            return Ok(document::predictions(entry.spec().name.as_str()));
+        }
         self.services.catalog.find(params.model, params.version)?;
         Ok(document::predictions(params.model))
     }
+}
+
+async fn ask(entry: &Entry, received: Received, asked: Asked<'_>) -> Result<Response, Error> {
+    let media = received.content_type.as_ref();
+    let request = Request {
+        id: received.id,
+        headers: decode::headers_for_handler(&received.headers, asked.told),
+        body: decode::with_fields(asked.fields, media, received.body),
+        content_type: received.content_type,
+        arrival: received.arrival,
+        deadline: entry.deadline(received.arrival),
+        schedule: Schedule::default(),
+    };
+    let reply = entry.call(request, asked.names_version).await?;
+    from_handler(reply.into_response()?)
+}
+
+/// The last field `name` of a form.
+fn field_of(body: &Body, name: &str) -> Option<String> {
+    let Body::Form(parts) = body else { return None };
+    let part = parts.iter().rfind(|part| part.name == name)?;
+    String::from_utf8(part.body.to_vec()).ok()
+}
+
+fn model_required() -> Error {
+    Error::new(Kind::BadRequest, "Parameter model_name is required.")
 }
 
 /// A handler's response. It has a content type only if the handler said one.

@@ -1,13 +1,14 @@
 //! The routes of each listener, as one table: method, path, permission, endpoint. `routes/table.rs` has the rows.
 //!
-//! Paths are matched after decoding, segment by segment; `{model}` and `{version}` take one segment and a final `*`
-//! takes the rest, which may be empty. The first row that fits wins.
+//! Paths are matched after decoding, segment by segment; `{model}` and `{version}` take one segment, `{model}:predict`
+//! one with that verb in it, and a final `*` takes the rest, which may be empty. The first row that fits wins. A socket
+//! may serve the tables of several listeners.
 
 use hyper::Method;
 
 mod table;
 
-use table::{INFERENCE, MANAGEMENT, METRICS};
+use table::{INFERENCE, KSERVE_V2, LEGACY, MANAGEMENT, METRICS, SAGEMAKER};
 
 /// A socket the server listens on, by what is served there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -51,6 +52,20 @@ pub enum Endpoint {
     Ping,
     /// A prediction.
     Predict,
+    /// A prediction by `KServe`'s paths.
+    PredictKServe,
+    /// A prediction by `SageMaker`'s path of one model, or by the paths of TorchServe's predecessor.
+    Invoke,
+    /// A prediction by `SageMaker`'s path that names no model.
+    Invocations,
+    /// An explanation.
+    Explain,
+    /// A prediction of a workflow.
+    PredictWorkflow,
+    /// Health as `SageMaker` asks for it.
+    SageMakerPing,
+    /// How `SageMaker` may send batches.
+    ExecutionParameters,
     /// The document of one model's predictions.
     PredictDescription,
     /// The list of models.
@@ -78,6 +93,13 @@ impl Endpoint {
             Self::ApiDescription => "apiDescription",
             Self::Ping => "ping",
             Self::Predict => "predictions",
+            Self::PredictKServe => "kservePredictions",
+            Self::Invoke => "invoke",
+            Self::Invocations => "invocations",
+            Self::Explain => "explanations",
+            Self::PredictWorkflow => "workflowPredictions",
+            Self::SageMakerPing => "sageMakerPing",
+            Self::ExecutionParameters => "executionParameters",
             Self::PredictDescription => "predictionsDescription",
             Self::ListModels => "listModels",
             Self::RegisterModel => "registerModel",
@@ -96,6 +118,8 @@ impl Endpoint {
 pub enum Verbs {
     /// Every method.
     Any,
+    /// Every method but OPTIONS, which asks for a document.
+    ButOptions,
     /// GET, and HEAD, which is GET without the body.
     Get,
     /// POST.
@@ -112,6 +136,7 @@ impl Verbs {
     fn take(self, method: &Method) -> bool {
         match self {
             Self::Any => true,
+            Self::ButOptions => *method != Method::OPTIONS,
             Self::Get => *method == Method::GET || *method == Method::HEAD,
             Self::Post => *method == Method::POST,
             Self::Put => *method == Method::PUT,
@@ -124,7 +149,7 @@ impl Verbs {
     pub const fn documented(self) -> &'static str {
         match self {
             Self::Get => "get",
-            Self::Any | Self::Post => "post",
+            Self::Any | Self::ButOptions | Self::Post => "post",
             Self::Put => "put",
             Self::Delete => "delete",
             Self::Options => "options",
@@ -167,39 +192,54 @@ pub enum Matched<'r, 'p> {
     Nothing,
 }
 
-/// The table of one listener.
-#[derive(Debug, Clone, Copy)]
+/// What a socket serves beside the tables of its listeners.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Surface {
+    /// Open Inference Protocol: its own `/v2`, in place of `KServe`'s two paths.
+    pub oip: bool,
+    /// What `SageMaker` asks of a container.
+    pub sagemaker: bool,
+}
+
+/// The table of one socket.
+#[derive(Debug, Clone)]
 pub struct Router {
-    listener: Listener,
-    routes: &'static [Route],
+    listeners: Vec<Listener>,
+    routes: Vec<Route>,
 }
 
 impl Router {
-    /// The table of `listener`.
-    pub const fn new(listener: Listener) -> Self {
-        let routes = match listener {
-            Listener::Inference => INFERENCE,
-            Listener::Management => MANAGEMENT,
-            Listener::Metrics => METRICS,
-        };
-        Self { listener, routes }
+    /// The table of a socket that serves `listeners`.
+    pub fn new(listeners: &[Listener], surface: Surface) -> Self {
+        let tables = listeners
+            .iter()
+            .flat_map(|listener| tables(*listener, surface));
+        let mut tables: Vec<&[Route]> = tables.collect();
+        if listeners.contains(&Listener::Inference) {
+            // Last: its rows take any first segment.
+            tables.push(LEGACY);
+        }
+        Self {
+            listeners: listeners.to_vec(),
+            routes: tables.concat(),
+        }
     }
 
-    /// Whose table it is.
-    pub const fn listener(&self) -> Listener {
-        self.listener
+    /// Whose tables these are.
+    pub fn listeners(&self) -> &[Listener] {
+        &self.listeners
     }
 
     /// Its rows.
-    pub const fn routes(&self) -> &'static [Route] {
-        self.routes
+    pub fn routes(&self) -> &[Route] {
+        &self.routes
     }
 
     /// The first row that takes `method` and the decoded `path`.
-    pub fn find<'p>(&self, method: &Method, path: &'p str) -> Matched<'static, 'p> {
+    pub fn find<'p>(&self, method: &Method, path: &'p str) -> Matched<'_, 'p> {
         let path = path.trim_end_matches('/');
         let mut matched = Matched::Nothing;
-        for route in self.routes {
+        for route in &self.routes {
             let Some(params) = params(route.path, path) else {
                 continue;
             };
@@ -209,6 +249,19 @@ impl Router {
             matched = Matched::OtherMethod;
         }
         matched
+    }
+}
+
+/// The tables of `listener`, in order.
+fn tables(listener: Listener, surface: Surface) -> Vec<&'static [Route]> {
+    match listener {
+        Listener::Inference => {
+            let before: &[Route] = if surface.sagemaker { SAGEMAKER } else { &[] };
+            let v2: &[Route] = if surface.oip { &[] } else { KSERVE_V2 };
+            vec![before, INFERENCE, v2]
+        }
+        Listener::Management => vec![MANAGEMENT],
+        Listener::Metrics => vec![METRICS],
     }
 }
 
@@ -226,11 +279,19 @@ fn params<'p>(pattern: &'static str, path: &'p str) -> Option<Params<'p>> {
             "{model}" => params.model = segment,
             "{version}" => params.version = Some(segment),
             literal if literal == segment => {}
-            _ => return None,
+            _ => params.model = model_before_verb(piece, segment)?,
         }
         left = rest;
     }
     left.is_empty().then_some(params)
+}
+
+/// The model that `segment` names if `piece` is `{model}:VERB`. As in TorchServe the verb may stand anywhere after the
+/// model's name, which ends at the first colon.
+fn model_before_verb<'p>(piece: &str, segment: &'p str) -> Option<&'p str> {
+    let verb = piece.strip_prefix("{model}")?;
+    let (model, _) = segment.split_once(':')?;
+    segment[model.len()..].contains(verb).then_some(model)
 }
 
 /// Splits `/a/b` into `a` and `/b`.
@@ -243,12 +304,16 @@ fn next_segment(path: &str) -> Option<(&str, &str)> {
 mod tests {
     use super::*;
 
+    fn router(listener: Listener) -> Router {
+        Router::new(&[listener], Surface::default())
+    }
+
     fn found<'p>(
         listener: Listener,
         method: &Method,
         path: &'p str,
     ) -> Option<(Endpoint, Params<'p>)> {
-        match Router::new(listener).find(method, path) {
+        match router(listener).find(method, path) {
             Matched::Route(route, params) => Some((route.endpoint, params)),
             Matched::OtherMethod | Matched::Nothing => None,
         }
@@ -295,7 +360,7 @@ mod tests {
 
     #[test]
     fn a_known_path_with_another_method_is_told_apart() {
-        let management = Router::new(Listener::Management);
+        let management = router(Listener::Management);
         assert_eq!(
             management.find(&Method::DELETE, "/models"),
             Matched::OtherMethod
@@ -313,10 +378,95 @@ mod tests {
     }
 
     #[test]
+    fn every_alias_of_a_prediction_is_found() {
+        let find = |path| found(Listener::Inference, &Method::POST, path);
+        let of = |endpoint, version| {
+            let params = Params {
+                model: "m",
+                version,
+                rest: "",
+            };
+            Some((endpoint, params))
+        };
+        for (path, endpoint, version) in [
+            ("/models/m/invoke", Endpoint::Invoke, None),
+            ("/m/predict", Endpoint::Invoke, None),
+            ("/m/1.0/predict/", Endpoint::Invoke, Some("1.0")),
+            ("/v1/models/m:predict", Endpoint::PredictKServe, None),
+            ("/v1/models/m:x:predictor", Endpoint::PredictKServe, None),
+            ("/v1/models/m:explain", Endpoint::Explain, None),
+            ("/v2/models/m/infer", Endpoint::PredictKServe, None),
+            ("/v2/models/m/explain", Endpoint::Explain, None),
+            ("/explanations/m", Endpoint::Explain, None),
+            ("/explanations/m/1.0", Endpoint::Explain, Some("1.0")),
+        ] {
+            assert_eq!(find(path), of(endpoint, version), "{path}");
+        }
+        for path in [
+            "/v1/models/m",
+            "/v1/models/mpredict",
+            "/v2/models/m",
+            "/v2/models/m/versions/1/infer",
+            "/invocations/x",
+            "/models/m/1.0/invoke",
+            "/explanations",
+            "/wfpredict",
+        ] {
+            assert_eq!(find(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn one_socket_serves_all_tables_and_the_exact_row_wins() {
+        let listeners = [Listener::Inference, Listener::Management, Listener::Metrics];
+        let all = Router::new(&listeners, Surface::default());
+        for (method, path, endpoint) in [
+            (Method::GET, "/models/m/1.0", Endpoint::DescribeModel),
+            (Method::GET, "/models/m/all", Endpoint::DescribeModel),
+            (Method::GET, "/models/m/predict", Endpoint::DescribeModel),
+            (Method::DELETE, "/models/m/1.0", Endpoint::UnregisterModel),
+            (Method::POST, "/models/m/invoke", Endpoint::Invoke),
+            (
+                Method::PUT,
+                "/models/m/1.0/set-default",
+                Endpoint::SetDefault,
+            ),
+            (Method::POST, "/m/predict", Endpoint::Invoke),
+            (Method::GET, "/metrics", Endpoint::Scrape),
+            (Method::OPTIONS, "/models/m", Endpoint::ModelDescription),
+        ] {
+            let Matched::Route(route, _) = all.find(&method, path) else {
+                panic!("no row for {method} {path}")
+            };
+            assert_eq!(route.endpoint, endpoint, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn sagemaker_has_its_own_health_and_oip_takes_v2() {
+        let surface = Surface {
+            sagemaker: true,
+            oip: true,
+        };
+        let router = Router::new(&[Listener::Inference], surface);
+        let find = |path| match router.find(&Method::GET, path) {
+            Matched::Route(route, _) => Some(route.endpoint),
+            Matched::OtherMethod | Matched::Nothing => None,
+        };
+        assert_eq!(find("/ping"), Some(Endpoint::SageMakerPing));
+        assert_eq!(
+            find("/execution-parameters"),
+            Some(Endpoint::ExecutionParameters)
+        );
+        assert_ne!(find("/v2/models/m/infer"), Some(Endpoint::PredictKServe));
+    }
+
+    #[test]
     fn the_table_is_what_was_agreed() {
         let tables =
             [Listener::Inference, Listener::Management, Listener::Metrics].map(|listener| {
-                let rows = Router::new(listener).routes().iter().map(|route| {
+                let router = router(listener);
+                let rows = router.routes().iter().map(|route| {
                     format!(
                         "{:?} {} {:?} {:?}",
                         route.verbs, route.path, route.permission, route.endpoint

@@ -90,6 +90,7 @@ fn api_config(settings: &ServerConfig) -> Result<api::Config, ServerError> {
             MetricsMode::Legacy => Mode::Legacy,
         },
         cors: cors(&settings.cors)?,
+        ..api::Config::default()
     })
 }
 

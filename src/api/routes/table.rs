@@ -16,44 +16,53 @@ const fn route(
     }
 }
 
+#[rustfmt::skip]
 pub(super) const INFERENCE: &[Route] = &[
-    route(
-        Verbs::Options,
-        "/",
-        Permission::Nothing,
-        Endpoint::ApiDescription,
-    ),
-    route(
-        Verbs::Options,
-        "/predictions/{model}",
-        Permission::Predict,
-        Endpoint::PredictDescription,
-    ),
-    route(
-        Verbs::Options,
-        "/predictions/{model}/{version}/*",
-        Permission::Predict,
-        Endpoint::PredictDescription,
-    ),
-    route(
-        Verbs::Any,
-        "/predictions/{model}",
-        Permission::Predict,
-        Endpoint::Predict,
-    ),
-    route(
-        Verbs::Any,
-        "/predictions/{model}/{version}/*",
-        Permission::Predict,
-        Endpoint::Predict,
-    ),
+    route(Verbs::ButOptions, "/predictions/{model}", Permission::Predict, Endpoint::Predict),
+    route(Verbs::ButOptions, "/predictions/{model}/{version}/*", Permission::Predict, Endpoint::Predict),
+    route(Verbs::Options, "/predictions/{model}", Permission::Predict, Endpoint::PredictDescription),
+    route(Verbs::Options, "/predictions/{model}/{version}/*", Permission::Predict, Endpoint::PredictDescription),
     route(Verbs::Any, "/ping/*", Permission::Nothing, Endpoint::Ping),
-    route(
-        Verbs::Any,
-        "/api-description",
-        Permission::Nothing,
-        Endpoint::ApiDescription,
-    ),
+    route(Verbs::ButOptions, "/invocations", Permission::Predict, Endpoint::Invocations),
+    route(Verbs::Options, "/invocations", Permission::Predict, Endpoint::PredictDescription),
+    route(Verbs::ButOptions, "/models/{model}/invoke", Permission::Predict, Endpoint::Invoke),
+    route(Verbs::Options, "/models/{model}/invoke", Permission::Predict, Endpoint::PredictDescription),
+    route(Verbs::ButOptions, "/v1/models/{model}:predict", Permission::Predict, Endpoint::PredictKServe),
+    route(Verbs::Options, "/v1/models/{model}:predict", Permission::Predict, Endpoint::PredictDescription),
+    route(Verbs::ButOptions, "/v1/models/{model}:explain", Permission::Predict, Endpoint::Explain),
+    route(Verbs::Options, "/v1/models/{model}:explain", Permission::Predict, Endpoint::PredictDescription),
+    route(Verbs::ButOptions, "/explanations/{model}", Permission::Predict, Endpoint::Explain),
+    route(Verbs::ButOptions, "/explanations/{model}/{version}/*", Permission::Predict, Endpoint::Explain),
+    route(Verbs::Options, "/explanations/{model}", Permission::Predict, Endpoint::PredictDescription),
+    route(Verbs::Options, "/explanations/{model}/{version}/*", Permission::Predict, Endpoint::PredictDescription),
+    route(Verbs::Any, "/wfpredict/{model}/*", Permission::Predict, Endpoint::PredictWorkflow),
+    route(Verbs::Any, "/api-description", Permission::Nothing, Endpoint::ApiDescription),
+    route(Verbs::Options, "/", Permission::Nothing, Endpoint::ApiDescription),
+];
+
+/// `KServe`'s paths, where no Open Inference Protocol is spoken: the handler gets the body as it is.
+#[rustfmt::skip]
+pub(super) const KSERVE_V2: &[Route] = &[
+    route(Verbs::ButOptions, "/v2/models/{model}/infer", Permission::Predict, Endpoint::PredictKServe),
+    route(Verbs::Options, "/v2/models/{model}/infer", Permission::Predict, Endpoint::PredictDescription),
+    route(Verbs::ButOptions, "/v2/models/{model}/explain", Permission::Predict, Endpoint::Explain),
+    route(Verbs::Options, "/v2/models/{model}/explain", Permission::Predict, Endpoint::PredictDescription),
+];
+
+/// The paths of TorchServe's predecessor. Any model may be their first segment, so they come after everything else.
+#[rustfmt::skip]
+pub(super) const LEGACY: &[Route] = &[
+    route(Verbs::ButOptions, "/{model}/predict", Permission::Predict, Endpoint::Invoke),
+    route(Verbs::ButOptions, "/{model}/{version}/predict", Permission::Predict, Endpoint::Invoke),
+    route(Verbs::Options, "/{model}/predict", Permission::Predict, Endpoint::PredictDescription),
+    route(Verbs::Options, "/{model}/{version}/predict", Permission::Predict, Endpoint::PredictDescription),
+];
+
+/// What `SageMaker` asks of a container, in place of TorchServe's `/ping`.
+#[rustfmt::skip]
+pub(super) const SAGEMAKER: &[Route] = &[
+    route(Verbs::Get, "/ping/*", Permission::Nothing, Endpoint::SageMakerPing),
+    route(Verbs::Get, "/execution-parameters", Permission::Nothing, Endpoint::ExecutionParameters),
 ];
 
 pub(super) const MANAGEMENT: &[Route] = &[

@@ -21,13 +21,21 @@ impl Entry {
     }
 
     pub(in crate::catalog) fn measure(&self) {
-        let ready = self.status().map_or(0, |status| {
+        self.metrics
+            .set_load(self.door.queued(), self.ready_workers());
+    }
+
+    pub(in crate::catalog) fn ready_workers(&self) -> usize {
+        self.status().map_or(0, |status| {
             let workers = status.workers.iter();
             workers
                 .filter(|worker| worker.state == WorkerState::Ready)
                 .count()
-        });
-        self.metrics.set_load(self.door.queued(), ready);
+        })
+    }
+
+    pub(in crate::catalog) const fn is_loaded_at_startup(&self) -> bool {
+        self.loaded_at_startup
     }
 
     /// The version at this moment.

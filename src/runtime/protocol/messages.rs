@@ -343,9 +343,9 @@ macro_rules! failure_kinds {
 }
 
 failure_kinds! {
-    BadRequest, InvalidInput, BadEncoding, TooLarge, UnknownExpectation, NegativeWorkers, UnsupportedMediaType,
-    ResourceNotFound, MethodNotAllowed, ModelNotFound, VersionNotFound, Conflict, DefaultVersionInUse, InvalidModel, NoWorker, QueueFull, Draining,
-    Expired, Cancelled, HandlerUnavailable, HandlerFailed, HandlerPanicked, HandlerTrapped, HandlerTimedOut,
-    HandlerOutOfMemory, HandlerOutput, InferenceFailed, OutOfMemory, LoadFailed, WorkerDied, CleanupTimedOut,
-    Internal,
+    BadRequest, InvalidInput, BadEncoding, TooLarge, BodyTimedOut, UnknownExpectation, NegativeWorkers,
+    UnsupportedMediaType, ResourceNotFound, MethodNotAllowed, ModelNotFound, VersionNotFound, WorkflowNotFound,
+    CannotExplain, Conflict, DefaultVersionInUse, InvalidModel, NoWorker, QueueFull, Draining, Expired, Cancelled,
+    HandlerUnavailable, HandlerFailed, HandlerPanicked, HandlerTrapped, HandlerTimedOut, HandlerOutOfMemory,
+    HandlerOutput, InferenceFailed, OutOfMemory, LoadFailed, WorkerDied, CleanupTimedOut, Internal,
 }
