@@ -63,7 +63,7 @@ impl Response {
         Ok(Self::bytes("application/json", body))
     }
 
-    /// The same response with another status, 200 to 599.
+    /// The same response with another status, 200 to 999.
     #[must_use]
     pub fn with_status(mut self, status: u16) -> Self {
         self.status = status;

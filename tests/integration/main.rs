@@ -13,5 +13,6 @@ mod management;
 mod metrics;
 mod process;
 mod program;
+mod routes;
 mod support;
 mod tools;

@@ -131,7 +131,7 @@ async fn broken_tensors_are_refused() {
 async fn broken_responses_are_refused() {
     each_is_refused(&[
         ("status 99", Kind::HandlerOutput, "status 99"),
-        ("status 600", Kind::HandlerOutput, "status 600"),
+        ("status 1000", Kind::HandlerOutput, "status 1000"),
         (
             "header content-length 5",
             Kind::HandlerOutput,
