@@ -136,7 +136,6 @@ impl Kind {
             Self::BadRequest | Self::InvalidInput => (400, "BadRequestException", INVALID_ARGUMENT),
             Self::BadEncoding => (403, "IllegalArgumentException", INVALID_ARGUMENT),
             Self::TooLarge => (413, "RequestTooLargeException", RESOURCE_EXHAUSTED),
-            Self::BodyTimedOut => (408, "RequestTimeoutException", DEADLINE_EXCEEDED),
             Self::UnsupportedMediaType => (415, "UnsupportedMediaTypeException", INVALID_ARGUMENT),
             Self::UnknownExpectation => (417, "ExpectationFailedException", INVALID_ARGUMENT),
             Self::NegativeWorkers => (500, "IndexOutOfBoundsException", INVALID_ARGUMENT),
@@ -167,7 +166,9 @@ impl Kind {
                 (500, "InternalServerException", INTERNAL)
             }
             Self::WorkerDied => (500, "InternalServerException", UNAVAILABLE),
-            Self::CleanupTimedOut => (408, "RequestTimeoutException", DEADLINE_EXCEEDED),
+            Self::BodyTimedOut | Self::CleanupTimedOut => {
+                (408, "RequestTimeoutException", DEADLINE_EXCEEDED)
+            }
         };
         Wire {
             status,

@@ -20,8 +20,8 @@ pub(super) fn listener(router: &Router) -> Response {
 pub(super) fn predictions(model: &str) -> Response {
     let info = json!({ "title": format!("RESTful API for: {model}"), "version": "1.0.0" });
     let router = Router::new(&[Listener::Inference], Surface::default());
-    let routes = of_models(router.routes(), "/predictions/{model}");
-    document(&info, &paths(routes, |path| path.replace("{model}", model)))
+    let rows = of_models(router.routes(), "/predictions/{model}");
+    document(&info, &paths(rows, |path| path.replace("{model}", model)))
 }
 
 /// The document of one model's management.
