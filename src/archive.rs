@@ -1,7 +1,7 @@
 //! Archives: where they lie, what is in them, and how they are made.
 //!
-//! A [`ModelStore`] turns the name that a client gives into a [`Location`] inside the store, an [`UnpackStore`]
-//! unpacks what lies there into a directory of its own and hands out leases on it, and [`pack`](pack::pack) makes
+//! A [`ModelStore`] turns the name that a client gives into a [`Location`] inside the store, a [`Fetcher`] brings
+//! there what lies elsewhere, an [`UnpackStore`] unpacks what lies there into a directory of its own and hands out leases on it, and [`pack`](pack::pack) makes
 //! archives. An archive is a stranger's: names, kinds, sizes and counts are checked while it is read, never
 //! believed. This is the only module that knows zip and tar; it runs nothing and loads no model.
 
@@ -11,6 +11,7 @@ mod digest;
 mod entry;
 mod error;
 mod examine;
+mod fetch;
 mod limits;
 mod manifest;
 pub mod pack;
@@ -23,6 +24,7 @@ pub use contents::Contents;
 pub use entry::EntryName;
 pub use error::ArchiveError;
 pub use examine::{Examined, examine};
+pub use fetch::{Download, FetchConfig, Fetcher, Found, Lookup, NamedBy, recover};
 pub use limits::UnpackLimits;
 pub use manifest::{Manifest, Runtime};
 pub use store::{Location, ModelStore};

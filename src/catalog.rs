@@ -166,6 +166,7 @@ impl Catalog {
             let message = format!("Timed out while cleaning resources: {name}");
             return Err(Error::new(Kind::CleanupTimedOut, message));
         }
+        entry.give_up_archive();
         self.remove(&entry);
         tracing::info!(model = name, version = %entry.spec().version, "Model {name} unregistered.");
         Ok(())

@@ -10,7 +10,9 @@ mod human;
 mod nearest;
 mod problem;
 mod properties;
+mod urls;
 mod yaml;
 
 pub use human::show_size;
 pub use problem::{Problem, Problems};
+pub use urls::{AllowedUrls, BadPlace, Place};

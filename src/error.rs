@@ -48,6 +48,10 @@ pub enum Kind {
     DefaultVersionInUse,
     /// An archive that breaks a rule.
     InvalidModel,
+    /// An archive that cannot be fetched.
+    DownloadFailed,
+    /// The file that a fetched archive would be exists.
+    FileExists,
 
     // Nobody's: load, time, and clients that left.
     /// The version has no worker.
@@ -148,6 +152,8 @@ impl Kind {
             Self::Conflict => (409, "ConflictStatusException", ALREADY_EXISTS),
             Self::DefaultVersionInUse => (403, "InvalidModelVersionException", FAILED_PRECONDITION),
             Self::InvalidModel => (400, "InvalidModelException", INVALID_ARGUMENT),
+            Self::DownloadFailed => (400, "DownloadArchiveException", INVALID_ARGUMENT),
+            Self::FileExists => (500, "InternalServerException", INTERNAL),
             Self::NoWorker | Self::Draining | Self::HandlerUnavailable => {
                 (503, "ServiceUnavailableException", UNAVAILABLE)
             }
@@ -197,6 +203,8 @@ impl Kind {
             | Self::Conflict
             | Self::DefaultVersionInUse
             | Self::InvalidModel
+            | Self::DownloadFailed
+            | Self::FileExists
             | Self::Cancelled => Fault::Client,
             Self::HandlerUnavailable
             | Self::HandlerFailed

@@ -25,6 +25,27 @@ pub enum ArchiveError {
     /// A place that archives are not fetched from.
     #[error("Given URL {0} does not match any allowed URL(s)")]
     UrlNotAllowed(String),
+    /// A URL that breaks a rule.
+    #[error("url {rule}, got {url}")]
+    Url {
+        /// What must hold.
+        rule: &'static str,
+        /// What was given.
+        url: String,
+    },
+    /// It was not fetched.
+    #[error("Failed to download archive from: {url}: {reason}")]
+    Download {
+        /// As given, without its query.
+        url: String,
+        /// For the client: nothing of what the other side or this machine said.
+        reason: String,
+        /// For the log.
+        detail: String,
+    },
+    /// There is a file of that name in the store.
+    #[error("Model file already exists {0}")]
+    Exists(String),
     /// No such archive in the store.
     #[error("Model not found at: {0}")]
     NotFound(String),
@@ -114,6 +135,16 @@ impl From<ArchiveError> for Error {
             | ArchiveError::NoModelStore
             | ArchiveError::UrlNotAllowed(_)
             | ArchiveError::NotFound(_) => Kind::ModelNotFound,
+            ArchiveError::Url { .. } => Kind::BadRequest,
+            ArchiveError::Exists(_) => Kind::FileExists,
+            ArchiveError::Download { detail, .. } => {
+                let download = Self::new(Kind::DownloadFailed, error.to_string());
+                return if detail.is_empty() {
+                    download
+                } else {
+                    download.with_detail(detail)
+                };
+            }
             ArchiveError::Entry { .. }
             | ArchiveError::Archive { .. }
             | ArchiveError::Format { .. }

@@ -11,6 +11,8 @@ use super::ArchiveError;
 
 /// What an archive's name must end in to be found by `all`.
 const SUFFIXES: [&str; 3] = [".mar", ".model", ".tar.gz"];
+/// The store's directory for what is not an archive yet. No client can name what is in it.
+pub(super) const HIDDEN: &str = ".lantern";
 
 /// The directory that archives are loaded from, if there is one. Cheap to clone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,6 +25,7 @@ pub struct ModelStore {
 pub struct Location {
     path: PathBuf,
     url: String,
+    digest: Option<String>,
 }
 
 impl Location {
@@ -30,9 +33,36 @@ impl Location {
     pub fn local(path: &Path) -> Result<Self, ArchiveError> {
         let url = path.display().to_string();
         match fs::canonicalize(path) {
-            Ok(path) => Ok(Self { path, url }),
+            Ok(path) => Ok(Self::at(path, &url)),
             Err(_) => Err(ArchiveError::NotFound(url)),
         }
+    }
+
+    /// An archive that a client calls `url`, at a path that was checked.
+    pub(super) fn at(path: PathBuf, url: &str) -> Self {
+        Self {
+            path,
+            url: url.to_owned(),
+            digest: None,
+        }
+    }
+
+    /// The same under another name.
+    pub(super) fn named(self, url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            ..self
+        }
+    }
+
+    /// The same, if its SHA-256 is `digest`.
+    pub(super) fn pinned(self, digest: Option<String>) -> Self {
+        Self { digest, ..self }
+    }
+
+    /// What its SHA-256 must be, in hexadecimal, if whoever named it said so.
+    pub fn digest(&self) -> Option<&str> {
+        self.digest.as_deref()
     }
 
     /// As the client named it.
@@ -47,7 +77,8 @@ impl Location {
 
     /// The name of a model whose archive does not say it: the file's, without extension, made to fit.
     pub fn default_name(&self) -> String {
-        let file = self.url.trim_end_matches('/').rsplit('/').next();
+        let path = self.url.split(['?', '#']).next().unwrap_or_default();
+        let file = path.trim_end_matches('/').rsplit('/').next();
         let file = file.unwrap_or_default();
         let stem = file.strip_suffix(".tar.gz").unwrap_or(file);
         let stem = stem.rsplit_once('.').map_or(stem, |(stem, _)| stem);
@@ -81,10 +112,21 @@ impl ModelStore {
         if !path.starts_with(&root) || path == root {
             return Err(missing());
         }
-        Ok(Location {
-            path,
-            url: url.to_owned(),
-        })
+        Ok(Location::at(path, url))
+    }
+
+    /// The store's directory, if there is one.
+    pub fn root(&self) -> Option<PathBuf> {
+        fs::canonicalize(self.directory.as_deref()?).ok()
+    }
+
+    /// What lies at a whole path, if that is in the store.
+    pub(super) fn holds(&self, path: &Path) -> Option<PathBuf> {
+        let root = self.root()?;
+        let real = fs::canonicalize(path).ok()?;
+        let below = real.strip_prefix(&root).ok()?;
+        let is_hidden = below.starts_with(HIDDEN) || below.as_os_str().is_empty();
+        (!is_hidden).then_some(real)
     }
 
     /// Every archive in the store, by name: files that look like one, and directories. Empty where the store does not
@@ -132,13 +174,14 @@ fn relative(url: &str) -> Result<&Path, ArchiveError> {
     let is_plain = path
         .components()
         .all(|part| matches!(part, Component::Normal(_)));
-    if !is_plain || url.contains('\0') {
+    if !is_plain || url.contains('\0') || path.starts_with(HIDDEN) {
         return Err(ArchiveError::NotFound(shorten(url)));
     }
     Ok(path)
 }
 
-fn shorten(url: &str) -> String {
+/// As much of a client's URL as a message repeats.
+pub(super) fn shorten(url: &str) -> String {
     url.chars().take(1024).collect()
 }
 

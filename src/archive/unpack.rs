@@ -89,6 +89,13 @@ impl UnpackStore {
     /// reading it takes.
     pub fn unpack(&self, location: &Location) -> Result<Unpacked, ArchiveError> {
         let source = Source::open(location, self.0.limits)?;
+        if let Some(pinned) = location.digest().filter(|pinned| *pinned != source.digest) {
+            let rule = "must have the SHA-256 that its URL pins";
+            return Err(ArchiveError::archive(
+                rule,
+                format!("{}, not {pinned}", source.digest),
+            ));
+        }
         let slot = self.slot(&source.digest);
         let mut occupant = slot.0.lock();
         if let Some(lease) = occupant.lease.upgrade() {

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::door::{Door, Refusal};
 use super::library::Opened;
 use super::sink::ModelSink;
-use crate::archive::Unpacked;
+use crate::archive::{Download, Unpacked};
 use crate::error::{Error, Kind};
 use crate::metrics::{InFlight, Metrics, ModelMetrics, Observed, Outcome};
 use crate::model::ModelSpec;
@@ -60,6 +60,8 @@ pub struct Entry {
     leaving: Mutex<CancellationToken>,
     /// Keeps the unpacked archive.
     _files: Unpacked,
+    /// The archive's file in the model store, if it was fetched for this version.
+    download: Option<Download>,
 }
 
 impl Entry {
@@ -85,6 +87,7 @@ impl Entry {
             lifecycle: tokio::sync::Mutex::default(),
             leaving: Mutex::default(),
             _files: opened.files,
+            download: opened.download,
             spec: Arc::new(spec),
             runtime: opened.runtime,
             url,
@@ -100,6 +103,20 @@ impl Entry {
     /// As given at registration.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The version stays: so does an archive that was fetched for it.
+    pub(super) fn keep_archive(&self) {
+        if let Some(download) = &self.download {
+            download.keep();
+        }
+    }
+
+    /// The version goes: so does an archive that was fetched for it, with the last who uses this entry.
+    pub(super) fn give_up_archive(&self) {
+        if let Some(download) = &self.download {
+            download.give_up();
+        }
     }
 
     /// When a request that arrived then is no longer of use.

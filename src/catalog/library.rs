@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Registration;
-use crate::archive::{Location, ModelStore, UnpackStore, Unpacked};
+use crate::archive::{Download, Fetcher, Found, Location, NamedBy, UnpackStore, Unpacked};
 use crate::config::model::resolve;
 use crate::config::server::ServerConfig;
 use crate::error::{Error, Kind};
@@ -12,8 +12,8 @@ use crate::model::{ModelName, ModelSpec};
 /// Where archives come from and what settings they get.
 #[derive(Clone)]
 pub struct Library {
-    /// Where archives lie.
-    pub store: ModelStore,
+    /// Where archives lie, and how they get there.
+    pub fetcher: Fetcher,
     /// Where they are unpacked.
     pub unpacked: UnpackStore,
     /// What holds where archives say nothing.
@@ -31,16 +31,39 @@ pub(super) struct Opened {
     pub(super) runtime: &'static str,
     /// Keeps the files.
     pub(super) files: Unpacked,
+    /// The archive's file, if it was fetched for this.
+    pub(super) download: Option<Download>,
 }
 
 impl Library {
-    /// Opens the archive that `registration` names. Blocks for as long as unpacking takes.
-    pub(super) fn open(
-        &self,
-        registration: &Registration,
+    /// Brings the archive that `registration` names to this machine, and opens it.
+    pub(super) async fn open(
+        self,
+        registration: Registration,
         at_startup: bool,
     ) -> Result<Opened, Error> {
-        let location = self.store.resolve(&registration.url)?;
+        let by = if at_startup {
+            NamedBy::Operator
+        } else {
+            NamedBy::Client
+        };
+        let url = registration.url.clone();
+        let found = self.fetcher.find(&url, by).await?;
+        let opened =
+            tokio::task::spawn_blocking(move || self.unpack(&registration, found, at_startup));
+        opened.await.map_err(|panic| {
+            Error::new(Kind::Internal, format!("Failed to save model: {url}")).with_detail(panic)
+        })?
+    }
+
+    /// Blocks for as long as unpacking takes.
+    fn unpack(
+        &self,
+        registration: &Registration,
+        found: Found,
+        at_startup: bool,
+    ) -> Result<Opened, Error> {
+        let Found { location, download } = found;
         let files = self.unpacked.unpack(&location)?;
         let manifest = &files.contents().manifest;
         check_handler(registration, &files)?;
@@ -66,6 +89,7 @@ impl Library {
             runtime: manifest.runtime.name(),
             spec: files.spec(name, version, &resolved),
             files,
+            download,
         })
     }
 }

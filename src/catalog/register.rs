@@ -57,6 +57,9 @@ impl Catalog {
         let entry = self.open(registration, false).await?;
         let (name, version) = (entry.spec().name.clone(), entry.spec().version.clone());
         let workers = entry.spec().settings.min_workers;
+        if workers == 0 || !wait {
+            entry.keep_archive();
+        }
         if workers == 0 {
             return Ok(Registered::Empty { name, version });
         }
@@ -82,6 +85,7 @@ impl Catalog {
         registration: Registration,
     ) -> Result<Arc<Entry>, Error> {
         let entry = self.open(registration, true).await?;
+        entry.keep_archive();
         if entry.spec().settings.min_workers > 0 {
             let start = self.start(&entry, false).await;
             start.map_err(|panic| {
@@ -98,11 +102,7 @@ impl Catalog {
     ) -> Result<Arc<Entry>, Error> {
         let library = self.0.parts.library.clone();
         let url = registration.url.clone();
-        let opened =
-            tokio::task::spawn_blocking(move || library.open(&registration, at_startup)).await;
-        let opened = opened.map_err(|panic| {
-            Error::new(Kind::Internal, format!("Failed to save model: {url}")).with_detail(panic)
-        })??;
+        let opened = library.open(registration, at_startup).await?;
         let entry = Arc::new(Entry::new(opened, url, at_startup, &self.0.parts.metrics));
         if entry.spec().settings.min_workers > 0 {
             entry.expect_workers();
@@ -120,8 +120,9 @@ impl Catalog {
         let (catalog, entry) = (self.clone(), Arc::clone(entry));
         tokio::spawn(async move {
             let started = entry.start(&catalog.0.parts.hosts).await;
-            if started.is_err() && remove_on_failure {
-                catalog.remove(&entry);
+            match &started {
+                Err(_) if remove_on_failure => catalog.remove(&entry),
+                _ => entry.keep_archive(),
             }
             started
         })

@@ -21,6 +21,7 @@ mod places;
 mod raw;
 mod reader;
 mod resolve;
+mod sources;
 mod startup;
 
 pub use address::{Address, Scheme};
@@ -30,6 +31,7 @@ pub use groups::{
 };
 pub use places::Surroundings;
 pub use raw::{Entry, Flags};
+pub use sources::{SourceConfig, Variables};
 pub use startup::{LoadModel, LoadModels};
 
 /// Settings of the server, checked.
@@ -61,9 +63,8 @@ pub struct ServerConfig {
     pub model_store: Option<PathBuf>,
     /// Directory that workflows are loaded from; the model store unless said otherwise.
     pub workflow_store: Option<PathBuf>,
-    /// `allowed_urls`: patterns of URLs that archives may be downloaded from, as they were typed; `None` if nothing
-    /// was said, which means from nowhere.
-    pub allowed_urls: Option<Vec<String>>,
+    /// Where archives may be fetched from.
+    pub sources: SourceConfig,
     /// Models to load at the start; none if a snapshot is restored.
     pub load_models: LoadModels,
     /// Settings of single versions (`models`).

@@ -8,9 +8,11 @@ use std::sync::{Arc, OnceLock};
 use super::hosts::inline_backends;
 use super::{Config, ServerError};
 use crate::api::{self, BadHeader, Cors, Listener};
-use crate::archive::{Location, ModelStore, UnpackLimits, UnpackStore};
+use crate::archive::{FetchConfig, Fetcher, Location, ModelStore, UnpackLimits, UnpackStore};
 use crate::catalog::{Library, Registration};
-use crate::config::server::{Address, CorsConfig, LoadModels, MetricsMode, Scheme, ServerConfig};
+use crate::config::server::{
+    Address, CorsConfig, LoadModels, MetricsMode, Scheme, ServerConfig, SourceConfig,
+};
 use crate::error::Error;
 use crate::handler::{EngineConfig, HandlerEngine};
 use crate::listen;
@@ -48,7 +50,7 @@ impl Config {
             unregister_timeout: settings.unregister_timeout,
             drain_timeout: settings.default_response_timeout,
             library: Library {
-                store,
+                fetcher: Fetcher::new(fetch_config(&settings.sources), store),
                 unpacked,
                 gpus: machine.gpus,
                 cores: machine.cores,
@@ -60,6 +62,17 @@ impl Config {
 
 /// Versions that become the default of their model once they are registered.
 pub(super) type DefaultVersions = BTreeMap<ModelName, Version>;
+
+fn fetch_config(sources: &SourceConfig) -> FetchConfig {
+    FetchConfig {
+        allowed: sources.allowed.clone(),
+        private_hosts: sources.private_hosts.clone(),
+        limit: sources.limit,
+        timeout: sources.timeout,
+        s3: sources.s3.0.clone(),
+        ..FetchConfig::default()
+    }
+}
 
 fn listeners(settings: &ServerConfig) -> Result<Vec<(Listener, listen::Address)>, ServerError> {
     let mut listeners = vec![

@@ -41,12 +41,14 @@ const TABLE: [(&str, &[&str]); 15] = [
 const ROOTS: [&str; 3] = ["server", "cli", "main"];
 
 /// Who alone may use a library.
-const LIBRARIES: [(&str, &[&str]); 6] = [
+const LIBRARIES: [(&str, &[&str]); 8] = [
     ("hyper", &["api"]),
     ("multer", &["api"]),
     ("wasmtime", &["handler"]),
     ("ort", &["backend"]),
     ("zip", &["archive"]),
+    ("reqwest", &["archive"]),
+    ("object_store", &["archive"]),
     ("prometheus", &["metrics"]),
 ];
 

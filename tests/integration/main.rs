@@ -14,5 +14,6 @@ mod metrics;
 mod process;
 mod program;
 mod routes;
+mod sources;
 mod support;
 mod tools;

@@ -2,6 +2,8 @@
 
 mod http;
 mod model;
+#[path = "../support/origin.rs"]
+pub mod origin;
 mod server;
 
 pub use http::Answer;

@@ -196,6 +196,9 @@ pub const KEYS: &[Key] = &[
     used("lantern_max_log_lines_per_second", "1000"),
     used("lantern_max_metric_series", "1000"),
     used("lantern_max_instances", "1024"),
+    used("lantern_max_download", "16GiB"),
+    used("lantern_download_timeout", "30min"),
+    used("lantern_private_hosts", ""),
 ];
 
 /// Keys that TorchServe takes from the file alone.

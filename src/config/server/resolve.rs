@@ -10,7 +10,7 @@ use super::address::DefaultPorts;
 use super::places::Surroundings;
 use super::raw::{Flags, Raw};
 use super::reader::Reader;
-use super::{ServerConfig, parts, startup};
+use super::{ServerConfig, parts, sources, startup};
 
 const MAX_BODY: usize = 6_553_500;
 const MOST_BYTES: usize = 1 << 40;
@@ -53,7 +53,7 @@ fn read(reader: &mut Reader, flags: &Flags, surroundings: &Surroundings) -> Serv
         workflow_store: store(reader, "workflow_store", surroundings)
             .or_else(|| model_store.clone()),
         model_store,
-        allowed_urls: allowed_urls(reader),
+        sources: sources::sources(reader, surroundings),
         load_models: startup::load_models(reader),
         models: listed.models,
         default_versions: listed.defaults,
@@ -136,16 +136,6 @@ fn check_temp(reader: &mut Reader, surroundings: &Surroundings) {
         directory.display()
     );
     reader.add(Problem::plain("", "", rule));
-}
-
-/// Where archives may be downloaded from. TorchServe allows every place unless told otherwise; here nothing said
-/// means no place.
-fn allowed_urls(reader: &mut Reader) -> Option<Vec<String>> {
-    // Read for its problems: what it switches on was decided when variables were read.
-    reader.truth("use_env_allowed_urls", false);
-    let text = reader.text("allowed_urls")?;
-    let urls = text.split(',').map(str::trim).filter(|url| !url.is_empty());
-    Some(urls.map(str::to_owned).collect())
 }
 
 fn hosting(reader: &mut Reader) -> Hosting {

@@ -4,6 +4,7 @@
 use std::fs;
 
 use super::*;
+use crate::config::AllowedUrls;
 
 struct Fixture {
     directory: tempfile::TempDir,
@@ -160,6 +161,7 @@ lantern_hosting=cloud
 lantern_max_memory=lots
 lantern_max_cpu=5
 lantern_onnxruntime=nope.so
+allowed_urls=s3://b/,file://.*|http(s)?://.*
 load_models=../x=a.mar,b.mar
 ",
     );
@@ -175,7 +177,7 @@ vmargs=-Xmx4g
 async_logging=false
 models={\"m\": {\"1.0\": {\"minWorkers\": -1, \"batchsize\": 3}}, \"../n\": {}}
 install_py_dep_per_model=true
-allowed_urls=https://.*
+allowed_urls=https://h.org/.*
 job_queue_sise=10
 disable_token_authorization=false
 model_store=not-there-yet
@@ -235,25 +237,23 @@ fn at(config: &ServerConfig, fixture: &Fixture) -> ServerConfig {
 
 #[test]
 fn names_of_variables_follow_torchserve() {
-    let asking = "enable_envvars_config=true\nallowed_urls=file\n";
+    let asking = "enable_envvars_config=true\nallowed_urls=https://h.org/\n";
     let fixture = Fixture::new(asking)
         .variable("TS_TOKEN_EXPIRATION_TIME_MIN", "0.25")
         .variable("TS_HEADER_KEY_SEQUENCE_ID", "X-Session")
         .variable("TS_GRPC_INFERENCE_PORT", "9")
         .variable("TS_MODELS", "not read")
-        .variable("TS_ALLOWED_URLS", "http");
+        .variable("TS_ALLOWED_URLS", "http://a/.*, s3://b");
     let config = fixture.load().unwrap();
     assert_eq!(config.tokens.expiration, Duration::from_secs(15));
     assert_eq!(config.requests.sequence_headers.id, "x-session");
     assert_eq!(config.grpc.inference.address.port(), 9);
-    assert_eq!(config.allowed_urls, Some(vec!["file".to_owned()]));
+    let urls = |text| AllowedUrls::parse(text).unwrap();
+    assert_eq!(config.sources.allowed, urls("https://h.org/"));
     let fixture = Fixture::new(&format!("{asking}use_env_allowed_urls=true\n"))
         .variable("TS_ALLOWED_URLS", "http://a/.*, s3://b");
-    let urls = fixture.load().unwrap().allowed_urls;
-    assert_eq!(
-        urls,
-        Some(vec!["http://a/.*".to_owned(), "s3://b".to_owned()])
-    );
+    let sources = fixture.load().unwrap().sources;
+    assert_eq!(sources.allowed, urls("http://a/,s3://b/"));
 }
 
 #[test]

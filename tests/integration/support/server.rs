@@ -34,7 +34,7 @@ pub struct TestServer {
     gate: Gate,
     access: Arc<Mutex<Vec<u8>>>,
     addresses: HashMap<Listener, SocketAddr>,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Default for Builder {
@@ -112,7 +112,7 @@ impl Builder {
             client: reqwest::Client::new(),
             gate,
             access,
-            _directory: directory,
+            directory,
         }
     }
 
@@ -155,6 +155,11 @@ impl TestServer {
     /// A server with `model` loaded.
     pub async fn with(model: Model) -> Self {
         Self::builder().model(model).start().await
+    }
+
+    /// The model store.
+    pub fn store(&self) -> PathBuf {
+        self.directory.path().join("model-store")
     }
 
     /// Where a listener listens.

@@ -1,0 +1,420 @@
+//! Archives from elsewhere: fetched once, into the model store, from where `allowed_urls` says.
+//!
+//! `remote` reads what a client wrote, `http` and `s3` open it, `file` finds it on this machine, `part` keeps what
+//! has arrived, and `download` is what has arrived whole. What is refused is refused before anything is connected to
+//! or created. It unpacks nothing: an archive that was fetched is read as any other in the store.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use parking_lot::Mutex;
+use sha2::{Digest as _, Sha256};
+use tokio::io::AsyncWriteExt as _;
+
+use super::ArchiveError;
+use super::digest::hex;
+use super::store::{Location, ModelStore};
+use crate::config::{AllowedUrls, show_size};
+
+mod address;
+mod download;
+mod file;
+mod http;
+mod part;
+mod remote;
+mod s3;
+
+pub use address::{Lookup, system_lookup};
+pub use download::{Download, recover};
+
+use http::Http;
+use part::Part;
+use remote::Remote;
+use s3::S3;
+
+/// Times that a transfer goes on after its connection broke.
+const RESUMPTIONS: u32 = 5;
+/// Before the first of them; each further one waits longer.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Without a byte for so long, a connection is given up.
+const STALL: Duration = Duration::from_mins(1);
+/// Between two lines on a download that takes long.
+const PROGRESS: Duration = Duration::from_secs(10);
+
+/// Where archives may come from and how much they may be.
+#[derive(Clone)]
+pub struct FetchConfig {
+    /// `allowed_urls`.
+    pub allowed: AllowedUrls,
+    /// Names that may lead to private addresses.
+    pub private_hosts: BTreeSet<String>,
+    /// Bytes of an archive.
+    pub limit: u64,
+    /// From the first connection until the archive is there.
+    pub timeout: Duration,
+    /// `AWS_*` variables, which say where S3 is and who asks.
+    pub s3: BTreeMap<String, String>,
+    /// Finds the addresses of a name.
+    pub lookup: Lookup,
+}
+
+impl Default for FetchConfig {
+    fn default() -> Self {
+        Self {
+            allowed: AllowedUrls::default(),
+            private_hosts: BTreeSet::new(),
+            limit: 16 << 30,
+            timeout: Duration::from_mins(30),
+            s3: BTreeMap::new(),
+            lookup: system_lookup(),
+        }
+    }
+}
+
+/// Who named an archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NamedBy {
+    /// A client of the API: nothing that is not allowed.
+    Client,
+    /// Whoever runs the server, at its start. A URL that is listed is allowed by that, and what an earlier start
+    /// fetched is used again.
+    Operator,
+}
+
+/// An archive that is on this machine.
+#[derive(Debug)]
+pub struct Found {
+    /// Where.
+    pub location: Location,
+    /// The file, if it was fetched for this.
+    pub download: Option<Download>,
+}
+
+/// Finds archives in the model store and fetches them into it. Cheap to clone.
+#[derive(Clone)]
+pub struct Fetcher(Arc<Inner>);
+
+struct Inner {
+    cfg: FetchConfig,
+    store: ModelStore,
+    http: Http,
+    s3: S3,
+    /// Downloads under way, by the name of the file they make.
+    busy: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
+}
+
+/// How a source answers: from which byte on, of how many, and the bytes.
+pub struct Opened {
+    offset: u64,
+    total: Option<u64>,
+    validator: Option<String>,
+    body: futures_util::stream::BoxStream<'static, Result<bytes::Bytes, String>>,
+}
+
+/// What a transfer goes on with: bytes that are there, of what the validator names.
+pub struct Resume {
+    offset: u64,
+    validator: String,
+}
+
+/// Why a transfer did not end well. The first text is for the client, the second for the log.
+#[derive(Debug)]
+pub enum Failure {
+    /// It would not another time either.
+    Refused(String, String),
+    /// It might.
+    Broken(&'static str, String),
+    /// The machine's fault.
+    Here(ArchiveError),
+}
+
+impl Failure {
+    fn refused(reason: impl Into<String>) -> Self {
+        Self::Refused(reason.into(), String::new())
+    }
+}
+
+impl Fetcher {
+    /// Fetches into `store`, of which it removes what earlier servers left unfinished.
+    pub fn new(cfg: FetchConfig, store: ModelStore) -> Self {
+        if let Some(root) = store.root() {
+            part::sweep(&root);
+        }
+        Self(Arc::new(Inner {
+            http: Http::new(&cfg),
+            s3: S3::new(cfg.s3.clone()),
+            busy: Mutex::default(),
+            cfg,
+            store,
+        }))
+    }
+
+    /// The model store.
+    pub fn store(&self) -> &ModelStore {
+        &self.0.store
+    }
+
+    /// The archive that `url` names: in the store, or brought there.
+    pub async fn find(&self, url: &str, by: NamedBy) -> Result<Found, ArchiveError> {
+        let inner = &self.0;
+        let (named, pin) = remote::split_pin(url)?;
+        let Some(remote) = Remote::parse(named)? else {
+            let location = inner.local(named)?;
+            return Ok(Found::in_place(location.pinned(pin)));
+        };
+        if !inner.may_fetch(&remote, by) {
+            return Err(remote.not_allowed());
+        }
+        let mut found = match remote.place.scheme {
+            "file" => inner.copy(&remote, by).await,
+            _ => inner.download(&remote, by).await,
+        }?;
+        found.location = found.location.named(url).pinned(pin);
+        Ok(found)
+    }
+}
+
+impl Found {
+    const fn in_place(location: Location) -> Self {
+        Self {
+            location,
+            download: None,
+        }
+    }
+}
+
+impl Inner {
+    /// In the store, or, by its whole path, in a directory that is allowed.
+    fn local(&self, named: &str) -> Result<Location, ArchiveError> {
+        let allowed = &self.cfg.allowed;
+        match file::allowed_path(Path::new(named), &self.store, allowed) {
+            Some(path) => Ok(Location::at(path, named)),
+            None => self.store.resolve(named),
+        }
+    }
+
+    fn may_fetch(&self, remote: &Remote, by: NamedBy) -> bool {
+        let in_store =
+            || remote.place.scheme == "file" && file::in_store(remote, &self.store).is_some();
+        by == NamedBy::Operator || self.cfg.allowed.permit(&remote.place) || in_store()
+    }
+
+    /// What is in the store already is used where it is.
+    async fn copy(&self, remote: &Remote, by: NamedBy) -> Result<Found, ArchiveError> {
+        if let Some(path) = file::in_store(remote, &self.store) {
+            return Ok(Found::in_place(Location::at(path, &remote.shown)));
+        }
+        self.arrive(remote, by, async |part: Part| {
+            let (path, allowed) = (remote.path(), self.cfg.allowed.clone());
+            let limit = self.cfg.limit;
+            let copied = tokio::task::spawn_blocking(move || {
+                let copied = file::copy(&path, &allowed, by, limit, &part);
+                (part, copied)
+            });
+            let (part, copied) = copied.await.map_err(|panic| {
+                Failure::Refused("it cannot be read".to_owned(), panic.to_string())
+            })?;
+            match copied {
+                Ok(()) => Ok(part),
+                Err(failure) => {
+                    part.discard();
+                    Err(failure)
+                }
+            }
+        })
+        .await
+    }
+
+    async fn download(&self, remote: &Remote, by: NamedBy) -> Result<Found, ArchiveError> {
+        self.arrive(remote, by, async |mut part: Part| {
+            let transfer = self.transfer(remote, &mut part);
+            let ended = match tokio::time::timeout(self.cfg.timeout, transfer).await {
+                Ok(ended) => ended,
+                Err(_) => Err(Failure::Broken(
+                    "it takes too long",
+                    format!("over {:?}", self.cfg.timeout),
+                )),
+            };
+            match ended {
+                Ok(()) => Ok(part),
+                Err(failure) => {
+                    part.leave(matches!(failure, Failure::Broken(..)));
+                    Err(failure)
+                }
+            }
+        })
+        .await
+    }
+
+    /// Has `bring` fill a file and puts it into the store, one at a time for each name.
+    async fn arrive(
+        &self,
+        remote: &Remote,
+        by: NamedBy,
+        bring: impl AsyncFnOnce(Part) -> Result<Part, Failure>,
+    ) -> Result<Found, ArchiveError> {
+        let root = self.store.root().ok_or(ArchiveError::NoModelStore)?;
+        let turn = self.turn(&remote.name);
+        let _turn = turn.lock().await;
+        let destination = root.join(&remote.name);
+        if destination.symlink_metadata().is_ok() {
+            return match by {
+                NamedBy::Client => Err(ArchiveError::Exists(remote.name.clone())),
+                NamedBy::Operator => {
+                    tracing::info!(
+                        "{} is in the model store already, and is used as it is",
+                        remote.name
+                    );
+                    Ok(Found::in_place(self.store.resolve(&remote.name)?))
+                }
+            };
+        }
+        let part = Part::open(&root, &hex(&Sha256::digest(remote.url.as_str())))?;
+        let part = bring(part)
+            .await
+            .map_err(|failure| remote.failed(failure))?;
+        let name = remote.name.clone();
+        let download = tokio::task::spawn_blocking(move || Download::publish(part, &root, &name));
+        let download = download.await.map_err(|panic| {
+            ArchiveError::io("putting an archive into the model store")(std::io::Error::other(
+                panic,
+            ))
+        })??;
+        Ok(Found {
+            location: Location::at(download.path().to_owned(), &remote.shown),
+            download: Some(download),
+        })
+    }
+
+    fn turn(&self, name: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut busy = self.busy.lock();
+        busy.retain(|_, turn| turn.strong_count() > 0);
+        if let Some(turn) = busy.get(name).and_then(Weak::upgrade) {
+            return turn;
+        }
+        let turn = Arc::default();
+        busy.insert(name.to_owned(), Arc::downgrade(&turn));
+        turn
+    }
+
+    /// Goes on after a connection broke, if the source can and something came.
+    async fn transfer(&self, remote: &Remote, part: &mut Part) -> Result<(), Failure> {
+        let mut resumptions = 0;
+        loop {
+            let before = part.len().map_err(Failure::Here)?;
+            let failure = match self.attempt(remote, part).await {
+                Ok(()) => return Ok(()),
+                Err(failure) => failure,
+            };
+            let came = part.len().map_err(Failure::Here)? > before && part.resume().is_some();
+            let Failure::Broken(_, detail) = &failure else {
+                return Err(failure);
+            };
+            if !came || resumptions == RESUMPTIONS {
+                return Err(failure);
+            }
+            resumptions += 1;
+            tracing::warn!(
+                "The download of {} broke off and goes on: {detail}",
+                remote.name
+            );
+            tokio::time::sleep(PAUSE * resumptions).await;
+        }
+    }
+
+    async fn attempt(&self, remote: &Remote, part: &mut Part) -> Result<(), Failure> {
+        let resume = part.resume();
+        let opened = match remote.place.scheme {
+            "s3" => self.s3.open(remote, resume.as_ref()).await?,
+            _ => self.http.open(&remote.url, resume.as_ref()).await?,
+        };
+        if opened.total.is_some_and(|total| total > self.cfg.limit) {
+            return Err(self.too_large());
+        }
+        if opened.offset == 0 {
+            part.restart(opened.validator.as_deref())
+                .map_err(Failure::Here)?;
+        }
+        self.receive(remote, part, opened).await
+    }
+
+    async fn receive(&self, remote: &Remote, part: &Part, opened: Opened) -> Result<(), Failure> {
+        let writing = |error| Failure::Here(ArchiveError::io("writing an archive")(error));
+        let mut file = part.writer(opened.offset).map_err(Failure::Here)?;
+        let (mut body, mut received) = (opened.body, opened.offset);
+        let mut progress = Progress::new(remote, opened.total);
+        loop {
+            let next = tokio::time::timeout(STALL, body.next()).await;
+            let chunk = match next
+                .map_err(|_| Failure::Broken("it stalled", format!("{STALL:?} without a byte")))
+            {
+                Ok(Some(Ok(chunk))) => chunk,
+                Ok(None) => break,
+                Ok(Some(Err(detail))) => {
+                    file.flush().await.map_err(writing)?;
+                    return Err(Failure::Broken("it broke off", detail));
+                }
+                Err(stalled) => {
+                    file.flush().await.map_err(writing)?;
+                    return Err(stalled);
+                }
+            };
+            received += chunk.len() as u64;
+            if received > self.cfg.limit {
+                return Err(self.too_large());
+            }
+            file.write_all(&chunk).await.map_err(writing)?;
+            progress.at(received);
+        }
+        file.flush().await.map_err(writing)?;
+        match opened.total {
+            Some(total) if total != received => Err(Failure::Broken(
+                "it broke off",
+                format!("{received} of {total} bytes"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn too_large(&self) -> Failure {
+        let limit = usize::try_from(self.cfg.limit).unwrap_or(usize::MAX);
+        Failure::refused(format!("it is larger than {}", show_size(limit as u64)))
+    }
+}
+
+/// Says now and then how far a download is.
+struct Progress<'a> {
+    name: &'a str,
+    total: Option<u64>,
+    last: Instant,
+}
+
+impl<'a> Progress<'a> {
+    fn new(remote: &'a Remote, total: Option<u64>) -> Self {
+        Self {
+            name: &remote.name,
+            total,
+            last: Instant::now(),
+        }
+    }
+
+    fn at(&mut self, received: u64) {
+        if self.last.elapsed() < PROGRESS {
+            return;
+        }
+        self.last = Instant::now();
+        let of = self.total.map(|total| format!(" of {}", show_size(total)));
+        tracing::info!(
+            "Downloading {}: {}{}",
+            self.name,
+            show_size(received),
+            of.unwrap_or_default()
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,166 @@
+//! An archive that was fetched and lies in the model store, until it is known whether it stays.
+//!
+//! From before its file gets its name until a registration has been saved, and again while it is being unregistered,
+//! a marker in the store's hidden directory says so, with the file's identity. A server that finds a marker when it
+//! starts removes the file, unless what it restores needs it: whoever is killed half-way leaves nothing behind, and no
+//! file of the operator's is taken for one of ours.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+
+use super::part::Part;
+use crate::archive::ArchiveError;
+use crate::archive::store::HIDDEN;
+
+/// What a marker's name ends in.
+const MARKER: &str = ".pending";
+
+/// A fetched archive in the store. Dropped before it is kept, it is removed.
+#[derive(Debug)]
+pub struct Download {
+    path: PathBuf,
+    marker: PathBuf,
+    identity: String,
+    is_kept: Mutex<bool>,
+}
+
+impl Download {
+    /// Moves a whole part to `name` in the store at `root`, where nothing may be yet.
+    pub fn publish(part: Part, root: &Path, name: &str) -> Result<Self, ArchiveError> {
+        let publishing = || ArchiveError::io("putting an archive into the model store");
+        let download = Self {
+            path: root.join(name),
+            marker: marker(root, name),
+            identity: identity(&part.file().metadata().map_err(publishing())?),
+            is_kept: Mutex::new(false),
+        };
+        let moved = download.mark().and_then(|()| {
+            part.file().sync_all()?;
+            move_new(part.path(), &download.path)?;
+            sync_directory(root)
+        });
+        part.forget_tag();
+        match moved {
+            Ok(()) => Ok(download),
+            Err(error) => {
+                part.discard();
+                let exists = error.kind() == io::ErrorKind::AlreadyExists;
+                Err(if exists {
+                    ArchiveError::Exists(name.to_owned())
+                } else {
+                    publishing()(error)
+                })
+            }
+        }
+    }
+
+    /// What an earlier server fetched to `name` and kept, if it is there.
+    pub fn kept(root: &Path, name: &str) -> Option<Self> {
+        let path = root.join(name);
+        let metadata = fs::symlink_metadata(&path)
+            .ok()
+            .filter(fs::Metadata::is_file)?;
+        Some(Self {
+            identity: identity(&metadata),
+            marker: marker(root, name),
+            path,
+            is_kept: Mutex::new(true),
+        })
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// It stays: what is saved needs it.
+    pub fn keep(&self) {
+        *self.is_kept.lock() = true;
+        let _ = fs::remove_file(&self.marker);
+    }
+
+    /// It goes when this is dropped, or with this server if that is killed, unless what is saved still needs it then.
+    pub fn give_up(&self) {
+        let mut is_kept = self.is_kept.lock();
+        if *is_kept {
+            *is_kept = false;
+            if let Err(error) = self.mark() {
+                tracing::warn!(%error, "a fetched archive may stay in the model store if the server is killed now");
+            }
+        }
+    }
+
+    fn mark(&self) -> io::Result<()> {
+        fs::write(&self.marker, &self.identity)?;
+        self.marker.parent().map_or(Ok(()), sync_directory)
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        if !*self.is_kept.lock() {
+            remove(&self.path, &self.marker, &self.identity);
+        }
+    }
+}
+
+/// Removes what a server that was killed was about to keep or to remove; files in `needed` stay.
+pub fn recover(root: &Path, needed: &BTreeSet<String>) {
+    let entries = fs::read_dir(root.join(HIDDEN))
+        .into_iter()
+        .flatten()
+        .flatten();
+    for marker in entries.map(|entry| entry.path()) {
+        let name = marker.file_name().and_then(|name| name.to_str());
+        let Some(name) = name.and_then(|name| name.strip_suffix(MARKER)) else {
+            continue;
+        };
+        if needed.contains(name) {
+            let _ = fs::remove_file(&marker);
+            continue;
+        }
+        tracing::info!("{name} was fetched for a model that is not registered, and is removed");
+        let identity = fs::read_to_string(&marker).unwrap_or_default();
+        remove(&root.join(name), &marker, &identity);
+    }
+}
+
+/// The file first: a marker without a file does no harm.
+fn remove(path: &Path, marker: &Path, recorded: &str) {
+    let is_ours = fs::symlink_metadata(path).is_ok_and(|metadata| identity(&metadata) == recorded);
+    if is_ours && let Err(error) = fs::remove_file(path) {
+        tracing::warn!(%error, "a fetched archive was not removed from the model store");
+        return;
+    }
+    let _ = fs::remove_file(marker);
+}
+
+fn marker(root: &Path, name: &str) -> PathBuf {
+    root.join(HIDDEN).join(format!("{name}{MARKER}"))
+}
+
+fn identity(metadata: &fs::Metadata) -> String {
+    format!("{}:{}", metadata.dev(), metadata.ino())
+}
+
+/// Moves a file to where nothing is yet; not every file system can do it in one step.
+fn move_new(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            fs::hard_link(from, to)?;
+            fs::remove_file(from)
+        }
+        moved => Ok(moved?),
+    }
+}
+
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}

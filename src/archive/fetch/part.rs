@@ -1,0 +1,158 @@
+//! What has arrived of an archive: a file in the store's hidden directory, named by the digest of its URL.
+//!
+//! It is locked while somebody writes to it. Beside it lies what its source calls the bytes (`.tag`), without which a
+//! transfer cannot go on. What nobody came back for is removed when a server starts.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Seek as _, SeekFrom};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::Resume;
+use crate::archive::ArchiveError;
+use crate::archive::store::HIDDEN;
+
+/// How long a part waits for somebody to go on with it.
+const KEPT: Duration = Duration::from_hours(24);
+/// Bytes of a tag.
+const TAG_LIMIT: u64 = 1024;
+
+/// A file that is being filled, and nobody else's.
+#[derive(Debug)]
+pub struct Part {
+    file: File,
+    path: PathBuf,
+}
+
+impl Part {
+    /// The part named `digest` in the store at `root`, with what is there of it.
+    pub fn open(root: &Path, digest: &str) -> Result<Self, ArchiveError> {
+        let opening = ArchiveError::io("making a file for an archive");
+        let directory = root.join(HIDDEN);
+        let path = directory.join(format!("{digest}.part"));
+        open_locked(&directory, &path)
+            .map(|file| Self { file, path })
+            .map_err(opening)
+    }
+
+    /// Bytes that are there.
+    pub fn len(&self) -> Result<u64, ArchiveError> {
+        let metadata = self.file.metadata();
+        let metadata = metadata.map_err(ArchiveError::io("reading a file for an archive"))?;
+        Ok(metadata.len())
+    }
+
+    /// What to go on with, if that is possible.
+    pub fn resume(&self) -> Option<Resume> {
+        let offset = self.len().ok().filter(|len| *len > 0)?;
+        let tag = self.tag();
+        let is_short = fs::metadata(&tag).ok()?.len() <= TAG_LIMIT;
+        let validator = fs::read_to_string(tag).ok().filter(|_| is_short)?;
+        Some(Resume { offset, validator })
+    }
+
+    /// Forgets what is there: what comes now is called `validator`.
+    pub fn restart(&self, validator: Option<&str>) -> Result<(), ArchiveError> {
+        let restarting = || ArchiveError::io("writing a file for an archive");
+        self.file.set_len(0).map_err(restarting())?;
+        self.forget_tag();
+        validator.map_or(Ok(()), |validator| {
+            fs::write(self.tag(), validator).map_err(restarting())
+        })
+    }
+
+    /// Writes from `offset` on.
+    pub fn writer(&self, offset: u64) -> Result<tokio::fs::File, ArchiveError> {
+        let writing = || ArchiveError::io("writing a file for an archive");
+        let mut file = self.file.try_clone().map_err(writing())?;
+        file.seek(SeekFrom::Start(offset)).map_err(writing())?;
+        Ok(tokio::fs::File::from_std(file))
+    }
+
+    /// The file, for whoever writes by himself.
+    pub const fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Leaves what is there for another time, if there is a use for it.
+    pub fn leave(self, is_of_use: bool) {
+        if !is_of_use || self.resume().is_none() {
+            self.discard();
+        }
+    }
+
+    /// Removes it.
+    pub fn discard(self) {
+        let _ = fs::remove_file(&self.path);
+        self.forget_tag();
+    }
+
+    /// Removes the tag alone: the file has been moved.
+    pub fn forget_tag(&self) {
+        let _ = fs::remove_file(self.tag());
+    }
+
+    fn tag(&self) -> PathBuf {
+        self.path.with_extension("tag")
+    }
+}
+
+fn open_locked(directory: &Path, path: &Path) -> io::Result<File> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)?;
+    loop {
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
+        file.try_lock()
+            .map_err(|_| io::Error::other("another server is fetching the same archive"))?;
+        // Whoever held it before may have moved it away meanwhile.
+        let is_there = fs::metadata(path).is_ok_and(|there| {
+            file.metadata()
+                .is_ok_and(|held| (held.dev(), held.ino()) == (there.dev(), there.ino()))
+        });
+        if is_there {
+            return Ok(file);
+        }
+    }
+}
+
+/// Removes parts that nobody came back for.
+pub fn sweep(root: &Path) {
+    let entries = fs::read_dir(root.join(HIDDEN))
+        .into_iter()
+        .flatten()
+        .flatten();
+    for path in entries.map(|entry| entry.path()) {
+        let is_ours = path.extension().is_some_and(|kind| kind == "part");
+        if is_ours && is_forsaken(&path) {
+            let _ = fs::remove_file(path.with_extension("tag"));
+            let _ = fs::remove_file(&path);
+        }
+    }
+}
+
+fn is_forsaken(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else {
+        return false;
+    };
+    let modified = file.metadata().and_then(|metadata| metadata.modified());
+    let age = modified.map(|modified| {
+        SystemTime::now()
+            .duration_since(modified)
+            .unwrap_or_default()
+    });
+    let has_tag = path.with_extension("tag").exists();
+    file.try_lock().is_ok() && (!has_tag || age.is_ok_and(|age| age > KEPT))
+}

@@ -1,0 +1,124 @@
+//! What a client wrote: the URL, the digest that it pins, and the name of the file that it makes.
+
+use std::path::PathBuf;
+
+use url::Url;
+
+use super::Failure;
+use crate::archive::ArchiveError;
+use crate::archive::store::shorten;
+use crate::config::{BadPlace, Place};
+
+/// What pins a digest, at the end of any source.
+const PIN: &str = "#sha256=";
+/// Bytes of a URL.
+const LONGEST: usize = 8192;
+/// Bytes of a file's name.
+const NAME_LIMIT: usize = 255;
+
+/// A URL to fetch.
+#[derive(Debug)]
+pub struct Remote {
+    /// Where it leads, to be compared.
+    pub place: Place,
+    /// What is asked for; no fragment.
+    pub url: Url,
+    /// The file that it makes in the store.
+    pub name: String,
+    /// The URL without its query, which may hold a signature.
+    pub shown: String,
+    typed: String,
+}
+
+/// Takes the pinned digest off a source.
+pub fn split_pin(text: &str) -> Result<(&str, Option<String>), ArchiveError> {
+    let Some((source, digest)) = text.rsplit_once(PIN) else {
+        return Ok((text, None));
+    };
+    let is_digest = digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_digest {
+        return Ok((source, Some(digest.to_ascii_lowercase())));
+    }
+    Err(ArchiveError::Url {
+        rule: "must end in #sha256= and 64 hexadecimal digits, or pin no digest",
+        url: shorten(text),
+    })
+}
+
+impl Remote {
+    /// Reads a URL; `None` if `text` is a plain name.
+    pub fn parse(text: &str) -> Result<Option<Self>, ArchiveError> {
+        let scheme = text
+            .split_once("://")
+            .map(|(scheme, _)| scheme.to_ascii_lowercase());
+        if !matches!(scheme.as_deref(), Some("http" | "https" | "file" | "s3")) {
+            return Ok(None);
+        }
+        let refused = || ArchiveError::UrlNotAllowed(shorten(text));
+        if text.contains("..") {
+            return Err(ArchiveError::RelativePath(shorten(text)));
+        }
+        if text.len() > LONGEST {
+            return Err(refused());
+        }
+        let (place, url) = Place::parse(text).map_err(|bad| match bad {
+            BadPlace::Malformed => malformed(text),
+            _ => refused(),
+        })?;
+        if url.fragment().is_some() {
+            return Err(ArchiveError::Url {
+                rule: "must have no fragment but #sha256= and 64 hexadecimal digits",
+                url: shorten(text),
+            });
+        }
+        let name = place.segments.last().filter(|name| is_file_name(name));
+        let name = name.ok_or_else(|| ArchiveError::Url {
+            rule: "must end in the name of a file, at most 255 bytes and not hidden",
+            url: shorten(text),
+        })?;
+        Ok(Some(Self {
+            name: name.clone(),
+            shown: shorten(text.split('?').next().unwrap_or(text)),
+            typed: shorten(text),
+            place,
+            url,
+        }))
+    }
+
+    /// The path that a `file://` names.
+    pub fn path(&self) -> PathBuf {
+        let segments = self.place.segments.iter().map(String::as_str);
+        std::iter::once("/").chain(segments).collect()
+    }
+
+    /// It is not to be fetched.
+    pub fn not_allowed(&self) -> ArchiveError {
+        ArchiveError::UrlNotAllowed(self.typed.clone())
+    }
+
+    /// It was not fetched.
+    pub fn failed(&self, failure: Failure) -> ArchiveError {
+        let (reason, detail) = match failure {
+            Failure::Refused(reason, detail) => (reason, detail),
+            Failure::Broken(reason, detail) => (reason.to_owned(), detail),
+            Failure::Here(error) => return error,
+        };
+        ArchiveError::Download {
+            url: self.shown.clone(),
+            reason,
+            detail,
+        }
+    }
+}
+
+fn malformed(text: &str) -> ArchiveError {
+    ArchiveError::Download {
+        url: shorten(text),
+        reason: "it is not a URL".to_owned(),
+        detail: String::new(),
+    }
+}
+
+fn is_file_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= NAME_LIMIT && !name.starts_with('.')
+}

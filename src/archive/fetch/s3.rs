@@ -1,0 +1,136 @@
+//! Archives in stores that speak S3. Where the store is and who asks is the operator's: `AWS_*` variables.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::client::{HttpClient, HttpConnector};
+use object_store::path::Path;
+use object_store::{ClientOptions, GetOptions, GetRange, ObjectStore as _, RetryConfig};
+
+use super::http::{base, chain};
+use super::remote::Remote;
+use super::{Failure, Opened, Resume};
+
+/// How long one request is tried again, within one attempt.
+const PATIENCE: Duration = Duration::from_secs(10);
+const RETRIES: usize = 2;
+
+/// Opens objects.
+pub struct S3 {
+    variables: BTreeMap<String, String>,
+}
+
+/// Connects as downloads do: no proxy, no redirects, no limit on the time of a whole answer.
+#[derive(Debug)]
+struct Connector;
+
+impl HttpConnector for Connector {
+    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
+        let with_certificates = base(true).https_only(false).build();
+        // A machine without certificates may yet reach a store of its own without TLS.
+        let client = with_certificates.or_else(|_| base(false).build());
+        let client = client.map_err(|error| object_store::Error::Generic {
+            store: "S3",
+            source: error.into(),
+        })?;
+        Ok(HttpClient::new(client))
+    }
+}
+
+impl S3 {
+    /// Nothing is connected to yet.
+    pub const fn new(variables: BTreeMap<String, String>) -> Self {
+        Self { variables }
+    }
+
+    /// Asks for an object, or for the rest of it.
+    pub async fn open(&self, remote: &Remote, resume: Option<&Resume>) -> Result<Opened, Failure> {
+        let bucket = remote.url.host_str().unwrap_or_default();
+        if !is_bucket(bucket) {
+            return Err(Failure::refused("it names no bucket"));
+        }
+        let key = Path::parse(remote.place.segments.join("/"));
+        let key = key
+            .map_err(|error| Failure::Refused("its key is not taken".to_owned(), chain(&error)))?;
+        let store = self.store(bucket)?;
+        let options = match resume {
+            Some(resume) => GetOptions {
+                range: Some(GetRange::Offset(resume.offset)),
+                if_match: Some(resume.validator.clone()),
+                ..GetOptions::default()
+            },
+            None => GetOptions::default(),
+        };
+        let found = match store.get_opts(&key, options).await {
+            // It changed since: from the start.
+            Err(object_store::Error::Precondition { .. }) => {
+                store.get_opts(&key, GetOptions::default()).await
+            }
+            found => found,
+        };
+        let found = found.map_err(|error| failure(&error))?;
+        Ok(Opened {
+            offset: found.range.start,
+            total: Some(found.meta.size),
+            validator: found.meta.e_tag.clone(),
+            body: found
+                .into_stream()
+                .map(|chunk| chunk.map_err(|error| chain(&error)))
+                .boxed(),
+        })
+    }
+
+    fn store(&self, bucket: &str) -> Result<AmazonS3, Failure> {
+        let retry = RetryConfig {
+            max_retries: RETRIES,
+            retry_timeout: PATIENCE,
+            ..RetryConfig::default()
+        };
+        let mut builder = AmazonS3Builder::new()
+            .with_bucket_name(bucket)
+            .with_retry(retry)
+            .with_http_connector(Connector);
+        for (name, value) in &self.variables {
+            let key = name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>();
+            if let Ok(key) = key
+                && !matches!(key, AmazonS3ConfigKey::Bucket)
+            {
+                builder = builder.with_config(key, value);
+            }
+        }
+        builder.build().map_err(|error| {
+            Failure::Refused(
+                "this server's access to S3 is not set up".to_owned(),
+                chain(&error),
+            )
+        })
+    }
+}
+
+fn failure(error: &object_store::Error) -> Failure {
+    use object_store::Error as Found;
+    let detail = chain(error);
+    match error {
+        Found::NotFound { .. } => Failure::Refused("there is no such object".to_owned(), detail),
+        Found::PermissionDenied { .. } | Found::Unauthenticated { .. } => {
+            Failure::Refused("the store denies it".to_owned(), detail)
+        }
+        _ => Failure::Broken("the store fails", detail),
+    }
+}
+
+/// The rule of S3, which keeps a bucket from being anything else in a host's name.
+fn is_bucket(name: &str) -> bool {
+    let is_end = |byte: Option<u8>| {
+        byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    };
+    let allowed =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte);
+    (3..=63).contains(&name.len())
+        && name.bytes().all(allowed)
+        && is_end(name.bytes().next())
+        && is_end(name.bytes().last())
+        && !name.contains("..")
+}

@@ -1,0 +1,244 @@
+//! Registration from elsewhere: what may be fetched, what becomes of it, and what is left in the model store.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::support::origin::Origin;
+use crate::support::{Answer, Model, TestServer};
+
+/// The archive of a model, as bytes.
+fn packed(model: &Model) -> Vec<u8> {
+    let directory = tempfile::tempdir().unwrap();
+    model.pack_into(directory.path());
+    fs::read(directory.path().join(model.url())).unwrap()
+}
+
+fn raw() -> Model {
+    Model::new("passthrough").named("raw").without_workers()
+}
+
+/// A server that may fetch from `origin`.
+async fn allowing(origin: &Origin) -> TestServer {
+    let allowed = format!("allowed_urls={}", origin.url("/models/.*"));
+    TestServer::builder().set(&allowed).start().await
+}
+
+async fn register(server: &TestServer, url: &str, more: &str) -> Answer {
+    let url: String = form_urlencoded::byte_serialize(url.as_bytes()).collect();
+    server
+        .management("POST", &format!("/models?url={url}{more}"))
+        .await
+}
+
+fn refused(status: u16, kind: &str, message: &str) -> (u16, serde_json::Value) {
+    (
+        status,
+        json!({"code": status, "type": kind, "message": message}),
+    )
+}
+
+fn seen(answer: &Answer) -> (u16, serde_json::Value) {
+    (answer.status, answer.json())
+}
+
+fn files(server: &TestServer) -> Vec<String> {
+    let mut names = Vec::new();
+    for directory in [server.store(), server.store().join(".lantern")] {
+        let entries = fs::read_dir(directory).into_iter().flatten();
+        names.extend(entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()));
+    }
+    names.retain(|name| name != ".lantern");
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn a_fetched_archive_stays_as_long_as_its_version() {
+    let origin = Origin::serving(packed(&raw())).await;
+    let server = allowing(&origin).await;
+    let url = origin.url("/models/raw.mar?X-Amz-Signature=secret");
+    let answer = register(&server, &url, "&initial_workers=1").await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(files(&server), ["raw.mar"]);
+    let described = server.management("GET", "/models/raw").await.json();
+    assert_eq!(described[0]["modelUrl"], url);
+    let again = register(&server, &url, "").await;
+    let exists = "Model file already exists raw.mar";
+    assert_eq!(
+        seen(&again),
+        refused(500, "InternalServerException", exists)
+    );
+    assert_eq!(server.management("DELETE", "/models/raw").await.status, 200);
+    assert_eq!(files(&server), Vec::<String>::new());
+    assert_eq!(register(&server, "raw.mar", "").await.status, 404);
+}
+
+#[tokio::test]
+async fn archives_of_the_operators_stay() {
+    let server = TestServer::builder().in_store(raw()).start().await;
+    assert_eq!(register(&server, &raw().url(), "").await.status, 200);
+    assert_eq!(server.management("DELETE", "/models/raw").await.status, 200);
+    assert_eq!(files(&server), [raw().url()]);
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_a_registration_that_is_refused() {
+    let origin = Origin::serving(packed(&raw())).await;
+    let server = allowing(&origin).await;
+    assert_eq!(
+        register(&server, &origin.url("/models/raw.mar"), "")
+            .await
+            .status,
+        200
+    );
+    let twice = register(&server, &origin.url("/models/other.mar"), "").await;
+    let conflict = "Model version 1.0 is already registered for model raw";
+    assert_eq!(
+        seen(&twice),
+        refused(409, "ConflictStatusException", conflict)
+    );
+    assert_eq!(files(&server), ["raw.mar"]);
+    let misnamed = register(
+        &server,
+        &origin.url("/models/bad.mar"),
+        "&model_name=..%2fx",
+    )
+    .await;
+    assert_eq!(misnamed.status, 400);
+    assert_eq!(files(&server), ["raw.mar"]);
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_what_does_not_load_or_is_no_archive() {
+    let broken = Model::linear().named("broken").artifact("broken.onnx");
+    for (bytes, status) in [(packed(&broken), 500), (b"junk".to_vec(), 400)] {
+        let origin = Origin::serving(bytes).await;
+        let server = allowing(&origin).await;
+        let answer = register(&server, &origin.url("/models/x.mar"), "&initial_workers=1").await;
+        assert_eq!(answer.status, status, "{}", answer.text());
+        assert_eq!(files(&server), Vec::<String>::new());
+        assert_eq!(register(&server, "x.mar", "").await.status, 404);
+    }
+}
+
+#[tokio::test]
+async fn a_pinned_digest_is_checked_wherever_the_archive_is_from() {
+    use sha2::{Digest as _, Sha256};
+    let bytes = packed(&raw());
+    let digest = Sha256::digest(&bytes)
+        .iter()
+        .fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+    let origin = Origin::serving(bytes.clone()).await;
+    let server = allowing(&origin).await;
+    fs::write(server.store().join("local.mar"), &bytes).unwrap();
+    for source in [origin.url("/models/raw.mar"), "local.mar".to_owned()] {
+        let wrong = register(&server, &format!("{source}#sha256={}", "0".repeat(64)), "").await;
+        assert_eq!(wrong.status, 400);
+        assert!(
+            wrong
+                .text()
+                .contains("must have the SHA-256 that its URL pins"),
+            "{}",
+            wrong.text()
+        );
+        assert_eq!(files(&server), ["local.mar"]);
+        let right = register(&server, &format!("{source}#sha256={digest}"), "").await;
+        assert_eq!(right.status, 200, "{}", right.text());
+        assert_eq!(server.management("DELETE", "/models/raw").await.status, 200);
+    }
+    let unreadable = register(&server, "local.mar#sha256=abc", "").await;
+    assert_eq!(
+        (unreadable.status, unreadable.json()["type"].as_str()),
+        (400, Some("BadRequestException"))
+    );
+}
+
+#[tokio::test]
+async fn every_refusal_has_torchserves_words() {
+    let origin = Origin::start(|_, _| {
+        crate::support::origin::reply("404 Not Found", &["content-length: 0"], b"")
+    })
+    .await;
+    let server = allowing(&origin).await;
+    let missing = origin.url("/models/x.mar");
+    let not_found = "ModelNotFoundException";
+    for (url, expected) in [
+        ("", refused(404, not_found, "empty url")),
+        (
+            "../x.mar",
+            refused(
+                404,
+                not_found,
+                "Relative path is not allowed in url: ../x.mar",
+            ),
+        ),
+        (
+            "nope.mar",
+            refused(404, not_found, "Model not found at: nope.mar"),
+        ),
+        (
+            "ftp://h/x.mar",
+            refused(404, not_found, "Model not found at: ftp://h/x.mar"),
+        ),
+        (
+            "/etc/passwd",
+            refused(404, not_found, "Model not found at: /etc/passwd"),
+        ),
+        (
+            "https://evil.example/x.mar",
+            refused(
+                404,
+                not_found,
+                "Given URL https://evil.example/x.mar does not match any allowed URL(s)",
+            ),
+        ),
+        (
+            missing.as_str(),
+            refused(
+                400,
+                "DownloadArchiveException",
+                &format!(
+                    "Failed to download archive from: {missing}: the server that has it answered 404"
+                ),
+            ),
+        ),
+        (
+            "http://localhost:aaaa",
+            refused(
+                400,
+                "DownloadArchiveException",
+                "Failed to download archive from: http://localhost:aaaa: it is not a URL",
+            ),
+        ),
+    ] {
+        assert_eq!(seen(&register(&server, url, "").await), expected);
+        assert_eq!(files(&server), Vec::<String>::new());
+    }
+    let nothing = server.management("POST", "/models").await;
+    let required = "Parameter url is required.";
+    assert_eq!(
+        seen(&nothing),
+        refused(400, "BadRequestException", required)
+    );
+}
+
+#[tokio::test]
+async fn by_default_nothing_is_fetched() {
+    let canary = Origin::serving(packed(&raw())).await;
+    let server = TestServer::builder().start().await;
+    let port = canary.address().port();
+    for host in ["127.0.0.1", "localhost", "[::1]", "2130706433", "0.0.0.0"] {
+        for path in ["x.mar", "../x.mar", "x.mar?a=b", "x.mar#sha256=00"] {
+            let answer = register(&server, &format!("http://{host}:{port}/{path}"), "").await;
+            assert!([400, 404].contains(&answer.status), "{}", answer.text());
+        }
+    }
+    let file = server.store().parent().unwrap().join("secret.mar");
+    fs::write(&file, packed(&raw())).unwrap();
+    let answer = register(&server, &format!("file://{}", file.display()), "").await;
+    assert_eq!(answer.status, 404);
+    assert_eq!(canary.heads(), Vec::<String>::new());
+    assert_eq!(files(&server), Vec::<String>::new());
+    assert_eq!(register(&server, "x.mar", "").await.status, 404);
+}

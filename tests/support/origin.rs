@@ -1,0 +1,138 @@
+//! A server that archives are fetched from: it answers each request with the bytes that a test says, and remembers
+//! what it was asked.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+/// What is sent back: the n-th request's head → bytes, after which the connection ends.
+type Script = dyn Fn(&str, usize) -> Vec<u8> + Send + Sync;
+
+/// A server on a free port of the loopback interface.
+pub struct Origin {
+    address: SocketAddr,
+    heads: Arc<Mutex<Vec<String>>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Origin {
+    /// Answers as `script` says.
+    pub async fn start(script: impl Fn(&str, usize) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let heads = Arc::new(Mutex::new(Vec::new()));
+        let task = tokio::spawn(serve(listener, Arc::new(script), Arc::clone(&heads)));
+        Self {
+            address,
+            heads,
+            task,
+        }
+    }
+
+    /// Serves one body under any path, with an `ETag` and in parts if asked for.
+    pub async fn serving(body: Vec<u8>) -> Self {
+        Self::start(move |head, _| whole_or_rest(head, &body, "\"v1\"")).await
+    }
+
+    /// Where it listens.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The URL of a path.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// Heads of the requests so far.
+    pub fn heads(&self) -> Vec<String> {
+        self.heads.lock().clone()
+    }
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(listener: TcpListener, script: Arc<Script>, heads: Arc<Mutex<Vec<String>>>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        tokio::spawn(answer(stream, Arc::clone(&script), Arc::clone(&heads)));
+    }
+}
+
+async fn answer(mut stream: TcpStream, script: Arc<Script>, heads: Arc<Mutex<Vec<String>>>) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(_) => break,
+        }
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let index = {
+        let mut heads = heads.lock();
+        heads.push(head.clone());
+        heads.len() - 1
+    };
+    let _ = stream.write_all(&script(&head, index)).await;
+    let _ = stream.shutdown().await;
+}
+
+/// A header's value in a request's head.
+pub fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    let prefix = format!("{name}: ");
+    head.lines().find_map(|line| {
+        let start = line.get(..prefix.len())?;
+        start
+            .eq_ignore_ascii_case(&prefix)
+            .then(|| &line[prefix.len()..])
+    })
+}
+
+/// An answer with a status line, headers and a body.
+pub fn reply(status: &str, headers: &[&str], body: &[u8]) -> Vec<u8> {
+    let mut head = format!("HTTP/1.1 {status}\r\nconnection: close\r\n");
+    for header in headers {
+        head.push_str(header);
+        head.push_str("\r\n");
+    }
+    [format!("{head}\r\n").as_bytes(), body].concat()
+}
+
+/// What a file server answers: all of it, or the rest if the request asks for that and means the same bytes.
+pub fn whole_or_rest(head: &str, body: &[u8], etag: &str) -> Vec<u8> {
+    let range = header(head, "range").and_then(|range| {
+        range
+            .strip_prefix("bytes=")?
+            .strip_suffix('-')?
+            .parse()
+            .ok()
+    });
+    let same = header(head, "if-range")
+        .or(header(head, "if-match"))
+        .is_none_or(|asked| asked == etag);
+    let tag = format!("etag: {etag}");
+    if let Some(start) = range.filter(|_| same) {
+        let range = format!(
+            "content-range: bytes {start}-{}/{}",
+            body.len() - 1,
+            body.len()
+        );
+        let length = format!("content-length: {}", body.len() - start);
+        reply(
+            "206 Partial Content",
+            &[&tag, &range, &length, LAST_MODIFIED],
+            &body[start..],
+        )
+    } else {
+        let length = format!("content-length: {}", body.len());
+        reply("200 OK", &[&tag, &length, LAST_MODIFIED], body)
+    }
+}
+
+const LAST_MODIFIED: &str = "last-modified: Fri, 20 Nov 2026 15:24:39 GMT";
