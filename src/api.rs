@@ -22,6 +22,7 @@ mod connection;
 mod decode;
 mod document;
 mod inference;
+mod lenient;
 mod linger;
 mod manage;
 mod management;
@@ -185,17 +186,20 @@ impl Api {
             Endpoint::Invoke => self.invoke(call, params).await,
             Endpoint::Invocations => self.invocations(call).await,
             Endpoint::Explain => self.explain(params),
-            Endpoint::PredictWorkflow => Self::predict_workflow(params),
             Endpoint::SageMakerPing => Ok(self.sagemaker_ping()),
             Endpoint::ExecutionParameters => Ok(self.execution_parameters()),
             Endpoint::PredictDescription => self.predict_description(&call, params),
-            Endpoint::ListModels => Ok(self.list_models(&call)),
+            Endpoint::ListModels => self.list_models(&call),
             Endpoint::RegisterModel => self.register_model(call).await,
             Endpoint::DescribeModel => self.describe_model(&call, params).await,
             Endpoint::ScaleModel => self.scale_model(&call, params).await,
             Endpoint::UnregisterModel => self.unregister_model(params).await,
             Endpoint::ModelDescription => self.model_description(params),
             Endpoint::SetDefault => self.set_default(params),
+            Endpoint::ModelReadiness => self.model_readiness(params),
+            Endpoint::ListWorkflows => self.list_workflows(&call),
+            Endpoint::RegisterWorkflow => Err(manage::workflow_not_registered()),
+            Endpoint::Workflow | Endpoint::PredictWorkflow => Err(manage::workflow_not_found(params.model)),
             Endpoint::Scrape => Ok(self.scrape(&call)),
         }
     }

@@ -200,6 +200,7 @@ impl Kind {
             | Self::MethodNotAllowed
             | Self::ModelNotFound
             | Self::VersionNotFound
+            | Self::WorkflowNotFound
             | Self::Conflict
             | Self::DefaultVersionInUse
             | Self::InvalidModel

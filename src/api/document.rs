@@ -55,7 +55,8 @@ fn paths<'r>(
     rename: impl Fn(&str) -> String,
 ) -> Map<String, Value> {
     let mut paths = Map::new();
-    for route in routes {
+    // A path whose version does not matter is another spelling of one that names none.
+    for route in routes.filter(|route| !route.path.contains("{any}")) {
         let path = rename(route.path.trim_end_matches("/*"));
         let path = if path.is_empty() {
             "/".to_owned()
@@ -73,7 +74,7 @@ fn paths<'r>(
 }
 
 fn operation(route: &Route, path: &str) -> Value {
-    let names = ["model", "version"].into_iter();
+    let names = ["model", "version", "workflow"].into_iter();
     let parameters: Vec<Value> = names
         .filter(|name| path.contains(&format!("{{{name}}}")))
         .map(|name| json!({ "in": "path", "name": name, "required": true, "schema": { "type": "string" } }))

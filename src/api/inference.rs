@@ -156,12 +156,6 @@ impl Api {
         Err(Error::new(Kind::CannotExplain, message))
     }
 
-    /// A prediction of a workflow. There are none, as in the last TorchServe.
-    pub(super) fn predict_workflow(params: Params<'_>) -> Result<Response, Error> {
-        let message = format!("Workflow not found: {}", params.model);
-        Err(Error::new(Kind::WorkflowNotFound, message))
-    }
-
     /// The document of one model's predictions. A path without a model means what `/invocations` would take.
     pub(super) fn predict_description(
         &self,

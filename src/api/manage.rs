@@ -107,6 +107,19 @@ impl Operations {
     }
 }
 
+/// Workflows are not offered, as in TorchServe since they can be registered no more.
+pub(super) fn workflow_not_registered() -> Error {
+    bad_request("Registering new workflows is disabled.")
+}
+
+/// There is no workflow, so there is none of this name.
+pub(super) fn workflow_not_found(name: &str) -> Error {
+    Error::new(
+        Kind::WorkflowNotFound,
+        format!("Workflow not found: {name}"),
+    )
+}
+
 fn bad_request(message: impl Into<String>) -> Error {
     Error::new(Kind::BadRequest, message)
 }

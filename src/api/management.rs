@@ -11,13 +11,19 @@ use super::{Api, Call, Response, document, reply, uri};
 use crate::error::Error;
 
 impl Api {
-    pub(super) fn list_models(&self, call: &Call) -> Response {
-        let query = query(call);
-        let page = self.operations.list(ListParams {
-            limit: query.integer("limit"),
-            next_page_token: query.integer("next_page_token"),
-        });
-        reply::json(StatusCode::OK, &page)
+    pub(super) fn list_models(&self, call: &Call) -> Result<Response, Error> {
+        let page = self.operations.list(page(call)?);
+        Ok(reply::json(StatusCode::OK, &page))
+    }
+
+    pub(super) fn model_readiness(&self, params: Params<'_>) -> Result<Response, Error> {
+        let readiness = self.operations.readiness(params.model)?;
+        Ok(reply::json(StatusCode::OK, &readiness))
+    }
+
+    pub(super) fn list_workflows(&self, call: &Call) -> Result<Response, Error> {
+        let page = self.operations.list_workflows(page(call)?);
+        Ok(reply::json(StatusCode::OK, &page))
     }
 
     pub(super) async fn describe_model(
@@ -45,11 +51,11 @@ impl Api {
             model_name: given.text("model_name"),
             handler: given.text("handler"),
             runtime: given.text("runtime"),
-            batch_size: given.integer("batch_size"),
-            max_batch_delay: given.integer("max_batch_delay"),
-            initial_workers: given.integer("initial_workers"),
-            response_timeout: given.integer("response_timeout"),
-            startup_timeout: given.integer("startup_timeout"),
+            batch_size: given.integer("batch_size")?,
+            max_batch_delay: given.integer("max_batch_delay")?,
+            initial_workers: given.integer("initial_workers")?,
+            response_timeout: given.integer("response_timeout")?,
+            startup_timeout: given.integer("startup_timeout")?,
             synchronous: given.flag("synchronous"),
         });
         Ok(answer(&registered.await?))
@@ -65,8 +71,8 @@ impl Api {
         let scaled = self.operations.scale(ScaleParams {
             model: params.model.to_owned(),
             version: version.or_else(|| query.text("model_version")),
-            min_worker: query.integer("min_worker"),
-            max_worker: query.integer("max_worker"),
+            min_worker: query.integer("min_worker")?,
+            max_worker: query.integer("max_worker")?,
             synchronous: query.flag("synchronous"),
         });
         Ok(answer(&scaled.await?))
@@ -87,6 +93,14 @@ impl Api {
         self.services.catalog.find(params.model, params.version)?;
         Ok(document::management(&self.router, params.model))
     }
+}
+
+fn page(call: &Call) -> Result<ListParams, Error> {
+    let query = query(call);
+    Ok(ListParams {
+        limit: query.integer("limit")?,
+        next_page_token: query.integer("next_page_token")?,
+    })
 }
 
 fn query(call: &Call) -> Parameters {

@@ -1,54 +1,71 @@
 //! Parameters of management calls, from the query string or from a JSON body.
 //!
-//! As in TorchServe an integer that does not parse counts as not given, and a flag is set only by `true` in any
-//! letter case. In JSON, numbers and flags may be strings.
+//! As in TorchServe an integer in a query that does not parse counts as not given, one in JSON is an error, and a flag is
+//! set only by `true` in any letter case. In JSON, numbers and flags may be texts.
 
-use serde_json::{Map, Value};
-
+use super::lenient::{self, Scalar};
 use crate::error::{Error, Kind};
+
+/// Bytes of a value that a message shows.
+const SHOWN: usize = 64;
 
 /// Where parameters come from.
 pub(super) enum Parameters {
     /// Name and value, decoded.
     Query(Vec<(String, String)>),
     /// Members of an object.
-    Json(Map<String, Value>),
+    Json(Vec<(String, Scalar)>),
 }
 
 impl Parameters {
     /// Parameters in a JSON body.
     pub(super) fn from_json(body: &[u8]) -> Result<Self, Error> {
-        match serde_json::from_slice(body) {
-            Ok(Value::Object(members)) => Ok(Self::Json(members)),
-            Ok(_) => Err(bad_request("The body must be a JSON object".to_owned())),
-            Err(error) => Err(bad_request(format!("The body is not valid JSON: {error}"))),
-        }
+        let members = lenient::object(body)
+            .map_err(|error| bad_request(format!("The body is not a JSON object: {error}")));
+        members.map(Self::Json)
     }
 
     /// The first value of `name`.
     pub(super) fn text(&self, name: &str) -> Option<String> {
-        match self {
-            Self::Query(pairs) => {
-                let pair = pairs.iter().find(|(key, _)| key == name);
-                pair.map(|(_, value)| value.clone())
-            }
-            Self::Json(members) => match members.get(name)? {
-                Value::Null => None,
-                Value::String(text) => Some(text.clone()),
-                other => Some(other.to_string()),
-            },
-        }
+        self.value(name).map(str::to_owned)
     }
 
     /// An integer.
-    pub(super) fn integer(&self, name: &str) -> Option<i64> {
-        self.text(name)?.trim().parse().ok()
+    pub(super) fn integer(&self, name: &str) -> Result<Option<i64>, Error> {
+        let Some(text) = self.value(name) else {
+            return Ok(None);
+        };
+        match (text.trim().parse().ok(), self) {
+            (None, Self::Json(_)) => {
+                let shown = &text[..text.floor_char_boundary(SHOWN)];
+                Err(bad_request(format!(
+                    "{name} must be an integer, got {shown:?}"
+                )))
+            }
+            (value, _) => Ok(value),
+        }
     }
 
     /// A flag.
     pub(super) fn flag(&self, name: &str) -> Option<bool> {
-        self.text(name)
+        self.value(name)
             .map(|text| text.eq_ignore_ascii_case("true"))
+    }
+
+    fn value(&self, name: &str) -> Option<&str> {
+        match self {
+            Self::Query(pairs) => {
+                let pair = pairs.iter().find(|(key, _)| key == name);
+                pair.map(|(_, value)| value.as_str())
+            }
+            Self::Json(members) => {
+                let member = members.iter().find(|(key, _)| key == name);
+                match &member?.1 {
+                    Scalar::Null => None,
+                    Scalar::Text(text) => Some(text),
+                }
+            }
+        }
     }
 }
 
@@ -80,10 +97,10 @@ mod tests {
             ("d", "TRUE"),
             ("e", "1"),
         ]);
-        assert_eq!(query.integer("a"), Some(1));
+        assert_eq!(query.integer("a").unwrap(), Some(1));
         assert_eq!(
-            (query.integer("b"), query.integer("c"), query.integer("x")),
-            (None, None, None)
+            ["b", "c", "x"].map(|name| query.integer(name).unwrap()),
+            [None; 3]
         );
         assert_eq!(
             (query.flag("d"), query.flag("e"), query.flag("x")),
@@ -93,9 +110,14 @@ mod tests {
 
     #[test]
     fn json_may_say_numbers_as_strings() {
-        let json = Parameters::from_json(br#"{"a": 3, "b": "4", "c": true, "d": null, "e": "x"}"#)
-            .unwrap();
-        assert_eq!((json.integer("a"), json.integer("b")), (Some(3), Some(4)));
+        let json = br#"{"a": 3, "b": "4", "c": true, "d": null, "e": "x"}"#;
+        let json = Parameters::from_json(json).unwrap();
+        let integers = ["a", "b", "d"].map(|name| json.integer(name).unwrap());
+        assert_eq!(integers, [Some(3), Some(4), None]);
+        assert_eq!(
+            json.integer("e").unwrap_err().message(),
+            "e must be an integer, got \"x\""
+        );
         assert_eq!(
             (json.flag("c"), json.text("d"), json.text("e")),
             (Some(true), None, Some("x".to_owned()))

@@ -1,7 +1,7 @@
 //! The routes of each listener, as one table: method, path, permission, endpoint. `routes/table.rs` has the rows.
 //!
-//! Paths are matched after decoding, segment by segment; `{model}` and `{version}` take one segment, `{model}:predict`
-//! one with that verb in it, and a final `*` takes the rest, which may be empty. The first row that fits wins. A socket
+//! Paths are matched after decoding, segment by segment; `{model}`, `{workflow}` and `{version}` take one segment, `{any}`
+//! one that does not matter, `{model}:predict` one with that verb in it, and a final `*` takes the rest, which may be empty. The first row that fits wins. A socket
 //! may serve the tables of several listeners.
 
 use hyper::Method;
@@ -82,6 +82,14 @@ pub enum Endpoint {
     ModelDescription,
     /// The default version.
     SetDefault,
+    /// Whether a model takes requests.
+    ModelReadiness,
+    /// The list of workflows.
+    ListWorkflows,
+    /// Registration of a workflow.
+    RegisterWorkflow,
+    /// A workflow.
+    Workflow,
     /// Metrics.
     Scrape,
 }
@@ -108,6 +116,10 @@ impl Endpoint {
             Self::UnregisterModel => "unregisterModel",
             Self::ModelDescription => "modelDescription",
             Self::SetDefault => "setDefault",
+            Self::ModelReadiness => "modelReady",
+            Self::ListWorkflows => "listWorkflows",
+            Self::RegisterWorkflow => "registerWorkflow",
+            Self::Workflow => "workflow",
             Self::Scrape => "metrics",
         }
     }
@@ -173,7 +185,7 @@ pub struct Route {
 /// What a path named.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Params<'p> {
-    /// `{model}`; empty where the path has none.
+    /// `{model}` or `{workflow}`; empty where the path has none.
     pub model: &'p str,
     /// `{version}`.
     pub version: Option<&'p str>,
@@ -276,7 +288,8 @@ fn params<'p>(pattern: &'static str, path: &'p str) -> Option<Params<'p>> {
         }
         let (segment, rest) = next_segment(left)?;
         match piece {
-            "{model}" => params.model = segment,
+            "{model}" | "{workflow}" => params.model = segment,
+            "{any}" => {}
             "{version}" => params.version = Some(segment),
             literal if literal == segment => {}
             _ => params.model = model_before_verb(piece, segment)?,

@@ -96,7 +96,23 @@ struct Lantern {
     last_words: Vec<String>,
 }
 
+/// Whether a model takes requests, as JSON shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(in crate::api) struct Readiness {
+    name: String,
+    ready: bool,
+}
+
 impl Operations {
+    /// Whether the default version of a model has a worker that takes jobs.
+    pub(in crate::api) fn readiness(&self, model: &str) -> Result<Readiness, Error> {
+        let entry = self.catalog.find(model, None)?;
+        Ok(Readiness {
+            name: model.to_owned(),
+            ready: entry.is_ready(),
+        })
+    }
+
     /// Describes one version of a model, or all of them.
     #[expect(clippy::unused_async, reason = "handlers are to be asked, too")]
     pub(in crate::api) async fn describe(

@@ -1,4 +1,4 @@
-//! The list of models, in pages.
+//! Lists, in pages: of models, and of workflows, of which there are none.
 
 use serde::Serialize;
 
@@ -32,14 +32,34 @@ struct ListedModel {
     model_url: String,
 }
 
+/// A page of the workflows, as JSON shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::api) struct WorkflowPage {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_page_token: Option<String>,
+    workflows: [(); 0],
+}
+
+impl ListParams {
+    /// How many on the page.
+    fn limit(self) -> usize {
+        let limit = self.limit.and_then(|limit| usize::try_from(limit).ok());
+        limit.filter(|limit| *limit <= PAGE).unwrap_or(PAGE)
+    }
+
+    /// How many before it.
+    fn offset(self) -> usize {
+        let offset = self.next_page_token;
+        let offset = offset.and_then(|offset| usize::try_from(offset).ok());
+        offset.unwrap_or(0)
+    }
+}
+
 impl Operations {
     /// A page of the models, by name.
     pub(in crate::api) fn list(&self, params: ListParams) -> ListPage {
-        let limit = params.limit.and_then(|limit| usize::try_from(limit).ok());
-        let limit = limit.filter(|limit| *limit <= PAGE).unwrap_or(PAGE);
-        let offset = params.next_page_token;
-        let offset = offset.and_then(|offset| usize::try_from(offset).ok());
-        let page = self.catalog.page(offset.unwrap_or(0), limit);
+        let page = self.catalog.page(params.offset(), params.limit());
         let models = page.models.into_iter().map(|model| ListedModel {
             model_name: model.name,
             model_url: model.url,
@@ -47,6 +67,16 @@ impl Operations {
         ListPage {
             next_page_token: page.next.map(|next| next.to_string()),
             models: models.collect(),
+        }
+    }
+
+    /// A page of the workflows: as there are none, it is empty, and only the page of nothing is followed by another.
+    #[expect(clippy::unused_self, reason = "an operation as the others")]
+    pub(in crate::api) fn list_workflows(&self, params: ListParams) -> WorkflowPage {
+        let end = params.offset().saturating_add(params.limit());
+        WorkflowPage {
+            next_page_token: (end == 0).then(|| end.to_string()),
+            workflows: [],
         }
     }
 }

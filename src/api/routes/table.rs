@@ -35,7 +35,7 @@ pub(super) const INFERENCE: &[Route] = &[
     route(Verbs::ButOptions, "/explanations/{model}/{version}/*", Permission::Predict, Endpoint::Explain),
     route(Verbs::Options, "/explanations/{model}", Permission::Predict, Endpoint::PredictDescription),
     route(Verbs::Options, "/explanations/{model}/{version}/*", Permission::Predict, Endpoint::PredictDescription),
-    route(Verbs::Any, "/wfpredict/{model}/*", Permission::Predict, Endpoint::PredictWorkflow),
+    route(Verbs::Any, "/wfpredict/{workflow}/*", Permission::Predict, Endpoint::PredictWorkflow),
     route(Verbs::Any, "/api-description", Permission::Nothing, Endpoint::ApiDescription),
     route(Verbs::Options, "/", Permission::Nothing, Endpoint::ApiDescription),
 ];
@@ -143,6 +143,55 @@ pub(super) const MANAGEMENT: &[Route] = &[
         "/models/{model}/{version}/set-default",
         Permission::Manage,
         Endpoint::SetDefault,
+    ),
+    // As in TorchServe, other methods mean the default version there, whichever version the path names.
+    route(
+        Verbs::Get,
+        "/models/{model}/{any}/set-default",
+        Permission::Manage,
+        Endpoint::DescribeModel,
+    ),
+    route(
+        Verbs::Delete,
+        "/models/{model}/{any}/set-default",
+        Permission::Manage,
+        Endpoint::UnregisterModel,
+    ),
+    route(
+        Verbs::Options,
+        "/models/{model}/{any}/set-default",
+        Permission::Manage,
+        Endpoint::ModelDescription,
+    ),
+    route(
+        Verbs::Get,
+        "/v1/models/{model}",
+        Permission::Manage,
+        Endpoint::ModelReadiness,
+    ),
+    route(
+        Verbs::Get,
+        "/workflows",
+        Permission::Manage,
+        Endpoint::ListWorkflows,
+    ),
+    route(
+        Verbs::Post,
+        "/workflows",
+        Permission::Manage,
+        Endpoint::RegisterWorkflow,
+    ),
+    route(
+        Verbs::Get,
+        "/workflows/{workflow}",
+        Permission::Manage,
+        Endpoint::Workflow,
+    ),
+    route(
+        Verbs::Delete,
+        "/workflows/{workflow}",
+        Permission::Manage,
+        Endpoint::Workflow,
     ),
 ];
 

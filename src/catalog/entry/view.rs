@@ -20,6 +20,11 @@ impl Entry {
         }
     }
 
+    /// Whether it takes requests, and a worker takes jobs.
+    pub fn is_ready(&self) -> bool {
+        !self.door.is_closed() && self.ready_workers() > 0
+    }
+
     pub(in crate::catalog) fn measure(&self) {
         self.metrics
             .set_load(self.door.queued(), self.ready_workers());
