@@ -199,7 +199,9 @@ impl Api {
             Endpoint::ModelReadiness => self.model_readiness(params),
             Endpoint::ListWorkflows => self.list_workflows(&call),
             Endpoint::RegisterWorkflow => Err(manage::workflow_not_registered()),
-            Endpoint::Workflow | Endpoint::PredictWorkflow => Err(manage::workflow_not_found(params.model)),
+            Endpoint::Workflow | Endpoint::PredictWorkflow => {
+                Err(manage::workflow_not_found(params.model))
+            }
             Endpoint::Scrape => Ok(self.scrape(&call)),
         }
     }

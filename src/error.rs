@@ -200,7 +200,6 @@ impl Kind {
             | Self::MethodNotAllowed
             | Self::ModelNotFound
             | Self::VersionNotFound
-            | Self::WorkflowNotFound
             | Self::Conflict
             | Self::DefaultVersionInUse
             | Self::InvalidModel

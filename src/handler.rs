@@ -34,7 +34,7 @@ use crate::model::{Device, Limits, ModelSpec};
 use crate::payload::{Request, Response};
 use crate::tensor::NamedTensor;
 
-use host::Host;
+use compile::Linked;
 use instance::Instance;
 use logging::LogGate;
 use metrics::Series;
@@ -171,7 +171,7 @@ pub struct Handler {
 /// What the instances of one handler are made from, and those that wait for a call.
 struct Version {
     engine: Arc<engine::Shared>,
-    component: bindings::HandlerPre<Host>,
+    component: Linked,
     model: Arc<ModelSpec>,
     device: Device,
     host: Arc<host::Shared>,
@@ -231,6 +231,27 @@ impl Handler {
             .await;
         lease.give_back();
         response
+    }
+
+    /// What the handler says of its model: a text that should be a JSON object, `{}` if it exports nothing of the kind.
+    /// Dropping the future ends the call.
+    pub async fn describe(&self, request_id: &str) -> Result<Response, Error> {
+        if self.version.component.describe.is_none() {
+            return Ok(description(Bytes::from_static(b"{}")));
+        }
+        let mut lease = Lease::take(&self.version).await?;
+        let text = lease.instance().describe(&self.version, request_id).await;
+        lease.give_back();
+        Ok(description(text?.into()))
+    }
+}
+
+fn description(json: Bytes) -> Response {
+    Response {
+        status: 200,
+        content_type: "application/json".to_owned(),
+        headers: Vec::new(),
+        body: json,
     }
 }
 

@@ -7,13 +7,13 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::backend::{Backend, Signature};
 use crate::error::Error;
 use crate::handler::HandlerEngine;
 use crate::model::{BackendKind, Device, Hosting, ModelSpec};
-use crate::payload::{Reply, Request};
+use crate::payload::{Reply, Request, Response};
 
 pub mod batcher;
 pub mod child;
@@ -143,6 +143,15 @@ impl Runtime {
         match self {
             Self::Inline(runtime) => runtime.call(request).await,
             Self::Process(runtime) => runtime.call(request).await,
+        }
+    }
+
+    /// Asks the handler what it says of its model: a text that should be a JSON object, `{}` if it cannot be asked.
+    /// Dropping the future ends the call.
+    pub async fn describe(&self, request_id: &str, deadline: Instant) -> Result<Response, Error> {
+        match self {
+            Self::Inline(runtime) => runtime.describe(request_id, deadline).await,
+            Self::Process(runtime) => runtime.describe(request_id, deadline).await,
         }
     }
 

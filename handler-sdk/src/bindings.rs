@@ -12,9 +12,9 @@
 
 wit_bindgen::generate!({
     path: "../wit",
-    world: "handler",
+    world: "describing-handler",
     generate_all,
     pub_export_macro: true,
-    export_macro_name: "__export_pipeline",
+    export_macro_name: "__export_component",
     default_bindings_module: "handler_sdk::bindings",
 });

@@ -55,6 +55,14 @@ impl<H: Handler> Slot<H> {
         Ok(self.handler()?.postprocess(outputs, carry)?.into())
     }
 
+    /// The export `describe`.
+    ///
+    /// # Errors
+    /// As [`Slot::preprocess`].
+    pub fn describe(&self) -> Result<String, types::Error> {
+        Ok(self.handler()?.describe()?.into_text())
+    }
+
     fn handler(&self) -> Result<&H, Error> {
         self.handler
             .get()

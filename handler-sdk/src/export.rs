@@ -1,6 +1,6 @@
 //! The macro that makes a component of a handler.
 
-/// Exports a [`Handler`](crate::Handler) as the component's `lantern:handler/pipeline`.
+/// Exports a [`Handler`](crate::Handler) as the component's `lantern:handler/pipeline` and `lantern:handler/describe`.
 ///
 /// Once per component, in a crate of type `cdylib`. Elsewhere than on wasm it only checks the type.
 #[macro_export]
@@ -8,7 +8,7 @@ macro_rules! export {
     ($handler:ty) => {
         #[cfg(target_family = "wasm")]
         const _: () = {
-            use $crate::bindings::exports::lantern::handler::pipeline;
+            use $crate::bindings::exports::lantern::handler::{describe, pipeline};
             use $crate::bindings::lantern::handler::types;
 
             ::std::thread_local! {
@@ -39,7 +39,13 @@ macro_rules! export {
                 }
             }
 
-    $crate::bindings::__export_pipeline!(Component with_types_in $crate::bindings);
+            impl describe::Guest for Component {
+                fn describe() -> ::std::result::Result<::std::string::String, types::Error> {
+                    SLOT.with(|slot| slot.describe())
+                }
+            }
+
+    $crate::bindings::__export_component!(Component with_types_in $crate::bindings);
         };
 
         #[cfg(not(target_family = "wasm"))]

@@ -1,6 +1,6 @@
 //! What a handler's author implements.
 
-use crate::{Context, Error, Outputs, Request, Response, Tensor};
+use crate::{Context, Description, Error, Outputs, Request, Response, Tensor};
 
 /// A model's handler: what happens to a request before inference and to the outputs after it.
 ///
@@ -25,6 +25,15 @@ pub trait Handler: Sized {
     /// # Errors
     /// As in [`Handler::preprocess`].
     fn postprocess(&self, outputs: Outputs, carry: &[u8]) -> Result<Response, Error>;
+
+    /// What there is to say of the model beside its settings: `customizedMetadata`, for those who ask the management
+    /// API for a description with `customized=true`. Nothing, unless implemented.
+    ///
+    /// # Errors
+    /// As in [`Handler::preprocess`].
+    fn describe(&self) -> Result<Description, Error> {
+        Ok(Description::default())
+    }
 }
 
 /// What `preprocess` decided.

@@ -57,6 +57,7 @@ mod classify;
 #[doc(hidden)]
 pub mod component;
 mod context;
+mod description;
 mod error;
 mod export;
 mod handler;
@@ -74,6 +75,7 @@ pub mod testing;
 
 pub use classify::{Classification, Labels, classification, softmax, top_k};
 pub use context::{Context, Device};
+pub use description::Description;
 pub use error::{Error, ErrorKind};
 pub use handler::{Handler, Inputs, Step};
 pub use outputs::Outputs;

@@ -35,6 +35,7 @@ impl Api {
             model: params.model.to_owned(),
             version: params.version.map(str::to_owned),
             customized: query(call).flag("customized"),
+            request: call.id.clone(),
         });
         Ok(reply::json(StatusCode::OK, &described.await?))
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -139,6 +140,34 @@ impl Entry {
             Err(error) => Some(outcome(error.kind())),
         };
         result
+    }
+
+    /// Asks the handler what it says of its model: a text that should be a JSON object. It is no request to the model:
+    /// nothing waits for it but whoever asks, and it has as long as an answer may take.
+    pub async fn ask_description(&self, request_id: &str) -> Result<Bytes, Error> {
+        let phase = self.phase.load_full();
+        let Phase::Ready(runtime) = &*phase else {
+            return Err(self.cannot_describe());
+        };
+        if runtime.status().workers.is_empty() {
+            return Err(self.cannot_describe());
+        }
+        let deadline = self.deadline(Instant::now());
+        let described = runtime.describe(request_id, deadline).await;
+        described.map(|response| response.body).map_err(|error| {
+            if error.kind() == Kind::NoWorker {
+                return self.cannot_describe().with_detail(error);
+            }
+            error
+        })
+    }
+
+    fn cannot_describe(&self) -> Error {
+        let message = format!(
+            "Model \"{}\" has no worker to serve describe request. Please use scale workers API to add workers.",
+            self.spec.name
+        );
+        Error::new(Kind::NoWorker, message)
     }
 
     fn admit(&self, named: bool) -> Result<Ticket<'_>, Error> {

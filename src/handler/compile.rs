@@ -6,36 +6,54 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use wasmtime::Engine;
-use wasmtime::component::Component;
+use wasmtime::component::{Component, ComponentExportIndex, InstancePre};
 
 use crate::error::{Error, Kind};
 use crate::model::ModelSpec;
 
 use super::assets::Assets;
-use super::bindings::HandlerPre;
+use super::bindings::HandlerIndices;
 use super::cache::CodeCache;
 use super::engine::Shared;
 use super::host::Host;
 use super::inspect;
 
+/// The interface that a component may export beside `pipeline`. A component built for another release of this track has
+/// another patch number; wasmtime takes them for the same.
+const DESCRIBE: &str = "lantern:handler/describe@0.1.1";
+
+/// A component that can be instantiated, and where its exports are.
+pub(super) struct Linked {
+    /// Its imports are the host's.
+    pub instance: InstancePre<Host>,
+    /// Of `pipeline`.
+    pub pipeline: HandlerIndices,
+    /// Of the function `describe`, if it is exported.
+    pub describe: Option<ComponentExportIndex>,
+}
+
 /// Blocks for as long as compiling takes: seconds for the largest handlers.
-pub(super) fn load(
-    shared: &Shared,
-    model: &ModelSpec,
-) -> Result<(HandlerPre<Host>, Assets), Error> {
+pub(super) fn load(shared: &Shared, model: &ModelSpec) -> Result<(Linked, Assets), Error> {
     let wasm = read(&model.directory.join(&model.handler))
         .map_err(|error| failed(model, "cannot be read").with_detail(error))?;
     let component = component(shared, &wasm).map_err(|reason| failed(model, reason))?;
-    let linked = shared
-        .linker
-        .instantiate_pre(&component)
-        .and_then(HandlerPre::new);
-    let linked = linked.map_err(|error| {
+    let linked = link(shared, &component).map_err(|error| {
         failed(model, "does not match the handler interface").with_detail(format!("{error:#}"))
     })?;
     let assets = Assets::list(&model.directory)
         .map_err(|error| failed(model, "cannot list the archive's files").with_detail(error))?;
     Ok((linked, assets))
+}
+
+fn link(shared: &Shared, component: &Component) -> wasmtime::Result<Linked> {
+    let instance = shared.linker.instantiate_pre(component)?;
+    let interface = component.get_export_index(None, DESCRIBE);
+    Ok(Linked {
+        pipeline: HandlerIndices::new(&instance)?,
+        describe: interface
+            .and_then(|interface| component.get_export_index(Some(&interface), "describe")),
+        instance,
+    })
 }
 
 fn failed(model: &ModelSpec, reason: impl Display) -> Error {

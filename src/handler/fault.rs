@@ -20,6 +20,7 @@ pub(super) enum Function {
     Init,
     Preprocess,
     Postprocess,
+    Describe,
 }
 
 impl fmt::Display for Function {
@@ -28,6 +29,7 @@ impl fmt::Display for Function {
             Self::Init => "init",
             Self::Preprocess => "preprocess",
             Self::Postprocess => "postprocess",
+            Self::Describe => "describe",
         })
     }
 }
@@ -68,17 +70,14 @@ pub(super) fn classify(error: &wasmtime::Error, call: Circumstances<'_>) -> Erro
     let message = message(call.function, &what, kind);
     let kind = match call.function {
         Function::Init => Kind::LoadFailed,
-        Function::Preprocess | Function::Postprocess => kind,
+        Function::Preprocess | Function::Postprocess | Function::Describe => kind,
     };
     Error::new(kind, message).with_detail(cut(&format!("{error:?}"), DETAIL_LIMIT))
 }
 
 /// The text for the client: what the handler did, where, and where to read more.
 fn message(function: Function, what: &str, kind: Kind) -> String {
-    let begin = match function {
-        Function::Init => "The",
-        Function::Preprocess | Function::Postprocess => "Prediction failed: the",
-    };
+    let begin = begin(function);
     let has_more = matches!(kind, Kind::HandlerPanicked | Kind::HandlerTrapped);
     let end = if has_more {
         "; see the model's log"
@@ -86,6 +85,14 @@ fn message(function: Function, what: &str, kind: Kind) -> String {
         ""
     };
     format!("{begin} handler {what} in {function}{end}")
+}
+
+/// How a message about a call begins.
+pub(super) const fn begin(function: Function) -> &'static str {
+    match function {
+        Function::Init | Function::Describe => "The",
+        Function::Preprocess | Function::Postprocess => "Prediction failed: the",
+    }
 }
 
 fn kind_of(error: &wasmtime::Error, call: Circumstances<'_>) -> (Kind, String) {

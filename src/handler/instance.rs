@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use wasmtime::Store;
+use wasmtime::component::TypedFunc;
 
 use crate::error::{Error, Kind};
 use crate::payload::{Body, Request, Response};
@@ -15,6 +16,7 @@ use crate::tensor::NamedTensor;
 
 use super::bindings::lantern::handler::types;
 use super::bindings::{self, exports::lantern::handler::pipeline};
+use super::compile::Linked;
 use super::context;
 use super::fault::{self, Circumstances, Function};
 use super::host::Host;
@@ -31,10 +33,15 @@ const HANDLES_LIMIT: usize = 4096;
 const CALLS_AT_LEAST: u32 = 5_000;
 const CALLS_SPREAD: u32 = 5_000;
 
+/// The guest's function `describe`.
+type Describe = TypedFunc<(), (Result<String, types::Error>,)>;
+
 /// An initialized handler.
 pub(super) struct Instance {
     store: Store<Host>,
     guest: bindings::Handler,
+    /// The optional export.
+    describe: Option<Describe>,
     meter: Arc<Meter>,
     calls: u32,
     /// Calls after which it is worn.
@@ -50,19 +57,18 @@ impl Instance {
         let mut store = store(version);
         let meter = Arc::clone(&store.data().meter);
         begin(&mut store, &meter, "", version.host.limits.init_cpu);
-        let guest = meter
-            .run(
-                &version.engine.ticker,
-                version.component.instantiate_async(&mut store),
-            )
-            .await;
-        let guest = match guest {
-            Ok(guest) => guest,
+        let linked = &version.component;
+        let instance = linked.instance.instantiate_async(&mut store);
+        let instance = meter.run(&version.engine.ticker, instance).await;
+        let exports = instance.and_then(|instance| exports(&mut store, linked, &instance));
+        let (guest, describe) = match exports {
+            Ok(exports) => exports,
             Err(error) => return Err(fault(&mut store, Function::Init, &error)),
         };
         let mut instance = Self {
             store,
             guest,
+            describe,
             meter,
             calls: 0,
             calls_limit: calls_limit()?,
@@ -125,6 +131,23 @@ impl Instance {
         output::response(response?, Function::Postprocess, limits.response)
     }
 
+    /// Runs `describe`, which the component exports.
+    pub async fn describe(&mut self, version: &Version, request_id: &str) -> Result<String, Error> {
+        let limits = &version.host.limits;
+        self.begin(request_id, limits.cpu);
+        let describe = self.describe.ok_or_else(|| {
+            Error::new(
+                Kind::Internal,
+                "The handler exports no description any more",
+            )
+        })?;
+        let call = describe.call_async(&mut self.store, ());
+        let answer = self.meter.run(&version.engine.ticker, call).await;
+        let text = self.answer(Function::Describe, answer.map(|(answer,)| answer))?;
+        self.store.data_mut().end(false);
+        output::description(text?, limits.response)
+    }
+
     /// Calls made so far; `init` is the first.
     #[cfg(test)]
     pub fn calls(&self) -> u32 {
@@ -183,6 +206,18 @@ impl Instance {
         let used = limiter.used();
         used > limiter.limit() / 4 * 3 && used > self.initial_memory
     }
+}
+
+/// The guest's functions. Fails if `describe` is something else than the interface says.
+fn exports(
+    store: &mut Store<Host>,
+    linked: &Linked,
+    instance: &wasmtime::component::Instance,
+) -> wasmtime::Result<(bindings::Handler, Option<Describe>)> {
+    let guest = linked.pipeline.load(&mut *store, instance)?;
+    let describe = linked.describe.as_ref();
+    let describe = describe.map(|index| instance.get_typed_func(&mut *store, index));
+    Ok((guest, describe.transpose()?))
 }
 
 fn store(version: &Version) -> Store<Host> {

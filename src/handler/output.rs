@@ -13,12 +13,14 @@ use crate::tensor::{NamedTensor, Tensor};
 
 use super::bindings::exports::lantern::handler::pipeline;
 use super::bindings::lantern::handler::types::{self, TensorDataResult, TensorResult};
-use super::fault::{Function, cut};
+use super::fault::{self, Function, cut};
 use super::tensors::TensorTable;
 use super::{Prepared, Step};
 
 /// Inputs of one request.
 const INPUTS_LIMIT: usize = 256;
+/// Bytes of a description: it is read by people, and parsed where it is shown.
+const DESCRIPTION_LIMIT: usize = 256 << 10;
 const HEADERS_LIMIT: usize = 64;
 /// Bytes of all headers.
 const HEADER_BYTES: usize = 32 << 10;
@@ -78,6 +80,20 @@ pub(super) fn response(
         headers: headers(response.headers).map_err(broken)?,
         body: response.body.into(),
     })
+}
+
+/// A description, which may have as many bytes as a response's body, and [`DESCRIPTION_LIMIT`] at most. Whether it is
+/// JSON is for those to say who show it.
+pub(super) fn description(text: String, body_limit: usize) -> Result<String, Error> {
+    let limit = body_limit.min(DESCRIPTION_LIMIT);
+    if text.len() <= limit {
+        return Ok(text);
+    }
+    let length = text.len();
+    Err(broken(
+        Function::Describe,
+        &format!("a text of {length} bytes, the limit is {limit}"),
+    ))
 }
 
 /// An expected failure, with the author's text.
@@ -236,7 +252,8 @@ fn is_header_value(text: &str) -> bool {
 }
 
 fn broken(function: Function, rule: &str) -> Error {
-    let text = format!("Prediction failed: the handler's {function} returned {rule}");
+    let begin = fault::begin(function);
+    let text = format!("{begin} handler's {function} returned {rule}");
     Error::new(Kind::HandlerOutput, text)
 }
 

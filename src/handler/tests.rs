@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod description;
 mod fixture;
 mod hostile;
 mod lifetime;

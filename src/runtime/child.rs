@@ -223,6 +223,7 @@ async fn follow(mut incoming: Incoming, host: &Arc<Host>, outbox: &Outbox) -> io
     loop {
         match incoming.next::<Order<String>>(|| host.is_lively()).await {
             Ok((Order::Call(call), body)) => host.call(call, body),
+            Ok((Order::Describe { id, request, left }, _)) => host.describe(id, request, left),
             Ok((Order::Cancel { id }, _)) => host.cancel(id),
             Ok((Order::Scale { id, workers }, _)) => host.scale(id, workers),
             Ok((Order::Drain { patience }, _)) => {

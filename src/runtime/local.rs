@@ -17,7 +17,7 @@ use crate::backend::Signature;
 use crate::error::{Error, Kind};
 use crate::handler::{Handler, HandlerSpec, Prepared, Sink, Step};
 use crate::model::{Device, ModelSpec, TensorsTo};
-use crate::payload::{Body, Output, Priority, Reply, Request, Schedule, Timings};
+use crate::payload::{Body, Output, Priority, Reply, Request, Response, Schedule, Timings};
 use crate::tensor::NamedTensor;
 
 /// Rows of one request; more cannot be counted in a batch.
@@ -81,6 +81,16 @@ impl LocalRuntime {
         let deadline = tokio::time::Instant::from_std(request.deadline);
         let answered = tokio::time::timeout_at(deadline, self.0.run(request)).await;
         answered.unwrap_or_else(|_| Err(expired("before it was answered")))
+    }
+
+    /// Asks the handler what it says of its model: a text that should be a JSON object. Dropping the future ends the call.
+    pub async fn describe(&self, request_id: &str, deadline: Instant) -> Result<Response, Error> {
+        let Some(_ticket) = self.0.in_flight.enter() else {
+            return Err(draining(self.pool()));
+        };
+        let described = self.0.handler.describe(request_id);
+        let described = tokio::time::timeout_at(deadline.into(), described).await;
+        described.unwrap_or_else(|_| Err(expired("before the handler described its model")))
     }
 
     /// Starts or stops workers until there are `workers`, and waits until the new ones are ready. Workers that stop

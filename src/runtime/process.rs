@@ -20,7 +20,7 @@ use crate::backend::Signature;
 use crate::error::{Error, Kind};
 use crate::handler::Sink;
 use crate::model::ModelSpec;
-use crate::payload::{Reply, Request};
+use crate::payload::{Reply, Request, Response};
 use connection::{Connection, Lost};
 use launch::Launcher;
 use roster::Roster;
@@ -115,6 +115,21 @@ impl ProcessRuntime {
                 Ok(answer) => return answer,
                 Err(lost) => link.lost(connection, lost)?,
             }
+        }
+    }
+
+    /// Asks the handler what it says of its model: a text that should be a JSON object. Dropping the future ends the call.
+    /// It is not asked again if its process dies.
+    pub async fn describe(&self, request_id: &str, deadline: Instant) -> Result<Response, Error> {
+        if self.calls.is_closed() {
+            return Err(draining());
+        }
+        let _counted = self.calls.token();
+        let mut link = Waiter::new(self.link.clone(), deadline);
+        let connection = link.connection().await?;
+        match connection.describe(request_id, deadline.into()).await {
+            Ok(answer) => answer?.into_response(),
+            Err(lost) => Err(lost.reason.as_ref().map_or_else(draining, worker_died)),
         }
     }
 

@@ -6,9 +6,12 @@ use serde::Serialize;
 
 use super::Operations;
 use crate::api::stamp::write_timestamp;
-use crate::catalog::{Condition, Description, Which, WorkerState, WorkerStatus};
-use crate::error::{Error, Kind};
+use crate::catalog::{Condition, Description, Entry, Which, WorkerState, WorkerStatus};
+use crate::error::Error;
 use crate::model::{Device, Hosting};
+
+/// A JSON object that a handler made.
+type Metadata = serde_json::Map<String, serde_json::Value>;
 
 /// Whose description is wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,6 +22,8 @@ pub(in crate::api) struct DescribeParams {
     pub version: Option<String>,
     /// Whether the handler is asked, too; not if not given, and never for `all`.
     pub customized: Option<bool>,
+    /// Id of the request, for the handler's log.
+    pub request: String,
 }
 
 /// One version, as JSON shows it.
@@ -60,7 +65,7 @@ pub(in crate::api) struct Described {
     workers: Vec<Worker>,
     job_queue_status: JobQueue,
     #[serde(skip_serializing_if = "Option::is_none")]
-    customized_metadata: Option<serde_json::Map<String, serde_json::Value>>,
+    customized_metadata: Option<Metadata>,
     lantern: Lantern,
 }
 
@@ -114,7 +119,6 @@ impl Operations {
     }
 
     /// Describes one version of a model, or all of them.
-    #[expect(clippy::unused_async, reason = "handlers are to be asked, too")]
     pub(in crate::api) async fn describe(
         &self,
         params: DescribeParams,
@@ -131,25 +135,21 @@ impl Operations {
             .collect();
         if params.customized == Some(true) && which != Which::All {
             for (one, entry) in described.iter_mut().zip(&entries) {
-                one.customized(entry.spec().name.as_str())?;
+                one.customized_metadata = Some(customized_metadata(entry, &params.request).await?);
             }
         }
         Ok(described)
     }
 }
 
-impl Described {
-    /// Adds what the handler says of itself: nothing, as no handler can yet. Fails without a worker to ask.
-    fn customized(&mut self, name: &str) -> Result<(), Error> {
-        if self.workers.is_empty() {
-            let message = format!(
-                "Model \"{name}\" has no worker to serve describe request. Please use scale workers API to add workers."
-            );
-            return Err(Error::new(Kind::NoWorker, message));
-        }
-        self.customized_metadata = Some(serde_json::Map::new());
-        Ok(())
-    }
+/// What the handler says of its model; `{}` if that is no JSON object.
+async fn customized_metadata(entry: &Entry, request_id: &str) -> Result<Metadata, Error> {
+    let text = entry.ask_description(request_id).await?;
+    Ok(serde_json::from_slice(&text).unwrap_or_else(|error| {
+        let (model, version) = (&entry.spec().name, &entry.spec().version);
+        tracing::warn!(%model, %version, "the handler's description is no JSON object: {error}");
+        Metadata::new()
+    }))
 }
 
 /// What the API says of a version.

@@ -170,11 +170,12 @@ fn a_real_handler_is_described_without_compiling() {
     let info = inspect(&fs::read(fixture.directory.path().join("handler.wasm")).unwrap()).unwrap();
     assert_eq!(info.world, Some("handler"));
     assert_eq!(info.forbidden, [""; 0]);
-    assert_eq!(info.exports, ["lantern:handler/pipeline@0.1.0"]);
+    let exports = ["describe", "pipeline"].map(|name| format!("lantern:handler/{name}@0.1.1"));
+    assert_eq!(info.exports, exports);
     assert!(
         info.imports
             .iter()
-            .any(|import| import == "lantern:handler/types@0.1.0")
+            .any(|import| import == "lantern:handler/types@0.1.1")
     );
     assert!(info.modules >= 1 && info.functions > 10 && info.largest_function > 100);
 }

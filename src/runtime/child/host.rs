@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -18,10 +18,18 @@ use super::super::protocol::convert::{
 use super::super::protocol::messages::{Call, Report};
 use super::super::protocol::outbox::{Outbox, Urgency};
 use crate::error::{Error, Kind};
-use crate::payload::{Output, Reply, Request};
+use crate::payload::{Output, Reply, Timings};
 
 /// Calls under way beyond which nobody waits awake: there is work to do.
 const FEW: usize = 2;
+
+/// A handler says what it is within this time, whatever the front allows: it keeps instants from overflowing.
+const LONGEST_DESCRIPTION: Duration = Duration::from_hours(1);
+
+/// What becomes an answer.
+trait Called: Future<Output = Result<Reply, Error>> + Send + 'static {}
+
+impl<F: Future<Output = Result<Reply, Error>> + Send + 'static> Called for F {}
 
 /// A version and the calls under way in it.
 pub struct Host {
@@ -44,9 +52,25 @@ impl Host {
     pub fn call(self: &Arc<Self>, call: Call<String>, body: Bytes) {
         let id = call.id;
         match call_from_wire(call, body) {
-            Ok(request) => self.start(id, request),
+            Ok(request) => {
+                let runtime = self.runtime.clone();
+                self.start(id, async move { runtime.call(request).await });
+            }
             Err(violation) => self.refuse(id, &malformed(&violation), Urgency::Now),
         }
+    }
+
+    /// Starts to ask the handler what it says of its model.
+    pub fn describe(self: &Arc<Self>, id: u64, request_id: String, left: Duration) {
+        let runtime = self.runtime.clone();
+        let deadline = Instant::now() + left.min(LONGEST_DESCRIPTION);
+        self.start(id, async move {
+            let response = runtime.describe(&request_id, deadline).await?;
+            Ok(Reply {
+                output: Output::Response(response),
+                timings: Timings::default(),
+            })
+        });
     }
 
     /// Ends a call that nobody waits for.
@@ -79,18 +103,16 @@ impl Host {
         self.calls.lock().len() <= FEW
     }
 
-    fn start(self: &Arc<Self>, id: u64, request: Request) {
+    fn start(self: &Arc<Self>, id: u64, called: impl Called) {
         let host = self.clone();
         // Held until the task is listed, so that it cannot end before.
         let mut calls = self.calls.lock();
-        let task = tokio::spawn(async move { host.answer(id, request).await });
+        let task = tokio::spawn(async move { host.answer(id, called).await });
         calls.insert(id, task.abort_handle());
     }
 
-    async fn answer(&self, id: u64, request: Request) {
-        let called = AssertUnwindSafe(self.runtime.call(request))
-            .catch_unwind()
-            .await;
+    async fn answer(&self, id: u64, called: impl Called) {
+        let called = AssertUnwindSafe(called).catch_unwind().await;
         let is_last = {
             let mut calls = self.calls.lock();
             calls.remove(&id);

@@ -105,6 +105,28 @@ impl Connection {
         answer.await.unwrap_or(Err(Lost { reason: None }))
     }
 
+    /// Asks the handler what it says of its model. Dropping the future tells the process to stop.
+    pub async fn describe(
+        &self,
+        request_id: &str,
+        deadline: Instant,
+    ) -> Result<Result<Reply, Error>, Lost> {
+        let (sender, answer) = oneshot::channel();
+        let ticket = self.register(Waiter::Call {
+            deadline,
+            answer: sender,
+        })?;
+        let order = Order::Describe {
+            id: ticket.id,
+            request: request_id,
+            left: deadline.saturating_duration_since(Instant::now()),
+        };
+        if let Err(violation) = self.outbox.send(&order, &[], Urgency::Now) {
+            return Ok(Err(too_large(&violation)));
+        }
+        answer.await.unwrap_or(Err(Lost { reason: None }))
+    }
+
     /// Has the process start or stop workers.
     pub async fn scale(&self, workers: u32) -> Result<Result<(), Error>, Lost> {
         let (sender, answer) = oneshot::channel();

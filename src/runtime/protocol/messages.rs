@@ -13,6 +13,15 @@ pub enum Order<S> {
     Start(Box<Start>),
     /// Answer one request. The body follows.
     Call(Call<S>),
+    /// Ask the handler what it says of its model; answered as a call.
+    Describe {
+        /// Of this order; counted together with calls.
+        id: u64,
+        /// Id of the request that asks.
+        request: S,
+        /// Until its deadline.
+        left: Duration,
+    },
     /// Nobody waits for the answer to this any more.
     Cancel {
         /// Of the call.

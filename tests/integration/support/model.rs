@@ -75,6 +75,12 @@ impl Model {
         self
     }
 
+    /// A line of the settings' section `lantern:`.
+    pub fn lantern(mut self, line: &str) -> Self {
+        self.lantern.push(line.to_owned());
+        self
+    }
+
     /// A line of settings.
     pub fn with(mut self, line: &str) -> Self {
         self.settings.push(line.to_owned());

@@ -5,12 +5,15 @@
 
 use handler_sdk::image::{self, Image};
 use handler_sdk::{
-    Context, Error, Handler, Labels, Outputs, Request, Response, Step, classification, softmax,
+    Context, Description, Error, Handler, Labels, Outputs, Request, Response, Step, classification,
+    softmax,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Pixels per side of the model's input.
 const SIDE: u32 = 28;
+/// Classes that the model tells apart.
+const CLASSES: usize = 10;
 
 /// The section `handler:` of model-config.yaml.
 #[derive(Deserialize)]
@@ -25,6 +28,16 @@ impl Default for Settings {
     fn default() -> Self {
         Self { topk: 5 }
     }
+}
+
+/// What `customizedMetadata` says of the model.
+#[derive(Serialize)]
+struct Facts<'a> {
+    /// Names of the classes, by index.
+    classes: Vec<std::borrow::Cow<'a, str>>,
+    /// Pixels per side of the pictures that the model sees.
+    side: u32,
+    topk: usize,
 }
 
 /// What was read once: how many classes to answer with, and their names.
@@ -58,6 +71,14 @@ impl Handler for Digits {
             &self.labels,
             self.settings.topk,
         ))
+    }
+
+    fn describe(&self) -> Result<Description, Error> {
+        Description::json(&Facts {
+            classes: (0..CLASSES).map(|index| self.labels.name(index)).collect(),
+            side: SIDE,
+            topk: self.settings.topk,
+        })
     }
 }
 

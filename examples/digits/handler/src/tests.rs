@@ -118,3 +118,18 @@ fn what_is_no_picture_is_the_clients_fault() {
     let error = handler().preprocess(testing::request(cut)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::BadRequest);
 }
+
+#[test]
+fn it_describes_itself() {
+    let host = testing::Host::new().settings(serde_json::json!({"topk": 3}));
+    let host = host.asset("index_to_name.json", r#"{"0": "zero"}"#);
+    let digits: Digits = host.init().unwrap();
+    let described: serde_json::Value =
+        serde_json::from_str(digits.describe().unwrap().as_str()).unwrap();
+    assert_eq!(
+        (&described["side"], &described["topk"]),
+        (&28.into(), &3.into())
+    );
+    assert_eq!(described["classes"][0], "zero");
+    assert_eq!(described["classes"][9], "9");
+}

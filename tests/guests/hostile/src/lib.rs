@@ -1,18 +1,22 @@
 //! Does one bad thing, in the phase that it is told to, and is well-behaved otherwise.
 //!
 //! The order is the request's body, `ACT [ARGUMENT]`, or `postprocess/ACT [ARGUMENT]`; for `init` it is the setting
-//! `handler: {init: "ACT [ARGUMENT]"}`. `tests/guests/README.md` lists the acts. An act that ends (a flood, a read) goes on as
+//! `handler: {init: "ACT [ARGUMENT]"}`, and for `describe` `handler: {describe: ..}`. `tests/guests/README.md` lists the acts. An act that ends (a flood, a read) goes on as
 //! an honest request: tensor `x`, fp32 `[1, 16]` of ones, and the answer `{"carry": BYTES, "outputs": NUMBER}`.
 
+mod descriptions;
 mod faults;
 mod inputs;
 mod responses;
 
-use handler_sdk::{Context, Error, Handler, Outputs, Request, Response, Step};
+use handler_sdk::{Context, Description, Error, Handler, Outputs, Request, Response, Step};
 use serde::{Deserialize, Serialize};
 
-/// Keeps nothing.
-pub struct Hostile;
+/// Keeps what it is to do when it is asked to describe itself.
+#[derive(Default)]
+pub struct Hostile {
+    describe: String,
+}
 
 /// The section `handler:` of model-config.yaml.
 #[derive(Default, Deserialize)]
@@ -20,6 +24,8 @@ pub struct Hostile;
 struct Settings {
     /// What to do in `init`.
     init: String,
+    /// What to do in `describe`.
+    describe: String,
 }
 
 /// An honest answer.
@@ -56,7 +62,9 @@ impl Handler for Hostile {
         if !settings.init.is_empty() && !faults::commit(&Order::parse(&settings.init))? {
             return Err(Order::parse(&settings.init).unknown());
         }
-        Ok(Self)
+        Ok(Self {
+            describe: settings.describe,
+        })
     }
 
     fn preprocess(&self, request: Request) -> Result<Step, Error> {
@@ -85,6 +93,14 @@ impl Handler for Hostile {
                 outputs: outputs.iter().count(),
             }),
         }
+    }
+
+    fn describe(&self) -> Result<Description, Error> {
+        let order = Order::parse(&self.describe);
+        if order.act.is_empty() || faults::commit(&order)? {
+            return Ok(Description::default());
+        }
+        descriptions::answer(&order)
     }
 }
 

@@ -6,7 +6,7 @@ use super::*;
 
 fn step(order: &str) -> Result<Step, Error> {
     let _host = testing::Host::new().asset("here.txt", "text");
-    Hostile.preprocess(testing::request(order))
+    Hostile::default().preprocess(testing::request(order))
 }
 
 fn input(order: &str) -> Tensor {
@@ -20,7 +20,9 @@ fn orders_travel_to_postprocess_in_the_carry() {
         (inputs[0].shape(), &carry[..]),
         (&[1, 16][..], &b"status 99"[..])
     );
-    let response = Hostile.postprocess(Vec::new().into(), &carry).unwrap();
+    let response = Hostile::default()
+        .postprocess(Vec::new().into(), &carry)
+        .unwrap();
     assert_eq!(response.status(), 99);
 }
 
@@ -73,7 +75,9 @@ fn floods_and_reads_go_on_as_honest_requests() {
         "calls 9",
         "asset here.txt",
     ] {
-        let step = Hostile.preprocess(testing::request(order)).unwrap();
+        let step = Hostile::default()
+            .preprocess(testing::request(order))
+            .unwrap();
         assert_eq!(testing::inferred(step).0[0].shape(), [1, 16], "{order}");
     }
     assert_eq!((host.lines().len(), host.observations().len()), (3, 4));
@@ -89,4 +93,18 @@ fn floods_and_reads_go_on_as_honest_requests() {
             .message()
             .contains("too-large")
     );
+}
+
+#[test]
+fn descriptions_are_what_was_ordered() {
+    for (order, text) in [
+        ("", "{}"),
+        ("text [1]", "[1]"),
+        ("long 2", r#"{"x":"xx"}"#),
+        ("deep 2", r#"{"x":[[]]}"#),
+    ] {
+        let host = testing::Host::new().settings(serde_json::json!({ "describe": order }));
+        let hostile: Hostile = host.init().unwrap();
+        assert_eq!(hostile.describe().unwrap().as_str(), text);
+    }
 }
