@@ -34,7 +34,7 @@ mod scrape;
 mod stamp;
 mod uri;
 
-pub use access::AccessLog;
+pub use access::{AccessLine, AccessLog};
 pub use connection::serve;
 pub use reply::{BadHeader, Cors};
 pub use routes::Listener;
@@ -155,7 +155,7 @@ impl Api {
         let status = response.status().as_u16();
         self.services.metrics.answered(Answered::of(status));
         if let Some((log, line)) = line {
-            log.finish(&line, status, arrival.elapsed());
+            log.finish(line, id, status, arrival.elapsed());
         }
         response
     }
@@ -209,11 +209,11 @@ impl Api {
 
 /// Failures that are not the client's doing belong in the log, with what the client is not told; of handlers, the
 /// model's log tells that already.
-fn log_failure(error: &Error, request: &str) {
+fn log_failure(error: &Error, request_id: &str) {
     match error.kind().fault() {
-        Fault::Client => tracing::debug!(request, "{error}"),
-        Fault::Handler => tracing::warn!(request, "{}", error.message()),
-        Fault::Model | Fault::Server => tracing::warn!(request, "{error}"),
+        Fault::Client => tracing::debug!(request_id, "{error}"),
+        Fault::Handler => tracing::warn!(request_id, "{}", error.message()),
+        Fault::Model | Fault::Server => tracing::warn!(request_id, "{error}"),
     }
 }
 

@@ -1,44 +1,60 @@
-//! The access log: one line for each request, in TorchServe's format.
+//! The access log: one line for each request, with TorchServe's message.
+//!
+//! What becomes of a line, its time and its file are not known here.
 
 use std::io::Write as _;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use hyper::http::request::Parts;
 
-use super::stamp::write_timestamp;
 use crate::listen::Peer;
 
-/// Takes finished lines, each with its line break. Called for every request: must not block.
+/// Takes the lines of requests that were answered. Called for every request: must not block.
 #[derive(Clone)]
-pub struct AccessLog(Arc<Write>);
+pub struct AccessLog(Arc<Take>);
 
-type Write = dyn Fn(&[u8]) + Send + Sync;
+type Take = dyn Fn(AccessLine) + Send + Sync;
+
+/// One request that was answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessLine {
+    /// `/127.0.0.1:39750 "GET /ping HTTP/1.1" 200 28`, without a line break.
+    pub message: Vec<u8>,
+    /// The answer's status.
+    pub status: u16,
+    /// From arrival until the answer.
+    pub took: Duration,
+    /// The request's id.
+    pub request_id: String,
+}
 
 /// The part of a line that is known when the request arrives.
 pub(super) struct Begun(Vec<u8>);
 
 impl AccessLog {
-    /// A log that hands lines to `write`.
-    pub fn new(write: impl Fn(&[u8]) + Send + Sync + 'static) -> Self {
-        Self(Arc::new(write))
+    /// A log that hands lines to `take`.
+    pub fn new(take: impl Fn(AccessLine) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(take))
     }
 
-    /// Writes the line of a request that was answered.
-    pub(super) fn finish(&self, begun: &Begun, status: u16, took: Duration) {
-        let mut line = Vec::with_capacity(begun.0.len() + 48);
-        write_timestamp(&mut line, SystemTime::now(), ',');
-        line.extend_from_slice(b" - ");
-        line.extend_from_slice(&begun.0);
-        let _ = writeln!(line, " {status} {}", took.as_millis());
-        (self.0)(&line);
+    /// Hands over the line of a request that was answered.
+    pub(super) fn finish(&self, begun: Begun, request_id: String, status: u16, took: Duration) {
+        let mut message = begun.0;
+        let _ = write!(message, " {status} {}", took.as_millis());
+        (self.0)(AccessLine {
+            message,
+            status,
+            took,
+            request_id,
+        });
     }
 }
 
 /// `/127.0.0.1:39750 "GET /ping HTTP/1.1"`. The URI is as received: it holds no line break or the parser would have
 /// refused it.
 pub(super) fn begin(peer: Peer, head: &Parts) -> Begun {
-    let mut line = Vec::with_capacity(128);
+    let mut line = Vec::with_capacity(160);
     let (method, version) = (&head.method, head.version);
     let target = head
         .uri
@@ -57,21 +73,22 @@ mod tests {
 
     #[test]
     fn lines_have_torchserves_format() {
-        let written = Arc::new(Mutex::new(Vec::new()));
-        let lines = Arc::clone(&written);
-        let log = AccessLog::new(move |line| lines.lock().extend_from_slice(line));
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let taken = Arc::clone(&lines);
+        let log = AccessLog::new(move |line| taken.lock().push(line));
         let (head, ()) = hyper::Request::get("/ping?a=b")
             .body(())
             .unwrap()
             .into_parts();
         let begun = begin(Peer::Tcp("127.0.0.1:39750".parse().unwrap()), &head);
-        log.finish(&begun, 200, Duration::from_millis(28));
-        let line = String::from_utf8(written.lock().clone()).unwrap();
-        let (stamp, message) = line.split_once(" - ").unwrap();
-        assert_eq!(stamp.len(), "2026-11-20T15:20:39,500".len());
-        assert_eq!(
-            message,
-            "/127.0.0.1:39750 \"GET /ping?a=b HTTP/1.1\" 200 28\n"
-        );
+        let took = Duration::from_millis(28);
+        log.finish(begun, "r-1".to_owned(), 200, took);
+        let expected = AccessLine {
+            message: b"/127.0.0.1:39750 \"GET /ping?a=b HTTP/1.1\" 200 28".to_vec(),
+            status: 200,
+            took,
+            request_id: "r-1".to_owned(),
+        };
+        assert_eq!(*lines.lock(), [expected]);
     }
 }

@@ -38,11 +38,11 @@ impl ModelSink {
 
 impl Sink for ModelSink {
     fn log(&self, line: LogLine) {
-        let (model, version, request) = (&self.name, &self.version, &line.request_id);
+        let (model, version, request_id) = (&self.name, &self.version, &line.request_id);
         let fields = Fields(&line.fields);
         macro_rules! at {
             ($level:expr) => {
-                tracing::event!(target: "model", $level, %model, %version, %request, "{}{fields}", line.message)
+                tracing::event!(target: "model", $level, %model, %version, %request_id, "{}{fields}", line.message)
             };
         }
         match line.level {

@@ -1,6 +1,6 @@
 //! `lantern serve`: the flags of `torchserve` that make sense without Java.
 
-use std::io::{self, IsTerminal as _};
+use std::io;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,13 +9,13 @@ use clap::{ArgAction, Args, ValueEnum};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Failure;
-use crate::api::AccessLog;
-use crate::config::server::{Flags, ServerConfig, Surroundings};
+use crate::api::{AccessLine, AccessLog};
+use crate::config::server::{Flags, LogConfig, ServerConfig, Surroundings};
 use crate::server::{Config, Machine, Server};
-use crate::telemetry::{self, LineWriter, Telemetry};
+use crate::telemetry::{self, Directories, Journal, Log, Record, Telemetry};
 
 /// What harnesses of TorchServe wait for on standard output.
-const STARTED: &[u8] = b"Model server started.\n";
+const STARTED: &str = "Model server started.\n";
 /// Variables that worker processes get: what native libraries cannot do without.
 const PASSED_ON: [&str; 6] = [
     "LD_LIBRARY_PATH",
@@ -110,38 +110,54 @@ impl ServeArgs {
 /// Serves until a signal ends it.
 pub fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     let surroundings = Surroundings::of_process();
-    let look = telemetry::Config {
-        format: args.log_format.format(),
-        color: io::stdout().is_terminal() && surroundings.variable("NO_COLOR").is_none(),
-        filter: args.log.clone(),
-    };
+    let (format, filter) = (args.log_format.format(), args.log.clone());
     let access = args.access_log;
     let settings = ServerConfig::load(&args.into_flags(), &surroundings)?;
-    let telemetry = Telemetry::init(&look)?;
+    let telemetry = Telemetry::init(&telemetry::Config {
+        format,
+        filter,
+        directories: directories(&settings.logs),
+    })?;
     let machine = machine(&surroundings)?;
     let threads = settings.io_threads.unwrap_or(machine.cores);
     introduce(&settings, &machine);
     let mut cfg = Config::new(settings, &machine)?;
-    let lines = telemetry.writer();
     if access {
-        let lines = lines.clone();
-        cfg.access = Some(AccessLog::new(move |line| lines.push(line)));
+        cfg.access = Some(access_log(telemetry.journal().clone()));
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads.max(1))
+        .thread_name("lantern-io")
         .enable_all()
         .build()?;
-    let code = runtime.block_on(serve(cfg, &lines));
+    let code = runtime.block_on(serve(cfg, telemetry.journal()));
     // Whatever still runs was given up.
     runtime.shutdown_background();
     code
 }
 
+fn directories(logs: &LogConfig) -> Option<Directories> {
+    logs.files.then(|| Directories {
+        logs: logs.directory.clone(),
+        metrics: logs.metrics_directory.clone(),
+    })
+}
+
+/// Sends each answered request to its log.
+fn access_log(journal: Journal) -> AccessLog {
+    AccessLog::new(move |line: AccessLine| {
+        let record = Record::now(Log::Access, tracing::Level::INFO, line.message)
+            .with("status", line.status)
+            .with("request_id", line.request_id);
+        journal.write(record);
+    })
+}
+
 /// Serves until the first signal, drains until the second.
-async fn serve(cfg: Config, lines: &LineWriter) -> Result<ExitCode, Failure> {
+async fn serve(cfg: Config, journal: &Journal) -> Result<ExitCode, Failure> {
     let mut signals = Signals::new()?;
     let running = Server::bind(cfg)?.start();
-    lines.push(STARTED);
+    journal.print(STARTED);
     let signal = signals.next().await;
     tracing::info!("{signal}: stopping. A second signal ends the server at once.");
     tokio::select! {

@@ -1,24 +1,16 @@
-//! A writer that takes lines at the cost of copying them, and a thread that writes them out in batches.
+//! A writer that takes lines at the cost of copying them, and a thread that writes them to standard output.
 //!
-//! The thread is woken by the first line after a pause and then looks again every few milliseconds, so that a
-//! server under load pays for one wake-up per batch and an idle one for none. What does not fit in the buffer is
-//! counted and said; a slow terminal never holds up a request. What handlers and clients put into an event cannot
-//! look like a line of its own: breaks within an event are marked, and control characters are spelled out.
+//! A thread of its own: a terminal that was paused, or a pipe that nobody reads, must not hold up the log files.
+//! What does not fit in the buffer is counted and said.
 
-use std::borrow::Cow;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
 /// Bytes that may wait to be written.
 const CAPACITY: usize = 4 << 20;
-/// How long lines gather before they are written.
-const GATHER: Duration = Duration::from_millis(20);
-/// What a line begins with that continues the event before it.
-const CONTINUED: &[u8] = b"    | ";
 
 #[derive(Default)]
 struct Pending {
@@ -50,7 +42,7 @@ impl Lines {
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
-            .name("logs".to_owned())
+            .name("log-console".to_owned())
             .spawn(move || run(&theirs, output))?;
         Ok(Self {
             shared,
@@ -91,44 +83,6 @@ impl LineWriter {
     }
 }
 
-/// Each write is taken as one event, as `tracing_subscriber` does it.
-impl Write for LineWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.push(&one_event(bytes));
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// The event with its inner line breaks marked and its control characters spelled out. Escapes are let through:
-/// `tracing_subscriber` spells out those of the values, so that what is left are its own colors.
-fn one_event(bytes: &[u8]) -> Cow<'_, [u8]> {
-    let event = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-    if !event.iter().any(|byte| is_control(*byte)) {
-        return Cow::Borrowed(bytes);
-    }
-    let mut marked = Vec::with_capacity(bytes.len() + 256);
-    for byte in event {
-        match *byte {
-            b'\n' => {
-                marked.push(b'\n');
-                marked.extend_from_slice(CONTINUED);
-            }
-            byte if is_control(byte) => marked.extend(byte.escape_ascii()),
-            byte => marked.push(byte),
-        }
-    }
-    marked.push(b'\n');
-    Cow::Owned(marked)
-}
-
-const fn is_control(byte: u8) -> bool {
-    byte.is_ascii_control() && !matches!(byte, b'\t' | 0x1b)
-}
-
 fn run(shared: &Shared, mut output: impl Write) {
     let mut batch = Vec::new();
     loop {
@@ -150,14 +104,11 @@ fn run(shared: &Shared, mut output: impl Write) {
 }
 
 impl Shared {
-    /// Waits for lines, lets them gather, and swaps them with the empty `batch`.
+    /// Waits for lines and swaps them with the empty `batch`.
     fn take(&self, batch: &mut Vec<u8>) -> (u64, bool) {
         let mut pending = self.pending.lock();
         while pending.bytes.is_empty() && !pending.ended {
             self.changed.wait(&mut pending);
-        }
-        if !pending.ended {
-            self.changed.wait_for(&mut pending, GATHER);
         }
         std::mem::swap(&mut pending.bytes, batch);
         (std::mem::take(&mut pending.lost), pending.ended)
@@ -194,24 +145,6 @@ mod tests {
         drop(lines);
         let written = String::from_utf8(output.0.lock().clone()).unwrap();
         let expected: Vec<_> = (0..1000).map(|number: u32| number.to_string()).collect();
-        assert_eq!(written.lines().collect::<Vec<_>>(), expected);
-    }
-
-    #[test]
-    fn an_event_cannot_forge_lines() {
-        let output = Output::default();
-        let lines = Lines::start(output.clone()).unwrap();
-        let event = b"ERROR boom\n2026-01-01 INFO forged\rover\x00\n\tend\n";
-        lines.writer().write_all(event).unwrap();
-        lines.writer().write_all(b"INFO plain\n").unwrap();
-        drop(lines);
-        let written = String::from_utf8(output.0.lock().clone()).unwrap();
-        let expected = [
-            "ERROR boom",
-            "    | 2026-01-01 INFO forged\\rover\\x00",
-            "    | \tend",
-            "INFO plain",
-        ];
         assert_eq!(written.lines().collect::<Vec<_>>(), expected);
     }
 

@@ -17,7 +17,7 @@ struct Program {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
     output: String,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Program {
@@ -36,7 +36,7 @@ impl Program {
             lines: BufReader::new(child.stdout.take().unwrap()).lines(),
             child,
             output: String::new(),
-            _directory: directory,
+            directory,
         }
     }
 
@@ -66,12 +66,22 @@ impl Program {
         kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
     }
 
-    async fn end(mut self) -> (ExitStatus, String) {
+    async fn end(self) -> (ExitStatus, String) {
+        let (status, output, _) = self.end_with_files().await;
+        (status, output)
+    }
+
+    /// The same, with the directory of the server's files.
+    async fn end_with_files(mut self) -> (ExitStatus, String, TempDir) {
         while let Some(line) = self.lines.next_line().await.unwrap() {
             self.output.push_str(&line);
             self.output.push('\n');
         }
-        (self.child.wait().await.unwrap(), self.output)
+        (
+            self.child.wait().await.unwrap(),
+            self.output,
+            self.directory,
+        )
     }
 }
 
@@ -81,6 +91,9 @@ fn command(store: &Path) -> Command {
         .args(["serve", "--model-store"])
         .arg(store)
         .env("XDG_CACHE_HOME", store)
+        // Hidden from a server that loads everything in its store.
+        .env("LOG_LOCATION", ".logs")
+        .env("METRICS_LOCATION", ".logs")
         .current_dir(store)
         .kill_on_drop(true);
     for listener in ["inference", "management", "metrics"] {
@@ -167,7 +180,9 @@ async fn an_address_in_use_is_named() {
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(
-        error.contains(&format!("cannot listen on {address} for management: ")),
+        error.contains(&format!(
+            "cannot listen on http://{address} for management: "
+        )),
         "{error}"
     );
     assert_eq!(error.matches("in use").count(), 1, "{error}");
@@ -193,8 +208,78 @@ async fn every_wrong_setting_is_named_at_once() {
     }
 }
 
+/// The content of a log file of the server whose store is `store`.
+fn log_file(store: &Path, name: &str) -> String {
+    std::fs::read_to_string(store.join(".logs").join(name)).unwrap()
+}
+
+/// Whether `line` starts with a time such as `2026-11-20T15:20:39,500`, and what follows it.
+fn after_time(line: &str) -> &str {
+    let (time, rest) = line.split_at(23);
+    let shape: String = time
+        .chars()
+        .map(|c| if c.is_ascii_digit() { '0' } else { c })
+        .collect();
+    assert_eq!(shape, "0000-00-00T00:00:00,000", "{line}");
+    rest
+}
+
 #[tokio::test]
-async fn json_logs_are_json() {
+async fn each_log_has_a_file_in_torchserves_format() {
+    let mut program = Program::start(&[Model::linear()]);
+    let store = program.directory.path().to_owned();
+    let address = program.address(Listener::Inference).await;
+    program.read_until("1 of 1 models loaded").await;
+    let mut answer = String::new();
+    ask(&address, ROW)
+        .await
+        .read_to_string(&mut answer)
+        .await
+        .unwrap();
+    program.signal(Signal::TERM);
+    let (_, output, directory) = program.end_with_files().await;
+    let server = log_file(&store, "ts_log.log");
+    let loaded: Vec<_> = server
+        .lines()
+        .filter(|line| line.contains("Model linear loaded."))
+        .collect();
+    assert_eq!(loaded.len(), 1, "{server}");
+    let rest = after_time(loaded[0]);
+    assert!(rest.starts_with(" [INFO ] "), "{rest}");
+    assert!(rest.contains(" lantern::catalog"), "{rest}");
+    let access = log_file(&store, "access_log.log");
+    let (peer, request) = after_time(access.trim_end()).split_once(" \"").unwrap();
+    assert!(peer.starts_with(" - /127.0.0.1:"), "{access}");
+    assert!(
+        request.starts_with("POST /predictions/linear HTTP/1.1\" 200 "),
+        "{access}"
+    );
+    assert!(output.contains(" ACCESS_LOG - /127.0.0.1:"), "{output}");
+    for name in ["model_log.log", "ts_metrics.log", "model_metrics.log"] {
+        log_file(&store, name);
+    }
+    drop(directory);
+}
+
+#[tokio::test]
+async fn a_log_directory_that_cannot_be_made_does_not_stop_the_server() {
+    let store = TempDir::new().unwrap();
+    std::fs::write(store.path().join("occupied"), "").unwrap();
+    let mut command = command(store.path());
+    command
+        .env("LOG_LOCATION", "occupied")
+        .stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut output = String::new();
+    while !output.contains("Model server started.") {
+        output.push_str(&lines.next_line().await.unwrap().unwrap());
+    }
+    child.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn json_logs_have_the_request_in_each_line() {
     let store = TempDir::new().unwrap();
     let mut command = command(store.path());
     command
@@ -202,9 +287,26 @@ async fn json_logs_are_json() {
         .stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let line = lines.next_line().await.unwrap().unwrap();
-    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
-    assert_eq!(line["level"], "INFO");
+    let mut address = None;
+    let access = loop {
+        let line = lines.next_line().await.unwrap().unwrap();
+        if line == "Model server started." {
+            let stream = ask(address.as_deref().unwrap(), ROW).await;
+            drop(stream);
+            continue;
+        }
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        if line["logger"] == "ACCESS_LOG" {
+            break line;
+        }
+        assert_eq!(line["level"], "INFO", "{line}");
+        let message = line["message"].as_str().unwrap();
+        if message.starts_with("inference API listens on") {
+            address = message.split("http://").nth(1).map(str::to_owned);
+        }
+    };
+    assert_eq!(access["status"], 404);
+    assert_eq!(access["request_id"].as_str().unwrap().len(), 36, "{access}");
     child.kill().await.unwrap();
 }
 

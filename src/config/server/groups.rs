@@ -142,6 +142,8 @@ pub struct CorsConfig {
 /// Where log files are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogConfig {
+    /// `lantern_log_files`: whether there are any beside standard output.
+    pub files: bool,
     /// `LOG_LOCATION`: the server's log, the models' and that of requests.
     pub directory: PathBuf,
     /// `METRICS_LOCATION`: metrics as log lines.

@@ -232,6 +232,7 @@ pub fn logs(reader: &mut Reader, surroundings: &Surroundings) -> LogConfig {
         reader.warn("async_logging", &entry, rule);
     }
     LogConfig {
+        files: reader.truth("lantern_log_files", true),
         directory: surroundings.log_directory(),
         metrics_directory: surroundings.metrics_directory(),
     }

@@ -132,7 +132,9 @@ impl Builder {
         let mut cfg = Config::new(settings, &machine()).unwrap();
         let lines = Arc::clone(access);
         cfg.access = Some(AccessLog::new(move |line| {
-            lines.lock().extend_from_slice(line);
+            let mut lines = lines.lock();
+            lines.extend_from_slice(&line.message);
+            lines.push(b'\n');
         }));
         cfg.api = api::Config {
             cors: cfg.api.cors,

@@ -1,0 +1,84 @@
+//! Times as logs have them: `2026-11-20T15:20:39,500` in local time in text, RFC 3339 in UTC in JSON.
+
+use std::io::Write as _;
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use jiff::civil::{Date, DateTime};
+use jiff::tz::TimeZone;
+
+/// This machine's time.
+#[derive(Debug, Clone)]
+pub(super) struct Clock(TimeZone);
+
+impl Clock {
+    /// In the zone that the system is set to; UTC if it is set to none.
+    pub fn of_system() -> Self {
+        Self(TimeZone::system())
+    }
+
+    /// In a zone of choice.
+    #[cfg(test)]
+    pub const fn of_zone(zone: TimeZone) -> Self {
+        Self(zone)
+    }
+
+    /// The day that `time` falls on.
+    pub fn day(&self, time: SystemTime) -> Date {
+        self.0.to_datetime(timestamp(time)).date()
+    }
+
+    /// Appends `time` in local time, to the millisecond.
+    pub fn write_local(&self, line: &mut Vec<u8>, time: SystemTime) {
+        write(line, self.0.to_datetime(timestamp(time)), ',');
+    }
+
+    /// Appends `time` in UTC.
+    pub fn write_utc(line: &mut Vec<u8>, time: SystemTime) {
+        write(line, TimeZone::UTC.to_datetime(timestamp(time)), '.');
+        line.push(b'Z');
+    }
+}
+
+/// Times that no calendar has are a clock's mistake, and not worth a failure.
+fn timestamp(time: SystemTime) -> Timestamp {
+    Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+fn write(line: &mut Vec<u8>, at: DateTime, mark: char) {
+    let (date, time) = (at.date(), at.time());
+    let _ = write!(
+        line,
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}{mark}{:03}",
+        date.year(),
+        date.month(),
+        date.day(),
+        time.hour(),
+        time.minute(),
+        time.second(),
+        time.millisecond()
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
+    use jiff::tz;
+
+    use super::*;
+
+    #[test]
+    fn text_is_in_local_time_and_json_in_utc() {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(951_782_399_007);
+        let clock = Clock::of_zone(TimeZone::fixed(tz::offset(2)));
+        let mut line = Vec::new();
+        clock.write_local(&mut line, time);
+        line.push(b' ');
+        Clock::write_utc(&mut line, time);
+        let line = String::from_utf8(line).unwrap();
+        assert_eq!(line, "2000-02-29T01:59:59,007 2000-02-28T23:59:59.007Z");
+        assert_eq!(clock.day(time).day(), 29);
+    }
+}

@@ -1,0 +1,345 @@
+//! The log files: made at the start, rotated at a size or a day, the old ones compressed and the oldest removed.
+//!
+//! Own code rather than the `file-rotate` crate: that rotates at a size or a day but not at both, has other names
+//! for old files, and panics where a directory cannot be listed.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use jiff::civil::Date;
+
+use super::clock::Clock;
+use super::record::Log;
+
+/// Bytes that a file may have.
+const LARGEST: u64 = 100 << 20;
+/// Old files that are kept of each log.
+const KEPT: usize = 5;
+/// As Java's `MMM` writes them in English.
+const MONTHS: [&str; 12] = [
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+];
+
+/// The files of all logs; none where files are not wanted.
+#[derive(Default)]
+pub(super) struct Files {
+    files: Vec<LogFile>,
+    /// Takes lines that go nowhere.
+    nowhere: Vec<u8>,
+}
+
+/// One log's file.
+struct LogFile {
+    log: Log,
+    path: PathBuf,
+    file: Option<File>,
+    size: u64,
+    largest: u64,
+    /// The day that the first line is of.
+    day: Option<Date>,
+    /// Lines for the next flush.
+    lines: Vec<u8>,
+    has_complained: bool,
+}
+
+impl Files {
+    /// Makes the files, empty if need be. Those that cannot be made are complained of, and do not matter further.
+    pub fn open(directory: impl Fn(Log) -> PathBuf, clock: &Clock) -> (Self, Vec<String>) {
+        let mut complaints = Vec::new();
+        let files = Log::ALL.map(|log| {
+            let mut file = LogFile::new(log, directory(log).join(log.file_name()));
+            complaints.extend(file.open(clock));
+            file
+        });
+        let files = Self {
+            files: files.into(),
+            nowhere: Vec::new(),
+        };
+        (files, complaints)
+    }
+
+    /// Where lines of `log` are put for the next flush.
+    pub fn line(&mut self, log: Log) -> &mut Vec<u8> {
+        match self.files.iter_mut().find(|file| file.log == log) {
+            Some(file) => &mut file.lines,
+            None => &mut self.nowhere,
+        }
+    }
+
+    /// Writes what was put; returns what went wrong for the first time.
+    pub fn flush(&mut self, today: Date) -> Vec<String> {
+        self.nowhere.clear();
+        let files = self.files.iter_mut();
+        files.filter_map(|file| file.flush(today)).collect()
+    }
+}
+
+impl LogFile {
+    fn new(log: Log, path: PathBuf) -> Self {
+        Self {
+            log,
+            path,
+            file: None,
+            size: 0,
+            largest: LARGEST,
+            day: None,
+            lines: Vec::new(),
+            has_complained: false,
+        }
+    }
+
+    /// Opens the file to append to it. What another day's server left there keeps its day.
+    fn open(&mut self, clock: &Clock) -> Option<String> {
+        let opened = self.path.parent().map_or(Ok(()), fs::create_dir_all);
+        let opened = opened.and_then(|()| append(&self.path));
+        match opened {
+            Ok((file, size, changed)) => {
+                self.day = (size > 0).then(|| clock.day(changed));
+                self.size = size;
+                self.file = Some(file);
+                None
+            }
+            Err(error) => self.complain(&error),
+        }
+    }
+
+    fn flush(&mut self, today: Date) -> Option<String> {
+        if self.lines.is_empty() {
+            return None;
+        }
+        let complaint = match self.write(today) {
+            Ok(()) => None,
+            Err(error) => self.complain(&error),
+        };
+        self.lines.clear();
+        complaint
+    }
+
+    fn write(&mut self, today: Date) -> io::Result<()> {
+        let is_full = self.size + self.lines.len() as u64 > self.largest;
+        let is_old = self.day.is_some_and(|day| day != today);
+        if self.size > 0 && (is_full || is_old) {
+            self.rotate(today)?;
+        }
+        let Some(file) = &mut self.file else {
+            return Ok(());
+        };
+        self.day.get_or_insert(today);
+        file.write_all(&self.lines)?;
+        self.size += self.lines.len() as u64;
+        Ok(())
+    }
+
+    /// Moves the file aside and goes on with an empty one; a thread compresses the old one meanwhile.
+    fn rotate(&mut self, today: Date) -> io::Result<()> {
+        let aside = aside(&self.path, self.day.unwrap_or(today));
+        fs::rename(&self.path, &aside)?;
+        let (file, size, _) = append(&self.path)?;
+        self.file = Some(file);
+        self.size = size;
+        self.day = Some(today);
+        let path = self.path.clone();
+        std::thread::Builder::new()
+            .name("log-rotation".to_owned())
+            .spawn(move || {
+                // A file that cannot be compressed stays as it is, and is counted among the old ones.
+                let _ = compress(&aside);
+                prune(&path);
+            })?;
+        Ok(())
+    }
+
+    /// The first failure is said, further ones are not.
+    fn complain(&mut self, error: &io::Error) -> Option<String> {
+        let is_first = !std::mem::replace(&mut self.has_complained, true);
+        is_first.then(|| format!("cannot write the log {}: {error}", self.path.display()))
+    }
+}
+
+fn append(path: &Path) -> io::Result<(File, u64, SystemTime)> {
+    let file = OpenOptions::new().create(true).append(true).open(path)?;
+    let metadata = file.metadata()?;
+    let changed = metadata.modified()?;
+    Ok((file, metadata.len(), changed))
+}
+
+/// `ts_log.20-Nov.log`, as in TorchServe; `ts_log.20-Nov.1.log` where that is there already.
+fn aside(path: &Path, day: Date) -> PathBuf {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let month = usize::try_from(day.month() - 1).unwrap_or_default();
+    let month = MONTHS.get(month).copied().unwrap_or_default();
+    let name = |number: usize| {
+        let number = if number == 0 {
+            String::new()
+        } else {
+            format!(".{number}")
+        };
+        path.with_file_name(format!("{stem}.{:02}-{month}{number}.log", day.day()))
+    };
+    let is_free = |path: &PathBuf| !path.exists() && !compressed(path).exists();
+    (0..10_000)
+        .map(name)
+        .find(is_free)
+        .unwrap_or_else(|| name(0))
+}
+
+fn compressed(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".gz");
+    name.into()
+}
+
+fn compress(path: &Path) -> io::Result<()> {
+    let target = compressed(path);
+    let mut encoder = GzEncoder::new(File::create(&target)?, Compression::fast());
+    io::copy(&mut File::open(path)?, &mut encoder)?;
+    encoder.finish()?;
+    fs::remove_file(path)
+}
+
+/// Removes the oldest of the files that were moved aside from `path`.
+fn prune(path: &Path) {
+    let mut old = moved_aside(path);
+    old.sort_by_key(|(changed, _)| std::cmp::Reverse(*changed));
+    for (_, path) in old.into_iter().skip(KEPT) {
+        let _ = fs::remove_file(path);
+    }
+}
+
+fn moved_aside(path: &Path) -> Vec<(SystemTime, PathBuf)> {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let prefix = format!("{stem}.");
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let is_old = |name: &str| {
+        let rest = name.strip_prefix(&prefix);
+        let rest = rest.map(|rest| Path::new(rest.strip_suffix(".gz").unwrap_or(rest)));
+        rest.and_then(Path::extension)
+            .is_some_and(|extension| extension == "log")
+    };
+    entries
+        .filter(|entry| entry.file_name().to_str().is_some_and(is_old))
+        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::io::Read as _;
+
+    use flate2::read::GzDecoder;
+    use jiff::civil::date;
+    use jiff::tz::TimeZone;
+
+    use super::*;
+
+    fn open(directory: &Path) -> Files {
+        let (files, complaints) =
+            Files::open(|_| directory.to_owned(), &Clock::of_zone(TimeZone::UTC));
+        assert_eq!(complaints, Vec::<String>::new());
+        files
+    }
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = fs::read_dir(directory).unwrap();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn wait_for(directory: &Path, name: &str, gone: &str) {
+        let since = std::time::Instant::now();
+        while !directory.join(name).exists() || directory.join(gone).exists() {
+            assert!(since.elapsed().as_secs() < 20, "{:?}", names(directory));
+            std::thread::yield_now();
+        }
+    }
+
+    fn add(files: &mut Files, text: &str, today: Date) {
+        files.line(Log::Server).extend_from_slice(text.as_bytes());
+        assert_eq!(files.flush(today), Vec::<String>::new());
+    }
+
+    #[test]
+    fn all_files_are_made_at_the_start() {
+        let directory = tempfile::tempdir().unwrap();
+        open(&directory.path().join("made"));
+        let mut expected = Log::ALL.map(Log::file_name);
+        expected.sort_unstable();
+        assert_eq!(names(&directory.path().join("made")), expected);
+    }
+
+    #[test]
+    fn another_day_and_a_full_file_begin_another_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let mut files = open(directory.path());
+        add(&mut files, "first\n", date(2026, 11, 20));
+        add(&mut files, "second\n", date(2026, 11, 21));
+        wait_for(
+            directory.path(),
+            "ts_log.20-Nov.log.gz",
+            "ts_log.20-Nov.log",
+        );
+        files.files[0].largest = 10;
+        add(&mut files, "third\n", date(2026, 11, 21));
+        wait_for(
+            directory.path(),
+            "ts_log.21-Nov.log.gz",
+            "ts_log.21-Nov.log",
+        );
+        add(&mut files, "fourth\n", date(2026, 11, 21));
+        wait_for(
+            directory.path(),
+            "ts_log.21-Nov.1.log.gz",
+            "ts_log.21-Nov.1.log",
+        );
+        let mut text = String::new();
+        let file = File::open(at("ts_log.20-Nov.log.gz")).unwrap();
+        GzDecoder::new(file).read_to_string(&mut text).unwrap();
+        assert_eq!(text, "first\n");
+        assert_eq!(fs::read_to_string(at("ts_log.log")).unwrap(), "fourth\n");
+    }
+
+    #[test]
+    fn the_newest_old_files_are_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ts_log.log");
+        for day in 10..18 {
+            let old = directory.path().join(format!("ts_log.{day}-Nov.log.gz"));
+            let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(day);
+            File::create(old).unwrap().set_modified(time).unwrap();
+        }
+        fs::write(directory.path().join("ts_log_other.10-Nov.log.gz"), "").unwrap();
+        fs::write(&path, "").unwrap();
+        prune(&path);
+        let expected = [
+            "ts_log.13-Nov.log.gz",
+            "ts_log.14-Nov.log.gz",
+            "ts_log.15-Nov.log.gz",
+            "ts_log.16-Nov.log.gz",
+            "ts_log.17-Nov.log.gz",
+            "ts_log.log",
+            "ts_log_other.10-Nov.log.gz",
+        ];
+        assert_eq!(names(directory.path()), expected);
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_is_complained_of_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let occupied = directory.path().join("occupied");
+        fs::write(&occupied, "").unwrap();
+        let (mut files, complaints) =
+            Files::open(|_| occupied.clone(), &Clock::of_zone(TimeZone::UTC));
+        assert_eq!(complaints.len(), Log::ALL.len());
+        add(&mut files, "lost\n", date(2026, 11, 20));
+    }
+}

@@ -1,0 +1,203 @@
+//! The queue of records, and the thread that makes lines of them and writes them out.
+//!
+//! Those who log pay for handing over a record; formats, times and files are the thread's business. It is woken by
+//! the first record after a pause and then looks again every few milliseconds, so that a server under load pays for
+//! one wake-up per batch and an idle one for none. The queue is bounded: what does not fit is counted and said.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+use parking_lot::{Condvar, Mutex};
+use tracing::Level;
+
+use super::files::Files;
+use super::format::{Form, Formatter};
+use super::lines::LineWriter;
+use super::record::{Log, Record};
+
+/// Bytes that may wait to be written.
+const CAPACITY: usize = 8 << 20;
+/// How long records gather before they are written.
+const GATHER: Duration = Duration::from_millis(20);
+/// Bytes that are handed to the terminal's writer at a time.
+const PORTION: usize = 64 << 10;
+
+#[derive(Default)]
+struct Pending {
+    items: Vec<Item>,
+    weight: usize,
+    /// Records that did not fit since the last write.
+    lost: u64,
+    ended: bool,
+}
+
+/// What is written, in the order in which it was said.
+enum Item {
+    Record(Record),
+    /// A line for standard output alone, as it is.
+    Print(&'static str),
+}
+
+#[derive(Default)]
+struct Shared {
+    pending: Mutex<Pending>,
+    changed: Condvar,
+}
+
+/// Takes records. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Journal(Arc<Shared>);
+
+/// Takes the lines of one log. Cheap to clone.
+#[derive(Clone)]
+pub struct LogWriter {
+    journal: Journal,
+    log: Log,
+}
+
+/// The thread that writes; dropping it writes what is left.
+pub(super) struct Scribe {
+    journal: Journal,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Where lines go.
+pub(super) struct Outputs {
+    /// How they look.
+    pub formatter: Formatter,
+    /// All of them.
+    pub console: LineWriter,
+    /// Each log's.
+    pub files: Files,
+}
+
+impl Journal {
+    /// Takes one record. Never waits for a file or a terminal.
+    pub fn write(&self, record: Record) {
+        let weight = record.weight();
+        self.push(Item::Record(record), weight);
+    }
+
+    /// Takes a line for standard output alone, after everything that was logged before it.
+    pub fn print(&self, line: &'static str) {
+        self.push(Item::Print(line), line.len());
+    }
+
+    fn push(&self, item: Item, weight: usize) {
+        let mut pending = self.0.pending.lock();
+        if pending.weight + weight > CAPACITY {
+            pending.lost += 1;
+            return;
+        }
+        let is_first = pending.items.is_empty();
+        pending.weight += weight;
+        pending.items.push(item);
+        drop(pending);
+        if is_first {
+            self.0.changed.notify_one();
+        }
+    }
+
+    /// A writer of lines of `log`.
+    pub fn log(&self, log: Log) -> LogWriter {
+        let journal = self.clone();
+        LogWriter { journal, log }
+    }
+
+    /// Waits for items, lets them gather, and swaps them with the empty `batch`.
+    fn take(&self, batch: &mut Vec<Item>) -> (u64, bool) {
+        let mut pending = self.0.pending.lock();
+        while pending.items.is_empty() && !pending.ended {
+            self.0.changed.wait(&mut pending);
+        }
+        if !pending.ended {
+            self.0.changed.wait_for(&mut pending, GATHER);
+        }
+        std::mem::swap(&mut pending.items, batch);
+        pending.weight = 0;
+        (std::mem::take(&mut pending.lost), pending.ended)
+    }
+}
+
+impl LogWriter {
+    /// Takes one line, which needs no line break at its end: the message alone, without time or level.
+    pub fn write(&self, line: &[u8]) {
+        self.journal
+            .write(Record::now(self.log, Level::INFO, line.to_vec()));
+    }
+}
+
+impl Scribe {
+    /// Starts the thread.
+    pub fn start(journal: Journal, mut outputs: Outputs) -> io::Result<Self> {
+        let theirs = journal.clone();
+        let thread = std::thread::Builder::new()
+            .name("log-files".to_owned())
+            .spawn(move || run(&theirs, &mut outputs))?;
+        Ok(Self {
+            journal,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Scribe {
+    fn drop(&mut self) {
+        self.journal.0.pending.lock().ended = true;
+        self.journal.0.changed.notify_one();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(journal: &Journal, outputs: &mut Outputs) {
+    let mut batch = Vec::new();
+    loop {
+        let (lost, ended) = journal.take(&mut batch);
+        if lost > 0 {
+            batch.push(Item::Record(loss(lost)));
+        }
+        outputs.write(&batch);
+        batch.clear();
+        if ended {
+            return;
+        }
+    }
+}
+
+fn loss(lost: u64) -> Record {
+    let message =
+        format!("{lost} log lines were lost: they came faster than they could be written.");
+    Record::now(Log::Server, Level::WARN, message.into_bytes())
+}
+
+impl Outputs {
+    fn write(&mut self, batch: &[Item]) {
+        let mut long = Vec::with_capacity(PORTION);
+        for item in batch {
+            match item {
+                Item::Print(line) => long.extend_from_slice(line.as_bytes()),
+                Item::Record(record) => self.line(&mut long, record),
+            }
+            if long.len() >= PORTION {
+                self.console.push(&long);
+                long.clear();
+            }
+        }
+        let today = self.formatter.clock().day(SystemTime::now());
+        for complaint in self.files.flush(today) {
+            let record = Record::now(Log::Server, Level::WARN, complaint.into_bytes());
+            self.formatter.write(&mut long, &record, Form::Long);
+        }
+        self.console.push(&long);
+    }
+
+    fn line(&mut self, long: &mut Vec<u8>, record: &Record) {
+        self.formatter.write(long, record, Form::Long);
+        let line = self.files.line(record.log);
+        self.formatter.write(line, record, Form::OfFile);
+    }
+}

@@ -1,0 +1,118 @@
+//! One thing that is logged: which log it belongs to, when and where it happened, and what is said.
+
+use std::cell::OnceCell;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde_json::Value;
+use tracing::Level;
+
+/// The logs there are, each a file of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Log {
+    /// What the server does: `ts_log.log`.
+    Server,
+    /// What handlers and worker processes say: `model_log.log`.
+    Model,
+    /// One line for each request: `access_log.log`.
+    Access,
+    /// The server's own metrics and the machine's, as lines: `ts_metrics.log`.
+    ServerMetrics,
+    /// Handlers' metrics, as lines: `model_metrics.log`.
+    ModelMetrics,
+}
+
+impl Log {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Server,
+        Self::Model,
+        Self::Access,
+        Self::ServerMetrics,
+        Self::ModelMetrics,
+    ];
+
+    /// The file's name, as in TorchServe.
+    pub const fn file_name(self) -> &'static str {
+        match self {
+            Self::Server => "ts_log.log",
+            Self::Model => "model_log.log",
+            Self::Access => "access_log.log",
+            Self::ServerMetrics => "ts_metrics.log",
+            Self::ModelMetrics => "model_metrics.log",
+        }
+    }
+
+    /// Whether lines of the file are a time and a message, as those of TorchServe's are.
+    pub(super) const fn is_brief(self) -> bool {
+        !matches!(self, Self::Server | Self::Model)
+    }
+
+    /// The logger's name in TorchServe, where it does not depend on the line.
+    pub(super) const fn logger(self) -> &'static str {
+        match self {
+            Self::Server => "lantern",
+            Self::Model => "MODEL_LOG",
+            Self::Access => "ACCESS_LOG",
+            Self::ServerMetrics => "TS_METRICS",
+            Self::ModelMetrics => "MODEL_METRICS",
+        }
+    }
+}
+
+/// One line, not yet in any format.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Where it belongs.
+    pub log: Log,
+    /// When it happened.
+    pub at: SystemTime,
+    /// How much it matters.
+    pub level: Level,
+    /// The thread, or what stands for one.
+    pub thread: Arc<str>,
+    /// Who says it.
+    pub logger: &'static str,
+    /// What is said. May hold foreign text: breaks and control characters are marked when it is written.
+    pub message: Vec<u8>,
+    /// Named values beside the message.
+    pub fields: Vec<(&'static str, Value)>,
+}
+
+impl Record {
+    /// A line of `log` that happens now, in this thread.
+    pub fn now(log: Log, level: Level, message: Vec<u8>) -> Self {
+        Self {
+            log,
+            at: SystemTime::now(),
+            level,
+            thread: this_thread(),
+            logger: log.logger(),
+            message,
+            fields: Vec::new(),
+        }
+    }
+
+    /// The same with a named value that text leaves out unless it is of use there.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.fields.push((name, value.into()));
+        self
+    }
+
+    /// About how much memory it takes.
+    pub(super) fn weight(&self) -> usize {
+        size_of::<Self>() + self.message.len() + 64 * self.fields.len()
+    }
+}
+
+/// The name of this thread, looked up once.
+pub(super) fn this_thread() -> Arc<str> {
+    thread_local! {
+        static NAME: OnceCell<Arc<str>> = const { OnceCell::new() };
+    }
+    NAME.with(|name| {
+        let name = name.get_or_init(|| std::thread::current().name().unwrap_or("thread").into());
+        Arc::clone(name)
+    })
+}
