@@ -35,7 +35,7 @@ mod stamp;
 mod uri;
 
 pub use access::{AccessLine, AccessLog};
-pub use connection::serve;
+pub use connection::{serve, within_tls};
 pub use reply::{BadHeader, Cors};
 pub use routes::Listener;
 pub use sagemaker::SageMaker;

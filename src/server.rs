@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
@@ -16,26 +17,33 @@ use crate::api::{self, AccessLog, Api, BadHeader, Listener, Services};
 use crate::archive::ArchiveError;
 use crate::catalog::{Catalog, Library, Parts, Registration};
 use crate::error::Error;
-use crate::listen::{Address, Socket};
+use crate::listen::{Address, CertificateError, Certificates};
 use crate::metrics::Metrics;
 use crate::model::{ModelName, Version};
 use crate::runtime::Hosts;
 
 mod hosts;
+mod secure;
 mod settings;
+mod sockets;
+mod watch;
 
 pub use hosts::inline_backends;
+pub use secure::TlsFiles;
 pub use settings::Machine;
 
 use settings::DefaultVersions;
+use sockets::Bound;
 
 /// Models that load at the same time.
 const LOADING_AT_ONCE: usize = 4;
 
 /// What a server is made from.
 pub struct Config {
-    /// Where to listen, and for what.
+    /// Where to listen, and for what. Listeners with the same address share a socket.
     pub listeners: Vec<(Listener, Address)>,
+    /// Certificate and key; where there is TLS without, a certificate is made.
+    pub tls: Option<TlsFiles>,
     /// Settings of the API.
     pub api: api::Config,
     /// Takes a line for each request, if anybody wants them.
@@ -67,9 +75,15 @@ pub enum ServerError {
         /// Why.
         source: io::Error,
     },
-    /// An address that nothing listens on yet.
-    #[error("cannot listen on {0}")]
-    Unsupported(String),
+    /// The certificate or its key cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// The library has no cryptography for TLS.
+    #[error("cannot speak TLS")]
+    Tls(#[from] rustls::Error),
+    /// No certificate can be made.
+    #[error("cannot make a certificate")]
+    NoCertificate(#[from] rcgen::Error),
     /// A value cannot be sent in a header.
     #[error(transparent)]
     Header(#[from] BadHeader),
@@ -80,7 +94,8 @@ pub enum ServerError {
 
 /// A server that is bound and serves nobody yet.
 pub struct Server {
-    sockets: Vec<(Listener, Socket)>,
+    sockets: Vec<Bound>,
+    certificates: Option<Arc<Certificates>>,
     services: Services,
     api: api::Config,
     models: Vec<Registration>,
@@ -101,16 +116,8 @@ pub struct Running {
 impl Server {
     /// Binds every socket and builds the parts. Must be called within a runtime.
     pub fn bind(cfg: Config) -> Result<Self, ServerError> {
-        let mut sockets = Vec::with_capacity(cfg.listeners.len());
-        for (listener, address) in cfg.listeners {
-            let bound = Socket::bind(&address);
-            let socket = bound.map_err(|source| ServerError::Bind {
-                address,
-                listener,
-                source,
-            })?;
-            sockets.push((listener, socket));
-        }
+        let certificates = secure::certificates(&cfg.listeners, cfg.tls.as_ref())?;
+        let sockets = sockets::bind(cfg.listeners, certificates.as_ref())?;
         let metrics = Metrics::new();
         let catalog = Catalog::new(Parts {
             hosts: cfg.hosts,
@@ -120,6 +127,7 @@ impl Server {
         });
         Ok(Self {
             sockets,
+            certificates,
             services: Services {
                 catalog,
                 metrics,
@@ -136,11 +144,16 @@ impl Server {
     pub fn start(self) -> Running {
         let (stop, serving) = (CancellationToken::new(), TaskTracker::new());
         let mut addresses = Vec::with_capacity(self.sockets.len());
-        for (listener, socket) in self.sockets {
-            tracing::info!("{} API listens on {}", listener.name(), socket.address());
-            addresses.push((listener, socket.address().clone()));
-            let api = Api::new(&[listener], self.services.clone(), self.api.clone());
+        for Bound { listeners, socket } in self.sockets {
+            for listener in &listeners {
+                tracing::info!("{} API listens on {}", listener.name(), socket.address());
+                addresses.push((*listener, socket.address().clone()));
+            }
+            let api = Api::new(&listeners, self.services.clone(), self.api.clone());
             serving.spawn(api::serve(socket, api, stop.clone()));
+        }
+        if let Some(certificates) = self.certificates {
+            serving.spawn(watch::certificates(certificates, stop.clone()));
         }
         serving.close();
         let catalog = self.services.catalog;
@@ -159,7 +172,8 @@ impl Server {
 impl Running {
     /// Where a listener listens.
     pub fn bound(&self, listener: Listener) -> Option<&Address> {
-        let found = self.addresses.iter().find(|(one, _)| *one == listener);
+        // Metrics may be shown at two; their own address comes last.
+        let found = self.addresses.iter().rfind(|(one, _)| *one == listener);
         found.map(|(_, address)| address)
     }
 

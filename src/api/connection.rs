@@ -5,13 +5,14 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::sync::CancellationToken;
 
 use super::linger::Lingering;
-use super::{Api, reply};
+use super::{Api, Listener, reply};
 use crate::listen::{self, Peer, Socket, Stream};
 
 /// How long a client may take to send a head, and a connection may be idle.
@@ -24,8 +25,14 @@ const GRACE: Duration = Duration::from_millis(100);
 /// Serves `api` on `socket` until `stop`; then finishes what clients have sent, and returns when every connection
 /// has ended.
 pub async fn serve(socket: Socket, api: Arc<Api>, stop: CancellationToken) {
-    let each = |stream, peer| connection(stream, peer, Arc::clone(&api), stop.clone());
-    listen::accept(socket, stop.clone(), each).await;
+    let stopped = stop.clone();
+    let each = move |stream, peer| connection(stream, peer, Arc::clone(&api), stop.clone());
+    listen::accept(socket, stopped, each).await;
+}
+
+/// What is agreed on within TLS on `listener`, and what a client gets that speaks none.
+pub fn within_tls(_listener: Listener) -> (&'static [&'static [u8]], Bytes) {
+    (&[b"http/1.1"], reply::not_tls())
 }
 
 async fn connection(stream: Stream, peer: Peer, api: Arc<Api>, stop: CancellationToken) {

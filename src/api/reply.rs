@@ -157,6 +157,19 @@ pub(super) fn bare(kind: Kind) -> Response {
     response
 }
 
+/// What TorchServe writes to a client that speaks plain HTTP where TLS is spoken, before it ends the connection. Not
+/// hyper's: there is no request yet, and none is read.
+pub(super) fn not_tls() -> Bytes {
+    let body = "{\n  \"status\": \"This TorchServe instance only accepts HTTPS requests\"\n}\n";
+    let head = format!(
+        "HTTP/1.1 403 Forbidden\r\ncontent-type: application/json\r\nPragma: no-cache\r\nCache-Control: no-cache; no-store, \
+         must-revalidate, private\r\nExpires: Thu, 01 Jan 1970 00:00:00 UTC\r\ncontent-length: {}\r\nconnection: \
+         close\r\n\r\n",
+        body.len()
+    );
+    (head + body).into()
+}
+
 /// Says that this is the connection's last response: a client that believed `keep-alive` would send its next request
 /// into a connection that is about to end.
 pub(super) fn close_after(response: &mut Response) {

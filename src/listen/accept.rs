@@ -7,22 +7,24 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::socket::Listener;
-use super::{Peer, Socket, Stream};
+use super::{Peer, Socket, Stream, Tls};
 
 /// How long accepting waits after it failed for want of a resource.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts on `socket` until `stop`, each connection in a task of its own that runs `serve`; then takes what the kernel
-/// has accepted already, closes the socket, and returns when every connection has ended. `serve` learns of the stop by
-/// itself, and ends soon after.
+/// Accepts on `socket` until `stop`, each connection in a task of its own that runs `serve`, after the handshake if the
+/// socket speaks TLS; then takes what the kernel has accepted already, closes the socket, and returns when every
+/// connection has ended. `serve` learns of the stop by itself, and ends soon after.
 pub async fn accept<F>(
     socket: Socket,
     stop: CancellationToken,
-    serve: impl Fn(Stream, Peer) -> F + Send,
+    serve: impl Fn(Stream, Peer) -> F + Clone + Send + 'static,
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
     let connections = TaskTracker::new();
+    let begin = |accepted| begin(&connections, socket.tls.clone(), accepted, serve.clone());
+    let mut is_failing = false;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -30,31 +32,54 @@ pub async fn accept<F>(
             accepted = socket.listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => drop(connections.spawn(serve(stream, peer))),
+            Ok(accepted) => {
+                is_failing = false;
+                begin(accepted);
+            }
+            Err(error) if is_of_one(&error) => {}
             Err(error) => {
-                tracing::warn!("cannot accept a connection: {error}");
+                if !std::mem::replace(&mut is_failing, true) {
+                    tracing::warn!("cannot accept connections: {error}");
+                }
                 tokio::time::sleep(PAUSE).await;
             }
         }
     }
-    accept_waiting(socket.listener, |stream, peer| {
-        drop(connections.spawn(serve(stream, peer)));
-    });
+    accept_waiting(socket.listener, begin);
     connections.close();
     connections.wait().await;
+}
+
+/// Serves a connection in a task of its own.
+fn begin<F>(
+    connections: &TaskTracker,
+    tls: Option<Tls>,
+    (stream, peer): (Stream, Peer),
+    serve: impl Fn(Stream, Peer) -> F + Send + 'static,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    match (tls, stream) {
+        (Some(tls), Stream::Tcp(stream)) => drop(connections.spawn(async move {
+            if let Some(stream) = tls.establish(stream).await {
+                serve(stream, peer).await;
+            }
+        })),
+        (_, stream) => drop(connections.spawn(serve(stream, peer))),
+    }
 }
 
 /// Takes every connection that waits in the kernel: their clients may have sent a request. The kernel is asked itself
 /// until it has none left. The runtime would say `pending` without asking it where it has not yet heard of the newest
 /// connections, or where this task has used up its turn, and closing the socket would reset them.
-fn accept_waiting(listener: Listener, mut serve: impl FnMut(Stream, Peer)) {
+fn accept_waiting(listener: Listener, mut begin: impl FnMut((Stream, Peer))) {
     let waiting = match listener.into_last() {
         Ok(last) => last,
         Err(error) => return tracing::warn!("cannot take the last connections: {error}"),
     };
     loop {
         match waiting.accept() {
-            Ok((stream, peer)) => serve(stream, peer),
+            Ok(accepted) => begin(accepted),
             Err(error) if is_of_one(&error) => {}
             Err(_) => return,
         }
@@ -90,7 +115,7 @@ mod tests {
     #[tokio::test]
     async fn every_connection_that_waits_at_the_stop_is_served() {
         let address = Address::plain("127.0.0.1:0".parse().unwrap());
-        let socket = Socket::bind(&address).unwrap();
+        let socket = Socket::bind(&address, None).unwrap();
         let address = socket.address().socket().unwrap();
         let stop = CancellationToken::new();
         let accepting = tokio::spawn(accept(socket, stop.clone(), greet));
@@ -112,7 +137,7 @@ mod tests {
     async fn unix_sockets_are_served_alike_and_removed_at_the_end() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
-        let socket = Socket::bind(&Address::Unix(path.clone())).unwrap();
+        let socket = Socket::bind(&Address::Unix(path.clone()), None).unwrap();
         let stop = CancellationToken::new();
         let accepting = tokio::spawn(accept(socket, stop.clone(), greet));
         let mut client = std::os::unix::net::UnixStream::connect(&path).unwrap();

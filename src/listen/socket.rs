@@ -7,7 +7,7 @@ use std::os::unix::net as unix_net;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
 use super::unix::{self, SocketFile};
-use super::{Address, Peer, Stream};
+use super::{Address, Peer, Stream, Tls};
 
 /// Connections that may wait in the kernel to be accepted. With the 128 that are usual, the clients of a burst wait a
 /// second before they ask again.
@@ -18,6 +18,8 @@ pub(super) const BACKLOG: u32 = 1024;
 pub struct Socket {
     pub(super) listener: Listener,
     address: Address,
+    /// Spoken on it, if any is.
+    pub(super) tls: Option<Tls>,
     /// Of a Unix socket; goes with it.
     _file: Option<SocketFile>,
 }
@@ -36,15 +38,29 @@ pub(super) enum Last {
 }
 
 impl Socket {
-    /// Binds `address`. Must be called within a runtime.
-    pub fn bind(address: &Address) -> io::Result<Self> {
+    /// Binds `address`. `tls` is spoken there if the address says so, and must be there then. Must be called within a
+    /// runtime.
+    pub fn bind(address: &Address, tls: Option<Tls>) -> io::Result<Self> {
+        if address.is_tls() && tls.is_none() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "no certificate",
+            ));
+        }
         match address {
-            Address::Tcp { socket, tls } => {
+            Address::Tcp {
+                socket,
+                tls: is_tls,
+            } => {
                 let listener = listen_on(*socket)?;
                 let socket = listener.local_addr()?;
                 Ok(Self {
                     listener: Listener::Tcp(listener),
-                    address: Address::Tcp { socket, tls: *tls },
+                    address: Address::Tcp {
+                        socket,
+                        tls: *is_tls,
+                    },
+                    tls: tls.filter(|_| *is_tls),
                     _file: None,
                 })
             }
@@ -53,6 +69,7 @@ impl Socket {
                 Ok(Self {
                     listener: Listener::Unix(UnixListener::from_std(listener)?),
                     address: address.clone(),
+                    tls: None,
                     _file: Some(file),
                 })
             }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use super::hosts::inline_backends;
-use super::{Config, ServerError};
+use super::{Config, ServerError, TlsFiles};
 use crate::api::{self, BadHeader, Cors, Listener};
 use crate::archive::{FetchConfig, Fetcher, Location, ModelStore, UnpackLimits, UnpackStore};
 use crate::catalog::{Library, Registration};
@@ -41,7 +41,11 @@ impl Config {
         let unpacked = UnpackStore::open(&settings.temp_directory, UnpackLimits::default())?;
         let store = ModelStore::new(settings.model_store.clone());
         Ok(Self {
-            listeners: listeners(&settings)?,
+            listeners: listeners(&settings),
+            tls: settings.tls.as_ref().map(|tls| TlsFiles {
+                certificate: tls.certificate_file.clone(),
+                key: tls.private_key_file.clone(),
+            }),
             api: api_config(&settings)?,
             access: None,
             hosts: hosts(&settings, machine),
@@ -74,7 +78,7 @@ fn fetch_config(sources: &SourceConfig) -> FetchConfig {
     }
 }
 
-fn listeners(settings: &ServerConfig) -> Result<Vec<(Listener, listen::Address)>, ServerError> {
+fn listeners(settings: &ServerConfig) -> Vec<(Listener, listen::Address)> {
     let mut listeners = vec![
         (Listener::Inference, &settings.inference_address),
         (Listener::Management, &settings.management_address),
@@ -82,15 +86,20 @@ fn listeners(settings: &ServerConfig) -> Result<Vec<(Listener, listen::Address)>
     if settings.metrics.api {
         listeners.push((Listener::Metrics, &settings.metrics_address));
     }
-    let bindable = |(listener, address): (Listener, &Address)| match address {
-        Address::Tcp {
-            scheme: Scheme::Http,
-            socket,
-        } => Ok((listener, listen::Address::plain(*socket))),
-        Address::Unix(path) => Ok((listener, listen::Address::Unix(path.clone()))),
-        Address::Tcp { .. } => Err(ServerError::Unsupported(address.to_string())),
-    };
-    listeners.into_iter().map(bindable).collect()
+    let listeners = listeners.into_iter();
+    listeners
+        .map(|(listener, address)| (listener, listened(address)))
+        .collect()
+}
+
+fn listened(address: &Address) -> listen::Address {
+    match address {
+        Address::Tcp { scheme, socket } => listen::Address::Tcp {
+            socket: *socket,
+            tls: *scheme == Scheme::Https,
+        },
+        Address::Unix(path) => listen::Address::Unix(path.clone()),
+    }
 }
 
 fn api_config(settings: &ServerConfig) -> Result<api::Config, ServerError> {

@@ -17,3 +17,4 @@ mod routes;
 mod sources;
 mod support;
 mod tools;
+mod transport;

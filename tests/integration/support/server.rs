@@ -10,6 +10,7 @@ use lantern::api::{self, AccessLog, Listener};
 use lantern::backend::Backend;
 use lantern::backend::fake::{FakeBackend, Gate};
 use lantern::config::server::{Flags, ServerConfig, Surroundings};
+use lantern::listen::Address;
 use lantern::model::BackendKind;
 use lantern::server::{Config, Machine, Running, Server};
 use parking_lot::Mutex;
@@ -33,7 +34,7 @@ pub struct TestServer {
     client: reqwest::Client,
     gate: Gate,
     access: Arc<Mutex<Vec<u8>>>,
-    addresses: HashMap<Listener, SocketAddr>,
+    addresses: HashMap<Listener, Address>,
     directory: TempDir,
 }
 
@@ -106,10 +107,10 @@ impl Builder {
         drop(rustls::crypto::ring::default_provider().install_default());
         TestServer {
             addresses: listeners
-                .map(|one| (one, running.address(one).unwrap()))
+                .map(|one| (one, running.bound(one).unwrap().clone()))
                 .into(),
             running: Some(running),
-            client: reqwest::Client::new(),
+            client: client(),
             gate,
             access,
             directory,
@@ -164,9 +165,9 @@ impl TestServer {
         self.directory.path().join("model-store")
     }
 
-    /// Where a listener listens.
+    /// Interface and port of a listener.
     pub fn address(&self, listener: Listener) -> SocketAddr {
-        self.addresses[&listener]
+        self.addresses[&listener].socket().unwrap()
     }
 
     /// The gate of the fake backend in the server's process.
@@ -189,7 +190,7 @@ impl TestServer {
 
     /// A request to `path` of a listener, to be finished and sent.
     pub fn request(&self, listener: Listener, method: &str, path: &str) -> reqwest::RequestBuilder {
-        let url = format!("http://{}{path}", self.address(listener));
+        let url = format!("{}{path}", self.addresses[&listener]);
         self.client.request(method.parse().unwrap(), url)
     }
 
@@ -249,6 +250,14 @@ impl TestServer {
     pub fn begin_stop(&mut self) -> tokio::task::JoinHandle<()> {
         tokio::spawn(self.running.take().unwrap().stop())
     }
+}
+
+/// A client that takes any certificate, and tells which it was.
+fn client() -> reqwest::Client {
+    let client = reqwest::Client::builder()
+        .danger_accept_invalid_certs(true)
+        .tls_info(true);
+    client.build().unwrap()
 }
 
 /// This machine, as a server sees it; one GPU more or less must not change a test.

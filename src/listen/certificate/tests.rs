@@ -1,0 +1,172 @@
+//! Files that are certificates and keys, and files that are not.
+#![allow(clippy::unwrap_used)]
+
+use tempfile::TempDir;
+
+use super::*;
+
+/// A directory with a certificate and its key.
+struct Fixture {
+    directory: TempDir,
+    key: String,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let fixture = Self {
+            directory: TempDir::new().unwrap(),
+            key: String::new(),
+        };
+        fixture.renewed()
+    }
+
+    /// The same files with another certificate and key in them.
+    fn renewed(mut self) -> Self {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        self.key = made.signing_key.serialize_pem();
+        fs::write(self.path("certificate.pem"), made.cert.pem()).unwrap();
+        fs::write(self.path("key.pem"), &self.key).unwrap();
+        self
+    }
+
+    fn path(&self, file: &str) -> PathBuf {
+        self.directory.path().join(file)
+    }
+
+    fn write(&self, file: &str, text: &str) -> &Self {
+        fs::write(self.path(file), text).unwrap();
+        self
+    }
+
+    fn read(&self) -> Result<Certificates, CertificateError> {
+        Certificates::read(&self.path("certificate.pem"), &self.path("key.pem"))
+    }
+
+    /// What is wrong with the files, without where they are.
+    fn problem(&self) -> String {
+        let text = self.read().unwrap_err().to_string();
+        text.replace(&self.directory.path().display().to_string(), "DIR")
+    }
+}
+
+fn leaf(certificates: &Certificates) -> Vec<u8> {
+    certificates.current.load().cert[0].to_vec()
+}
+
+#[test]
+fn a_certificate_with_its_key_is_read() {
+    Fixture::new().read().unwrap();
+}
+
+#[test]
+fn every_form_of_key_is_read() {
+    // Made with `openssl genrsa`, `openssl ecparam -genkey` and `openssl genpkey`; used nowhere else.
+    for (name, pem) in [
+        (
+            "PKCS#1",
+            include_str!("../../../tests/fixtures/keys/pkcs1.pem"),
+        ),
+        (
+            "SEC1",
+            include_str!("../../../tests/fixtures/keys/sec1.pem"),
+        ),
+        (
+            "PKCS#8",
+            include_str!("../../../tests/fixtures/keys/pkcs8.pem"),
+        ),
+    ] {
+        let fixture = Fixture::new();
+        fixture.write("key.pem", pem);
+        let parsed = key(&fixture.path("key.pem")).unwrap();
+        let known = provider().key_provider.load_private_key(parsed);
+        assert!(known.is_ok(), "{name}");
+    }
+}
+
+#[test]
+fn what_is_wrong_is_named_with_the_file_and_the_rule() {
+    let empty = Fixture::new();
+    assert_eq!(
+        empty.write("certificate.pem", "").problem(),
+        "certificate_file must hold PEM with at least one BEGIN CERTIFICATE, got DIR/certificate.pem"
+    );
+    let broken = Fixture::new();
+    let text = "-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n";
+    assert_eq!(
+        broken.write("certificate.pem", text).problem(),
+        "certificate_file must be PEM, got DIR/certificate.pem"
+    );
+    let nonsense = Fixture::new();
+    let text = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    assert_eq!(
+        nonsense.write("certificate.pem", text).problem(),
+        "certificate_file must begin with an X.509 certificate, got DIR/certificate.pem"
+    );
+    let swapped = Fixture::new();
+    let certificate = fs::read_to_string(swapped.path("certificate.pem")).unwrap();
+    assert_eq!(
+        swapped.write("key.pem", &certificate).problem(),
+        "private_key_file must hold a key in PEM: BEGIN PRIVATE KEY, BEGIN RSA PRIVATE KEY or BEGIN EC PRIVATE KEY, got \
+         DIR/key.pem"
+    );
+}
+
+#[test]
+fn keys_that_cannot_serve_are_named() {
+    let encrypted = Fixture::new();
+    let text = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    let problem = encrypted.write("key.pem", text).problem();
+    assert!(
+        problem.starts_with("private_key_file must not be encrypted"),
+        "{problem}"
+    );
+    let another = Fixture::new();
+    let text = Fixture::new().key;
+    assert_eq!(
+        another.write("key.pem", &text).problem(),
+        "private_key_file must be the key of the certificate, got DIR/key.pem"
+    );
+    let missing = Fixture::new();
+    fs::remove_file(missing.path("key.pem")).unwrap();
+    let problem = missing.problem();
+    assert!(
+        problem.starts_with("private_key_file must be a file that can be read"),
+        "{problem}"
+    );
+    let huge = Fixture::new();
+    let problem = huge.write("key.pem", &"x".repeat(2 << 20)).problem();
+    assert_eq!(
+        problem,
+        "private_key_file must be a file of at most 1 MiB, got DIR/key.pem"
+    );
+}
+
+#[test]
+fn changed_files_are_taken_and_broken_ones_are_not() {
+    let fixture = Fixture::new();
+    let certificates = fixture.read().unwrap();
+    let first = leaf(&certificates);
+    assert_eq!(certificates.refresh(), Ok(false));
+    let fixture = fixture.renewed();
+    assert_eq!(certificates.refresh(), Ok(true));
+    let second = leaf(&certificates);
+    assert_ne!(first, second);
+    fixture.write("key.pem", "half");
+    assert!(certificates.refresh().is_err());
+    assert_eq!(leaf(&certificates), second);
+    assert_eq!(
+        certificates.refresh(),
+        Ok(false),
+        "one warning for one change"
+    );
+    fixture.renewed();
+    assert_eq!(certificates.refresh(), Ok(true));
+}
+
+#[test]
+fn one_is_made_where_there_is_none() {
+    let hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let made = Certificates::self_signed(hosts).unwrap();
+    assert!(!leaf(&made).is_empty());
+    assert_eq!(made.refresh(), Ok(false));
+}

@@ -1,0 +1,105 @@
+//! Binding: one socket for each address, whatever is served there.
+
+use std::sync::Arc;
+
+use super::{ServerError, secure};
+use crate::api::Listener;
+use crate::listen::{Address, Certificates, Socket, Tls};
+
+/// A socket and what is served on it.
+#[derive(Debug)]
+pub(super) struct Bound {
+    pub(super) listeners: Vec<Listener>,
+    pub(super) socket: Socket,
+}
+
+/// Binds every address before any is served. Speaks TLS by `certificates`, which are there if any address needs them.
+pub(super) fn bind(
+    listeners: Vec<(Listener, Address)>,
+    certificates: Option<&Arc<Certificates>>,
+) -> Result<Vec<Bound>, ServerError> {
+    let shared = by_address(listeners).into_iter();
+    shared
+        .map(|(listeners, address)| {
+            let tls = tls(&listeners, certificates)?;
+            match Socket::bind(&address, tls) {
+                Ok(socket) => Ok(Bound { listeners, socket }),
+                Err(source) => Err(ServerError::Bind {
+                    address,
+                    listener: listeners[0],
+                    source,
+                }),
+            }
+        })
+        .collect()
+}
+
+fn tls(
+    listeners: &[Listener],
+    certificates: Option<&Arc<Certificates>>,
+) -> Result<Option<Tls>, rustls::Error> {
+    let made = certificates.map(|certificates| secure::tls(listeners[0], certificates));
+    made.transpose()
+}
+
+/// Listeners that were given the same address share it. As in TorchServe, metrics are shown where predictions and
+/// models meet, besides where they are shown anyway. Port 0 is another port each time.
+fn by_address(listeners: Vec<(Listener, Address)>) -> Vec<(Vec<Listener>, Address)> {
+    let has_metrics = listeners.iter().any(|(one, _)| *one == Listener::Metrics);
+    let mut shared: Vec<(Vec<Listener>, Address)> = Vec::new();
+    for (listener, address) in listeners {
+        let is_any = address.socket().is_some_and(|socket| socket.port() == 0);
+        match shared
+            .iter_mut()
+            .find(|(_, other)| *other == address && !is_any)
+        {
+            Some((sharing, _)) => sharing.push(listener),
+            None => shared.push((vec![listener], address)),
+        }
+    }
+    for (sharing, _) in &mut shared {
+        let is_combined = sharing.contains(&Listener::Inference) && sharing.len() > 1;
+        if is_combined && has_metrics && !sharing.contains(&Listener::Metrics) {
+            sharing.push(Listener::Metrics);
+        }
+    }
+    shared
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn at(listeners: &[(Listener, &str)]) -> Vec<(Vec<Listener>, String)> {
+        let listeners = listeners
+            .iter()
+            .map(|(listener, socket)| (*listener, Address::plain(socket.parse().unwrap())));
+        let shared = by_address(listeners.collect()).into_iter();
+        shared
+            .map(|(listeners, address)| (listeners, address.to_string()))
+            .collect()
+    }
+
+    #[test]
+    fn the_same_address_is_one_socket() {
+        use Listener::{Inference, Management, Metrics};
+        let [one, two] = ["127.0.0.1:8080", "127.0.0.1:8082"];
+        assert_eq!(
+            at(&[(Inference, one), (Management, one), (Metrics, two)]),
+            [
+                (
+                    vec![Inference, Management, Metrics],
+                    format!("http://{one}")
+                ),
+                (vec![Metrics], format!("http://{two}")),
+            ]
+        );
+        assert_eq!(
+            at(&[(Inference, one), (Management, one)]),
+            [(vec![Inference, Management], format!("http://{one}"))]
+        );
+        let any = "127.0.0.1:0";
+        assert_eq!(at(&[(Inference, any), (Management, any)]).len(), 2);
+    }
+}

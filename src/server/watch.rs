@@ -1,0 +1,38 @@
+//! Files that may change while the server runs: a certificate that was renewed, keys that were replaced.
+//!
+//! They are looked at once a second. Notification by the kernel would miss what secrets in Kubernetes do (a link that
+//! moves two directories up) or need as much code as there is in the rest of this module.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::listen::Certificates;
+
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Takes new certificates into use until `stop`.
+pub(super) async fn certificates(certificates: Arc<Certificates>, stop: CancellationToken) {
+    let look = move || match certificates.refresh() {
+        Ok(true) => tracing::info!("The certificate has changed: it is used from now on."),
+        Ok(false) => {}
+        Err(error) => tracing::warn!("The certificate stays what it was: {error}"),
+    };
+    every_second(look, stop).await;
+}
+
+/// Calls `look`, which may block, until `stop`.
+async fn every_second(look: impl Fn() + Clone + Send + 'static, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        // A panic was logged where it happened; the next look may do better.
+        let _ = tokio::task::spawn_blocking(look.clone()).await;
+    }
+}

@@ -1,0 +1,217 @@
+//! What HTTP is carried by: TLS, Unix sockets, and several APIs on one address.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lantern::api::Listener;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio_rustls::TlsConnector;
+
+use crate::support::{Answer, Model, ROW, TestServer};
+
+const PING: &str = "GET /ping HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+
+/// Certificate and key in files of a directory.
+struct Identity {
+    directory: TempDir,
+}
+
+impl Identity {
+    fn new() -> Self {
+        let identity = Self {
+            directory: TempDir::new().unwrap(),
+        };
+        identity.renew();
+        identity
+    }
+
+    /// Another certificate in the same files; returns it.
+    fn renew(&self) -> Vec<u8> {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let path = |file| self.directory.path().join(file);
+        std::fs::write(path("key.pem"), made.signing_key.serialize_pem()).unwrap();
+        std::fs::write(path("certificate.pem"), made.cert.pem()).unwrap();
+        made.cert.der().to_vec()
+    }
+
+    fn settings(&self) -> [String; 2] {
+        let directory = self.directory.path().display();
+        [
+            format!("certificate_file={directory}/certificate.pem"),
+            format!("private_key_file={directory}/key.pem"),
+        ]
+    }
+}
+
+async fn https(settings: &[String]) -> TestServer {
+    let mut builder = TestServer::builder().model(Model::linear());
+    for listener in ["inference", "management", "metrics"] {
+        builder = builder.set(&format!("{listener}_address=https://127.0.0.1:0"));
+    }
+    for setting in settings {
+        builder = builder.set(setting);
+    }
+    builder.start().await
+}
+
+/// The certificate that the server shows to a new client.
+async fn shown(server: &TestServer) -> Vec<u8> {
+    let url = format!("https://{}/ping", server.address(Listener::Inference));
+    let client = reqwest::Client::builder()
+        .danger_accept_invalid_certs(true)
+        .tls_info(true);
+    let answer = client.build().unwrap().get(url).send().await.unwrap();
+    let info = answer.extensions().get::<reqwest::tls::TlsInfo>().unwrap();
+    info.peer_certificate().unwrap().to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_listener_speaks_tls() {
+    let server = https(&Identity::new().settings()).await;
+    assert_eq!(server.predict("linear", ROW).await.status, 200);
+    assert_eq!(server.management("GET", "/models").await.status, 200);
+    assert!(server.sample("Requests2XX{").await.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_certificate_one_is_made() {
+    let server = https(&[]).await;
+    assert_eq!(server.predict("linear", ROW).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_http_is_told_to_use_tls() {
+    let server = https(&[]).await;
+    for request in [
+        PING,
+        "POST /predictions/linear HTTP/1.1\r\ncontent-length: 9000000\r\n\r\n{",
+    ] {
+        let answer = server
+            .raw_and_no_more(Listener::Inference, request.as_bytes())
+            .await;
+        insta::assert_snapshot!("plain_http_on_tls", answer.replace('\r', ""));
+    }
+    assert_eq!(server.inference("GET", "/ping").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewed_certificate_is_shown_without_a_restart() {
+    let identity = Identity::new();
+    let server = https(&identity.settings()).await;
+    let before = shown(&server).await;
+    let renewed = identity.renew();
+    assert_ne!(before, renewed);
+    let until = tokio::time::Instant::now() + Duration::from_secs(20);
+    while shown(&server).await != renewed {
+        assert!(
+            tokio::time::Instant::now() < until,
+            "the certificate is old"
+        );
+        tokio::task::yield_now().await;
+    }
+    std::fs::write(identity.directory.path().join("key.pem"), "broken").unwrap();
+    assert_eq!(shown(&server).await, renewed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_versions_of_tls_are_spoken_and_http_1_is_agreed_on() {
+    let identity = Identity::new();
+    let server = https(&identity.settings()).await;
+    for version in [&TLS12, &TLS13] {
+        for (offered, expected) in [
+            (vec!["h2", "http/1.1"], Some(Some("http/1.1".to_owned()))),
+            (vec![], Some(None)),
+            (vec!["h2"], None),
+        ] {
+            let agreed = agreed(&server, &identity, version, &offered).await;
+            assert_eq!(agreed, expected, "{version:?} {offered:?}");
+        }
+    }
+}
+
+/// The protocol that the server agrees on with a client that offers `protocols`; `None` if it ends the handshake.
+async fn agreed(
+    server: &TestServer,
+    identity: &Identity,
+    version: &'static SupportedProtocolVersion,
+    protocols: &[&str],
+) -> Option<Option<String>> {
+    let file = identity.directory.path().join("certificate.pem");
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_file(file).unwrap())
+        .unwrap();
+    let mut cfg = ClientConfig::builder_with_protocol_versions(&[version])
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let protocols = protocols.iter().map(|name| name.as_bytes().to_vec());
+    cfg.alpn_protocols = protocols.collect();
+    let stream = server.connect(Listener::Inference).await;
+    let connector = TlsConnector::from(Arc::new(cfg));
+    let name = ServerName::try_from("localhost").unwrap();
+    let stream = connector.connect(name, stream).await.ok()?;
+    let protocol = stream.get_ref().1.alpn_protocol();
+    Some(protocol.map(|name| String::from_utf8(name.to_vec()).unwrap()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unix_sockets_serve_http_and_go_with_the_server() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("inference.sock");
+    let mut server = TestServer::builder()
+        .set(&format!("inference_address=unix:{}", path.display()))
+        .start()
+        .await;
+    let mut stream = UnixStream::connect(&path).await.unwrap();
+    stream.write_all(PING.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(
+        server.access_log().contains("/unix \"GET /ping"),
+        "{}",
+        server.access_log()
+    );
+    server.stop().await;
+    assert!(!path.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_address_serves_predictions_models_and_metrics() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("all.sock");
+    let server = TestServer::builder()
+        .model(Model::linear())
+        .set(&format!("inference_address=unix:{}", path.display()))
+        .set(&format!("management_address=unix:{}", path.display()))
+        .start()
+        .await;
+    let client = reqwest::Client::builder().unix_socket(path.clone());
+    let client = client.build().unwrap();
+    for (method, target, expected) in [
+        ("GET", "/ping", 200),
+        ("POST", "/predictions/linear", 200),
+        ("GET", "/models/linear/1.0", 200),
+        ("GET", "/models/linear/all", 200),
+        ("PUT", "/models/linear/1.0/set-default", 200),
+        ("GET", "/metrics", 200),
+        ("GET", "/nowhere", 404),
+    ] {
+        let request = client.request(method.parse().unwrap(), format!("http://x{target}"));
+        let answer = Answer::of(request.body(ROW).send().await.unwrap()).await;
+        assert_eq!(
+            answer.status,
+            expected,
+            "{method} {target}: {}",
+            answer.text()
+        );
+    }
+    // Metrics have their own address besides.
+    assert!(server.sample("Requests2XX{").await.is_some());
+}
