@@ -1,4 +1,4 @@
-//! REST: what clients of TorchServe speak, and nothing else.
+//! REST: what clients of TorchServe and of Open Inference Protocol speak, and nothing else.
 //!
 //! Only this module knows HTTP. One decoder holds every size limit, one table holds every route, and one function
 //! turns a failure into a response. It does not know what a runtime is: it asks the catalog.
@@ -26,6 +26,7 @@ mod lenient;
 mod linger;
 mod manage;
 mod management;
+mod oip;
 mod parameters;
 mod reply;
 pub mod routes;
@@ -73,7 +74,7 @@ impl Default for Config {
             metrics_mode: Mode::default(),
             cors: Cors::default(),
             sagemaker: None,
-            oip: false,
+            oip: true,
         }
     }
 }
@@ -137,6 +138,7 @@ impl Api {
             .access
             .as_ref()
             .map(|log| (log, access::begin(peer, &head)));
+        let is_oip = self.cfg.oip && oip::owns(head.uri.path());
         let call = Call {
             id: id.clone(),
             arrival,
@@ -145,6 +147,10 @@ impl Api {
         };
         let mut response = match self.answer(call).await {
             Ok(response) => response,
+            Err(error) if is_oip => {
+                log_failure(&error, &id);
+                oip::failure(&error)
+            }
             Err(error) if reply::is_bare(error.kind()) => return reply::bare(error.kind()),
             Err(error) => {
                 log_failure(&error, &id);
@@ -203,6 +209,7 @@ impl Api {
                 Err(manage::workflow_not_found(params.model))
             }
             Endpoint::Scrape => Ok(self.scrape(&call)),
+            Endpoint::OpenInference(endpoint) => self.open_inference(endpoint, call, params).await,
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -19,18 +20,22 @@ use crate::runtime::Hosts;
 mod describe;
 mod door;
 mod entry;
+mod index;
 mod library;
 mod list;
 mod register;
 mod sink;
+mod statistics;
 
 pub use crate::config::model::Requested;
-pub use crate::runtime::{WorkerState, WorkerStatus};
+pub use crate::runtime::{Signature, WorkerState, WorkerStatus};
 pub use describe::{Condition, Description};
 pub use entry::{Bounds, Entry};
+pub use index::Indexed;
 pub use library::Library;
 pub use list::{Listed, Page};
 pub use register::{Registered, Registration, failed_to_start};
+pub use statistics::{BatchStatistics, Counted, Statistics};
 
 /// What a catalog is made from.
 pub struct Parts {
@@ -52,6 +57,8 @@ struct Shared {
     models: ArcSwap<Models>,
     /// Held while `models` is replaced, never while anything is awaited.
     writing: Mutex<()>,
+    /// Models of the start are still to be loaded.
+    is_starting: AtomicBool,
     parts: Parts,
 }
 
@@ -81,6 +88,7 @@ impl Catalog {
         Self(Arc::new(Shared {
             models: ArcSwap::default(),
             writing: Mutex::default(),
+            is_starting: AtomicBool::new(false),
             parts,
         }))
     }
@@ -133,6 +141,19 @@ impl Catalog {
         entries.iter().any(|entry| entry.ready_workers() > 0)
     }
 
+    /// Whether a request for any model would be served now: the models of the start have been loaded, and the default
+    /// version of each model has a worker that takes jobs, or was scaled to none.
+    pub fn is_ready(&self) -> bool {
+        let models = self.0.models.load();
+        !self.0.is_starting.load(Ordering::Relaxed)
+            && !models.values().any(|model| model.default.is_missing())
+    }
+
+    /// Says whether models of the start are still to be loaded.
+    pub fn set_starting(&self, is_starting: bool) {
+        self.0.is_starting.store(is_starting, Ordering::Relaxed);
+    }
+
     /// Sets the gauges that are only known when somebody asks.
     pub fn measure(&self) {
         for entry in self.entries() {
@@ -179,7 +200,7 @@ impl Catalog {
     }
 
     /// Every version of every model.
-    fn entries(&self) -> Vec<Arc<Entry>> {
+    pub fn entries(&self) -> Vec<Arc<Entry>> {
         let models = self.0.models.load();
         let entries = models.values().flat_map(|model| &model.versions);
         entries.cloned().collect()

@@ -183,6 +183,26 @@ impl Kind {
         }
     }
 
+    /// Where Open Inference Protocol differs from [`Self::wire`]: what Triton's clients expect of it. A kind that is not
+    /// listed is the same in both, so that only one table has to be complete.
+    pub const fn open_inference(self) -> Wire {
+        let wire = self.wire();
+        let (status, grpc) = match self {
+            Self::BadEncoding => (400, INVALID_ARGUMENT),
+            Self::QueueFull => (503, UNAVAILABLE),
+            Self::HandlerPanicked
+            | Self::HandlerTrapped
+            | Self::HandlerOutput
+            | Self::InferenceFailed => (500, INTERNAL),
+            _ => (wire.status, wire.grpc),
+        };
+        Wire {
+            status,
+            grpc,
+            ..wire
+        }
+    }
+
     /// Whose fault a failure of this kind is.
     pub const fn fault(self) -> Fault {
         match self {

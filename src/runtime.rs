@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::backend::{Backend, Signature};
+use crate::backend::Backend;
 use crate::error::Error;
 use crate::handler::HandlerEngine;
 use crate::model::{BackendKind, Device, Hosting, ModelSpec};
@@ -31,6 +31,7 @@ mod testing;
 mod warmup;
 mod worker;
 
+pub use crate::backend::Signature;
 pub use crate::handler::{Level, LogLine, MetricKind, Observation, Sink};
 
 use local::LocalRuntime;

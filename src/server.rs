@@ -157,6 +157,7 @@ impl Server {
         }
         serving.close();
         let catalog = self.services.catalog;
+        catalog.set_starting(true);
         let loading = tokio::spawn(load(catalog.clone(), self.models, self.default_versions));
         Running {
             addresses,
@@ -239,6 +240,7 @@ async fn load(catalog: Catalog, models: Vec<Registration>, defaults: DefaultVers
             tracing::warn!("The default version of {name} stays as it is: {error}");
         }
     }
+    catalog.set_starting(false);
     if total > 0 {
         let took = since.elapsed().as_millis();
         tracing::info!("{loaded} of {total} models loaded in {took} ms.");

@@ -8,7 +8,8 @@ use hyper::Method;
 
 mod table;
 
-use table::{INFERENCE, KSERVE_V2, LEGACY, MANAGEMENT, METRICS, SAGEMAKER};
+use super::oip;
+use table::{INFERENCE, KSERVE_V2, LEGACY, MANAGEMENT, METRICS, OPEN_INFERENCE, SAGEMAKER};
 
 /// A socket the server listens on, by what is served there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -92,6 +93,8 @@ pub enum Endpoint {
     Workflow,
     /// Metrics.
     Scrape,
+    /// Open Inference Protocol.
+    OpenInference(oip::Endpoint),
 }
 
 impl Endpoint {
@@ -121,6 +124,7 @@ impl Endpoint {
             Self::RegisterWorkflow => "registerWorkflow",
             Self::Workflow => "workflow",
             Self::Scrape => "metrics",
+            Self::OpenInference(endpoint) => endpoint.operation(),
         }
     }
 }
@@ -269,7 +273,11 @@ fn tables(listener: Listener, surface: Surface) -> Vec<&'static [Route]> {
     match listener {
         Listener::Inference => {
             let before: &[Route] = if surface.sagemaker { SAGEMAKER } else { &[] };
-            let v2: &[Route] = if surface.oip { &[] } else { KSERVE_V2 };
+            let v2: &[Route] = if surface.oip {
+                OPEN_INFERENCE
+            } else {
+                KSERVE_V2
+            };
             vec![before, INFERENCE, v2]
         }
         Listener::Management => vec![MANAGEMENT],

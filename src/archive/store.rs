@@ -77,11 +77,6 @@ impl Location {
 
     /// The name of a model whose archive does not say it: the file's, without extension, made to fit.
     pub fn default_name(&self) -> String {
-        let path = self.url.split(['?', '#']).next().unwrap_or_default();
-        let file = path.trim_end_matches('/').rsplit('/').next();
-        let file = file.unwrap_or_default();
-        let stem = file.strip_suffix(".tar.gz").unwrap_or(file);
-        let stem = stem.rsplit_once('.').map_or(stem, |(stem, _)| stem);
         let plain = |c: char| {
             if c.is_ascii_alphanumeric() || c == '_' {
                 c
@@ -89,7 +84,16 @@ impl Location {
                 '_'
             }
         };
-        stem.chars().map(plain).collect()
+        self.stem().chars().map(plain).collect()
+    }
+
+    /// The file's name without extension.
+    pub fn stem(&self) -> &str {
+        let path = self.url.split(['?', '#']).next().unwrap_or_default();
+        let file = path.trim_end_matches('/').rsplit('/').next();
+        let file = file.unwrap_or_default();
+        let stem = file.strip_suffix(".tar.gz").unwrap_or(file);
+        stem.rsplit_once('.').map_or(stem, |(stem, _)| stem)
     }
 }
 

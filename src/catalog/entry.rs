@@ -12,12 +12,13 @@ use tokio_util::sync::CancellationToken;
 use super::door::{Door, Refusal};
 use super::library::Opened;
 use super::sink::ModelSink;
+use super::statistics::{Keeper, Statistics};
 use crate::archive::{Download, Unpacked};
 use crate::error::{Error, Kind};
 use crate::metrics::{InFlight, Metrics, ModelMetrics, Observed, Outcome};
 use crate::model::ModelSpec;
 use crate::payload::{Reply, Request};
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, Signature};
 
 mod life;
 mod view;
@@ -50,6 +51,7 @@ pub struct Entry {
     url: String,
     loaded_at_startup: bool,
     metrics: ModelMetrics,
+    statistics: Keeper,
     sink: Arc<ModelSink>,
     door: Door,
     bounds: Mutex<Bounds>,
@@ -81,6 +83,7 @@ impl Entry {
         Self {
             metrics: metrics.model(&spec.name, &spec.version),
             sink: Arc::new(ModelSink::new(&spec, metrics.clone())),
+            statistics: Keeper::default(),
             door: Door::new(spec.settings.job_queue_size),
             bounds: Mutex::new(bounds),
             phase: ArcSwap::from_pointee(Phase::Empty),
@@ -129,15 +132,22 @@ impl Entry {
     /// the request named the version. Dropping the future cancels the request.
     pub async fn call(&self, request: Request, named: bool) -> Result<Reply, Error> {
         self.metrics.requested(named);
-        let mut ticket = self.admit(named)?;
         let arrival = request.arrival;
+        let mut ticket = self.admit(named).inspect_err(|_| {
+            self.statistics.failed(arrival.elapsed());
+        })?;
         let result = self.run(request, named).await;
         ticket.outcome = match &result {
             Ok(reply) => {
-                self.metrics.answered(named, &observed(arrival, reply));
+                let observed = observed(arrival, reply);
+                self.metrics.answered(named, &observed);
+                self.statistics.succeeded(observed.request, &reply.timings);
                 None
             }
-            Err(error) => Some(outcome(error.kind())),
+            Err(error) => {
+                self.statistics.failed(arrival.elapsed());
+                Some(outcome(error.kind()))
+            }
         };
         result
     }
@@ -168,6 +178,26 @@ impl Entry {
             self.spec.name
         );
         Error::new(Kind::NoWorker, message)
+    }
+
+    /// What it has done so far.
+    pub fn statistics(&self) -> Statistics {
+        self.statistics.so_far()
+    }
+
+    /// Inputs and outputs of the model: its own once it is loaded, as declared before.
+    pub fn signature(&self) -> Arc<Signature> {
+        let known = match &**self.phase.load() {
+            Phase::Ready(runtime) => runtime.signature(),
+            Phase::Loading | Phase::Empty | Phase::Failed(_) => None,
+        };
+        known.unwrap_or_else(|| {
+            let declared = self.spec.declared.clone();
+            Arc::new(Signature {
+                inputs: declared.inputs,
+                outputs: declared.outputs,
+            })
+        })
     }
 
     fn admit(&self, named: bool) -> Result<Ticket<'_>, Error> {

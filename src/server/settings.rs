@@ -112,6 +112,7 @@ fn api_config(settings: &ServerConfig) -> Result<api::Config, ServerError> {
             MetricsMode::Legacy => Mode::Legacy,
         },
         cors: cors(&settings.cors)?,
+        oip: settings.requests.open_inference_protocol,
         ..api::Config::default()
     })
 }

@@ -34,7 +34,9 @@ const TABLE: [(&str, &[&str]); 15] = [
     ("listen", &["error"]),
     (
         "api",
-        &["listen", "catalog", "payload", "model", "metrics", "error"],
+        &[
+            "listen", "catalog", "payload", "tensor", "model", "metrics", "error",
+        ],
     ),
     ("lib", &[]),
 ];

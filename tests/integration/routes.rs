@@ -5,8 +5,10 @@ use serde_json::{Value, json};
 
 use crate::support::{Answer, Model, TestServer};
 
+/// Without Open Inference Protocol, so that `KServe`'s paths lead to the handler.
 async fn mirror() -> TestServer {
-    TestServer::with(Model::new("mirror")).await
+    let server = TestServer::builder().model(Model::new("mirror"));
+    server.api(|api| api.oip = false).start().await
 }
 
 /// What the handler saw of a request.

@@ -1,5 +1,6 @@
 //! The rows. Every route of the server is here, and nowhere else.
 
+use super::oip::Endpoint as Oip;
 use super::{Endpoint, Permission, Route, Verbs};
 
 const fn route(
@@ -39,6 +40,34 @@ pub(super) const INFERENCE: &[Route] = &[
     route(Verbs::Any, "/api-description", Permission::Nothing, Endpoint::ApiDescription),
     route(Verbs::Options, "/", Permission::Nothing, Endpoint::ApiDescription),
 ];
+
+/// Open Inference Protocol. Its clients know one address, so that what manages models is here as well.
+#[rustfmt::skip]
+pub(super) const OPEN_INFERENCE: &[Route] = &[
+    oip(Verbs::Post, "/v2/models/{model}/infer", Permission::Predict, Oip::Infer),
+    oip(Verbs::Post, "/v2/models/{model}/versions/{version}/infer", Permission::Predict, Oip::Infer),
+    oip(Verbs::Get, "/v2", Permission::Predict, Oip::ServerMetadata),
+    oip(Verbs::Get, "/v2/health/live", Permission::Predict, Oip::Live),
+    oip(Verbs::Get, "/v2/health/ready", Permission::Predict, Oip::Ready),
+    oip(Verbs::Get, "/v2/models/stats", Permission::Predict, Oip::Statistics),
+    oip(Verbs::Get, "/v2/models/{model}", Permission::Predict, Oip::ModelMetadata),
+    oip(Verbs::Get, "/v2/models/{model}/versions/{version}", Permission::Predict, Oip::ModelMetadata),
+    oip(Verbs::Get, "/v2/models/{model}/ready", Permission::Predict, Oip::ModelReady),
+    oip(Verbs::Get, "/v2/models/{model}/versions/{version}/ready", Permission::Predict, Oip::ModelReady),
+    oip(Verbs::Get, "/v2/models/{model}/config", Permission::Predict, Oip::ModelConfig),
+    oip(Verbs::Get, "/v2/models/{model}/versions/{version}/config", Permission::Predict, Oip::ModelConfig),
+    oip(Verbs::Get, "/v2/models/{model}/stats", Permission::Predict, Oip::ModelStatistics),
+    oip(Verbs::Get, "/v2/models/{model}/versions/{version}/stats", Permission::Predict, Oip::ModelStatistics),
+    route(Verbs::Options, "/v2/models/{model}/infer", Permission::Predict, Endpoint::PredictDescription),
+    route(Verbs::ButOptions, "/v2/models/{model}/explain", Permission::Predict, Endpoint::Explain),
+    oip(Verbs::Post, "/v2/repository/index", Permission::Manage, Oip::Index),
+    oip(Verbs::Post, "/v2/repository/models/{model}/load", Permission::Manage, Oip::Load),
+    oip(Verbs::Post, "/v2/repository/models/{model}/unload", Permission::Manage, Oip::Unload),
+];
+
+const fn oip(verbs: Verbs, path: &'static str, permission: Permission, endpoint: Oip) -> Route {
+    route(verbs, path, permission, Endpoint::OpenInference(endpoint))
+}
 
 /// `KServe`'s paths, where no Open Inference Protocol is spoken: the handler gets the body as it is.
 #[rustfmt::skip]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Entry, Phase};
 use crate::catalog::describe::{Condition, Description};
+use crate::catalog::index::Indexed;
 use crate::runtime::{Status, WorkerState};
 
 impl Entry {
@@ -62,6 +63,21 @@ impl Entry {
             last_error: status.as_ref().and_then(|status| status.last_error.clone()),
             workers: status.map(|status| status.workers).unwrap_or_default(),
         }
+    }
+
+    pub(in crate::catalog) fn indexed(&self) -> Indexed {
+        Indexed {
+            name: self.spec.name.to_string(),
+            version: Some(self.spec.version.to_string()),
+            condition: Some(self.condition()),
+            is_ready: self.is_ready(),
+            url: self.url.clone(),
+        }
+    }
+
+    /// Whether it keeps the server from being ready: it should serve, and does not.
+    pub(in crate::catalog) fn is_missing(&self) -> bool {
+        !self.is_ready() && self.condition() != Condition::Empty
     }
 
     fn condition(&self) -> Condition {

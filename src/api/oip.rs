@@ -1,0 +1,136 @@
+//! Open Inference Protocol v2: clients that speak tensors.
+//!
+//! The operations here are the same over REST and gRPC and know neither: they take requests as the protocol means them
+//! and end in responses or failures. [`rest`] has the JSON form with the binary tensor data extension; the gRPC
+//! service is in `grpc/oip.rs`. Tensors go straight to the model, in batches with everybody else's, unless the version
+//! has its handler take them.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::catalog::{Catalog, Entry};
+use crate::error::{Error, Kind};
+use crate::payload::{Body, Field, Output, Request};
+use crate::tensor::NamedTensor;
+
+mod answer;
+mod classify;
+pub(super) mod config;
+pub(super) mod datatype;
+mod json;
+pub(super) mod metadata;
+mod outputs;
+pub(super) mod parameters;
+pub(super) mod repository;
+mod rest;
+pub(super) mod statistics;
+
+pub(super) use outputs::RequestedOutput;
+pub(super) use parameters::{Parameter, Parameters};
+pub use rest::Endpoint;
+pub(super) use rest::{failure, owns};
+
+/// Inputs, or outputs, that one request may name.
+pub(super) const TENSORS_LIMIT: usize = 256;
+/// Bytes of a foreign text that a message shows.
+const SHOWN: usize = 64;
+
+/// The version that a request means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Target<'a> {
+    /// Name of the model.
+    pub model: &'a str,
+    /// Its version; the default version if none is named.
+    pub version: Option<&'a str>,
+}
+
+impl Target<'_> {
+    fn find(self, catalog: &Catalog) -> Result<Arc<Entry>, Error> {
+        catalog.find(self.model, self.version)
+    }
+}
+
+/// What a request brings beside the protocol's own.
+#[derive(Debug, Clone)]
+pub(super) struct Origin {
+    /// The `x-request-id` of the response.
+    pub id: String,
+    /// Headers a handler may see.
+    pub headers: Vec<Field>,
+    /// When it arrived.
+    pub arrival: Instant,
+    /// The client's own deadline.
+    pub deadline: Option<Instant>,
+}
+
+/// A request for inference.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct InferRequest {
+    /// The client's name for it.
+    pub id: Option<String>,
+    /// Parameters.
+    pub parameters: Parameters,
+    /// Inputs.
+    pub inputs: Vec<NamedTensor>,
+    /// Outputs; all if empty.
+    pub outputs: Vec<RequestedOutput>,
+}
+
+/// What it is answered.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct InferResponse {
+    /// Name of the model.
+    pub model_name: String,
+    /// The version that ran.
+    pub model_version: String,
+    /// The client's name for the request, if it gave one.
+    pub id: Option<String>,
+    /// Outputs, in the order they were asked for.
+    pub outputs: Vec<NamedTensor>,
+}
+
+/// Runs a model.
+pub(super) async fn infer(
+    catalog: &Catalog,
+    target: Target<'_>,
+    request: InferRequest,
+    origin: Origin,
+) -> Result<InferResponse, Error> {
+    let entry = target.find(catalog)?;
+    let signature = entry.signature();
+    outputs::check(&request.outputs, &signature.outputs)?;
+    let schedule = request.parameters.schedule(origin.arrival)?;
+    let deadline = entry.deadline(origin.arrival);
+    let asked = Request {
+        id: origin.id,
+        content_type: None,
+        headers: origin.headers,
+        body: Body::Tensors(request.inputs),
+        arrival: origin.arrival,
+        deadline: origin.deadline.map_or(deadline, |own| own.min(deadline)),
+        schedule,
+    };
+    let reply = entry.call(asked, target.version.is_some()).await?;
+    let tensors = match reply.output {
+        Output::Tensors(tensors) => tensors,
+        Output::Response(response) => answer::tensors(&response)?,
+    };
+    Ok(InferResponse {
+        model_name: entry.spec().name.to_string(),
+        model_version: entry.spec().version.to_string(),
+        id: request.id,
+        outputs: outputs::select(tensors, &request.outputs, signature.is_batchable())?,
+    })
+}
+
+/// A foreign text in a message: quoted, and cut.
+fn shown(text: &str) -> String {
+    if text.len() <= SHOWN {
+        return format!("{text:?}");
+    }
+    format!("{:?}…", &text[..text.floor_char_boundary(SHOWN)])
+}
+
+fn invalid(message: String) -> Error {
+    Error::new(Kind::InvalidInput, message)
+}

@@ -1,0 +1,182 @@
+//! The binary tensor data extension: which bytes of a body are JSON, and which belong to which tensor.
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use hyper::HeaderMap;
+
+use super::JSON_LENGTH;
+use crate::api::oip::json::InputHead;
+use crate::api::oip::{invalid, shown};
+use crate::catalog::Signature;
+use crate::error::{Error, Kind};
+use crate::model::TensorSpec;
+use crate::tensor::{DType, NamedTensor, Tensor};
+
+/// A body, divided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Parts {
+    /// A document, and what lies behind it.
+    Document {
+        /// JSON.
+        json: Bytes,
+        /// Data of tensors, one after the other.
+        binary: Bytes,
+    },
+    /// One tensor, and no document.
+    Tensor(Bytes),
+}
+
+impl Parts {
+    /// Bytes of JSON.
+    pub(super) const fn json_length(&self) -> usize {
+        match self {
+            Self::Document { json, .. } => json.len(),
+            Self::Tensor(_) => 0,
+        }
+    }
+}
+
+/// Divides a body as its header says. Without the header all of it is JSON.
+pub(super) fn divide(headers: &HeaderMap, body: Bytes) -> Result<Parts, Error> {
+    let mut values = headers.get_all(JSON_LENGTH).iter();
+    let Some(value) = values.next() else {
+        let binary = Bytes::new();
+        return Ok(Parts::Document { json: body, binary });
+    };
+    let text = value.to_str().unwrap_or("").trim();
+    // Signed, as in the reference: what is beyond 2^31 is no length.
+    let length = text.parse::<i32>().ok();
+    let length = length.and_then(|length| usize::try_from(length).ok());
+    match length.filter(|_| values.next().is_none()) {
+        Some(0) => Ok(Parts::Tensor(body)),
+        Some(length) if length <= body.len() => Ok(Parts::Document {
+            json: body.slice(..length),
+            binary: body.slice(length..),
+        }),
+        _ => Err(Error::new(
+            Kind::BadRequest,
+            format!(
+                "{JSON_LENGTH} must be a number from 0 to {}, the length of the body, got {}",
+                body.len(),
+                shown(text)
+            ),
+        )),
+    }
+}
+
+/// Gives every input its data: from the document where it was there, from `binary` where not, in order.
+pub(super) fn attach(
+    heads: &[InputHead],
+    read: Vec<Option<NamedTensor>>,
+    mut binary: Bytes,
+) -> Result<Vec<NamedTensor>, Error> {
+    let inputs = heads.iter().zip(read);
+    let inputs = inputs.map(|(head, read)| match (read, size(head)?) {
+        (Some(read), None) => Ok(read),
+        (None, Some(size)) => tensor(head, take(head, &mut binary, size)?),
+        (None, None) => Err(refused(head, "must have data or binary_data_size")),
+        (Some(_), Some(_)) => Err(refused(head, "has both data and binary_data_size")),
+    });
+    let inputs = inputs.collect::<Result<Vec<_>, Error>>()?;
+    if binary.is_empty() {
+        return Ok(inputs);
+    }
+    let text = format!("unexpected additional input data: {} bytes", binary.len());
+    Err(invalid(text))
+}
+
+fn size(head: &InputHead) -> Result<Option<u64>, Error> {
+    head.parameters.count("binary_data_size")
+}
+
+fn take(head: &InputHead, binary: &mut Bytes, size: u64) -> Result<Bytes, Error> {
+    let left = binary.len();
+    match usize::try_from(size) {
+        Ok(size) if size <= left => Ok(binary.split_to(size)),
+        _ => {
+            let missing = size.saturating_sub(left as u64);
+            Err(invalid(format!(
+                "unexpected size for input {}, expecting {missing} additional bytes",
+                shown(&head.name)
+            )))
+        }
+    }
+}
+
+fn tensor(head: &InputHead, data: Bytes) -> Result<NamedTensor, Error> {
+    let tensor = Tensor::new(head.dtype, head.shape.clone(), data);
+    let tensor = tensor.map_err(|error| head.refused(&error))?;
+    Ok(NamedTensor::new(head.name.as_str(), tensor))
+}
+
+fn refused(head: &InputHead, rule: &str) -> Error {
+    invalid(format!("input {} {rule}", shown(&head.name)))
+}
+
+/// The one input of a model as a body that holds nothing else. It is one row; one axis beside may vary, and its size
+/// follows from that of the body. BYTES are one element.
+pub(super) fn whole(signature: &Signature, body: Bytes) -> Result<NamedTensor, Error> {
+    let [spec] = signature.inputs.as_slice() else {
+        return Err(invalid(format!(
+            "a body without JSON needs a model of one input, this one has {}",
+            signature.inputs.len()
+        )));
+    };
+    let row = row(spec, signature.is_batchable());
+    let (shape, data) = match spec.dtype.size() {
+        Some(size) => (solve(spec, row, size, body.len())?, body),
+        None => one_element(spec, row, &body)?,
+    };
+    let tensor = Tensor::new(spec.dtype, shape, data);
+    let tensor = tensor.map_err(|error| invalid(error.to_string()))?;
+    Ok(NamedTensor::new(spec.name.clone(), tensor))
+}
+
+/// The shape of one row.
+fn row(spec: &TensorSpec, is_batched: bool) -> Vec<Option<usize>> {
+    let mut shape = spec.shape.clone();
+    if let (true, Some(rows)) = (is_batched, shape.first_mut()) {
+        *rows = Some(1);
+    }
+    shape
+}
+
+/// The shape with the axis that varies chosen so that it holds `length` bytes.
+fn solve(
+    spec: &TensorSpec,
+    shape: Vec<Option<usize>>,
+    size: usize,
+    length: usize,
+) -> Result<Vec<usize>, Error> {
+    let known = shape.iter().flatten();
+    let known = known.fold(size, |product, axis| product.saturating_mul(*axis));
+    let varying = shape.iter().filter(|axis| axis.is_none()).count();
+    let is_whole = known > 0 && length.is_multiple_of(known);
+    if varying > 1 || (varying == 1 && !is_whole) {
+        return Err(invalid(format!(
+            "a body of {length} bytes without JSON makes no {spec}"
+        )));
+    }
+    let axis = length.checked_div(known).unwrap_or(0);
+    Ok(shape.into_iter().map(|own| own.unwrap_or(axis)).collect())
+}
+
+fn one_element(
+    spec: &TensorSpec,
+    shape: Vec<Option<usize>>,
+    body: &[u8],
+) -> Result<(Vec<usize>, Bytes), Error> {
+    debug_assert_eq!(spec.dtype, DType::Bytes, "every other dtype has a size");
+    let shape: Vec<usize> = shape.into_iter().map(|axis| axis.unwrap_or(1)).collect();
+    let length = u32::try_from(body.len());
+    match length {
+        Ok(length) if shape.iter().all(|axis| *axis == 1) => {
+            let mut data = BytesMut::with_capacity(4 + body.len());
+            data.put_u32_le(length);
+            data.put_slice(body);
+            Ok((shape, data.freeze()))
+        }
+        _ => Err(invalid(format!(
+            "a body without JSON makes no {spec}: it is one element"
+        ))),
+    }
+}
