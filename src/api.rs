@@ -11,11 +11,12 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::http::request::Parts;
+use tokio::sync::Semaphore;
 
 use crate::catalog::Catalog;
 use crate::error::{Error, Fault, Kind};
 use crate::listen::Peer;
-use crate::metrics::{Answered, Metrics, Mode};
+use crate::metrics::{Answered, Metrics};
 
 mod access;
 mod connection;
@@ -56,8 +57,6 @@ pub struct Config {
     pub max_request_size: usize,
     /// Whether models may be registered and unregistered.
     pub enable_model_api: bool,
-    /// What `/metrics` shows.
-    pub metrics_mode: Mode,
     /// Headers for browsers.
     pub cors: Cors,
     /// What `SageMaker` asks of a container, if it runs this one.
@@ -71,7 +70,6 @@ impl Default for Config {
         Self {
             max_request_size: 6_553_500,
             enable_model_api: false,
-            metrics_mode: Mode::default(),
             cors: Cors::default(),
             sagemaker: None,
             oip: true,
@@ -100,6 +98,8 @@ pub struct Api {
     common: CommonHeaders,
     /// Whether a worker was ready when `SageMaker` asked.
     was_ready: AtomicBool,
+    /// Scrapes take turns.
+    scraping: Semaphore,
 }
 
 /// One request on its way to an endpoint.
@@ -123,6 +123,7 @@ impl Api {
             decoder: Decoder::new(cfg.max_request_size),
             operations: Operations::new(services.catalog.clone(), cfg.enable_model_api),
             common: CommonHeaders::new(&cfg.cors),
+            scraping: Semaphore::new(1),
             services,
             cfg,
         })
@@ -208,8 +209,8 @@ impl Api {
             Endpoint::Workflow | Endpoint::PredictWorkflow => {
                 Err(manage::workflow_not_found(params.model))
             }
-            Endpoint::Scrape => Ok(self.scrape(&call)),
             Endpoint::OpenInference(endpoint) => self.open_inference(endpoint, call, params).await,
+            Endpoint::Scrape => self.scrape(&call).await,
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Settings: what was typed (raw) becomes what is meant (resolved), with every problem reported at once.
 //!
-//! [`model`] reads an archive's `model-config.yaml`, [`server`] the command line, the environment and
+//! [`metrics`] reads `metrics.yaml`, [`model`] an archive's `model-config.yaml`, [`server`] the command line, the environment and
 //! `config.properties`. Only this module and `cli` read the environment. It opens no archive and starts nothing.
 
+pub mod metrics;
 pub mod model;
 pub mod server;
 

@@ -116,6 +116,8 @@ pub struct Observation {
     pub label_values: Vec<String>,
     /// Value.
     pub value: f64,
+    /// The request in whose call it was observed; empty for `init`.
+    pub request_id: String,
 }
 
 /// Where a handler's logs and metrics go. Called from within a call to the handler: must not block.

@@ -1,36 +1,73 @@
-//! Metrics as values: every family is registered once, labels are bound once per model, pairs end in `Drop`.
+//! Metrics as values: families are made once, labels are bound once per model, and what is bound ends with its owner.
 //!
-//! It owns names, labels and the text format of a scrape. It does not know who measures what, nor HTTP.
-//! TorchServe's series keep their names, labels and format; ours are called `lantern_<noun>_<unit>`.
+//! It owns names, labels, the text of a scrape and the lines of TorchServe's metric logs. It does not know who measures
+//! what, nor HTTP, nor files. TorchServe's metrics keep their names, labels and formats; ours are called
+//! `lantern_<noun>_<unit>`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::model::{ModelName, Version};
 
+mod cell;
 mod custom;
-mod families;
+mod family;
 mod host;
+mod line;
+mod listing;
 mod model;
+mod ours;
+mod outlet;
+mod server;
 mod text;
 
-pub use custom::{Custom, CustomKind, CustomMetric, CustomMetricError};
-pub use model::{InFlight, ModelMetrics, Observed, Outcome};
+pub use custom::{CustomMetric, CustomMetricError, Observer};
+pub use host::{Collector, System};
+pub use line::MetricLog;
+pub use listing::{Listed, Listing};
+pub use model::ModelMetrics;
+pub use ours::{Load, Observed, Outcome};
 
-use families::Families;
+use cell::Shards;
+use custom::CustomMetrics;
+use ours::Ours;
+use outlet::Meter;
+use server::ServerMetrics;
 
-/// What a scrape shows, TorchServe's `metrics_mode`.
+/// Where metrics go, TorchServe's `metrics_mode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
-    /// Everything.
+    /// To scrapes.
     #[default]
     Prometheus,
-    /// The three `ts_*` families.
+    /// The three `ts_*` counters to scrapes, everything else to logs.
     Legacy,
-    /// Nothing.
+    /// To logs.
     Log,
 }
 
-/// Class of an HTTP answer, as TorchServe counts them.
+/// Kind of a metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Grows.
+    Counter,
+    /// The last value set.
+    Gauge,
+    /// Counts in buckets.
+    Histogram,
+}
+
+impl Kind {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// Class of an answer, as TorchServe counts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answered {
     /// 200 to 299.
@@ -52,121 +89,109 @@ impl Answered {
     }
 }
 
+/// Settings of the metrics.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where they go.
+    pub mode: Mode,
+    /// Which of TorchServe's there are.
+    pub listing: Listing,
+    /// Whether metrics of handlers are taken that are not listed.
+    pub auto_detect: bool,
+    /// Whether anybody can scrape. What would go to scrapes is not measured otherwise.
+    pub has_scrapes: bool,
+    /// Threads that count at the same time.
+    pub threads: usize,
+    /// Takes lines of `ts_metrics`.
+    pub server_log: MetricLog,
+    /// Takes lines of `model_metrics`.
+    pub model_log: MetricLog,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            mode: Mode::default(),
+            listing: Listing::default(),
+            auto_detect: false,
+            has_scrapes: true,
+            threads: 1,
+            server_log: MetricLog::default(),
+            model_log: MetricLog::default(),
+        }
+    }
+}
+
 /// All metrics of one server. Cheap to clone.
 #[derive(Clone)]
 pub struct Metrics(Arc<Shared>);
 
 struct Shared {
-    families: Families,
-    requests: [prometheus::Counter; 3],
-    custom: Custom,
-    host: host::Host,
+    server: ServerMetrics,
+    requests: [Meter; 3],
+    custom: CustomMetrics,
+    /// Only for scrapes.
+    ours: Option<Ours>,
+    /// Bytes of the last scrape, which the next one will need about as well.
+    last_scrape: AtomicUsize,
 }
 
 impl Metrics {
-    /// Registers every family.
-    pub fn new() -> Self {
+    /// Makes every family.
+    pub fn new(cfg: &Config) -> Self {
         let hostname = host::name();
-        let families = Families::new();
-        let requests = families
-            .requests
-            .each_ref()
-            .map(|family| family.with_label_values(&["Host", &hostname]));
+        let server = ServerMetrics::new(cfg, hostname.clone());
+        let has_ours = cfg.mode == Mode::Prometheus && cfg.has_scrapes;
         Self(Arc::new(Shared {
-            families,
-            requests,
-            custom: Custom::new(hostname.clone()),
-            host: host::Host::new(hostname),
+            requests: server.requests(),
+            server,
+            custom: CustomMetrics::new(cfg, hostname),
+            ours: has_ours.then(|| Ours::new(Shards::for_threads(cfg.threads))),
+            last_scrape: AtomicUsize::new(0),
         }))
     }
 
-    /// Counts one HTTP answer.
+    /// Counts one answer.
     pub fn answered(&self, class: Answered) {
-        self.0.requests[class as usize].inc();
+        self.0.requests[class as usize].update(1.0, "");
     }
 
     /// Binds the labels of one model version.
     pub fn model(&self, name: &ModelName, version: &Version) -> ModelMetrics {
-        ModelMetrics::bind(&self.0.families, &self.0.host.hostname, name, version)
+        ModelMetrics::bind(&self.0, name, version)
     }
 
-    /// Takes one observation of a metric that a handler of `model` defined.
-    pub fn observe(
-        &self,
-        model: &ModelName,
-        metric: &CustomMetric<'_>,
-    ) -> Result<(), CustomMetricError> {
-        self.0.custom.observe(model, metric)
+    /// Takes what a handler of `model` measures, in at most `limit` series.
+    pub fn observer(&self, model: &ModelName, limit: usize) -> Observer {
+        Observer::new(Arc::clone(&self.0), model.clone(), limit)
     }
 
-    /// The text of a scrape. With `names`, only samples of these names.
-    pub fn scrape(&self, mode: Mode, names: &[String]) -> String {
-        let shared = &*self.0;
-        match mode {
-            Mode::Log => String::new(),
-            Mode::Legacy => text::write(&shared.families.gather_torchserve_counters(), names),
-            Mode::Prometheus => {
-                shared.host.measure(&shared.families);
-                let mut all = shared.families.gather();
-                all.extend(shared.custom.gather());
-                text::write(&all, names)
-            }
+    /// The text of a scrape. With `names`, only samples of these names. The work is that of writing the text; nobody
+    /// who counts waits for it.
+    pub fn scrape(&self, names: &[String]) -> String {
+        let filter = text::Filter::new(names);
+        let expected = self.0.last_scrape.load(Ordering::Relaxed);
+        let mut text = String::with_capacity(expected + expected / 8);
+        for family in self.0.server.families() {
+            text::write(&mut text, family, &filter);
         }
+        for family in self.0.custom.families() {
+            text::write(&mut text, &family, &filter);
+        }
+        for family in self.0.ours.iter().flat_map(Ours::families) {
+            text::write(&mut text, family, &filter);
+        }
+        self.0.last_scrape.store(text.len(), Ordering::Relaxed);
+        text
     }
 }
 
 impl Default for Metrics {
+    /// With the defaults of everything.
     fn default() -> Self {
-        Self::new()
+        Self::new(&Config::default())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    fn names() -> (ModelName, Version) {
-        (ModelName::new("m").unwrap(), Version::new("1.0").unwrap())
-    }
-
-    #[test]
-    fn answers_are_counted_by_class() {
-        let metrics = Metrics::new();
-        for status in [200, 404, 500, 599, 304] {
-            metrics.answered(Answered::of(status));
-        }
-        let text = metrics.scrape(Mode::Prometheus, &["Requests5XX".to_owned()]);
-        let sample = text.lines().find(|line| !line.starts_with('#')).unwrap();
-        assert!(
-            sample.starts_with("Requests5XX{Level=\"Host\",Hostname=\""),
-            "{sample}"
-        );
-        assert!(sample.ends_with("\",} 3.0"), "{sample}");
-        assert_eq!(text.lines().count(), 3);
-    }
-
-    #[test]
-    fn modes_show_everything_three_families_or_nothing() {
-        let metrics = Metrics::new();
-        let (name, version) = names();
-        metrics.model(&name, &version).requested(true);
-        assert_eq!(metrics.scrape(Mode::Log, &[]), "");
-        let legacy = metrics.scrape(Mode::Legacy, &[]);
-        let families = legacy.lines().filter(|line| line.starts_with("# TYPE"));
-        assert_eq!(families.count(), 3);
-        assert!(metrics.scrape(Mode::Prometheus, &[]).len() > legacy.len());
-    }
-
-    #[test]
-    fn the_version_label_is_default_where_none_was_named() {
-        let metrics = Metrics::new();
-        let (name, version) = names();
-        let bound = metrics.model(&name, &version);
-        bound.requested(false);
-        bound.requested(true);
-        let text = metrics.scrape(Mode::Legacy, &["ts_inference_requests_total".to_owned()]);
-        assert!(text.contains("{model_name=\"m\",model_version=\"default\",hostname="));
-        assert!(text.contains("{model_name=\"m\",model_version=\"1.0\",hostname="));
-    }
-}
+mod tests;

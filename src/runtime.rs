@@ -173,6 +173,14 @@ impl Runtime {
         }
     }
 
+    /// How many workers take jobs. Asks nobody and reads nothing from the system, so that a scrape of many versions may.
+    pub fn workers_ready(&self) -> usize {
+        match self {
+            Self::Inline(runtime) => runtime.workers_ready(),
+            Self::Process(runtime) => runtime.workers_ready(),
+        }
+    }
+
     /// Inputs and outputs of the model, once loaded.
     pub fn signature(&self) -> Option<Arc<Signature>> {
         match self {

@@ -18,11 +18,12 @@ use crate::archive::ArchiveError;
 use crate::catalog::{Catalog, Library, Parts, Registration};
 use crate::error::Error;
 use crate::listen::{Address, CertificateError, Certificates};
-use crate::metrics::Metrics;
+use crate::metrics::{Collector, Metrics, System};
 use crate::model::{ModelName, Version};
 use crate::runtime::Hosts;
 
 mod hosts;
+mod metrics;
 mod secure;
 mod settings;
 mod sockets;
@@ -46,6 +47,10 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// Settings of the API.
     pub api: api::Config,
+    /// Settings of the metrics.
+    pub metrics: crate::metrics::Config,
+    /// How the machine is measured, if it is.
+    pub system: Option<System>,
     /// Takes a line for each request, if anybody wants them.
     pub access: Option<AccessLog>,
     /// What runtimes are made from.
@@ -98,6 +103,7 @@ pub struct Server {
     certificates: Option<Arc<Certificates>>,
     services: Services,
     api: api::Config,
+    collector: Option<Collector>,
     models: Vec<Registration>,
     default_versions: DefaultVersions,
     drain_timeout: Duration,
@@ -118,7 +124,8 @@ impl Server {
     pub fn bind(cfg: Config) -> Result<Self, ServerError> {
         let certificates = secure::certificates(&cfg.listeners, cfg.tls.as_ref())?;
         let sockets = sockets::bind(cfg.listeners, certificates.as_ref())?;
-        let metrics = Metrics::new();
+        let metrics = Metrics::new(&cfg.metrics);
+        let collector = cfg.system.map(|system| metrics.collector(system));
         let catalog = Catalog::new(Parts {
             hosts: cfg.hosts,
             metrics: metrics.clone(),
@@ -134,6 +141,7 @@ impl Server {
                 access: cfg.access,
             },
             api: cfg.api,
+            collector,
             models: cfg.models,
             default_versions: cfg.default_versions,
             drain_timeout: cfg.drain_timeout,
@@ -156,6 +164,10 @@ impl Server {
             serving.spawn(watch::certificates(certificates, stop.clone()));
         }
         serving.close();
+        if let Some(collector) = self.collector {
+            let stop = stop.clone();
+            tokio::spawn(async move { stop.run_until_cancelled(collector.run()).await });
+        }
         let catalog = self.services.catalog;
         catalog.set_starting(true);
         let loading = tokio::spawn(load(catalog.clone(), self.models, self.default_versions));

@@ -95,10 +95,14 @@ impl Door {
         tokio::time::timeout(patience, emptied).await.is_ok()
     }
 
+    /// Requests that are in.
+    pub(super) fn inside(&self) -> usize {
+        self.inside.load(Ordering::Relaxed)
+    }
+
     /// Requests that wait.
     pub(super) fn queued(&self) -> usize {
-        let inside = self.inside.load(Ordering::Relaxed);
-        inside
+        self.inside()
             .saturating_sub(self.running.load(Ordering::Relaxed))
             .min(self.queue)
     }

@@ -15,7 +15,7 @@ use super::sink::ModelSink;
 use super::statistics::{Keeper, Statistics};
 use crate::archive::{Download, Unpacked};
 use crate::error::{Error, Kind};
-use crate::metrics::{InFlight, Metrics, ModelMetrics, Observed, Outcome};
+use crate::metrics::{Metrics, ModelMetrics, Observed, Outcome};
 use crate::model::ModelSpec;
 use crate::payload::{Reply, Request};
 use crate::runtime::{Runtime, Signature};
@@ -82,7 +82,7 @@ impl Entry {
         };
         Self {
             metrics: metrics.model(&spec.name, &spec.version),
-            sink: Arc::new(ModelSink::new(&spec, metrics.clone())),
+            sink: Arc::new(ModelSink::new(&spec, metrics)),
             statistics: Keeper::default(),
             door: Door::new(spec.settings.job_queue_size),
             bounds: Mutex::new(bounds),
@@ -136,11 +136,13 @@ impl Entry {
         let mut ticket = self.admit(named).inspect_err(|_| {
             self.statistics.failed(arrival.elapsed());
         })?;
+        let shown_id = self.metrics.names_requests().then(|| request.id.clone());
         let result = self.run(request, named).await;
         ticket.outcome = match &result {
             Ok(reply) => {
+                let id = shown_id.as_deref().unwrap_or_default();
                 let observed = observed(arrival, reply);
-                self.metrics.answered(named, &observed);
+                self.metrics.answered(named, id, &observed);
                 self.statistics.succeeded(observed.request, &reply.timings);
                 None
             }
@@ -208,7 +210,6 @@ impl Entry {
         Ok(Ticket {
             entry: self,
             outcome: Some(Outcome::Cancelled),
-            _in_flight: self.metrics.in_flight(),
         })
     }
 
@@ -278,7 +279,6 @@ struct Ticket<'a> {
     entry: &'a Entry,
     /// `None` if it was answered as asked for.
     outcome: Option<Outcome>,
-    _in_flight: InFlight,
 }
 
 impl Drop for Ticket<'_> {

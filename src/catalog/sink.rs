@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::metrics::{CustomKind, CustomMetric, Metrics};
+use crate::metrics::{CustomMetric, Kind, Metrics, Observer};
 use crate::model::{ModelName, ModelSpec, Version};
 use crate::runtime::{Level, LogLine, MetricKind, Observation, Sink};
 
@@ -16,16 +16,16 @@ const NAMED_REFUSALS: usize = 32;
 pub(super) struct ModelSink {
     name: ModelName,
     version: Version,
-    metrics: Metrics,
+    observer: Observer,
     refused: Mutex<HashSet<Arc<str>>>,
 }
 
 impl ModelSink {
-    pub(super) fn new(spec: &ModelSpec, metrics: Metrics) -> Self {
+    pub(super) fn new(spec: &ModelSpec, metrics: &Metrics) -> Self {
         Self {
             name: spec.name.clone(),
             version: spec.version.clone(),
-            metrics,
+            observer: metrics.observer(&spec.name, spec.limits.metric_series),
             refused: Mutex::default(),
         }
     }
@@ -58,20 +58,32 @@ impl Sink for ModelSink {
         let metric = CustomMetric {
             name: &observation.name,
             kind: match observation.kind {
-                MetricKind::Counter => CustomKind::Counter,
-                MetricKind::Gauge => CustomKind::Gauge,
-                MetricKind::Histogram => CustomKind::Histogram,
+                MetricKind::Counter => Kind::Counter,
+                MetricKind::Gauge => Kind::Gauge,
+                MetricKind::Histogram => Kind::Histogram,
             },
-            unit: observation.unit,
+            unit: spelled_out(observation.unit),
             label_names: &observation.label_names,
             label_values: &observation.label_values,
             value: observation.value,
+            request_id: &observation.request_id,
         };
-        if let Err(error) = self.metrics.observe(&self.name, &metric)
+        if let Err(error) = self.observer.observe(&metric)
             && self.is_news(&observation.name)
         {
             tracing::warn!(target: "model", model = %self.name, version = %self.version, "{error}");
         }
+    }
+}
+
+/// A unit of the handler interface as TorchServe's workers spell it.
+fn spelled_out(unit: &'static str) -> &'static str {
+    match unit {
+        "milliseconds" => "Milliseconds",
+        "bytes" => "Bytes",
+        "count" => "Count",
+        "percent" => "Percent",
+        _ => "unit",
     }
 }
 

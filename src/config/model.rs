@@ -17,6 +17,7 @@ mod lantern;
 mod resolve;
 mod torchserve;
 
+pub(super) use fields::Fields;
 pub use resolve::{Defaults, Requested, Resolved, resolve};
 
 /// A `model-config.yaml` that was read.

@@ -224,6 +224,7 @@ impl metrics::HostMetric for Host {
             label_names: metric.label_names,
             label_values,
             value,
+            request_id: self.request_id.clone(),
         });
         Ok(())
     }

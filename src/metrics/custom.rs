@@ -1,63 +1,33 @@
-//! Metrics that handlers define: families made at the first observation, shared by all models.
+//! `model_metrics`: what handlers measure, and what the server measures of them.
 //!
-//! Names and values are foreign. A handler can neither take the name of a built-in family nor change the kind or
-//! the labels of one that exists; what does not fit is refused with the reason.
+//! Names, labels and values of handlers are foreign. A metric that `metrics.yaml` lists has the kind, the unit and the
+//! labels that stand there; one that it does not is left out, or with `model_metrics_auto_detect` is made as the first
+//! handler has it. A handler can neither take the name of a metric of the server nor speak for another model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use prometheus::core::Collector;
-use prometheus::{CounterVec, GaugeVec, HistogramOpts, HistogramVec, Opts};
 
-use super::families::ts_help;
-use super::text::{Family, Kind};
+use super::family::{Family, Hold};
+use super::listing::{HOSTNAME, Listed, Listing, OURS, model};
+use super::outlet::{Meter, Outlet};
+use super::{Config, Kind, Mode};
 use crate::model::ModelName;
 
-/// Labels every such family has, after the handler's own.
-const OWN_LABELS: [&str; 3] = ["ModelName", "Level", "Hostname"];
-/// Names of built-in families that do not start with a reserved prefix.
-const BUILT_IN: [&str; 15] = [
-    "Requests2XX",
-    "Requests4XX",
-    "Requests5XX",
-    "QueueTime",
-    "WorkerThreadTime",
-    "WorkerLoadTime",
-    "HandlerTime",
-    "PredictionTime",
-    "CPUUtilization",
-    "MemoryUsed",
-    "MemoryAvailable",
-    "MemoryUtilization",
-    "DiskUsage",
-    "DiskAvailable",
-    "DiskUtilization",
-];
-const RESERVED_PREFIXES: [&str; 3] = ["ts_", "lantern_", "GPU"];
-/// TorchServe's default buckets.
-const BUCKETS: [f64; 14] = [
-    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
-];
-
-/// Kind of a handler's metric.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CustomKind {
-    /// Grows.
-    Counter,
-    /// Goes up and down.
-    Gauge,
-    /// Counts observations in buckets.
-    Histogram,
-}
+/// Labels that every metric of a handler gets unless the listing says otherwise, after the handler's own.
+const DEFAULT_LABELS: [&str; 3] = ["ModelName", "Level", HOSTNAME];
+/// What names of TorchServe's own begin with.
+const TORCHSERVES: &str = "ts_";
 
 /// One observation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CustomMetric<'a> {
-    /// Name of the family.
+    /// Name of the metric.
     pub name: &'a str,
     /// Kind.
-    pub kind: CustomKind,
-    /// Unit, shown in the help text.
+    pub kind: Kind,
+    /// Unit, where the listing has none for it.
     pub unit: &'a str,
     /// Label names.
     pub label_names: &'a [String],
@@ -65,6 +35,8 @@ pub struct CustomMetric<'a> {
     pub label_values: &'a [String],
     /// Value.
     pub value: f64,
+    /// The request it was measured for; empty if there is none.
+    pub request_id: &'a str,
 }
 
 /// Why an observation was refused.
@@ -73,256 +45,328 @@ pub enum CustomMetricError {
     /// The name belongs to the server.
     #[error("metric {0:?} has a name that belongs to the server")]
     Reserved(String),
-    /// The name or a label is not valid, or there are not as many values as labels.
-    #[error("metric {name:?} is not valid: {reason}")]
-    Invalid {
+    /// Nobody asked for it.
+    #[error(
+        "metric {0:?} is left out: metrics_config does not list it under model_metrics, and model_metrics_auto_detect \
+         is false"
+    )]
+    Unlisted(String),
+    /// The metric is listed, or exists, with another kind.
+    #[error("[METRICS]Failed to update metric with name:{name}: it is a {known}, not a {given}")]
+    Kind {
         /// Name.
         name: String,
-        /// What is wrong.
-        reason: String,
+        /// Kind it has.
+        known: &'static str,
+        /// Kind the handler gives.
+        given: &'static str,
     },
-    /// The family exists with another kind or other labels.
-    #[error("metric {0:?} exists with another kind or other labels")]
-    Conflict(String),
-    /// Counters only grow.
-    #[error("counter {0:?} cannot be changed by a negative or undefined value")]
-    Negative(String),
+    /// The metric is listed, or exists, with other labels.
+    #[error(
+        "[METRICS]Failed to update metric with name:{name}: its labels are {known:?}, the handler's {given:?}"
+    )]
+    Labels {
+        /// Name.
+        name: String,
+        /// Labels it has.
+        known: Vec<String>,
+        /// Labels the handler gives.
+        given: Vec<String>,
+    },
+    /// Counters only grow, and no value is undefined.
+    #[error("[METRICS]Failed to update metric with name:{name}: a {kind} does not take {value}")]
+    Value {
+        /// Name.
+        name: String,
+        /// Its kind.
+        kind: &'static str,
+        /// The value, as text.
+        value: String,
+    },
+    /// The model has as many series as it may have.
+    #[error("metric {name:?}: the model has {limit} series already; new ones are left out")]
+    TooMany {
+        /// Name.
+        name: String,
+        /// Series that a model may have.
+        limit: usize,
+    },
 }
 
-enum Collected {
-    Counter(CounterVec),
-    Gauge(GaugeVec),
-    Histogram(HistogramVec),
-}
-
-struct Entry {
-    collected: Collected,
-    labels: Vec<String>,
-}
-
-/// All families that handlers defined.
-pub struct Custom {
+/// Everything that is listed under `model_metrics`, and what was detected.
+pub(super) struct CustomMetrics {
+    cfg: Config,
     hostname: String,
-    families: Mutex<BTreeMap<String, Entry>>,
+    listed: Vec<Arc<Outlet>>,
+    /// Those that a handler which is loaded has made.
+    detected: Mutex<BTreeMap<String, Weak<Outlet>>>,
 }
 
-impl Custom {
-    pub(super) fn new(hostname: String) -> Self {
+impl CustomMetrics {
+    pub(super) fn new(cfg: &Config, hostname: String) -> Self {
+        let mut listed = cfg.listing.model.clone();
+        if cfg.auto_detect {
+            Listing::add_own(&mut listed);
+        }
+        let outlet = |listed| Arc::new(Outlet::new(listed, cfg, &cfg.model_log));
         Self {
+            listed: listed.into_iter().map(outlet).collect(),
+            detected: Mutex::default(),
+            cfg: cfg.clone(),
             hostname,
-            families: Mutex::default(),
         }
     }
 
-    /// Takes an observation by a handler of `model`.
-    pub(super) fn observe(
-        &self,
-        model: &ModelName,
-        metric: &CustomMetric<'_>,
-    ) -> Result<(), CustomMetricError> {
-        check_name(metric.name)?;
-        let mut values: Vec<&str> = metric.label_values.iter().map(String::as_str).collect();
-        values.extend([model.as_str(), "Model", &self.hostname]);
-        let mut families = self.families.lock();
-        if !families.contains_key(metric.name) {
-            families.insert(metric.name.to_owned(), Entry::new(metric)?);
-        }
-        match families.get(metric.name) {
-            Some(entry) if entry.fits(metric) => entry.observe(&values, metric),
-            _ => Err(CustomMetricError::Conflict(metric.name.to_owned())),
-        }
+    /// Whether nobody will see what is observed.
+    fn is_off(&self) -> bool {
+        self.cfg.mode == Mode::Prometheus && !self.cfg.has_scrapes
     }
 
-    pub(super) fn gather(&self) -> Vec<Family> {
-        self.families
-            .lock()
-            .values()
-            .flat_map(Entry::gather)
+    /// What scrapes show.
+    pub(super) fn families(&self) -> Vec<Arc<Family>> {
+        let detected: Vec<_> = {
+            let detected = self.detected.lock();
+            detected.values().filter_map(Weak::upgrade).collect()
+        };
+        let outlets = self.listed.iter().chain(&detected);
+        outlets
+            .filter_map(|outlet| outlet.family())
+            .cloned()
             .collect()
     }
+
+    /// A series of `model` that the server measures itself.
+    pub(super) fn bind_own(&self, name: &str, model: &ModelName) -> Meter {
+        let metric = CustomMetric {
+            name,
+            kind: Kind::Gauge,
+            unit: "Milliseconds",
+            label_names: &[],
+            label_values: &[],
+            value: 0.0,
+            request_id: "",
+        };
+        let Some(outlet) = self.listed(name) else {
+            return Meter::Nowhere;
+        };
+        self.bind(outlet, &metric, model).unwrap_or_else(|| {
+            let labels = &outlet.listed().labels;
+            tracing::error!(
+                "metrics_config lists {name} with the labels {labels:?}, so it is left out"
+            );
+            Meter::Nowhere
+        })
+    }
+
+    /// The outlet of `metric`, if it is listed or may be detected.
+    fn outlet(&self, metric: &CustomMetric<'_>) -> Option<Arc<Outlet>> {
+        if let Some(outlet) = self.listed(metric.name) {
+            return Some(Arc::clone(outlet));
+        }
+        self.cfg.auto_detect.then(|| self.detect(metric))
+    }
+
+    fn listed(&self, name: &str) -> Option<&Arc<Outlet>> {
+        let mut listed = self.listed.iter();
+        listed.find(|outlet| outlet.listed().name == name)
+    }
+
+    fn detect(&self, metric: &CustomMetric<'_>) -> Arc<Outlet> {
+        let mut detected = self.detected.lock();
+        if let Some(outlet) = detected.get(metric.name).and_then(Weak::upgrade) {
+            return outlet;
+        }
+        detected.retain(|_, outlet| outlet.strong_count() > 0);
+        let listed = as_detected(metric);
+        let outlet = Arc::new(Outlet::new(listed, &self.cfg, &self.cfg.model_log));
+        detected.insert(metric.name.to_owned(), Arc::downgrade(&outlet));
+        outlet
+    }
+
+    /// The series of `metric`; `None` if its labels are not the outlet's.
+    fn bind(&self, outlet: &Outlet, metric: &CustomMetric<'_>, model: &ModelName) -> Option<Meter> {
+        let labels = &outlet.listed().labels;
+        let is_known =
+            |name: &String| labels.contains(name) || DEFAULT_LABELS.contains(&name.as_str());
+        if !metric.label_names.iter().all(is_known) {
+            return None;
+        }
+        let values = labels.iter().map(|label| self.value(label, metric, model));
+        let values: Option<Vec<&str>> = values.collect();
+        outlet.bind(&values?, Hold::WhileUsed)
+    }
+
+    /// The value of one label. Which model and which host it is, is not the handler's to say.
+    fn value<'a>(
+        &'a self,
+        label: &str,
+        metric: &CustomMetric<'a>,
+        model: &'a ModelName,
+    ) -> Option<&'a str> {
+        if label == "ModelName" {
+            return Some(model.as_str());
+        }
+        if label.eq_ignore_ascii_case(HOSTNAME) {
+            return Some(&self.hostname);
+        }
+        let mut own = metric.label_names.iter().zip(metric.label_values);
+        match own.find(|(name, _)| *name == label) {
+            Some((_, value)) => Some(value.as_str()),
+            None => (label == "Level").then_some("Model"),
+        }
+    }
 }
 
-impl Entry {
-    fn new(metric: &CustomMetric<'_>) -> Result<Self, CustomMetricError> {
-        let mut labels = metric.label_names.to_vec();
-        labels.extend(OWN_LABELS.map(str::to_owned));
-        let names: Vec<&str> = labels.iter().map(String::as_str).collect();
-        let collected = match metric.kind {
-            CustomKind::Counter => {
-                CounterVec::new(opts(metric, Kind::Counter), &names).map(Collected::Counter)
-            }
-            CustomKind::Gauge => {
-                GaugeVec::new(opts(metric, Kind::Gauge), &names).map(Collected::Gauge)
-            }
-            CustomKind::Histogram => {
-                let opts = HistogramOpts {
-                    common_opts: opts(metric, Kind::Histogram),
-                    buckets: BUCKETS.to_vec(),
-                };
-                HistogramVec::new(opts, &names).map(Collected::Histogram)
-            }
-        };
-        match collected {
-            Ok(collected) => Ok(Self { collected, labels }),
-            Err(error) => Err(invalid(metric, &error)),
+/// A metric as it is listed when the first handler has made it.
+fn as_detected(metric: &CustomMetric<'_>) -> Listed {
+    let mut labels = metric.label_names.to_vec();
+    labels.retain(|label| label != HOSTNAME);
+    for label in DEFAULT_LABELS {
+        if !labels.iter().any(|known| known == label) {
+            labels.push(label.to_owned());
+        }
+    }
+    Listed {
+        name: metric.name.to_owned(),
+        kind: metric.kind,
+        unit: metric.unit.to_owned(),
+        labels,
+    }
+}
+
+/// Takes what the handler of one version observes. Its series go with it.
+pub struct Observer {
+    metrics: Arc<super::Shared>,
+    model: ModelName,
+    limit: usize,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    metrics: HashMap<String, Bound>,
+    series: usize,
+}
+
+/// One metric as the handler has it.
+struct Bound {
+    label_names: Vec<String>,
+    outlet: Arc<Outlet>,
+    meters: BTreeMap<Vec<String>, Meter>,
+}
+
+impl Observer {
+    /// For the handler of `model`, which may have `limit` series.
+    pub(super) fn new(metrics: Arc<super::Shared>, model: ModelName, limit: usize) -> Self {
+        Self {
+            metrics,
+            model,
+            limit,
+            known: Mutex::default(),
         }
     }
 
-    fn fits(&self, metric: &CustomMetric<'_>) -> bool {
-        let same_kind = matches!(
-            (&self.collected, metric.kind),
-            (Collected::Counter(_), CustomKind::Counter)
-                | (Collected::Gauge(_), CustomKind::Gauge)
-                | (Collected::Histogram(_), CustomKind::Histogram)
-        );
-        let own = self.labels.len() - OWN_LABELS.len();
-        same_kind && self.labels[..own] == *metric.label_names
+    /// Takes one observation, or says why not.
+    pub fn observe(&self, metric: &CustomMetric<'_>) -> Result<(), CustomMetricError> {
+        if self.metrics.custom.is_off() {
+            return Ok(());
+        }
+        let mut known = self.known.lock();
+        if !known.metrics.contains_key(metric.name) {
+            let bound = self.introduce(metric)?;
+            known.metrics.insert(metric.name.to_owned(), bound);
+        }
+        let Known { metrics, series } = &mut *known;
+        match metrics.get_mut(metric.name) {
+            Some(bound) => self.update(bound, series, metric),
+            None => Ok(()),
+        }
     }
 
-    fn observe(&self, values: &[&str], metric: &CustomMetric<'_>) -> Result<(), CustomMetricError> {
-        let invalid = |error| invalid(metric, &error);
-        let value = metric.value;
-        match &self.collected {
-            Collected::Counter(_) if value.is_nan() || value < 0.0 => {
-                return Err(CustomMetricError::Negative(metric.name.to_owned()));
-            }
-            Collected::Counter(family) => {
-                family
-                    .get_metric_with_label_values(values)
-                    .map_err(invalid)?
-                    .inc_by(value);
-            }
-            Collected::Gauge(family) => {
-                family
-                    .get_metric_with_label_values(values)
-                    .map_err(invalid)?
-                    .set(value);
-            }
-            Collected::Histogram(family) => {
-                family
-                    .get_metric_with_label_values(values)
-                    .map_err(invalid)?
-                    .observe(value);
-            }
+    /// Finds where a metric goes that this handler did not have yet.
+    fn introduce(&self, metric: &CustomMetric<'_>) -> Result<Bound, CustomMetricError> {
+        self.check_name(metric.name)?;
+        let outlet = self.metrics.custom.outlet(metric);
+        Ok(Bound {
+            label_names: metric.label_names.to_vec(),
+            outlet: outlet.ok_or_else(|| CustomMetricError::Unlisted(metric.name.to_owned()))?,
+            meters: BTreeMap::new(),
+        })
+    }
+
+    fn update(
+        &self,
+        bound: &mut Bound,
+        series: &mut usize,
+        metric: &CustomMetric<'_>,
+    ) -> Result<(), CustomMetricError> {
+        check(bound, metric)?;
+        if let Some(meter) = bound.meters.get(metric.label_values) {
+            meter.update(metric.value, metric.request_id);
+            return Ok(());
         }
+        let name = || metric.name.to_owned();
+        if *series >= self.limit {
+            return Err(CustomMetricError::TooMany {
+                name: name(),
+                limit: self.limit,
+            });
+        }
+        let meter = self.metrics.custom.bind(&bound.outlet, metric, &self.model);
+        let meter = meter.ok_or_else(|| CustomMetricError::Labels {
+            name: name(),
+            known: bound.outlet.listed().labels.clone(),
+            given: metric.label_names.to_vec(),
+        })?;
+        meter.update(metric.value, metric.request_id);
+        bound.meters.insert(metric.label_values.to_vec(), meter);
+        *series += 1;
         Ok(())
     }
 
-    fn gather(&self) -> Vec<Family> {
-        let families = match &self.collected {
-            Collected::Counter(family) => family.collect(),
-            Collected::Gauge(family) => family.collect(),
-            Collected::Histogram(family) => family.collect(),
+    fn check_name(&self, name: &str) -> Result<(), CustomMetricError> {
+        let is_prefixed = name.starts_with(OURS) || name.starts_with(TORCHSERVES);
+        let is_own = [model::HANDLER_TIME, model::PREDICTION_TIME].contains(&name);
+        let is_default = || {
+            Listing::default()
+                .ts
+                .iter()
+                .any(|listed| listed.name == name)
         };
-        let families = families.into_iter();
-        families
-            .map(|family| Family::new(family, &self.labels))
-            .collect()
+        if is_prefixed || is_own || self.metrics.server.lists(name) || is_default() {
+            return Err(CustomMetricError::Reserved(name.to_owned()));
+        }
+        Ok(())
     }
 }
 
-fn opts(metric: &CustomMetric<'_>, kind: Kind) -> Opts {
-    Opts::new(metric.name, ts_help(kind, metric.unit))
-}
-
-fn invalid(metric: &CustomMetric<'_>, error: &prometheus::Error) -> CustomMetricError {
-    CustomMetricError::Invalid {
-        name: metric.name.to_owned(),
-        reason: error.to_string(),
+/// Checks kind, labels and value against what the metric is.
+fn check(bound: &Bound, metric: &CustomMetric<'_>) -> Result<(), CustomMetricError> {
+    let (name, listed) = (|| metric.name.to_owned(), bound.outlet.listed());
+    if listed.kind != metric.kind {
+        return Err(CustomMetricError::Kind {
+            name: name(),
+            known: listed.kind.name(),
+            given: metric.kind.name(),
+        });
     }
-}
-
-fn check_name(name: &str) -> Result<(), CustomMetricError> {
-    let reserved = RESERVED_PREFIXES
-        .iter()
-        .any(|prefix| name.starts_with(prefix));
-    if reserved || BUILT_IN.contains(&name) {
-        return Err(CustomMetricError::Reserved(name.to_owned()));
+    let has_values = metric.label_names.len() == metric.label_values.len();
+    if bound.label_names != metric.label_names || !has_values {
+        return Err(CustomMetricError::Labels {
+            name: name(),
+            known: bound.label_names.clone(),
+            given: metric.label_names.to_vec(),
+        });
+    }
+    if !listed.takes(metric.value) {
+        return Err(CustomMetricError::Value {
+            name: name(),
+            kind: listed.kind.name(),
+            value: metric.value.to_string(),
+        });
     }
     Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use crate::metrics::{Metrics, Mode};
-
-    fn metric(name: &str, kind: CustomKind, value: f64) -> CustomMetric<'_> {
-        CustomMetric {
-            name,
-            kind,
-            unit: "count",
-            label_names: &[],
-            label_values: &[],
-            value,
-        }
-    }
-
-    fn model() -> ModelName {
-        ModelName::new("m").unwrap()
-    }
-
-    #[test]
-    fn a_handlers_metric_carries_its_model() {
-        let metrics = Metrics::new();
-        let observed = metric("Words", CustomKind::Counter, 2.0);
-        metrics.observe(&model(), &observed).unwrap();
-        let text = metrics.scrape(Mode::Prometheus, &["Words".to_owned()]);
-        assert!(
-            text.contains("Words{ModelName=\"m\",Level=\"Model\",Hostname="),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn names_of_the_server_are_refused() {
-        let metrics = Metrics::new();
-        for name in ["Requests2XX", "ts_x", "lantern_request_seconds", "GPUx"] {
-            let error = metrics.observe(&model(), &metric(name, CustomKind::Gauge, 1.0));
-            assert_eq!(error, Err(CustomMetricError::Reserved(name.to_owned())));
-        }
-    }
-
-    #[test]
-    fn a_family_keeps_its_kind_and_labels() {
-        let metrics = Metrics::new();
-        metrics
-            .observe(&model(), &metric("a", CustomKind::Gauge, 1.0))
-            .unwrap();
-        let error = metrics.observe(&model(), &metric("a", CustomKind::Counter, 1.0));
-        assert_eq!(error, Err(CustomMetricError::Conflict("a".to_owned())));
-    }
-
-    #[test]
-    fn hostile_names_labels_and_values_are_errors() {
-        let metrics = Metrics::new();
-        let label = ["a b".to_owned()];
-        let bad = CustomMetric {
-            label_names: &label,
-            label_values: &label,
-            ..metric("ok", CustomKind::Gauge, 1.0)
-        };
-        assert!(metrics.observe(&model(), &bad).is_err());
-        let short = CustomMetric {
-            label_values: &label,
-            ..metric("short", CustomKind::Gauge, 1.0)
-        };
-        assert!(metrics.observe(&model(), &short).is_err());
-        assert!(
-            metrics
-                .observe(&model(), &metric("no name", CustomKind::Gauge, 1.0))
-                .is_err()
-        );
-        assert!(
-            metrics
-                .observe(&model(), &metric("n", CustomKind::Counter, -1.0))
-                .is_err()
-        );
-        assert!(
-            metrics
-                .observe(&model(), &metric("n", CustomKind::Counter, f64::NAN))
-                .is_err()
-        );
-    }
-}
+mod tests;

@@ -1,8 +1,20 @@
-//! The host's own series: processor, memory, disk. Read from the kernel when a scrape asks for them.
+//! The machine's own metrics, as TorchServe's collector has them: processor, memory, disk and NVIDIA's devices; or what
+//! a command prints that the operator names.
+//!
+//! They are collected at an interval, beside everything else: a scrape shows the last values and reads nothing from
+//! the machine.
 
-use parking_lot::Mutex;
+use std::ffi::OsString;
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::families::Families;
+use super::listing::ts;
+use super::{Metrics, Shared};
+
+mod command;
+mod gpu;
+
+use gpu::Gpus;
 
 const MEGABYTE: f64 = 1024.0 * 1024.0;
 const GIGABYTE: f64 = 1024.0 * MEGABYTE;
@@ -15,166 +27,159 @@ pub(super) fn name() -> String {
         .into_owned()
 }
 
-/// Processor time since boot, in ticks.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Ticks {
-    busy: u64,
-    total: u64,
+/// How the machine is measured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct System {
+    /// From one collection to the next.
+    pub interval: Duration,
+    /// A program and its arguments that print metrics, instead of what the server measures.
+    pub command: Vec<String>,
+    /// The whole environment of that program.
+    pub environment: Vec<(OsString, OsString)>,
 }
 
-/// Memory in KiB.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Memory {
-    total: u64,
-    available: u64,
+/// Collects the machine's metrics.
+pub struct Collector {
+    shared: Arc<Shared>,
+    system: System,
 }
 
-/// Measures the host.
-pub(super) struct Host {
-    pub(super) hostname: String,
-    last: Mutex<Ticks>,
+impl Metrics {
+    /// Collects the machine's metrics as `system` says.
+    pub fn collector(&self, system: System) -> Collector {
+        Collector {
+            shared: Arc::clone(&self.0),
+            system,
+        }
+    }
 }
 
-impl Host {
-    pub(super) fn new(hostname: String) -> Self {
+impl Collector {
+    /// Collects at once and then at every interval. Never ends.
+    pub async fn run(self) {
+        let mut interval = tokio::time::interval(self.system.interval);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut machine = Machine::new();
+        loop {
+            interval.tick().await;
+            if self.system.command.is_empty() {
+                machine = self.measure(machine).await;
+            } else {
+                self.ask().await;
+            }
+        }
+    }
+
+    /// Measures on a thread of its own: a driver may take its time.
+    async fn measure(&self, mut machine: Machine) -> Machine {
+        let shared = Arc::clone(&self.shared);
+        let measured = tokio::task::spawn_blocking(move || {
+            machine.measure(&shared);
+            machine
+        });
+        // Lost only with a panic, which was logged where it happened.
+        measured.await.unwrap_or_else(|_| Machine::new())
+    }
+
+    async fn ask(&self) {
+        match command::run(&self.system).await {
+            Ok(output) => {
+                let lines = output.lines().filter(|line| !line.trim().is_empty());
+                let strange = lines.filter(|line| !self.shared.server.take_line(line));
+                if let Some(line) = strange.take(1).next() {
+                    let line: String = line.chars().take(200).collect();
+                    tracing::warn!(
+                        "system_metrics_cmd printed a line that is no metric of ts_metrics: {line:?}"
+                    );
+                }
+            }
+            Err(error) => tracing::warn!("system_metrics_cmd: {error}"),
+        }
+    }
+}
+
+/// What was seen of the machine so far.
+struct Machine {
+    /// `None` on a system that the library does not know.
+    system: Option<sysinfo::System>,
+    gpus: Gpus,
+}
+
+impl Machine {
+    fn new() -> Self {
         Self {
-            hostname,
-            last: Mutex::default(),
+            system: sysinfo::System::new().ok(),
+            gpus: Gpus::Unknown,
         }
     }
 
-    /// Sets the host's gauges. Three small reads from `/proc` and one system call, none of which waits for a disk.
-    pub(super) fn measure(&self, families: &Families) {
-        let labels = ["Host", self.hostname.as_str()];
-        if let Some(percent) = self.processor() {
-            families
-                .cpu_utilization
-                .with_label_values(&labels)
-                .set(percent);
+    fn measure(&mut self, shared: &Shared) {
+        if let Some(system) = &mut self.system {
+            measure_system(system, shared);
         }
-        if let Some(memory) = read_memory() {
-            let used = memory.total.saturating_sub(memory.available);
-            families
-                .memory_used
-                .with_label_values(&labels)
-                .set(float(used) / 1024.0);
-            families
-                .memory_available
-                .with_label_values(&labels)
-                .set(float(memory.available) / 1024.0);
-            families
-                .memory_utilization
-                .with_label_values(&labels)
-                .set(percent(used, memory.total));
+        if let Some(disk) = Disk::root() {
+            let whole = (disk.used + disk.available).max(1.0);
+            shared.set(ts::DISK_USAGE, None, disk.used / GIGABYTE);
+            shared.set(ts::DISK_AVAILABLE, None, disk.available / GIGABYTE);
+            shared.set(ts::DISK_UTILIZATION, None, 100.0 * disk.used / whole);
         }
-        Self::measure_disk(families, &labels);
+        for gpu in self.gpus.measure() {
+            let (index, used) = (Some(gpu.index.as_str()), gpu.memory_used);
+            let percent = 100.0 * used / gpu.memory_total.max(1.0);
+            shared.set(ts::GPU_UTILIZATION, index, gpu.utilization);
+            shared.set(ts::GPU_MEMORY_USED, index, used / MEGABYTE);
+            shared.set(ts::GPU_MEMORY_UTILIZATION, index, percent);
+        }
     }
+}
 
-    fn measure_disk(families: &Families, labels: &[&str]) {
-        let Ok(disk) = rustix::fs::statvfs("/") else {
-            return;
+fn measure_system(system: &mut sysinfo::System, shared: &Shared) {
+    system.refresh_cpu_usage();
+    system.refresh_memory();
+    let processor = f64::from(system.global_cpu_usage());
+    let (total, available) = (system.total_memory(), system.available_memory());
+    let used = total.saturating_sub(available);
+    shared.set(ts::CPU_UTILIZATION, None, processor);
+    shared.set(ts::MEMORY_USED, None, float(used) / MEGABYTE);
+    shared.set(ts::MEMORY_AVAILABLE, None, float(available) / MEGABYTE);
+    let percent = 100.0 * float(used) / float(total.max(1));
+    shared.set(ts::MEMORY_UTILIZATION, None, percent);
+}
+
+impl Shared {
+    /// Sets a metric of the machine, or of its device `device`, if it is listed.
+    fn set(&self, name: &str, device: Option<&str>, value: f64) {
+        let hostname = self.server.hostname.as_str();
+        let meter = match device {
+            None => self.server.bind(name, &["Host", hostname]),
+            Some(device) => self.server.bind(name, &["Host", device, hostname]),
         };
-        let used = disk.f_blocks.saturating_sub(disk.f_bfree);
-        let gigabytes = |blocks: u64| float(blocks) * float(disk.f_frsize) / GIGABYTE;
-        families
-            .disk_used
-            .with_label_values(labels)
-            .set(gigabytes(used));
-        families
-            .disk_available
-            .with_label_values(labels)
-            .set(gigabytes(disk.f_bavail));
-        families
-            .disk_utilization
-            .with_label_values(labels)
-            .set(percent(used, used + disk.f_bavail));
-    }
-
-    /// Share of processor time in use since the last call; since boot at the first.
-    fn processor(&self) -> Option<f64> {
-        let now = parse_ticks(&std::fs::read_to_string("/proc/stat").ok()?)?;
-        let before = std::mem::replace(&mut *self.last.lock(), now);
-        let total = now.total.saturating_sub(before.total);
-        Some(percent(now.busy.saturating_sub(before.busy), total))
+        meter.update(value, "");
     }
 }
 
-fn read_memory() -> Option<Memory> {
-    parse_memory(&std::fs::read_to_string("/proc/meminfo").ok()?)
+/// Bytes of a file system.
+struct Disk {
+    used: f64,
+    available: f64,
 }
 
-/// The first line of `/proc/stat`: `cpu user nice system idle iowait irq softirq steal …`.
-fn parse_ticks(text: &str) -> Option<Ticks> {
-    let line = text.lines().next()?.strip_prefix("cpu ")?;
-    let ticks: Vec<u64> = line
-        .split_whitespace()
-        .take(8)
-        .map_while(|field| field.parse().ok())
-        .collect();
-    let idle = ticks.get(3)? + ticks.get(4)?;
-    let total = ticks.iter().sum();
-    Some(Ticks {
-        busy: total - idle,
-        total,
-    })
-}
-
-fn parse_memory(text: &str) -> Option<Memory> {
-    let field = |name: &str| -> Option<u64> {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim_start_matches(':')
-            .split_whitespace()
-            .next()?
-            .parse()
-            .ok()
-    };
-    Some(Memory {
-        total: field("MemTotal")?,
-        available: field("MemAvailable")?,
-    })
-}
-
-fn percent(part: u64, whole: u64) -> f64 {
-    if whole == 0 {
-        return 0.0;
+impl Disk {
+    /// Of the file system at `/`. Asked directly: libraries that list disks leave out what containers run on.
+    fn root() -> Option<Self> {
+        let disk = rustix::fs::statvfs("/").ok()?;
+        let bytes = |blocks| float(blocks) * float(disk.f_frsize);
+        Some(Self {
+            used: bytes(disk.f_blocks.saturating_sub(disk.f_bfree)),
+            available: bytes(disk.f_bavail),
+        })
     }
-    100.0 * float(part) / float(whole)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "shown with few digits")]
-fn float(value: u64) -> f64 {
+const fn float(value: u64) -> f64 {
     value as f64
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kernel_files_are_understood() {
-        let stat = "cpu  10 0 10 70 10 0 0 0 5 5\ncpu0 1 2 3 4\n";
-        assert_eq!(
-            parse_ticks(stat),
-            Some(Ticks {
-                busy: 20,
-                total: 100
-            })
-        );
-        let memory = "MemTotal:  100 kB\nMemFree: 10 kB\nMemAvailable:   40 kB\n";
-        assert_eq!(
-            parse_memory(memory),
-            Some(Memory {
-                total: 100,
-                available: 40
-            })
-        );
-    }
-
-    #[test]
-    fn odd_kernel_files_give_nothing() {
-        for text in ["", "cpu", "cpu x y", "intr 1 2"] {
-            assert_eq!(parse_ticks(text), None);
-            assert_eq!(parse_memory(text), None);
-        }
-    }
-}
+mod tests;

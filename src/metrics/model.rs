@@ -1,197 +1,166 @@
-//! One model version's metrics: labels bound once, so that a request pays for atomic additions alone.
+//! One model version's metrics: labels bound once, so that a request pays for additions alone.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::{Counter, Gauge, Histogram};
+use parking_lot::Mutex;
 
-use super::families::Families;
+use super::Shared;
+use super::listing::{model, ts};
+use super::ours::{Load, Observed, OfModel, Outcome};
+use super::outlet::Meter;
+use super::server::ServerMetrics;
 use crate::model::{ModelName, Version};
 
 /// TorchServe's version label for requests that named none.
 const UNNAMED: &str = "default";
 
-/// TorchServe's three counters, for requests that named the version and for those that did not.
-struct Torchserve {
-    requests: Counter,
-    latency: Counter,
-    queue: Counter,
+/// TorchServe's three counters, for requests that named the version or for those that did not.
+struct Counters {
+    requests: Meter,
+    latency: Meter,
+    queue: Meter,
 }
 
-/// How a request that was not answered as asked for ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// Refused at the door.
-    Rejected,
-    /// Its deadline passed.
-    Expired,
-    /// Its client left.
-    Cancelled,
-    /// It ended in an error.
-    Failed,
-}
-
-/// The times of one answered request.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Observed {
-    /// From arrival until the answer.
-    pub request: Duration,
-    /// In preprocess.
-    pub preprocess: Duration,
-    /// From the end of preprocess until a worker took the job.
-    pub queue: Duration,
-    /// In the session.
-    pub infer: Duration,
-    /// In postprocess.
-    pub postprocess: Duration,
-    /// Rows of the batch; 0 if the model did not run.
-    pub batch_rows: u32,
-}
-
-/// Metrics of one model version.
+/// Metrics of one model version. Its series go with it, but for TorchServe's three counters, which stay until the
+/// server ends.
 pub struct ModelMetrics {
-    unnamed: Torchserve,
-    named: Torchserve,
-    queue_time: Gauge,
-    worker_thread_time: Gauge,
-    handler_time: Gauge,
-    prediction_time: Gauge,
-    worker_load_time: prometheus::GaugeVec,
-    worker_name: String,
-    hostname: String,
-    request: Histogram,
-    queue: Histogram,
-    preprocess: Histogram,
-    infer: Histogram,
-    postprocess: Histogram,
-    batch_rows: Histogram,
-    in_flight: Gauge,
-    queue_depth: Gauge,
-    workers_ready: Gauge,
-    outcomes: [Counter; 4],
+    shared: Arc<Shared>,
+    full_name: String,
+    unnamed: Counters,
+    named: Counters,
+    queue_time: Meter,
+    worker_thread_time: Meter,
+    handler_time: Meter,
+    prediction_time: Meter,
+    /// Preprocess, infer, postprocess; for models that are profiled.
+    profile: Option<[Meter; 3]>,
+    ours: Option<OfModel>,
+    load_times: Mutex<BTreeMap<u32, Meter>>,
 }
 
 impl ModelMetrics {
-    pub(super) fn bind(
-        families: &Families,
-        hostname: &str,
-        name: &ModelName,
-        version: &Version,
-    ) -> Self {
-        let model = [name.as_str(), version.as_str()];
-        let handler = [name.as_str(), "Model", hostname];
-        let host = ["Host", hostname];
+    pub(super) fn bind(shared: &Arc<Shared>, name: &ModelName, version: &Version) -> Self {
+        let (server, custom) = (&shared.server, &shared.custom);
+        let host = ["Host", server.hostname.as_str()];
         Self {
-            unnamed: Torchserve::bind(families, hostname, name, UNNAMED),
-            named: Torchserve::bind(families, hostname, name, version.as_str()),
-            queue_time: families.queue_time.with_label_values(&host),
-            worker_thread_time: families.worker_thread_time.with_label_values(&host),
-            handler_time: families.handler_time.with_label_values(&handler),
-            prediction_time: families.prediction_time.with_label_values(&handler),
-            worker_load_time: families.worker_load_time.clone(),
-            worker_name: format!("{name}_{version}"),
-            hostname: hostname.to_owned(),
-            request: families.request.with_label_values(&model),
-            queue: families.queue.with_label_values(&model),
-            preprocess: families.preprocess.with_label_values(&model),
-            infer: families.infer.with_label_values(&model),
-            postprocess: families.postprocess.with_label_values(&model),
-            batch_rows: families.batch_rows.with_label_values(&model),
-            in_flight: families.in_flight.with_label_values(&model),
-            queue_depth: families.queue_depth.with_label_values(&model),
-            workers_ready: families.workers_ready.with_label_values(&model),
-            outcomes: [
-                &families.rejected,
-                &families.expired,
-                &families.cancelled,
-                &families.failed,
-            ]
-            .map(|family| family.with_label_values(&model)),
+            shared: Arc::clone(shared),
+            full_name: format!("{name}_{version}"),
+            unnamed: Counters::bind(server, name, UNNAMED),
+            named: Counters::bind(server, name, version.as_str()),
+            queue_time: server.bind(ts::QUEUE_TIME, &host),
+            worker_thread_time: server.bind(ts::WORKER_THREAD_TIME, &host),
+            handler_time: custom.bind_own(model::HANDLER_TIME, name),
+            prediction_time: custom.bind_own(model::PREDICTION_TIME, name),
+            profile: None,
+            ours: shared.ours.as_ref().map(|ours| ours.bind(name, version)),
+            load_times: Mutex::default(),
         }
+    }
+
+    /// Measures each phase in TorchServe's `ts_handler_*` as well, as `handler: profile: true` asks for.
+    #[must_use]
+    pub fn profiled(mut self, name: &ModelName) -> Self {
+        let custom = &self.shared.custom;
+        self.profile = Some(model::PROFILE.map(|phase| custom.bind_own(phase, name)));
+        self
     }
 
     /// Counts a request for the model, `named` if it named the version.
     pub fn requested(&self, named: bool) {
-        self.torchserve(named).requests.inc();
+        self.counters(named).requests.update(1.0, "");
     }
 
-    /// Counts a request as in flight for as long as the guard lives.
-    pub fn in_flight(&self) -> InFlight {
-        self.in_flight.inc();
-        InFlight(self.in_flight.clone())
+    /// Whether [`Self::answered`] wants to know which request it is.
+    pub const fn names_requests(&self) -> bool {
+        self.prediction_time.names_requests() || self.handler_time.names_requests()
     }
 
-    /// Takes the times of a request that was answered, `named` if it named the version.
-    pub fn answered(&self, named: bool, observed: &Observed) {
-        let torchserve = self.torchserve(named);
-        torchserve.latency.inc_by(microseconds(observed.request));
-        torchserve.queue.inc_by(microseconds(observed.queue));
-        self.queue_time.set(milliseconds(observed.queue).trunc());
-        let handler = observed.preprocess + observed.infer + observed.postprocess;
+    /// Takes the times of the request `id` that was answered, `named` if it named the version.
+    pub fn answered(&self, named: bool, id: &str, observed: &Observed) {
+        let counters = self.counters(named);
+        counters.latency.update(microseconds(observed.request), "");
+        counters.queue.update(microseconds(observed.queue), "");
+        self.queue_time
+            .update(milliseconds(observed.queue).trunc(), "");
+        let handler = observed.preprocess + observed.postprocess;
         self.worker_thread_time
-            .set(milliseconds(handler.saturating_sub(observed.infer)).trunc());
-        self.handler_time.set(hundredths(milliseconds(handler)));
-        self.prediction_time.set(hundredths(milliseconds(handler)));
-        self.observe(observed);
+            .update(milliseconds(handler).trunc(), "");
+        let all = hundredths(milliseconds(handler + observed.infer));
+        self.handler_time.update(all, id);
+        self.prediction_time.update(all, id);
+        self.observe_phases(id, observed);
     }
 
-    fn observe(&self, observed: &Observed) {
-        self.request.observe(observed.request.as_secs_f64());
-        self.preprocess.observe(observed.preprocess.as_secs_f64());
-        if observed.batch_rows > 0 {
-            self.queue.observe(observed.queue.as_secs_f64());
-            self.infer.observe(observed.infer.as_secs_f64());
-            self.postprocess.observe(observed.postprocess.as_secs_f64());
-            self.batch_rows.observe(f64::from(observed.batch_rows));
+    fn observe_phases(&self, id: &str, observed: &Observed) {
+        if let Some(ours) = &self.ours {
+            ours.observe(observed);
+        }
+        if let Some(profile) = &self.profile {
+            let phases = [observed.preprocess, observed.infer, observed.postprocess];
+            for (meter, took) in profile.iter().zip(phases) {
+                meter.update(hundredths(milliseconds(took)), id);
+            }
         }
     }
 
     /// Counts a request that was not answered as asked for.
     pub fn ended(&self, outcome: Outcome) {
-        self.outcomes[outcome as usize].inc();
+        if let Some(ours) = &self.ours {
+            ours.ended(outcome);
+        }
     }
 
-    /// A worker finished loading.
-    pub fn worker_loaded(&self, id: u32, took: Duration) {
-        let name = format!("W-{id}-{}", self.worker_name);
-        self.worker_load_time
-            .with_label_values(&[&name, "Host", &self.hostname])
-            .set(milliseconds(took).trunc());
+    /// The workers `ids` are there; those that were not there before took so long to load.
+    pub fn workers(&self, ids: &[u32], took: Duration) {
+        let mut load_times = self.load_times.lock();
+        load_times.retain(|id, _| ids.contains(id));
+        for id in ids {
+            load_times.entry(*id).or_insert_with(|| {
+                let meter = self.load_time(*id);
+                meter.update(milliseconds(took).trunc(), "");
+                meter
+            });
+        }
     }
 
-    /// Shows how many requests wait and how many workers take jobs.
-    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-    pub fn set_load(&self, queued: usize, workers_ready: usize) {
-        self.queue_depth.set(queued as f64);
-        self.workers_ready.set(workers_ready as f64);
+    fn load_time(&self, id: u32) -> Meter {
+        let (server, name) = (&self.shared.server, format!("W-{id}-{}", self.full_name));
+        server.bind_while_used(ts::WORKER_LOAD_TIME, &[&name, "Host", &server.hostname])
     }
 
-    fn torchserve(&self, named: bool) -> &Torchserve {
+    /// Whether [`Self::set_load`] is of use.
+    pub const fn shows_load(&self) -> bool {
+        self.ours.is_some()
+    }
+
+    /// Shows how much is under way.
+    pub fn set_load(&self, load: Load) {
+        if let Some(ours) = &self.ours {
+            ours.set_load(load);
+        }
+    }
+
+    const fn counters(&self, named: bool) -> &Counters {
         if named { &self.named } else { &self.unnamed }
     }
 }
 
-impl Torchserve {
-    fn bind(families: &Families, hostname: &str, name: &ModelName, version: &str) -> Self {
-        let labels = [name.as_str(), version, hostname];
+impl Counters {
+    fn bind(server: &ServerMetrics, name: &ModelName, version: &str) -> Self {
+        let labels = [name.as_str(), version, server.hostname.as_str()];
+        let bind = |counter| server.bind(counter, &labels);
         Self {
-            requests: families.ts_requests.with_label_values(&labels),
-            latency: families.ts_latency.with_label_values(&labels),
-            queue: families.ts_queue_latency.with_label_values(&labels),
+            requests: bind(ts::INFERENCE_REQUESTS),
+            latency: bind(ts::INFERENCE_LATENCY),
+            queue: bind(ts::QUEUE_LATENCY),
         }
     }
 }
 
-/// One request in flight; ends when dropped.
-pub struct InFlight(Gauge);
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}
-
 fn microseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e6
+    (duration.as_secs_f64() * 1e6).trunc()
 }
 
 fn milliseconds(duration: Duration) -> f64 {
@@ -206,10 +175,10 @@ fn hundredths(value: f64) -> f64 {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::metrics::{Metrics, Mode};
+    use crate::metrics::Metrics;
 
     fn scrape(metrics: &Metrics, sample: &str) -> String {
-        let text = metrics.scrape(Mode::Prometheus, &[sample.to_owned()]);
+        let text = metrics.scrape(&[sample.to_owned()]);
         let samples = text.lines().filter(|line| !line.starts_with('#'));
         samples.collect::<Vec<_>>().join("\n")
     }
@@ -220,25 +189,41 @@ mod tests {
     }
 
     #[test]
-    fn a_request_in_flight_ends_when_its_guard_is_dropped() {
-        let metrics = Metrics::new();
-        let guard = bound(&metrics).in_flight();
-        assert!(scrape(&metrics, "lantern_requests_in_flight").ends_with(" 1.0"));
-        drop(guard);
-        assert!(scrape(&metrics, "lantern_requests_in_flight").ends_with(" 0.0"));
-    }
-
-    #[test]
     fn phases_that_did_not_happen_are_not_observed() {
-        let metrics = Metrics::new();
-        bound(&metrics).answered(false, &Observed::default());
+        let metrics = Metrics::default();
+        let model = bound(&metrics);
+        model.answered(false, "", &Observed::default());
         assert!(scrape(&metrics, "lantern_request_seconds_count").ends_with(" 1.0"));
         assert!(scrape(&metrics, "lantern_infer_seconds_count").ends_with(" 0.0"));
     }
 
     #[test]
+    fn each_phase_has_its_histogram() {
+        let metrics = Metrics::default();
+        let model = bound(&metrics);
+        let observed = Observed {
+            request: Duration::from_secs(1),
+            preprocess: Duration::from_secs(2),
+            queue: Duration::from_secs(3),
+            infer: Duration::from_secs(4),
+            postprocess: Duration::from_secs(5),
+            batch_rows: 6,
+        };
+        model.answered(true, "", &observed);
+        let names = ["request", "preprocess", "queue", "infer", "postprocess"];
+        for (name, sum) in names.into_iter().zip(1..) {
+            let sample = scrape(&metrics, &format!("lantern_{name}_seconds_sum"));
+            assert!(sample.ends_with(&format!(" {sum}.0")), "{sample}");
+        }
+        assert!(scrape(&metrics, "lantern_batch_rows_sum").ends_with(" 6.0"));
+        assert!(scrape(&metrics, "PredictionTime").ends_with(" 11000.0"));
+        assert!(scrape(&metrics, "WorkerThreadTime").ends_with(" 7000.0"));
+        assert!(scrape(&metrics, "QueueTime").ends_with(" 3000.0"));
+    }
+
+    #[test]
     fn each_outcome_has_its_counter() {
-        let metrics = Metrics::new();
+        let metrics = Metrics::default();
         let model = bound(&metrics);
         for outcome in [Outcome::Rejected, Outcome::Expired, Outcome::Expired] {
             model.ended(outcome);
@@ -246,5 +231,37 @@ mod tests {
         assert!(scrape(&metrics, "lantern_rejected_requests_total").ends_with(" 1.0"));
         assert!(scrape(&metrics, "lantern_expired_requests_total").ends_with(" 2.0"));
         assert!(scrape(&metrics, "lantern_failed_requests_total").ends_with(" 0.0"));
+    }
+
+    #[test]
+    fn workers_show_their_load_time_as_long_as_they_are_there() {
+        let metrics = Metrics::default();
+        let model = bound(&metrics);
+        model.workers(&[9000, 9001], Duration::from_millis(5));
+        model.workers(&[9001, 9002], Duration::from_millis(7));
+        let shown = scrape(&metrics, "WorkerLoadTime");
+        let times: Vec<_> = shown
+            .lines()
+            .map(|line| (&line[..35], line.rsplit(' ').next()))
+            .collect();
+        let named = |id| format!("WorkerLoadTime{{WorkerName=\"W-{id}-m");
+        assert_eq!(
+            times,
+            [(&*named(9001), Some("5.0")), (&*named(9002), Some("7.0"))]
+        );
+    }
+
+    #[test]
+    fn what_is_left_of_a_version_are_torchserves_counters() {
+        let metrics = Metrics::default();
+        let model = bound(&metrics);
+        model.requested(true);
+        model.workers(&[9000], Duration::ZERO);
+        drop(model);
+        let text = metrics.scrape(&[]);
+        let left = text.lines().filter(|line| line.contains("\"m"));
+        let left: Vec<_> = left.map(|line| line.split('{').next().unwrap()).collect();
+        assert_eq!(left.len(), 6, "{left:?}");
+        assert!(left.iter().all(|name| name.starts_with("ts_")), "{left:?}");
     }
 }

@@ -1,187 +1,152 @@
 //! The text of a scrape, as TorchServe writes it: labels in the order of the family and a comma after each,
 //! the last included; values always with a decimal point; help and type even for families without samples.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 
-use prometheus::proto::{LabelPair, Metric, MetricFamily, MetricType};
+use super::cell::{Cell, Histogram};
+use super::family::Family;
 
-/// Kinds of families that are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Counter,
-    Gauge,
-    Histogram,
+/// Samples that are wanted, by name.
+pub(super) enum Filter<'a> {
+    /// All.
+    All,
+    /// Only these.
+    Only(HashSet<&'a str>),
 }
 
-impl Kind {
-    pub(super) const fn name(self) -> &'static str {
+impl<'a> Filter<'a> {
+    /// Samples called one of `names`; all, if there are none.
+    pub(super) fn new(names: &'a [String]) -> Self {
+        if names.is_empty() {
+            return Self::All;
+        }
+        Self::Only(names.iter().map(String::as_str).collect())
+    }
+
+    fn wants(&self, name: &str) -> bool {
         match self {
-            Self::Counter => "counter",
-            Self::Gauge => "gauge",
-            Self::Histogram => "histogram",
-        }
-    }
-
-    fn of(family: &MetricFamily) -> Self {
-        match family.get_field_type() {
-            MetricType::COUNTER => Self::Counter,
-            MetricType::HISTOGRAM => Self::Histogram,
-            MetricType::GAUGE | MetricType::SUMMARY | MetricType::UNTYPED => Self::Gauge,
+            Self::All => true,
+            Self::Only(names) => names.contains(name),
         }
     }
 }
 
-/// A family with its samples at one moment.
-pub(super) struct Family {
-    name: String,
-    help: String,
-    kind: Kind,
-    metrics: Vec<Metric>,
+/// Writes `family` behind `text`. A family of which no sample is wanted leaves no trace.
+pub(super) fn write(text: &mut String, family: &Family, filter: &Filter<'_>) {
+    let (name, kind) = (&family.definition().name, family.definition().kind);
+    let begin = text.len();
+    let help = escape_help(&family.definition().help);
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {}", kind.name());
+    let head = text.len();
+    let samples = Samples::new(text, name, filter);
+    if let Some(mut samples) = samples {
+        for (labels, cell) in family.series() {
+            samples.push_series(&labels, &cell);
+        }
+    }
+    if text.len() == head && matches!(filter, Filter::Only(_)) {
+        text.truncate(begin);
+    }
 }
 
-impl Family {
-    /// Takes what a collector gathered. The library sorts labels by name: they get the order of `labels` back.
-    pub(super) fn new<L: AsRef<str>>(mut family: MetricFamily, labels: &[L]) -> Self {
-        let rank = |pair: &LabelPair| {
-            let at = labels
-                .iter()
-                .position(|label| label.as_ref() == pair.name());
-            at.unwrap_or(labels.len())
+/// The sample lines of one family. A histogram has three names.
+struct Samples<'t> {
+    text: &'t mut String,
+    plain: Option<String>,
+    bucket: Option<String>,
+    count: Option<String>,
+    sum: Option<String>,
+}
+
+impl<'t> Samples<'t> {
+    /// `None` if no sample of the family is wanted.
+    fn new(text: &'t mut String, name: &str, filter: &Filter<'_>) -> Option<Self> {
+        let wanted =
+            |suffix: &str| Some(format!("{name}{suffix}")).filter(|name| filter.wants(name));
+        let samples = Self {
+            text,
+            plain: wanted(""),
+            bucket: wanted("_bucket"),
+            count: wanted("_count"),
+            sum: wanted("_sum"),
         };
-        let mut metrics = family.take_metric();
-        for metric in &mut metrics {
-            metric.mut_label().sort_by_key(rank);
-        }
-        metrics.sort_by(|a, b| values(a).cmp(values(b)));
-        Self {
-            name: family.name().to_owned(),
-            help: family.help().to_owned(),
-            kind: Kind::of(&family),
-            metrics,
+        let names = [
+            &samples.plain,
+            &samples.bucket,
+            &samples.count,
+            &samples.sum,
+        ];
+        names.iter().any(|name| name.is_some()).then_some(samples)
+    }
+
+    fn push_series(&mut self, labels: &str, cell: &Cell) {
+        match cell {
+            Cell::Counter(counter) => push(self.text, self.plain.as_ref(), labels, counter.value()),
+            Cell::Gauge(gauge) => push(self.text, self.plain.as_ref(), labels, gauge.value()),
+            Cell::Histogram(histogram) => self.push_histogram(labels, histogram),
         }
     }
-}
 
-fn values(metric: &Metric) -> impl Iterator<Item = &str> {
-    metric.get_label().iter().map(LabelPair::value)
-}
-
-/// Writes `families`. With `names`, only samples of these names, and no family that is left without one.
-pub(super) fn write(families: &[Family], names: &[String]) -> String {
-    let mut text = String::with_capacity(16 << 10);
-    for family in families {
-        let samples = Samples::of(family, names);
-        if !samples.text.is_empty() || names.is_empty() {
-            let (name, kind) = (&family.name, family.kind.name());
-            let _ = writeln!(text, "# HELP {name} {}", escape_help(&family.help));
-            let _ = writeln!(text, "# TYPE {name} {kind}");
-            text.push_str(&samples.text);
-        }
-    }
-    text
-}
-
-/// The sample lines of one family.
-struct Samples<'a> {
-    text: String,
-    names: &'a [String],
-}
-
-impl<'a> Samples<'a> {
-    fn of(family: &Family, names: &'a [String]) -> Self {
-        let mut samples = Self {
-            text: String::new(),
-            names,
-        };
-        for metric in &family.metrics {
-            match family.kind {
-                Kind::Counter => {
-                    samples.push(&family.name, metric, None, metric.get_counter().get_value());
-                }
-                Kind::Gauge => {
-                    samples.push(&family.name, metric, None, metric.get_gauge().get_value());
-                }
-                Kind::Histogram => samples.push_histogram(&family.name, metric),
+    fn push_histogram(&mut self, labels: &str, histogram: &Histogram) {
+        let observed = histogram.observed();
+        let count = observed.buckets.last().map_or(0, |(_, count)| *count);
+        if let Some(name) = &self.bucket {
+            for (bound, count) in observed.buckets {
+                let _ = write!(self.text, "{name}{{{labels}le=\"");
+                push_number(self.text, bound);
+                self.text.push_str("\",} ");
+                push_number(self.text, float(count));
+                self.text.push('\n');
             }
         }
-        samples
+        push(self.text, self.count.as_ref(), labels, float(count));
+        push(self.text, self.sum.as_ref(), labels, observed.sum);
     }
+}
 
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "a count beyond 2^53 may be off by one"
-    )]
-    fn push_histogram(&mut self, name: &str, metric: &Metric) {
-        let histogram = metric.get_histogram();
-        let count = histogram.get_sample_count() as f64;
-        let bucket = format!("{name}_bucket");
-        for step in histogram.get_bucket() {
-            let bound = step.upper_bound();
-            self.push(&bucket, metric, Some(bound), step.cumulative_count() as f64);
-        }
-        self.push(&bucket, metric, Some(f64::INFINITY), count);
-        self.push(&format!("{name}_count"), metric, None, count);
-        self.push(
-            &format!("{name}_sum"),
-            metric,
-            None,
-            histogram.get_sample_sum(),
-        );
+fn push(text: &mut String, name: Option<&String>, labels: &str, value: f64) {
+    let Some(name) = name else {
+        return;
+    };
+    text.push_str(name);
+    if !labels.is_empty() {
+        let _ = write!(text, "{{{labels}}}");
     }
+    text.push(' ');
+    push_number(text, value);
+    text.push('\n');
+}
 
-    fn push(&mut self, name: &str, metric: &Metric, bound: Option<f64>, value: f64) {
-        if !self.names.is_empty() && !self.names.iter().any(|wanted| wanted == name) {
-            return;
-        }
-        self.text.push_str(name);
-        self.push_labels(metric, bound);
-        let _ = writeln!(self.text, " {}", number(value));
-    }
-
-    fn push_labels(&mut self, metric: &Metric, bound: Option<f64>) {
-        if metric.get_label().is_empty() && bound.is_none() {
-            return;
-        }
-        self.text.push('{');
-        for pair in metric.get_label() {
-            let _ = write!(
-                self.text,
-                "{}=\"{}\",",
-                pair.name(),
-                escape_label(pair.value())
-            );
-        }
-        if let Some(bound) = bound {
-            let _ = write!(self.text, "le=\"{}\",", number(bound));
-        }
-        self.text.push('}');
-    }
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a count beyond 2^53 may be off by one"
+)]
+fn float(count: u64) -> f64 {
+    count as f64
 }
 
 /// A number as Java prints a double: always with a decimal point, with an exponent from 10^7 on and below 10^-3.
-fn number(value: f64) -> String {
+pub(super) fn push_number(text: &mut String, value: f64) {
     if value.is_nan() {
-        return "NaN".to_owned();
-    }
-    if value.is_infinite() {
-        return if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
-    }
-    let magnitude = value.abs();
-    if magnitude == 0.0 || (1e-3..1e7).contains(&magnitude) {
-        return format!("{value:?}");
-    }
-    let text = format!("{value:E}");
-    match text.split_once('E') {
-        Some((digits, exponent)) if !digits.contains('.') => format!("{digits}.0E{exponent}"),
-        _ => text,
+        text.push_str("NaN");
+    } else if value.is_infinite() {
+        text.push_str(if value > 0.0 { "+Inf" } else { "-Inf" });
+    } else if value == 0.0 || (1e-3..1e7).contains(&value.abs()) {
+        let _ = write!(text, "{value:?}");
+    } else {
+        push_exponential(text, value);
     }
 }
 
-fn escape_label(value: &str) -> String {
-    value
-        .replace('\\', "\\\\")
-        .replace('"', "\\\"")
-        .replace('\n', "\\n")
+fn push_exponential(text: &mut String, value: f64) {
+    let shortest = format!("{value:E}");
+    match shortest.split_once('E') {
+        Some((digits, exponent)) if !digits.contains('.') => {
+            let _ = write!(text, "{digits}.0E{exponent}");
+        }
+        _ => text.push_str(&shortest),
+    }
 }
 
 fn escape_help(value: &str) -> String {
@@ -190,15 +155,35 @@ fn escape_help(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-    use prometheus::core::Collector;
-    use prometheus::{GaugeVec, HistogramOpts, HistogramVec, Opts};
+    use std::sync::Arc;
 
+    use super::super::Kind;
+    use super::super::cell::Shards;
+    use super::super::family::{Definition, Hold};
     use super::*;
 
-    fn gathered(collector: &impl Collector, labels: &[&str]) -> Vec<Family> {
-        let families = collector.collect().into_iter();
-        families.map(|family| Family::new(family, labels)).collect()
+    fn family(name: &str, kind: Kind, labels: &[&str]) -> Family {
+        let definition = Definition {
+            name: name.to_owned(),
+            help: "a\nb".to_owned(),
+            kind,
+            labels: labels.iter().map(|&label| label.to_owned()).collect(),
+            bounds: Arc::from([0.5, 1.0]),
+        };
+        Family::new(definition, Shards::for_threads(1))
+    }
+
+    fn scrape(family: &Family, names: &[&str]) -> String {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut text = String::new();
+        write(&mut text, family, &Filter::new(&names));
+        text
+    }
+
+    fn number(value: f64) -> String {
+        let mut text = String::new();
+        push_number(&mut text, value);
+        text
     }
 
     #[test]
@@ -215,9 +200,9 @@ mod tests {
 
     #[test]
     fn labels_keep_the_order_of_the_family_and_end_with_a_comma() {
-        let gauge = GaugeVec::new(Opts::new("g", "a\nb"), &["z", "a"]).unwrap();
-        gauge.with_label_values(&["1\"\\\n", "2"]).set(3.0);
-        insta::assert_snapshot!(write(&gathered(&gauge, &["z", "a"]), &[]), @r#"
+        let gauge = family("g", Kind::Gauge, &["z", "a"]);
+        gauge.bind(&["1\"\\\n", "2"], Hold::Kept).update(3.0);
+        insta::assert_snapshot!(scrape(&gauge, &[]), @r#"
         # HELP g a\nb
         # TYPE g gauge
         g{z="1\"\\\n",a="2",} 3.0
@@ -225,13 +210,18 @@ mod tests {
     }
 
     #[test]
+    fn a_sample_without_labels_has_no_braces() {
+        let counter = family("c", Kind::Counter, &[]);
+        counter.bind(&[], Hold::Kept).update(3.0);
+        assert!(scrape(&counter, &[]).ends_with("\nc 3.0\n"));
+    }
+
+    #[test]
     fn histograms_are_cumulative_and_can_be_filtered_by_sample() {
-        let opts = HistogramOpts::new("h", "help").buckets(vec![0.5, 1.0]);
-        let histogram = HistogramVec::new(opts, &["m"]).unwrap();
-        histogram.with_label_values(&["x"]).observe(0.75);
-        let families = gathered(&histogram, &["m"]);
-        insta::assert_snapshot!(write(&families, &[]), @r#"
-        # HELP h help
+        let histogram = family("h", Kind::Histogram, &["m"]);
+        histogram.bind(&["x"], Hold::Kept).update(0.75);
+        insta::assert_snapshot!(scrape(&histogram, &[]), @r#"
+        # HELP h a\nb
         # TYPE h histogram
         h_bucket{m="x",le="0.5",} 0.0
         h_bucket{m="x",le="1.0",} 1.0
@@ -239,15 +229,14 @@ mod tests {
         h_count{m="x",} 1.0
         h_sum{m="x",} 0.75
         "#);
-        let only = write(&families, &["h_sum".to_owned()]);
-        assert_eq!(only.lines().count(), 3);
-        assert_eq!(write(&families, &["h".to_owned()]), "");
+        assert_eq!(scrape(&histogram, &["h_sum"]).lines().count(), 3);
+        assert_eq!(scrape(&histogram, &["h"]), "");
     }
 
     #[test]
     fn families_without_samples_are_announced() {
-        let gauge = GaugeVec::new(Opts::new("g", "help"), &["a"]).unwrap();
-        let text = write(&gathered(&gauge, &["a"]), &[]);
-        assert_eq!(text, "# HELP g help\n# TYPE g gauge\n");
+        let gauge = family("g", Kind::Gauge, &["a"]);
+        assert_eq!(scrape(&gauge, &[]), "# HELP g a\\nb\n# TYPE g gauge\n");
+        assert_eq!(scrape(&gauge, &["g"]), "");
     }
 }

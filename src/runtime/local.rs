@@ -111,6 +111,11 @@ impl LocalRuntime {
         }
     }
 
+    /// How many workers take jobs.
+    pub fn workers_ready(&self) -> usize {
+        self.pool().workers_ready()
+    }
+
     /// Inputs and outputs of the model, once loaded.
     pub fn signature(&self) -> Option<Arc<Signature>> {
         self.pool().signature().cloned()

@@ -30,7 +30,7 @@ use super::lane::{Condition, Lane, Ran};
 use super::loader::Loader;
 use super::pace::Pace;
 use super::worker::Worker;
-use super::{WorkerIds, WorkerStatus};
+use super::{WorkerIds, WorkerState, WorkerStatus};
 use crate::backend::Signature;
 use crate::error::{Error, Kind};
 use crate::model::{Device, ModelSpec};
@@ -180,6 +180,13 @@ impl Pool {
         let workers = state.workers.iter();
         let workers = workers.map(|worker| worker.status(pid, memory)).collect();
         (workers, state.last_error.clone(), state.lost().is_some())
+    }
+
+    /// How many workers take jobs.
+    pub(crate) fn workers_ready(&self) -> usize {
+        let state = self.state.lock();
+        let is_ready = |worker: &&Worker| worker.state() == WorkerState::Ready;
+        state.workers.iter().filter(is_ready).count()
     }
 
     /// Resolves with the reason when the device or the process is lost, or when a worker has been in one run for so

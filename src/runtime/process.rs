@@ -154,6 +154,11 @@ impl ProcessRuntime {
         }
     }
 
+    /// How many workers take jobs.
+    pub fn workers_ready(&self) -> usize {
+        self.roster.ready()
+    }
+
     /// Inputs and outputs of the model, once a process has loaded it.
     pub fn signature(&self) -> Option<Arc<Signature>> {
         self.book.lock().signature.clone()

@@ -6,17 +6,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use super::hosts::inline_backends;
-use super::{Config, ServerError, TlsFiles};
+use super::{Config, ServerError, TlsFiles, metrics};
 use crate::api::{self, BadHeader, Cors, Listener};
 use crate::archive::{FetchConfig, Fetcher, Location, ModelStore, UnpackLimits, UnpackStore};
 use crate::catalog::{Library, Registration};
-use crate::config::server::{
-    Address, CorsConfig, LoadModels, MetricsMode, Scheme, ServerConfig, SourceConfig,
-};
+use crate::config::server::{Address, CorsConfig, LoadModels, Scheme, ServerConfig, SourceConfig};
 use crate::error::Error;
 use crate::handler::{EngineConfig, HandlerEngine};
 use crate::listen;
-use crate::metrics::Mode;
 use crate::model::{ModelName, Version};
 use crate::runtime::process::ProcessConfig;
 use crate::runtime::{Hosts, NativeLibraries, WorkerIds};
@@ -47,6 +44,11 @@ impl Config {
                 key: tls.private_key_file.clone(),
             }),
             api: api_config(&settings)?,
+            metrics: metrics::config(
+                &settings.metrics,
+                settings.io_threads.unwrap_or(machine.cores),
+            ),
+            system: metrics::system(&settings.metrics, &machine.environment),
             access: None,
             hosts: hosts(&settings, machine),
             models: models(&settings.load_models, &store)?,
@@ -106,11 +108,6 @@ fn api_config(settings: &ServerConfig) -> Result<api::Config, ServerError> {
     Ok(api::Config {
         max_request_size: settings.max_request_size,
         enable_model_api: settings.enable_model_api,
-        metrics_mode: match settings.metrics.mode {
-            MetricsMode::Log => Mode::Log,
-            MetricsMode::Prometheus => Mode::Prometheus,
-            MetricsMode::Legacy => Mode::Legacy,
-        },
         cors: cors(&settings.cors)?,
         oip: settings.requests.open_inference_protocol,
         ..api::Config::default()

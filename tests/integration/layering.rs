@@ -11,7 +11,7 @@ const TABLE: [(&str, &[&str]); 15] = [
     ("model", &["tensor", "error"]),
     ("payload", &["tensor", "error"]),
     ("metrics", &["model", "error"]),
-    ("config", &["model", "tensor", "error"]),
+    ("config", &["metrics", "model", "tensor", "error"]),
     ("telemetry", &["model", "error"]),
     ("archive", &["model", "config", "error"]),
     ("backend", &["tensor", "model", "error"]),

@@ -79,8 +79,10 @@ impl Entry {
             self.set_phase(Phase::Empty, 0);
             runtime.drain(RUNTIME_PATIENCE).await;
         } else if workers != now {
+            let since = Instant::now();
             runtime.scale(workers).await?;
             self.set_running(workers);
+            self.show_load_times(&runtime.status(), since.elapsed());
         }
         Ok(())
     }
@@ -116,9 +118,7 @@ impl Entry {
             .iter()
             .map(|worker| worker.device.to_string())
             .collect();
-        for worker in &status.workers {
-            self.metrics.worker_loaded(worker.id, took);
-        }
+        self.show_load_times(status, took);
         tracing::info!(
             model = %spec.name,
             version = %spec.version,
@@ -129,6 +129,11 @@ impl Entry {
             ms = took.as_millis(),
             "Model {} loaded.", spec.name
         );
+    }
+
+    fn show_load_times(&self, status: &Status, took: Duration) {
+        let ids: Vec<u32> = status.workers.iter().map(|worker| worker.id).collect();
+        self.metrics.workers(&ids, took);
     }
 
     /// Refuses new requests and waits for those in flight, at most `patience`; then ends the runtime. If they take

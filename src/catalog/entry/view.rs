@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Entry, Phase};
 use crate::catalog::describe::{Condition, Description};
 use crate::catalog::index::Indexed;
+use crate::metrics::Load;
 use crate::runtime::{Status, WorkerState};
 
 impl Entry {
@@ -26,18 +27,22 @@ impl Entry {
         !self.door.is_closed() && self.ready_workers() > 0
     }
 
+    /// Sets the gauges that are only known when somebody asks.
     pub(in crate::catalog) fn measure(&self) {
-        self.metrics
-            .set_load(self.door.queued(), self.ready_workers());
+        if self.metrics.shows_load() {
+            self.metrics.set_load(Load {
+                in_flight: self.door.inside(),
+                queued: self.door.queued(),
+                workers_ready: self.ready_workers(),
+            });
+        }
     }
 
     pub(in crate::catalog) fn ready_workers(&self) -> usize {
-        self.status().map_or(0, |status| {
-            let workers = status.workers.iter();
-            workers
-                .filter(|worker| worker.state == WorkerState::Ready)
-                .count()
-        })
+        match &**self.phase.load() {
+            Phase::Ready(runtime) => runtime.workers_ready(),
+            Phase::Loading | Phase::Empty | Phase::Failed(_) => 0,
+        }
     }
 
     pub(in crate::catalog) const fn is_loaded_at_startup(&self) -> bool {

@@ -142,19 +142,34 @@ pub fn tokens(reader: &mut Reader, surroundings: &Surroundings) -> TokenConfig {
 
 /// Reads what concerns metrics.
 pub fn metrics(reader: &mut Reader, surroundings: &Surroundings) -> MetricsConfig {
-    let modes = [
-        ("log", MetricsMode::Log),
-        ("prometheus", MetricsMode::Prometheus),
-        ("legacy", MetricsMode::Legacy),
-    ];
     MetricsConfig {
         api: reader.truth("enable_metrics_api", true),
-        mode: reader.word("metrics_mode", &modes).unwrap_or_default(),
-        file: file(reader, "metrics_config", surroundings),
+        mode: metrics_mode(reader),
+        // That it cannot be read is no reason not to serve.
+        file: reader
+            .text("metrics_config")
+            .map(|text| surroundings.path(&text)),
         auto_detect: reader.truth("model_metrics_auto_detect", false),
         system: !reader.truth("disable_system_metrics", false),
         interval: reader.seconds("metric_time_interval", 60),
         system_command: reader.text("system_metrics_cmd"),
+    }
+}
+
+/// As TorchServe reads it: whatever the case, and `log` if it is none.
+fn metrics_mode(reader: &mut Reader) -> MetricsMode {
+    let Some(entry) = reader.entry("metrics_mode") else {
+        return MetricsMode::default();
+    };
+    match entry.value.trim().to_ascii_lowercase().as_str() {
+        "prometheus" => MetricsMode::Prometheus,
+        "legacy" => MetricsMode::Legacy,
+        "log" => MetricsMode::Log,
+        other => {
+            let rule = format!("is none of log, prometheus, legacy; {other:?} means log");
+            reader.warn("metrics_mode", &entry, rule);
+            MetricsMode::Log
+        }
     }
 }
 

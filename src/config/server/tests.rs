@@ -154,7 +154,6 @@ ts_header_key_sequence_id=a header
 ts_open_inference_protocol=v2
 job_queue_size=many
 default_response_timeout=0
-metrics_mode=loud
 enable_model_api=yes
 max_request_size=-1
 lantern_hosting=cloud
@@ -173,6 +172,7 @@ fn unused_and_unknown_keys_are_warnings() {
     let fixture = Fixture::new(
         "grpc_inference_port=7070
 prefer_direct_buffer=false
+metrics_mode=loud
 vmargs=-Xmx4g
 async_logging=false
 models={\"m\": {\"1.0\": {\"minWorkers\": -1, \"batchsize\": 3}}, \"../n\": {}}

@@ -83,6 +83,13 @@ impl Roster {
         self.entries.lock().workers.clone()
     }
 
+    /// How many workers take jobs.
+    pub fn ready(&self) -> usize {
+        let entries = self.entries.lock();
+        let is_ready = |worker: &&WorkerStatus| worker.state == WorkerState::Ready;
+        entries.workers.iter().filter(is_ready).count()
+    }
+
     /// Takes what the living process says of its workers.
     pub fn update(&self, reported: &[Worker]) -> Result<(), Violation> {
         if reported.len() > MOST_WORKERS {

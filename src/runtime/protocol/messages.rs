@@ -313,6 +313,7 @@ pub struct Observe<S> {
     pub label_names: Vec<S>,
     pub label_values: Vec<S>,
     pub value: f64,
+    pub request: S,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

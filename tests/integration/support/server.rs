@@ -241,6 +241,20 @@ impl TestServer {
         line.rsplit(' ').next()?.parse().ok()
     }
 
+    /// The same, for what is measured beside the requests: asks until it is there.
+    pub async fn sample_once_there(&self, start: &str) -> f64 {
+        let asked = async {
+            loop {
+                if let Some(value) = self.sample(start).await {
+                    return value;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let found = tokio::time::timeout(Duration::from_secs(20), asked).await;
+        found.unwrap_or_else(|_| panic!("no sample {start} within 20 s"))
+    }
+
     /// Drains the server.
     pub async fn stop(&mut self) {
         self.running.take().unwrap().stop().await;

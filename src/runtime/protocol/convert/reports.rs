@@ -24,6 +24,9 @@ const LOG_FIELDS: usize = 64;
 /// Units that the handler interface knows.
 const UNITS: [&str; 5] = ["none", "milliseconds", "bytes", "count", "percent"];
 
+/// Bytes of a request's id that are kept.
+const REQUEST_ID: usize = 128;
+
 /// Labels that an observation may have.
 const MOST_LABELS: usize = 32;
 
@@ -207,6 +210,7 @@ pub fn observation_to_wire(observation: &Observation) -> messages::Observe<&str>
             .map(String::as_str)
             .collect(),
         value: observation.value,
+        request: &observation.request_id,
     }
 }
 
@@ -247,6 +251,7 @@ pub fn observation_from_wire(observe: messages::Observe<String>) -> Result<Obser
         label_names: observe.label_names.into(),
         label_values: observe.label_values,
         value: observe.value,
+        request_id: truncated(&observe.request, REQUEST_ID).to_owned(),
     })
 }
 
@@ -354,6 +359,7 @@ mod tests {
             label_names: ["class".to_owned()].into(),
             label_values: vec!["7".into()],
             value: 1.0,
+            request_id: "r".into(),
         };
         let encoded = postcard::to_stdvec(&observation_to_wire(&sent)).unwrap();
         let owned = || postcard::from_bytes::<messages::Observe<String>>(&encoded).unwrap();
