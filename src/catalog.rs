@@ -4,14 +4,15 @@
 //! runtimes; it knows no protocol.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 
+use crate::config::snapshot::SavedVersion;
 use crate::error::{Error, Kind};
 use crate::metrics::Metrics;
 use crate::model::{ModelName, Version};
@@ -25,7 +26,10 @@ mod library;
 mod list;
 mod register;
 mod sink;
+mod snapshot;
 mod statistics;
+
+use snapshot::Snapshots;
 
 pub use crate::config::model::Requested;
 pub use crate::runtime::{Signature, WorkerState, WorkerStatus};
@@ -34,7 +38,8 @@ pub use entry::{Bounds, Entry};
 pub use index::Indexed;
 pub use library::Library;
 pub use list::{Listed, Page};
-pub use register::{Registered, Registration, failed_to_start};
+pub use register::{Registered, Registration, Restored, failed_to_start};
+pub use snapshot::{Moment, SnapshotConfig};
 pub use statistics::{BatchStatistics, Counted, Statistics};
 
 /// What a catalog is made from.
@@ -47,6 +52,10 @@ pub struct Parts {
     pub library: Library,
     /// How long unregistering may wait for requests in flight.
     pub unregister_timeout: Duration,
+    /// Where the catalog is saved, if it is.
+    pub snapshots: Option<SnapshotConfig>,
+    /// Versions that are to be restored.
+    pub restored: Vec<SavedVersion>,
 }
 
 /// All registered models. Cheap to clone.
@@ -60,6 +69,7 @@ struct Shared {
     /// Models of the start are still to be loaded.
     is_starting: AtomicBool,
     parts: Parts,
+    snapshots: Snapshots,
 }
 
 type Models = BTreeMap<ModelName, Arc<Model>>;
@@ -85,11 +95,13 @@ pub enum Which<'a> {
 impl Catalog {
     /// An empty catalog.
     pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(Shared {
+        let (snapshots, restored) = (parts.snapshots.clone(), parts.restored.clone());
+        Self(Arc::new_cyclic(|shared| Shared {
             models: ArcSwap::default(),
             writing: Mutex::default(),
             is_starting: AtomicBool::new(false),
             parts,
+            snapshots: Snapshots::new(snapshots, restored, Weak::clone(shared)),
         }))
     }
 
@@ -161,8 +173,15 @@ impl Catalog {
         }
     }
 
-    /// Makes `version` the default version.
+    /// Makes `version` the default version, and saves that.
     pub fn set_default(&self, name: &str, version: &str) -> Result<(), Error> {
+        self.make_default(name, version)?;
+        self.save_soon();
+        Ok(())
+    }
+
+    /// Makes `version` the default version.
+    pub fn make_default(&self, name: &str, version: &str) -> Result<(), Error> {
         self.update(|models| {
             let model = models.get_mut(name).ok_or_else(|| model_not_found(name))?;
             let Some(default) = model.version(version) else {
@@ -176,12 +195,21 @@ impl Catalog {
 
     /// Changes how many workers a version has, and waits until it has them.
     pub async fn scale(&self, entry: &Arc<Entry>, bounds: Bounds) -> Result<(), Error> {
-        entry.scale(&self.0.parts.hosts, bounds).await
+        entry.scale(&self.0.parts.hosts, bounds).await?;
+        self.save(Moment::Change).await;
+        Ok(())
     }
 
     /// Drains a version and removes it. The default version only goes last.
     pub async fn unregister(&self, name: &str, version: Option<&str>) -> Result<(), Error> {
-        let entry = self.find(name, version)?;
+        let entry = match self.find(name, version) {
+            Ok(entry) => entry,
+            Err(_) if self.0.snapshots.forget(name, version) => {
+                self.save(Moment::Change).await;
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
         self.check_removable(&entry)?;
         if !entry.drain(self.0.parts.unregister_timeout).await {
             let message = format!("Timed out while cleaning resources: {name}");
@@ -189,6 +217,13 @@ impl Catalog {
         }
         entry.give_up_archive();
         self.remove(&entry);
+        // The archive goes with the entry: not before no snapshot needs it, nor with a client that leaves.
+        let (catalog, gone) = (self.clone(), Arc::clone(&entry));
+        let saving = tokio::spawn(async move {
+            catalog.save(Moment::Change).await;
+            drop(gone);
+        });
+        let _ = saving.await;
         tracing::info!(model = name, version = %entry.spec().version, "Model {name} unregistered.");
         Ok(())
     }

@@ -6,6 +6,7 @@
 pub mod metrics;
 pub mod model;
 pub mod server;
+pub mod snapshot;
 
 mod human;
 mod nearest;
@@ -16,4 +17,5 @@ mod yaml;
 
 pub use human::show_size;
 pub use problem::{Problem, Problems};
+pub use properties::render as render_property;
 pub use urls::{AllowedUrls, BadPlace, Place};

@@ -6,16 +6,19 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{self, AccessLog, Api, BadHeader, Listener, Services};
 use crate::archive::ArchiveError;
-use crate::catalog::{Catalog, Library, Parts, Registration};
+use crate::catalog::{Catalog, Entry, Library, Moment, Parts, Registration, SnapshotConfig};
+use crate::config::snapshot::SavedVersion;
 use crate::error::Error;
 use crate::listen::{Address, CertificateError, Certificates};
 use crate::metrics::{Collector, Metrics, System};
@@ -59,6 +62,10 @@ pub struct Config {
     pub library: Library,
     /// Models to load.
     pub models: Vec<Registration>,
+    /// Where the catalog is saved, if it is.
+    pub snapshots: Option<SnapshotConfig>,
+    /// Versions to restore; they are among the models to load.
+    pub restored: Vec<SavedVersion>,
     /// Versions that become the default of their model once all have loaded.
     pub default_versions: BTreeMap<ModelName, Version>,
     /// How long unregistering may wait for requests in flight.
@@ -131,6 +138,8 @@ impl Server {
             metrics: metrics.clone(),
             library: cfg.library,
             unregister_timeout: cfg.unregister_timeout,
+            snapshots: cfg.snapshots,
+            restored: cfg.restored,
         });
         Ok(Self {
             sockets,
@@ -221,6 +230,7 @@ impl Running {
                 self.drain_timeout
             );
         }
+        self.catalog.save(Moment::Shutdown).await;
         self.catalog
             .drain(
                 self.drain_timeout
@@ -238,38 +248,61 @@ impl Running {
 /// What runtimes get to end, even if requests took all the time there was.
 const MINIMAL_PATIENCE: Duration = Duration::from_secs(1);
 
+/// Registers what is to be loaded, which is saved then, and starts the workers meanwhile.
 async fn load(catalog: Catalog, models: Vec<Registration>, defaults: DefaultVersions) {
     let total = models.len();
     let since = Instant::now();
-    let loaded = stream::iter(models)
-        .map(|registration| load_one(&catalog, registration))
-        .buffer_unordered(LOADING_AT_ONCE)
-        .filter(|is_loaded| std::future::ready(*is_loaded))
-        .count()
-        .await;
+    let (starts, places) = (
+        TaskTracker::new(),
+        Arc::new(Semaphore::new(LOADING_AT_ONCE)),
+    );
+    let loaded = Arc::new(AtomicUsize::new(0));
+    let mut registered = stream::iter(models)
+        .map(|registration| register_one(&catalog, registration))
+        .buffer_unordered(LOADING_AT_ONCE);
+    while let Some(entry) = registered.next().await {
+        let Some(entry) = entry else { continue };
+        let (catalog, places) = (catalog.clone(), Arc::clone(&places));
+        let loaded = Arc::clone(&loaded);
+        starts.spawn(async move {
+            let _place = places.acquire_owned().await;
+            loaded.fetch_add(
+                usize::from(start_one(&catalog, &entry).await),
+                Ordering::Relaxed,
+            );
+        });
+    }
     for (name, version) in &defaults {
-        if let Err(error) = catalog.set_default(name.as_str(), version.as_str()) {
+        if let Err(error) = catalog.make_default(name.as_str(), version.as_str()) {
             tracing::warn!("The default version of {name} stays as it is: {error}");
         }
     }
+    catalog.save(Moment::Startup).await;
+    starts.close();
+    starts.wait().await;
     catalog.set_starting(false);
     if total > 0 {
-        let took = since.elapsed().as_millis();
+        let (loaded, took) = (loaded.load(Ordering::Relaxed), since.elapsed().as_millis());
         tracing::info!("{loaded} of {total} models loaded in {took} ms.");
     }
 }
 
-/// Whether the model serves. A model that does not is one failed model, not a failed server.
-async fn load_one(catalog: &Catalog, registration: Registration) -> bool {
+/// The version, if its archive is sound. One that is not is one failed model, not a failed server.
+async fn register_one(catalog: &Catalog, registration: Registration) -> Option<Arc<Entry>> {
     let url = registration.url.clone();
     tracing::info!("Loading initial models: {url}");
-    match catalog.register_at_startup(registration).await {
-        Ok(_) => true,
-        Err(error) => {
-            log_failure(&url, &error);
-            false
-        }
-    }
+    let registered = catalog.register_at_startup(registration).await;
+    registered
+        .inspect_err(|error| log_failure(&url, error))
+        .ok()
+}
+
+/// Whether the version serves.
+async fn start_one(catalog: &Catalog, entry: &Arc<Entry>) -> bool {
+    let started = catalog.start_at_startup(entry).await;
+    started
+        .inspect_err(|error| log_failure(entry.url(), error))
+        .is_ok()
 }
 
 fn log_failure(url: &str, error: &Error) {

@@ -80,7 +80,7 @@ impl Setup {
         let log = self.directory.path().join("server.log");
         let log = std::fs::File::create(log).expect("a log can be made");
         let child = Command::new(program())
-            .args(["serve", "--ts-config"])
+            .args(["serve", "--ncs", "--ts-config"])
             .arg(self.directory.path().join("config.properties"))
             .current_dir(self.directory.path())
             .stdout(log.try_clone().expect("a file handle can be cloned"))

@@ -205,7 +205,8 @@ impl Inner {
     /// What is in the store already is used where it is.
     async fn copy(&self, remote: &Remote, by: NamedBy) -> Result<Found, ArchiveError> {
         if let Some(path) = file::in_store(remote, &self.store) {
-            return Ok(Found::in_place(Location::at(path, &remote.shown)));
+            let source = path.display().to_string();
+            return Ok(Found::in_place(Location::at(path, &source)));
         }
         self.arrive(remote, by, async |part: Part| {
             let (path, allowed) = (remote.path(), self.cfg.allowed.clone());
@@ -284,7 +285,7 @@ impl Inner {
             ))
         })??;
         Ok(Found {
-            location: Location::at(download.path().to_owned(), &remote.shown),
+            location: Location::at(download.path().to_owned(), &remote.name),
             download: Some(download),
         })
     }

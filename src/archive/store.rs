@@ -25,6 +25,7 @@ pub struct ModelStore {
 pub struct Location {
     path: PathBuf,
     url: String,
+    source: String,
     digest: Option<String>,
 }
 
@@ -43,8 +44,14 @@ impl Location {
         Self {
             path,
             url: url.to_owned(),
+            source: url.to_owned(),
             digest: None,
         }
+    }
+
+    /// What finds it again: a name in the store, or a whole path.
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// The same under another name.

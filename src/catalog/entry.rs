@@ -1,6 +1,7 @@
 //! One version in the catalog: its runtime as it comes and goes, and each request's way through it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -62,19 +63,18 @@ pub struct Entry {
     /// Cancelled when the version leaves the catalog, so that a start under way ends.
     leaving: Mutex<CancellationToken>,
     /// Keeps the unpacked archive.
-    _files: Unpacked,
+    files: Unpacked,
+    /// What restores it.
+    source: String,
+    /// Whether the registration stands, and is to be saved.
+    is_settled: AtomicBool,
     /// The archive's file in the model store, if it was fetched for this version.
     download: Option<Download>,
 }
 
 impl Entry {
     /// A version without workers.
-    pub(super) fn new(
-        opened: Opened,
-        url: String,
-        loaded_at_startup: bool,
-        metrics: &Metrics,
-    ) -> Self {
+    pub(super) fn new(opened: Opened, metrics: &Metrics) -> Self {
         let spec = opened.spec;
         let bounds = Bounds {
             min: spec.settings.min_workers,
@@ -90,12 +90,14 @@ impl Entry {
             phase_changed: Notify::new(),
             lifecycle: tokio::sync::Mutex::default(),
             leaving: Mutex::default(),
-            _files: opened.files,
+            files: opened.files,
             download: opened.download,
+            is_settled: AtomicBool::new(false),
+            source: opened.source,
             spec: Arc::new(spec),
             runtime: opened.runtime,
-            url,
-            loaded_at_startup,
+            url: opened.url,
+            loaded_at_startup: opened.loaded_at_startup,
         }
     }
 
@@ -109,8 +111,44 @@ impl Entry {
         &self.url
     }
 
+    /// The registration stands: it is in every snapshot from now on.
+    pub(super) fn mark_settled(&self) {
+        self.is_settled.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the registration stands.
+    pub(super) fn is_settled(&self) -> bool {
+        self.is_settled.load(Ordering::SeqCst)
+    }
+
+    /// What restores it: a name in the model store, or a whole path.
+    pub(super) fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// SHA-256 of its archive, in hexadecimal.
+    pub(super) fn digest(&self) -> &str {
+        self.files.digest()
+    }
+
+    /// Whether its archive was fetched for it.
+    pub(super) const fn is_fetched(&self) -> bool {
+        self.download.is_some()
+    }
+
+    /// Whether the operator listed it.
+    pub(super) const fn loaded_at_startup(&self) -> bool {
+        self.loaded_at_startup
+    }
+
+    /// How many workers it may have.
+    pub(super) fn bounds(&self) -> Bounds {
+        *self.bounds.lock()
+    }
+
     /// The version stays: so does an archive that was fetched for it.
-    pub(super) fn keep_archive(&self) {
+    pub(super) fn settle(&self) {
+        self.mark_settled();
         if let Some(download) = &self.download {
             download.keep();
         }

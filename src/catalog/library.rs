@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::Registration;
+use super::{Registration, Restored};
 use crate::archive::{Download, Fetcher, Found, Location, NamedBy, UnpackStore, Unpacked};
 use crate::config::model::resolve;
 use crate::config::server::ServerConfig;
 use crate::error::{Error, Kind};
-use crate::model::{ModelName, ModelSpec};
+use crate::model::{ModelName, ModelSpec, Version};
 
 /// Where archives come from and what settings they get.
 #[derive(Clone)]
@@ -33,6 +33,12 @@ pub(super) struct Opened {
     pub(super) files: Unpacked,
     /// The archive's file, if it was fetched for this.
     pub(super) download: Option<Download>,
+    /// What restores it: a name in the model store, or a whole path.
+    pub(super) source: String,
+    /// What clients are shown as its URL.
+    pub(super) url: String,
+    /// Whether the operator listed it.
+    pub(super) loaded_at_startup: bool,
 }
 
 impl Library {
@@ -56,6 +62,16 @@ impl Library {
         })?
     }
 
+    /// The file that was fetched for a version that is restored: it still goes with the version.
+    fn fetched_before(&self, registration: &Registration) -> Option<Download> {
+        let restored = registration.restored.as_ref()?;
+        let root = self.fetcher.store().root()?;
+        restored
+            .more
+            .is_fetched
+            .then(|| Download::kept(&root, &registration.url))?
+    }
+
     /// Blocks for as long as unpacking takes.
     fn unpack(
         &self,
@@ -64,18 +80,24 @@ impl Library {
         at_startup: bool,
     ) -> Result<Opened, Error> {
         let Found { location, download } = found;
+        let restored = registration.restored.as_ref();
         let files = self.unpacked.unpack(&location)?;
         let manifest = &files.contents().manifest;
         check_handler(registration, &files)?;
         let name = model_name(registration, &files, &location, at_startup)?;
         let version = manifest.version.clone();
         let settings = &self.settings;
-        let resolved = resolve(
+        check_restored(restored, &version, files.digest())?;
+        let mut resolved = resolve(
             &files.contents().config,
             &registration.requested,
             &settings.listed(&name, &version),
             &settings.defaults(at_startup, self.gpus, self.cores),
         )?;
+        if let Some(bounds) = restored.and_then(|restored| restored.bounds) {
+            resolved.settings.min_workers = bounds.min;
+            resolved.settings.max_workers = bounds.max;
+        }
         for warning in files
             .contents()
             .config
@@ -89,9 +111,41 @@ impl Library {
             runtime: manifest.runtime.name(),
             spec: files.spec(name, version, &resolved),
             files,
-            download,
+            download: download.or_else(|| self.fetched_before(registration)),
+            source: location.source().to_owned(),
+            url: restored
+                .and_then(|restored| restored.more.url.clone())
+                .unwrap_or_else(|| registration.url.clone()),
+            loaded_at_startup: restored
+                .map_or(at_startup, |restored| restored.more.loaded_at_startup),
         })
     }
+}
+
+/// A restored version must be the one that was saved. The archive's bytes may have changed: that is the operator's to do.
+fn check_restored(
+    restored: Option<&Restored>,
+    version: &Version,
+    digest: &str,
+) -> Result<(), Error> {
+    let Some(restored) = restored else {
+        return Ok(());
+    };
+    if restored.version != *version {
+        let saved = &restored.version;
+        let message =
+            format!("the archive must hold version {saved} as the snapshot says, got {version}");
+        return Err(Error::new(Kind::InvalidModel, message));
+    }
+    if restored
+        .more
+        .digest
+        .as_ref()
+        .is_some_and(|saved| saved != digest)
+    {
+        tracing::warn!(version = %version, "the archive has changed since the snapshot was saved");
+    }
+    Ok(())
 }
 
 /// The name asked for, else the manifest's, else, at start-up, one made from the file's.

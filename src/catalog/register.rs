@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::Catalog;
-use super::entry::Entry;
+use super::entry::{Bounds, Entry};
+use super::{Catalog, Moment};
 use crate::config::model::Requested;
+use crate::config::snapshot::{More, SavedVersion};
 use crate::error::{Error, Kind};
 use crate::model::{ModelName, Version};
 
@@ -19,6 +20,40 @@ pub struct Registration {
     pub handler: Option<String>,
     /// Settings, where the archive leaves room.
     pub requested: Requested,
+    /// What a snapshot says, if this restores a version.
+    pub restored: Option<Restored>,
+}
+
+/// What a version was when it was saved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// The version that the archive must hold.
+    pub version: Version,
+    /// Workers it had to have; the archive does not overrule them.
+    pub bounds: Option<Bounds>,
+    /// The rest.
+    pub more: More,
+}
+
+impl From<SavedVersion> for Registration {
+    fn from(saved: SavedVersion) -> Self {
+        let (min, max) = (saved.settings.min_workers, saved.settings.max_workers);
+        let bounds = min.map(|min| Bounds {
+            min,
+            max: max.unwrap_or(min).max(min),
+        });
+        Self {
+            url: saved.source,
+            name: Some(saved.model.to_string()),
+            handler: None,
+            requested: saved.settings,
+            restored: Some(Restored {
+                version: saved.version,
+                bounds,
+                more: saved.more,
+            }),
+        }
+    }
 }
 
 /// How a registration ended.
@@ -58,7 +93,7 @@ impl Catalog {
         let (name, version) = (entry.spec().name.clone(), entry.spec().version.clone());
         let workers = entry.spec().settings.min_workers;
         if workers == 0 || !wait {
-            entry.keep_archive();
+            self.settle(&entry).await;
         }
         if workers == 0 {
             return Ok(Registered::Empty { name, version });
@@ -79,20 +114,35 @@ impl Catalog {
         }
     }
 
-    /// Registers a version that the operator listed; it stays in the catalog even if it does not load.
+    /// Registers a version that the operator listed, or that is restored. Its workers do not start yet.
     pub async fn register_at_startup(
         &self,
         registration: Registration,
     ) -> Result<Arc<Entry>, Error> {
         let entry = self.open(registration, true).await?;
-        entry.keep_archive();
-        if entry.spec().settings.min_workers > 0 {
-            let start = self.start(&entry, false).await;
-            start.map_err(|panic| {
-                Error::new(Kind::Internal, "Loading failed").with_detail(panic)
-            })??;
-        }
+        entry.settle();
         Ok(entry)
+    }
+
+    /// Starts the workers of a version that was registered so; it stays in the catalog even if they do not start.
+    pub async fn start_at_startup(&self, entry: &Arc<Entry>) -> Result<(), Error> {
+        if entry.spec().settings.min_workers == 0 {
+            return Ok(());
+        }
+        let start = self.start(entry, false).await;
+        start.map_err(|panic| Error::new(Kind::Internal, "Loading failed").with_detail(panic))?
+    }
+
+    /// The registration stands: it is saved, and what was fetched for it stays. A client that leaves changes nothing.
+    async fn settle(&self, entry: &Arc<Entry>) {
+        entry.mark_settled();
+        let (catalog, entry) = (self.clone(), Arc::clone(entry));
+        let settling = tokio::spawn(async move {
+            catalog.save(Moment::Change).await;
+            entry.settle();
+        });
+        // A panic was logged where it happened.
+        let _ = settling.await;
     }
 
     async fn open(
@@ -101,13 +151,15 @@ impl Catalog {
         at_startup: bool,
     ) -> Result<Arc<Entry>, Error> {
         let library = self.0.parts.library.clone();
-        let url = registration.url.clone();
         let opened = library.open(registration, at_startup).await?;
-        let entry = Arc::new(Entry::new(opened, url, at_startup, &self.0.parts.metrics));
+        let entry = Arc::new(Entry::new(opened, &self.0.parts.metrics));
         if entry.spec().settings.min_workers > 0 {
             entry.expect_workers();
         }
         self.insert(&entry)?;
+        self.0
+            .snapshots
+            .found(&entry.spec().name, &entry.spec().version);
         Ok(entry)
     }
 
@@ -122,7 +174,8 @@ impl Catalog {
             let started = entry.start(&catalog.0.parts.hosts).await;
             match &started {
                 Err(_) if remove_on_failure => catalog.remove(&entry),
-                _ => entry.keep_archive(),
+                Ok(()) if remove_on_failure => catalog.settle(&entry).await,
+                _ => {}
             }
             started
         })

@@ -234,6 +234,12 @@ fn introduce(settings: &ServerConfig, machine: &Machine) {
     };
     tracing::info!("Lantern {}", env!("CARGO_PKG_VERSION"));
     tracing::info!("Config file: {}", file(&settings.file));
+    if let Some(saved) = &settings.snapshots.restored {
+        tracing::info!(
+            "Restoring {} model versions from that file; no other models are loaded",
+            saved.versions.len()
+        );
+    }
     tracing::info!("Model Store: {}", file(&settings.model_store));
     tracing::info!(
         "Number of CPUs: {}; number of GPUs: {}",

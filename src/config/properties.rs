@@ -3,6 +3,8 @@
 //! It knows the syntax and nothing of what the keys mean. Own code rather than a crate: it is small, and lines are
 //! needed for messages.
 
+use std::fmt::Write as _;
+
 /// One `key = value`, and the line it starts on (from 1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Property {
@@ -28,6 +30,36 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Property>, Malformed> {
         .into_iter()
         .map(|(line, content)| property(line, &content))
         .collect()
+}
+
+/// Writes one property as `java.util.Properties.store` does, so that Java and [`parse`] read it.
+pub fn render(key: &str, value: &str) -> String {
+    let mut line = String::with_capacity(key.len() + value.len() + 2);
+    escape(key, true, &mut line);
+    line.push('=');
+    escape(value, false, &mut line);
+    line.push('\n');
+    line
+}
+
+fn escape(text: &str, is_key: bool, line: &mut String) {
+    for (at, character) in text.chars().enumerate() {
+        match character {
+            ' ' if is_key || at == 0 => line.push_str("\\ "),
+            '\t' => line.push_str("\\t"),
+            '\n' => line.push_str("\\n"),
+            '\r' => line.push_str("\\r"),
+            '\u{c}' => line.push_str("\\f"),
+            '\\' | '=' | ':' | '#' | '!' => line.extend(['\\', character]),
+            ' '..='~' => line.push(character),
+            other => {
+                for unit in other.encode_utf16(&mut [0; 2]) {
+                    // Writing to a string does not fail.
+                    let _ = write!(line, "\\u{unit:04X}");
+                }
+            }
+        }
+    }
 }
 
 fn decode(bytes: &[u8]) -> String {
@@ -168,6 +200,11 @@ mod tests {
         #[test]
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = parse(&bytes);
+        }
+
+        #[test]
+        fn what_is_rendered_comes_back(key in "[^\\p{Cc}]{1,20}|.{1,20}", value in "(?s).{0,60}") {
+            prop_assert_eq!(pairs(&render(&key, &value)), [(key, value)]);
         }
 
         #[test]

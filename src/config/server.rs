@@ -21,6 +21,7 @@ mod places;
 mod raw;
 mod reader;
 mod resolve;
+mod saved;
 mod sources;
 mod startup;
 
@@ -113,6 +114,8 @@ pub struct ServerConfig {
     pub file: Option<PathBuf>,
     /// Everything that was typed, by key, as snapshots save it. May hold secrets.
     pub typed: BTreeMap<String, Entry>,
+    /// What the file says where it names variables with `$$NAME$$`: their values may be secrets.
+    pub written: BTreeMap<String, String>,
     /// What was ignored, and why.
     pub warnings: Vec<Problem>,
 }

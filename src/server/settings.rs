@@ -8,9 +8,12 @@ use std::sync::{Arc, OnceLock};
 use super::hosts::inline_backends;
 use super::{Config, ServerError, TlsFiles, metrics};
 use crate::api::{self, BadHeader, Cors, Listener};
-use crate::archive::{FetchConfig, Fetcher, Location, ModelStore, UnpackLimits, UnpackStore};
-use crate::catalog::{Library, Registration};
+use crate::archive::{
+    FetchConfig, Fetcher, Location, ModelStore, UnpackLimits, UnpackStore, recover,
+};
+use crate::catalog::{Library, Registration, SnapshotConfig};
 use crate::config::server::{Address, CorsConfig, LoadModels, Scheme, ServerConfig, SourceConfig};
+use crate::config::snapshot::SavedVersion;
 use crate::error::Error;
 use crate::handler::{EngineConfig, HandlerEngine};
 use crate::listen;
@@ -37,6 +40,13 @@ impl Config {
     pub fn new(settings: ServerConfig, machine: &Machine) -> Result<Self, ServerError> {
         let unpacked = UnpackStore::open(&settings.temp_directory, UnpackLimits::default())?;
         let store = ModelStore::new(settings.model_store.clone());
+        let restored = settings
+            .snapshots
+            .restored
+            .clone()
+            .unwrap_or_default()
+            .versions;
+        tidy(&store, &restored);
         Ok(Self {
             listeners: listeners(&settings),
             tls: settings.tls.as_ref().map(|tls| TlsFiles {
@@ -51,8 +61,18 @@ impl Config {
             system: metrics::system(&settings.metrics, &machine.environment),
             access: None,
             hosts: hosts(&settings, machine),
-            models: models(&settings.load_models, &store)?,
-            default_versions: settings.default_versions.clone(),
+            models: match &settings.snapshots.restored {
+                Some(saved) => saved
+                    .versions
+                    .iter()
+                    .cloned()
+                    .map(Registration::from)
+                    .collect(),
+                None => models(&settings.load_models, &store)?,
+            },
+            default_versions: default_versions(&settings),
+            snapshots: snapshots(&settings),
+            restored,
             unregister_timeout: settings.unregister_timeout,
             drain_timeout: settings.default_response_timeout,
             library: Library {
@@ -68,6 +88,36 @@ impl Config {
 
 /// Versions that become the default of their model once they are registered.
 pub(super) type DefaultVersions = BTreeMap<ModelName, Version>;
+
+/// Removes archives that a server was fetching when it was killed.
+fn tidy(store: &ModelStore, restored: &[SavedVersion]) {
+    if let Some(root) = store.root() {
+        let needed = restored.iter().map(|version| version.source.clone());
+        recover(&root, &needed.collect());
+    }
+}
+
+/// What a snapshot says counts over what `models` says.
+fn default_versions(settings: &ServerConfig) -> DefaultVersions {
+    let saved = settings
+        .snapshots
+        .restored
+        .iter()
+        .flat_map(|saved| &saved.versions);
+    let saved = saved
+        .filter(|version| version.is_default)
+        .map(|version| (version.model.clone(), version.version.clone()));
+    let mut defaults = settings.default_versions.clone();
+    defaults.extend(saved);
+    defaults
+}
+
+fn snapshots(settings: &ServerConfig) -> Option<SnapshotConfig> {
+    settings.snapshots.enabled.then(|| SnapshotConfig {
+        directory: settings.snapshots.directory.clone(),
+        properties: settings.to_save(),
+    })
+}
 
 fn fetch_config(sources: &SourceConfig) -> FetchConfig {
     FetchConfig {

@@ -14,6 +14,7 @@ mod metrics;
 mod process;
 mod program;
 mod routes;
+mod snapshots;
 mod sources;
 mod support;
 mod tools;

@@ -7,13 +7,6 @@ use serde_json::json;
 use crate::support::origin::Origin;
 use crate::support::{Answer, Model, TestServer};
 
-/// The archive of a model, as bytes.
-fn packed(model: &Model) -> Vec<u8> {
-    let directory = tempfile::tempdir().unwrap();
-    model.pack_into(directory.path());
-    fs::read(directory.path().join(model.url())).unwrap()
-}
-
 fn raw() -> Model {
     Model::new("passthrough").named("raw").without_workers()
 }
@@ -55,7 +48,7 @@ fn files(server: &TestServer) -> Vec<String> {
 
 #[tokio::test]
 async fn a_fetched_archive_stays_as_long_as_its_version() {
-    let origin = Origin::serving(packed(&raw())).await;
+    let origin = Origin::serving(raw().packed()).await;
     let server = allowing(&origin).await;
     let url = origin.url("/models/raw.mar?X-Amz-Signature=secret");
     let answer = register(&server, &url, "&initial_workers=1").await;
@@ -84,7 +77,7 @@ async fn archives_of_the_operators_stay() {
 
 #[tokio::test]
 async fn nothing_is_left_of_a_registration_that_is_refused() {
-    let origin = Origin::serving(packed(&raw())).await;
+    let origin = Origin::serving(raw().packed()).await;
     let server = allowing(&origin).await;
     assert_eq!(
         register(&server, &origin.url("/models/raw.mar"), "")
@@ -112,7 +105,7 @@ async fn nothing_is_left_of_a_registration_that_is_refused() {
 #[tokio::test]
 async fn nothing_is_left_of_what_does_not_load_or_is_no_archive() {
     let broken = Model::linear().named("broken").artifact("broken.onnx");
-    for (bytes, status) in [(packed(&broken), 500), (b"junk".to_vec(), 400)] {
+    for (bytes, status) in [(broken.packed(), 500), (b"junk".to_vec(), 400)] {
         let origin = Origin::serving(bytes).await;
         let server = allowing(&origin).await;
         let answer = register(&server, &origin.url("/models/x.mar"), "&initial_workers=1").await;
@@ -125,7 +118,7 @@ async fn nothing_is_left_of_what_does_not_load_or_is_no_archive() {
 #[tokio::test]
 async fn a_pinned_digest_is_checked_wherever_the_archive_is_from() {
     use sha2::{Digest as _, Sha256};
-    let bytes = packed(&raw());
+    let bytes = raw().packed();
     let digest = Sha256::digest(&bytes)
         .iter()
         .fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
@@ -225,7 +218,7 @@ async fn every_refusal_has_torchserves_words() {
 
 #[tokio::test]
 async fn by_default_nothing_is_fetched() {
-    let canary = Origin::serving(packed(&raw())).await;
+    let canary = Origin::serving(raw().packed()).await;
     let server = TestServer::builder().start().await;
     let port = canary.address().port();
     for host in ["127.0.0.1", "localhost", "[::1]", "2130706433", "0.0.0.0"] {
@@ -235,7 +228,7 @@ async fn by_default_nothing_is_fetched() {
         }
     }
     let file = server.store().parent().unwrap().join("secret.mar");
-    fs::write(&file, packed(&raw())).unwrap();
+    fs::write(&file, raw().packed()).unwrap();
     let answer = register(&server, &format!("file://{}", file.display()), "").await;
     assert_eq!(answer.status, 404);
     assert_eq!(canary.heads(), Vec::<String>::new());

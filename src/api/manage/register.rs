@@ -62,6 +62,7 @@ fn registration(params: RegisterParams) -> Result<Registration, Error> {
         name: params.model_name.filter(|name| !name.is_empty()),
         handler: params.handler.filter(|handler| !handler.is_empty()),
         requested: requested?,
+        restored: None,
     })
 }
 

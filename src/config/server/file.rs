@@ -5,6 +5,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::super::properties::{self, Property};
+use super::super::snapshot;
 use super::super::{Problem, Problems};
 use super::places::Surroundings;
 use super::raw::Flags;
@@ -68,12 +69,31 @@ fn newest(
     }
     for path in snapshots(&surroundings.snapshot_directory()) {
         match named("snapshot", path.clone()) {
-            Ok(settings) if !settings.properties.is_empty() => return Some(settings),
-            Ok(_) => warnings.push(passed_over(&path, "is empty and is passed over")),
+            Ok(settings) => match broken(&path, &settings) {
+                None => return Some(settings),
+                Some(rule) => warnings.push(passed_over(&path, &rule)),
+            },
             Err(problems) => warnings.extend(problems.iter().cloned()),
         }
     }
     None
+}
+
+/// What is wrong with a snapshot, if anything is. Ours end in a line that says so; TorchServe's just end.
+fn broken(path: &Path, settings: &Settings) -> Option<String> {
+    if settings.properties.is_empty() {
+        return Some("is empty and is passed over".to_owned());
+    }
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    if text.contains(snapshot::OURS) && !text.ends_with(snapshot::END) {
+        return Some("is not whole and is passed over".to_owned());
+    }
+    let models = settings
+        .properties
+        .iter()
+        .rfind(|property| property.key == "model_snapshot");
+    let wrong = snapshot::parse(&models?.value).err()?;
+    Some(format!("is passed over: its model_snapshot {wrong}"))
 }
 
 fn passed_over(path: &Path, rule: &str) -> Problem {

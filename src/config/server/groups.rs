@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::super::snapshot::Saved;
+
 /// The gRPC listeners.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrpcConfig {
@@ -47,14 +49,14 @@ pub struct TokenConfig {
 }
 
 /// Snapshots of the catalog.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SnapshotConfig {
     /// Whether any is written; not with `--ncs`.
     pub enabled: bool,
     /// Where they are written: `LOG_LOCATION/config`.
     pub directory: PathBuf,
-    /// `model_snapshot` of the file that was read, as JSON: these models are restored, and no others loaded.
-    pub model_snapshot: Option<String>,
+    /// `model_snapshot` of the file that was read: these models are restored, and no others loaded.
+    pub restored: Option<Saved>,
 }
 
 /// Metrics.

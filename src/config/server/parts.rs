@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::super::Problem;
+use super::super::snapshot::{self, Saved};
 use super::address::{self, Address, DefaultPorts};
 use super::groups::{
     CorsConfig, Envelope, GrpcConfig, GrpcListenerConfig, LogConfig, MetricsConfig, MetricsMode,
@@ -231,11 +233,32 @@ pub fn cors(reader: &Reader) -> CorsConfig {
 }
 
 /// Where snapshots lie, and what one says that is restored.
-pub fn snapshots(reader: &Reader, surroundings: &Surroundings, enabled: bool) -> SnapshotConfig {
+pub fn snapshots(
+    reader: &mut Reader,
+    surroundings: &Surroundings,
+    enabled: bool,
+) -> SnapshotConfig {
     SnapshotConfig {
         enabled,
         directory: surroundings.snapshot_directory(),
-        model_snapshot: reader.text("model_snapshot"),
+        restored: restored(reader),
+    }
+}
+
+fn restored(reader: &mut Reader) -> Option<Saved> {
+    let text = reader.text("model_snapshot")?;
+    let entry = reader.entry("model_snapshot")?;
+    match snapshot::parse(&text) {
+        Ok(saved) => {
+            for problem in &saved.problems {
+                reader.warn("model_snapshot", &entry, problem);
+            }
+            Some(saved)
+        }
+        Err(rule) => {
+            reader.add(Problem::plain(entry.origin, "model_snapshot", rule));
+            None
+        }
     }
 }
 

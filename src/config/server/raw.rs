@@ -47,6 +47,8 @@ pub struct Entry {
 pub struct Raw {
     /// The value that counts for each key.
     pub entries: BTreeMap<String, Entry>,
+    /// Values of the file before variables were put in, where that made a difference.
+    pub written: BTreeMap<String, String>,
     /// The file that was read.
     pub file: Option<PathBuf>,
     /// Keys that do nothing.
@@ -83,6 +85,7 @@ impl Raw {
                 return self.warnings.push(Problem::plain(origin, name, rule));
             }
         }
+        self.written.remove(name);
         self.entries
             .insert(name.to_owned(), Entry { value, origin });
     }
@@ -102,7 +105,12 @@ fn read_file(raw: &mut Raw, flags: &Flags, surroundings: &Surroundings) -> Resul
     for property in settings.properties {
         let origin = format!("{}:{}", settings.name, property.line);
         match substitute(&property.value, surroundings) {
-            Ok(value) => raw.set(&property.key, value, origin),
+            Ok(value) => {
+                let written = (value != property.value).then_some(property.value);
+                raw.set(&property.key, value, origin);
+                raw.written
+                    .extend(written.map(|written| (property.key, written)));
+            }
             Err(variable) => {
                 let rule = format!("has an Invalid Environment Variable {variable}: it is not set");
                 let problem = Problem::plain(origin, &property.key, rule);

@@ -30,6 +30,7 @@ pub fn resolve(
     let raw = reader.finish();
     config.file = raw.file;
     config.typed = raw.entries;
+    config.written = raw.written;
     config.warnings = raw.warnings;
     Problems::or(raw.problems, config)
 }
@@ -94,6 +95,7 @@ fn read(reader: &mut Reader, flags: &Flags, surroundings: &Surroundings) -> Serv
             .or_else(|| surroundings.lantern_torch()),
         file: None,
         typed: std::collections::BTreeMap::new(),
+        written: std::collections::BTreeMap::new(),
         warnings: Vec::new(),
     }
 }

@@ -5,6 +5,7 @@ use std::fs;
 
 use super::*;
 use crate::config::AllowedUrls;
+use crate::config::snapshot::Saved;
 
 struct Fixture {
     directory: tempfile::TempDir,
@@ -211,6 +212,7 @@ fn every_default_is_what_its_text_says() {
         let expected = ServerConfig {
             file: config.file.clone(),
             typed: config.typed.clone(),
+            written: config.written.clone(),
             ..at(&plain, &fixture)
         };
         assert_eq!(config, expected, "{}", key.name);
@@ -334,10 +336,7 @@ fn a_snapshot_decides_what_is_loaded() {
     let fixture = Fixture::new("model_snapshot={\"models\": {}}\nload_models=all\n");
     let config = fixture.load().unwrap();
     assert_eq!(config.load_models, LoadModels::None);
-    assert_eq!(
-        config.snapshots.model_snapshot.as_deref(),
-        Some("{\"models\": {}}")
-    );
+    assert_eq!(config.snapshots.restored, Some(Saved::default()));
     assert!(fixture.warnings().contains("load_models is ignored"));
 }
 

@@ -98,6 +98,13 @@ impl Model {
         format!("{}-{}.mar", self.name, self.version)
     }
 
+    /// Its archive, as bytes.
+    pub fn packed(&self) -> Vec<u8> {
+        let directory = tempfile::tempdir().unwrap();
+        self.pack_into(directory.path());
+        fs::read(directory.path().join(self.url())).unwrap()
+    }
+
     /// Packs it into `store`.
     pub fn pack_into(&self, store: &Path) {
         let work = tempfile::tempdir().unwrap();

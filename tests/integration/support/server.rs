@@ -127,6 +127,7 @@ impl Builder {
             model_store: Some(store),
             models: self.loaded.iter().map(Model::url).collect(),
             set: [vec!["lantern_allow_inline=true".to_owned()], self.settings].concat(),
+            no_config_snapshots: true,
             ..Flags::default()
         };
         let settings = ServerConfig::load(&flags, &surroundings(directory)).unwrap();

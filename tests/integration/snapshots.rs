@@ -1,0 +1,474 @@
+//! Snapshots and recovery: what is registered outlives the process, however it ends.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+use crate::support::Model;
+use crate::support::origin::Origin;
+
+/// Directories of a server that is started again and again.
+struct Place {
+    directory: TempDir,
+    settings: Vec<String>,
+    variables: Vec<(String, String)>,
+}
+
+/// One life of it.
+struct Life {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    output: String,
+    management: String,
+}
+
+impl Place {
+    fn new(models: &[Model]) -> Self {
+        let directory = TempDir::new().unwrap();
+        fs::create_dir(directory.path().join("store")).unwrap();
+        for model in models {
+            model.pack_into(&directory.path().join("store"));
+        }
+        Self {
+            directory,
+            settings: vec!["lantern_allow_inline=true".to_owned()],
+            variables: Vec::new(),
+        }
+    }
+
+    fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    fn set(mut self, setting: &str) -> Self {
+        self.settings.push(setting.to_owned());
+        self
+    }
+
+    fn store(&self) -> PathBuf {
+        self.directory.path().join("store")
+    }
+
+    fn snapshot_directory(&self) -> PathBuf {
+        self.directory.path().join("logs/config")
+    }
+
+    /// Names of snapshots, the oldest first.
+    fn snapshots(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.snapshot_directory())
+            .into_iter()
+            .flatten();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// What each snapshot is called after its time.
+    fn moments(&self) -> Vec<String> {
+        self.snapshots()
+            .iter()
+            .map(|name| name[18..].to_owned())
+            .collect()
+    }
+
+    fn newest(&self) -> PathBuf {
+        self.snapshot_directory()
+            .join(self.snapshots().last().unwrap())
+    }
+
+    fn command(&self, more: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lantern"));
+        command
+            .args([
+                "serve",
+                "--enable-model-api",
+                "--disable-token-auth",
+                "--access-log",
+                "false",
+            ])
+            .env("XDG_CACHE_HOME", self.directory.path())
+            .env("TMPDIR", self.directory.path())
+            .current_dir(self.directory.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .envs(self.variables.iter().cloned())
+            .kill_on_drop(true);
+        command.arg("--model-store").arg(self.store());
+        for listener in ["inference", "management", "metrics"] {
+            command.args(["--set", &format!("{listener}_address=http://127.0.0.1:0")]);
+        }
+        for setting in ["grpc_inference_port=0", "grpc_management_port=0"] {
+            command.args(["--set", setting]);
+        }
+        for setting in &self.settings {
+            command.args(["--set", setting]);
+        }
+        command.args(more);
+        command
+    }
+
+    /// Starts the server and waits until its models have loaded or failed.
+    async fn start(&self, more: &[&str]) -> Life {
+        let mut child = self.command(more).spawn().unwrap();
+        let mut life = Life {
+            lines: BufReader::new(child.stdout.take().unwrap()).lines(),
+            child,
+            output: String::new(),
+            management: String::new(),
+        };
+        let listens = life.read_until("management API listens on").await;
+        life.management = listens.split("http://").nth(1).unwrap().to_owned();
+        life.read_until("Model server started.").await;
+        life
+    }
+
+    /// Starts the server and waits until it has saved that.
+    async fn settled(&self, more: &[&str]) -> Life {
+        let before = self.startups();
+        let life = self.start(more).await;
+        while self.startups() == before {
+            tokio::task::yield_now().await;
+        }
+        life
+    }
+
+    fn startups(&self) -> usize {
+        self.moments()
+            .iter()
+            .filter(|moment| *moment == "startup.cfg")
+            .count()
+    }
+}
+
+impl Life {
+    /// Reads output until a line contains `text`, and returns that line.
+    async fn read_until(&mut self, text: &str) -> String {
+        loop {
+            let line = self.lines.next_line().await.unwrap();
+            let line = line.unwrap_or_else(|| panic!("no {text:?} in {}", self.output));
+            self.output.push_str(&line);
+            self.output.push('\n');
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    async fn ask(&self, method: &str, path: &str) -> (u16, Value) {
+        let answer = self.try_ask(method, path).await.unwrap();
+        assert!(answer.0 < 500, "{method} {path}: {answer:?}");
+        answer
+    }
+
+    async fn try_ask(&self, method: &str, path: &str) -> reqwest::Result<(u16, Value)> {
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let url = format!("http://{}{path}", self.management);
+        let answer = reqwest::Client::new()
+            .request(method.parse().unwrap(), url)
+            .send()
+            .await?;
+        Ok((answer.status().as_u16(), answer.json().await?))
+    }
+
+    /// Each version: model, version, whether it is the default, workers asked for.
+    async fn versions(&self) -> BTreeSet<String> {
+        let (_, list) = self.ask("GET", "/models").await;
+        let mut found = BTreeSet::new();
+        for model in list["models"].as_array().unwrap() {
+            let name = model["modelName"].as_str().unwrap();
+            let (_, versions) = self.ask("GET", &format!("/models/{name}/all")).await;
+            let (_, default) = self.ask("GET", &format!("/models/{name}")).await;
+            for version in versions.as_array().unwrap() {
+                let mark = if version["modelVersion"] == default[0]["modelVersion"] {
+                    "*"
+                } else {
+                    ""
+                };
+                let text = |member: &str| version[member].to_string().replace('"', "");
+                found.insert(format!(
+                    "{name} {}{mark} {}..{}",
+                    text("modelVersion"),
+                    text("minWorkers"),
+                    text("maxWorkers")
+                ));
+            }
+        }
+        found
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id().unwrap()).unwrap();
+        kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
+    }
+
+    async fn end(mut self, signal: Signal) -> (ExitStatus, String) {
+        self.signal(signal);
+        while let Some(line) = self.lines.next_line().await.unwrap() {
+            self.output.push_str(&line);
+            self.output.push('\n');
+        }
+        (self.child.wait().await.unwrap(), self.output)
+    }
+}
+
+fn plain() -> Model {
+    Model::new("passthrough").named("plain").without_workers()
+}
+
+fn set(texts: &[&str]) -> BTreeSet<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+/// A snapshot's `model_snapshot`.
+fn model_snapshot(file: &Path) -> Value {
+    let text = fs::read_to_string(file).unwrap();
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("model_snapshot="))
+        .unwrap();
+    let value = line["model_snapshot=".len()..].replace("\\n", "\n");
+    let value = value
+        .replace("\\\\", "\u{0}")
+        .replace('\\', "")
+        .replace('\u{0}', "\\");
+    serde_json::from_str(&value).unwrap()
+}
+
+#[tokio::test]
+async fn every_change_is_saved_and_restored() {
+    let place = Place::new(&[plain(), plain().version("2.0")]);
+    let life = place.settled(&[]).await;
+    life.ask(
+        "POST",
+        "/models?url=plain-1.0.mar&initial_workers=1&batch_size=3&max_batch_delay=7",
+    )
+    .await;
+    assert_eq!(place.moments(), ["startup.cfg", "snapshot.cfg"]);
+    life.ask("POST", "/models?url=plain-2.0.mar&model_name=plain")
+        .await;
+    life.ask(
+        "PUT",
+        "/models/plain/2.0?min_worker=2&max_worker=3&synchronous=true",
+    )
+    .await;
+    life.ask("PUT", "/models/plain/2.0/set-default").await;
+    life.ask("POST", "/models?url=plain-1.0.mar&model_name=gone")
+        .await;
+    life.ask("DELETE", "/models/gone").await;
+    let expected = set(&["plain 1.0 1..1", "plain 2.0* 2..3"]);
+    assert_eq!(life.versions().await, expected);
+    let (status, _) = life.end(Signal::TERM).await;
+    assert!(status.success());
+    assert_eq!(place.moments().last().unwrap(), "shutdown.cfg");
+    for more in [
+        vec![],
+        vec!["--models", "all"],
+        vec!["--ts-config", place.newest().to_str().unwrap()],
+    ] {
+        let mut life = place.settled(&more).await;
+        life.read_until("2 of 2 models loaded").await;
+        assert_eq!(life.versions().await, expected);
+        let (_, described) = life.ask("GET", "/models/plain/1.0").await;
+        assert_eq!(
+            (&described[0]["batchSize"], &described[0]["maxBatchDelay"]),
+            (&json!(3), &json!(7))
+        );
+        life.end(Signal::KILL).await;
+    }
+    let life = place.start(&["--ncs"]).await;
+    assert_eq!(life.versions().await, set(&[]));
+    let before = place.snapshots();
+    life.ask("POST", "/models?url=plain-1.0.mar").await;
+    life.end(Signal::TERM).await;
+    assert_eq!(place.snapshots(), before);
+}
+
+#[tokio::test]
+async fn failed_calls_and_readers_save_nothing() {
+    let broken = Model::linear().named("broken").artifact("broken.onnx");
+    let place = Place::new(&[plain(), broken]);
+    let life = place.settled(&[]).await;
+    life.ask("POST", "/models?url=plain-1.0.mar").await;
+    let before = place.snapshots();
+    for (method, path) in [
+        ("POST", "/models?url=plain-1.0.mar"),
+        ("POST", "/models?url=nope.mar"),
+        ("POST", "/models?url=broken-1.0.mar&initial_workers=1"),
+        ("PUT", "/models/nope?min_worker=1&synchronous=true"),
+        ("PUT", "/models/plain?min_worker=2&max_worker=1"),
+        ("PUT", "/models/plain/9/set-default"),
+        ("DELETE", "/models/nope"),
+        ("GET", "/models"),
+        ("GET", "/models/plain"),
+    ] {
+        life.try_ask(method, path).await.unwrap();
+    }
+    assert_eq!(place.snapshots(), before);
+    assert_eq!(life.versions().await, set(&["plain 1.0* 0..0"]));
+}
+
+#[tokio::test]
+async fn a_snapshot_holds_what_torchserve_reads_and_no_secret() {
+    let origin = Origin::serving(plain().packed()).await;
+    let place = Place::new(&[])
+        .set(&format!("allowed_urls={}", origin.url("/")))
+        .variable("SECRET", "hidden2")
+        .variable("A", "hidden4");
+    let config = place.directory.path().join("config.properties");
+    fs::write(
+        config,
+        "keystore_pass=hidden1\ncors_allowed_origin=$$SECRET$$\njob_queue_size=7\n",
+    )
+    .unwrap();
+    let life = place.settled(&[]).await;
+    let url = format!("{}?X-Amz-Signature=hidden3", origin.url("/$$A$$/plain.mar"));
+    let url: String = form_urlencoded::byte_serialize(url.as_bytes()).collect();
+    assert_eq!(
+        life.ask("POST", &format!("/models?url={url}&initial_workers=1"))
+            .await
+            .0,
+        200
+    );
+    let text = fs::read_to_string(place.newest()).unwrap();
+    for secret in ["hidden1", "hidden2", "hidden3", "hidden4"] {
+        assert!(!text.contains(secret), "{text}");
+    }
+    assert!(
+        text.contains("job_queue_size=7\n") && text.contains("cors_allowed_origin=$$SECRET$$\n"),
+        "{text}"
+    );
+    let models = model_snapshot(&place.newest());
+    assert_eq!(models["modelCount"], 1);
+    assert_eq!(models["name"], place.snapshots().last().unwrap().as_str());
+    let saved = &models["models"]["plain"]["1.0"];
+    for (member, value) in [
+        ("defaultVersion", json!(true)),
+        ("marName", json!("plain.mar")),
+        ("minWorkers", json!(1)),
+        ("maxWorkers", json!(1)),
+        ("batchSize", json!(1)),
+        ("maxBatchDelay", json!(100)),
+        ("responseTimeout", json!(120)),
+        ("startupTimeout", json!(120)),
+        ("runtimeType", json!("python")),
+    ] {
+        assert_eq!(saved[member], value, "{member}");
+    }
+    life.end(Signal::KILL).await;
+    let mut life = place.settled(&[]).await;
+    life.read_until("1 of 1 models loaded").await;
+    // What a client named is no variable of the server's when the snapshot is read.
+    let (_, restored) = life.ask("GET", "/models/plain").await;
+    assert_eq!(restored[0]["modelUrl"], origin.url("/$$A$$/plain.mar"));
+    assert_eq!(restored[0]["loadedAtStartup"], false);
+    // It was fetched for this version, in another life, and still goes with it.
+    assert_eq!(life.ask("DELETE", "/models/plain").await.0, 200);
+    assert!(!place.store().join("plain.mar").exists());
+}
+
+#[tokio::test]
+async fn what_cannot_be_restored_is_one_failed_model_and_is_not_forgotten() {
+    let place = Place::new(&[plain(), plain().named("lost"), plain().named("junk")]);
+    let life = place.settled(&[]).await;
+    for model in ["plain", "lost", "junk"] {
+        life.ask(
+            "POST",
+            &format!("/models?url={model}-1.0.mar&model_name={model}"),
+        )
+        .await;
+    }
+    life.end(Signal::TERM).await;
+    let lost = place.store().join("lost-1.0.mar");
+    fs::rename(&lost, place.directory.path().join("away.mar")).unwrap();
+    fs::write(place.store().join("junk-1.0.mar"), "junk").unwrap();
+    let mut life = place.settled(&[]).await;
+    life.read_until("1 of 3 models loaded").await;
+    for line in [
+        "Failed to load model: lost-1.0.mar: Model not found at: lost-1.0.mar",
+        "Failed to load model: junk-1.0.mar: the archive is not a readable zip",
+    ] {
+        assert!(life.output.contains(line), "{}", life.output);
+    }
+    assert_eq!(life.versions().await, set(&["plain 1.0* 0..0"]));
+    assert_eq!(life.ask("DELETE", "/models/junk").await.0, 200);
+    assert_eq!(life.ask("DELETE", "/models/junk").await.0, 404);
+    life.end(Signal::KILL).await;
+    fs::rename(place.directory.path().join("away.mar"), lost).unwrap();
+    let mut life = place.settled(&[]).await;
+    life.read_until("2 of 2 models loaded").await;
+    assert_eq!(
+        life.versions().await,
+        set(&["lost 1.0* 0..0", "plain 1.0* 0..0"])
+    );
+}
+
+#[tokio::test]
+async fn the_newest_whole_snapshot_is_restored_and_said_to_be() {
+    let place = Place::new(&[plain()]);
+    let life = place.settled(&[]).await;
+    life.ask("POST", "/models?url=plain-1.0.mar").await;
+    let good = place.newest();
+    life.end(Signal::KILL).await;
+    let text = fs::read_to_string(&good).unwrap();
+    let directory = place.snapshot_directory();
+    let half = &text[..text.len() / 2];
+    let whole = "29991231235959993-snapshot.cfg";
+    for (name, content) in [
+        ("zz-notes.cfg", "job_queue_size=many"),
+        ("29991231235959990-snapshot.cfg", half),
+        ("29991231235959991-snapshot.cfg", ""),
+        ("29991231235959992-snapshot.cfg", "model_snapshot={"),
+        (whole, &text[..text.len() - "#end\n".len()]),
+    ] {
+        fs::write(directory.join(name), content).unwrap();
+    }
+    let mut life = place.start(&[]).await;
+    life.read_until("1 of 1 models loaded").await;
+    let good = format!("Config file: {}", good.display());
+    for line in [
+        good.as_str(),
+        "is empty and is passed over",
+        "is not whole and is passed over",
+        "its model_snapshot must be JSON",
+    ] {
+        assert!(life.output.contains(line), "{line}: {}", life.output);
+    }
+    assert_eq!(life.versions().await, set(&["plain 1.0* 0..0"]));
+}
+
+#[tokio::test]
+async fn what_kserve_mounts_is_restored_as_it_is() {
+    let place = Place::new(&[plain().named("mnist")]);
+    let config = place.directory.path().join("kserve.properties");
+    let text = r#"enable_metrics_api=true
+install_py_dep_per_model=true
+NUM_WORKERS=1
+number_of_netty_threads=4
+job_queue_size=10
+model_snapshot={"name":"startup.cfg","modelCount":1,"models":{"mnist":{"1.0":{"defaultVersion":true,"marName":"mnist-1.0.mar","minWorkers":1,"maxWorkers":5,"batchSize":5,"maxBatchDelay":200}}}}
+"#;
+    fs::write(&config, text).unwrap();
+    let mut permissions = fs::metadata(&config).unwrap().permissions();
+    permissions.set_readonly(true);
+    fs::set_permissions(&config, permissions).unwrap();
+    let mut life = place
+        .start(&["--ts-config", config.to_str().unwrap()])
+        .await;
+    life.read_until("1 of 1 models loaded").await;
+    assert_eq!(life.versions().await, set(&["mnist 1.0* 1..5"]));
+    let (_, described) = life.ask("GET", "/models/mnist").await;
+    assert_eq!(
+        (&described[0]["batchSize"], &described[0]["maxBatchDelay"]),
+        (&json!(5), &json!(200))
+    );
+}
