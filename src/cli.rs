@@ -5,14 +5,20 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 pub mod archive;
+pub mod config;
 pub mod inspect;
+pub mod launch;
 pub mod serve;
 pub mod worker;
+
+mod banner;
+mod pid;
 
 /// Serves TorchScript and ONNX models with sandboxed WebAssembly handlers.
 #[derive(Debug, Parser)]
@@ -25,7 +31,10 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve the models of a model store
-    Serve(Box<serve::ServeArgs>),
+    #[command(infer_long_args = true)]
+    Serve(Box<launch::LaunchArgs>),
+    /// Show every setting, its value, and where it was said
+    Config(Box<config::ConfigArgs>),
     /// Pack a model and its handler into an archive
     Archive(Box<archive::ArchiveArgs>),
     /// Show what is in an archive
@@ -64,29 +73,65 @@ impl<E: std::error::Error> From<E> for Failure {
     }
 }
 
-/// Parses `arguments`, the program's name first, runs the subcommand, and says on stderr why it failed: exit code
-/// 0 for success, 1 for a failure, 2 for arguments that do not parse.
+/// The names that this program answers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Name {
+    Lantern,
+    Torchserve,
+    Archiver,
+}
+
+impl Name {
+    /// By the name that it was called, as links have it. What is a subcommand of `lantern` remains one.
+    fn of(arguments: &[OsString]) -> Self {
+        let called = arguments.first().map(Path::new).and_then(Path::file_name);
+        let is_subcommand = |first: &OsString| first == "serve" || first == "worker";
+        match called.and_then(|name| name.to_str()) {
+            _ if arguments.get(1).is_some_and(is_subcommand) => Self::Lantern,
+            Some("torchserve") => Self::Torchserve,
+            Some("torch-model-archiver") => Self::Archiver,
+            _ => Self::Lantern,
+        }
+    }
+}
+
+/// Parses `arguments`, the program's name first, does what they ask for, and says on stderr why it failed: exit code
+/// 0 for success, 1 for a failure, 2 for arguments that do not parse. As `torchserve` and `torch-model-archiver` it
+/// takes the arguments of those programs.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
-        Ok(cli) => cli,
-        Err(error) => return usage(&error),
+    let arguments: Vec<_> = arguments.into_iter().collect();
+    let done = match Name::of(&arguments) {
+        Name::Lantern => {
+            Cli::try_parse_from(&arguments).map(|cli| dispatch(cli.command, &arguments))
+        }
+        Name::Torchserve => launch::TorchserveArgs::try_parse_from(&arguments)
+            .map(|args| launch::torchserve(args, rest(&arguments, 1))),
+        Name::Archiver => archive::ArchiverArgs::try_parse_from(&arguments)
+            .map(|args| archive::run(&args.archive)),
     };
-    match dispatch(cli.command) {
-        Ok(code) => code,
-        Err(failure) => {
+    match done {
+        Err(error) => usage(&error),
+        Ok(Ok(code)) => code,
+        Ok(Err(failure)) => {
             let _ = writeln!(io::stderr().lock(), "error: {}", failure.message());
             ExitCode::FAILURE
         }
     }
 }
 
-fn dispatch(command: Command) -> Result<ExitCode, Failure> {
+fn dispatch(command: Command, arguments: &[OsString]) -> Result<ExitCode, Failure> {
     match command {
-        Command::Serve(args) => serve::run(*args),
+        Command::Serve(args) => launch::serve(*args, rest(arguments, 2)),
+        Command::Config(args) => config::run(*args),
         Command::Archive(args) => archive::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Worker(args) => worker::run(&args),
     }
+}
+
+/// The arguments after the first `count`.
+fn rest(arguments: &[OsString], count: usize) -> &[OsString] {
+    arguments.get(count..).unwrap_or_default()
 }
 
 /// Help and version are answers, not failures.

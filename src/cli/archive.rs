@@ -13,6 +13,20 @@ use crate::config::show_size;
 use crate::handler;
 use crate::model::{ModelName, Version};
 
+/// Flags of a program that is called `torch-model-archiver`.
+#[derive(Debug, clap::Parser)]
+#[command(
+    name = "torch-model-archiver",
+    about = "Packs a model and its handler into an archive",
+    infer_long_args = true,
+    max_term_width = 100
+)]
+pub struct ArchiverArgs {
+    /// All of them.
+    #[command(flatten)]
+    pub archive: ArchiveArgs,
+}
+
 /// Flags of `lantern archive`.
 #[derive(Debug, Args)]
 pub struct ArchiveArgs {

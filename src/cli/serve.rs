@@ -1,4 +1,4 @@
-//! `lantern serve`: the flags of `torchserve` that make sense without Java.
+//! Serving in this process: flags that are settings, logs, and signals.
 
 use std::io;
 use std::num::NonZero;
@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{ArgAction, Args, ValueEnum};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::Failure;
+use super::{Failure, banner};
 use crate::api::{AccessLine, AccessLog};
 use crate::config::server::{Flags, LogConfig, ServerConfig, Surroundings};
 use crate::server::{Config, Machine, Server};
@@ -26,8 +26,8 @@ const PASSED_ON: [&str; 6] = [
     "TZ",
 ];
 
-/// Flags of `lantern serve`. What is not given comes from the environment, the file, or a default.
-#[derive(Debug, Args)]
+/// Flags of the server. What is not given comes from the environment, the file, or a default.
+#[derive(Debug, Clone, Args)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is a flag of torchserve"
@@ -39,6 +39,9 @@ pub struct ServeArgs {
     /// Models to load: NAME=FILE or FILE, within the model store; `all` for everything in it
     #[arg(long, value_name = "[NAME=]FILE", num_args = 1..)]
     pub models: Vec<String>,
+    /// Directory that workflows are loaded from; the model store unless given
+    #[arg(long, value_name = "DIR")]
+    pub workflow_store: Option<PathBuf>,
     /// File of settings in TorchServe's format (`config.properties`)
     #[arg(long, value_name = "FILE")]
     pub ts_config: Option<PathBuf>,
@@ -51,6 +54,15 @@ pub struct ServeArgs {
     /// Write and read no snapshot of the catalog
     #[arg(long, alias = "ncs")]
     pub no_config_snapshots: bool,
+    /// Kept for the flags of torchserve: settings of log4j, which nothing here reads; see --log and --log-format
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    pub log_config: Option<PathBuf>,
+    /// Kept for the flags of torchserve: there are no C++ workers
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    pub cpp_log_config: Option<PathBuf>,
+    /// Kept for the flags of torchserve: plug-ins are Java classes, which nothing here runs
+    #[arg(long, alias = "ppath", value_name = "DIR", hide_short_help = true)]
+    pub plugins_path: Option<PathBuf>,
     /// One more setting, over those of the file; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
@@ -63,12 +75,6 @@ pub struct ServeArgs {
     /// Whether each request gets a line in the log
     #[arg(long, default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
     pub access_log: bool,
-    /// Stay in the foreground, which is what happens anyway
-    #[arg(long, hide = true)]
-    pub foreground: bool,
-    /// Start, which is what happens anyway
-    #[arg(long, hide = true)]
-    pub start: bool,
 }
 
 /// Values of `--log-format`.
@@ -91,17 +97,19 @@ impl LogFormat {
 }
 
 impl ServeArgs {
-    fn into_flags(self) -> Flags {
+    /// The settings among the flags.
+    pub fn into_flags(self) -> Flags {
         Flags {
             ts_config: self.ts_config,
             model_store: self.model_store,
             models: self.models,
             enable_model_api: self.enable_model_api,
             disable_token_auth: self.disable_token_auth,
-            workflow_store: None,
+            workflow_store: self.workflow_store,
             no_config_snapshots: self.no_config_snapshots,
-            cpp_log_config: None,
-            plugins_path: None,
+            log_config: self.log_config,
+            cpp_log_config: self.cpp_log_config,
+            plugins_path: self.plugins_path,
             set: self.set,
         }
     }
@@ -112,7 +120,7 @@ pub fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     let surroundings = Surroundings::of_process();
     let (format, filter) = (args.log_format.format(), args.log.clone());
     let access = args.access_log;
-    let settings = ServerConfig::load(&args.into_flags(), &surroundings)?;
+    let settings = load(&args.into_flags(), &surroundings)?;
     let telemetry = Telemetry::init(&telemetry::Config {
         format,
         filter,
@@ -120,7 +128,7 @@ pub fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     })?;
     let machine = machine(&surroundings)?;
     let threads = settings.io_threads.unwrap_or(machine.cores);
-    introduce(&settings, &machine);
+    banner::introduce(&settings, &surroundings, &machine);
     let mut cfg = Config::new(settings, &machine)?;
     if access {
         cfg.access = Some(access_log(telemetry.journal().clone()));
@@ -134,6 +142,12 @@ pub fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     // Whatever still runs was given up.
     runtime.shutdown_background();
     code
+}
+
+/// Resolves the settings; what is wrong with them is said in TorchServe's words.
+pub fn load(flags: &Flags, surroundings: &Surroundings) -> Result<ServerConfig, Failure> {
+    ServerConfig::load(flags, surroundings)
+        .map_err(|problems| Failure::new(format!("Invalid configuration: {problems}")))
 }
 
 fn directories(logs: &LogConfig) -> Option<Directories> {
@@ -224,32 +238,4 @@ fn gpus(surroundings: &Surroundings) -> u32 {
             .count()
     });
     u32::try_from(visible.unwrap_or(found).min(found)).unwrap_or(u32::MAX)
-}
-
-/// The settings an operator looks for first when something is not as expected.
-fn introduce(settings: &ServerConfig, machine: &Machine) {
-    let file = |path: &Option<PathBuf>| {
-        path.as_ref()
-            .map_or("N/A".to_owned(), |path| path.display().to_string())
-    };
-    tracing::info!("Lantern {}", env!("CARGO_PKG_VERSION"));
-    tracing::info!("Config file: {}", file(&settings.file));
-    if let Some(saved) = &settings.snapshots.restored {
-        tracing::info!(
-            "Restoring {} model versions from that file; no other models are loaded",
-            saved.versions.len()
-        );
-    }
-    tracing::info!("Model Store: {}", file(&settings.model_store));
-    tracing::info!(
-        "Number of CPUs: {}; number of GPUs: {}",
-        machine.cores,
-        machine.gpus
-    );
-    tracing::info!("ONNX Runtime: {}", file(&settings.onnxruntime));
-    tracing::info!("TorchScript host: {}", file(&settings.lantern_torch));
-    tracing::info!("Model API enabled: {}", settings.enable_model_api);
-    for warning in &settings.warnings {
-        tracing::warn!("{warning}");
-    }
 }

@@ -20,6 +20,7 @@ mod parts;
 mod places;
 mod raw;
 mod reader;
+mod report;
 mod resolve;
 mod saved;
 mod sources;
@@ -32,6 +33,7 @@ pub use groups::{
 };
 pub use places::Surroundings;
 pub use raw::{Entry, Flags};
+pub use report::Setting;
 pub use sources::{SourceConfig, Variables};
 pub use startup::{LoadModel, LoadModels};
 

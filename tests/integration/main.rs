@@ -8,6 +8,7 @@ mod draining;
 mod faults;
 mod hostile_http;
 mod inference;
+mod launching;
 mod layering;
 mod management;
 mod metrics;

@@ -68,6 +68,14 @@ impl Surroundings {
         self.log_directory().join("config")
     }
 
+    /// Where TorchServe's launcher, which is Python, puts temporary files.
+    pub fn launcher_temp_directory(&self) -> PathBuf {
+        let named = ["TMPDIR", "TEMP", "TMP"].map(|name| self.said(name));
+        let mut usable = named.into_iter().flatten().map(|path| self.path(path));
+        let found = usable.find(|path| path.is_dir());
+        found.unwrap_or_else(|| "/tmp".into())
+    }
+
     fn said(&self, name: &str) -> Option<&str> {
         self.variable(name).filter(|value| !value.is_empty())
     }

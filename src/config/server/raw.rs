@@ -1,7 +1,7 @@
 //! What was typed, and where: variable over flag over file.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::super::{Problem, Problems, nearest};
 use super::file;
@@ -25,6 +25,8 @@ pub struct Flags {
     pub disable_token_auth: bool,
     /// `--no-config-snapshots`.
     pub no_config_snapshots: bool,
+    /// `--log-config`.
+    pub log_config: Option<PathBuf>,
     /// `--cpp-log-config`.
     pub cpp_log_config: Option<PathBuf>,
     /// `--plugins-path`.
@@ -88,6 +90,17 @@ impl Raw {
         self.written.remove(name);
         self.entries
             .insert(name.to_owned(), Entry { value, origin });
+    }
+
+    /// A file of log4j's settings is not read, but one that is missing is a typing error.
+    fn log_config(&mut self, path: &Path) {
+        if path.is_file() {
+            let rule = "has no effect: what is logged, and how, is said by --log and --log-format";
+            self.warnings.push(Problem::plain("--log-config", "", rule));
+        } else {
+            let rule = format!("--log-config file not found: {}", path.display());
+            self.problems.push(Problem::plain("", "", rule));
+        }
     }
 
     fn is_true(&self, key: &str) -> bool {
@@ -161,6 +174,9 @@ fn read_flags(raw: &mut Raw, flags: &Flags) {
         if let Some(path) = path {
             raw.set(key, path.display().to_string(), flag.to_owned());
         }
+    }
+    if let Some(path) = &flags.log_config {
+        raw.log_config(path);
     }
     if !flags.models.is_empty() {
         raw.set("load_models", flags.models.join(","), "--models".to_owned());

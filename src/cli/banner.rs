@@ -1,0 +1,84 @@
+//! What the server says of itself at the start: TorchServe's block of `Name: value` lines, ours after it.
+
+use std::path::Path;
+
+use crate::config::server::{ServerConfig, Surroundings};
+use crate::server::Machine;
+
+/// The release of TorchServe whose behavior this server has.
+pub(super) const TORCHSERVE: &str = "0.12.0";
+const NONE: &str = "N/A";
+
+/// Logs the settings an operator looks for when something is not as expected, and what was ignored.
+pub(super) fn introduce(settings: &ServerConfig, surroundings: &Surroundings, machine: &Machine) {
+    for (name, value) in lines(settings, surroundings, machine) {
+        let value = if value.is_empty() { NONE } else { &value };
+        tracing::info!("{name}: {value}");
+    }
+    if let Some(saved) = &settings.snapshots.restored {
+        let count = saved.versions.len();
+        tracing::info!("Started restoring models from snapshot: {count} versions, and no others");
+    }
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
+}
+
+fn lines(
+    settings: &ServerConfig,
+    surroundings: &Surroundings,
+    machine: &Machine,
+) -> Vec<(&'static str, String)> {
+    let key = |name| settings.shown(name);
+    let path = |path: &Path| path.display().to_string();
+    let number = |number: usize| number.to_string();
+    let none = String::new;
+    let file = settings.file.as_deref().map_or_else(none, path);
+    let threads = settings.io_threads.unwrap_or(machine.cores);
+    vec![
+        ("Torchserve version", TORCHSERVE.to_owned()),
+        ("Lantern version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("TS Home", path(&surroundings.program_directory)),
+        ("Current directory", path(&surroundings.current_directory)),
+        ("Temp directory", path(&settings.temp_directory)),
+        ("Metrics config path", key("metrics_config")),
+        ("Number of GPUs", machine.gpus.to_string()),
+        ("Number of CPUs", number(machine.cores)),
+        ("Max heap size", none()),
+        ("Python executable", none()),
+        ("Config file", file),
+        ("Inference address", key("inference_address")),
+        ("Management address", key("management_address")),
+        ("Metrics address", key("metrics_address")),
+        ("Model Store", key("model_store")),
+        ("Initial Models", key("load_models")),
+        ("Log dir", path(&settings.logs.directory)),
+        ("Metrics dir", path(&settings.logs.metrics_directory)),
+        ("Netty threads", number(threads)),
+        ("Netty client threads", key("netty_client_threads")),
+        (
+            "Default workers per model",
+            key("default_workers_per_model"),
+        ),
+        ("Blacklist Regex", key("blacklist_env_vars")),
+        ("Maximum Response Size", number(settings.max_response_size)),
+        ("Maximum Request Size", number(settings.max_request_size)),
+        ("Limit Maximum Image Pixels", none()),
+        ("Prefer direct buffer", none()),
+        ("Allowed Urls", key("allowed_urls")),
+        (
+            "Custom python dependency for model allowed",
+            "false".to_owned(),
+        ),
+        ("Enable metrics API", key("enable_metrics_api")),
+        ("Metrics mode", key("metrics_mode")),
+        ("Disable system metrics", key("disable_system_metrics")),
+        ("Workflow Store", key("workflow_store")),
+        ("CPP log config", none()),
+        ("Model config", key("models")),
+        ("System metrics command", key("system_metrics_cmd")),
+        ("Model API enabled", key("enable_model_api")),
+        ("ONNX Runtime", key("lantern_onnxruntime")),
+        ("TorchScript host", key("lantern_torch")),
+    ]
+}
