@@ -22,6 +22,7 @@ mod access;
 mod connection;
 mod decode;
 mod document;
+pub mod grpc;
 mod inference;
 mod lenient;
 mod linger;
@@ -37,7 +38,7 @@ mod stamp;
 mod uri;
 
 pub use access::{AccessLine, AccessLog};
-pub use connection::{serve, within_tls};
+pub use connection::{Protocol, serve, within_tls};
 pub use reply::{BadHeader, Cors};
 pub use routes::Listener;
 pub use sagemaker::SageMaker;
@@ -55,6 +56,8 @@ type Response = hyper::Response<Full<Bytes>>;
 pub struct Config {
     /// Bytes that a body may have.
     pub max_request_size: usize,
+    /// Bytes that a handler's response may have.
+    pub max_response_size: usize,
     /// Whether models may be registered and unregistered.
     pub enable_model_api: bool,
     /// Headers for browsers.
@@ -69,6 +72,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             max_request_size: 6_553_500,
+            max_response_size: 6_553_500,
             enable_model_api: false,
             cors: Cors::default(),
             sagemaker: None,

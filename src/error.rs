@@ -122,16 +122,59 @@ pub struct Wire {
     pub grpc: u8,
 }
 
+const UNKNOWN: u8 = 2;
 const INVALID_ARGUMENT: u8 = 3;
 const DEADLINE_EXCEEDED: u8 = 4;
 const NOT_FOUND: u8 = 5;
 const ALREADY_EXISTS: u8 = 6;
 const RESOURCE_EXHAUSTED: u8 = 8;
 const FAILED_PRECONDITION: u8 = 9;
+const ABORTED: u8 = 10;
+const OUT_OF_RANGE: u8 = 11;
 const UNIMPLEMENTED: u8 = 12;
 const INTERNAL: u8 = 13;
 const UNAVAILABLE: u8 = 14;
+const UNAUTHENTICATED: u8 = 16;
 const CANCELLED: u8 = 1;
+const PERMISSION_DENIED: u8 = 7;
+
+/// Where TorchServe's predictions over gRPC have another code than the wire table, which its clients know.
+const PREDICTION_CODES: [(Kind, u8); 13] = [
+    (Kind::ModelNotFound, INTERNAL),
+    (Kind::VersionNotFound, INTERNAL),
+    (Kind::NoWorker, INTERNAL),
+    (Kind::QueueFull, INTERNAL),
+    (Kind::Draining, INTERNAL),
+    (Kind::WorkerDied, INTERNAL),
+    (Kind::OutOfMemory, INTERNAL),
+    (Kind::HandlerOutOfMemory, INTERNAL),
+    (Kind::HandlerPanicked, UNAVAILABLE),
+    (Kind::HandlerTrapped, UNAVAILABLE),
+    (Kind::HandlerOutput, UNAVAILABLE),
+    (Kind::InferenceFailed, UNAVAILABLE),
+    (Kind::UnsupportedMediaType, FAILED_PRECONDITION),
+];
+
+/// The gRPC code of a status that a handler chose, as TorchServe has them; `None` if it is no failure.
+pub const fn handler_code(status: u16) -> Option<u8> {
+    Some(match status {
+        0..=399 => return None,
+        400 => INVALID_ARGUMENT,
+        401 => UNAUTHENTICATED,
+        403 => PERMISSION_DENIED,
+        404 => NOT_FOUND,
+        409 => ABORTED,
+        413 | 429 => RESOURCE_EXHAUSTED,
+        416 => OUT_OF_RANGE,
+        499 => CANCELLED,
+        501 => UNIMPLEMENTED,
+        503 => UNAVAILABLE,
+        504 => DEADLINE_EXCEEDED,
+        402..=498 => FAILED_PRECONDITION,
+        500..=599 => INTERNAL,
+        600.. => UNKNOWN,
+    })
+}
 
 impl Kind {
     /// The only place where a failure gets a status, an exception name and a gRPC code.
@@ -142,9 +185,9 @@ impl Kind {
             Self::TooLarge => (413, "RequestTooLargeException", RESOURCE_EXHAUSTED),
             Self::UnsupportedMediaType => (415, "UnsupportedMediaTypeException", INVALID_ARGUMENT),
             Self::UnknownExpectation => (417, "ExpectationFailedException", INVALID_ARGUMENT),
-            Self::NegativeWorkers => (500, "IndexOutOfBoundsException", INVALID_ARGUMENT),
+            Self::NegativeWorkers => (500, "IndexOutOfBoundsException", INTERNAL),
             Self::ResourceNotFound => (404, "ResourceNotFoundException", UNIMPLEMENTED),
-            Self::MethodNotAllowed => (405, "MethodNotAllowedException", UNIMPLEMENTED),
+            Self::MethodNotAllowed => (405, "MethodNotAllowedException", PERMISSION_DENIED),
             Self::ModelNotFound => (404, "ModelNotFoundException", NOT_FOUND),
             Self::VersionNotFound => (404, "ModelVersionNotFoundException", NOT_FOUND),
             Self::WorkflowNotFound => (404, "WorkflowNotFoundException", NOT_FOUND),
@@ -201,6 +244,12 @@ impl Kind {
             grpc,
             ..wire
         }
+    }
+
+    /// The gRPC code that TorchServe's predictions have for a failure of this kind.
+    pub fn prediction_code(self) -> u8 {
+        let found = PREDICTION_CODES.iter().find(|(kind, _)| *kind == self);
+        found.map_or(self.wire().grpc, |(_, code)| *code)
     }
 
     /// Whose fault a failure of this kind is.

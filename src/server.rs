@@ -15,7 +15,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{self, AccessLog, Api, BadHeader, Listener, Services};
+use crate::api::grpc::{Config as GrpcConfig, Grpc};
+use crate::api::{self, AccessLog, Api, BadHeader, Listener, Protocol, Services};
 use crate::archive::ArchiveError;
 use crate::catalog::{Catalog, Entry, Library, Moment, Parts, Registration, SnapshotConfig};
 use crate::config::snapshot::SavedVersion;
@@ -25,6 +26,7 @@ use crate::metrics::{Collector, Metrics, System};
 use crate::model::{ModelName, Version};
 use crate::runtime::Hosts;
 
+mod grpc;
 mod hosts;
 mod metrics;
 mod secure;
@@ -54,6 +56,8 @@ pub struct Config {
     pub metrics: crate::metrics::Config,
     /// How the machine is measured, if it is.
     pub system: Option<System>,
+    /// Settings of listeners that speak gRPC; of those that are not here, the default.
+    pub grpc: BTreeMap<Listener, GrpcConfig>,
     /// Takes a line for each request, if anybody wants them.
     pub access: Option<AccessLog>,
     /// What runtimes are made from.
@@ -111,6 +115,7 @@ pub struct Server {
     services: Services,
     api: api::Config,
     collector: Option<Collector>,
+    grpc: BTreeMap<Listener, GrpcConfig>,
     models: Vec<Registration>,
     default_versions: DefaultVersions,
     drain_timeout: Duration,
@@ -151,6 +156,7 @@ impl Server {
             },
             api: cfg.api,
             collector,
+            grpc: cfg.grpc,
             models: cfg.models,
             default_versions: cfg.default_versions,
             drain_timeout: cfg.drain_timeout,
@@ -166,8 +172,15 @@ impl Server {
                 tracing::info!("{} API listens on {}", listener.name(), socket.address());
                 addresses.push((*listener, socket.address().clone()));
             }
-            let api = Api::new(&listeners, self.services.clone(), self.api.clone());
-            serving.spawn(api::serve(socket, api, stop.clone()));
+            let services = self.services.clone();
+            let protocol = match *listeners {
+                [listener] if listener.is_grpc() => {
+                    let cfg = self.grpc.get(&listener).cloned().unwrap_or_default();
+                    Protocol::Grpc(Grpc::new(listener, services, &self.api, cfg, &stop))
+                }
+                _ => Protocol::Rest(Api::new(&listeners, services, self.api.clone())),
+            };
+            serving.spawn(api::serve(socket, protocol, stop.clone()));
         }
         if let Some(certificates) = self.certificates {
             serving.spawn(watch::certificates(certificates, stop.clone()));

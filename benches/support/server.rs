@@ -28,6 +28,9 @@ pub struct Setup {
     /// Where metrics are scraped.
     #[allow(dead_code, reason = "not every bench asks for metrics")]
     pub metrics: SocketAddr,
+    /// Where gRPC inference listens.
+    #[allow(dead_code, reason = "one bench speaks gRPC")]
+    pub grpc: SocketAddr,
 }
 
 /// A running server; ended when dropped.
@@ -54,7 +57,7 @@ impl Setup {
     /// Packs `models` and writes a configuration with free ports and `extra` lines.
     pub fn new(models: &[Model], extra: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
-        let [inference, management, metrics] = free_addresses();
+        let [inference, management, metrics, grpc, grpc_management] = free_addresses();
         let store = directory.path().join("store");
         std::fs::create_dir(&store).expect("the model store can be made");
         for model in models {
@@ -62,7 +65,10 @@ impl Setup {
         }
         let config = format!(
             "inference_address=http://{inference}\nmanagement_address=http://{management}\nmetrics_address=http://{metrics}\n\
+             grpc_inference_port={}\ngrpc_management_port={}\n\
              model_store={}\nload_models=all\njob_queue_size=1000\nlantern_allow_inline=true\nlantern_cache_dir={}\n{extra}\n",
+            grpc.port(),
+            grpc_management.port(),
             store.display(),
             directory.path().join("cache").display(),
         );
@@ -72,6 +78,7 @@ impl Setup {
             directory,
             inference,
             metrics,
+            grpc,
         }
     }
 
@@ -159,8 +166,8 @@ fn pack(store: &Path, model: &Model) {
     assert!(status.success(), "{} cannot be packed", model.name);
 }
 
-fn free_addresses() -> [SocketAddr; 3] {
-    let listeners: [TcpListener; 3] =
+fn free_addresses() -> [SocketAddr; 5] {
+    let listeners: [TcpListener; 5] =
         std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a port is free"));
     listeners.map(|listener| listener.local_addr().expect("a listener has an address"))
 }

@@ -64,6 +64,14 @@ pub(super) fn begin(peer: Peer, head: &Parts) -> Begun {
     Begun(line)
 }
 
+/// The same of a call over gRPC: `/127.0.0.1:39750 "gRPC package.Service/Method HTTP/2.0"`.
+pub(super) fn begin_grpc(peer: Peer, path: &str) -> Begun {
+    let mut line = Vec::with_capacity(128);
+    let method = path.strip_prefix('/').unwrap_or(path);
+    let _ = write!(line, "/{peer} \"gRPC {method} HTTP/2.0\"");
+    Begun(line)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

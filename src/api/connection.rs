@@ -11,6 +11,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::sync::CancellationToken;
 
+use super::grpc::{self, Grpc};
 use super::linger::Lingering;
 use super::{Api, Listener, reply};
 use crate::listen::{self, Peer, Socket, Stream};
@@ -22,16 +23,37 @@ const BUFFER: usize = 256 << 10;
 /// How long connections are served on when the server stops: what a client had sent before is read by then.
 const GRACE: Duration = Duration::from_millis(100);
 
+/// What is spoken on a listener.
+#[derive(Clone)]
+pub enum Protocol {
+    /// REST over HTTP/1.
+    Rest(Arc<Api>),
+    /// gRPC over HTTP/2.
+    Grpc(Arc<Grpc>),
+}
+
 /// Serves `api` on `socket` until `stop`; then finishes what clients have sent, and returns when every connection
 /// has ended.
-pub async fn serve(socket: Socket, api: Arc<Api>, stop: CancellationToken) {
+pub async fn serve(socket: Socket, api: Protocol, stop: CancellationToken) {
     let stopped = stop.clone();
-    let each = move |stream, peer| connection(stream, peer, Arc::clone(&api), stop.clone());
-    listen::accept(socket, stopped, each).await;
+    match api {
+        Protocol::Rest(api) => {
+            let each = move |stream, peer| connection(stream, peer, Arc::clone(&api), stop.clone());
+            listen::accept(socket, stopped, each).await;
+        }
+        Protocol::Grpc(api) => {
+            let each =
+                move |stream, peer| grpc::serve(stream, peer, Arc::clone(&api), stop.clone());
+            listen::accept(socket, stopped, each).await;
+        }
+    }
 }
 
 /// What is agreed on within TLS on `listener`, and what a client gets that speaks none.
-pub fn within_tls(_listener: Listener) -> (&'static [&'static [u8]], Bytes) {
+pub fn within_tls(listener: Listener) -> (&'static [&'static [u8]], Bytes) {
+    if listener.is_grpc() {
+        return (&[b"h2"], Bytes::new());
+    }
     (&[b"http/1.1"], reply::not_tls())
 }
 

@@ -6,13 +6,14 @@
 
 use hyper::Method;
 
+pub mod grpc;
 mod table;
 
 use super::oip;
 use table::{INFERENCE, KSERVE_V2, LEGACY, MANAGEMENT, METRICS, OPEN_INFERENCE, SAGEMAKER};
 
 /// A socket the server listens on, by what is served there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Listener {
     /// Predictions.
     Inference,
@@ -20,6 +21,10 @@ pub enum Listener {
     Management,
     /// Metrics.
     Metrics,
+    /// Predictions over gRPC.
+    GrpcInference,
+    /// Models over gRPC.
+    GrpcManagement,
 }
 
 impl Listener {
@@ -29,7 +34,14 @@ impl Listener {
             Self::Inference => "inference",
             Self::Management => "management",
             Self::Metrics => "metrics",
+            Self::GrpcInference => "gRPC inference",
+            Self::GrpcManagement => "gRPC management",
         }
+    }
+
+    /// Whether it speaks gRPC.
+    pub const fn is_grpc(self) -> bool {
+        matches!(self, Self::GrpcInference | Self::GrpcManagement)
     }
 }
 
@@ -282,6 +294,7 @@ fn tables(listener: Listener, surface: Surface) -> Vec<&'static [Route]> {
         }
         Listener::Management => vec![MANAGEMENT],
         Listener::Metrics => vec![METRICS],
+        Listener::GrpcInference | Listener::GrpcManagement => Vec::new(),
     }
 }
 

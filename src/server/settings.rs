@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use super::hosts::inline_backends;
-use super::{Config, ServerError, TlsFiles, metrics};
+use super::{Config, ServerError, TlsFiles, grpc, metrics};
 use crate::api::{self, BadHeader, Cors, Listener};
 use crate::archive::{
     FetchConfig, Fetcher, Location, ModelStore, UnpackLimits, UnpackStore, recover,
@@ -59,6 +59,7 @@ impl Config {
                 settings.io_threads.unwrap_or(machine.cores),
             ),
             system: metrics::system(&settings.metrics, &machine.environment),
+            grpc: grpc::config(&settings.grpc),
             access: None,
             hosts: hosts(&settings, machine),
             models: match &settings.snapshots.restored {
@@ -139,9 +140,8 @@ fn listeners(settings: &ServerConfig) -> Vec<(Listener, listen::Address)> {
         listeners.push((Listener::Metrics, &settings.metrics_address));
     }
     let listeners = listeners.into_iter();
-    listeners
-        .map(|(listener, address)| (listener, listened(address)))
-        .collect()
+    let rest = listeners.map(|(listener, address)| (listener, listened(address)));
+    rest.chain(grpc::addresses(&settings.grpc)).collect()
 }
 
 fn listened(address: &Address) -> listen::Address {
@@ -157,6 +157,7 @@ fn listened(address: &Address) -> listen::Address {
 fn api_config(settings: &ServerConfig) -> Result<api::Config, ServerError> {
     Ok(api::Config {
         max_request_size: settings.max_request_size,
+        max_response_size: settings.max_response_size,
         enable_model_api: settings.enable_model_api,
         cors: cors(&settings.cors)?,
         oip: settings.requests.open_inference_protocol,

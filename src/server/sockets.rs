@@ -43,15 +43,17 @@ fn tls(
 }
 
 /// Listeners that were given the same address share it. As in TorchServe, metrics are shown where predictions and
-/// models meet, besides where they are shown anyway. Port 0 is another port each time.
+/// models meet, besides where they are shown anyway. Port 0 is another port each time. gRPC shares with nobody: binding
+/// then says that the address is taken.
 fn by_address(listeners: Vec<(Listener, Address)>) -> Vec<(Vec<Listener>, Address)> {
     let has_metrics = listeners.iter().any(|(one, _)| *one == Listener::Metrics);
     let mut shared: Vec<(Vec<Listener>, Address)> = Vec::new();
     for (listener, address) in listeners {
         let is_any = address.socket().is_some_and(|socket| socket.port() == 0);
+        let may_share = !is_any && !listener.is_grpc();
         match shared
             .iter_mut()
-            .find(|(_, other)| *other == address && !is_any)
+            .find(|(_, other)| *other == address && may_share)
         {
             Some((sharing, _)) => sharing.push(listener),
             None => shared.push((vec![listener], address)),

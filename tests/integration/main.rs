@@ -6,6 +6,7 @@ mod describing;
 mod documents;
 mod draining;
 mod faults;
+mod grpc;
 mod hostile_http;
 mod inference;
 mod launching;

@@ -99,6 +99,12 @@ fn command(store: &Path) -> Command {
     for listener in ["inference", "management", "metrics"] {
         command.args(["--set", &format!("{listener}_address=http://127.0.0.1:0")]);
     }
+    command.args([
+        "--set",
+        "grpc_inference_port=0",
+        "--set",
+        "grpc_management_port=0",
+    ]);
     command
 }
 

@@ -1,11 +1,13 @@
 //! One door to the server under test: [`TestServer`], made by a builder, on port 0, with directories of its own.
 
+mod grpc;
 mod http;
 mod model;
 #[path = "../support/origin.rs"]
 pub mod origin;
 mod server;
 
+pub use grpc::prediction;
 pub use http::Answer;
 pub use model::{Model, fixture, guest};
 pub use server::TestServer;

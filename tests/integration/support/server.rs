@@ -48,9 +48,15 @@ impl Default for Builder {
                 ..api::Config::default()
             },
             fake: FakeBackend::new(),
-            settings: ["inference", "management", "metrics"]
-                .map(|listener| format!("{listener}_address=http://127.0.0.1:0"))
-                .into(),
+            settings: [
+                "inference_address=http://127.0.0.1:0",
+                "management_address=http://127.0.0.1:0",
+                "metrics_address=http://127.0.0.1:0",
+                "grpc_inference_port=0",
+                "grpc_management_port=0",
+            ]
+            .map(str::to_owned)
+            .into(),
             unregister_timeout: None,
         }
     }
@@ -102,7 +108,13 @@ impl Builder {
         let server = Server::bind(self.config(directory.path(), &access)).unwrap();
         let mut running = server.start();
         running.loaded().await;
-        let listeners = [Listener::Inference, Listener::Management, Listener::Metrics];
+        let listeners = [
+            Listener::Inference,
+            Listener::Management,
+            Listener::Metrics,
+            Listener::GrpcInference,
+            Listener::GrpcManagement,
+        ];
         // A client does not start without one; a second test of the process finds it installed.
         drop(rustls::crypto::ring::default_provider().install_default());
         TestServer {

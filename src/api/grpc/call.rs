@@ -1,0 +1,109 @@
+//! What the server knows of a call before a service sees it: id, arrival, deadline; and how a failure becomes a status.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Instant;
+
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use super::{reply, status};
+use crate::api::log_failure;
+use crate::error::Error;
+
+/// One call. Services find it in the request's extensions.
+#[derive(Clone)]
+pub(super) struct Caller {
+    shared: Arc<Shared>,
+    deadline: Option<Instant>,
+}
+
+struct Shared {
+    id: String,
+    arrival: Instant,
+    stop: CancellationToken,
+    /// The HTTP status of the failure that was answered; 0 while there is none. It tells the metrics whose fault it was.
+    failure: AtomicU16,
+}
+
+impl Caller {
+    /// A call that arrives now.
+    pub(super) fn new(stop: CancellationToken) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                id: reply::new_id(),
+                arrival: Instant::now(),
+                stop,
+                failure: AtomicU16::new(0),
+            }),
+            deadline: None,
+        }
+    }
+
+    /// The same call with a deadline of the client's.
+    pub(super) fn until(self, deadline: Option<Instant>) -> Self {
+        Self { deadline, ..self }
+    }
+
+    /// The call of a request that came through the dispatcher.
+    pub(super) fn of<T>(request: &tonic::Request<T>) -> Result<Self, Status> {
+        let caller = request.extensions().get::<Self>();
+        caller
+            .cloned()
+            .ok_or_else(|| Status::internal("The call has no caller"))
+    }
+
+    /// The `x-request-id` of the response.
+    pub(super) fn id(&self) -> &str {
+        &self.shared.id
+    }
+
+    /// When the call arrived.
+    pub(super) fn arrival(&self) -> Instant {
+        self.shared.arrival
+    }
+
+    /// The earlier one of the server's deadline and the client's, if it has one.
+    pub(super) fn deadline(&self, servers: Instant) -> Instant {
+        self.deadline
+            .map_or(servers, |clients| clients.min(servers))
+    }
+
+    /// Cancelled when the server stops.
+    pub(super) fn stop(&self) -> &CancellationToken {
+        &self.shared.stop
+    }
+
+    /// The status of a failure, in the wire table's words.
+    pub(super) fn fail(&self, error: &Error) -> Status {
+        self.record(error);
+        status::of(error)
+    }
+
+    /// The status of a failed prediction, in TorchServe's words.
+    pub(super) fn fail_prediction(&self, error: &Error) -> Status {
+        self.record(error);
+        status::of_prediction(error)
+    }
+
+    /// Logs a failure and keeps whose fault it was.
+    pub(super) fn record(&self, error: &Error) {
+        log_failure(error, self.id());
+        self.record_status(error.kind().wire().status);
+    }
+
+    /// Keeps the HTTP status that a failure has over REST.
+    pub(super) fn record_status(&self, status: u16) {
+        self.shared.failure.store(status, Ordering::Relaxed);
+    }
+
+    /// Whether a failure was answered.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failure().is_some()
+    }
+
+    /// The HTTP status of the failure that was answered.
+    pub(super) fn failure(&self) -> Option<u16> {
+        Some(self.shared.failure.load(Ordering::Relaxed)).filter(|status| *status != 0)
+    }
+}

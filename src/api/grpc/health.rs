@@ -1,0 +1,145 @@
+//! `grpc.health.v1.Health`: the truth about the server, about each of its services, and about each model by its name.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::{Stream, stream};
+use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_server::Health;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+
+use super::call::Caller;
+use crate::api::routes::grpc::MANAGEMENT;
+use crate::catalog::{Catalog, Condition, Which};
+use crate::error::{Error, Kind};
+
+/// How often a watched service is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The health service of one listener.
+pub(super) struct HealthService {
+    view: View,
+}
+
+/// What health is read from.
+#[derive(Clone)]
+struct View {
+    catalog: Catalog,
+    services: Vec<&'static str>,
+}
+
+type Watching = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
+
+impl HealthService {
+    /// The health of models in `catalog` and of `services`.
+    pub(super) const fn new(catalog: Catalog, services: Vec<&'static str>) -> Self {
+        Self {
+            view: View { catalog, services },
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Health for HealthService {
+    type WatchStream = Watching;
+
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let name = request.into_inner().service;
+        let status = self.view.status(&name, caller.stop());
+        let status = status.ok_or_else(|| caller.fail(&unknown(&name)))?;
+        Ok(Response::new(response(status)))
+    }
+
+    async fn watch(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let caller = Caller::of(&request)?;
+        let mut looks = interval(LOOK_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let watch = Watch {
+            view: self.view.clone(),
+            name: request.into_inner().service,
+            stop: caller.stop().clone(),
+            looks,
+            last: None,
+        };
+        Ok(Response::new(Box::pin(stream::unfold(watch, Watch::next))))
+    }
+}
+
+impl View {
+    /// What is known of `name`: empty for the whole listener, a service of it, a model, or `MODEL/VERSION`.
+    fn status(&self, name: &str, stop: &CancellationToken) -> Option<ServingStatus> {
+        let is_serving = if name == MANAGEMENT && self.services.contains(&name) {
+            true
+        } else if name.is_empty() || self.services.contains(&name) {
+            self.catalog.is_healthy()
+        } else {
+            self.is_model_ready(name)?
+        };
+        Some(if is_serving && !stop.is_cancelled() {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
+        })
+    }
+
+    /// Whether a version takes requests; `None` if there is none of that name.
+    fn is_model_ready(&self, name: &str) -> Option<bool> {
+        let (model, which) = match name.split_once('/') {
+            None => (name, Which::Default),
+            Some((model, version)) => (model, Which::Version(version)),
+        };
+        let entries = self.catalog.select(model, which).ok()?;
+        let mut entries = entries.iter();
+        Some(entries.all(|entry| entry.describe().condition == Condition::Ready))
+    }
+}
+
+/// One client that is told of changes.
+struct Watch {
+    view: View,
+    name: String,
+    stop: CancellationToken,
+    looks: Interval,
+    last: Option<ServingStatus>,
+}
+
+impl Watch {
+    /// The next change. When the server stops, that is the last one.
+    async fn next(mut self) -> Option<(Result<HealthCheckResponse, Status>, Self)> {
+        loop {
+            tokio::select! {
+                _ = self.looks.tick() => {}
+                () = self.stop.cancelled() => {}
+            }
+            let status = self.view.status(&self.name, &self.stop);
+            let status = status.unwrap_or(ServingStatus::ServiceUnknown);
+            if self.last.replace(status) != Some(status) {
+                return Some((Ok(response(status)), self));
+            }
+            if self.stop.is_cancelled() {
+                return None;
+            }
+        }
+    }
+}
+
+fn response(status: ServingStatus) -> HealthCheckResponse {
+    HealthCheckResponse {
+        status: status.into(),
+    }
+}
+
+fn unknown(name: &str) -> Error {
+    let message = format!("No service and no model has the name {name:?}");
+    Error::new(Kind::ModelNotFound, message)
+}

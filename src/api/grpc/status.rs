@@ -1,0 +1,115 @@
+//! The one way from a failure to a gRPC status. Codes are chosen by the wire table of [`crate::error`] alone.
+
+use tonic::{Code, Status};
+
+use super::proto::rpc;
+use crate::error::{self, Error, Kind};
+use crate::payload;
+
+/// Characters of a description that are sent: it travels in a header, which clients limit to some kilobytes.
+const DESCRIPTION_LIMIT: usize = 1024;
+const ERROR_INFO: &str = "type.googleapis.com/google.rpc.ErrorInfo";
+
+/// The status of a failure.
+pub(super) fn of(error: &Error) -> Status {
+    Status::new(code(error.kind().wire().grpc), description(error))
+}
+
+/// The status of a failed prediction.
+pub(super) fn of_prediction(error: &Error) -> Status {
+    Status::new(code(error.kind().prediction_code()), description(error))
+}
+
+/// The same, inside a message of a stream that goes on.
+pub(super) fn inside(error: &Error) -> rpc::Status {
+    in_message(
+        error.kind().prediction_code().into(),
+        error.message(),
+        error.kind().wire().exception,
+    )
+}
+
+/// A failure inside a message, with the name of its exception.
+pub(super) fn in_message(code: i32, message: &str, reason: &str) -> rpc::Status {
+    let info = rpc::ErrorInfo {
+        reason: reason.to_owned(),
+        ..rpc::ErrorInfo::default()
+    };
+    rpc::Status {
+        code,
+        message: limited(message).to_owned(),
+        details: vec![prost_types::Any {
+            type_url: ERROR_INFO.to_owned(),
+            value: prost::Message::encode_to_vec(&info),
+        }],
+    }
+}
+
+/// The status that a handler's response has where its own is a failure: its body is the description.
+pub(super) fn of_response(response: &payload::Response) -> Option<Status> {
+    let code = code(error::handler_code(response.status)?);
+    let text = String::from_utf8_lossy(&response.body);
+    Some(Status::new(code, limited(&text)))
+}
+
+/// The failure of a call to what is not in the table.
+pub(super) fn no_such_method(path: &str) -> Error {
+    let name = path.strip_prefix('/').unwrap_or(path);
+    Error::new(Kind::ResourceNotFound, format!("Method not found: {name}"))
+}
+
+/// The failure of a call whose message is over the limit.
+pub(super) fn too_large(limit: usize) -> Error {
+    let message = format!("The message is larger than {limit} bytes");
+    Error::new(Kind::TooLarge, message)
+}
+
+/// The message and, in a line of its own, the name of TorchServe's exception. Clients may rely on the first line.
+fn description(error: &Error) -> String {
+    let exception = error.kind().wire().exception;
+    format!("{}\n{exception}", limited(error.message()))
+}
+
+fn limited(text: &str) -> &str {
+    let end = text.char_indices().nth(DESCRIPTION_LIMIT);
+    end.map_or(text, |(end, _)| &text[..end])
+}
+
+fn code(number: u8) -> Code {
+    Code::from_i32(number.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptions_are_the_message_and_the_exception() {
+        let status = of(&Error::new(Kind::ModelNotFound, "Model not found: m"));
+        assert_eq!(status.code(), Code::NotFound);
+        assert_eq!(
+            status.message(),
+            "Model not found: m\nModelNotFoundException"
+        );
+    }
+
+    #[test]
+    fn predictions_have_torchserves_codes() {
+        for (kind, expected) in [
+            (Kind::ModelNotFound, Code::Internal),
+            (Kind::NoWorker, Code::Internal),
+            (Kind::HandlerPanicked, Code::Unavailable),
+            (Kind::BadRequest, Code::InvalidArgument),
+            (Kind::Expired, Code::DeadlineExceeded),
+        ] {
+            assert_eq!(of_prediction(&Error::new(kind, "")).code(), expected);
+        }
+    }
+
+    #[test]
+    fn long_descriptions_are_cut_between_characters() {
+        let text = "ä".repeat(5000);
+        assert_eq!(limited(&text).chars().count(), DESCRIPTION_LIMIT);
+        assert_eq!(limited("short"), "short");
+    }
+}
