@@ -184,7 +184,9 @@ impl Catalog {
     pub fn make_default(&self, name: &str, version: &str) -> Result<(), Error> {
         self.update(|models| {
             let model = models.get_mut(name).ok_or_else(|| model_not_found(name))?;
-            let Some(default) = model.version(version) else {
+            let default = model.version(version);
+            // One that leaves would take the default with it.
+            let Some(default) = default.filter(|entry| !entry.is_leaving()) else {
                 let message = format!("Model version {version} does not exist for model {name}");
                 return Err(Error::new(Kind::VersionNotFound, message));
             };
@@ -200,7 +202,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Drains a version and removes it. The default version only goes last.
+    /// Drains a version and removes it. The default version only goes last. Must not be dropped before it is done.
     pub async fn unregister(&self, name: &str, version: Option<&str>) -> Result<(), Error> {
         let entry = match self.find(name, version) {
             Ok(entry) => entry,
@@ -210,7 +212,8 @@ impl Catalog {
             }
             Err(error) => return Err(error),
         };
-        self.check_removable(&entry)?;
+        let _one_at_a_time = entry.unregistering.lock().await;
+        self.begin_leaving(&entry, version)?;
         if !entry.drain(self.0.parts.unregister_timeout).await {
             let message = format!("Timed out while cleaning resources: {name}");
             return Err(Error::new(Kind::CleanupTimedOut, message));
@@ -241,16 +244,24 @@ impl Catalog {
         entries.cloned().collect()
     }
 
-    fn check_removable(&self, entry: &Arc<Entry>) -> Result<(), Error> {
-        let name = &entry.spec().name;
+    /// Refuses new requests to a version, if it may go. No version becomes the default between the check and the refusal.
+    fn begin_leaving(&self, entry: &Arc<Entry>, named: Option<&str>) -> Result<(), Error> {
+        let name = entry.spec().name.as_str();
+        let _writing = self.0.writing.lock();
         let models = self.0.models.load();
-        let is_default_of_many = models
-            .get(name.as_str())
-            .is_some_and(|model| Arc::ptr_eq(&model.default, entry) && model.versions.len() > 1);
-        if is_default_of_many {
+        let model = models.get(name).ok_or_else(|| model_not_found(name))?;
+        if !model.versions.iter().any(|other| Arc::ptr_eq(other, entry)) {
+            // Somebody else removed it meanwhile.
+            return Err(named.map_or_else(
+                || model_not_found(name),
+                |version| version_not_found(name, version),
+            ));
+        }
+        if Arc::ptr_eq(&model.default, entry) && model.versions.len() > 1 {
             let message = format!("Cannot remove default version for model {name}");
             return Err(Error::new(Kind::DefaultVersionInUse, message));
         }
+        entry.begin_leaving();
         Ok(())
     }
 

@@ -94,7 +94,13 @@ impl Operations {
         version: Option<&str>,
     ) -> Result<Outcome, Error> {
         self.check_model_api()?;
-        self.catalog.unregister(model, version).await?;
+        let (catalog, name) = (self.catalog.clone(), model.to_owned());
+        let version = version.map(str::to_owned);
+        // In a task of its own: a client that leaves does not leave a version half-way out.
+        let gone = tokio::spawn(async move { catalog.unregister(&name, version.as_deref()).await });
+        gone.await.map_err(|panic| {
+            Error::new(Kind::Internal, "Unregistering failed").with_detail(panic)
+        })??;
         Ok(Outcome::done(format!("Model \"{model}\" unregistered")))
     }
 

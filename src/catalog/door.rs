@@ -61,9 +61,9 @@ impl Door {
         }
     }
 
-    /// How many requests the workers run at once; with 0 nobody is let in.
-    pub(super) fn set_running(&self, running: usize) {
-        self.running.store(running, Ordering::Relaxed);
+    /// How many requests the workers run at once; with 0 nobody is let in. Whether that is another number than before.
+    pub(super) fn set_running(&self, running: usize) -> bool {
+        self.running.swap(running, Ordering::Relaxed) != running
     }
 
     /// Lets nobody in from now on.

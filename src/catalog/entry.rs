@@ -1,7 +1,7 @@
 //! One version in the catalog: its runtime as it comes and goes, and each request's way through it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -10,13 +10,14 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::Shared;
 use super::door::{Door, Refusal};
 use super::library::Opened;
 use super::sink::ModelSink;
 use super::statistics::{Keeper, Statistics};
 use crate::archive::{Download, Unpacked};
 use crate::error::{Error, Kind};
-use crate::metrics::{Metrics, ModelMetrics, Observed, Outcome};
+use crate::metrics::{ModelMetrics, Observed, Outcome};
 use crate::model::ModelSpec;
 use crate::payload::{Reply, Request};
 use crate::runtime::{Runtime, Signature};
@@ -58,6 +59,12 @@ pub struct Entry {
     bounds: Mutex<Bounds>,
     phase: ArcSwap<Phase>,
     phase_changed: Notify,
+    /// Why it cannot be started, if that is known.
+    unusable: Option<Error>,
+    /// Where requests find the version that takes its place.
+    catalog: Weak<Shared>,
+    /// One unregistration at a time.
+    pub(super) unregistering: tokio::sync::Mutex<()>,
     /// One start, scaling or end at a time.
     lifecycle: tokio::sync::Mutex<()>,
     /// Cancelled when the version leaves the catalog, so that a start under way ends.
@@ -73,8 +80,9 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// A version without workers.
-    pub(super) fn new(opened: Opened, metrics: &Metrics) -> Self {
+    /// A version without workers, for `catalog`.
+    pub(super) fn new(opened: Opened, catalog: &Arc<Shared>) -> Self {
+        let metrics = &catalog.parts.metrics;
         let spec = opened.spec;
         let bounds = Bounds {
             min: spec.settings.min_workers,
@@ -88,6 +96,9 @@ impl Entry {
             bounds: Mutex::new(bounds),
             phase: ArcSwap::from_pointee(Phase::Empty),
             phase_changed: Notify::new(),
+            unusable: opened.unusable,
+            catalog: Arc::downgrade(catalog),
+            unregistering: tokio::sync::Mutex::default(),
             lifecycle: tokio::sync::Mutex::default(),
             leaving: Mutex::default(),
             files: opened.files,
@@ -167,29 +178,23 @@ impl Entry {
     }
 
     /// Takes one request through the runtime, which keeps its deadline, or refuses it at once. `named` says whether
-    /// the request named the version. Dropping the future cancels the request.
+    /// the request named the version: one that did not, and comes while this one leaves, goes to the version that is the
+    /// default instead. Dropping the future cancels the request.
     pub async fn call(&self, request: Request, named: bool) -> Result<Reply, Error> {
-        self.metrics.requested(named);
-        let arrival = request.arrival;
-        let mut ticket = self.admit(named).inspect_err(|_| {
-            self.statistics.failed(arrival.elapsed());
-        })?;
-        let shown_id = self.metrics.names_requests().then(|| request.id.clone());
-        let result = self.run(request, named).await;
-        ticket.outcome = match &result {
-            Ok(reply) => {
-                let id = shown_id.as_deref().unwrap_or_default();
-                let observed = observed(arrival, reply);
-                self.metrics.answered(named, id, &observed);
-                self.statistics.succeeded(observed.request, &reply.timings);
-                None
-            }
-            Err(error) => {
-                self.statistics.failed(arrival.elapsed());
-                Some(outcome(error.kind()))
-            }
+        let refusal = match self.admit() {
+            Ok(ticket) => return ticket.run(request, named).await,
+            Err(refusal) => refusal,
         };
-        result
+        if refusal == Refusal::Closed
+            && !named
+            && let Some(successor) = self.successor()
+        {
+            return match successor.admit() {
+                Ok(ticket) => ticket.run(request, named).await,
+                Err(refusal) => Err(successor.reject(refusal, &request, named)),
+            };
+        }
+        Err(self.reject(refusal, &request, named))
     }
 
     /// Asks the handler what it says of its model: a text that should be a JSON object. It is no request to the model:
@@ -199,7 +204,7 @@ impl Entry {
         let Phase::Ready(runtime) = &*phase else {
             return Err(self.cannot_describe());
         };
-        if runtime.status().workers.is_empty() {
+        if runtime.workers_ready() == 0 {
             return Err(self.cannot_describe());
         }
         let deadline = self.deadline(Instant::now());
@@ -240,15 +245,31 @@ impl Entry {
         })
     }
 
-    fn admit(&self, named: bool) -> Result<Ticket<'_>, Error> {
-        self.door.enter().map_err(|refusal| {
-            self.metrics.ended(Outcome::Rejected);
-            self.refused(refusal, named)
-        })?;
+    fn admit(&self) -> Result<Ticket<'_>, Refusal> {
+        let mut entered = self.door.enter();
+        if entered == Err(Refusal::Full) && self.follow_workers() {
+            entered = self.door.enter();
+        }
+        entered?;
         Ok(Ticket {
             entry: self,
             outcome: Some(Outcome::Cancelled),
         })
+    }
+
+    fn reject(&self, refusal: Refusal, request: &Request, named: bool) -> Error {
+        self.statistics.failed(request.arrival.elapsed());
+        self.metrics.requested(named);
+        self.metrics.ended(Outcome::Rejected);
+        self.refused(refusal, named)
+    }
+
+    /// The default version, if that is another.
+    fn successor(&self) -> Option<Arc<Self>> {
+        let catalog = self.catalog.upgrade()?;
+        let models = catalog.models.load();
+        let default = &models.get(self.spec.name.as_str())?.default;
+        (!std::ptr::eq(&raw const **default, self)).then(|| Arc::clone(default))
     }
 
     async fn run(&self, request: Request, named: bool) -> Result<Reply, Error> {
@@ -263,7 +284,10 @@ impl Entry {
         };
         let result = runtime.call(request).await;
         result.map_err(|error| match error.kind() {
-            Kind::NoWorker => self.refused(Refusal::NoWorker, named).with_detail(error),
+            // Its workers were taken away after it was let in.
+            Kind::NoWorker | Kind::Draining => {
+                self.refused(Refusal::NoWorker, named).with_detail(error)
+            }
             Kind::QueueFull => self.refused(Refusal::Full, named).with_detail(error),
             _ => error,
         })
@@ -317,6 +341,34 @@ struct Ticket<'a> {
     entry: &'a Entry,
     /// `None` if it was answered as asked for.
     outcome: Option<Outcome>,
+}
+
+impl Ticket<'_> {
+    async fn run(mut self, request: Request, named: bool) -> Result<Reply, Error> {
+        let Entry {
+            metrics,
+            statistics,
+            ..
+        } = self.entry;
+        metrics.requested(named);
+        let arrival = request.arrival;
+        let shown_id = metrics.names_requests().then(|| request.id.clone());
+        let result = self.entry.run(request, named).await;
+        self.outcome = match &result {
+            Ok(reply) => {
+                let id = shown_id.as_deref().unwrap_or_default();
+                let observed = observed(arrival, reply);
+                metrics.answered(named, id, &observed);
+                statistics.succeeded(observed.request, &reply.timings);
+                None
+            }
+            Err(error) => {
+                statistics.failed(arrival.elapsed());
+                Some(outcome(error.kind()))
+            }
+        };
+        result
+    }
 }
 
 impl Drop for Ticket<'_> {

@@ -31,6 +31,8 @@ pub(super) struct Opened {
     pub(super) runtime: &'static str,
     /// Keeps the files.
     pub(super) files: Unpacked,
+    /// Why it cannot be started, if that is known.
+    pub(super) unusable: Option<Error>,
     /// The archive's file, if it was fetched for this.
     pub(super) download: Option<Download>,
     /// What restores it: a name in the model store, or a whole path.
@@ -83,7 +85,7 @@ impl Library {
         let restored = registration.restored.as_ref();
         let files = self.unpacked.unpack(&location)?;
         let manifest = &files.contents().manifest;
-        check_handler(registration, &files)?;
+        let unusable = check_handler(registration, &files).err();
         let name = model_name(registration, &files, &location, at_startup)?;
         let version = manifest.version.clone();
         let settings = &self.settings;
@@ -111,6 +113,7 @@ impl Library {
             runtime: manifest.runtime.name(),
             spec: files.spec(name, version, &resolved),
             files,
+            unusable,
             download: download.or_else(|| self.fetched_before(registration)),
             source: location.source().to_owned(),
             url: restored
@@ -166,7 +169,8 @@ fn model_name(
     }
 }
 
-/// A component is checked when it is packed and unpacked: one from elsewhere cannot take its place.
+/// A component is checked when it is packed and unpacked: one from elsewhere cannot take its place. As in TorchServe such
+/// a version can be registered; its workers do not start.
 fn check_handler(registration: &Registration, files: &Unpacked) -> Result<(), Error> {
     let own = files.contents().handler.as_str();
     match &registration.handler {
@@ -174,7 +178,7 @@ fn check_handler(registration: &Registration, files: &Unpacked) -> Result<(), Er
             let message = format!(
                 "handler must be the archive's own, {own:?}, or be left out, got {other:?}"
             );
-            Err(Error::new(Kind::BadRequest, message))
+            Err(Error::new(Kind::LoadFailed, message))
         }
         _ => Ok(()),
     }

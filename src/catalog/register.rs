@@ -152,7 +152,7 @@ impl Catalog {
     ) -> Result<Arc<Entry>, Error> {
         let library = self.0.parts.library.clone();
         let opened = library.open(registration, at_startup).await?;
-        let entry = Arc::new(Entry::new(opened, &self.0.parts.metrics));
+        let entry = Arc::new(Entry::new(opened, &self.0));
         if entry.spec().settings.min_workers > 0 {
             entry.expect_workers();
         }

@@ -10,7 +10,7 @@ mod server;
 pub use grpc::prediction;
 pub use http::Answer;
 pub use model::{Model, fixture, guest};
-pub use server::TestServer;
+pub use server::{Builder, TestServer};
 
 /// A row for the `linear` handler, and what `linear.onnx` makes of it.
 pub const ROW: &str = r#"{"x": [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]}"#;

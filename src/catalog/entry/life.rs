@@ -88,6 +88,10 @@ impl Entry {
     }
 
     async fn start_with(&self, hosts: &Hosts, workers: usize) -> Result<(), Error> {
+        if let Some(error) = &self.unusable {
+            self.set_phase(Phase::Failed(error.clone()), 0);
+            return Err(error.clone());
+        }
         self.set_phase(Phase::Loading, workers);
         let since = Instant::now();
         let leaving = self.leaving.lock().clone();
@@ -136,6 +140,16 @@ impl Entry {
         self.metrics.workers(&ids, took);
     }
 
+    /// Whether it is on its way out of the catalog.
+    pub(in crate::catalog) fn is_leaving(&self) -> bool {
+        self.door.is_closed()
+    }
+
+    /// Refuses new requests from now on.
+    pub(in crate::catalog) fn begin_leaving(&self) {
+        self.door.close();
+    }
+
     /// Refuses new requests and waits for those in flight, at most `patience`; then ends the runtime. If they take
     /// longer, requests are let in again. Whether the version is drained.
     pub(in crate::catalog) async fn drain(&self, patience: Duration) -> bool {
@@ -177,8 +191,23 @@ impl Entry {
         self.phase_changed.notify_waiters();
     }
 
-    fn set_running(&self, workers: usize) {
+    /// Lets as many in as the workers that demand has brought meanwhile can run. Whether that is another number.
+    pub(super) fn follow_workers(&self) -> bool {
+        let Bounds { min, max } = *self.bounds.lock();
+        if min == max {
+            return false;
+        }
+        match &**self.phase.load() {
+            Phase::Ready(runtime) => {
+                let workers = runtime.workers_ready().clamp(min.max(1), max.max(1));
+                self.set_running(workers)
+            }
+            Phase::Loading | Phase::Empty | Phase::Failed(_) => false,
+        }
+    }
+
+    fn set_running(&self, workers: usize) -> bool {
         self.door
-            .set_running(workers * self.spec.settings.batch_size);
+            .set_running(workers * self.spec.settings.batch_size)
     }
 }

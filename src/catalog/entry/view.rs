@@ -29,6 +29,7 @@ impl Entry {
 
     /// Sets the gauges that are only known when somebody asks.
     pub(in crate::catalog) fn measure(&self) {
+        self.follow_workers();
         if self.metrics.shows_load() {
             self.metrics.set_load(Load {
                 in_flight: self.door.inside(),
@@ -51,6 +52,7 @@ impl Entry {
 
     /// The version at this moment.
     pub fn describe(&self) -> Description {
+        self.follow_workers();
         let status = self.status();
         Description {
             spec: Arc::clone(&self.spec),
