@@ -156,9 +156,10 @@ impl Metrics {
         self.0.requests[class as usize].update(1.0, "");
     }
 
-    /// Binds the labels of one model version.
-    pub fn model(&self, name: &ModelName, version: &Version) -> ModelMetrics {
-        ModelMetrics::bind(&self.0, name, version)
+    /// Binds the labels of one model version. If it `is_profiled`, each phase is measured as TorchServe's
+    /// `ts_handler_*` as well, where those are listed or may be detected.
+    pub fn model(&self, name: &ModelName, version: &Version, is_profiled: bool) -> ModelMetrics {
+        ModelMetrics::bind(&self.0, name, version, is_profiled)
     }
 
     /// Takes what a handler of `model` measures, in at most `limit` series.

@@ -89,7 +89,7 @@ impl Entry {
             max: spec.settings.max_workers,
         };
         Self {
-            metrics: metrics.model(&spec.name, &spec.version),
+            metrics: metrics.model(&spec.name, &spec.version, opened.is_profiled),
             sink: Arc::new(ModelSink::new(&spec, metrics)),
             statistics: Keeper::default(),
             door: Door::new(spec.settings.job_queue_size),

@@ -29,6 +29,8 @@ pub(super) struct Opened {
     pub(super) spec: ModelSpec,
     /// The manifest's `runtime`.
     pub(super) runtime: &'static str,
+    /// Whether each phase is measured for TorchServe's `ts_handler_*` as well.
+    pub(super) is_profiled: bool,
     /// Keeps the files.
     pub(super) files: Unpacked,
     /// Why it cannot be started, if that is known.
@@ -111,6 +113,7 @@ impl Library {
         }
         Ok(Opened {
             runtime: manifest.runtime.name(),
+            is_profiled: files.contents().config.is_profiled,
             spec: files.spec(name, version, &resolved),
             files,
             unusable,

@@ -11,8 +11,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{Failure, banner};
 use crate::api::{AccessLine, AccessLog};
 use crate::config::server::{Flags, LogConfig, ServerConfig, Surroundings};
+use crate::metrics::MetricLog;
 use crate::server::{Config, Machine, Server};
-use crate::telemetry::{self, Directories, Journal, Log, Record, Telemetry};
+
+use crate::telemetry::{self, Directories, Journal, Log, LogWriter, Record, Telemetry};
 
 /// What harnesses of TorchServe wait for on standard output.
 const STARTED: &str = "Model server started.\n";
@@ -133,12 +135,15 @@ pub fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     if access {
         cfg.access = Some(access_log(telemetry.journal().clone()));
     }
+    let journal = telemetry.journal();
+    cfg.metrics.server_log = metric_log(journal.log(Log::ServerMetrics));
+    cfg.metrics.model_log = metric_log(journal.log(Log::ModelMetrics));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads.max(1))
         .thread_name("lantern-io")
         .enable_all()
         .build()?;
-    let code = runtime.block_on(serve(cfg, telemetry.journal()));
+    let code = runtime.block_on(serve(cfg, journal));
     // Whatever still runs was given up.
     runtime.shutdown_background();
     code
@@ -165,6 +170,11 @@ fn access_log(journal: Journal) -> AccessLog {
             .with("request_id", line.request_id);
         journal.write(record);
     })
+}
+
+/// Sends metrics that are lines to their log.
+fn metric_log(writer: LogWriter) -> MetricLog {
+    MetricLog::new(move |line| writer.write(line.as_bytes()))
 }
 
 /// Serves until the first signal, drains until the second.

@@ -25,6 +25,8 @@ pub use resolve::{Defaults, Requested, Resolved, resolve};
 pub struct ModelConfig {
     /// What the author said.
     pub options: Options,
+    /// Whether TorchServe's `ts_handler_*` metrics are wanted: `handler: {profile: true}`.
+    pub is_profiled: bool,
     /// The whole document as JSON, for the handler; `{}` if there is none.
     pub json: String,
     /// What was ignored, and why.
@@ -112,6 +114,7 @@ impl Default for ModelConfig {
     fn default() -> Self {
         Self {
             options: Options::default(),
+            is_profiled: false,
             json: "{}".to_owned(),
             warnings: Vec::new(),
         }
@@ -138,11 +141,25 @@ impl ModelConfig {
         let (problems, warnings) = fields.finish();
         let config = Self {
             options,
+            is_profiled: is_profiled(&document),
             json,
             warnings,
         };
         Problems::or(problems, config)
     }
+}
+
+/// Settings under `handler:` are the handler's own; this one TorchServe's workers read as well.
+fn is_profiled(document: &Node) -> bool {
+    let entry = |node: &Node, key: &str| match &node.value {
+        Value::Map(entries) => entries
+            .iter()
+            .find(|(name, _)| name == key)
+            .map(|(_, node)| node.clone()),
+        _ => None,
+    };
+    let profile = entry(document, "handler").and_then(|handler| entry(&handler, "profile"));
+    profile.is_some_and(|profile| profile.value == Value::Bool(true))
 }
 
 fn read(fields: &mut fields::Fields, entries: &[(String, Node)], options: &mut Options) {

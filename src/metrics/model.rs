@@ -41,7 +41,12 @@ pub struct ModelMetrics {
 }
 
 impl ModelMetrics {
-    pub(super) fn bind(shared: &Arc<Shared>, name: &ModelName, version: &Version) -> Self {
+    pub(super) fn bind(
+        shared: &Arc<Shared>,
+        name: &ModelName,
+        version: &Version,
+        is_profiled: bool,
+    ) -> Self {
         let (server, custom) = (&shared.server, &shared.custom);
         let host = ["Host", server.hostname.as_str()];
         Self {
@@ -53,18 +58,10 @@ impl ModelMetrics {
             worker_thread_time: server.bind(ts::WORKER_THREAD_TIME, &host),
             handler_time: custom.bind_own(model::HANDLER_TIME, name),
             prediction_time: custom.bind_own(model::PREDICTION_TIME, name),
-            profile: None,
+            profile: is_profiled.then(|| model::PROFILE.map(|phase| custom.bind_own(phase, name))),
             ours: shared.ours.as_ref().map(|ours| ours.bind(name, version)),
             load_times: Mutex::default(),
         }
-    }
-
-    /// Measures each phase in TorchServe's `ts_handler_*` as well, as `handler: profile: true` asks for.
-    #[must_use]
-    pub fn profiled(mut self, name: &ModelName) -> Self {
-        let custom = &self.shared.custom;
-        self.profile = Some(model::PROFILE.map(|phase| custom.bind_own(phase, name)));
-        self
     }
 
     /// Counts a request for the model, `named` if it named the version.
@@ -185,7 +182,7 @@ mod tests {
 
     fn bound(metrics: &Metrics) -> ModelMetrics {
         let name = ModelName::new("m").unwrap();
-        metrics.model(&name, &Version::new("1.0").unwrap())
+        metrics.model(&name, &Version::new("1.0").unwrap(), false)
     }
 
     #[test]

@@ -31,7 +31,7 @@ fn logging(mode: Mode) -> (Metrics, [Arc<Mutex<Vec<String>>>; 2]) {
 /// A request and what comes with it. The series are there as long as what is returned.
 fn exercise(metrics: &Metrics) -> (ModelMetrics, Observer) {
     let (name, version) = names();
-    let model = metrics.model(&name, &version);
+    let model = metrics.model(&name, &version, false);
     model.requested(false);
     model.answered(false, "id-1", &Observed::default());
     metrics.answered(Answered::Success);
@@ -120,7 +120,7 @@ fn in_mode_prometheus_nothing_is_a_line() {
 fn the_version_label_is_default_where_none_was_named() {
     let metrics = Metrics::default();
     let (name, version) = names();
-    let bound = metrics.model(&name, &version);
+    let bound = metrics.model(&name, &version, false);
     bound.requested(false);
     bound.requested(true);
     let text = metrics.scrape(&["ts_inference_requests_total".to_owned()]);
@@ -142,7 +142,7 @@ fn a_listing_changes_kinds_units_and_labels_of_what_the_server_measures() {
     let metrics = Metrics::new(&cfg);
     let (name, version) = names();
     metrics
-        .model(&name, &version)
+        .model(&name, &version, false)
         .answered(true, "", &Observed::default());
     metrics.answered(Answered::Success);
     let text = metrics.scrape(&[]);

@@ -11,6 +11,7 @@ use lantern::backend::Backend;
 use lantern::backend::fake::{FakeBackend, Gate};
 use lantern::config::server::{Flags, ServerConfig, Surroundings};
 use lantern::listen::Address;
+use lantern::metrics::MetricLog;
 use lantern::model::BackendKind;
 use lantern::server::{Config, Machine, Running, Server};
 use parking_lot::Mutex;
@@ -34,8 +35,25 @@ pub struct TestServer {
     client: reqwest::Client,
     gate: Gate,
     access: Arc<Mutex<Vec<u8>>>,
+    metric_lines: MetricLines,
     addresses: HashMap<Listener, Address>,
     directory: TempDir,
+}
+
+/// Metrics that were written as lines: TorchServe's `ts_metrics.log` and `model_metrics.log`.
+#[derive(Default)]
+struct MetricLines {
+    server: Arc<Mutex<String>>,
+    models: Arc<Mutex<String>>,
+}
+
+fn log_into(lines: &Arc<Mutex<String>>) -> MetricLog {
+    let lines = Arc::clone(lines);
+    MetricLog::new(move |line| {
+        let mut lines = lines.lock();
+        lines.push_str(line);
+        lines.push('\n');
+    })
 }
 
 impl Default for Builder {
@@ -105,7 +123,11 @@ impl Builder {
         let directory = TempDir::new().unwrap();
         let gate = self.fake.gate();
         let access = Arc::new(Mutex::new(Vec::new()));
-        let server = Server::bind(self.config(directory.path(), &access)).unwrap();
+        let metric_lines = MetricLines::default();
+        let mut cfg = self.config(directory.path(), &access);
+        cfg.metrics.server_log = log_into(&metric_lines.server);
+        cfg.metrics.model_log = log_into(&metric_lines.models);
+        let server = Server::bind(cfg).unwrap();
         let mut running = server.start();
         running.loaded().await;
         let listeners = [
@@ -119,12 +141,14 @@ impl Builder {
         drop(rustls::crypto::ring::default_provider().install_default());
         TestServer {
             addresses: listeners
-                .map(|one| (one, running.bound(one).unwrap().clone()))
-                .into(),
+                .into_iter()
+                .filter_map(|one| Some((one, running.bound(one)?.clone())))
+                .collect(),
             running: Some(running),
             client: client(),
             gate,
             access,
+            metric_lines,
             directory,
         }
     }
@@ -199,6 +223,16 @@ impl TestServer {
     /// The access log so far.
     pub fn access_log(&self) -> String {
         String::from_utf8(self.access.lock().clone()).unwrap()
+    }
+
+    /// Lines of `ts_metrics.log` so far.
+    pub fn server_metric_lines(&self) -> String {
+        self.metric_lines.server.lock().clone()
+    }
+
+    /// Lines of `model_metrics.log` so far.
+    pub fn model_metric_lines(&self) -> String {
+        self.metric_lines.models.lock().clone()
     }
 
     /// A request to `path` of a listener, to be finished and sent.
