@@ -5,12 +5,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::http::request::Parts;
+use hyper::{Uri, Version};
 use tokio::sync::Semaphore;
 
 use crate::catalog::Catalog;
@@ -26,6 +27,7 @@ pub mod grpc;
 mod inference;
 mod lenient;
 mod linger;
+mod malformed;
 mod manage;
 mod management;
 mod oip;
@@ -45,7 +47,7 @@ pub use sagemaker::SageMaker;
 
 use decode::Decoder;
 use manage::Operations;
-use reply::CommonHeaders;
+use reply::{CommonHeaders, Manner};
 use routes::{Endpoint, Matched, Params, Router, Surface};
 
 /// A response on its way to the wire.
@@ -138,6 +140,7 @@ impl Api {
         let arrival = Instant::now();
         let id = reply::new_id();
         let (head, body) = request.into_parts();
+        let manner = Manner::of(&head);
         let line = self
             .services
             .access
@@ -162,13 +165,29 @@ impl Api {
                 reply::error(&error)
             }
         };
-        self.common.add_to(&mut response, &id);
+        self.common.add_to(&mut response, &id, manner);
         let status = response.status().as_u16();
         self.services.metrics.answered(Answered::of(status));
         if let Some((log, line)) = line {
             log.finish(line, id, status, arrival.elapsed());
         }
         response
+    }
+
+    /// The answer to bytes that are not HTTP, as it stands on the wire. TorchServe logs them as a request of its own making.
+    fn refuse(&self, peer: Peer) -> Bytes {
+        let (mut head, ()) = hyper::Request::new(()).into_parts();
+        head.uri = Uri::from_static("/bad-request");
+        head.version = Version::HTTP_10;
+        let mut response = reply::error(&decode::invalid_message());
+        let (id, manner) = (reply::new_id(), Manner::default());
+        self.common.add_to(&mut response, &id, manner);
+        let status = response.status().as_u16();
+        self.services.metrics.answered(Answered::of(status));
+        if let Some(log) = &self.services.access {
+            log.finish(access::begin(peer, &head), id, status, Duration::ZERO);
+        }
+        malformed::written(response)
     }
 
     async fn answer(&self, call: Call) -> Result<Response, Error> {

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::grpc::{self, Grpc};
 use super::linger::Lingering;
+use super::malformed::Amending;
 use super::{Api, Listener, reply};
 use crate::listen::{self, Peer, Socket, Stream};
 
@@ -58,22 +60,22 @@ pub fn within_tls(listener: Listener) -> (&'static [&'static [u8]], Bytes) {
 }
 
 async fn connection(stream: Stream, peer: Peer, api: Arc<Api>, stop: CancellationToken) {
-    let service = service_fn(|request| {
-        let (api, stop) = (Arc::clone(&api), stop.clone());
-        async move {
-            let mut response = api.respond(request, peer).await;
-            if stop.is_cancelled() {
-                reply::close_after(&mut response);
-            }
-            Ok::<_, Infallible>(response)
+    let (api, stop, is_answered) = (&api, &stop, &AtomicBool::new(false));
+    let service = service_fn(|request| async move {
+        let mut response = api.respond(request, peer).await;
+        if stop.is_cancelled() {
+            reply::close_after(&mut response);
         }
+        is_answered.store(true, Ordering::Relaxed);
+        Ok::<_, Infallible>(response)
     });
+    let stream = Amending::new(Lingering::new(stream), is_answered, || api.refuse(peer));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(BUFFER)
         .auto_date_header(false)
-        .serve_connection(TokioIo::new(Lingering::new(stream)), service);
+        .serve_connection(TokioIo::new(stream), service);
     let mut served = pin!(served);
     let ended = tokio::select! {
         ended = served.as_mut() => Some(ended),

@@ -1,27 +1,34 @@
-//! `OpenAPI` documents, made from the table of routes.
+//! `OpenAPI` documents, made from the table of routes, so that no route is without an entry and no entry without a
+//! route. What an endpoint takes and answers is in `document/operations.rs`; what bodies look like in
+//! `document/schemas.rs`.
 
 use hyper::StatusCode;
 use serde_json::{Map, Value, json};
 
-use super::routes::{Listener, Route, Router, Surface};
+use super::routes::{Listener, Permission, Route, Router, Verbs};
 use super::{Response, reply};
 
-/// The document of a listener.
+mod operations;
+mod schemas;
+
+use operations::Takes;
+
+/// The document of a socket.
 pub(super) fn listener(router: &Router) -> Response {
+    let served = names(router.listeners());
     let info = json!({
         "title": "Lantern APIs",
-        "description": format!("Lantern serves TorchScript and ONNX models: {}", names(router.listeners())),
+        "description": format!("Lantern serves TorchScript and ONNX models: {served}"),
         "version": env!("CARGO_PKG_VERSION"),
     });
-    document(&info, &paths(router.routes().iter(), str::to_owned))
+    document(&info, &paths(router.routes().iter(), None))
 }
 
 /// The document of one model's predictions.
-pub(super) fn predictions(model: &str) -> Response {
+pub(super) fn predictions(router: &Router, model: &str) -> Response {
     let info = json!({ "title": format!("RESTful API for: {model}"), "version": "1.0.0" });
-    let router = Router::new(&[Listener::Inference], Surface::default());
-    let rows = of_models(router.routes(), "/predictions/{model}");
-    document(&info, &paths(rows, |path| path.replace("{model}", model)))
+    let rows = of_models(router, Permission::Predict);
+    document(&info, &paths(rows, Some(model)))
 }
 
 /// The document of one model's management.
@@ -30,8 +37,8 @@ pub(super) fn management(router: &Router, model: &str) -> Response {
         "title": format!("RESTful Management API for: {model}"),
         "version": env!("CARGO_PKG_VERSION"),
     });
-    let rows = of_models(router.routes(), "/models/{model}");
-    document(&info, &paths(rows, |path| path.replace("{model}", model)))
+    let rows = of_models(router, Permission::Manage);
+    document(&info, &paths(rows, Some(model)))
 }
 
 fn names(listeners: &[Listener]) -> String {
@@ -39,49 +46,184 @@ fn names(listeners: &[Listener]) -> String {
     names.join(", ")
 }
 
-fn of_models<'r>(routes: &'r [Route], prefix: &'static str) -> impl Iterator<Item = &'r Route> {
-    routes
-        .iter()
-        .filter(move |route| route.path.starts_with(prefix))
+/// The rows that name a model and are not about documents.
+fn of_models(router: &Router, permission: Permission) -> impl Iterator<Item = &Route> {
+    router.routes().iter().filter(move |route| {
+        route.permission == permission
+            && route.path.contains("{model}")
+            && route.verbs != Verbs::Options
+    })
 }
 
 fn document(info: &Value, paths: &Map<String, Value>) -> Response {
-    let whole = json!({ "openapi": "3.0.1", "info": info, "paths": paths });
+    let whole = json!({
+        "openapi": "3.0.1",
+        "info": info,
+        "paths": paths,
+        "components": { "schemas": schemas::all() },
+    });
     reply::json(StatusCode::OK, &whole)
 }
 
-fn paths<'r>(
-    routes: impl Iterator<Item = &'r Route>,
-    rename: impl Fn(&str) -> String,
-) -> Map<String, Value> {
-    let mut paths = Map::new();
+/// The entries of `routes`, with `model` in place of the parameter if it is known.
+fn paths<'r>(routes: impl Iterator<Item = &'r Route>, model: Option<&str>) -> Map<String, Value> {
+    let (mut paths, mut ids) = (Map::new(), Vec::new());
     // A path whose version does not matter is another spelling of one that names none.
-    for route in routes.filter(|route| !route.path.contains("{any}")) {
-        let path = rename(route.path.trim_end_matches("/*"));
-        let path = if path.is_empty() {
-            "/".to_owned()
-        } else {
-            path
-        };
-        let item = paths
-            .entry(path.clone())
-            .or_insert_with(|| Value::Object(Map::new()));
+    for route in routes.filter(|route| is_documented(route)) {
+        let path = documented_path(route.path, model);
+        let item = paths.entry(path.clone()).or_insert_with(|| json!({}));
         if let Value::Object(item) = item {
-            item.insert(route.verbs.documented().to_owned(), operation(route, &path));
+            // The first row that fits a request answers it.
+            item.entry(method(route))
+                .or_insert_with(|| operation(route, &path, &mut ids));
         }
     }
     paths
 }
 
-fn operation(route: &Route, path: &str) -> Value {
-    let names = ["model", "version", "workflow"].into_iter();
-    let parameters: Vec<Value> = names
-        .filter(|name| path.contains(&format!("{{{name}}}")))
-        .map(|name| json!({ "in": "path", "name": name, "required": true, "schema": { "type": "string" } }))
+fn is_documented(route: &Route) -> bool {
+    !route.path.contains("{any}")
+}
+
+/// `/predictions/{model}/{version}/*` as `/predictions/{model_name}/{model_version}`.
+fn documented_path(path: &str, model: Option<&str>) -> String {
+    let path = path.strip_suffix("/*").unwrap_or(path);
+    path.replace("{model}", model.unwrap_or("{model_name}"))
+        .replace("{version}", "{model_version}")
+        .replace("{workflow}", "{workflow_name}")
+}
+
+/// The method as it is documented: that of most clients where a route takes several.
+fn method(route: &Route) -> &'static str {
+    match route.verbs {
+        Verbs::Get => "get",
+        Verbs::Post => "post",
+        Verbs::Put => "put",
+        Verbs::Delete => "delete",
+        Verbs::Options => "options",
+        Verbs::Any | Verbs::ButOptions => match operations::of(route.endpoint).takes {
+            Takes::Nothing => "get",
+            Takes::Anything | Takes::Registration => "post",
+        },
+    }
+}
+
+fn operation(route: &Route, path: &str, ids: &mut Vec<String>) -> Value {
+    let described = operations::of(route.endpoint);
+    let id = operation_id(route, path, ids);
+    let parameters: Vec<Value> = operations::path_parameters(path)
+        .chain(described.query.iter().map(operations::query_parameter))
         .collect();
-    json!({
-        "operationId": route.endpoint.operation(),
+    let mut operation = json!({
+        "description": described.says,
+        "operationId": id,
         "parameters": parameters,
-        "responses": { "200": { "description": "Success" }, "default": { "description": "Failure" } },
-    })
+        "responses": operations::responses(&described),
+    });
+    if let (Some(body), Value::Object(members)) =
+        (operations::request_body(described.takes), &mut operation)
+    {
+        members.insert("requestBody".to_owned(), body);
+    }
+    operation
+}
+
+/// TorchServe's name for the operation; aliases have the path in theirs, since no two operations may be called the same.
+fn operation_id(route: &Route, path: &str, ids: &mut Vec<String>) -> String {
+    let versioned = if path.contains("{model_version}") {
+        "version_"
+    } else {
+        ""
+    };
+    let mut id = format!("{versioned}{}", route.endpoint.operation());
+    if ids.contains(&id) {
+        let words = path.split(|letter: char| !letter.is_ascii_alphanumeric());
+        let mut words: Vec<_> = words
+            .filter(|word| !matches!(*word, "" | "model" | "name"))
+            .collect();
+        if words.is_empty() {
+            words.push(method(route));
+        }
+        id = format!("{id}_{}", words.join("_"));
+    }
+    ids.push(id.clone());
+    id
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeSet;
+
+    use super::super::routes::Surface;
+    use super::*;
+
+    const ALL: [Listener; 3] = [Listener::Inference, Listener::Management, Listener::Metrics];
+
+    fn routers() -> Vec<Router> {
+        let plain = Surface::default();
+        let full = Surface {
+            sagemaker: true,
+            oip: true,
+        };
+        let mut routers = vec![Router::new(&ALL, plain), Router::new(&ALL, full)];
+        routers.extend(ALL.map(|listener| Router::new(&[listener], plain)));
+        routers
+    }
+
+    fn operations(paths: &Map<String, Value>) -> Vec<&Value> {
+        let items = paths.values().filter_map(Value::as_object);
+        items.flat_map(Map::values).collect()
+    }
+
+    #[test]
+    fn every_route_has_an_entry() {
+        for router in routers() {
+            let paths = paths(router.routes().iter(), None);
+            for route in router.routes().iter().filter(|route| is_documented(route)) {
+                let item = &paths[&documented_path(route.path, None)];
+                assert!(item.get(method(route)).is_some(), "{route:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn operation_ids_are_unique() {
+        for router in routers() {
+            let paths = paths(router.routes().iter(), None);
+            let ids: Vec<_> = operations(&paths)
+                .into_iter()
+                .map(|operation| operation["operationId"].as_str().unwrap())
+                .collect();
+            let unique: BTreeSet<_> = ids.iter().collect();
+            assert_eq!(unique.len(), ids.len(), "{ids:?}");
+        }
+    }
+
+    #[test]
+    fn every_parameter_of_a_path_is_declared() {
+        let router = Router::new(&ALL, Surface::default());
+        let paths = paths(router.routes().iter(), None);
+        for (path, item) in &paths {
+            for operation in item.as_object().unwrap().values() {
+                let declared = operation["parameters"].as_array().unwrap().iter();
+                let declared = declared
+                    .filter(|parameter| parameter["in"] == "path")
+                    .count();
+                assert_eq!(declared, path.matches('{').count(), "{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_document_of_a_model_names_it() {
+        let router = Router::new(&ALL, Surface::default());
+        let rows = of_models(&router, Permission::Manage);
+        let paths = paths(rows, Some("m"));
+        let known: Vec<_> = paths.keys().map(String::as_str).collect();
+        for path in ["/models/m", "/models/m/{model_version}/set-default"] {
+            assert!(known.contains(&path), "{known:?}");
+        }
+        assert!(!known.contains(&"/models/m/invoke"), "{known:?}");
+    }
 }

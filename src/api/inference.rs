@@ -165,10 +165,13 @@ impl Api {
         if params.model.is_empty() {
             let entry = self.invoked(&uri::decode_query(&call.head.uri))?;
             let entry = entry.ok_or_else(model_required)?;
-            return Ok(document::predictions(entry.spec().name.as_str()));
+            return Ok(document::predictions(
+                &self.router,
+                entry.spec().name.as_str(),
+            ));
         }
         self.services.catalog.find(params.model, params.version)?;
-        Ok(document::predictions(params.model))
+        Ok(document::predictions(&self.router, params.model))
     }
 }
 

@@ -3,8 +3,10 @@
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::StatusCode;
+use hyper::body::Body as _;
 use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method, StatusCode, Version};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -62,6 +64,34 @@ fn cors_value(key: &'static str, value: Option<&str>) -> Result<Option<HeaderVal
     })
 }
 
+/// What of a request decides how its response is sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Manner {
+    /// The client wants the head alone.
+    is_head: bool,
+    /// The client wants no further response on this connection.
+    closes: bool,
+}
+
+impl Manner {
+    /// What `head` asks for. HTTP/1.0 goes on only if it says so.
+    pub(super) fn of(head: &Parts) -> Self {
+        let mut options = head.headers.get_all(header::CONNECTION).iter();
+        Self {
+            is_head: head.method == Method::HEAD,
+            closes: match head.version {
+                Version::HTTP_10 => !options.any(|value| has_option(value, b"keep-alive")),
+                _ => options.any(|value| has_option(value, b"close")),
+            },
+        }
+    }
+}
+
+fn has_option(value: &HeaderValue, option: &[u8]) -> bool {
+    let mut options = value.as_bytes().split(|byte| *byte == b',');
+    options.any(|one| one.trim_ascii().eq_ignore_ascii_case(option))
+}
+
 /// The headers that every response has.
 pub(super) struct CommonHeaders {
     cors: Vec<(HeaderName, HeaderValue)>,
@@ -83,8 +113,14 @@ impl CommonHeaders {
     }
 
     /// Adds them, over what a handler set; only CORS headers of a handler stay.
-    pub(super) fn add_to(&self, response: &mut Response, id: &str) {
-        let failed = response.status().as_u16() >= 400;
+    pub(super) fn add_to(&self, response: &mut Response, id: &str, manner: Manner) {
+        let closes = manner.closes || response.status().as_u16() >= 400;
+        // To HEAD, only a length that is not zero would be told by itself.
+        let is_empty = manner.is_head && response.body().size_hint().exact() == Some(0);
+        if is_empty && !matches!(response.status(), StatusCode::NO_CONTENT) {
+            let zero = HeaderValue::from_static("0");
+            response.headers_mut().insert(header::CONTENT_LENGTH, zero);
+        }
         let headers = response.headers_mut();
         if let Ok(id) = HeaderValue::from_str(id) {
             headers.insert(REQUEST_ID, id);
@@ -95,7 +131,7 @@ impl CommonHeaders {
         headers.insert(header::PRAGMA, PRAGMA);
         headers.insert(header::CACHE_CONTROL, CACHE_CONTROL);
         headers.insert(header::EXPIRES, EXPIRES);
-        headers.insert(header::CONNECTION, if failed { CLOSE } else { KEEP_ALIVE });
+        headers.insert(header::CONNECTION, if closes { CLOSE } else { KEEP_ALIVE });
     }
 }
 

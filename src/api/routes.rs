@@ -172,17 +172,6 @@ impl Verbs {
             Self::Options => *method == Method::OPTIONS,
         }
     }
-
-    /// The method as documents write it; predictions are documented as POST.
-    pub const fn documented(self) -> &'static str {
-        match self {
-            Self::Get => "get",
-            Self::Any | Self::ButOptions | Self::Post => "post",
-            Self::Put => "put",
-            Self::Delete => "delete",
-            Self::Options => "options",
-        }
-    }
 }
 
 /// One row of the table.

@@ -1,6 +1,7 @@
 //! HTTP that no honest client sends. Each gets an answer or a closed connection, and the server serves on.
 
 use lantern::api::Listener;
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::{Answer, Model, TestServer};
@@ -36,13 +37,44 @@ async fn heads_over_the_limit_are_invalid_messages() {
         Answer::of(request.send().await.unwrap()).await.json()["message"],
         "Invalid HTTP message."
     );
-    let many = "a: b\r\n".repeat(100_000);
-    let answer = status(
-        &server,
-        &format!("GET /ping HTTP/1.1\r\nhost: x\r\n{many}\r\n"),
-    )
-    .await;
-    assert!(answer.starts_with('4'), "{answer}");
+    for (count, why) in [
+        (101, "more than the parser takes"),
+        (100_000, "more than fits"),
+    ] {
+        let many = "a: b\r\n".repeat(count);
+        let request = format!("GET /ping HTTP/1.1\r\nhost: x\r\n{many}\r\n");
+        assert_invalid(&server, request.as_bytes(), why).await;
+    }
+    let huge = format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "x".repeat(300 << 10));
+    assert_invalid(&server, huge.as_bytes(), "a target larger than the buffer").await;
+    let huge = format!("GET / HTTP/1.1\r\nhost: {}\r\n\r\n", "x".repeat(300 << 10));
+    assert_invalid(&server, huge.as_bytes(), "a header larger than the buffer").await;
+}
+
+/// Asserts that `bytes` get TorchServe's answer to what is not HTTP, and that the server serves on.
+async fn assert_invalid(server: &TestServer, bytes: &[u8], why: &str) {
+    let answer = server.raw(Listener::Inference, bytes).await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    assert!(
+        head.starts_with("HTTP/1.1 400 Bad Request\r\n"),
+        "{why}: {answer}"
+    );
+    let length = format!("content-length: {}", body.len());
+    for line in [
+        "connection: close",
+        "content-type: application/json",
+        &length,
+    ] {
+        assert!(
+            head.lines().any(|one| one == line),
+            "{why}: no {line:?} in {answer}"
+        );
+    }
+    let body: serde_json::Value = serde_json::from_str(body).unwrap();
+    let expected =
+        json!({"code": 400, "type": "BadRequestException", "message": "Invalid HTTP message."});
+    assert_eq!(body, expected, "{why}");
+    assert_eq!(server.inference("GET", "/ping").await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,11 +85,147 @@ async fn bytes_that_are_not_http_are_refused() {
         "hello\r\n\r\n",
         "GET\r\n\r\n",
         "GET / HTTP/9.9\r\n\r\n",
+        "GET / HTTP/1.1\r\nno colon\r\n\r\n",
+        "GET / HTTP/1.1\r\n: no name\r\n\r\n",
+        "GET / HTTP/1.1\r\na b: space in a name\r\n\r\n",
+        "GET / HTTP/1.1\r\na: nul \0\r\n\r\n",
+        "GET /\u{1} HTTP/1.1\r\nhost: x\r\n\r\n",
+        "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0\u{1}\u{fc}\u{3}\u{3}",
     ] {
-        let answer = status(&server, garbage).await;
+        assert_invalid(&server, garbage.as_bytes(), garbage).await;
+    }
+    let line = "\"GET /bad-request HTTP/1.0\" 400 0\n";
+    assert_eq!(server.access_log().matches(line).count(), 10);
+    assert_eq!(
+        server.sample("Requests4XX{").await,
+        Some(10.0),
+        "they are counted"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_answer_to_bad_bytes_has_the_common_headers() {
+    let builder = TestServer::builder().set("cors_allowed_origin=https://example.org");
+    let server = builder.start().await;
+    let answer = server.raw(Listener::Inference, b"hello\r\n\r\n").await;
+    let id = answer
+        .split("x-request-id: ")
+        .nth(1)
+        .unwrap()
+        .get(..36)
+        .unwrap();
+    insta::assert_snapshot!(answer.replace(id, "[uuid]").replace('\r', ""));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lengths_that_are_no_lengths_are_invalid_messages() {
+    let server = server().await;
+    for lie in [
+        "content-length: -5",
+        "content-length: five",
+        "content-length: 5, 5",
+        "content-length: +5",
+        "content-length: 99999999999999999999999",
+        "content-length: 2\r\ncontent-length: 3",
+        "transfer-encoding: gzip",
+        "transfer-encoding: chunked, identity",
+    ] {
+        let request = format!("POST /predictions/echo HTTP/1.1\r\nhost: x\r\n{lie}\r\n\r\nhello");
+        assert_invalid(&server, request.as_bytes(), lie).await;
+    }
+    let old = "POST /predictions/echo HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n";
+    let answer = server.raw(Listener::Inference, old.as_bytes()).await;
+    assert!(answer.contains("Invalid HTTP message."), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_valid_request_before_bad_bytes_is_answered() {
+    let server = server().await;
+    let both =
+        "POST /predictions/echo HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\nahello\r\n\r\n";
+    let answer = server.raw(Listener::Inference, both.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("HTTP/1.1 400 Bad Request"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_length_beside_chunks_does_not_smuggle_a_request() {
+    let server = server().await;
+    let chunks = "1\r\na\r\n0\r\n\r\n";
+    for pair in [
+        "transfer-encoding: chunked\r\ncontent-length: 3",
+        "content-length: 3\r\ntransfer-encoding: chunked",
+    ] {
+        let request = format!(
+            "POST /predictions/echo HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{pair}\r\n\r\n{chunks}\
+             GET /ping HTTP/1.1\r\nhost: x\r\n\r\n"
+        );
+        let answer = server.raw(Listener::Inference, request.as_bytes()).await;
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{pair}: {answer}");
         assert!(
-            answer.starts_with('4') || answer.is_empty(),
-            "{garbage:?}: {answer}"
+            answer.ends_with("\r\n\r\na"),
+            "the chunks are the body: {answer}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_end_when_either_side_says_so() {
+    let server = server().await;
+    for (request, version, connection) in [
+        (
+            "GET /ping HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+            "HTTP/1.1",
+            "close",
+        ),
+        (
+            "GET /ping HTTP/1.1\r\nhost: x\r\nconnection: x, Close\r\n\r\n",
+            "HTTP/1.1",
+            "close",
+        ),
+        ("GET /ping HTTP/1.0\r\n\r\n", "HTTP/1.0", "close"),
+        (
+            "GET /nowhere HTTP/1.1\r\nhost: x\r\n\r\n",
+            "HTTP/1.1",
+            "close",
+        ),
+    ] {
+        let answer = server.raw(Listener::Inference, request.as_bytes()).await;
+        assert!(answer.starts_with(version), "{answer}");
+        let lines: Vec<_> = answer
+            .lines()
+            .filter(|line| line.starts_with("connection:"))
+            .collect();
+        assert_eq!(lines, [format!("connection: {connection}")], "{request}");
+    }
+    let kept = "GET /ping HTTP/1.0\r\nconnection: keep-alive\r\n\r\nGET /ping HTTP/1.0\r\n\r\n";
+    let answer = server.raw(Listener::Inference, kept.as_bytes()).await;
+    assert_eq!(answer.matches("200 OK").count(), 2, "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heads_alone_have_the_length_of_the_body() {
+    let server = server().await;
+    for (path, body) in [
+        ("/predictions/echo", ""),
+        ("/predictions/echo", "abc"),
+        ("/ping", ""),
+        ("/nowhere", ""),
+    ] {
+        let ask = |method| {
+            server
+                .request(Listener::Inference, method, path)
+                .body(body)
+                .send()
+        };
+        let whole = Answer::of(ask("POST").await.unwrap()).await;
+        let head = Answer::of(ask("HEAD").await.unwrap()).await;
+        assert_eq!((head.status, head.body.len()), (whole.status, 0), "{path}");
+        let length = whole.body.len().to_string();
+        assert_eq!(
+            head.header("content-length"),
+            Some(length.as_str()),
+            "{path} {body:?}"
         );
     }
 }

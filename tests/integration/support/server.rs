@@ -235,6 +235,11 @@ impl TestServer {
         self.metric_lines.models.lock().clone()
     }
 
+    /// Empties the access log, and gives its memory back.
+    pub fn forget_access_log(&self) {
+        *self.access.lock() = Vec::new();
+    }
+
     /// A request to `path` of a listener, to be finished and sent.
     pub fn request(&self, listener: Listener, method: &str, path: &str) -> reqwest::RequestBuilder {
         let url = format!("{}{path}", self.addresses[&listener]);
