@@ -20,6 +20,7 @@ mod metric_modes;
 mod metrics;
 mod process;
 mod program;
+mod recovery;
 mod replay;
 mod routes;
 mod snapshots;

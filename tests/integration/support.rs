@@ -5,11 +5,13 @@ mod http;
 mod model;
 #[path = "../support/origin.rs"]
 pub mod origin;
+mod place;
 mod server;
 
 pub use grpc::prediction;
 pub use http::Answer;
 pub use model::{Model, fixture, guest};
+pub use place::{Life, Place};
 pub use server::{Builder, TestServer};
 
 /// A row for the `linear` handler, and what `linear.onnx` makes of it.

@@ -58,6 +58,7 @@ impl SnapshotFiles {
             let _ = fs::remove_file(&partial);
         }
         written?;
+        tracing::info!("The catalog is saved: {name}, {} versions", versions.len());
         self.prune(&names);
         Ok(())
     }

@@ -1,0 +1,165 @@
+//! A server that is killed in the middle of something: what the next one finds is what was before, or what was to be.
+//!
+//! The kernel says which files appear, are renamed and go while one call of the management API is served. The server
+//! is killed at the first of these moments, in another run at the second, and so on, until the call is answered
+//! before there is a moment left.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+use rustix::process::Signal;
+use tokio::io::unix::AsyncFd;
+
+use crate::support::origin::Origin;
+use crate::support::{Life, Model, Place};
+
+/// More moments than any call has.
+const MOMENTS: usize = 60;
+
+/// Moments at which files come, go or get their names.
+struct Moments(AsyncFd<OwnedFd>);
+
+impl Moments {
+    fn of(place: &Place) -> Self {
+        let queue = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
+        let hidden = place.store().join(".lantern");
+        for directory in [place.store(), hidden, place.snapshot_directory()] {
+            let moments = WatchFlags::CREATE
+                | WatchFlags::CLOSE_WRITE
+                | WatchFlags::MOVED_TO
+                | WatchFlags::MOVED_FROM
+                | WatchFlags::DELETE;
+            inotify::add_watch(&queue, directory, moments).unwrap();
+        }
+        Self(AsyncFd::register(queue).unwrap())
+    }
+
+    /// Waits until there have been `count` of them.
+    async fn pass(&self, count: usize) {
+        let mut passed = 0;
+        while passed < count {
+            let mut ready = self.0.readable().await.unwrap();
+            let mut buffer = [MaybeUninit::uninit(); 4096];
+            let mut reader = Reader::new(self.0.get_ref(), &mut buffer);
+            while let Ok(event) = reader.next() {
+                passed += usize::from(!event.events().contains(ReadFlags::IGNORED));
+                if passed == count {
+                    return;
+                }
+            }
+            ready.clear_ready();
+        }
+    }
+}
+
+fn plain() -> Model {
+    Model::new("passthrough").named("plain").without_workers()
+}
+
+/// What a server says it has, and what lies in the store.
+async fn seen(place: &Place, life: &Life) -> (BTreeSet<String>, BTreeSet<String>) {
+    (
+        life.versions().await,
+        names(&place.store(), |name| !name.starts_with('.')),
+    )
+}
+
+fn names(directory: &Path, which: fn(&str) -> bool) -> BTreeSet<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| which(name)).collect()
+}
+
+/// Whether nothing is left half-done; what has arrived of a download waits for whoever asks again.
+fn is_tidy(place: &Place) -> bool {
+    let half_done = |name: &str| name.ends_with(".partial") || name.ends_with(".pending");
+    names(&place.store().join(".lantern"), half_done).is_empty()
+        && names(&place.snapshot_directory(), half_done).is_empty()
+}
+
+/// Kills servers in copies of `place` while they serve one call, and looks at what their successors restore.
+async fn kill_during(place: &Place, method: &str, path: &str) {
+    let undisturbed = place.copy();
+    let life = undisturbed.settled(&[]).await;
+    let before = seen(&undisturbed, &life).await;
+    assert_eq!(life.ask(method, path).await.0, 200);
+    let after = seen(&undisturbed, &life).await;
+    assert_ne!(before, after);
+    life.end(Signal::KILL).await;
+    for count in 1..MOMENTS {
+        let place = place.copy();
+        let life = place.settled(&[]).await;
+        let moments = Moments::of(&place);
+        let is_answered = tokio::select! {
+            biased;
+            () = moments.pass(count) => false,
+            _ = life.try_ask(method, path) => true,
+        };
+        life.end(Signal::KILL).await;
+        let life = place.settled(&[]).await;
+        let found = seen(&place, &life).await;
+        let is_one = found == after || (found == before && !is_answered);
+        assert!(
+            is_one,
+            "killed at moment {count}: {found:?} is not {before:?} nor {after:?}"
+        );
+        assert!(is_tidy(&place), "killed at moment {count}");
+        if found == before {
+            // Nothing that was left stands in the way.
+            assert_eq!(
+                life.ask(method, path).await.0,
+                200,
+                "killed at moment {count}"
+            );
+            assert_eq!(seen(&place, &life).await, after);
+        }
+        if is_answered {
+            assert!(count > 4, "only {count} moments were seen");
+            return;
+        }
+    }
+    panic!("the call has more than {MOMENTS} moments");
+}
+
+/// A place whose server has registered what `origin` serves, or not yet.
+async fn place(origin: &Origin, is_registered: bool) -> (Place, String) {
+    let place = Place::new(&[]).set(&format!("allowed_urls={}", origin.url("/")));
+    fs::create_dir(place.store().join(".lantern")).unwrap();
+    let register = format!("/models?url={}&initial_workers=1", origin.url("/plain.mar"));
+    let life = place.settled(&[]).await;
+    if is_registered {
+        assert_eq!(life.ask("POST", &register).await.0, 200);
+    }
+    life.end(Signal::TERM).await;
+    (place, register)
+}
+
+#[tokio::test]
+async fn a_server_killed_while_it_registers_leaves_all_or_nothing() {
+    let origin = Origin::serving(plain().packed()).await;
+    let (place, register) = place(&origin, false).await;
+    kill_during(&place, "POST", &register).await;
+}
+
+#[tokio::test]
+async fn a_server_killed_while_it_scales_leaves_the_old_or_the_new_bounds() {
+    let origin = Origin::serving(plain().packed()).await;
+    let (place, _) = place(&origin, true).await;
+    kill_during(
+        &place,
+        "PUT",
+        "/models/plain?min_worker=2&max_worker=4&synchronous=true",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_killed_while_it_unregisters_leaves_all_or_nothing() {
+    let origin = Origin::serving(plain().packed()).await;
+    let (place, _) = place(&origin, true).await;
+    kill_during(&place, "DELETE", "/models/plain").await;
+}
