@@ -225,7 +225,7 @@ impl Api {
             Endpoint::ScaleModel => self.scale_model(&call, params).await,
             Endpoint::UnregisterModel => self.unregister_model(params).await,
             Endpoint::ModelDescription => self.model_description(params),
-            Endpoint::SetDefault => self.set_default(params),
+            Endpoint::SetDefault => self.set_default(params).await,
             Endpoint::ModelReadiness => self.model_readiness(params),
             Endpoint::ListWorkflows => self.list_workflows(&call),
             Endpoint::RegisterWorkflow => Err(manage::workflow_not_registered()),

@@ -174,9 +174,9 @@ impl Catalog {
     }
 
     /// Makes `version` the default version, and saves that.
-    pub fn set_default(&self, name: &str, version: &str) -> Result<(), Error> {
+    pub async fn set_default(&self, name: &str, version: &str) -> Result<(), Error> {
         self.make_default(name, version)?;
-        self.save_soon();
+        self.save(Moment::Change).await;
         Ok(())
     }
 
@@ -206,11 +206,7 @@ impl Catalog {
     pub async fn unregister(&self, name: &str, version: Option<&str>) -> Result<(), Error> {
         let entry = match self.find(name, version) {
             Ok(entry) => entry,
-            Err(_) if self.0.snapshots.forget(name, version) => {
-                self.save(Moment::Change).await;
-                return Ok(());
-            }
-            Err(error) => return Err(error),
+            Err(error) => return self.forget(name, version).await.ok_or(error),
         };
         let _one_at_a_time = entry.unregistering.lock().await;
         self.begin_leaving(&entry, version)?;
@@ -220,15 +216,22 @@ impl Catalog {
         }
         entry.give_up_archive();
         self.remove(&entry);
-        // The archive goes with the entry: not before no snapshot needs it, nor with a client that leaves.
-        let (catalog, gone) = (self.clone(), Arc::clone(&entry));
-        let saving = tokio::spawn(async move {
-            catalog.save(Moment::Change).await;
-            drop(gone);
-        });
-        let _ = saving.await;
+        // What was fetched for the entry goes with it, but not before it is saved that nothing needs it.
+        self.save(Moment::Change).await;
         tracing::info!(model = name, version = %entry.spec().version, "Model {name} unregistered.");
         Ok(())
+    }
+
+    /// Unregisters what could not be restored, if there is such a version.
+    async fn forget(&self, name: &str, version: Option<&str>) -> Option<()> {
+        let forgotten = self.0.snapshots.forget(name, version);
+        if forgotten.is_empty() {
+            return None;
+        }
+        let archives = self.0.parts.library.give_up(&forgotten);
+        self.save(Moment::Change).await;
+        drop(archives);
+        Some(())
     }
 
     /// Refuses new requests everywhere, waits at most `patience` for those in flight, and ends all runtimes.

@@ -105,8 +105,8 @@ impl Operations {
     }
 
     /// Makes `version` the default version.
-    pub(super) fn set_default(&self, model: &str, version: &str) -> Result<Outcome, Error> {
-        self.catalog.set_default(model, version)?;
+    pub(super) async fn set_default(&self, model: &str, version: &str) -> Result<Outcome, Error> {
+        self.catalog.set_default(model, version).await?;
         Ok(Outcome::done(format!(
             "Default version successfully updated for model \"{model}\" to \"{version}\""
         )))

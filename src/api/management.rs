@@ -84,9 +84,9 @@ impl Api {
         Ok(answer(&unregistered.await?))
     }
 
-    pub(super) fn set_default(&self, params: Params<'_>) -> Result<Response, Error> {
+    pub(super) async fn set_default(&self, params: Params<'_>) -> Result<Response, Error> {
         let version = params.version.unwrap_or("");
-        let outcome = self.operations.set_default(params.model, version)?;
+        let outcome = self.operations.set_default(params.model, version).await?;
         Ok(answer(&outcome))
     }
 

@@ -13,6 +13,8 @@ use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt as _;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
 use super::ArchiveError;
 use super::digest::hex;
@@ -157,8 +159,24 @@ impl Fetcher {
         &self.0.store
     }
 
-    /// The archive that `url` names: in the store, or brought there.
+    /// The archive that `url` names: in the store, or brought there. Ends with whoever waits for it.
     pub async fn find(&self, url: &str, by: NamedBy) -> Result<Found, ArchiveError> {
+        let (fetcher, url) = (self.clone(), url.to_owned());
+        let left = CancellationToken::new();
+        let _guard = left.clone().drop_guard();
+        // File systems block, and may be those of other machines.
+        let runtime = Handle::current();
+        let found = tokio::task::spawn_blocking(move || {
+            let found = left.run_until_cancelled(fetcher.find_here(&url, by));
+            runtime.block_on(found)
+        });
+        let gone =
+            |why: String| ArchiveError::io("fetching an archive")(std::io::Error::other(why));
+        let found = found.await.map_err(|panic| gone(panic.to_string()))?;
+        found.unwrap_or_else(|| Err(gone("nobody waits for it".to_owned())))
+    }
+
+    async fn find_here(&self, url: &str, by: NamedBy) -> Result<Found, ArchiveError> {
         let inner = &self.0;
         let (named, pin) = remote::split_pin(url)?;
         let Some(remote) = Remote::parse(named)? else {
@@ -209,15 +227,8 @@ impl Inner {
             return Ok(Found::in_place(Location::at(path, &source)));
         }
         self.arrive(remote, by, async |part: Part| {
-            let (path, allowed) = (remote.path(), self.cfg.allowed.clone());
-            let limit = self.cfg.limit;
-            let copied = tokio::task::spawn_blocking(move || {
-                let copied = file::copy(&path, &allowed, by, limit, &part);
-                (part, copied)
-            });
-            let (part, copied) = copied.await.map_err(|panic| {
-                Failure::Refused("it cannot be read".to_owned(), panic.to_string())
-            })?;
+            let (path, limit) = (remote.path(), self.cfg.limit);
+            let copied = file::copy(&path, &self.cfg.allowed, by, limit, &part);
             match copied {
                 Ok(()) => Ok(part),
                 Err(failure) => {
@@ -277,13 +288,7 @@ impl Inner {
         let part = bring(part)
             .await
             .map_err(|failure| remote.failed(failure))?;
-        let name = remote.name.clone();
-        let download = tokio::task::spawn_blocking(move || Download::publish(part, &root, &name));
-        let download = download.await.map_err(|panic| {
-            ArchiveError::io("putting an archive into the model store")(std::io::Error::other(
-                panic,
-            ))
-        })??;
+        let download = Download::publish(part, &root, &remote.name)?;
         Ok(Found {
             location: Location::at(download.path().to_owned(), &remote.name),
             download: Some(download),

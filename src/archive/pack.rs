@@ -17,7 +17,7 @@ use crate::model::{ModelName, Version};
 use super::component;
 use super::digest::sha256;
 use super::entry::EntryName;
-use super::{ArchiveError, MANIFEST, Runtime};
+use super::{ArchiveError, Location, MANIFEST, Runtime, UnpackLimits, examine};
 
 mod extra;
 mod write;
@@ -102,7 +102,7 @@ pub fn pack(spec: &PackSpec) -> Result<Packed, ArchiveError> {
     let warnings = check_config(spec.config_file.as_deref())?;
     let mut files = Files::default();
     let manifest = gather(spec, &mut files)?;
-    write::write(spec, &files.0, &manifest, &target)?;
+    stage(spec, &files, &manifest, &target)?;
     let mut sizes = Vec::new();
     for (name, path) in &files.0 {
         let metadata = fs::metadata(path).map_err(ArchiveError::io("reading a file to pack"))?;
@@ -117,6 +117,23 @@ pub fn pack(spec: &PackSpec) -> Result<Packed, ArchiveError> {
         files: sizes,
         warnings,
     })
+}
+
+/// Writes the archive beside its place, looks into it as a server will before it serves it, and moves it there.
+fn stage(
+    spec: &PackSpec,
+    files: &Files,
+    manifest: &str,
+    target: &Path,
+) -> Result<(), ArchiveError> {
+    let staging = tempfile::Builder::new()
+        .prefix(".packing-")
+        .tempdir_in(&spec.export_path)
+        .map_err(ArchiveError::io("writing the archive"))?;
+    let staged = staging.path().join(target.file_name().unwrap_or_default());
+    write::write(spec, &files.0, manifest, &staged)?;
+    examine(&Location::local(&staged)?, UnpackLimits::default())?.contents?;
+    write::replace(&staged, target)
 }
 
 /// Where the archive goes, if it may.

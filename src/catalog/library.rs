@@ -6,6 +6,7 @@ use super::{Registration, Restored};
 use crate::archive::{Download, Fetcher, Found, Location, NamedBy, UnpackStore, Unpacked};
 use crate::config::model::resolve;
 use crate::config::server::ServerConfig;
+use crate::config::snapshot::SavedVersion;
 use crate::error::{Error, Kind};
 use crate::model::{ModelName, ModelSpec, Version};
 
@@ -69,11 +70,20 @@ impl Library {
     /// The file that was fetched for a version that is restored: it still goes with the version.
     fn fetched_before(&self, registration: &Registration) -> Option<Download> {
         let restored = registration.restored.as_ref()?;
+        self.kept(&registration.url, restored.more.is_fetched)
+    }
+
+    fn kept(&self, source: &str, is_fetched: bool) -> Option<Download> {
         let root = self.fetcher.store().root()?;
-        restored
-            .more
-            .is_fetched
-            .then(|| Download::kept(&root, &registration.url))?
+        is_fetched.then(|| Download::kept(&root, source))?
+    }
+
+    /// Files that were fetched for versions that nobody wants any more. They go when they are dropped.
+    pub(super) fn give_up(&self, versions: &[SavedVersion]) -> Vec<Download> {
+        let kept = versions
+            .iter()
+            .filter_map(|saved| self.kept(&saved.source, saved.more.is_fetched));
+        kept.inspect(Download::give_up).collect()
     }
 
     /// Blocks for as long as unpacking takes.

@@ -96,14 +96,14 @@ impl Snapshots {
             .remove(&(model.clone(), version.clone()));
     }
 
-    /// Nobody wants it any more: one version, or all of a model's. Whether there was anything.
-    pub(super) fn forget(&self, model: &str, version: Option<&str>) -> bool {
+    /// Nobody wants it any more: one version, or all of a model's. Returns what there was.
+    pub(super) fn forget(&self, model: &str, version: Option<&str>) -> Vec<SavedVersion> {
+        let is_meant = |name: &ModelName, known: &Version| {
+            name.as_str() == model && version.is_none_or(|version| known.as_str() == version)
+        };
         let mut missing = self.missing.lock();
-        let before = missing.len();
-        missing.retain(|(name, known), _| {
-            name.as_str() != model || version.is_some_and(|version| known.as_str() != version)
-        });
-        missing.len() < before
+        let forgotten = missing.extract_if(.., |(name, known), _| is_meant(name, known));
+        forgotten.map(|(_, saved)| saved).collect()
     }
 
     /// Asks for a snapshot; the answer comes when it is on disk, or was given up.
@@ -129,11 +129,6 @@ impl Catalog {
             // Gone with the thread, it was not saved, and that was logged.
             let _ = done.await;
         }
-    }
-
-    /// Saves the catalog, and does not wait.
-    pub(super) fn save_soon(&self) {
-        drop(self.0.snapshots.request(Moment::Change));
     }
 }
 

@@ -7,12 +7,11 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
 use rustix::process::Signal;
-use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
 
 use crate::support::origin::Origin;
 use crate::support::{Life, Model, Place};
@@ -20,40 +19,30 @@ use crate::support::{Life, Model, Place};
 /// More moments than any call has.
 const MOMENTS: usize = 60;
 
-/// Moments at which files come, go or get their names.
-struct Moments(AsyncFd<OwnedFd>);
-
-impl Moments {
-    fn of(place: &Place) -> Self {
-        let queue = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
-        let hidden = place.store().join(".lantern");
-        for directory in [place.store(), hidden, place.snapshot_directory()] {
-            let moments = WatchFlags::CREATE
-                | WatchFlags::CLOSE_WRITE
-                | WatchFlags::MOVED_TO
-                | WatchFlags::MOVED_FROM
-                | WatchFlags::DELETE;
-            inotify::add_watch(&queue, directory, moments).unwrap();
-        }
-        Self(AsyncFd::register(queue).unwrap())
+/// Counts moments at which files come, go or get their names, and tells when there have been `count` of them. If there
+/// never are, the thread ends with the test's process.
+fn moments(place: &Place, count: usize) -> oneshot::Receiver<()> {
+    let queue = inotify::init(CreateFlags::CLOEXEC).unwrap();
+    let hidden = place.store().join(".lantern");
+    for directory in [place.store(), hidden, place.snapshot_directory()] {
+        let moments = WatchFlags::CREATE
+            | WatchFlags::CLOSE_WRITE
+            | WatchFlags::MOVED_TO
+            | WatchFlags::MOVED_FROM
+            | WatchFlags::DELETE;
+        inotify::add_watch(&queue, directory, moments).unwrap();
     }
-
-    /// Waits until there have been `count` of them.
-    async fn pass(&self, count: usize) {
-        let mut passed = 0;
-        while passed < count {
-            let mut ready = self.0.readable().await.unwrap();
-            let mut buffer = [MaybeUninit::uninit(); 4096];
-            let mut reader = Reader::new(self.0.get_ref(), &mut buffer);
-            while let Ok(event) = reader.next() {
-                passed += usize::from(!event.events().contains(ReadFlags::IGNORED));
-                if passed == count {
-                    return;
-                }
-            }
-            ready.clear_ready();
+    let (passed, all_passed) = oneshot::channel();
+    std::thread::spawn(move || {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut reader = Reader::new(&queue, &mut buffer);
+        for _ in 0..count {
+            reader.next().unwrap();
         }
-    }
+        // The call may have been answered meanwhile.
+        let _ = passed.send(());
+    });
+    all_passed
 }
 
 fn plain() -> Model {
@@ -93,10 +82,10 @@ async fn kill_during(place: &Place, method: &str, path: &str) {
     for count in 1..MOMENTS {
         let place = place.copy();
         let life = place.settled(&[]).await;
-        let moments = Moments::of(&place);
+        let moments = moments(&place, count);
         let is_answered = tokio::select! {
             biased;
-            () = moments.pass(count) => false,
+            _ = moments => false,
             _ = life.try_ask(method, path) => true,
         };
         life.end(Signal::KILL).await;

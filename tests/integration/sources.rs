@@ -4,8 +4,8 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::support::origin::Origin;
-use crate::support::{Answer, Model, TestServer};
+use crate::support::origin::{Origin, header, whole_or_rest};
+use crate::support::{Answer, Model, Place, TestServer};
 
 fn raw() -> Model {
     Model::new("passthrough").named("raw").without_workers()
@@ -234,4 +234,43 @@ async fn by_default_nothing_is_fetched() {
     assert_eq!(canary.heads(), Vec::<String>::new());
     assert_eq!(files(&server), Vec::<String>::new());
     assert_eq!(register(&server, "x.mar", "").await.status, 404);
+}
+
+#[tokio::test]
+async fn certificates_are_those_that_the_machine_trusts() {
+    let body = raw().packed();
+    let (origin, certificate) =
+        Origin::start_tls(move |head, _| whole_or_rest(head, &body, "\"v1\"")).await;
+    let register = format!("/models?url={}", origin.secure_url("/models/raw.mar"));
+    let place = Place::new(&[]).set(&format!("allowed_urls={}", origin.secure_url("/models/")));
+    let trusted = place.directory.path().join("trusted.pem");
+    fs::write(&trusted, certificate).unwrap();
+    let life = place.start(&["--ncs"]).await;
+    let (status, refusal) = life.ask("POST", &register).await;
+    assert_eq!(
+        (status, refusal["type"].as_str()),
+        (400, Some("DownloadArchiveException"))
+    );
+    assert_eq!(origin.heads(), Vec::<String>::new());
+    let place = place.variable("SSL_CERT_FILE", trusted.to_str().unwrap());
+    let life = place.start(&["--ncs"]).await;
+    let (status, answer) = life.ask("POST", &register).await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(
+        header(&origin.heads()[0], "accept-encoding"),
+        Some("identity")
+    );
+}
+
+#[tokio::test]
+async fn what_the_operator_lists_is_fetched_at_the_first_start() {
+    let origin = Origin::serving(raw().packed()).await;
+    let place = Place::new(&[]);
+    let listed = format!("named={}", origin.url("/models/raw.mar"));
+    for _ in 0..2 {
+        let mut life = place.start(&["--ncs", "--models", &listed]).await;
+        life.read_until("1 of 1 models loaded").await;
+        assert_eq!(life.ask("GET", "/models/named").await.0, 200);
+    }
+    assert_eq!(origin.heads().len(), 1);
 }

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 /// What is sent back: the n-th request's head → bytes, after which the connection ends.
 type Script = dyn Fn(&str, usize) -> Vec<u8> + Send + Sync;
@@ -21,15 +22,38 @@ pub struct Origin {
 impl Origin {
     /// Answers as `script` says.
     pub async fn start(script: impl Fn(&str, usize) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        Self::listen(script, None).await
+    }
+
+    async fn listen(
+        script: impl Fn(&str, usize) -> Vec<u8> + Send + Sync + 'static,
+        tls: Option<TlsAcceptor>,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let heads = Arc::new(Mutex::new(Vec::new()));
-        let task = tokio::spawn(serve(listener, Arc::new(script), Arc::clone(&heads)));
+        let task = tokio::spawn(serve(listener, tls, Arc::new(script), Arc::clone(&heads)));
         Self {
             address,
             heads,
             task,
         }
+    }
+
+    /// The same over TLS, with a certificate of its own for `localhost`, in PEM.
+    pub async fn start_tls(
+        script: impl Fn(&str, usize) -> Vec<u8> + Send + Sync + 'static,
+    ) -> (Self, String) {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], made.signing_key.into())
+            .unwrap();
+        let origin = Self::listen(script, Some(TlsAcceptor::from(Arc::new(config)))).await;
+        (origin, made.cert.pem())
     }
 
     /// Serves one body under any path, with an `ETag` and in parts if asked for.
@@ -40,6 +64,11 @@ impl Origin {
     /// Where it listens.
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The URL of a path over TLS.
+    pub fn secure_url(&self, path: &str) -> String {
+        format!("https://localhost:{}{path}", self.address.port())
     }
 
     /// The URL of a path.
@@ -59,13 +88,32 @@ impl Drop for Origin {
     }
 }
 
-async fn serve(listener: TcpListener, script: Arc<Script>, heads: Arc<Mutex<Vec<String>>>) {
+async fn serve(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    script: Arc<Script>,
+    heads: Arc<Mutex<Vec<String>>>,
+) {
     while let Ok((stream, _)) = listener.accept().await {
-        tokio::spawn(answer(stream, Arc::clone(&script), Arc::clone(&heads)));
+        let (tls, script, heads) = (tls.clone(), Arc::clone(&script), Arc::clone(&heads));
+        tokio::spawn(async move {
+            match tls {
+                None => answer(stream, script, heads).await,
+                Some(tls) => {
+                    if let Ok(stream) = tls.accept(stream).await {
+                        answer(stream, script, heads).await;
+                    }
+                }
+            }
+        });
     }
 }
 
-async fn answer(mut stream: TcpStream, script: Arc<Script>, heads: Arc<Mutex<Vec<String>>>) {
+async fn answer(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    script: Arc<Script>,
+    heads: Arc<Mutex<Vec<String>>>,
+) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         match stream.read_u8().await {

@@ -99,7 +99,10 @@ impl ManagementApIsService for ManagementService {
             model_name,
             model_version,
         } = request.into_inner();
-        let set = self.operations.set_default(&model_name, &model_version);
+        let set = self
+            .operations
+            .set_default(&model_name, &model_version)
+            .await;
         text(&caller, set)
     }
 

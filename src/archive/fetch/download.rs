@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -28,7 +28,8 @@ pub struct Download {
     path: PathBuf,
     marker: PathBuf,
     identity: String,
-    is_kept: Mutex<bool>,
+    /// The marker, locked for as long as it stands; `None` while the file is kept.
+    pending: Mutex<Option<File>>,
 }
 
 impl Download {
@@ -39,9 +40,10 @@ impl Download {
             path: root.join(name),
             marker: marker(root, name),
             identity: identity(&part.file().metadata().map_err(publishing())?),
-            is_kept: Mutex::new(false),
+            pending: Mutex::new(None),
         };
-        let moved = download.mark().and_then(|()| {
+        let moved = download.mark().and_then(|marker| {
+            *download.pending.lock() = Some(marker);
             part.file().sync_all()?;
             move_new(part.path(), &download.path)?;
             sync_directory(root)
@@ -71,7 +73,7 @@ impl Download {
             identity: identity(&metadata),
             marker: marker(root, name),
             path,
-            is_kept: Mutex::new(true),
+            pending: Mutex::new(None),
         })
     }
 
@@ -82,30 +84,43 @@ impl Download {
 
     /// It stays: what is saved needs it.
     pub fn keep(&self) {
-        *self.is_kept.lock() = true;
-        let _ = fs::remove_file(&self.marker);
+        if self.pending.lock().take().is_some() {
+            let _ = fs::remove_file(&self.marker);
+        }
     }
 
     /// It goes when this is dropped, or with this server if that is killed, unless what is saved still needs it then.
     pub fn give_up(&self) {
-        let mut is_kept = self.is_kept.lock();
-        if *is_kept {
-            *is_kept = false;
-            if let Err(error) = self.mark() {
-                tracing::warn!(%error, "a fetched archive may stay in the model store if the server is killed now");
+        let mut pending = self.pending.lock();
+        if pending.is_none() {
+            match self.mark() {
+                Ok(marker) => *pending = Some(marker),
+                Err(error) => tracing::warn!(%error, "a fetched archive stays in the model store"),
             }
         }
     }
 
-    fn mark(&self) -> io::Result<()> {
-        fs::write(&self.marker, &self.identity)?;
-        self.marker.parent().map_or(Ok(()), sync_directory)
+    /// What is left of it when the process is killed.
+    #[cfg(test)]
+    pub fn abandon(self) {
+        drop(self.pending.lock().take());
+    }
+
+    fn mark(&self) -> io::Result<File> {
+        let directory = self.marker.parent().unwrap_or(Path::new("/"));
+        fs::create_dir_all(directory)?;
+        let mut file = File::create(&self.marker)?;
+        // Nobody else holds it: names are fetched to one at a time, and another server would have seen the file.
+        file.try_lock().map_err(io::Error::from)?;
+        file.write_all(self.identity.as_bytes())?;
+        sync_directory(directory)?;
+        Ok(file)
     }
 }
 
 impl Drop for Download {
     fn drop(&mut self) {
-        if !*self.is_kept.lock() {
+        if self.pending.lock().is_some() {
             remove(&self.path, &self.marker, &self.identity);
         }
     }
@@ -122,6 +137,11 @@ pub fn recover(root: &Path, needed: &BTreeSet<String>) {
         let Some(name) = name.and_then(|name| name.strip_suffix(MARKER)) else {
             continue;
         };
+        // Whoever holds the lock is alive and knows what to do.
+        let is_forsaken = File::open(&marker).is_ok_and(|file| file.try_lock().is_ok());
+        if !is_forsaken {
+            continue;
+        }
         if needed.contains(name) {
             let _ = fs::remove_file(&marker);
             continue;

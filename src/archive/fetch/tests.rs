@@ -8,6 +8,7 @@ use super::*;
 use origin::{Origin, header, reply, whole_or_rest};
 
 #[path = "../../../tests/support/origin.rs"]
+#[allow(dead_code, reason = "tests of the program use the rest")]
 mod origin;
 
 /// A model store and what fetches into it.
@@ -419,7 +420,7 @@ async fn a_killed_server_leaves_no_download_behind() {
     let place = Place::allowing(&origin.url("/"));
     let found = place.find(&origin.url("/x.mar")).await.unwrap();
     // As if the process had ended here.
-    std::mem::forget(found);
+    found.download.unwrap().abandon();
     assert_eq!(place.names(), [".lantern/x.mar.pending", "x.mar"]);
     let root = place.store();
     recover(&root, &BTreeSet::from(["x.mar".to_owned()]));
@@ -427,7 +428,13 @@ async fn a_killed_server_leaves_no_download_behind() {
     // It was kept, and is being unregistered when the server is killed.
     let kept = Download::kept(&root, "x.mar").unwrap();
     kept.give_up();
-    std::mem::forget(kept);
+    recover(&root, &BTreeSet::new());
+    assert_eq!(
+        place.names(),
+        [".lantern/x.mar.pending", "x.mar"],
+        "its server is alive"
+    );
+    kept.abandon();
     recover(&root, &BTreeSet::new());
     assert_eq!(place.names(), Vec::<String>::new());
     // The operator's own file of that name stays.

@@ -21,7 +21,21 @@ const MODE: u32 = 0o644;
 /// From here on a zip entry needs 64-bit sizes.
 const LARGE: u64 = u32::MAX as u64 / 2;
 
-/// Writes the archive beside its place and moves it there.
+/// Moves an archive to its place, whatever is there.
+pub fn replace(staged: &Path, target: &Path) -> Result<(), ArchiveError> {
+    let replaced = if target.is_dir() {
+        fs::remove_dir_all(target)
+    } else if staged.is_dir() && target.exists() {
+        fs::remove_file(target)
+    } else {
+        Ok(())
+    };
+    replaced
+        .and_then(|()| fs::rename(staged, target))
+        .map_err(ArchiveError::io(DOING))
+}
+
+/// Writes the archive to `target`, where nothing is.
 pub fn write(
     spec: &PackSpec,
     files: &BTreeMap<EntryName, PathBuf>,
@@ -51,9 +65,6 @@ fn file(
     let mut temporary = NamedTempFile::new_in(&spec.export_path)?;
     fill(temporary.as_file_mut())?;
     readable(temporary.path())?;
-    if target.is_dir() {
-        fs::remove_dir_all(target)?;
-    }
     temporary.persist(target)?;
     Ok(())
 }
@@ -136,11 +147,6 @@ fn directory(
     let to = temporary.path().join(MANIFEST);
     fs::create_dir_all(to.parent().unwrap_or(temporary.path()))?;
     fs::write(to, manifest)?;
-    if target.is_dir() {
-        fs::remove_dir_all(target)?;
-    } else if target.exists() {
-        fs::remove_file(target)?;
-    }
     let directory = temporary.keep();
     fs::rename(&directory, target)?;
     open_to_all(target)
