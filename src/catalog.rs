@@ -240,6 +240,11 @@ impl Catalog {
         join_all(entries.iter().map(|entry| entry.shut_down(patience))).await;
     }
 
+    /// Workers that a version may have at most.
+    pub fn most_workers(&self) -> usize {
+        self.0.parts.library.settings.most.workers
+    }
+
     /// Every version of every model.
     pub fn entries(&self) -> Vec<Arc<Entry>> {
         let models = self.0.models.load();

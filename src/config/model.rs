@@ -18,7 +18,7 @@ mod resolve;
 mod torchserve;
 
 pub(super) use fields::Fields;
-pub use resolve::{Defaults, Requested, Resolved, resolve};
+pub use resolve::{Defaults, Most, Requested, Resolved, resolve};
 
 /// A `model-config.yaml` that was read.
 #[derive(Debug, Clone, PartialEq)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::model::{Hosting, Limits, ModelName, Version};
 
-use super::model::{Defaults, Requested};
+use super::model::{Defaults, Most, Requested};
 use super::{Problem, Problems};
 
 mod address;
@@ -104,6 +104,8 @@ pub struct ServerConfig {
     pub allow_inline: bool,
     /// The most that a handler may be given.
     pub ceilings: Limits,
+    /// The most that one version may have.
+    pub most: Most,
     /// Where compiled handlers are kept.
     pub cache_directory: PathBuf,
     /// Where archives are unpacked.
@@ -156,6 +158,7 @@ impl ServerConfig {
             allow_inline: self.allow_inline,
             gpus,
             ceilings: self.ceilings.clone(),
+            most: self.most.clone(),
         }
     }
 

@@ -155,6 +155,8 @@ async fn customized_metadata(entry: &Entry, request_id: &str) -> Result<Metadata
 /// What the API says of a version.
 fn describe(description: &Description) -> Described {
     let (spec, settings) = (&description.spec, &description.spec.settings);
+    // What the archive's author said, in TorchServe's words; `config` checked it.
+    let said: serde_json::Value = serde_json::from_str(&spec.config).unwrap_or_default();
     let gpus: Vec<u32> = settings
         .devices
         .iter()
@@ -172,11 +174,15 @@ fn describe(description: &Description) -> Described {
         response_timeout: whole_seconds(settings.response_timeout),
         startup_timeout: whole_seconds(settings.startup_timeout),
         max_retry_timeout_in_sec: whole_seconds(settings.max_retry_timeout),
-        client_timeout_in_mills: 0,
+        client_timeout_in_mills: said["clientTimeoutInMills"].as_u64().unwrap_or(0),
         parallel_type: "",
         parallel_level: 0,
         device_type: if gpus.is_empty() { "cpu" } else { "gpu" },
-        device_ids: gpus,
+        device_ids: if said["deviceIds"].is_array() {
+            gpus
+        } else {
+            Vec::new()
+        },
         continuous_batching: false,
         use_job_ticket: false,
         use_venv: false,

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use super::scale::WORKERS_LIMIT;
 use super::{Operations, Outcome, bad_request};
 use crate::catalog::{Registered, Registration, Requested};
 use crate::error::{Error, Kind};
 
+/// Workers that one call may ask for.
+const WORKERS_LIMIT: i64 = 1024;
 /// Rows of a batch that one call may ask for.
 const BATCH_LIMIT: i64 = 65_536;
 /// Milliseconds or seconds of a duration that one call may ask for.

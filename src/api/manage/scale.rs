@@ -6,9 +6,6 @@ use super::{Operations, Outcome, bad_request};
 use crate::catalog::{Bounds, Entry, failed_to_start};
 use crate::error::{Error, Kind};
 
-/// Workers that one call may ask for.
-pub(super) const WORKERS_LIMIT: i64 = 1024;
-
 /// What a client wants of a version's workers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::api) struct ScaleParams {
@@ -27,7 +24,7 @@ pub(in crate::api) struct ScaleParams {
 impl Operations {
     /// Starts or stops workers. The work goes on if the caller leaves.
     pub(in crate::api) async fn scale(&self, params: ScaleParams) -> Result<Outcome, Error> {
-        let bounds = bounds(&params)?;
+        let bounds = bounds(&params, self.catalog.most_workers())?;
         let version = params.version.as_deref();
         let entry = self.catalog.find(&params.model, version)?;
         let (catalog, scaled) = (self.catalog.clone(), Arc::clone(&entry));
@@ -44,22 +41,22 @@ impl Operations {
     }
 }
 
-fn bounds(params: &ScaleParams) -> Result<Bounds, Error> {
+fn bounds(params: &ScaleParams, most: usize) -> Result<Bounds, Error> {
     let min = params.min_worker.unwrap_or(1);
     let max = params.max_worker.unwrap_or(min);
     if max < min {
         return Err(bad_request("max_worker cannot be less than min_worker."));
     }
-    if max > WORKERS_LIMIT {
-        return Err(bad_request(format!(
-            "max_worker must be at most {WORKERS_LIMIT}, got {max}"
-        )));
+    if min < 0 {
+        let message = format!("min_worker must not be negative, got {min}");
+        return Err(Error::new(Kind::NegativeWorkers, message));
     }
-    if let (Ok(min), Ok(max)) = (usize::try_from(min), usize::try_from(max)) {
-        return Ok(Bounds { min, max });
+    match (usize::try_from(min), usize::try_from(max)) {
+        (Ok(min), Ok(max)) if max <= most => Ok(Bounds { min, max }),
+        _ => Err(bad_request(format!(
+            "max_worker must be at most {most}, which is what this server allows, got {max}"
+        ))),
     }
-    let message = format!("min_worker must not be negative, got {min}");
-    Err(Error::new(Kind::NegativeWorkers, message))
 }
 
 fn scaled_to(entry: &Entry, version: Option<&str>, bounds: Bounds) -> Outcome {

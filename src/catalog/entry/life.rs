@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Bounds, Entry, Phase};
 use crate::catalog::door::Refusal;
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::runtime::{Hosts, Runtime, Status, WorkerState};
 
 /// How long a runtime that is replaced by nothing may take to end.
@@ -88,9 +88,9 @@ impl Entry {
     }
 
     async fn start_with(&self, hosts: &Hosts, workers: usize) -> Result<(), Error> {
-        if let Some(error) = &self.unusable {
+        if let Some(error) = self.unusable.clone().or_else(|| self.without_time()) {
             self.set_phase(Phase::Failed(error.clone()), 0);
-            return Err(error.clone());
+            return Err(error);
         }
         self.set_phase(Phase::Loading, workers);
         let since = Instant::now();
@@ -113,6 +113,18 @@ impl Entry {
                 Err(error)
             }
         }
+    }
+
+    /// A version that has no time to start does not, however quick it would have been.
+    fn without_time(&self) -> Option<Error> {
+        let spec = &self.spec;
+        spec.settings.startup_timeout.is_zero().then(|| {
+            let message = format!(
+                "model \"{}\" version {} was not ready within its startup timeout of 0 s",
+                spec.name, spec.version
+            );
+            Error::new(Kind::LoadFailed, message)
+        })
     }
 
     fn log_loaded(&self, status: &Status, took: Duration) {

@@ -54,6 +54,53 @@ pub struct Defaults {
     pub gpus: u32,
     /// The most that a handler may be given.
     pub ceilings: Limits,
+    /// The most that a version may have.
+    pub most: Most,
+}
+
+/// What one version may have at most, whoever asks for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Most {
+    /// `lantern_max_workers`.
+    pub workers: usize,
+    /// `lantern_max_batch_size`: rows of a batch.
+    pub batch_size: usize,
+    /// `lantern_max_job_queue_size`: requests that wait.
+    pub job_queue_size: usize,
+}
+
+impl Most {
+    /// Workers that no operator can exceed.
+    pub const WORKERS: usize = 1024;
+    /// Rows of a batch that no operator can exceed.
+    pub const BATCH_SIZE: usize = 65_536;
+    /// Waiting requests that no operator can exceed.
+    pub const JOB_QUEUE_SIZE: usize = 1_000_000;
+
+    fn check(&self, settings: &Settings) -> Result<(), Problems> {
+        let mut problems = Vec::new();
+        for (key, asked, most) in [
+            ("maxWorkers", settings.max_workers, self.workers),
+            ("batchSize", settings.batch_size, self.batch_size),
+            ("jobQueueSize", settings.job_queue_size, self.job_queue_size),
+        ] {
+            if asked > most {
+                let rule = format!("must be at most {most}, which is what this server allows");
+                problems.push(Problem::new("model settings", key, rule, asked));
+            }
+        }
+        Problems::or(problems, ())
+    }
+}
+
+impl Default for Most {
+    fn default() -> Self {
+        Self {
+            workers: Self::WORKERS,
+            batch_size: Self::BATCH_SIZE,
+            job_queue_size: Self::JOB_QUEUE_SIZE,
+        }
+    }
 }
 
 /// How a version is served.
@@ -110,6 +157,7 @@ pub fn resolve(
         tensors_to: options.tensors_to.unwrap_or_default(),
         devices,
     };
+    defaults.most.check(&settings)?;
     Ok(Resolved {
         settings,
         limits,

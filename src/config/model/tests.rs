@@ -35,6 +35,48 @@ fn defaults() -> Defaults {
             memory: 256 << 20,
             ..Limits::default()
         },
+        most: Most::default(),
+    }
+}
+
+#[test]
+fn no_version_gets_more_than_the_operator_allows() {
+    let most = Most {
+        workers: 4,
+        batch_size: 8,
+        job_queue_size: 16,
+    };
+    let defaults = Defaults {
+        most,
+        job_queue_size: 16,
+        ..defaults()
+    };
+    let asked = |text: &str, api: &Requested| {
+        let resolved = resolve(&parse(text), api, &Requested::default(), &defaults);
+        resolved.map_err(|problems| problems.to_string())
+    };
+    let api = |min_workers, batch_size| Requested {
+        min_workers: Some(min_workers),
+        batch_size: Some(batch_size),
+        ..Requested::default()
+    };
+    assert!(asked("minWorkers: 4\nmaxWorkers: 4\njobQueueSize: 16", &api(1, 8)).is_ok());
+    for (text, api, says) in [
+        ("", api(5, 1), "maxWorkers must be at most 4"),
+        ("", api(1, 9), "batchSize must be at most 8"),
+        (
+            "minWorkers: 1\nmaxWorkers: 5",
+            api(1, 1),
+            "maxWorkers must be at most 4",
+        ),
+        (
+            "jobQueueSize: 17",
+            api(1, 1),
+            "jobQueueSize must be at most 16",
+        ),
+    ] {
+        let refused = asked(text, &api).unwrap_err();
+        assert!(refused.contains(says), "{refused}");
     }
 }
 

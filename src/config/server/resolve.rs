@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::model::{Hosting, Limits};
 
+use super::super::model::Most;
 use super::super::{Problem, Problems};
 use super::address::DefaultPorts;
 use super::places::Surroundings;
@@ -85,6 +86,7 @@ fn read(reader: &mut Reader, flags: &Flags, surroundings: &Surroundings) -> Serv
         hosting: hosting(reader),
         allow_inline: reader.truth("lantern_allow_inline", false),
         ceilings: ceilings(reader),
+        most: most(reader),
         cache_directory: place(reader, "lantern_cache_dir", surroundings)
             .unwrap_or_else(|| surroundings.cache_directory()),
         temp_directory: place(reader, "lantern_temp_dir", surroundings)
@@ -170,6 +172,22 @@ fn ceilings(reader: &mut Reader) -> Limits {
         instances: reader
             .number("lantern_max_instances", &(1..=65_536))
             .unwrap_or(1024),
+    }
+}
+
+/// What one version may have at most.
+fn most(reader: &mut Reader) -> Most {
+    let base = Most::default();
+    Most {
+        workers: reader
+            .number("lantern_max_workers", &(1..=Most::WORKERS))
+            .unwrap_or(base.workers),
+        batch_size: reader
+            .number("lantern_max_batch_size", &(1..=Most::BATCH_SIZE))
+            .unwrap_or(base.batch_size),
+        job_queue_size: reader
+            .number("lantern_max_job_queue_size", &(1..=Most::JOB_QUEUE_SIZE))
+            .unwrap_or(base.job_queue_size),
     }
 }
 
