@@ -18,8 +18,10 @@ use crate::catalog::Catalog;
 use crate::error::{Error, Fault, Kind};
 use crate::listen::Peer;
 use crate::metrics::{Answered, Metrics};
+use crate::token::Tokens;
 
 mod access;
+mod authority;
 mod connection;
 mod decode;
 mod document;
@@ -33,6 +35,7 @@ mod management;
 mod oip;
 mod parameters;
 mod reply;
+mod rotate;
 pub mod routes;
 mod sagemaker;
 mod scrape;
@@ -45,6 +48,7 @@ pub use reply::{BadHeader, Cors};
 pub use routes::Listener;
 pub use sagemaker::SageMaker;
 
+use authority::Authority;
 use decode::Decoder;
 use manage::Operations;
 use reply::{CommonHeaders, Manner};
@@ -90,6 +94,8 @@ pub struct Services {
     pub catalog: Catalog,
     /// All metrics.
     pub metrics: Metrics,
+    /// Keys, if requests need one.
+    pub tokens: Option<Arc<Tokens>>,
     /// Takes a line for each request, if anybody wants them.
     pub access: Option<AccessLog>,
 }
@@ -99,6 +105,7 @@ pub struct Api {
     services: Services,
     cfg: Config,
     router: Router,
+    authority: Authority,
     decoder: Decoder,
     operations: Operations,
     common: CommonHeaders,
@@ -125,6 +132,7 @@ impl Api {
         };
         Arc::new(Self {
             router: Router::new(listeners, surface),
+            authority: Authority::new(services.tokens.clone(), cfg.enable_model_api),
             was_ready: AtomicBool::new(false),
             decoder: Decoder::new(cfg.max_request_size),
             operations: Operations::new(services.catalog.clone(), cfg.enable_model_api),
@@ -194,9 +202,12 @@ impl Api {
         self.decoder.check_head(&call.head)?;
         let uri = call.head.uri.clone();
         let path = uri::decode_path(&uri)?;
-        let (endpoint, params) = match self.router.find(&call.head.method, &path) {
+        let matched = self.router.find(&call.head.method, &path);
+        self.authority
+            .check(self.router.permission(&matched), &call.head.headers)?;
+        let (endpoint, params) = match matched {
             Matched::Route(route, params) => (route.endpoint, params),
-            Matched::OtherMethod => return Err(method_not_allowed()),
+            Matched::OtherMethod(_) => return Err(method_not_allowed()),
             Matched::Nothing => return Err(not_found()),
         };
         self.dispatch(endpoint, call, params).await
@@ -232,6 +243,7 @@ impl Api {
             Endpoint::Workflow | Endpoint::PredictWorkflow => {
                 Err(manage::workflow_not_found(params.model))
             }
+            Endpoint::RotateToken => self.rotate_token(&call).await,
             Endpoint::OpenInference(endpoint) => self.open_inference(endpoint, call, params).await,
             Endpoint::Scrape => self.scrape(&call).await,
         }

@@ -34,6 +34,10 @@ pub enum Kind {
     ResourceNotFound,
     /// The route exists, the method does not.
     MethodNotAllowed,
+    /// Models may not be registered and unregistered here.
+    ModelApiDisabled,
+    /// No key was shown, or one that does not open what was asked for.
+    InvalidKey,
     /// No such model, or no such archive.
     ModelNotFound,
     /// The model exists, the version does not.
@@ -127,6 +131,7 @@ const INVALID_ARGUMENT: u8 = 3;
 const DEADLINE_EXCEEDED: u8 = 4;
 const NOT_FOUND: u8 = 5;
 const ALREADY_EXISTS: u8 = 6;
+const PERMISSION_DENIED: u8 = 7;
 const RESOURCE_EXHAUSTED: u8 = 8;
 const FAILED_PRECONDITION: u8 = 9;
 const ABORTED: u8 = 10;
@@ -136,7 +141,6 @@ const INTERNAL: u8 = 13;
 const UNAVAILABLE: u8 = 14;
 const UNAUTHENTICATED: u8 = 16;
 const CANCELLED: u8 = 1;
-const PERMISSION_DENIED: u8 = 7;
 
 /// Where TorchServe's predictions over gRPC have another code than the wire table, which its clients know.
 const PREDICTION_CODES: [(Kind, u8); 13] = [
@@ -187,7 +191,9 @@ impl Kind {
             Self::UnknownExpectation => (417, "ExpectationFailedException", INVALID_ARGUMENT),
             Self::NegativeWorkers => (500, "IndexOutOfBoundsException", INTERNAL),
             Self::ResourceNotFound => (404, "ResourceNotFoundException", UNIMPLEMENTED),
-            Self::MethodNotAllowed => (405, "MethodNotAllowedException", PERMISSION_DENIED),
+            Self::MethodNotAllowed => (405, "MethodNotAllowedException", UNIMPLEMENTED),
+            Self::ModelApiDisabled => (405, "MethodNotAllowedException", PERMISSION_DENIED),
+            Self::InvalidKey => (400, "InvalidKeyException", PERMISSION_DENIED),
             Self::ModelNotFound => (404, "ModelNotFoundException", NOT_FOUND),
             Self::VersionNotFound => (404, "ModelVersionNotFoundException", NOT_FOUND),
             Self::WorkflowNotFound => (404, "WorkflowNotFoundException", NOT_FOUND),
@@ -267,6 +273,8 @@ impl Kind {
             | Self::UnsupportedMediaType
             | Self::ResourceNotFound
             | Self::MethodNotAllowed
+            | Self::ModelApiDisabled
+            | Self::InvalidKey
             | Self::ModelNotFound
             | Self::VersionNotFound
             | Self::Conflict

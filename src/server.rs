@@ -25,6 +25,7 @@ use crate::listen::{Address, CertificateError, Certificates};
 use crate::metrics::{Collector, Metrics, System};
 use crate::model::{ModelName, Version};
 use crate::runtime::Hosts;
+use crate::token::{self, TokenError, Tokens};
 
 mod grpc;
 mod hosts;
@@ -58,6 +59,8 @@ pub struct Config {
     pub system: Option<System>,
     /// Settings of listeners that speak gRPC; of those that are not here, the default.
     pub grpc: BTreeMap<Listener, GrpcConfig>,
+    /// Where keys come from; without, requests need none.
+    pub tokens: Option<token::Config>,
     /// Takes a line for each request, if anybody wants them.
     pub access: Option<AccessLog>,
     /// What runtimes are made from.
@@ -94,6 +97,9 @@ pub enum ServerError {
     /// The certificate or its key cannot be used.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    /// There are no keys.
+    #[error(transparent)]
+    Tokens(#[from] TokenError),
     /// The library has no cryptography for TLS.
     #[error("cannot speak TLS")]
     Tls(#[from] rustls::Error),
@@ -136,6 +142,7 @@ impl Server {
     pub fn bind(cfg: Config) -> Result<Self, ServerError> {
         let certificates = secure::certificates(&cfg.listeners, cfg.tls.as_ref())?;
         let sockets = sockets::bind(cfg.listeners, certificates.as_ref())?;
+        let tokens = cfg.tokens.map(Tokens::create).transpose()?.map(Arc::new);
         let metrics = Metrics::new(&cfg.metrics);
         let collector = cfg.system.map(|system| metrics.collector(system));
         let catalog = Catalog::new(Parts {
@@ -152,6 +159,7 @@ impl Server {
             services: Services {
                 catalog,
                 metrics,
+                tokens,
                 access: cfg.access,
             },
             api: cfg.api,
@@ -184,6 +192,9 @@ impl Server {
         }
         if let Some(certificates) = self.certificates {
             serving.spawn(watch::certificates(certificates, stop.clone()));
+        }
+        if let Some(tokens) = &self.services.tokens {
+            serving.spawn(watch::keys(Arc::clone(tokens), stop.clone()));
         }
         serving.close();
         if let Some(collector) = self.collector {

@@ -66,7 +66,7 @@ impl Setup {
         let config = format!(
             "inference_address=http://{inference}\nmanagement_address=http://{management}\nmetrics_address=http://{metrics}\n\
              grpc_inference_port={}\ngrpc_management_port={}\n\
-             model_store={}\nload_models=all\njob_queue_size=1000\nlantern_allow_inline=true\nlantern_cache_dir={}\n{extra}\n",
+             model_store={}\nload_models=all\njob_queue_size=1000\nlantern_allow_inline=true\ndisable_token_authorization=true\nlantern_cache_dir={}\n{extra}\n",
             grpc.port(),
             grpc_management.port(),
             store.display(),

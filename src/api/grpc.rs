@@ -14,6 +14,7 @@ use hyper::{Method, StatusCode};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
+use super::authority::Authority;
 use super::routes::grpc::{GrpcRoute, GrpcRouter, Messages};
 use super::{Listener, Services, reply};
 use crate::error::Error;
@@ -56,6 +57,7 @@ pub struct Config {
 pub struct Grpc {
     services: Services,
     router: GrpcRouter,
+    authority: Authority,
     servers: Servers,
     cfg: Config,
     stop: CancellationToken,
@@ -74,6 +76,7 @@ impl Grpc {
         let router = GrpcRouter::new(listener);
         Arc::new(Self {
             servers: Servers::new(&router, &services, api),
+            authority: Authority::new(services.tokens.clone(), api.enable_model_api),
             services,
             router,
             cfg,
@@ -107,6 +110,8 @@ impl Grpc {
         caller: &Caller,
     ) -> Result<hyper::Response<tonic::body::Body>, Status> {
         let route = self.route(&head).map_err(|error| caller.fail(&error))?;
+        let permitted = self.authority.check(route.permission, &head.headers);
+        permitted.map_err(|error| caller.refuse(&error))?;
         let deadline = timeout::deadline(&head.headers, caller.arrival());
         let deadline = deadline.map_err(|error| caller.fail(&error))?;
         let caller = caller.clone().until(deadline);

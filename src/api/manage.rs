@@ -17,7 +17,7 @@ pub(super) use list::ListParams;
 pub(super) use register::RegisterParams;
 pub(super) use scale::ScaleParams;
 
-use super::method_not_allowed;
+use super::authority::method_not_allowed_by_mode;
 
 /// The operations on one catalog. Cheap to clone.
 #[derive(Clone)]
@@ -84,7 +84,7 @@ impl Operations {
         if self.enable_model_api {
             return Ok(());
         }
-        Err(method_not_allowed())
+        Err(method_not_allowed_by_mode())
     }
 
     /// Drains and removes a version, the default version if none is named.

@@ -41,7 +41,6 @@ impl Api {
     }
 
     pub(super) async fn register_model(&self, call: Call) -> Result<Response, Error> {
-        self.operations.check_model_api()?;
         let given = if has_json(&call) {
             Parameters::from_json(&self.decoder.body(&call.head.headers, call.body).await?)?
         } else {

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::Response;
 use crate::error::{Error, Kind};
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const KEEP_ALIVE: HeaderValue = HeaderValue::from_static("keep-alive");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 const PRAGMA: HeaderValue = HeaderValue::from_static("no-cache");

@@ -54,6 +54,12 @@ pub enum Permission {
     Predict,
     /// See and change models.
     Manage,
+    /// Add and remove models: as `Manage`, and only where the model API is on.
+    Register,
+    /// Make new keys.
+    Rotate,
+    /// Run models, or see them: what every client of a socket with both can do.
+    Either,
 }
 
 /// What answers a request.
@@ -105,6 +111,8 @@ pub enum Endpoint {
     Workflow,
     /// Metrics.
     Scrape,
+    /// A new key.
+    RotateToken,
     /// Open Inference Protocol.
     OpenInference(oip::Endpoint),
 }
@@ -136,6 +144,7 @@ impl Endpoint {
             Self::RegisterWorkflow => "registerWorkflow",
             Self::Workflow => "workflow",
             Self::Scrape => "metrics",
+            Self::RotateToken => "token",
             Self::OpenInference(endpoint) => endpoint.operation(),
         }
     }
@@ -203,8 +212,8 @@ pub struct Params<'p> {
 pub enum Matched<'r, 'p> {
     /// This route answers.
     Route(&'r Route, Params<'p>),
-    /// The path exists, the method does not.
-    OtherMethod,
+    /// The path exists, the method does not; this is what the path needs.
+    OtherMethod(Permission),
     /// The path does not exist.
     Nothing,
 }
@@ -252,6 +261,26 @@ impl Router {
         &self.routes
     }
 
+    /// What a client needs for what the table said.
+    pub fn permission(&self, matched: &Matched<'_, '_>) -> Permission {
+        match matched {
+            Matched::Route(route, _) => route.permission,
+            Matched::OtherMethod(permission) => *permission,
+            Matched::Nothing => self.unmatched(),
+        }
+    }
+
+    /// What a client needs to be told that a path does not exist: what it would need for any that does.
+    fn unmatched(&self) -> Permission {
+        let serves = |listener| self.listeners.contains(&listener);
+        match (serves(Listener::Inference), serves(Listener::Management)) {
+            (true, true) => Permission::Either,
+            (true, false) => Permission::Predict,
+            (false, true) => Permission::Manage,
+            (false, false) => Permission::Nothing,
+        }
+    }
+
     /// The first row that takes `method` and the decoded `path`.
     pub fn find<'p>(&self, method: &Method, path: &'p str) -> Matched<'_, 'p> {
         let path = path.trim_end_matches('/');
@@ -263,7 +292,9 @@ impl Router {
             if route.verbs.take(method) {
                 return Matched::Route(route, params);
             }
-            matched = Matched::OtherMethod;
+            if matched == Matched::Nothing {
+                matched = Matched::OtherMethod(route.permission);
+            }
         }
         matched
     }
@@ -338,7 +369,7 @@ mod tests {
     ) -> Option<(Endpoint, Params<'p>)> {
         match router(listener).find(method, path) {
             Matched::Route(route, params) => Some((route.endpoint, params)),
-            Matched::OtherMethod | Matched::Nothing => None,
+            Matched::OtherMethod(_) | Matched::Nothing => None,
         }
     }
 
@@ -386,13 +417,16 @@ mod tests {
         let management = router(Listener::Management);
         assert_eq!(
             management.find(&Method::DELETE, "/models"),
-            Matched::OtherMethod
+            Matched::OtherMethod(Permission::Manage)
         );
         assert_eq!(
             management.find(&Method::POST, "/models/m"),
-            Matched::OtherMethod
+            Matched::OtherMethod(Permission::Manage)
         );
-        assert_eq!(management.find(&Method::GET, "/"), Matched::OtherMethod);
+        assert_eq!(
+            management.find(&Method::GET, "/"),
+            Matched::OtherMethod(Permission::Nothing)
+        );
         assert_eq!(
             management.find(&Method::GET, "/models/m/1/2/3"),
             Matched::Nothing
@@ -474,7 +508,7 @@ mod tests {
         let router = Router::new(&[Listener::Inference], surface);
         let find = |path| match router.find(&Method::GET, path) {
             Matched::Route(route, _) => Some(route.endpoint),
-            Matched::OtherMethod | Matched::Nothing => None,
+            Matched::OtherMethod(_) | Matched::Nothing => None,
         };
         assert_eq!(find("/ping"), Some(Endpoint::SageMakerPing));
         assert_eq!(

@@ -20,6 +20,7 @@ use crate::listen;
 use crate::model::{ModelName, Version};
 use crate::runtime::process::ProcessConfig;
 use crate::runtime::{Hosts, NativeLibraries, WorkerIds};
+use crate::token;
 
 /// What a server finds on its machine.
 #[derive(Debug, Clone, Default)]
@@ -60,6 +61,11 @@ impl Config {
             ),
             system: metrics::system(&settings.metrics, &machine.environment),
             grpc: grpc::config(&settings.grpc),
+            tokens: settings.tokens.enabled.then(|| token::Config {
+                file: settings.tokens.key_file.clone(),
+                expiration: settings.tokens.expiration,
+                own: settings.tokens.own_keys.clone(),
+            }),
             access: None,
             hosts: hosts(&settings, machine),
             models: match &settings.snapshots.restored {

@@ -10,6 +10,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::listen::Certificates;
+use crate::token::Tokens;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -19,6 +20,16 @@ pub(super) async fn certificates(certificates: Arc<Certificates>, stop: Cancella
         Ok(true) => tracing::info!("The certificate has changed: it is used from now on."),
         Ok(false) => {}
         Err(error) => tracing::warn!("The certificate stays what it was: {error}"),
+    };
+    every_second(look, stop).await;
+}
+
+/// Takes new keys of the operator's into use until `stop`.
+pub(super) async fn keys(tokens: Arc<Tokens>, stop: CancellationToken) {
+    let look = move || match tokens.refresh() {
+        Ok(true) => tracing::info!("The file of keys has changed: it holds from now on."),
+        Ok(false) => {}
+        Err(error) => tracing::warn!("The keys stay what they were: {error}"),
     };
     every_second(look, stop).await;
 }

@@ -29,5 +29,6 @@ mod snapshots;
 mod sources;
 mod support;
 mod swapping;
+mod tokens;
 mod tools;
 mod transport;

@@ -88,7 +88,7 @@ impl Program {
 fn command(store: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lantern"));
     command
-        .args(["serve", "--model-store"])
+        .args(["serve", "--disable-token-auth", "--model-store"])
         .arg(store)
         .env("XDG_CACHE_HOME", store)
         // Hidden from a server that loads everything in its store.

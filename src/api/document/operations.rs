@@ -54,6 +54,8 @@ const PREDICTION_FAILS: &[u16] = &[400, 404, 408, 415, 500, 503, 504, 507];
 const STATUS: Answer = Answer::Json("Status");
 const OBJECT: Answer = Answer::Json("Object");
 
+const ROTATE: &[Query] = &[query("type", "string", "`inference` or `management`.")];
+
 const LIST: &[Query] = &[
     query("limit", "integer", "Entries on a page, at most 100."),
     query("next_page_token", "string", "Where the last page ended."),
@@ -204,6 +206,7 @@ pub(super) const fn of(endpoint: Endpoint) -> Operation {
         Endpoint::SetDefault => get("Makes a version the default.", &[], DONE, &[404]),
         Endpoint::ModelReadiness => get("Whether the default version serves, as KServe asks.", &[], &[(200, Answer::Json("Readiness"))], &[404, 500, 503]),
         Endpoint::OpenInference(endpoint) => open_inference(endpoint),
+        Endpoint::RotateToken => get("Writes another key to the file of keys, in place of the one of this type.", ROTATE, &[(200, Answer::Anything)], &[400, 404, 500]),
         Endpoint::Scrape => get("Metrics in Prometheus' text format.", SCRAPE, &[(200, Answer::Text)], &[]),
     }
 }

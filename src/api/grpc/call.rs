@@ -74,6 +74,12 @@ impl Caller {
         &self.shared.stop
     }
 
+    /// The status of a call that may not be made.
+    pub(super) fn refuse(&self, error: &Error) -> Status {
+        self.record(error);
+        status::of_refusal(error)
+    }
+
     /// The status of a failure, in the wire table's words.
     pub(super) fn fail(&self, error: &Error) -> Status {
         self.record(error);

@@ -34,12 +34,10 @@ impl ManagementService {
     }
 
     async fn register(&self, request: RegisterModelRequest) -> Result<Outcome, Error> {
-        self.check_model_api()?;
         self.operations.register(register_params(&request)).await
     }
 
     async fn unregister(&self, request: UnregisterModelRequest) -> Result<Outcome, Error> {
-        self.check_model_api()?;
         if request.model_name.is_empty() {
             // TorchServe's words, which are those of registration.
             let message = "Parameter url is required.";
@@ -49,12 +47,6 @@ impl ManagementService {
         self.operations
             .unregister(&request.model_name, version)
             .await
-    }
-
-    /// As the operations do, in the words of TorchServe's gRPC.
-    fn check_model_api(&self) -> Result<(), Error> {
-        let checked = self.operations.check_model_api();
-        checked.map_err(|error| Error::new(error.kind(), "Model API disabled"))
     }
 }
 

@@ -15,6 +15,15 @@ pub(super) fn of(error: &Error) -> Status {
     Status::new(code(error.kind().wire().grpc), description(error))
 }
 
+/// The status of a call that may not be made: TorchServe's text and nothing else.
+pub(super) fn of_refusal(error: &Error) -> Status {
+    let text = match error.kind() {
+        Kind::ModelApiDisabled => "Model API disabled",
+        _ => error.message(),
+    };
+    Status::new(code(error.kind().wire().grpc), text)
+}
+
 /// The status of a failed prediction.
 pub(super) fn of_prediction(error: &Error) -> Status {
     Status::new(code(error.kind().prediction_code()), description(error))

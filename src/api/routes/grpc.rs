@@ -51,7 +51,7 @@ const REFLECTION: &str = "grpc.reflection.v1.ServerReflection";
 const REFLECTION_ALPHA: &str = "grpc.reflection.v1alpha.ServerReflection";
 
 const INFERENCE_ROUTES: &[GrpcRoute] = &[
-    predict("Ping", Messages::One),
+    ping(),
     predict("Predictions", Messages::One),
     predict("StreamPredictions", Messages::One),
     predict("StreamPredictions2", Messages::Stream),
@@ -64,10 +64,10 @@ const INFERENCE_ROUTES: &[GrpcRoute] = &[
 const MANAGEMENT_ROUTES: &[GrpcRoute] = &[
     manage("DescribeModel"),
     manage("ListModels"),
-    manage("RegisterModel"),
+    register("RegisterModel"),
     manage("ScaleWorker"),
     manage("SetDefault"),
-    manage("UnregisterModel"),
+    register("UnregisterModel"),
     health("Check"),
     health("Watch"),
     reflection(REFLECTION, GrpcService::Reflection),
@@ -91,6 +91,21 @@ const fn manage(method: &'static str) -> GrpcRoute {
         messages: Messages::One,
         permission: Permission::Manage,
         serves: GrpcService::Management,
+    }
+}
+
+const fn register(method: &'static str) -> GrpcRoute {
+    GrpcRoute {
+        permission: Permission::Register,
+        ..manage(method)
+    }
+}
+
+/// Health, in TorchServe's words. Load balancers have no tokens.
+const fn ping() -> GrpcRoute {
+    GrpcRoute {
+        permission: Permission::Nothing,
+        ..predict("Ping", Messages::One)
     }
 }
 

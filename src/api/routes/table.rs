@@ -61,8 +61,8 @@ pub(super) const OPEN_INFERENCE: &[Route] = &[
     route(Verbs::Options, "/v2/models/{model}/infer", Permission::Predict, Endpoint::PredictDescription),
     route(Verbs::ButOptions, "/v2/models/{model}/explain", Permission::Predict, Endpoint::Explain),
     oip(Verbs::Post, "/v2/repository/index", Permission::Manage, Oip::Index),
-    oip(Verbs::Post, "/v2/repository/models/{model}/load", Permission::Manage, Oip::Load),
-    oip(Verbs::Post, "/v2/repository/models/{model}/unload", Permission::Manage, Oip::Unload),
+    oip(Verbs::Post, "/v2/repository/models/{model}/load", Permission::Register, Oip::Load),
+    oip(Verbs::Post, "/v2/repository/models/{model}/unload", Permission::Register, Oip::Unload),
 ];
 
 const fn oip(verbs: Verbs, path: &'static str, permission: Permission, endpoint: Oip) -> Route {
@@ -116,7 +116,7 @@ pub(super) const MANAGEMENT: &[Route] = &[
     route(
         Verbs::Post,
         "/models",
-        Permission::Manage,
+        Permission::Register,
         Endpoint::RegisterModel,
     ),
     route(
@@ -134,7 +134,7 @@ pub(super) const MANAGEMENT: &[Route] = &[
     route(
         Verbs::Delete,
         "/models/{model}",
-        Permission::Manage,
+        Permission::Register,
         Endpoint::UnregisterModel,
     ),
     route(
@@ -158,7 +158,7 @@ pub(super) const MANAGEMENT: &[Route] = &[
     route(
         Verbs::Delete,
         "/models/{model}/{version}",
-        Permission::Manage,
+        Permission::Register,
         Endpoint::UnregisterModel,
     ),
     route(
@@ -183,7 +183,7 @@ pub(super) const MANAGEMENT: &[Route] = &[
     route(
         Verbs::Delete,
         "/models/{model}/{any}/set-default",
-        Permission::Manage,
+        Permission::Register,
         Endpoint::UnregisterModel,
     ),
     route(
@@ -221,6 +221,12 @@ pub(super) const MANAGEMENT: &[Route] = &[
         "/workflows/{workflow}",
         Permission::Manage,
         Endpoint::Workflow,
+    ),
+    route(
+        Verbs::Any,
+        "/token",
+        Permission::Rotate,
+        Endpoint::RotateToken,
     ),
 ];
 

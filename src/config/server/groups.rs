@@ -46,6 +46,8 @@ pub struct TokenConfig {
     pub expiration: Duration,
     /// `key_file.json` in the current directory.
     pub key_file: PathBuf,
+    /// `lantern_key_file`: the operator's keys, in place of those that the server makes.
+    pub own_keys: Option<PathBuf>,
 }
 
 /// Snapshots of the catalog.

@@ -183,6 +183,7 @@ pub const KEYS: &[Key] = &[
     used("lantern_hosting", "process"),
     used("lantern_allow_inline", "false"),
     used("lantern_allow_public", "false"),
+    used("lantern_key_file", ""),
     used("lantern_log_files", "true"),
     used("lantern_cache_dir", "(the user's cache)"),
     used("lantern_temp_dir", "(below the temporary directory)"),

@@ -139,6 +139,7 @@ pub fn tokens(reader: &mut Reader, surroundings: &Surroundings) -> TokenConfig {
         enabled: !reader.truth("disable_token_authorization", false),
         expiration: Duration::from_secs_f64(minutes.unwrap_or(60.0) * 60.0),
         key_file: surroundings.path("key_file.json"),
+        own_keys: file(reader, "lantern_key_file", surroundings),
     }
 }
 

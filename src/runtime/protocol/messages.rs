@@ -358,5 +358,5 @@ failure_kinds! {
     CannotExplain, Conflict, DefaultVersionInUse, InvalidModel, NoWorker, QueueFull, Draining, Expired, Cancelled,
     HandlerUnavailable, HandlerFailed, HandlerPanicked, HandlerTrapped, HandlerTimedOut, HandlerOutOfMemory,
     HandlerOutput, InferenceFailed, OutOfMemory, LoadFailed, WorkerDied, CleanupTimedOut, Internal,
-    DownloadFailed, FileExists,
+    DownloadFailed, FileExists, ModelApiDisabled, InvalidKey,
 }

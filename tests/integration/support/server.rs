@@ -19,6 +19,12 @@ use tempfile::TempDir;
 
 use super::{Answer, Model};
 
+/// Settings of every server; a test may say otherwise.
+const FIXED: [&str; 2] = [
+    "lantern_allow_inline=true",
+    "disable_token_authorization=true",
+];
+
 /// Makes a [`TestServer`].
 pub struct Builder {
     store: Vec<Model>,
@@ -162,7 +168,7 @@ impl Builder {
         let flags = Flags {
             model_store: Some(store),
             models: self.loaded.iter().map(Model::url).collect(),
-            set: [vec!["lantern_allow_inline=true".to_owned()], self.settings].concat(),
+            set: [FIXED.map(str::to_owned).to_vec(), self.settings].concat(),
             no_config_snapshots: true,
             ..Flags::default()
         };
@@ -195,6 +201,11 @@ impl TestServer {
     /// A server with `model` loaded.
     pub async fn with(model: Model) -> Self {
         Self::builder().model(model).start().await
+    }
+
+    /// The server's current directory.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// The model store.

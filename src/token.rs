@@ -1,0 +1,145 @@
+//! Tokens: keys that requests show, what each opens, and until when.
+//!
+//! It owns the keys, their file and their rotation. Requests are compared with SHA-256 digests in constant time, so that
+//! neither the time of an answer nor a dump of the table tells a key. It knows no HTTP and no routes: `api` asks whether a
+//! key opens a scope.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+mod file;
+mod key;
+mod own;
+mod table;
+
+pub use own::OwnKeysError;
+
+use file::Written;
+use own::OwnKeys;
+use table::Table;
+
+/// What a key opens. Scopes are not contained in each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Running models.
+    Inference,
+    /// Seeing and changing models.
+    Management,
+    /// New keys for the two others.
+    Api,
+}
+
+/// Where keys come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where keys that the server makes are written for its clients.
+    pub file: PathBuf,
+    /// How long such a key is good for; the one for new keys is good for ever.
+    pub expiration: Duration,
+    /// The operator's own keys. The server makes none then.
+    pub own: Option<PathBuf>,
+}
+
+/// Why there are no tokens.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// The file cannot be written.
+    #[error("Token Authorization setup unsuccessful: {} cannot be written", path.display())]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// There is no randomness.
+    #[error("Token Authorization setup unsuccessful: no randomness ({0})")]
+    Random(getrandom::Error),
+    /// The operator's keys cannot be used.
+    #[error(transparent)]
+    Own(#[from] OwnKeysError),
+}
+
+/// All keys. Asking takes no lock.
+#[derive(Debug)]
+pub struct Tokens {
+    current: ArcSwap<Table>,
+    source: Source,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// Made here; the lock is held while the file is written.
+    Made {
+        cfg: Config,
+        written: Mutex<Written>,
+    },
+    /// The operator's.
+    Own(OwnKeys),
+}
+
+impl Tokens {
+    /// Reads the operator's keys, or makes new ones and writes them to the file, over what was there. Blocks.
+    pub fn create(cfg: Config) -> Result<Self, TokenError> {
+        if let Some(path) = cfg.own {
+            let own = OwnKeys::new(path);
+            return Ok(Self {
+                current: ArcSwap::from_pointee(own.read()?),
+                source: Source::Own(own),
+            });
+        }
+        let written = Written::create(expiry(cfg.expiration))?;
+        written.write(&cfg.file)?;
+        Ok(Self {
+            current: ArcSwap::from_pointee(written.table()),
+            source: Source::Made {
+                cfg,
+                written: Mutex::new(written),
+            },
+        })
+    }
+
+    /// Whether `key` opens `scope` now.
+    pub fn opens(&self, key: &[u8], scope: Scope) -> bool {
+        self.current.load().opens(key, scope, SystemTime::now())
+    }
+
+    /// Makes another key for `scope` and writes it to the file; the one before opens nothing from then on. Blocks. Returns
+    /// false where keys are not made here, and for the scope whose key stays.
+    pub fn rotate(&self, scope: Scope) -> Result<bool, TokenError> {
+        let Source::Made { cfg, written } = &self.source else {
+            return Ok(false);
+        };
+        let mut written = written.lock();
+        let Some(next) = written.with_new(scope, expiry(cfg.expiration))? else {
+            return Ok(false);
+        };
+        next.write(&cfg.file)?;
+        self.current.store(Arc::new(next.table()));
+        *written = next;
+        Ok(true)
+    }
+
+    /// Reads the operator's keys again if their file has changed. Blocks. Returns whether there is something new; after
+    /// a failure the keys stay what they were until the file changes again.
+    pub fn refresh(&self) -> Result<bool, OwnKeysError> {
+        let Source::Own(own) = &self.source else {
+            return Ok(false);
+        };
+        if !own.has_changed() {
+            return Ok(false);
+        }
+        self.current.store(Arc::new(own.read()?));
+        Ok(true)
+    }
+}
+
+fn expiry(expiration: Duration) -> SystemTime {
+    SystemTime::now() + expiration
+}
+
+#[cfg(test)]
+mod tests;

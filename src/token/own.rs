@@ -1,0 +1,176 @@
+//! Keys of the operator's own: a file that a secret store wrote, read again when it changes.
+//!
+//! ```json
+//! {"keys": [
+//!   {"sha256": "9f86d0…", "opens": ["inference"]},
+//!   {"key": "in plain text", "opens": ["inference", "management"], "expires": "2027-01-01T00:00:00Z"}
+//! ]}
+//! ```
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use serde::Deserialize;
+
+use super::Scope;
+use super::key::KeyDigest;
+use super::table::{LONGEST, Row, Table};
+
+/// Largest file that is read.
+const FILE_LIMIT: usize = 1 << 20;
+/// Most keys in it: each is compared with every request's.
+const KEYS_LIMIT: usize = 64;
+/// Shortest key in plain text.
+const SHORTEST: usize = 8;
+
+/// Why the operator's keys cannot be used. Says where, never what the key is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("lantern_key_file {}: {rule}", path.display())]
+pub struct OwnKeysError {
+    path: PathBuf,
+    rule: String,
+}
+
+/// The file and what it was when it was last looked at.
+#[derive(Debug)]
+pub struct OwnKeys {
+    path: PathBuf,
+    seen: Mutex<Option<Stamp>>,
+}
+
+/// Modification time in nanoseconds, size, inode.
+type Stamp = (i64, i64, u64, u64);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    keys: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    key: Option<String>,
+    sha256: Option<String>,
+    opens: Vec<Opens>,
+    expires: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Opens {
+    Inference,
+    Management,
+}
+
+impl OwnKeys {
+    /// Keys of the file at `path`.
+    pub fn new(path: PathBuf) -> Self {
+        Self {
+            seen: Mutex::new(stamp(&path)),
+            path,
+        }
+    }
+
+    /// Whether the file is another than when this was last asked.
+    pub fn has_changed(&self) -> bool {
+        let now = stamp(&self.path);
+        std::mem::replace(&mut *self.seen.lock(), now) != now
+    }
+
+    /// Reads the file. Fails on whatever is not understood: a key that opens too little is found out, one that opens too
+    /// much is not.
+    pub fn read(&self) -> Result<Table, OwnKeysError> {
+        let text = contents(&self.path).map_err(|rule| self.error(rule))?;
+        let document: Document = serde_json::from_slice(&text).map_err(|error| {
+            // serde's text may quote a value, and the value may be a key.
+            let (line, column) = (error.line(), error.column());
+            self.error(format!(
+                "must be {{\"keys\": [{{\"key\" or \"sha256\": …, \"opens\": [\"inference\", \"management\"], \"expires\": \
+                 …}}]}}, but is not at line {line}, column {column}"
+            ))
+        })?;
+        if document.keys.len() > KEYS_LIMIT {
+            return Err(self.error(format!("must have at most {KEYS_LIMIT} keys")));
+        }
+        let rows = document.keys.iter().enumerate();
+        let rows = rows.map(|(index, entry)| {
+            let row = row(entry);
+            row.map_err(|rule| self.error(format!("keys[{index}] {rule}")))
+        });
+        rows.collect::<Result<_, _>>().map(Table::new)
+    }
+
+    fn error(&self, rule: impl Into<String>) -> OwnKeysError {
+        OwnKeysError {
+            path: self.path.clone(),
+            rule: rule.into(),
+        }
+    }
+}
+
+fn row(entry: &Entry) -> Result<Row, String> {
+    if entry.opens.is_empty() {
+        return Err("must open something".to_owned());
+    }
+    let scopes = entry.opens.iter().map(|scope| match scope {
+        Opens::Inference => Scope::Inference,
+        Opens::Management => Scope::Management,
+    });
+    Ok(Row {
+        digest: digest(entry)?,
+        scopes: scopes.collect(),
+        expires: entry.expires.as_deref().map(time).transpose()?,
+    })
+}
+
+fn time(text: &str) -> Result<SystemTime, String> {
+    let time: Result<Timestamp, _> = text.parse();
+    let rule = "must expire at a time such as 2027-01-01T00:00:00Z";
+    time.map(SystemTime::from).map_err(|_| rule.to_owned())
+}
+
+fn digest(entry: &Entry) -> Result<KeyDigest, String> {
+    match (&entry.key, &entry.sha256) {
+        (Some(key), None) => {
+            let is_shown = key.bytes().all(|byte| byte.is_ascii_graphic());
+            if !is_shown || !(SHORTEST..=LONGEST).contains(&key.len()) {
+                return Err(format!(
+                    "must have a key of {SHORTEST} to {LONGEST} visible ASCII characters"
+                ));
+            }
+            Ok(KeyDigest::of(key.as_bytes()))
+        }
+        (None, Some(hex)) => KeyDigest::from_hex(hex)
+            .ok_or_else(|| "must have a sha256 of 64 hexadecimal digits".to_owned()),
+        _ => Err("must have one of key and sha256".to_owned()),
+    }
+}
+
+fn contents(path: &Path) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    let file = File::open(path).and_then(|file| {
+        let mut limited = file.take(FILE_LIMIT as u64 + 1);
+        limited.read_to_end(&mut bytes)
+    });
+    file.map_err(|error| format!("must be a file that can be read ({error})"))?;
+    if bytes.len() > FILE_LIMIT {
+        return Err("must be a file of at most 1 MiB".to_owned());
+    }
+    Ok(bytes)
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let metadata = fs::metadata(path).ok()?;
+    Some((
+        metadata.mtime(),
+        metadata.mtime_nsec(),
+        metadata.size(),
+        metadata.ino(),
+    ))
+}
