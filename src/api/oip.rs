@@ -89,6 +89,11 @@ pub(super) struct InferResponse {
     pub outputs: Vec<NamedTensor>,
 }
 
+/// Whether a request for that version would be served now.
+pub(super) fn is_ready(catalog: &Catalog, target: Target<'_>) -> Result<bool, Error> {
+    Ok(target.find(catalog)?.is_ready())
+}
+
 /// Runs a model.
 pub(super) async fn infer(
     catalog: &Catalog,
@@ -124,13 +129,13 @@ pub(super) async fn infer(
 }
 
 /// A foreign text in a message: quoted, and cut.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     if text.len() <= SHOWN {
         return format!("{text:?}");
     }
     format!("{:?}…", &text[..text.floor_char_boundary(SHOWN)])
 }
 
-fn invalid(message: String) -> Error {
+pub(super) fn invalid(message: String) -> Error {
     Error::new(Kind::InvalidInput, message)
 }

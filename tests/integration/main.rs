@@ -20,6 +20,7 @@ mod metric_coverage;
 mod metric_hostility;
 mod metric_modes;
 mod metrics;
+mod oip;
 mod process;
 mod program;
 mod recovery;

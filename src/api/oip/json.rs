@@ -22,8 +22,16 @@ const DEPTH_LIMIT: usize = 100;
 /// Bytes of the parser's own text that a client is told.
 const REASON_LIMIT: usize = 200;
 
-/// A document of type `T`.
+/// A document of type `T`, which must be an object: a struct would be read from a list as well.
 pub(in crate::api) fn parse<T: DeserializeOwned>(document: &[u8]) -> Result<T, Error> {
+    if document
+        .trim_ascii_start()
+        .first()
+        .is_some_and(|first| *first != b'{')
+    {
+        let text = "failed to parse the request JSON: it must be an object";
+        return Err(Error::new(Kind::BadRequest, text));
+    }
     check_depth(document)?;
     serde_json::from_slice(document).map_err(|error| malformed(&error))
 }

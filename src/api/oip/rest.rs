@@ -92,8 +92,7 @@ impl Api {
     }
 
     fn model_ready(&self, target: Target<'_>) -> Result<Response, Error> {
-        let entry = target.find(&self.services.catalog)?;
-        let ready = entry.is_ready();
+        let ready = super::is_ready(&self.services.catalog, target)?;
         let body = ModelReady {
             name: target.model,
             ready,
