@@ -1,6 +1,7 @@
 //! Open Inference Protocol as its clients meet it.
 
 mod binary;
+mod clients;
 mod hostile;
 mod metadata;
 mod repository;
