@@ -27,6 +27,7 @@ RESNET       := $(CARGO_TARGET_DIR)/resnet18
 export LIBTORCH       ?= $(SITE)/torch
 export ORT_DYLIB_PATH ?= $(SITE)/onnxruntime/capi/libonnxruntime.so
 export LANTERN_GUESTS := $(GUESTS)
+export LANTERN_CLIENTS := $(RUNTIME)/clients
 
 # nextest ends tests that hang; without it the plain test runner is used.
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
@@ -44,7 +45,7 @@ build: prerequisites runtime ## Build lantern and lantern-torch (release)
 	cargo build --release --bins --workspace
 
 .PHONY: test
-test: prerequisites runtime lint guests ## Everything that CI runs
+test: prerequisites runtime clients lint guests ## Everything that CI runs
 	@echo "==> tests"
 ifdef NEXTEST
 	cargo nextest run --workspace
@@ -120,6 +121,14 @@ $(STAMP):
 	@# One path whatever the version of Python and of the library.
 	@ln -sfn "$$(basename $$(ls -d $(RUNTIME)/python/lib/python3.*))" $(RUNTIME)/python/lib/python3
 	@ln -sf libonnxruntime.so.$(ONNXRUNTIME_VERSION) $(SITE)/onnxruntime/capi/libonnxruntime.so
+	@touch $@
+
+.PHONY: clients
+clients: $(RUNTIME)/clients/installed ## Fetch the clients that tests drive (tritonclient) into .runtime/
+
+$(RUNTIME)/clients/installed: tests/clients/requirements.txt
+	python3 -m venv $(RUNTIME)/clients
+	$(RUNTIME)/clients/bin/python -m pip install --disable-pip-version-check --quiet --requirement $<
 	@touch $@
 
 .PHONY: prerequisites

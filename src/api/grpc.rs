@@ -26,6 +26,7 @@ mod health;
 mod inbound;
 mod inference;
 mod management;
+mod open_inference;
 mod outbound;
 pub mod proto;
 mod servers;
@@ -73,7 +74,7 @@ impl Grpc {
         cfg: Config,
         stop: &CancellationToken,
     ) -> Arc<Self> {
-        let router = GrpcRouter::new(listener);
+        let router = GrpcRouter::new(listener, api.oip);
         Arc::new(Self {
             servers: Servers::new(&router, &services, api),
             authority: Authority::new(services.tokens.clone(), api.enable_model_api),
@@ -118,7 +119,7 @@ impl Grpc {
         head.extensions.insert(caller.clone());
         let stop = (route.messages == Messages::Stream).then(|| self.stop.clone());
         let request = hyper::Request::from_parts(head, Inbound::new(body, stop));
-        let served = self.servers.call(route, request);
+        let served = self.servers.call(&route, request);
         match deadline {
             None => Ok(served.await),
             Some(deadline) => {
@@ -129,7 +130,7 @@ impl Grpc {
     }
 
     /// The row of the method that is called.
-    fn route(&self, head: &Parts) -> Result<&'static GrpcRoute, Error> {
+    fn route(&self, head: &Parts) -> Result<GrpcRoute, Error> {
         let path = head.uri.path();
         let found = self.router.find(path);
         found.ok_or_else(|| status::no_such_method(path))

@@ -2,6 +2,7 @@
 
 mod binary;
 mod clients;
+mod grpc;
 mod hostile;
 mod metadata;
 mod repository;

@@ -69,6 +69,11 @@ impl Caller {
             .map_or(servers, |clients| clients.min(servers))
     }
 
+    /// The client's deadline.
+    pub(super) const fn own_deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
     /// Cancelled when the server stops.
     pub(super) fn stop(&self) -> &CancellationToken {
         &self.shared.stop
@@ -90,6 +95,12 @@ impl Caller {
     pub(super) fn fail_prediction(&self, error: &Error) -> Status {
         self.record(error);
         status::of_prediction(error)
+    }
+
+    /// The status of a failure, in Open Inference Protocol's words.
+    pub(super) fn fail_open_inference(&self, error: &Error) -> Status {
+        self.record(error);
+        status::of_open_inference(error)
     }
 
     /// Logs a failure and keeps whose fault it was.

@@ -12,11 +12,13 @@ use super::health::HealthService;
 use super::inbound::Inbound;
 use super::inference::InferenceService;
 use super::management::ManagementService;
+use super::open_inference::OpenInferenceService;
 use super::proto::DESCRIPTORS;
 use super::proto::inference::inference_ap_is_service_server::InferenceApIsServiceServer;
 use super::proto::management::management_ap_is_service_server::ManagementApIsServiceServer;
+use super::proto::open_inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 use crate::api::Services;
-use crate::api::routes::grpc::{GrpcRoute, GrpcRouter, GrpcService};
+use crate::api::routes::grpc::{GrpcRoute, GrpcRouter, GrpcService, OPEN_INFERENCE};
 
 /// Bytes of a message that asks for health or descriptors, which holds a name.
 const SMALL: usize = 16 << 10;
@@ -32,6 +34,7 @@ type Reflect = Box<dyn Fn(Request) -> Served + Send + Sync>;
 pub(super) struct Servers {
     inference: InferenceApIsServiceServer<InferenceService>,
     management: ManagementApIsServiceServer<ManagementService>,
+    open_inference: GrpcInferenceServiceServer<OpenInferenceService>,
     health: HealthServer<HealthService>,
     reflection: Reflect,
     reflection_alpha: Reflect,
@@ -42,6 +45,8 @@ impl Servers {
     pub(super) fn new(router: &GrpcRouter, services: &Services, cfg: &crate::api::Config) -> Self {
         let inference = InferenceService::new(services.catalog.clone(), cfg.max_response_size);
         let management = ManagementService::new(services.catalog.clone(), cfg.enable_model_api);
+        let open_inference =
+            OpenInferenceService::new(services.catalog.clone(), cfg.enable_model_api);
         let health = HealthService::new(services.catalog.clone(), router.services());
         let names = router.services();
         let v1 = descriptors(&names).build_v1();
@@ -54,6 +59,11 @@ impl Servers {
                 .accept_compressed(Deflate),
             management: ManagementApIsServiceServer::new(management)
                 .max_decoding_message_size(cfg.max_request_size)
+                .accept_compressed(Gzip)
+                .accept_compressed(Deflate),
+            open_inference: GrpcInferenceServiceServer::new(open_inference)
+                .max_decoding_message_size(cfg.max_request_size)
+                .max_encoding_message_size(cfg.max_response_size.saturating_add(FRAMING))
                 .accept_compressed(Gzip)
                 .accept_compressed(Deflate),
             health: HealthServer::new(health).max_decoding_message_size(SMALL),
@@ -74,11 +84,24 @@ impl Servers {
         match route.serves {
             GrpcService::Inference => served(self.inference.clone(), request).await,
             GrpcService::Management => served(self.management.clone(), request).await,
+            GrpcService::OpenInference => {
+                served(self.open_inference.clone(), renamed(route, request)).await
+            }
             GrpcService::Health => served(self.health.clone(), request).await,
             GrpcService::Reflection => (self.reflection)(request).await,
             GrpcService::ReflectionAlpha => (self.reflection_alpha)(request).await,
         }
     }
+}
+
+/// The request as one to the service under the name that the generated server knows.
+fn renamed(route: &GrpcRoute, mut request: Request) -> Request {
+    if route.service != OPEN_INFERENCE
+        && let Ok(path) = format!("/{OPEN_INFERENCE}/{}", route.method).parse()
+    {
+        *request.uri_mut() = path;
+    }
+    request
 }
 
 async fn served<S>(mut server: S, request: Request) -> Response

@@ -29,6 +29,12 @@ pub(super) fn of_prediction(error: &Error) -> Status {
     Status::new(code(error.kind().prediction_code()), description(error))
 }
 
+/// The status of a failure in Open Inference Protocol, whose clients show the whole description.
+pub(super) fn of_open_inference(error: &Error) -> Status {
+    let code = code(error.kind().open_inference().grpc);
+    Status::new(code, limited(error.message()))
+}
+
 /// The same, inside a message of a stream that goes on.
 pub(super) fn inside(error: &Error) -> rpc::Status {
     in_message(

@@ -66,7 +66,7 @@ pub(in crate::api) struct InferenceStatistics {
 }
 
 /// Of batches of one size.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(in crate::api) struct BatchOfSize {
     /// Rows.
     pub batch_size: u64,

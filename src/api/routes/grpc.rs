@@ -10,6 +10,8 @@ pub enum GrpcService {
     Inference,
     /// TorchServe's management of models.
     Management,
+    /// Open Inference Protocol, under either of its names.
+    OpenInference,
     /// Health, as load balancers ask for it.
     Health,
     /// Descriptors of services, for clients without their `.proto` files.
@@ -46,6 +48,10 @@ pub struct GrpcRoute {
 pub const INFERENCE: &str = "org.pytorch.serve.grpc.inference.InferenceAPIsService";
 /// TorchServe's management service.
 pub const MANAGEMENT: &str = "org.pytorch.serve.grpc.management.ManagementAPIsService";
+/// Open Inference Protocol, as everybody but TorchServe names it.
+pub const OPEN_INFERENCE: &str = "inference.GRPCInferenceService";
+/// Open Inference Protocol, as TorchServe names it.
+pub const OPEN_INFERENCE_ALIAS: &str = "org.pytorch.serve.grpc.openinference.GRPCInferenceService";
 const HEALTH: &str = "grpc.health.v1.Health";
 const REFLECTION: &str = "grpc.reflection.v1.ServerReflection";
 const REFLECTION_ALPHA: &str = "grpc.reflection.v1alpha.ServerReflection";
@@ -73,6 +79,42 @@ const MANAGEMENT_ROUTES: &[GrpcRoute] = &[
     reflection(REFLECTION, GrpcService::Reflection),
     reflection(REFLECTION_ALPHA, GrpcService::ReflectionAlpha),
 ];
+
+const OPEN_INFERENCE_ROUTES: &[GrpcRoute] = &open_inference(OPEN_INFERENCE);
+const OPEN_INFERENCE_ALIAS_ROUTES: &[GrpcRoute] = &open_inference(OPEN_INFERENCE_ALIAS);
+
+/// Its clients know one address, so that what manages models is here as well.
+const fn open_inference(service: &'static str) -> [GrpcRoute; 12] {
+    const fn row(
+        service: &'static str,
+        method: &'static str,
+        messages: Messages,
+        permission: Permission,
+    ) -> GrpcRoute {
+        GrpcRoute {
+            service,
+            method,
+            messages,
+            permission,
+            serves: GrpcService::OpenInference,
+        }
+    }
+    let (predict, manage) = (Permission::Predict, Permission::Manage);
+    [
+        row(service, "ModelInfer", Messages::One, predict),
+        row(service, "ModelStreamInfer", Messages::Stream, predict),
+        row(service, "ServerLive", Messages::One, predict),
+        row(service, "ServerReady", Messages::One, predict),
+        row(service, "ModelReady", Messages::One, predict),
+        row(service, "ServerMetadata", Messages::One, predict),
+        row(service, "ModelMetadata", Messages::One, predict),
+        row(service, "ModelConfig", Messages::One, predict),
+        row(service, "ModelStatistics", Messages::One, predict),
+        row(service, "RepositoryIndex", Messages::One, manage),
+        row(service, "RepositoryModelLoad", Messages::One, manage),
+        row(service, "RepositoryModelUnload", Messages::One, manage),
+    ]
+}
 
 const fn predict(method: &'static str, messages: Messages) -> GrpcRoute {
     GrpcRoute {
@@ -132,29 +174,37 @@ const fn reflection(service: &'static str, serves: GrpcService) -> GrpcRoute {
 }
 
 /// The table of one listener.
-#[derive(Debug, Clone, Copy)]
-pub struct GrpcRouter(&'static [GrpcRoute]);
+#[derive(Debug, Clone)]
+pub struct GrpcRouter(Vec<GrpcRoute>);
 
 impl GrpcRouter {
-    /// The table of `listener`; empty if it speaks no gRPC.
-    pub const fn new(listener: Listener) -> Self {
+    /// The table of `listener`, with Open Inference Protocol or without; empty if the listener speaks no gRPC.
+    pub fn new(listener: Listener, oip: bool) -> Self {
         Self(match listener {
-            Listener::GrpcInference => INFERENCE_ROUTES,
-            Listener::GrpcManagement => MANAGEMENT_ROUTES,
-            Listener::Inference | Listener::Management | Listener::Metrics => &[],
+            Listener::GrpcInference if oip => [
+                OPEN_INFERENCE_ROUTES,
+                INFERENCE_ROUTES,
+                OPEN_INFERENCE_ALIAS_ROUTES,
+            ]
+            .concat(),
+            Listener::GrpcInference => INFERENCE_ROUTES.to_vec(),
+            Listener::GrpcManagement => MANAGEMENT_ROUTES.to_vec(),
+            Listener::Inference | Listener::Management | Listener::Metrics => Vec::new(),
         })
     }
 
     /// Its rows.
-    pub const fn routes(&self) -> &'static [GrpcRoute] {
-        self.0
+    pub fn routes(&self) -> &[GrpcRoute] {
+        &self.0
     }
 
     /// The row of `/service/method`.
-    pub fn find(&self, path: &str) -> Option<&'static GrpcRoute> {
+    pub fn find(&self, path: &str) -> Option<GrpcRoute> {
         let (service, method) = path.strip_prefix('/')?.split_once('/')?;
         let mut routes = self.0.iter();
-        routes.find(|route| route.method == method && route.service == service)
+        routes
+            .find(|route| route.method == method && route.service == service)
+            .copied()
     }
 
     /// The names of its services, each once.
@@ -171,7 +221,7 @@ mod tests {
 
     #[test]
     fn paths_are_matched_whole() {
-        let router = GrpcRouter::new(Listener::GrpcInference);
+        let router = GrpcRouter::new(Listener::GrpcInference, true);
         let found = router.find(&format!("/{INFERENCE}/Ping"));
         assert_eq!(found.map(|route| route.method), Some("Ping"));
         for path in [
@@ -192,7 +242,8 @@ mod tests {
     #[test]
     fn the_table_is_what_was_agreed() {
         let rows = [Listener::GrpcInference, Listener::GrpcManagement].map(|listener| {
-            let rows = GrpcRouter::new(listener).routes().iter().map(|route| {
+            let router = GrpcRouter::new(listener, true);
+            let rows = router.routes().iter().map(|route| {
                 let GrpcRoute {
                     service,
                     method,

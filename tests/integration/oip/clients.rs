@@ -44,7 +44,9 @@ async fn server() -> TestServer {
 async fn run(script: &str, listeners: &[Listener]) {
     let Some(python) = python() else { return };
     let server = server().await;
-    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(script);
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/clients")
+        .join(script);
     let mut command = Command::new(python);
     command.arg("-B").arg(script);
     for listener in listeners {
@@ -63,5 +65,11 @@ async fn tritonclient_over_http() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tritonclient_asynchronous() {
-    run("aio_client.py", &[Listener::Inference]).await;
+    let listeners = [Listener::Inference, Listener::GrpcInference];
+    run("aio_client.py", &listeners).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tritonclient_over_grpc() {
+    run("grpc_client.py", &[Listener::GrpcInference]).await;
 }

@@ -85,10 +85,14 @@ async fn requests_of_any_kind_are_batched_together() {
     server.gate().shut();
     let row = |value: f32| json!({"inputs": [floats("x", &json!([1, 1]), &json!([value]))]});
     let rows = [1.0, 2.0, 3.0].map(row);
+    let behind_the_first = async |row| {
+        server.wait_for_held(1).await;
+        infer(&server, "fake", row).await
+    };
     let (first, second, third, ()) = tokio::join!(
         infer(&server, "fake", &rows[0]),
-        infer(&server, "fake", &rows[1]),
-        infer(&server, "fake", &rows[2]),
+        behind_the_first(&rows[1]),
+        behind_the_first(&rows[2]),
         async {
             server.wait_for_held(1).await;
             while server.sample("lantern_requests_in_flight").await != Some(3.0) {

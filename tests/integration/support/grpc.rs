@@ -4,6 +4,7 @@ use lantern::api::Listener;
 use lantern::api::grpc::proto::inference::PredictionsRequest;
 use lantern::api::grpc::proto::inference::inference_ap_is_service_client::InferenceApIsServiceClient;
 use lantern::api::grpc::proto::management::management_ap_is_service_client::ManagementApIsServiceClient;
+use lantern::api::grpc::proto::open_inference::grpc_inference_service_client::GrpcInferenceServiceClient;
 use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::health_client::HealthClient;
 
@@ -11,6 +12,8 @@ use super::TestServer;
 
 /// A client of predictions.
 pub type InferenceClient = InferenceApIsServiceClient<Channel>;
+/// A client of Open Inference Protocol.
+pub type OpenInferenceClient = GrpcInferenceServiceClient<Channel>;
 /// A client of management.
 pub type ManagementClient = ManagementApIsServiceClient<Channel>;
 
@@ -24,6 +27,11 @@ impl TestServer {
     /// A client of predictions.
     pub fn grpc_inference(&self) -> InferenceClient {
         InferenceClient::new(self.channel(Listener::GrpcInference))
+    }
+
+    /// A client of Open Inference Protocol.
+    pub fn grpc_open_inference(&self) -> OpenInferenceClient {
+        OpenInferenceClient::new(self.channel(Listener::GrpcInference))
     }
 
     /// A client of management.

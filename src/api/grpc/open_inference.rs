@@ -1,0 +1,252 @@
+//! Open Inference Protocol's `GRPCInferenceService`, for both of its packages: the operations of `api::oip`, from
+//! messages and to messages.
+
+use std::pin::Pin;
+use std::time::Instant;
+
+use futures_util::{Stream, StreamExt as _};
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::call::Caller;
+use super::proto::open_inference as wire;
+use super::proto::open_inference::grpc_inference_service_server::GrpcInferenceService;
+use crate::api::manage::Operations;
+use crate::api::oip::{self, Origin, Target, config, metadata, repository, statistics};
+use crate::catalog::Catalog;
+use crate::error::Error;
+
+mod describe;
+mod request;
+mod response;
+
+/// Requests of one stream that are run at the same time. They are answered in order.
+const STREAMED_AT_ONCE: usize = 16;
+/// With this, a stream ends at its first failure, in a status instead of a message.
+const STATUS_WANTED: &str = "triton_grpc_error";
+
+type Answer<T> = Result<Response<T>, Status>;
+type Responses = Pin<Box<dyn Stream<Item = Result<wire::ModelStreamInferResponse, Status>> + Send>>;
+
+/// The service.
+pub(super) struct OpenInferenceService {
+    catalog: Catalog,
+    operations: Operations,
+}
+
+impl OpenInferenceService {
+    /// The service for the models of `catalog`; they come and go only with `enable_model_api`.
+    pub(super) fn new(catalog: Catalog, enable_model_api: bool) -> Self {
+        Self {
+            operations: Operations::new(catalog.clone(), enable_model_api),
+            catalog,
+        }
+    }
+}
+
+/// The version that a message names; an empty one is the server's choice.
+fn target<'a>(model: &'a str, version: &'a str) -> Target<'a> {
+    Target {
+        model,
+        version: Some(version).filter(|version| !version.is_empty()),
+    }
+}
+
+fn answer<T>(caller: &Caller, result: Result<T, Error>) -> Answer<T> {
+    let result = result.map(Response::new);
+    result.map_err(|error| caller.fail_open_inference(&error))
+}
+
+async fn infer(
+    catalog: Catalog,
+    origin: Origin,
+    message: wire::ModelInferRequest,
+) -> Result<wire::ModelInferResponse, Error> {
+    let is_raw = !message.raw_input_contents.is_empty();
+    let (name, version) = (message.model_name.clone(), message.model_version.clone());
+    let request = request::decode(message)?;
+    let response = oip::infer(&catalog, target(&name, &version), request, origin).await?;
+    Ok(response::encode(response, is_raw))
+}
+
+/// What the failure of one message of a stream says; the stream goes on.
+fn failed(caller: &Caller, error: &Error, id: String) -> wire::ModelStreamInferResponse {
+    caller.record(error);
+    wire::ModelStreamInferResponse {
+        error_message: error.message().to_owned(),
+        infer_response: Some(wire::ModelInferResponse {
+            id,
+            ..wire::ModelInferResponse::default()
+        }),
+    }
+}
+
+/// One message of a stream, answered.
+async fn stream_one(
+    catalog: Catalog,
+    caller: Caller,
+    message: Result<wire::ModelInferRequest, Status>,
+    wants_status: bool,
+) -> Result<wire::ModelStreamInferResponse, Status> {
+    let message = message?;
+    let id = message.id.clone();
+    let arrival = Instant::now();
+    let origin = origin(&caller, arrival);
+    match infer(catalog, origin, message).await {
+        Ok(response) => Ok(wire::ModelStreamInferResponse {
+            error_message: String::new(),
+            infer_response: Some(response),
+        }),
+        Err(error) if wants_status => Err(caller.fail_open_inference(&error)),
+        Err(error) => Ok(failed(&caller, &error, id)),
+    }
+}
+
+fn origin(caller: &Caller, arrival: Instant) -> Origin {
+    Origin {
+        id: caller.id().to_owned(),
+        headers: Vec::new(),
+        arrival,
+        deadline: caller.own_deadline(),
+    }
+}
+
+fn wants_status(metadata: &MetadataMap) -> bool {
+    let value = metadata.get(STATUS_WANTED);
+    value.is_some_and(|value| value.as_bytes() == b"true")
+}
+
+#[tonic::async_trait]
+impl GrpcInferenceService for OpenInferenceService {
+    type ModelStreamInferStream = Responses;
+
+    async fn server_live(
+        &self,
+        _request: Request<wire::ServerLiveRequest>,
+    ) -> Answer<wire::ServerLiveResponse> {
+        Ok(Response::new(wire::ServerLiveResponse { live: true }))
+    }
+
+    async fn server_ready(
+        &self,
+        _request: Request<wire::ServerReadyRequest>,
+    ) -> Answer<wire::ServerReadyResponse> {
+        let ready = self.catalog.is_ready();
+        Ok(Response::new(wire::ServerReadyResponse { ready }))
+    }
+
+    async fn model_ready(
+        &self,
+        request: Request<wire::ModelReadyRequest>,
+    ) -> Answer<wire::ModelReadyResponse> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let ready = oip::is_ready(&self.catalog, target(&request.name, &request.version));
+        answer(
+            &caller,
+            ready.map(|ready| wire::ModelReadyResponse { ready }),
+        )
+    }
+
+    async fn server_metadata(
+        &self,
+        _request: Request<wire::ServerMetadataRequest>,
+    ) -> Answer<wire::ServerMetadataResponse> {
+        Ok(Response::new(describe::server(&metadata::server())))
+    }
+
+    async fn model_metadata(
+        &self,
+        request: Request<wire::ModelMetadataRequest>,
+    ) -> Answer<wire::ModelMetadataResponse> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let metadata = metadata::model(&self.catalog, target(&request.name, &request.version));
+        answer(&caller, metadata.map(describe::model))
+    }
+
+    async fn model_infer(
+        &self,
+        request: Request<wire::ModelInferRequest>,
+    ) -> Answer<wire::ModelInferResponse> {
+        let caller = Caller::of(&request)?;
+        let origin = origin(&caller, caller.arrival());
+        let inferred = infer(self.catalog.clone(), origin, request.into_inner()).await;
+        answer(&caller, inferred)
+    }
+
+    async fn model_stream_infer(
+        &self,
+        request: Request<Streaming<wire::ModelInferRequest>>,
+    ) -> Answer<Responses> {
+        let caller = Caller::of(&request)?;
+        let wants_status = wants_status(request.metadata());
+        let catalog = self.catalog.clone();
+        let answers = request
+            .into_inner()
+            .map(move |message| stream_one(catalog.clone(), caller.clone(), message, wants_status));
+        Ok(Response::new(Box::pin(answers.buffered(STREAMED_AT_ONCE))))
+    }
+
+    async fn model_config(
+        &self,
+        request: Request<wire::ModelConfigRequest>,
+    ) -> Answer<wire::ModelConfigResponse> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let config = config::config(&self.catalog, target(&request.name, &request.version));
+        answer(&caller, config.map(describe::config))
+    }
+
+    async fn model_statistics(
+        &self,
+        request: Request<wire::ModelStatisticsRequest>,
+    ) -> Answer<wire::ModelStatisticsResponse> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let statistics = if request.name.is_empty() {
+            Ok(statistics::of_server(&self.catalog))
+        } else {
+            statistics::of_model(&self.catalog, target(&request.name, &request.version))
+        };
+        answer(&caller, statistics.map(describe::statistics))
+    }
+
+    async fn repository_index(
+        &self,
+        request: Request<wire::RepositoryIndexRequest>,
+    ) -> Answer<wire::RepositoryIndexResponse> {
+        let caller = Caller::of(&request)?;
+        let ready = request.into_inner().ready;
+        let index = repository::index(&self.catalog, ready).await;
+        answer(&caller, index.map(describe::index))
+    }
+
+    async fn repository_model_load(
+        &self,
+        request: Request<wire::RepositoryModelLoadRequest>,
+    ) -> Answer<wire::RepositoryModelLoadResponse> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let parameters = request.parameters.keys().map(String::as_str);
+        let model = request.model_name.as_str();
+        let loaded = repository::load(&self.catalog, &self.operations, model, parameters).await;
+        answer(
+            &caller,
+            loaded.map(|()| wire::RepositoryModelLoadResponse {}),
+        )
+    }
+
+    async fn repository_model_unload(
+        &self,
+        request: Request<wire::RepositoryModelUnloadRequest>,
+    ) -> Answer<wire::RepositoryModelUnloadResponse> {
+        let caller = Caller::of(&request)?;
+        let model = request.into_inner().model_name;
+        let unloaded = repository::unload(&self.catalog, &self.operations, &model).await;
+        answer(
+            &caller,
+            unloaded.map(|()| wire::RepositoryModelUnloadResponse {}),
+        )
+    }
+}
