@@ -40,3 +40,32 @@ async fn services_and_models_are_told_apart() {
         assert_eq!(refused.code(), Code::NotFound, "{unknown}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_tells_every_change() {
+    let model = Model::new("echo");
+    let url = format!("/models?initial_workers=1&url={}", model.url());
+    let server = TestServer::builder().in_store(model).start().await;
+    let mut client = server.grpc_health(Listener::GrpcInference);
+    let mut watched = client.watch(of("echo")).await.unwrap().into_inner();
+    let first = watched.message().await.unwrap().unwrap();
+    assert_eq!(first.status(), ServingStatus::ServiceUnknown);
+    assert_eq!(server.management("POST", &url).await.status, 200);
+    loop {
+        // It may be seen while it loads.
+        match watched.message().await.unwrap().unwrap().status() {
+            ServingStatus::Serving => break,
+            other => assert_eq!(other, ServingStatus::NotServing),
+        }
+    }
+    let scaled = "/models/echo?min_worker=0&synchronous=true";
+    assert_eq!(server.management("PUT", scaled).await.status, 200);
+    let empty = watched.message().await.unwrap().unwrap();
+    assert_eq!(empty.status(), ServingStatus::NotServing);
+    assert_eq!(
+        server.management("DELETE", "/models/echo").await.status,
+        200
+    );
+    let gone = watched.message().await.unwrap().unwrap();
+    assert_eq!(gone.status(), ServingStatus::ServiceUnknown);
+}

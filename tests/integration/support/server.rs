@@ -40,6 +40,7 @@ pub struct TestServer {
     running: Option<Running>,
     client: reqwest::Client,
     gate: Gate,
+    fake: FakeBackend,
     access: Arc<Mutex<Vec<u8>>>,
     metric_lines: MetricLines,
     addresses: HashMap<Listener, Address>,
@@ -127,7 +128,7 @@ impl Builder {
     /// Starts the server and waits until its models have loaded or failed.
     pub async fn start(self) -> TestServer {
         let directory = TempDir::new().unwrap();
-        let gate = self.fake.gate();
+        let (gate, fake) = (self.fake.gate(), self.fake.clone());
         let access = Arc::new(Mutex::new(Vec::new()));
         let metric_lines = MetricLines::default();
         let mut cfg = self.config(directory.path(), &access);
@@ -153,6 +154,7 @@ impl Builder {
             running: Some(running),
             client: client(),
             gate,
+            fake,
             access,
             metric_lines,
             directory,
@@ -221,6 +223,11 @@ impl TestServer {
     /// The gate of the fake backend in the server's process.
     pub const fn gate(&self) -> &Gate {
         &self.gate
+    }
+
+    /// How many batches the fake backend in the server's process was given.
+    pub fn fake_runs(&self) -> usize {
+        self.fake.runs().len()
     }
 
     /// Waits until `runs` runs of the fake backend are held at its gate.

@@ -1,0 +1,112 @@
+//! Connections: how they end, how old they become, and TLS.
+
+use std::time::Duration;
+
+use lantern::api::Listener;
+use tokio::net::TcpStream;
+use tokio_stream::StreamExt as _;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+
+use crate::support::frames::{PREFACE, message};
+use crate::support::{Model, TestServer, prediction, tensor};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_in_flight_are_answered_when_the_server_stops() {
+    let mut server = TestServer::with(Model::fake()).await;
+    let address = server.address(Listener::GrpcInference);
+    server.gate().shut();
+    let mut client = server.grpc_inference();
+    let asked =
+        tokio::spawn(async move { client.predictions(prediction("fake", tensor(1.0))).await });
+    server.wait_for_held(1).await;
+    let gate = server.gate().clone();
+    let stopping = server.begin_stop();
+    while TcpStream::connect(address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    gate.open();
+    assert!(asked.await.unwrap().is_ok());
+    stopping.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_without_an_end_do_not_hold_up_the_end() {
+    let mut server = TestServer::with(Model::new("echo")).await;
+    let mut health = server.grpc_health(Listener::GrpcInference);
+    let watch = HealthCheckRequest {
+        service: "echo".to_owned(),
+    };
+    let mut watched = health.watch(watch).await.unwrap().into_inner();
+    let first = watched.message().await.unwrap().unwrap();
+    assert_eq!(first.status(), ServingStatus::Serving);
+    let mut request = prediction("echo", "x");
+    request.sequence_id = Some("s".to_owned());
+    let requests = tokio_stream::once(request).chain(tokio_stream::pending());
+    let mut client = server.grpc_inference();
+    let mut responses = client
+        .stream_predictions2(requests)
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(responses.message().await.unwrap().is_some());
+    let stopped = tokio::time::timeout(Duration::from_secs(20), server.stop());
+    let last = async {
+        let last = watched.message().await.unwrap().unwrap();
+        assert_eq!(last.status(), ServingStatus::NotServing);
+        assert!(watched.message().await.unwrap().is_none());
+        assert!(responses.message().await.unwrap().is_none());
+    };
+    let (stopped, ()) = tokio::join!(stopped, last);
+    stopped.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_connections_end_and_clients_do_not_notice() {
+    let builder = TestServer::builder().model(Model::new("echo"));
+    let builder = builder
+        .set("grpc_inference_max_connection_age_ms=100")
+        .set("grpc_inference_max_connection_age_grace_ms=100");
+    let server = builder.start().await;
+    // GOAWAY is frame type 7.
+    let answer = server.bytes(Listener::GrpcInference, PREFACE).await;
+    assert!(frame_types(&answer).contains(&7), "{answer:?}");
+    let mut client = server.grpc_inference();
+    let until = tokio::time::Instant::now() + Duration::from_millis(500);
+    while tokio::time::Instant::now() < until {
+        let answer = client.predictions(prediction("echo", "x")).await;
+        assert!(answer.is_ok(), "{answer:?}");
+    }
+}
+
+/// The types of the frames that the server sent.
+fn frame_types(mut bytes: &[u8]) -> Vec<u8> {
+    let mut types = Vec::new();
+    while let [a, b, c, kind, _, _, _, _, _, rest @ ..] = bytes {
+        types.push(*kind);
+        let length = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
+        bytes = rest.get(length..).unwrap_or_default();
+    }
+    types
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_is_spoken_where_it_is_asked_for() {
+    let builder = TestServer::builder().model(Model::new("echo"));
+    let server = builder.set("enable_grpc_ssl=true").start().await;
+    let client = reqwest::Client::builder().danger_accept_invalid_certs(true);
+    let address = server.address(Listener::GrpcInference);
+    let url =
+        format!("https://{address}/org.pytorch.serve.grpc.inference.InferenceAPIsService/Ping");
+    let request = client.build().unwrap().post(url).body(message(0, b""));
+    let answer = request
+        .header("content-type", "application/grpc")
+        .send()
+        .await;
+    let answer = answer.unwrap();
+    assert_eq!(answer.version(), reqwest::Version::HTTP_2);
+    let body = answer.bytes().await.unwrap();
+    assert!(body.ends_with(b"\"Healthy\"\n}"), "{body:?}");
+    // Without TLS the server does not speak.
+    assert!(frame_types(&server.bytes(Listener::GrpcInference, PREFACE).await).is_empty());
+}
