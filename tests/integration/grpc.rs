@@ -6,5 +6,6 @@ mod hostile;
 mod management;
 mod predictions;
 mod reflection;
+mod replay;
 mod streams;
 mod transport;

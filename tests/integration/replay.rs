@@ -10,13 +10,15 @@ use crate::support::{Model, TestServer};
 
 /// One call.
 #[derive(Deserialize)]
-struct Row {
+pub struct Row {
     #[serde(rename = "row")]
-    number: usize,
-    name: String,
-    method: String,
+    pub number: usize,
+    pub name: String,
+    pub method: String,
     path: String,
     rest: u16,
+    /// The gRPC code.
+    pub grpc: i32,
 }
 
 /// Archives by the suite's names for them.
@@ -33,7 +35,7 @@ fn stand_in(name: &str) -> Model {
     Model::new("echo").named(name).without_workers()
 }
 
-fn rows() -> Vec<Row> {
+pub fn rows() -> Vec<Row> {
     let rows: Vec<Row> =
         serde_json::from_str(include_str!("../fixtures/management_data.json")).unwrap();
     assert_eq!(rows.len(), 82);
@@ -41,7 +43,7 @@ fn rows() -> Vec<Row> {
 }
 
 /// The path with its placeholders filled in.
-fn path(row: &Row, origin: &Origin) -> String {
+pub fn path(row: &Row, origin: &Origin) -> String {
     let zoo = origin.url("/models").replace("://", "%3A%2F%2F");
     let path = row.path.replace("{zoo}", &zoo);
     ARCHIVES.iter().fold(path, |path, name| {
@@ -49,15 +51,20 @@ fn path(row: &Row, origin: &Origin) -> String {
     })
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_call_of_the_original_suite_has_its_status() {
+/// A server that has the archives, and a web server that has none.
+pub async fn server() -> (TestServer, Origin) {
     let missing = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
     let origin = Origin::start(|_, _| missing.to_vec()).await;
     let builder = TestServer::builder().set(&format!("allowed_urls={}", origin.url("/models/.*")));
     let builder = ARCHIVES
         .iter()
         .fold(builder, |builder, name| builder.in_store(stand_in(name)));
-    let server = builder.start().await;
+    (builder.start().await, origin)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_call_of_the_original_suite_has_its_status() {
+    let (server, origin) = server().await;
     let mut wrong = Vec::new();
     for row in rows() {
         let answer = server.management(&row.method, &path(&row, &origin)).await;

@@ -1,7 +1,7 @@
 //! One door to the server under test: [`TestServer`], made by a builder, on port 0, with directories of its own.
 
 pub mod frames;
-mod grpc;
+pub mod grpc;
 mod http;
 mod model;
 #[path = "../support/origin.rs"]

@@ -16,6 +16,7 @@ use super::proto::inference::inference_ap_is_service_server::InferenceApIsServic
 use super::proto::inference::{PredictionResponse, PredictionsRequest, TorchServeHealthResponse};
 use super::proto::rpc;
 use super::status;
+use crate::api::Config;
 use crate::catalog::Catalog;
 use crate::error::{Error, Kind};
 use crate::payload::{self, Body, Part, Schedule};
@@ -39,16 +40,18 @@ pub(super) struct InferenceService {
 #[derive(Clone)]
 struct Predictor {
     catalog: Catalog,
+    max_request_size: usize,
     max_response_size: usize,
 }
 
 impl InferenceService {
-    /// The service for the models of `catalog`, whose responses have at most `max_response_size` bytes.
-    pub(super) const fn new(catalog: Catalog, max_response_size: usize) -> Self {
+    /// The service for the models of `catalog`, with the limits of `cfg`.
+    pub(super) const fn new(catalog: Catalog, cfg: &Config) -> Self {
         Self {
             predictor: Predictor {
                 catalog,
-                max_response_size,
+                max_request_size: cfg.max_request_size,
+                max_response_size: cfg.max_response_size,
             },
         }
     }
@@ -192,7 +195,7 @@ impl Sequence {
             Ok(None) => return None,
             Err(broken) => {
                 self.has_ended = true;
-                Err(broken)
+                Err(status::of_broken(broken, self.predictor.max_request_size))
             }
         };
         Some((answer, self))

@@ -43,7 +43,7 @@ pub(super) struct Servers {
 impl Servers {
     /// Servers of the services that `router` names.
     pub(super) fn new(router: &GrpcRouter, services: &Services, cfg: &crate::api::Config) -> Self {
-        let inference = InferenceService::new(services.catalog.clone(), cfg.max_response_size);
+        let inference = InferenceService::new(services.catalog.clone(), cfg);
         let management = ManagementService::new(services.catalog.clone(), cfg.enable_model_api);
         let open_inference =
             OpenInferenceService::new(services.catalog.clone(), cfg.enable_model_api);

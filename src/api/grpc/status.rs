@@ -79,6 +79,14 @@ pub(super) fn too_large(limit: usize) -> Error {
     Error::new(Kind::TooLarge, message)
 }
 
+/// What ended a stream of messages. tonic calls one over the limit out of range; gRPC's own word is another.
+pub(super) fn of_broken(broken: Status, limit: usize) -> Status {
+    match broken.code() {
+        Code::OutOfRange => of(&too_large(limit)),
+        _ => broken,
+    }
+}
+
 /// The message and, in a line of its own, the name of TorchServe's exception. Clients may rely on the first line.
 fn description(error: &Error) -> String {
     let exception = error.kind().wire().exception;

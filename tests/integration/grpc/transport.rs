@@ -62,21 +62,45 @@ async fn streams_without_an_end_do_not_hold_up_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn old_connections_end_and_clients_do_not_notice() {
-    let builder = TestServer::builder().model(Model::new("echo"));
-    let builder = builder
-        .set("grpc_inference_max_connection_age_ms=100")
-        .set("grpc_inference_max_connection_age_grace_ms=100");
+async fn a_connection_of_age_is_told_to_go_and_its_calls_are_answered() {
+    let builder = TestServer::builder().model(Model::fake());
+    let builder = builder.set("grpc_inference_max_connection_age_ms=200");
     let server = builder.start().await;
-    // GOAWAY is frame type 7.
+    server.gate().shut();
+    let mut client = server.grpc_inference();
+    let mut other = client.clone();
+    let asked =
+        tokio::spawn(async move { other.predictions(prediction("fake", tensor(1.0))).await });
+    server.wait_for_held(1).await;
+    // A connection that was made later is old by now, and so is the call's. GOAWAY is frame type 7.
     let answer = server.bytes(Listener::GrpcInference, PREFACE).await;
     assert!(frame_types(&answer).contains(&7), "{answer:?}");
+    server.gate().open();
+    assert!(asked.await.unwrap().is_ok());
+    assert!(
+        client
+            .predictions(prediction("fake", tensor(1.0)))
+            .await
+            .is_ok()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_outlast_the_grace_are_given_up() {
+    let builder = TestServer::builder().model(Model::fake());
+    let builder = builder
+        .set("grpc_inference_max_connection_age_ms=50")
+        .set("grpc_inference_max_connection_age_grace_ms=50");
+    let server = builder.start().await;
+    server.gate().shut();
     let mut client = server.grpc_inference();
-    let until = tokio::time::Instant::now() + Duration::from_millis(500);
-    while tokio::time::Instant::now() < until {
-        let answer = client.predictions(prediction("echo", "x")).await;
-        assert!(answer.is_ok(), "{answer:?}");
+    let asked = client.predictions(prediction("fake", tensor(1.0))).await;
+    assert!(asked.is_err(), "{asked:?}");
+    let cancelled = "lantern_cancelled_requests_total{model_name=\"fake\"";
+    while server.sample(cancelled).await != Some(1.0) {
+        tokio::task::yield_now().await;
     }
+    server.gate().open();
 }
 
 /// The types of the frames that the server sent.
