@@ -20,8 +20,10 @@ use tokio_stream::Empty;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
+#[allow(dead_code, reason = "latencies are other benches'")]
 #[path = "support/load.rs"]
 mod load;
+#[allow(dead_code, reason = "memory is another bench's")]
 #[path = "support/server.rs"]
 mod server;
 

@@ -44,7 +44,7 @@ const TABLE: [(&str, &[&str]); 16] = [
 const ROOTS: [&str; 3] = ["server", "cli", "main"];
 
 /// Who alone may use a library.
-const LIBRARIES: [(&str, &[&str]); 8] = [
+const LIBRARIES: [(&str, &[&str]); 10] = [
     ("hyper", &["api"]),
     ("multer", &["api"]),
     ("wasmtime", &["handler"]),
@@ -53,6 +53,8 @@ const LIBRARIES: [(&str, &[&str]); 8] = [
     ("reqwest", &["archive"]),
     ("object_store", &["archive"]),
     ("prometheus", &["metrics"]),
+    ("tonic", &["api"]),
+    ("prost", &["api"]),
 ];
 
 fn root() -> &'static Path {

@@ -31,6 +31,8 @@ const PREFACE: usize = 24 + 9;
 /// How often a silent client is asked whether it is still there, and how long it may take to say so.
 const PING_INTERVAL: Duration = Duration::from_mins(1);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// What a client without calls gets to go when it is asked to.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Serves one connection until its client closes it; until `stop`, or until it is too old, and then until its calls
 /// have been answered.
@@ -40,9 +42,14 @@ where
 {
     let heard = Arc::new(AtomicUsize::new(0));
     let cfg = api.cfg.clone();
+    let calls = Calls::default();
+    let each = calls.clone();
     let service = service_fn(move |request| {
-        let api = Arc::clone(&api);
-        async move { Ok::<_, Infallible>(api.respond(request, peer).await) }
+        let (api, call) = (Arc::clone(&api), each.clone());
+        async move {
+            let response = api.respond(request, peer).await;
+            Ok::<_, Infallible>(response.map(|body| body.of_call(call)))
+        }
     });
     let io = TokioIo::new(Heard {
         stream,
@@ -59,6 +66,23 @@ where
     tokio::select! {
         ended = served => log(peer, ended),
         () = old(grace) => tracing::debug!(%peer, "calls took longer than the connection may last"),
+        () = calls.idle() => tracing::debug!(%peer, "the client does not go, and calls nothing"),
+    }
+}
+
+/// The calls of one connection: a clone for each that is not answered, and two that belong to the connection.
+#[derive(Clone, Default)]
+pub(super) struct Calls(Arc<()>);
+
+impl Calls {
+    /// Returns once there was none for a while. An honest client has gone by then.
+    async fn idle(&self) {
+        loop {
+            tokio::time::sleep(FAREWELL).await;
+            if Arc::strong_count(&self.0) <= 2 {
+                return;
+            }
+        }
     }
 }
 

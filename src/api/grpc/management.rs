@@ -114,7 +114,7 @@ fn register_params(request: &RegisterModelRequest) -> RegisterParams {
         max_batch_delay: number(request.max_batch_delay),
         initial_workers: request.initial_workers.map(i64::from),
         response_timeout: number(request.response_timeout),
-        startup_timeout: number(request.startup_timeout),
+        startup_timeout: request.startup_timeout.map(i64::from),
         synchronous: Some(request.synchronous),
     }
 }

@@ -9,6 +9,7 @@ use hyper::{HeaderMap, StatusCode};
 use tonic::{Code, Status};
 
 use super::call::Caller;
+use super::connection::Calls;
 use super::{Response, Services};
 use crate::api::access::{self, AccessLog};
 use crate::listen::Peer;
@@ -18,6 +19,8 @@ use crate::metrics::{Answered, Metrics};
 pub(super) struct Outbound {
     body: tonic::body::Body,
     line: Option<Line>,
+    /// Tells the connection that the call goes on.
+    _call: Option<Calls>,
 }
 
 /// What is written down of a call. Dropped before the call has ended, it says that the client left.
@@ -76,7 +79,11 @@ pub(super) fn finish(response: hyper::Response<tonic::body::Body>, line: Line) -
         }
         None => Some(line),
     };
-    response.map(|body| Outbound { body, line })
+    response.map(|body| Outbound {
+        body,
+        line,
+        _call: None,
+    })
 }
 
 /// A status of HTTP and nothing else, for what is not gRPC.
@@ -86,6 +93,7 @@ pub(super) fn bare(status: StatusCode, line: Line) -> Response {
     let mut response = hyper::Response::new(Outbound {
         body: tonic::body::Body::empty(),
         line: None,
+        _call: None,
     });
     *response.status_mut() = status;
     response
@@ -97,6 +105,14 @@ fn code(headers: &HeaderMap) -> Option<Code> {
 }
 
 impl Outbound {
+    /// The body as one of `call`'s connection.
+    pub(super) fn of_call(self, call: Calls) -> Self {
+        Self {
+            _call: Some(call),
+            ..self
+        }
+    }
+
     fn end(&mut self, code: Code) {
         if let Some(line) = self.line.take() {
             line.end(code);

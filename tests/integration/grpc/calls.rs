@@ -91,8 +91,8 @@ async fn metrics_count_calls_as_they_count_requests() {
     let server = TestServer::with(Model::linear()).await;
     assert_eq!(server.predict("linear", ROW).await.status, 200);
     let names = [
-        "ts_inference_requests_total{model_name=\"linear\"",
-        "ts_inference_latency_microseconds{model_name=\"linear\"",
+        "ts_inference_requests_total{model_name=\"linear\",model_version=\"default\"",
+        "ts_inference_latency_microseconds{model_name=\"linear\",model_version=\"default\"",
         "lantern_request_seconds_count{model_name=\"linear\"",
         "lantern_infer_seconds_count{model_name=\"linear\"",
     ];

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use lantern::api::Listener;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_stream::StreamExt as _;
 use tonic_health::pb::HealthCheckRequest;
@@ -72,9 +73,13 @@ async fn a_connection_of_age_is_told_to_go_and_its_calls_are_answered() {
     let asked =
         tokio::spawn(async move { other.predictions(prediction("fake", tensor(1.0))).await });
     server.wait_for_held(1).await;
-    // A connection that was made later is old by now, and so is the call's. GOAWAY is frame type 7.
-    let answer = server.bytes(Listener::GrpcInference, PREFACE).await;
-    assert!(frame_types(&answer).contains(&7), "{answer:?}");
+    // A connection that was made later is told to go, by a GOAWAY frame, of type 7: then the call's is old as well.
+    let mut stream = server.connect(Listener::GrpcInference).await;
+    stream.write_all(PREFACE).await.unwrap();
+    let mut read = Vec::new();
+    while !frame_types(&read).contains(&7) {
+        assert_ne!(stream.read_buf(&mut read).await.unwrap(), 0, "{read:?}");
+    }
     server.gate().open();
     assert!(asked.await.unwrap().is_ok());
     assert!(
@@ -83,6 +88,17 @@ async fn a_connection_of_age_is_told_to_go_and_its_calls_are_answered() {
             .await
             .is_ok()
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_go_is_left() {
+    let mut server = TestServer::with(Model::new("echo")).await;
+    let mut stream = server.connect(Listener::GrpcInference).await;
+    stream.write_all(PREFACE).await.unwrap();
+    // The server's SETTINGS: it serves the connection. What it sends from now on is not answered.
+    stream.read_u8().await.unwrap();
+    let stopped = tokio::time::timeout(Duration::from_secs(20), server.stop()).await;
+    stopped.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
