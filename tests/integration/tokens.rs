@@ -470,7 +470,7 @@ async fn every_grpc_method_asks_for_its_key() {
     let dead = expired().await;
     let mut refused = 0;
     for listener in [Listener::GrpcInference, Listener::GrpcManagement] {
-        for row in GrpcRouter::new(listener).routes() {
+        for row in GrpcRouter::new(listener, true).routes() {
             // A stream that nobody ends answers nobody who has a key; refusals do not wait for it.
             let answers = row.messages == Messages::One && row.method != "Watch";
             for shown in ALL {
@@ -500,7 +500,7 @@ async fn models_stay_as_they_are_over_grpc_where_the_model_api_is_off() {
     let server = TestServer::builder().api(|api| api.enable_model_api = false);
     let server = server.start().await;
     let listener = Listener::GrpcManagement;
-    for row in GrpcRouter::new(listener).routes() {
+    for row in GrpcRouter::new(listener, true).routes() {
         if row.permission == Permission::Register {
             let answer = call(&server, listener, row, Shown::Nothing).await;
             assert_eq!(
