@@ -208,7 +208,7 @@ async fn bytes_that_are_no_http2_end_their_connection() {
     for broken in [
         // A frame over the largest size, a HEADERS frame of stream 0, headers that do not decode, DATA of a stream that
         // is not open, a window of zero, a window beyond all bounds, an even stream.
-        frame(0, 0, 1, &[0; 100_000]),
+        frame(0, 0, 1, &vec![0; 100_000]),
         call(PING, END_STREAM, 0),
         frame(1, 5, 1, &[0xff; 64]),
         frame(0, 1, 9, b"x"),

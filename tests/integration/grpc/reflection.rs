@@ -76,7 +76,7 @@ async fn descriptors_are_those_of_the_proto_files() {
     let methods: Vec<_> = inference.service[0]
         .method
         .iter()
-        .map(|method| method.name())
+        .map(prost_types::MethodDescriptorProto::name)
         .collect();
     assert_eq!(
         methods,
