@@ -1,7 +1,8 @@
 //! The server as a user meets it: a release build, started as a process, driven over loopback.
 //!
 //! `cargo bench --bench load` prints one table per question: requests a second and latency for a small JSON model, memory
-//! by number of workers, and the time from start to the first answer. Every figure is the median of several runs.
+//! by number of workers, the time from start to the first answer, and what metrics cost. Every figure is the median of
+//! several runs. `cargo bench --bench load -- metrics` asks one question alone.
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, missing_docs)]
 
@@ -23,9 +24,21 @@ fn main() {
     if std::env::args().any(|argument| argument == "--list") {
         return;
     }
-    speed();
-    memory();
-    start_up();
+    let questions: [(&str, fn()); 4] = [
+        ("speed", speed),
+        ("memory", memory),
+        ("start-up", start_up),
+        ("metrics", metrics),
+    ];
+    let asked: Vec<String> = std::env::args().skip(1).collect();
+    let is_asked = |name: &str| asked.iter().any(|argument| argument == name);
+    let is_any = questions.iter().any(|(name, _)| is_asked(name));
+    for (_, answer) in questions
+        .iter()
+        .filter(|(name, _)| !is_any || is_asked(name))
+    {
+        answer();
+    }
 }
 
 fn fixture(name: &str) -> PathBuf {
@@ -35,6 +48,11 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 fn linear(backend: &str, hosting: &str, workers: usize) -> Setup {
+    linear_with(backend, hosting, workers, "")
+}
+
+/// The same, with more lines of `config.properties`.
+fn linear_with(backend: &str, hosting: &str, workers: usize, extra: &str) -> Setup {
     let artifact = fixture(if backend == "torch" {
         "linear.pt"
     } else {
@@ -52,7 +70,7 @@ fn linear(backend: &str, hosting: &str, workers: usize) -> Setup {
         config,
         extra_files: Vec::new(),
     };
-    Setup::new(&[model], "")
+    Setup::new(&[model], extra)
 }
 
 fn question() -> Vec<u8> {
@@ -153,6 +171,38 @@ fn start_once(setup: &Setup) -> Duration {
     let started = Instant::now();
     let _server = setup.start();
     setup.first_answer(&question(), started)
+}
+
+/// Throughput with metrics on, off and as lines: in turns, since a machine does not stay the same.
+fn metrics() {
+    const TURNS: usize = 9;
+    let settings = [
+        ("on", ""),
+        ("off", "enable_metrics_api=false"),
+        ("log", "metrics_mode=log"),
+    ];
+    println!(
+        "\nWhat metrics cost: requests/s on 32 connections, onnx inline; medians of {TURNS} turns"
+    );
+    let setups = settings.map(|(_, extra)| linear_with("onnx", "inline", 1, extra));
+    let mut outcomes = settings.map(|_| Vec::with_capacity(TURNS));
+    for _ in 0..TURNS {
+        for (setup, outcomes) in setups.iter().zip(&mut outcomes) {
+            let _server = setup.start();
+            setup.first_answer(&question(), Instant::now());
+            outcomes.push(measure(setup, 32));
+        }
+    }
+    let medians = outcomes.map(median);
+    let off = medians[1].throughput;
+    for ((name, _), outcome) in settings.iter().zip(medians) {
+        println!(
+            "{name:<8} {:>12.0} requests/s {:>+7.2} % p99 {:>6.0} us",
+            outcome.throughput,
+            100.0 * (outcome.throughput - off) / off,
+            micros(outcome.p99)
+        );
+    }
 }
 
 fn micros(duration: Duration) -> f64 {

@@ -7,142 +7,45 @@
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, missing_docs)]
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lantern::backend::onnx::OnnxBackend;
 use lantern::backend::{Backend, BackendError, LoadSpec, LoadedModel, Session, Signature};
-use lantern::handler::{
-    EngineConfig, Handler, HandlerEngine, HandlerSpec, LogLine, Observation, Sink, Step,
-};
-use lantern::model::{
-    BackendKind, Declared, Device, Hosting, Limits, ModelName, ModelSpec, Settings, Version,
-};
-use lantern::payload::{Body, Request, Schedule};
-use lantern::runtime::local::LocalRuntime;
+use lantern::handler::{EngineConfig, Handler, HandlerEngine, HandlerSpec, Step};
+use lantern::model::{BackendKind, Declared, Device, Hosting, Limits};
 use lantern::runtime::process::ProcessConfig;
 use lantern::runtime::{Hosts, WorkerIds};
 use lantern::tensor::{DType, NamedTensor, Tensor};
 
-const X: &str = r#"{"x":[0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1.0,1.1,1.2,1.3,1.4,1.5,1.6]}"#;
-const MEASURED: Duration = Duration::from_secs(3);
-const WARM_UP: usize = 2000;
+#[path = "support/runtime.rs"]
+mod runtime;
 
-struct NoSink;
-
-impl Sink for NoSink {
-    fn log(&self, line: LogLine) {
-        println!("{}", line.message);
-    }
-    fn observe(&self, _observation: Observation) {}
-}
+use runtime::{Print, WARM_UP, fixtures, measure, model, onnxruntime, report, request};
 
 fn main() {
-    if std::env::args().any(|argument| argument == "--list") {
-        return;
-    }
-    for threads in [1, 2] {
-        let tokio = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(threads)
-            .enable_all()
-            .build()
-            .expect("a runtime can be made");
-        println!("\n{threads} tokio threads");
-        tokio.block_on(async {
-            // On a runtime thread, as requests are.
-            let bench = tokio::spawn(bench());
-            bench.await.expect("the bench ends well");
-        });
-    }
+    runtime::on_one_thread_and_two(bench);
 }
 
 async fn bench() {
     handler_alone().await;
     session_alone();
     for backend in [BackendKind::Onnx, BackendKind::Fake] {
-        runtime(backend).await;
+        println!("{} backend", backend.name());
+        let runtime = measure(&hosts(), model(32, backend, Hosting::Inline)).await;
+        runtime.drain(Duration::from_secs(1)).await;
     }
-}
-
-async fn runtime(backend: BackendKind) {
-    println!("{} backend", backend.name());
-    let model = model(32, backend);
-    let runtime = LocalRuntime::start(&hosts(), model, 1, Arc::new(NoSink)).await;
-    let runtime = runtime.expect("the model loads");
-    for _ in 0..WARM_UP {
-        call(&runtime).await;
-    }
-    let mut times = lone_calls(&runtime).await;
-    report("one caller", &mut times);
-    for callers in [4, 32, 128] {
-        crowd(&runtime, callers).await;
-    }
-    runtime.drain(Duration::from_secs(1)).await;
-}
-
-async fn lone_calls(runtime: &LocalRuntime) -> Vec<Duration> {
-    let mut times = Vec::new();
-    let started = Instant::now();
-    while started.elapsed() < MEASURED {
-        times.push(call(runtime).await);
-        // As a connection does that waits for its next request.
-        tokio::task::yield_now().await;
-    }
-    times
-}
-
-async fn crowd(runtime: &LocalRuntime, callers: usize) {
-    let (started, cpu) = (Instant::now(), cpu_time());
-    let callers: Vec<_> = (0..callers)
-        .map(|_| {
-            let runtime = runtime.clone();
-            tokio::spawn(async move { lone_calls(&runtime).await })
-        })
-        .collect();
-    let name = format!("{} callers", callers.len());
-    let mut times = Vec::new();
-    for caller in callers {
-        times.extend(caller.await.expect("callers end well"));
-    }
-    let (elapsed, cpu) = (started.elapsed(), cpu_time().saturating_sub(cpu));
-    #[expect(clippy::cast_precision_loss, reason = "rates to print")]
-    let calls = times.len() as f64;
-    report(&name, &mut times);
-    println!(
-        "{:<16} {:>9.0} calls/s, {:.1} us of processor time each",
-        "",
-        calls / elapsed.as_secs_f64(),
-        cpu.as_secs_f64() * 1e6 / calls
-    );
-}
-
-async fn call(runtime: &LocalRuntime) -> Duration {
-    let started = Instant::now();
-    runtime.call(request()).await.expect("the call is answered");
-    started.elapsed()
-}
-
-fn report(name: &str, times: &mut [Duration]) {
-    times.sort_unstable();
-    let at = |percent: usize| times[times.len() * percent / 100];
-    println!(
-        "{name:<16} p50 {:>8.1?} p90 {:>8.1?} p99 {:>8.1?}",
-        at(50),
-        at(90),
-        at(99)
-    );
 }
 
 async fn handler_alone() {
     let engine = HandlerEngine::new(EngineConfig::default()).expect("the engine starts");
     let spec = HandlerSpec {
-        model: model(1, BackendKind::Onnx),
+        model: Arc::new(model(1, BackendKind::Onnx, Hosting::Inline)),
         device: Device::Cpu,
         limits: Limits::default(),
-        sink: Arc::new(NoSink),
+        sink: Arc::new(Print),
     };
     let handler = Handler::load(&engine, spec).await;
     let handler = handler.expect("the handler loads");
@@ -187,15 +90,6 @@ fn session_alone() {
     }
 }
 
-/// Processor time of this process so far.
-fn cpu_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::new(
-        time.tv_sec.unsigned_abs(),
-        u32::try_from(time.tv_nsec).unwrap_or(0),
-    )
-}
-
 /// A model that takes 100 µs of its thread for any batch.
 struct Busy(Signature);
 
@@ -232,19 +126,6 @@ impl Session for BusySession {
     }
 }
 
-fn request() -> Request {
-    let arrival = Instant::now();
-    Request {
-        id: "r".to_owned(),
-        content_type: Some("application/json".to_owned()),
-        headers: Vec::new(),
-        body: Body::Raw(Bytes::from_static(X.as_bytes())),
-        arrival,
-        deadline: arrival + Duration::from_mins(2),
-        schedule: Schedule::default(),
-    }
-}
-
 fn hosts() -> Hosts {
     Hosts {
         engine: Arc::new(|| HandlerEngine::new(EngineConfig::default())),
@@ -259,38 +140,6 @@ fn hosts() -> Hosts {
 }
 
 fn backend() -> Arc<dyn Backend> {
-    let library = std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from);
+    let library = onnxruntime();
     Arc::new(OnnxBackend::new(library.as_deref()).expect("ORT_DYLIB_PATH is set"))
-}
-
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
-}
-
-fn model(batch_size: usize, backend: BackendKind) -> Arc<ModelSpec> {
-    let guests = std::env::var_os("LANTERN_GUESTS").map_or_else(
-        || {
-            let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-            root.join("examples/target/wasm32-wasip2/release")
-        },
-        PathBuf::from,
-    );
-    Arc::new(ModelSpec {
-        name: ModelName::new("linear").expect("a good name"),
-        version: Version::new("1").expect("a good version"),
-        directory: fixtures(),
-        artifact: "linear.onnx".into(),
-        handler: guests.join("linear.wasm"),
-        backend,
-        declared: Declared::default(),
-        manifest: "{}".to_owned(),
-        config: "{}".to_owned(),
-        properties: BTreeMap::new(),
-        settings: Settings {
-            batch_size,
-            hosting: Hosting::Inline,
-            ..Settings::default()
-        },
-        limits: Limits::default(),
-    })
 }

@@ -98,3 +98,15 @@ impl std::fmt::Display for Fields<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_are_spelled_as_torchserves_workers_do() {
+        let units = ["milliseconds", "bytes", "count", "percent", "none"];
+        let shown = units.map(spelled_out);
+        assert_eq!(shown, ["Milliseconds", "Bytes", "Count", "Percent", "unit"]);
+    }
+}

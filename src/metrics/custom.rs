@@ -4,21 +4,23 @@
 //! labels that stand there; one that it does not is left out, or with `model_metrics_auto_detect` is made as the first
 //! handler has it. A handler can neither take the name of a metric of the server nor speak for another model.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
 use super::family::{Family, Hold};
-use super::listing::{HOSTNAME, Listed, Listing, OURS, model};
+use super::listing::{HOSTNAME, Listed, Listing};
 use super::outlet::{Meter, Outlet};
 use super::{Config, Kind, Mode};
 use crate::model::ModelName;
 
+mod observer;
+
+pub use observer::Observer;
+
 /// Labels that every metric of a handler gets unless the listing says otherwise, after the handler's own.
 const DEFAULT_LABELS: [&str; 3] = ["ModelName", "Level", HOSTNAME];
-/// What names of TorchServe's own begin with.
-const TORCHSERVES: &str = "ts_";
 
 /// One observation.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -97,6 +99,8 @@ pub enum CustomMetricError {
 pub(super) struct CustomMetrics {
     cfg: Config,
     hostname: String,
+    /// Names that no handler may take.
+    reserved: HashSet<String>,
     listed: Vec<Arc<Outlet>>,
     /// Those that a handler which is loaded has made.
     detected: Mutex<BTreeMap<String, Weak<Outlet>>>,
@@ -112,6 +116,7 @@ impl CustomMetrics {
         Self {
             listed: listed.into_iter().map(outlet).collect(),
             detected: Mutex::default(),
+            reserved: reserved(cfg),
             cfg: cfg.clone(),
             hostname,
         }
@@ -217,6 +222,14 @@ impl CustomMetrics {
     }
 }
 
+/// What the server measures, in this configuration or in any other.
+fn reserved(cfg: &Config) -> HashSet<String> {
+    let default = Listing::default();
+    let server = default.ts.iter().chain(&cfg.listing.ts);
+    let all = server.chain(&default.model);
+    all.map(|listed| listed.name.clone()).collect()
+}
+
 /// A metric as it is listed when the first handler has made it.
 fn as_detected(metric: &CustomMetric<'_>) -> Listed {
     let mut labels = metric.label_names.to_vec();
@@ -232,140 +245,6 @@ fn as_detected(metric: &CustomMetric<'_>) -> Listed {
         unit: metric.unit.to_owned(),
         labels,
     }
-}
-
-/// Takes what the handler of one version observes. Its series go with it.
-pub struct Observer {
-    metrics: Arc<super::Shared>,
-    model: ModelName,
-    limit: usize,
-    known: Mutex<Known>,
-}
-
-#[derive(Default)]
-struct Known {
-    metrics: HashMap<String, Bound>,
-    series: usize,
-}
-
-/// One metric as the handler has it.
-struct Bound {
-    label_names: Vec<String>,
-    outlet: Arc<Outlet>,
-    meters: BTreeMap<Vec<String>, Meter>,
-}
-
-impl Observer {
-    /// For the handler of `model`, which may have `limit` series.
-    pub(super) fn new(metrics: Arc<super::Shared>, model: ModelName, limit: usize) -> Self {
-        Self {
-            metrics,
-            model,
-            limit,
-            known: Mutex::default(),
-        }
-    }
-
-    /// Takes one observation, or says why not.
-    pub fn observe(&self, metric: &CustomMetric<'_>) -> Result<(), CustomMetricError> {
-        if self.metrics.custom.is_off() {
-            return Ok(());
-        }
-        let mut known = self.known.lock();
-        if !known.metrics.contains_key(metric.name) {
-            let bound = self.introduce(metric)?;
-            known.metrics.insert(metric.name.to_owned(), bound);
-        }
-        let Known { metrics, series } = &mut *known;
-        match metrics.get_mut(metric.name) {
-            Some(bound) => self.update(bound, series, metric),
-            None => Ok(()),
-        }
-    }
-
-    /// Finds where a metric goes that this handler did not have yet.
-    fn introduce(&self, metric: &CustomMetric<'_>) -> Result<Bound, CustomMetricError> {
-        self.check_name(metric.name)?;
-        let outlet = self.metrics.custom.outlet(metric);
-        Ok(Bound {
-            label_names: metric.label_names.to_vec(),
-            outlet: outlet.ok_or_else(|| CustomMetricError::Unlisted(metric.name.to_owned()))?,
-            meters: BTreeMap::new(),
-        })
-    }
-
-    fn update(
-        &self,
-        bound: &mut Bound,
-        series: &mut usize,
-        metric: &CustomMetric<'_>,
-    ) -> Result<(), CustomMetricError> {
-        check(bound, metric)?;
-        if let Some(meter) = bound.meters.get(metric.label_values) {
-            meter.update(metric.value, metric.request_id);
-            return Ok(());
-        }
-        let name = || metric.name.to_owned();
-        if *series >= self.limit {
-            return Err(CustomMetricError::TooMany {
-                name: name(),
-                limit: self.limit,
-            });
-        }
-        let meter = self.metrics.custom.bind(&bound.outlet, metric, &self.model);
-        let meter = meter.ok_or_else(|| CustomMetricError::Labels {
-            name: name(),
-            known: bound.outlet.listed().labels.clone(),
-            given: metric.label_names.to_vec(),
-        })?;
-        meter.update(metric.value, metric.request_id);
-        bound.meters.insert(metric.label_values.to_vec(), meter);
-        *series += 1;
-        Ok(())
-    }
-
-    fn check_name(&self, name: &str) -> Result<(), CustomMetricError> {
-        let is_prefixed = name.starts_with(OURS) || name.starts_with(TORCHSERVES);
-        let is_own = [model::HANDLER_TIME, model::PREDICTION_TIME].contains(&name);
-        let is_default = || {
-            Listing::default()
-                .ts
-                .iter()
-                .any(|listed| listed.name == name)
-        };
-        if is_prefixed || is_own || self.metrics.server.lists(name) || is_default() {
-            return Err(CustomMetricError::Reserved(name.to_owned()));
-        }
-        Ok(())
-    }
-}
-
-/// Checks kind, labels and value against what the metric is.
-fn check(bound: &Bound, metric: &CustomMetric<'_>) -> Result<(), CustomMetricError> {
-    let (name, listed) = (|| metric.name.to_owned(), bound.outlet.listed());
-    if listed.kind != metric.kind {
-        return Err(CustomMetricError::Kind {
-            name: name(),
-            known: listed.kind.name(),
-            given: metric.kind.name(),
-        });
-    }
-    let has_values = metric.label_names.len() == metric.label_values.len();
-    if bound.label_names != metric.label_names || !has_values {
-        return Err(CustomMetricError::Labels {
-            name: name(),
-            known: bound.label_names.clone(),
-            given: metric.label_names.to_vec(),
-        });
-    }
-    if !listed.takes(metric.value) {
-        return Err(CustomMetricError::Value {
-            name: name(),
-            kind: listed.kind.name(),
-            value: metric.value.to_string(),
-        });
-    }
-    Ok(())
 }
 
 #[cfg(test)]

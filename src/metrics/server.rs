@@ -73,11 +73,6 @@ impl ServerMetrics {
         self.outlets.iter().filter_map(Outlet::family)
     }
 
-    /// Whether `name` is listed here.
-    pub(super) fn lists(&self, name: &str) -> bool {
-        self.outlet(name).is_some()
-    }
-
     fn outlet(&self, name: &str) -> Option<&Outlet> {
         let mut outlets = self.outlets.iter();
         outlets.find(|outlet| outlet.listed().name == name)

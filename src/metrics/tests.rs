@@ -159,3 +159,28 @@ fn a_filter_of_ten_thousand_names_is_a_filter() {
     names.push("Requests2XX".to_owned());
     assert_eq!(metrics.scrape(&names).lines().count(), 3);
 }
+
+#[test]
+fn histograms_have_torchserves_buckets() {
+    let metrics = Metrics::new(&Config {
+        auto_detect: true,
+        ..Config::default()
+    });
+    let observer = metrics.observer(&names().0, 10);
+    let metric = CustomMetric {
+        name: "Percent",
+        kind: Kind::Histogram,
+        unit: "Percent",
+        label_names: &[],
+        label_values: &[],
+        value: 0.3,
+        request_id: "",
+    };
+    observer.observe(&metric).unwrap();
+    let text = metrics.scrape(&["Percent_bucket".to_owned()]);
+    let bounds = text.lines().filter_map(|line| line.split("le=\"").nth(1));
+    let shown: Vec<_> = bounds.filter_map(|rest| rest.split('"').next()).collect();
+    let expected =
+        "0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, +Inf";
+    assert_eq!(shown.join(", "), expected);
+}

@@ -27,7 +27,6 @@ fn listing(settings: &MetricsConfig) -> Listing {
     let Some(file) = &settings.file else {
         return Listing::default();
     };
-    tracing::info!("Metrics config path: {}", file.display());
     config::metrics::load(file).unwrap_or_else(|problems| {
         for problem in problems.iter() {
             tracing::error!("metrics_config: {problem}");

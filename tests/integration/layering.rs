@@ -52,7 +52,7 @@ const LIBRARIES: [(&str, &[&str]); 10] = [
     ("zip", &["archive"]),
     ("reqwest", &["archive"]),
     ("object_store", &["archive"]),
-    ("prometheus", &["metrics"]),
+    ("nvml_wrapper", &["metrics"]),
     ("tonic", &["api"]),
     ("prost", &["api"]),
 ];

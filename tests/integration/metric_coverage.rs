@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use lantern::api::Listener;
+use lantern::api::grpc::proto::inference::PredictionsRequest;
 
-use crate::support::{Answer, Model, TestServer, tensor};
+use crate::support::{Answer, Model, TestServer, prediction, tensor};
 
 /// Samples of one model that are counts, with the calls of one protocol behind them. Times differ from run to run.
 async fn counts(server: &TestServer) -> BTreeMap<String, String> {
@@ -30,7 +31,6 @@ async fn counts(server: &TestServer) -> BTreeMap<String, String> {
 async fn server() -> TestServer {
     TestServer::builder()
         .model(Model::fake().with("batchSize: 4"))
-        .set("ts_open_inference_protocol=true")
         .start()
         .await
 }
@@ -43,32 +43,86 @@ async fn post(server: &TestServer, path: &str, body: &str) -> Answer {
     Answer::of(request.send().await.unwrap()).await
 }
 
-/// Two calls for the default version, one for a version, one that is answered with a failure.
-async fn rest() -> BTreeMap<String, String> {
-    let server = server().await;
+/// Two calls for the default version and one for a version, over REST.
+async fn rest(server: &TestServer) {
     for path in [
         "/predictions/fake",
         "/predictions/fake",
         "/predictions/fake/1.0",
     ] {
-        assert_eq!(post(&server, path, &tensor(1.0)).await.status, 200);
+        assert_eq!(post(server, path, &tensor(1.0)).await.status, 200);
     }
-    assert!(post(&server, "/predictions/fake", "[]").await.status >= 400);
-    counts(&server).await
+}
+
+/// The same over gRPC.
+async fn grpc(server: &TestServer) {
+    let mut client = server.grpc_inference();
+    for version in ["", "", "1.0"] {
+        let request = PredictionsRequest {
+            model_version: version.to_owned(),
+            ..prediction("fake", tensor(1.0))
+        };
+        client.predictions(request).await.unwrap();
+    }
+}
+
+/// The same as tensors.
+async fn open_inference(server: &TestServer) {
+    let body = r#"{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [1.0]}]}"#;
+    for path in ["fake", "fake", "fake/versions/1.0"] {
+        let answer = post(server, &format!("/v2/models/{path}/infer"), body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+}
+
+fn of<'a>(counts: &'a BTreeMap<String, String>, name: &str) -> Option<&'a str> {
+    let found = counts.iter().find(|(series, _)| series.starts_with(name));
+    found.map(|(_, value)| value.as_str())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rest_counts_what_was_asked() {
-    let counts = rest().await;
-    let of = |name: &str| {
-        let found = counts.iter().find(|(series, _)| series.starts_with(name));
-        found.map(|(_, value)| value.as_str())
-    };
+async fn every_protocol_counts_alike() {
+    let (by_rest, by_grpc, by_tensors) = (server().await, server().await, server().await);
+    rest(&by_rest).await;
+    grpc(&by_grpc).await;
+    open_inference(&by_tensors).await;
+    let expected = counts(&by_rest).await;
     let unnamed = "ts_inference_requests_total{model_name=\"fake\",model_version=\"default\"";
     let named = "ts_inference_requests_total{model_name=\"fake\",model_version=\"1.0\"";
-    assert_eq!((of(unnamed), of(named)), (Some("3.0"), Some("1.0")));
-    assert_eq!(of("lantern_request_seconds_count"), Some("3.0"));
-    assert_eq!(of("lantern_batch_rows_count"), Some("3.0"));
-    assert_eq!(of("lantern_failed_requests_total"), Some("1.0"));
-    assert_eq!(of("lantern_rejected_requests_total"), Some("0.0"));
+    assert_eq!(
+        (of(&expected, unnamed), of(&expected, named)),
+        (Some("2.0"), Some("1.0"))
+    );
+    assert_eq!(of(&expected, "lantern_request_seconds_count"), Some("3.0"));
+    assert_eq!(of(&expected, "lantern_batch_rows_count"), Some("3.0"));
+    assert_eq!(counts(&by_grpc).await, expected);
+    assert_eq!(counts(&by_tensors).await, expected);
+    for server in [&by_rest, &by_grpc, &by_tensors] {
+        // The scrape before this one was answered as well.
+        assert_eq!(server.sample("Requests2XX{").await, Some(4.0));
+        for metric in ["QueueTime{", "WorkerThreadTime{", "PredictionTime{"] {
+            assert!(server.sample(metric).await.is_some(), "{metric}");
+        }
+        let latency = server
+            .sample("ts_inference_latency_microseconds{model_name=\"fake\",model_version=\"1.0\"");
+        assert!(latency.await.unwrap() > 0.0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failures_count_alike() {
+    let (by_rest, by_grpc) = (server().await, server().await);
+    assert_eq!(post(&by_rest, "/predictions/fake", "[]").await.status, 400);
+    let mut client = by_grpc.grpc_inference();
+    client
+        .predictions(prediction("fake", "[]"))
+        .await
+        .unwrap_err();
+    let expected = counts(&by_rest).await;
+    assert_eq!(of(&expected, "lantern_failed_requests_total"), Some("1.0"));
+    assert_eq!(of(&expected, "lantern_request_seconds_count"), Some("0.0"));
+    assert_eq!(counts(&by_grpc).await, expected);
+    for server in [&by_rest, &by_grpc] {
+        assert_eq!(server.sample("Requests4XX{").await, Some(1.0));
+    }
 }

@@ -1,5 +1,7 @@
 //! The metrics listener.
 
+use std::collections::BTreeMap;
+
 use lantern::api::Listener;
 
 use crate::support::{Answer, Model, ROW, TestServer};
@@ -123,4 +125,155 @@ async fn in_mode_log_a_scrape_is_empty() {
         .await
         .unwrap();
     assert_eq!(elsewhere.status(), 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_verb_and_further_segments_are_a_scrape() {
+    let server = TestServer::builder().start().await;
+    for (method, path) in [
+        ("GET", "/metrics"),
+        ("POST", "/metrics"),
+        ("DELETE", "/metrics/"),
+        ("PUT", "/metrics/a/b"),
+    ] {
+        let request = server.request(Listener::Metrics, method, path);
+        let answer = Answer::of(request.send().await.unwrap()).await;
+        assert_eq!(answer.status, 200, "{method} {path}");
+        assert!(answer.text().contains("# TYPE Requests2XX counter"));
+        let kind = answer.header("content-type");
+        assert_eq!(kind, Some("text/plain; version=0.0.4; charset=utf-8"));
+        assert!(answer.header("x-request-id").is_some());
+        assert_eq!(answer.header("pragma"), Some("no-cache"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scrape_needs_no_token() {
+    let server = TestServer::builder()
+        .set("disable_token_authorization=false")
+        .start()
+        .await;
+    assert_eq!(scrape(&server, "").await.status, 200);
+    let request = server.request(Listener::Metrics, "GET", "/metrics");
+    let request = request.header("authorization", "Bearer wrong");
+    assert_eq!(request.send().await.unwrap().status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_paths_are_not_found_and_options_describe_the_listener() {
+    let server = TestServer::builder().start().await;
+    let ask = async |method, path| {
+        let request = server.request(Listener::Metrics, method, path);
+        Answer::of(request.send().await.unwrap()).await
+    };
+    for path in ["/metric", "/ping", "/models"] {
+        let answer = ask("GET", path).await;
+        assert_eq!(answer.status, 404, "{path}");
+        assert_eq!(answer.json()["type"], "ResourceNotFoundException");
+    }
+    let document = ask("OPTIONS", "/").await;
+    assert_eq!(document.status, 200);
+    assert_eq!(
+        document.json()["paths"]["/metrics"]["get"]["operationId"],
+        "metrics"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_api_there_is_no_listener_and_predictions_go_on() {
+    let server = TestServer::builder()
+        .model(Model::linear())
+        .set("enable_metrics_api=false")
+        .start()
+        .await;
+    assert!(!server.listens(Listener::Metrics));
+    assert_eq!(server.predict("linear", ROW).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_without_a_worker_count_and_for_unknown_models_do_not() {
+    let server = TestServer::builder()
+        .in_store(Model::linear().without_workers())
+        .start()
+        .await;
+    let registered = server
+        .management("POST", "/models?url=linear-1.0.mar")
+        .await;
+    assert_eq!(registered.status, 200, "{}", registered.text());
+    assert_eq!(server.predict("linear", ROW).await.status, 503);
+    assert_eq!(server.predict("unknown", ROW).await.status, 404);
+    let requests = "ts_inference_requests_total{model_name=\"linear\",model_version=\"default\"";
+    assert_eq!(server.sample(requests).await, Some(1.0));
+    assert_eq!(
+        server.sample("lantern_rejected_requests_total{").await,
+        Some(1.0)
+    );
+    assert_eq!(
+        server
+            .sample("ts_inference_requests_total{model_name=\"unknown\"")
+            .await,
+        None
+    );
+}
+
+/// A row of a table of `docs/metrics.md` that has metrics: name, type, unit, labels, meaning.
+fn documented() -> BTreeMap<&'static str, [&'static str; 3]> {
+    let page = include_str!("../../docs/metrics.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
+    let cells = rows.map(|row| row.split(" | ").collect::<Vec<_>>());
+    let metrics = cells.filter(|cells| cells.len() == 5);
+    metrics
+        .map(|cells| {
+            (
+                cells[0].trim_end_matches('`'),
+                [cells[1], cells[2], cells[3]],
+            )
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_of_metrics_lists_each_with_its_type_unit_and_labels() {
+    let server = TestServer::with(Model::linear()).await;
+    assert_eq!(server.predict("linear", ROW).await.status, 200);
+    server.sample_once_there("DiskAvailable{").await;
+    let answer = scrape(&server, "").await;
+    let mut documented = documented();
+    let mut help = "";
+    for line in answer.text().lines() {
+        if line.starts_with("# HELP") {
+            help = line;
+        }
+        let Some(family) = line.strip_prefix("# TYPE ") else {
+            continue;
+        };
+        let (name, kind) = family.split_once(' ').unwrap();
+        let row = documented.remove(name);
+        let [shown_kind, unit, labels] =
+            row.unwrap_or_else(|| panic!("docs/metrics.md lacks {name}"));
+        assert_eq!(shown_kind, kind, "{name}");
+        let is_ours = name.starts_with("lantern_");
+        assert!(
+            is_ours || help.ends_with(&format!("with unit: {unit}")),
+            "{name} {unit}"
+        );
+        let sample = answer.text().lines().find(|line| {
+            line.starts_with(&format!("{name}{{")) || line.starts_with(&format!("{name}_count{{"))
+        });
+        if let Some(sample) = sample {
+            assert_eq!(label_names(sample), labels.replace('`', ""), "{name}");
+        }
+    }
+    assert!(
+        documented.is_empty(),
+        "docs/metrics.md lists {documented:?}"
+    );
+}
+
+/// The names of a sample's labels, as the page lists them.
+fn label_names(sample: &str) -> String {
+    let labels = sample.split(['{', '}']).nth(1).unwrap();
+    let pairs = labels.trim_end_matches(',').split("\",");
+    let names = pairs.map(|pair| pair.split('=').next().unwrap());
+    names.collect::<Vec<_>>().join(", ")
 }

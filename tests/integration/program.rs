@@ -23,12 +23,18 @@ struct Program {
 impl Program {
     /// Starts a server on free ports with the models in its store.
     fn start(models: &[Model]) -> Self {
+        Self::start_with(models, &[])
+    }
+
+    /// The same, with more arguments.
+    fn start_with(models: &[Model], arguments: &[&str]) -> Self {
         let directory = TempDir::new().unwrap();
         for model in models {
             model.pack_into(directory.path());
         }
         let mut child = command(directory.path())
             .args(["--models", "all"])
+            .args(arguments)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -212,6 +218,46 @@ async fn every_wrong_setting_is_named_at_once() {
     for part in ["job_queue_size", "\"many\"", "max_request_size", "\"-1\""] {
         assert!(error.contains(part), "{part}: {error}");
     }
+}
+
+#[tokio::test]
+async fn metric_lines_reach_their_files() {
+    let mut program = Program::start_with(&[Model::linear()], &["--set", "metrics_mode=log"]);
+    let store = program.directory.path().to_owned();
+    let address = program.address(Listener::Inference).await;
+    program.read_until("1 of 1 models loaded").await;
+    let mut answer = String::new();
+    let mut stream = ask(&address, ROW).await;
+    stream.read_to_string(&mut answer).await.unwrap();
+    program.signal(Signal::TERM);
+    let (_, output, _directory) = program.end_with_files().await;
+    let line = |file: &str, metric: &str| {
+        let lines = log_file(&store, file);
+        let found = lines
+            .lines()
+            .find(|line| line.contains(metric))
+            .map(str::to_owned);
+        let found = found.unwrap_or_else(|| panic!("no {metric} in {lines}"));
+        after_time(&found).to_owned()
+    };
+    let counted = line("ts_metrics.log", "Requests2XX.");
+    assert!(
+        counted.starts_with(" - Requests2XX.Count:1.0|#Level:Host|#hostname:"),
+        "{counted}"
+    );
+    let predicted = line("model_metrics.log", "PredictionTime.");
+    assert!(
+        predicted.starts_with(" - PredictionTime.ms:"),
+        "{predicted}"
+    );
+    assert!(
+        predicted.contains("|#ModelName:linear,Level:Model|#hostname:"),
+        "{predicted}"
+    );
+    assert!(
+        output.contains(" MODEL_METRICS - PredictionTime.ms:"),
+        "{output}"
+    );
 }
 
 /// The content of a log file of the server whose store is `store`.

@@ -220,6 +220,11 @@ impl TestServer {
         self.addresses[&listener].socket().unwrap()
     }
 
+    /// Whether there is such a listener.
+    pub fn listens(&self, listener: Listener) -> bool {
+        self.addresses.contains_key(&listener)
+    }
+
     /// The gate of the fake backend in the server's process.
     pub const fn gate(&self) -> &Gate {
         &self.gate
