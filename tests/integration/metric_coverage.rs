@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use lantern::api::Listener;
 use lantern::api::grpc::proto::inference::PredictionsRequest;
+use lantern::api::grpc::proto::open_inference::model_infer_request::InferInputTensor;
+use lantern::api::grpc::proto::open_inference::{InferTensorContents, ModelInferRequest};
 
 use crate::support::{Answer, Model, TestServer, prediction, tensor};
 
@@ -75,6 +77,31 @@ async fn open_inference(server: &TestServer) {
     }
 }
 
+/// The same as tensors over gRPC.
+async fn open_inference_grpc(server: &TestServer) {
+    let mut client = server.grpc_open_inference();
+    for version in ["", "", "1.0"] {
+        let contents = InferTensorContents {
+            fp32_contents: vec![1.0],
+            ..InferTensorContents::default()
+        };
+        let input = InferInputTensor {
+            name: "x".to_owned(),
+            datatype: "FP32".to_owned(),
+            shape: vec![1, 1],
+            contents: Some(contents),
+            ..InferInputTensor::default()
+        };
+        let request = ModelInferRequest {
+            model_name: "fake".to_owned(),
+            model_version: version.to_owned(),
+            inputs: vec![input],
+            ..ModelInferRequest::default()
+        };
+        client.model_infer(request).await.unwrap();
+    }
+}
+
 fn of<'a>(counts: &'a BTreeMap<String, String>, name: &str) -> Option<&'a str> {
     let found = counts.iter().find(|(series, _)| series.starts_with(name));
     found.map(|(_, value)| value.as_str())
@@ -82,10 +109,12 @@ fn of<'a>(counts: &'a BTreeMap<String, String>, name: &str) -> Option<&'a str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_protocol_counts_alike() {
-    let (by_rest, by_grpc, by_tensors) = (server().await, server().await, server().await);
+    let (by_rest, by_grpc) = (server().await, server().await);
+    let (by_tensors, by_grpc_tensors) = (server().await, server().await);
     rest(&by_rest).await;
     grpc(&by_grpc).await;
     open_inference(&by_tensors).await;
+    open_inference_grpc(&by_grpc_tensors).await;
     let expected = counts(&by_rest).await;
     let unnamed = "ts_inference_requests_total{model_name=\"fake\",model_version=\"default\"";
     let named = "ts_inference_requests_total{model_name=\"fake\",model_version=\"1.0\"";
@@ -97,7 +126,8 @@ async fn every_protocol_counts_alike() {
     assert_eq!(of(&expected, "lantern_batch_rows_count"), Some("3.0"));
     assert_eq!(counts(&by_grpc).await, expected);
     assert_eq!(counts(&by_tensors).await, expected);
-    for server in [&by_rest, &by_grpc, &by_tensors] {
+    assert_eq!(counts(&by_grpc_tensors).await, expected);
+    for server in [&by_rest, &by_grpc, &by_tensors, &by_grpc_tensors] {
         // The scrape before this one was answered as well.
         assert_eq!(server.sample("Requests2XX{").await, Some(4.0));
         for metric in ["QueueTime{", "WorkerThreadTime{", "PredictionTime{"] {
