@@ -214,8 +214,15 @@ impl Catalog {
             let message = format!("Timed out while cleaning resources: {name}");
             return Err(Error::new(Kind::CleanupTimedOut, message));
         }
-        entry.give_up_archive();
         self.remove(&entry);
+        // Another version may have been registered by the name of a file that was fetched for this one.
+        if !self
+            .entries()
+            .iter()
+            .any(|other| other.source() == entry.source())
+        {
+            entry.give_up_archive();
+        }
         // What was fetched for the entry goes with it, but not before it is saved that nothing needs it.
         self.save(Moment::Change).await;
         tracing::info!(model = name, version = %entry.spec().version, "Model {name} unregistered.");

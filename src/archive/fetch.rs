@@ -180,7 +180,7 @@ impl Fetcher {
         let inner = &self.0;
         let (named, pin) = remote::split_pin(url)?;
         let Some(remote) = Remote::parse(named)? else {
-            let location = inner.local(named)?;
+            let location = inner.local(named, by)?;
             return Ok(Found::in_place(location.pinned(pin)));
         };
         if !inner.may_fetch(&remote, by) {
@@ -205,10 +205,13 @@ impl Found {
 }
 
 impl Inner {
-    /// In the store, or, by its whole path, in a directory that is allowed.
-    fn local(&self, named: &str) -> Result<Location, ArchiveError> {
-        let allowed = &self.cfg.allowed;
-        match file::allowed_path(Path::new(named), &self.store, allowed) {
+    /// In the store, or, by its whole path, in a directory that is allowed. The operator may name any path.
+    fn local(&self, named: &str, by: NamedBy) -> Result<Location, ArchiveError> {
+        let (path, allowed) = (Path::new(named), &self.cfg.allowed);
+        if by == NamedBy::Operator && path.is_absolute() {
+            return Location::local(path);
+        }
+        match file::allowed_path(path, &self.store, allowed) {
             Some(path) => Ok(Location::at(path, named)),
             None => self.store.resolve(named),
         }
@@ -229,13 +232,7 @@ impl Inner {
         self.arrive(remote, by, async |part: Part| {
             let (path, limit) = (remote.path(), self.cfg.limit);
             let copied = file::copy(&path, &self.cfg.allowed, by, limit, &part);
-            match copied {
-                Ok(()) => Ok(part),
-                Err(failure) => {
-                    part.discard();
-                    Err(failure)
-                }
-            }
+            copied.map(|()| part)
         })
         .await
     }
@@ -252,8 +249,10 @@ impl Inner {
             };
             match ended {
                 Ok(()) => Ok(part),
+                // Another time may go on with what is here.
+                Err(failure @ Failure::Broken(..)) => Err(failure),
                 Err(failure) => {
-                    part.leave(matches!(failure, Failure::Broken(..)));
+                    part.discard();
                     Err(failure)
                 }
             }

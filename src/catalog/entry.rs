@@ -73,6 +73,8 @@ pub struct Entry {
     files: Unpacked,
     /// What restores it.
     source: String,
+    /// The handler that was asked for, if one was.
+    handler: Option<String>,
     /// Whether the registration stands, and is to be saved.
     is_settled: AtomicBool,
     /// The archive's file in the model store, if it was fetched for this version.
@@ -105,6 +107,7 @@ impl Entry {
             download: opened.download,
             is_settled: AtomicBool::new(false),
             source: opened.source,
+            handler: opened.handler,
             spec: Arc::new(spec),
             runtime: opened.runtime,
             url: opened.url,
@@ -135,6 +138,11 @@ impl Entry {
     /// What restores it: a name in the model store, or a whole path.
     pub(super) fn source(&self) -> &str {
         &self.source
+    }
+
+    /// The handler that was asked for, if one was.
+    pub(super) fn asked_handler(&self) -> Option<&str> {
+        self.handler.as_deref()
     }
 
     /// SHA-256 of its archive, in hexadecimal.

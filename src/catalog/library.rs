@@ -40,6 +40,8 @@ pub(super) struct Opened {
     pub(super) download: Option<Download>,
     /// What restores it: a name in the model store, or a whole path.
     pub(super) source: String,
+    /// The handler that was asked for, if one was.
+    pub(super) handler: Option<String>,
     /// What clients are shown as its URL.
     pub(super) url: String,
     /// Whether the operator listed it.
@@ -129,6 +131,7 @@ impl Library {
             unusable,
             download: download.or_else(|| self.fetched_before(registration)),
             source: location.source().to_owned(),
+            handler: registration.handler.clone(),
             url: restored
                 .and_then(|restored| restored.more.url.clone())
                 .unwrap_or_else(|| registration.url.clone()),

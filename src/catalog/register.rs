@@ -45,7 +45,7 @@ impl From<SavedVersion> for Registration {
         Self {
             url: saved.source,
             name: Some(saved.model.to_string()),
-            handler: None,
+            handler: saved.more.handler.clone(),
             requested: saved.settings,
             restored: Some(Restored {
                 version: saved.version,

@@ -80,26 +80,33 @@ impl Part {
         &self.path
     }
 
-    /// Leaves what is there for another time, if there is a use for it.
-    pub fn leave(self, is_of_use: bool) {
-        if !is_of_use || self.resume().is_none() {
-            self.discard();
-        }
-    }
-
     /// Removes it.
     pub fn discard(self) {
-        let _ = fs::remove_file(&self.path);
         self.forget_tag();
     }
 
-    /// Removes the tag alone: the file has been moved.
+    /// Removes the tag: the file is whole, or of no use.
     pub fn forget_tag(&self) {
         let _ = fs::remove_file(self.tag());
     }
 
+    /// Whether the file has its name: another may have got it since.
+    fn is_here(&self) -> bool {
+        is_same(&self.file, &self.path)
+    }
+
     fn tag(&self) -> PathBuf {
         self.path.with_extension("tag")
+    }
+}
+
+/// What nobody can go on with is removed, however its transfer ended.
+impl Drop for Part {
+    fn drop(&mut self) {
+        if self.resume().is_none() && self.is_here() {
+            self.forget_tag();
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -118,14 +125,17 @@ fn open_locked(directory: &Path, path: &Path) -> io::Result<File> {
         file.try_lock()
             .map_err(|_| io::Error::other("another server is fetching the same archive"))?;
         // Whoever held it before may have moved it away meanwhile.
-        let is_there = fs::metadata(path).is_ok_and(|there| {
-            file.metadata()
-                .is_ok_and(|held| (held.dev(), held.ino()) == (there.dev(), there.ino()))
-        });
-        if is_there {
+        if is_same(&file, path) {
             return Ok(file);
         }
     }
+}
+
+fn is_same(file: &File, path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|there| {
+        let held = file.metadata();
+        held.is_ok_and(|held| (held.dev(), held.ino()) == (there.dev(), there.ino()))
+    })
 }
 
 /// Removes parts that nobody came back for.

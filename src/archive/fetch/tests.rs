@@ -325,6 +325,23 @@ async fn what_the_operator_lists_is_fetched_once_and_used_again() {
     let found = fetcher.find(&url, NamedBy::Operator).await.unwrap();
     assert!(found.download.is_none());
     assert_eq!(origin.heads().len(), 1);
+    let elsewhere = place.directory.path().join("elsewhere.mar");
+    fs::write(&elsewhere, "x").unwrap();
+    let path = elsewhere.to_str().unwrap();
+    assert!(fetcher.find(path, NamedBy::Operator).await.is_ok());
+    assert!(fetcher.find(path, NamedBy::Client).await.is_err());
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_a_download_whose_client_left() {
+    let origin = Origin::start(|_, _| reply("200 OK", &["content-length: 9"], b"part")).await;
+    let place = Place::allowing(&origin.url("/"));
+    // No validator: nobody could go on with it.
+    place.refused(&origin.url("/x.mar")).await;
+    assert_eq!(place.names(), Vec::<String>::new());
+    let root = place.store();
+    drop(Part::open(&root, "left").unwrap());
+    assert_eq!(place.names(), Vec::<String>::new());
 }
 
 #[tokio::test]
