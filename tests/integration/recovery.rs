@@ -1,17 +1,18 @@
 //! A server that is killed in the middle of something: what the next one finds is what was before, or what was to be.
 //!
 //! The kernel says which files appear, are renamed and go while one call of the management API is served. The server
-//! is killed at the first of these moments, in another run at the second, and so on, until the call is answered
-//! before there is a moment left.
+//! is killed at the first of these moments, in another run at the second, and so on.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
-use rustix::process::Signal;
-use tokio::sync::oneshot;
+use rustix::process::{Signal, kill_process};
 
 use crate::support::origin::Origin;
 use crate::support::{Life, Model, Place};
@@ -19,10 +20,9 @@ use crate::support::{Life, Model, Place};
 /// More moments than any call has.
 const MOMENTS: usize = 60;
 
-/// Counts moments at which files come, go or get their names, and tells when there have been `count` of them. If there
-/// never are, the thread ends with the test's process.
-fn moments(place: &Place, count: usize) -> oneshot::Receiver<()> {
-    let queue = inotify::init(CreateFlags::CLOEXEC).unwrap();
+/// Watches for files that come, go or get their names.
+fn watch(place: &Place, flags: CreateFlags) -> OwnedFd {
+    let queue = inotify::init(flags | CreateFlags::CLOEXEC).unwrap();
     let hidden = place.store().join(".lantern");
     for directory in [place.store(), hidden, place.snapshot_directory()] {
         let moments = WatchFlags::CREATE
@@ -32,17 +32,33 @@ fn moments(place: &Place, count: usize) -> oneshot::Receiver<()> {
             | WatchFlags::DELETE;
         inotify::add_watch(&queue, directory, moments).unwrap();
     }
-    let (passed, all_passed) = oneshot::channel();
+    queue
+}
+
+/// How many moments there were.
+fn passed(queue: &OwnedFd) -> usize {
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut reader = Reader::new(queue, &mut buffer);
+    std::iter::from_fn(|| reader.next().ok().map(|_| ())).count()
+}
+
+/// Kills the server at the moment after `count - 1` others, until the returned flag is raised: its process is gone then.
+/// If there never is such a moment, the thread ends with the test's process.
+fn kill_at(place: &Place, count: usize, life: &Life) -> Arc<Mutex<bool>> {
+    let (queue, id) = (watch(place, CreateFlags::empty()), life.id());
+    let is_over = Arc::new(Mutex::new(false));
+    let over = Arc::clone(&is_over);
     std::thread::spawn(move || {
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut reader = Reader::new(&queue, &mut buffer);
         for _ in 0..count {
             reader.next().unwrap();
         }
-        // The call may have been answered meanwhile.
-        let _ = passed.send(());
+        if !*over.lock() {
+            kill_process(id, Signal::KILL).unwrap();
+        }
     });
-    all_passed
+    is_over
 }
 
 fn plain() -> Model {
@@ -75,19 +91,19 @@ async fn kill_during(place: &Place, method: &str, path: &str) {
     let undisturbed = place.copy();
     let life = undisturbed.settled(&[]).await;
     let before = seen(&undisturbed, &life).await;
+    let queue = watch(&undisturbed, CreateFlags::NONBLOCK);
     assert_eq!(life.ask(method, path).await.0, 200);
+    let moments = passed(&queue);
+    assert!((4..MOMENTS).contains(&moments), "{moments} moments");
     let after = seen(&undisturbed, &life).await;
     assert_ne!(before, after);
     life.end(Signal::KILL).await;
-    for count in 1..MOMENTS {
+    for count in 1..=moments {
         let place = place.copy();
         let life = place.settled(&[]).await;
-        let moments = moments(&place, count);
-        let is_answered = tokio::select! {
-            biased;
-            _ = moments => false,
-            _ = life.try_ask(method, path) => true,
-        };
+        let is_over = kill_at(&place, count, &life);
+        let is_answered = life.try_ask(method, path).await.is_ok();
+        *is_over.lock() = true;
         life.end(Signal::KILL).await;
         let life = place.settled(&[]).await;
         let found = seen(&place, &life).await;
@@ -99,19 +115,11 @@ async fn kill_during(place: &Place, method: &str, path: &str) {
         assert!(is_tidy(&place), "killed at moment {count}");
         if found == before {
             // Nothing that was left stands in the way.
-            assert_eq!(
-                life.ask(method, path).await.0,
-                200,
-                "killed at moment {count}"
-            );
+            let (status, answer) = life.ask(method, path).await;
+            assert_eq!(status, 200, "killed at moment {count}: {answer}");
             assert_eq!(seen(&place, &life).await, after);
         }
-        if is_answered {
-            assert!(count > 4, "only {count} moments were seen");
-            return;
-        }
     }
-    panic!("the call has more than {MOMENTS} moments");
 }
 
 /// A place whose server has registered what `origin` serves, or not yet.

@@ -221,7 +221,8 @@ impl Life {
         kill_process(self.id(), signal).unwrap();
     }
 
-    fn id(&self) -> Pid {
+    /// Its process.
+    pub fn id(&self) -> Pid {
         let id = i32::try_from(self.child.id().unwrap()).unwrap();
         Pid::from_raw(id).unwrap()
     }
