@@ -66,10 +66,10 @@ async fn unknown_models_and_versions_are_told_apart() {
         answer["message"],
         "Model version: 7 does not exist for model: echo"
     );
-    insta::assert_snapshot!(
-        "model_description",
-        server.management("OPTIONS", "/models/echo").await.text()
-    );
+    let document = server.management("OPTIONS", "/models/echo").await;
+    assert_eq!(document.status, 200);
+    assert_eq!(document.json()["openapi"], "3.0.1");
+    assert!(document.json()["paths"]["/models/echo"]["get"].is_object());
 }
 
 /// A model in either host whose handler does this when it is asked to describe itself.
