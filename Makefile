@@ -73,6 +73,18 @@ differential: build guests ## The same requests to TorchServe 0.12 and to Lanter
 	python3 tests/differential/compare.py --lantern $(CARGO_TARGET_DIR)/release/lantern --guests $(GUESTS) \
 		--venv $(RUNTIME)/torchserve --out target/differential.md
 
+OPENAPI := $(RUNTIME)/openapi
+
+.PHONY: openapi
+openapi: prerequisites runtime guests $(OPENAPI)/made ## What the OpenAPI documents promise, asked of a running server
+	cargo build --bins --workspace
+	$(OPENAPI)/bin/python tests/openapi/check.py --lantern $(CARGO_TARGET_DIR)/debug/lantern --handler $(GUESTS)/echo.wasm
+
+$(OPENAPI)/made: tests/openapi/requirements.txt
+	python3 -m venv $(OPENAPI)
+	$(OPENAPI)/bin/python -m pip install --disable-pip-version-check --quiet --requirement $<
+	@touch $@
+
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 
 .PHONY: lint

@@ -240,3 +240,43 @@ pub(super) fn with_type(
         .insert(header::CONTENT_TYPE, content_type);
     response
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    async fn body(response: Response) -> String {
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        String::from_utf8(body.to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn errors_have_the_three_members_in_order() {
+        let whole = Error::new(Kind::ModelNotFound, "Model not found: <a>").with_detail("/secret");
+        assert_eq!(
+            body(error(&whole)).await,
+            "{\n  \"code\": 404,\n  \"type\": \"ModelNotFoundException\",\n  \"message\": \"Model not found: <a>\"\n}\n"
+        );
+        let silent = body(error(&Error::new(Kind::Internal, ""))).await;
+        assert!(!silent.contains("message"), "{silent}");
+    }
+
+    #[test]
+    fn clients_say_how_their_connection_ends() {
+        let closes = |version, connection: Option<&'static str>| {
+            let mut request = hyper::Request::get("/").version(version);
+            if let Some(connection) = connection {
+                request = request.header(header::CONNECTION, connection);
+            }
+            Manner::of(&request.body(()).unwrap().into_parts().0).closes
+        };
+        assert!(!closes(Version::HTTP_11, None));
+        assert!(!closes(Version::HTTP_11, Some("keep-alive, closed")));
+        assert!(closes(Version::HTTP_11, Some("x, CLOSE")));
+        assert!(closes(Version::HTTP_10, None));
+        assert!(!closes(Version::HTTP_10, Some("Keep-Alive")));
+    }
+}

@@ -7,12 +7,14 @@ use std::sync::{Arc, OnceLock};
 
 use super::hosts::inline_backends;
 use super::{Config, ServerError, TlsFiles, grpc, metrics};
-use crate::api::{self, BadHeader, Cors, Listener};
+use crate::api::{self, BadHeader, Cors, Listener, SageMaker};
 use crate::archive::{
     FetchConfig, Fetcher, Location, ModelStore, UnpackLimits, UnpackStore, recover,
 };
 use crate::catalog::{Library, Registration, SnapshotConfig};
-use crate::config::server::{Address, CorsConfig, LoadModels, Scheme, ServerConfig, SourceConfig};
+use crate::config::server::{
+    Address, CorsConfig, LoadModels, SageMakerConfig, Scheme, ServerConfig, SourceConfig,
+};
 use crate::config::snapshot::SavedVersion;
 use crate::error::Error;
 use crate::handler::{EngineConfig, HandlerEngine};
@@ -167,7 +169,14 @@ fn api_config(settings: &ServerConfig) -> Result<api::Config, ServerError> {
         enable_model_api: settings.enable_model_api,
         cors: cors(&settings.cors)?,
         oip: settings.requests.open_inference_protocol,
-        ..api::Config::default()
+        sagemaker: sagemaker(&settings.sagemaker),
+    })
+}
+
+fn sagemaker(sagemaker: &SageMakerConfig) -> Option<SageMaker> {
+    sagemaker.is_host.then_some(SageMaker {
+        multi_model: sagemaker.is_multi_model,
+        concurrent_transforms: sagemaker.max_concurrent,
     })
 }
 

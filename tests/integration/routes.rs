@@ -339,3 +339,80 @@ async fn compressed_bodies_are_unpacked() {
     assert_eq!(seen["body"], json!({"raw": "{\"a\": 1}"}));
     assert_eq!(seen["headers"].get("content-encoding"), None);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_without_a_body_have_no_length() {
+    let server = TestServer::with(Model::new("hostile").artifact("linear.onnx")).await;
+    for (status, length) in [(204, None), (304, None), (205, Some("0"))] {
+        let order = format!("empty-status {status}");
+        let answer = server.predict("hostile", order).await;
+        assert_eq!(
+            (answer.status, answer.header("content-length")),
+            (status, length)
+        );
+        assert_eq!(answer.header("connection"), Some("keep-alive"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_document_is_at_both_places() {
+    let server = TestServer::builder().start().await;
+    let root = server.inference("OPTIONS", "/").await.json();
+    for method in ["GET", "POST", "DELETE", "OPTIONS"] {
+        let described = server.inference(method, "/api-description").await;
+        assert_eq!(
+            (described.status, &described.json()),
+            (200, &root),
+            "{method}"
+        );
+    }
+    assert_eq!(root["openapi"], "3.0.1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_open_protocol_its_paths_are_unknown() {
+    let server = mirror().await;
+    for path in [
+        "/v2",
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/v2/models/mirror",
+        "/v2/models/mirror/ready",
+        "/v2/models/mirror/versions/1.0/infer",
+    ] {
+        let answer = server.inference("GET", path).await;
+        assert_eq!(
+            (answer.status, answer.json()["type"].as_str()),
+            (404, Some("ResourceNotFoundException")),
+            "{path}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn models_without_workers_say_what_to_do() {
+    let server = TestServer::builder()
+        .in_store(Model::new("echo").without_workers())
+        .start()
+        .await;
+    let registered = server.management("POST", "/models?url=echo-1.0.mar").await;
+    assert_eq!(registered.status, 200, "{}", registered.text());
+    for (path, start) in [
+        (
+            "echo",
+            "Model \"echo\" has no worker to serve inference request. Please use scale",
+        ),
+        (
+            "echo/1.0",
+            "Model \"echo\" Version 1.0\" has no worker to serve inference request. Please",
+        ),
+    ] {
+        let answer = server.predict(path, "x").await;
+        let message = answer.json()["message"].as_str().unwrap().to_owned();
+        assert_eq!(
+            (answer.status, answer.json()["type"].as_str()),
+            (503, Some("ServiceUnavailableException"))
+        );
+        assert!(message.starts_with(start), "{message}");
+    }
+}

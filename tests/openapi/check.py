@@ -88,7 +88,7 @@ def wait(server: subprocess.Popen, log: Path) -> dict[str, str]:
     until = time.monotonic() + START_SECONDS
     while time.monotonic() < until and server.poll() is None:
         text = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text())
-        found = re.findall(r"(\w+) API listens on (http://[\d.:]+)", text)
+        found = re.findall(r"(?<!gRPC )\b(\w+) API listens on (http://[\d.:]+)", text)
         if {name for name, _ in found} >= set(LISTENERS) and "models loaded in" in text:
             return {name: address for name, address in found if name in LISTENERS}
         time.sleep(0.1)

@@ -210,6 +210,24 @@ impl TestServer {
         self.directory.path()
     }
 
+    /// Removes the handlers that were unpacked: whoever loads one again fails.
+    pub fn lose_handlers(&self) {
+        let mut directories = vec![self.directory.path().to_owned()];
+        while let Some(directory) = directories.pop() {
+            for entry in std::fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    directories.push(path);
+                } else if path
+                    .extension()
+                    .is_some_and(|extension| extension == "wasm")
+                {
+                    std::fs::remove_file(path).unwrap();
+                }
+            }
+        }
+    }
+
     /// The model store.
     pub fn store(&self) -> PathBuf {
         self.directory.path().join("model-store")

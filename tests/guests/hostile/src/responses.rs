@@ -10,6 +10,7 @@ pub fn answer(order: &Order) -> Result<Option<Response>, Error> {
     Ok(Some(match order.act {
         "done" => plain,
         "status" => plain.with_status(order.argument.parse()?),
+        "empty-status" => Response::bytes("", Vec::new()).with_status(order.argument.parse()?),
         "header" => header(plain, order.argument),
         "header-newline" => plain.with_header("x-split", "a\r\nset-cookie: b=c"),
         "header-name" => plain.with_header("x split:", "a"),
