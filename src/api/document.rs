@@ -118,7 +118,7 @@ fn operation(route: &Route, path: &str, ids: &mut Vec<String>) -> Value {
         "description": described.says,
         "operationId": id,
         "parameters": parameters,
-        "responses": operations::responses(&described),
+        "responses": operations::responses(&described, path),
     });
     if let (Some(body), Value::Object(members)) =
         (operations::request_body(described.takes), &mut operation)

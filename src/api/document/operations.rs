@@ -274,16 +274,21 @@ pub(super) fn request_body(takes: Takes) -> Option<Value> {
     }
 }
 
-/// The responses of `operation`, with those that any request may get.
-pub(super) fn responses(operation: &Operation) -> Value {
+/// The responses of `operation`, with those that any request may get. Errors of paths under `/v2` are of the form that
+/// Open Inference Protocol gives them, where it is spoken.
+pub(super) fn responses(operation: &Operation, path: &str) -> Value {
+    let error = if path.starts_with("/v2") {
+        OBJECT
+    } else {
+        Answer::Json("Error")
+    };
     let mut responses = Map::new();
     for (status, answer) in operation.answers {
         responses.insert(status.to_string(), response(*status, &content(*answer)));
     }
     for status in [&[400, 403], operation.fails].concat() {
-        let error = content(Answer::Json("Error"));
         let entry = responses.entry(status.to_string());
-        entry.or_insert_with(|| response(status, &error));
+        entry.or_insert_with(|| response(status, &content(error)));
     }
     let too_large = json!({ "description": "The body is larger than it may be." });
     responses.insert("413".to_owned(), too_large);
