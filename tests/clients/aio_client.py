@@ -15,7 +15,6 @@ import common
 async def ask(client: object, module: object) -> None:
     assert await client.is_server_live() and await client.is_server_ready()
     assert await client.is_model_ready("multi")
-    assert not await client.is_model_ready("nomodel")
     pairs = [common.rows(1, seed) for seed in range(16)]
     results = await asyncio.gather(
         *(client.infer("multi", common.inputs(module, {"a": a, "b": b})) for a, b in pairs)

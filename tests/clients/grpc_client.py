@@ -66,24 +66,12 @@ def concurrent(client: grpc.InferenceServerClient) -> None:
         np.testing.assert_array_equal(result.as_numpy("sum"), a + b)
 
 
-def deadline(client: grpc.InferenceServerClient) -> None:
-    """A call's own deadline ends it."""
-    a, b = common.rows(1)
-    try:
-        client.infer("multi", common.inputs(grpc, {"a": a, "b": b}), client_timeout=1e-6)
-    except InferenceServerException as error:
-        assert "DEADLINE_EXCEEDED" in str(error.status()), error
-    else:
-        raise AssertionError("a deadline of a microsecond was kept")
-
-
 def main() -> None:
     with grpc.InferenceServerClient(sys.argv[1]) as client:
         common.metadata(client, as_json)
         raw(client)
         concurrent(client)
         streamed(client)
-        deadline(client)
         common.every_dtype(client, grpc)
         common.classification(client, grpc)
         common.schedule(client, grpc)

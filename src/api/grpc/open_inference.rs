@@ -93,12 +93,22 @@ async fn stream_one(
     let arrival = Instant::now();
     let origin = origin(&caller, arrival);
     match infer(catalog, origin, message).await {
-        Ok(response) => Ok(wire::ModelStreamInferResponse {
-            error_message: String::new(),
-            infer_response: Some(response),
-        }),
+        Ok(response) => Ok(streamed(response)),
         Err(error) if wants_status => Err(caller.fail_open_inference(&error)),
         Err(error) => Ok(failed(&caller, &error, id)),
+    }
+}
+
+/// A response of a stream, which says that it is its request's last.
+fn streamed(mut response: wire::ModelInferResponse) -> wire::ModelStreamInferResponse {
+    let is_last = wire::InferParameter {
+        parameter_choice: Some(wire::infer_parameter::ParameterChoice::BoolParam(true)),
+    };
+    let name = "triton_final_response".to_owned();
+    response.parameters.insert(name, is_last);
+    wire::ModelStreamInferResponse {
+        error_message: String::new(),
+        infer_response: Some(response),
     }
 }
 

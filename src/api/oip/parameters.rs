@@ -11,6 +11,9 @@ use crate::payload::{Priority, Schedule};
 pub(in crate::api) const LIMIT: usize = 128;
 /// Names that only the server may use.
 const SERVERS_OWN: &str = "triton_";
+/// But for this one, which NVIDIA's clients send along: whether they want an empty response after the last. A request
+/// has one response here, so that there is nothing to do.
+const CLIENTS_OWN: &str = "triton_enable_empty_final_response";
 /// Microseconds that a request may be willing to wait, at most; more is as good as no limit.
 const LONGEST_WAIT: u64 = 24 * 3600 * 1_000_000;
 
@@ -106,7 +109,7 @@ impl Parameters {
 }
 
 fn check_of_request(name: &str, value: &Parameter) -> Result<(), Error> {
-    if name.starts_with(SERVERS_OWN) {
+    if name.starts_with(SERVERS_OWN) && name != CLIENTS_OWN {
         return Err(refused(name, "begins with triton_, which is reserved"));
     }
     let is_none = match value {
@@ -171,11 +174,7 @@ mod tests {
             ("sequence_id", Parameter::Integer(7), "not supported"),
             ("sequence_id", text("a"), "not supported"),
             ("sequence_start", Parameter::Flag(true), "not supported"),
-            (
-                "triton_enable_empty_final_response",
-                Parameter::Flag(true),
-                "reserved",
-            ),
+            ("triton_final_response", Parameter::Flag(true), "reserved"),
             ("headers", text("x"), "reserved"),
         ] {
             let message = refusal(name, value);
