@@ -24,11 +24,12 @@ fn main() {
     if std::env::args().any(|argument| argument == "--list") {
         return;
     }
-    let questions: [(&str, fn()); 4] = [
+    let questions: [(&str, fn()); 5] = [
         ("speed", speed),
         ("memory", memory),
         ("start-up", start_up),
         ("metrics", metrics),
+        ("tokens", tokens),
     ];
     let asked: Vec<String> = std::env::args().skip(1).collect();
     let is_asked = |name: &str| asked.iter().any(|argument| argument == name);
@@ -106,10 +107,42 @@ fn speed() {
     }
 }
 
+/// What tokens cost: the same load with them and without, in turn, so that a drift of the machine meets both.
+fn tokens() {
+    println!("\nTokens on and off, ONNX inline, 32 connections; medians of {RUNS} runs");
+    println!("{:<6} {:>12} {:>10}", "tokens", "requests/s", "p99 us");
+    let off = linear("onnx", "inline", 1);
+    let on = linear_with("onnx", "inline", 1, "disable_token_authorization=false");
+    let (_first, _second) = (off.start(), on.start());
+    off.first_answer(&question(), Instant::now());
+    // Health needs no key; a server that answers has written its keys.
+    let health = b"GET /ping HTTP/1.1\r\nHost: lantern\r\nConnection: close\r\n\r\n";
+    on.first_answer(health, Instant::now());
+    let request = load::authorized(&question(), &on.key("inference"));
+    on.first_answer(&request, Instant::now());
+    let (mut without, mut with) = (Vec::new(), Vec::new());
+    for _ in 0..RUNS {
+        without.push(measure(&off, 32));
+        with.push(drive(&on, request.clone(), 32));
+    }
+    for (name, outcomes) in [("off", without), ("on", with)] {
+        let outcome = median(outcomes);
+        println!(
+            "{name:<6} {:>12.0} {:>10.0}",
+            outcome.throughput,
+            micros(outcome.p99)
+        );
+    }
+}
+
 fn measure(setup: &Setup, connections: usize) -> Outcome {
+    drive(setup, question(), connections)
+}
+
+fn drive(setup: &Setup, request: Vec<u8>, connections: usize) -> Outcome {
     load::drive(&Load {
         address: setup.inference,
-        request: question(),
+        request,
         connections,
         warm_up: Duration::from_millis(500),
         duration: Duration::from_secs(3),

@@ -111,6 +111,15 @@ impl Setup {
         );
     }
 
+    /// The key that a running server made for `scope`.
+    #[allow(dead_code, reason = "not every bench has tokens")]
+    pub fn key(&self, scope: &str) -> String {
+        let path = self.directory.path().join("key_file.json");
+        let text = std::fs::read(path).expect("the server has written its keys");
+        let keys: serde_json::Value = serde_json::from_slice(&text).expect("keys are JSON");
+        keys[scope]["key"].as_str().unwrap_or_default().to_owned()
+    }
+
     /// What the server wrote.
     fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("server.log")).unwrap_or_default()

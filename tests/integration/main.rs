@@ -5,6 +5,7 @@
 mod describing;
 mod documents;
 mod draining;
+mod exposure;
 mod faults;
 mod grpc;
 mod health;

@@ -100,19 +100,21 @@ const fn open_inference(service: &'static str) -> [GrpcRoute; 12] {
         }
     }
     let (predict, manage) = (Permission::Predict, Permission::Manage);
+    // As in REST: probes have no tokens, and loading is registering.
+    let (nothing, register) = (Permission::Nothing, Permission::Register);
     [
         row(service, "ModelInfer", Messages::One, predict),
         row(service, "ModelStreamInfer", Messages::Stream, predict),
-        row(service, "ServerLive", Messages::One, predict),
-        row(service, "ServerReady", Messages::One, predict),
+        row(service, "ServerLive", Messages::One, nothing),
+        row(service, "ServerReady", Messages::One, nothing),
         row(service, "ModelReady", Messages::One, predict),
         row(service, "ServerMetadata", Messages::One, predict),
         row(service, "ModelMetadata", Messages::One, predict),
         row(service, "ModelConfig", Messages::One, predict),
         row(service, "ModelStatistics", Messages::One, predict),
         row(service, "RepositoryIndex", Messages::One, manage),
-        row(service, "RepositoryModelLoad", Messages::One, manage),
-        row(service, "RepositoryModelUnload", Messages::One, manage),
+        row(service, "RepositoryModelLoad", Messages::One, register),
+        row(service, "RepositoryModelUnload", Messages::One, register),
     ]
 }
 
