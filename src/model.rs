@@ -204,8 +204,12 @@ pub struct Settings {
     pub wait_for_full_batches: bool,
     /// Requests that may wait, beyond those being run.
     pub job_queue_size: usize,
+    /// A request is let in only while a worker is idle, whatever the queue has room for.
+    pub job_tickets: bool,
     /// From arrival until the answer.
     pub response_timeout: Duration,
+    /// From arrival until the client is no longer interested, if that is sooner.
+    pub client_timeout: Option<Duration>,
     /// From the start of loading until the first worker is ready.
     pub startup_timeout: Duration,
     /// How long a version that keeps failing is restarted.
@@ -231,7 +235,9 @@ impl Default for Settings {
             max_batch_delay: Duration::from_millis(100),
             wait_for_full_batches: false,
             job_queue_size: 100,
+            job_tickets: false,
             response_timeout: Duration::from_mins(2),
+            client_timeout: None,
             startup_timeout: Duration::from_mins(2),
             max_retry_timeout: Duration::from_mins(5),
             devices: vec![Device::Cpu],
@@ -240,6 +246,14 @@ impl Default for Settings {
             fresh_instances: false,
             tensors_to: TensorsTo::default(),
         }
+    }
+}
+
+impl Settings {
+    /// How long after its arrival a request is of use.
+    pub fn patience(&self) -> Duration {
+        let client = self.client_timeout.unwrap_or(Duration::MAX);
+        client.min(self.response_timeout)
     }
 }
 

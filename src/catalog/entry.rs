@@ -18,7 +18,7 @@ use super::statistics::{Keeper, Statistics};
 use crate::archive::{Download, Unpacked};
 use crate::error::{Error, Kind};
 use crate::metrics::{ModelMetrics, Observed, Outcome};
-use crate::model::ModelSpec;
+use crate::model::{ModelSpec, Settings};
 use crate::payload::{Reply, Request};
 use crate::runtime::{Runtime, Signature};
 
@@ -94,7 +94,7 @@ impl Entry {
             metrics: metrics.model(&spec.name, &spec.version, opened.is_profiled),
             sink: Arc::new(ModelSink::new(&spec, metrics)),
             statistics: Keeper::default(),
-            door: Door::new(spec.settings.job_queue_size),
+            door: Door::new(queue(&spec.settings)),
             bounds: Mutex::new(bounds),
             phase: ArcSwap::from_pointee(Phase::Empty),
             phase_changed: Notify::new(),
@@ -182,7 +182,7 @@ impl Entry {
 
     /// When a request that arrived then is no longer of use.
     pub fn deadline(&self, arrival: Instant) -> Instant {
-        arrival + self.spec.settings.response_timeout
+        arrival + self.spec.settings.patience()
     }
 
     /// Takes one request through the runtime, which keeps its deadline, or refuses it at once. `named` says whether
@@ -254,8 +254,12 @@ impl Entry {
     }
 
     fn admit(&self) -> Result<Ticket<'_>, Refusal> {
+        if self.spec.settings.job_tickets {
+            self.door.set_running(self.workers_ready());
+        }
         let mut entered = self.door.enter();
-        if entered == Err(Refusal::Full) && self.follow_workers() {
+        let may_follow = !self.spec.settings.job_tickets;
+        if entered == Err(Refusal::Full) && may_follow && self.follow_workers() {
             entered = self.door.enter();
         }
         entered?;
@@ -278,6 +282,13 @@ impl Entry {
         let models = catalog.models.load();
         let default = &models.get(self.spec.name.as_str())?.default;
         (!std::ptr::eq(&raw const **default, self)).then(|| Arc::clone(default))
+    }
+
+    fn workers_ready(&self) -> usize {
+        match &**self.phase.load() {
+            Phase::Ready(runtime) => runtime.workers_ready(),
+            Phase::Loading | Phase::Empty | Phase::Failed(_) => 0,
+        }
     }
 
     async fn run(&self, request: Request, named: bool) -> Result<Reply, Error> {
@@ -337,10 +348,19 @@ impl Entry {
     }
 
     fn expired(&self) -> Error {
-        let (name, timeout) = (&self.spec.name, self.spec.settings.response_timeout);
+        let (name, timeout) = (&self.spec.name, self.spec.settings.patience());
         let message =
-            format!("Model \"{name}\" was still loading after its response timeout of {timeout:?}");
+            format!("Model \"{name}\" was still loading after its timeout of {timeout:?}");
         Error::new(Kind::Expired, message)
+    }
+}
+
+/// Requests that may wait. With job tickets, each idle worker lets one request in, and none waits.
+const fn queue(settings: &Settings) -> usize {
+    if settings.job_tickets {
+        0
+    } else {
+        settings.job_queue_size
     }
 }
 

@@ -1,8 +1,8 @@
 //! `model-config.yaml`: what an archive's author says of how the model is to be served.
 //!
 //! TorchServe's keys stand at the top and follow its rules: a value that breaks a rule is ignored with a warning, so
-//! that archives that load there load here. Ours stand under `lantern:` and are strict, and so are unknown keys
-//! anywhere but under `handler:`, whose settings are the handler's own. `model/torchserve.rs` and
+//! that archives that load there load here. Ours stand under `lantern:` and are strict. What stands under `handler:`,
+//! and at the top without being a setting, is the handler's own. `model/torchserve.rs` and
 //! `model/lantern.rs` list the keys; `model/resolve.rs` says which setting wins.
 
 use std::time::Duration;
@@ -54,6 +54,8 @@ pub struct Options {
     pub max_retry_timeout: Option<Duration>,
     /// `jobQueueSize`; at least 1.
     pub job_queue_size: Option<usize>,
+    /// `useJobTicket`.
+    pub job_tickets: Option<bool>,
     /// `deviceType`.
     pub device_type: Option<DeviceType>,
     /// `deviceIds`; not empty.

@@ -154,6 +154,7 @@ impl ServerConfig {
             response_timeout: self.default_response_timeout,
             startup_timeout: self.default_startup_timeout,
             job_queue_size: self.job_queue_size,
+            max_response: self.max_response_size,
             hosting: self.hosting,
             allow_inline: self.allow_inline,
             gpus,

@@ -71,7 +71,7 @@ pub(super) fn response(
     if response.body.len() > body_limit {
         let length = response.body.len();
         return Err(broken(format!(
-            "a body of {length} bytes, the limit is {body_limit}"
+            "a body of {length} bytes, the limit is {body_limit} (max_response_size, lantern.limits.response)"
         )));
     }
     Ok(payload::Response {

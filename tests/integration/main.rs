@@ -29,6 +29,7 @@ mod recovery;
 mod replay;
 mod routes;
 mod sagemaker;
+mod settings;
 mod snapshots;
 mod sources;
 mod support;

@@ -6,6 +6,7 @@
 //! | response and startup timeout | archive, `models`, API, server's default |
 //! | workers | archive, API, `models`, server's default |
 //! | job queue size | archive, server's default |
+//! | bytes of a response | archive up to the server's `max_response_size`, which is the default |
 //! | devices, limits, everything else | archive, default |
 //!
 //! One difference: there, an archive that has a configuration file but no timeout in it gets 120 s whatever the API
@@ -46,6 +47,8 @@ pub struct Defaults {
     pub startup_timeout: Duration,
     /// Requests that may wait.
     pub job_queue_size: usize,
+    /// Bytes of a response's body, unless the archive says less; it cannot say more.
+    pub max_response: usize,
     /// Where runtimes are hosted.
     pub hosting: Hosting,
     /// Whether an archive may have itself hosted in the server's process.
@@ -126,7 +129,8 @@ pub fn resolve(
     let mut warnings = Vec::new();
     let devices = devices(options, defaults.gpus, &mut warnings);
     let hosting = hosting(options, defaults, &mut warnings);
-    let limits = limits(&options.limits, &defaults.ceilings)?;
+    let mut limits = limits(&options.limits, &defaults.ceilings)?;
+    limits.response = response(&options.limits, defaults, limits.response, &mut warnings);
     let (min_workers, max_workers) = workers(options, api, listed, defaults.workers);
     let base = Settings::default();
     let settings = Settings {
@@ -141,7 +145,13 @@ pub fn resolve(
             listed.max_batch_delay,
         ])
         .unwrap_or(base.max_batch_delay),
-        response_timeout: response_timeout(options, api, listed, defaults.response_timeout),
+        response_timeout: first([
+            options.response_timeout,
+            listed.response_timeout,
+            api.response_timeout,
+        ])
+        .unwrap_or(defaults.response_timeout),
+        client_timeout: options.client_timeout,
         startup_timeout: first([
             options.startup_timeout,
             listed.startup_timeout,
@@ -149,6 +159,7 @@ pub fn resolve(
         ])
         .unwrap_or(defaults.startup_timeout),
         job_queue_size: options.job_queue_size.unwrap_or(defaults.job_queue_size),
+        job_tickets: options.job_tickets.unwrap_or(base.job_tickets),
         max_retry_timeout: options.max_retry_timeout.unwrap_or(base.max_retry_timeout),
         wait_for_full_batches: options.wait_for_full_batches.unwrap_or(false),
         intra_op_threads: options.intra_op_threads,
@@ -167,24 +178,6 @@ pub fn resolve(
 
 fn first<T>(candidates: [Option<T>; 3]) -> Option<T> {
     candidates.into_iter().flatten().next()
-}
-
-/// The client's timeout counts from arrival too, so the shorter of the two is the deadline.
-fn response_timeout(
-    options: &Options,
-    api: &Requested,
-    listed: &Requested,
-    default: Duration,
-) -> Duration {
-    let timeout = first([
-        options.response_timeout,
-        listed.response_timeout,
-        api.response_timeout,
-    ])
-    .unwrap_or(default);
-    options
-        .client_timeout
-        .map_or(timeout, |client| client.min(timeout))
 }
 
 fn workers(
@@ -234,6 +227,25 @@ fn hosting(options: &Options, defaults: &Defaults, warnings: &mut Vec<Problem>) 
         rule,
     ));
     Hosting::Process
+}
+
+/// The operator's `max_response_size` is the limit of a version that has none of its own, and of every other too.
+fn response(
+    asked: &LimitOptions,
+    defaults: &Defaults,
+    allowed: usize,
+    warnings: &mut Vec<Problem>,
+) -> usize {
+    let most = defaults.max_response.min(defaults.ceilings.response);
+    if asked.response.is_none() {
+        return most;
+    }
+    if allowed > most {
+        let rule = format!("becomes {most}, which is max_response_size of this server");
+        let key = "lantern.limits.response";
+        warnings.push(Problem::new("model configuration", key, rule, allowed));
+    }
+    allowed.min(most)
 }
 
 /// What the author asks for, else the default; never above the ceiling.

@@ -28,6 +28,7 @@ fn defaults() -> Defaults {
         response_timeout: Duration::from_secs(30),
         startup_timeout: Duration::from_secs(40),
         job_queue_size: 100,
+        max_response: 1 << 20,
         hosting: Hosting::Process,
         allow_inline: false,
         gpus: 0,
@@ -140,7 +141,7 @@ maxBatchDelay: 5
 minWorkers: 5000
 maxWorkers: 9000
 sequenceBatching: true
-torchrun: {nnodes: 2}
+useJobtickets: true
 lantern:
   backend: tensorflow
   handler: handler.py
@@ -175,7 +176,14 @@ useVenv: true
 pt2: {compile: {enable: true}}
 micro_batching: {micro_batch_size: 2}
 sequenceMaxIdleMSec: 10
-continuousBatching: false
+continuousBatching: true
+asyncCommunication: false
+parallelType: tp
+parallelLevel: 2
+torchrun: {nproc-per-node: 2}
+sequenceBatching: false
+useJobTicket: often
+vocabulary: {file: vocab.txt}
 "
         )
         .join("\n")
@@ -202,6 +210,25 @@ fn values_below_one_are_not_changed_silently() {
         "c.yaml:3: jobQueueSize is ignored: it must be above 0, got -1",
     ];
     assert_eq!(said, expected);
+}
+
+#[test]
+fn what_is_no_setting_is_the_handlers() {
+    let config = parse("useJobTicket: true\nvocabulary: {file: vocab.txt}\n");
+    assert_eq!(config.options.job_tickets, Some(true));
+    assert!(config.json.contains("vocab.txt"), "{}", config.json);
+}
+
+#[test]
+fn a_response_may_have_what_the_server_allows() {
+    let limit = |text: &str| {
+        let none = Requested::default();
+        let resolved = resolve(&parse(text), &none, &none, &defaults()).unwrap();
+        (resolved.limits.response, resolved.warnings.len())
+    };
+    assert_eq!(limit(""), (1 << 20, 0));
+    assert_eq!(limit("lantern: {limits: {response: 1KiB}}"), (1 << 10, 0));
+    assert_eq!(limit("lantern: {limits: {response: 2MiB}}"), (1 << 20, 1));
 }
 
 #[test]
@@ -246,7 +273,7 @@ fn timeouts_come_from_archive_then_models_then_api() {
     ];
     for (text, api, listed, expected) in cases {
         let settings = settings(text, &asked(api), &asked(listed));
-        assert_eq!(settings.response_timeout.as_millis(), expected, "{text}");
+        assert_eq!(settings.patience().as_millis(), expected, "{text}");
     }
 }
 

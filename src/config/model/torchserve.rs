@@ -2,14 +2,17 @@
 //!
 //! | standing | keys |
 //! |---|---|
-//! | honored | `minWorkers`, `maxWorkers`, `batchSize`, `maxBatchDelay`, `responseTimeout`, `startupTimeout`, `clientTimeoutInMills`, `maxRetryTimeoutInSec`, `jobQueueSize`, `deviceType`, `deviceIds` |
-//! | no effect, with a warning | `asyncCommunication`, `useVenv`, `pt2`, `micro_batching`, `sequenceMaxIdleMSec`, `sequenceTimeoutMSec`, `maxNumSequence`, `maxSequenceJobQueueSize`, `parallelLevel`, and those below when they are off |
-//! | refused when on | `parallelType`, `torchrun`, `sequenceBatching`, `continuousBatching`, `useJobTicket` |
+//! | honored | `minWorkers`, `maxWorkers`, `batchSize`, `maxBatchDelay`, `responseTimeout`, `startupTimeout`, `clientTimeoutInMills`, `maxRetryTimeoutInSec`, `jobQueueSize`, `useJobTicket`, `deviceType`, `deviceIds` |
+//! | no effect, with a warning | `parallelType`, `parallelLevel`, `torchrun`, `continuousBatching`, `asyncCommunication`, `micro_batching`, `pt2`, `useVenv`, `sequenceMaxIdleMSec`, `sequenceTimeoutMSec`, `maxNumSequence`, `maxSequenceJobQueueSize` |
+//! | refused when on | `sequenceBatching` |
+//! | the handler's, with a warning | every other key, unless it looks like one of these misspelt: that is refused |
 //!
-//! A key is refused where serving without it would give clients other answers than its author promised.
+//! What a warning is said of changes how fast answers come, never which: so the version is served. Without sequences,
+//! a handler that keeps state between requests would answer otherwise than its author promised: that is refused.
 
 use std::time::Duration;
 
+use super::super::nearest;
 use super::super::yaml::{Node, Value};
 use super::fields::Fields;
 use super::{DeviceType, Options};
@@ -70,6 +73,7 @@ pub fn read(fields: &mut Fields, key: &str, node: &Node, options: &mut Options) 
             let size = above_zero(fields, key, node, MOST_JOBS);
             options.job_queue_size = size.and_then(|size| usize::try_from(size).ok());
         }
+        "useJobTicket" => options.job_tickets = truth(fields, key, node),
         "deviceType" => options.device_type = device_type(fields, key, node),
         "deviceIds" => options.device_ids = device_ids(fields, key, node),
         _ => not_honored(fields, key, node),
@@ -170,34 +174,69 @@ fn device_ids(fields: &mut Fields, key: &str, node: &Node) -> Option<Vec<u32>> {
     ids.filter(|ids| !ids.is_empty())
 }
 
+/// TorchServe ignores what is no truth value.
+fn truth(fields: &mut Fields, key: &str, node: &Node) -> Option<bool> {
+    match &node.value {
+        Value::Bool(value) => Some(*value),
+        Value::Null => None,
+        _ => {
+            fields.warn(key, node, "is ignored: it must be true or false");
+            None
+        }
+    }
+}
+
 fn not_honored(fields: &mut Fields, key: &str, node: &Node) {
-    let is_off = matches!(node.value, Value::Null | Value::Bool(false));
-    let refusal = match key {
-        "parallelType" | "torchrun" => "is not supported: a model runs on one device per worker",
-        "sequenceBatching" => "is not supported: requests are independent of each other",
-        "continuousBatching" => "is not supported: a request is one run of the model",
-        "useJobTicket" => "is not supported: requests wait in the queue up to jobQueueSize",
+    // Whoever writes down what holds anyway misses nothing.
+    let is_off = matches!(
+        node.value,
+        Value::Null | Value::Bool(false) | Value::Integer(0)
+    );
+    match (key, without_effect(key)) {
+        ("sequenceBatching", _) if is_off => {}
+        ("sequenceBatching", _) => {
+            let rule = "is not supported: requests are independent of each other, and a handler keeps nothing \
+                        between them";
+            fields.problem(key, node, rule);
+        }
+        (_, Some(_)) if is_off => {}
+        (_, Some(why)) => fields.key_warning(key, node, why),
+        (_, None) => free(fields, key, node),
+    }
+}
+
+/// Why a key of TorchServe does nothing here; `None` if it is none.
+fn without_effect(key: &str) -> Option<&'static str> {
+    Some(match key {
+        "parallelType" | "parallelLevel" | "torchrun" => {
+            "has no effect: a worker computes on one device, in one process"
+        }
+        "continuousBatching" => {
+            "has no effect: whatever waits is taken whenever a worker is free, and a request is answered at once"
+        }
         "asyncCommunication" | "micro_batching" => {
-            return fields.key_warning(
-                key,
-                node,
-                "has no effect: the server overlaps phases by itself",
-            );
+            "has no effect: the server overlaps phases by itself"
         }
-        "useVenv" => return fields.key_warning(key, node, "has no effect: no Python is run"),
-        "pt2" => return fields.key_warning(key, node, "has no effect: models are run as exported"),
-        "parallelLevel" => {
-            return fields.key_warning(key, node, "has no effect without parallelType");
-        }
+        "useVenv" => "has no effect: no Python is run",
+        "pt2" => "has no effect: models are run as exported",
         "sequenceMaxIdleMSec"
         | "sequenceTimeoutMSec"
         | "maxNumSequence"
-        | "maxSequenceJobQueueSize" => {
-            return fields.key_warning(key, node, "has no effect without sequenceBatching");
-        }
-        _ => return fields.unknown(key, node, key, KEYS.into_iter().chain(["handler"])),
-    };
-    if !is_off {
-        fields.problem(key, node, refusal);
+        | "maxSequenceJobQueueSize" => "has no effect without sequenceBatching",
+        _ => return None,
+    })
+}
+
+/// A key that TorchServe does not know either is for the handler, which gets the whole document. One that looks like
+/// a misspelt setting is refused: serving without it would not be what its author meant.
+fn free(fields: &mut Fields, key: &str, node: &Node) {
+    let known = || KEYS.into_iter().chain(["handler"]);
+    if nearest::nearest(key, known()).is_some() {
+        return fields.unknown(key, node, key, known());
     }
+    fields.key_warning(
+        key,
+        node,
+        "is no setting of the server, and left to the handler",
+    );
 }

@@ -104,6 +104,9 @@ fn settings_to_wire(settings: &Settings) -> messages::Settings {
         max_batch_delay,
         wait_for_full_batches,
         job_queue_size,
+        // Admission and deadlines are kept in front.
+        job_tickets: _,
+        client_timeout: _,
         response_timeout,
         startup_timeout,
         max_retry_timeout,
@@ -142,6 +145,8 @@ fn settings_from_wire(settings: messages::Settings) -> Result<Settings, Violatio
         max_batch_delay: settings.max_batch_delay,
         wait_for_full_batches: settings.wait_for_full_batches,
         job_queue_size: size(settings.job_queue_size)?,
+        job_tickets: false,
+        client_timeout: None,
         response_timeout: settings.response_timeout,
         startup_timeout: settings.startup_timeout,
         max_retry_timeout: settings.max_retry_timeout,
