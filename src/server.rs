@@ -2,7 +2,7 @@
 //!
 //! It knows every part and none of their insides. Where settings come from is the command line's business.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,7 +20,6 @@ use crate::api::{self, AccessLog, Api, BadHeader, Listener, Protocol, Services};
 use crate::archive::ArchiveError;
 use crate::catalog::{Catalog, Entry, Library, Moment, Parts, Registration, SnapshotConfig};
 use crate::config::snapshot::SavedVersion;
-use crate::error::Error;
 use crate::listen::{Address, CertificateError, Certificates};
 use crate::metrics::{Collector, Metrics, System};
 use crate::model::{ModelName, Version};
@@ -283,9 +282,15 @@ async fn load(catalog: Catalog, models: Vec<Registration>, defaults: DefaultVers
     let loaded = Arc::new(AtomicUsize::new(0));
     let mut registered = stream::iter(models)
         .map(|registration| register_one(&catalog, registration))
-        .buffer_unordered(LOADING_AT_ONCE);
+        .buffered(LOADING_AT_ONCE);
+    let mut seen = HashSet::new();
     while let Some(entry) = registered.next().await {
         let Some(entry) = entry else { continue };
+        let (name, version) = (&entry.spec().name, &entry.spec().version);
+        if seen.insert(name.clone()) {
+            // The first that is listed is the default, whichever was unpacked first.
+            make_default(&catalog, name, version);
+        }
         let (catalog, places) = (catalog.clone(), Arc::clone(&places));
         let loaded = Arc::clone(&loaded);
         starts.spawn(async move {
@@ -297,9 +302,7 @@ async fn load(catalog: Catalog, models: Vec<Registration>, defaults: DefaultVers
         });
     }
     for (name, version) in &defaults {
-        if let Err(error) = catalog.make_default(name.as_str(), version.as_str()) {
-            tracing::warn!("The default version of {name} stays as it is: {error}");
-        }
+        make_default(&catalog, name, version);
     }
     catalog.save(Moment::Startup).await;
     starts.close();
@@ -311,24 +314,23 @@ async fn load(catalog: Catalog, models: Vec<Registration>, defaults: DefaultVers
     }
 }
 
+fn make_default(catalog: &Catalog, name: &ModelName, version: &Version) {
+    if let Err(error) = catalog.make_default(name.as_str(), version.as_str()) {
+        tracing::warn!("The default version of {name} stays as it is: {error}");
+    }
+}
+
 /// The version, if its archive is sound. One that is not is one failed model, not a failed server.
 async fn register_one(catalog: &Catalog, registration: Registration) -> Option<Arc<Entry>> {
     let url = registration.url.clone();
     tracing::info!("Loading initial models: {url}");
     let registered = catalog.register_at_startup(registration).await;
     registered
-        .inspect_err(|error| log_failure(&url, error))
+        .inspect_err(|error| tracing::error!("Failed to load model: {url}: {error}"))
         .ok()
 }
 
-/// Whether the version serves.
+/// Whether the version serves. One that does not has said why.
 async fn start_one(catalog: &Catalog, entry: &Arc<Entry>) -> bool {
-    let started = catalog.start_at_startup(entry).await;
-    started
-        .inspect_err(|error| log_failure(entry.url(), error))
-        .is_ok()
-}
-
-fn log_failure(url: &str, error: &Error) {
-    tracing::error!("Failed to load model: {url}: {error}");
+    catalog.start_at_startup(entry).await.is_ok()
 }

@@ -28,8 +28,8 @@ mod startup;
 
 pub use address::{Address, Scheme};
 pub use groups::{
-    CorsConfig, Envelope, GrpcConfig, GrpcListenerConfig, LogConfig, MetricsConfig, MetricsMode,
-    RequestConfig, SageMakerConfig, SequenceHeaders, SnapshotConfig, TlsConfig, TokenConfig,
+    CorsConfig, GrpcConfig, GrpcListenerConfig, LogConfig, MetricsConfig, MetricsMode,
+    SageMakerConfig, SnapshotConfig, TlsConfig, TokenConfig,
 };
 pub use places::Surroundings;
 pub use raw::{Entry, Flags};
@@ -54,8 +54,9 @@ pub struct ServerConfig {
     pub tokens: TokenConfig,
     /// What is measured, and where it is shown.
     pub metrics: MetricsConfig,
-    /// What becomes of a request before a handler sees it.
-    pub requests: RequestConfig,
+    /// `ts_open_inference_protocol`: whether `/v2` and its gRPC service are there. TorchServe's default is that they
+    /// are not; here they are unless the key or the variable `TS_OPEN_INFERENCE_PROTOCOL` says otherwise.
+    pub open_inference_protocol: bool,
     /// Where the catalog is saved, and what is restored.
     pub snapshots: SnapshotConfig,
     /// Where log files are written.

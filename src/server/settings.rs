@@ -168,7 +168,7 @@ fn api_config(settings: &ServerConfig) -> Result<api::Config, ServerError> {
         max_response_size: settings.max_response_size,
         enable_model_api: settings.enable_model_api,
         cors: cors(&settings.cors)?,
-        oip: settings.requests.open_inference_protocol,
+        oip: settings.open_inference_protocol,
         sagemaker: sagemaker(&settings.sagemaker),
     })
 }

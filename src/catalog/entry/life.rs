@@ -107,8 +107,7 @@ impl Entry {
                 Ok(())
             }
             Err(error) => {
-                let (model, version) = (&self.spec.name, &self.spec.version);
-                tracing::error!(%model, %version, "Model {model} failed to load: {error}");
+                self.log_failed(&error, leaving.is_cancelled());
                 self.set_phase(Phase::Failed(error.clone()), 0);
                 Err(error)
             }
@@ -145,6 +144,16 @@ impl Entry {
             ms = took.as_millis(),
             "Model {} loaded.", spec.name
         );
+    }
+
+    /// A start that was called off has not failed.
+    fn log_failed(&self, error: &Error, is_called_off: bool) {
+        let (model, version, url) = (&self.spec.name, &self.spec.version, &self.url);
+        if is_called_off {
+            tracing::info!(%model, %version, "Loading model {model} was called off.");
+        } else {
+            tracing::error!(%model, %version, "Failed to load model: {url}: {error}");
+        }
     }
 
     fn show_load_times(&self, status: &Status, took: Duration) {

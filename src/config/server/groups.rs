@@ -92,46 +92,6 @@ pub enum MetricsMode {
     Legacy,
 }
 
-/// What becomes of a request before a handler sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestConfig {
-    /// `decode_input_request`: bodies of text and JSON types reach handlers as text.
-    pub decode_input: bool,
-    /// `service_envelope`.
-    pub envelope: Option<Envelope>,
-    /// `default_service_handler`: the handler of archives that have none.
-    pub default_handler: Option<String>,
-    /// `ts_header_key_sequence_*`.
-    pub sequence_headers: SequenceHeaders,
-    /// `ts_open_inference_protocol`: whether `/v2` and its gRPC service are there. TorchServe's default is that they
-    /// are not; here they are unless the key or the variable `TS_OPEN_INFERENCE_PROTOCOL` says otherwise.
-    pub open_inference_protocol: bool,
-}
-
-/// `service_envelope`: what a request's body is wrapped in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Envelope {
-    /// `body`.
-    Body,
-    /// `json`.
-    Json,
-    /// `kserve`: `{"instances": […]}`.
-    Kserve,
-    /// `kservev2`: tensors of the Open Inference Protocol.
-    KserveV2,
-}
-
-/// Names of the headers that tie requests into sequences, in lower case.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SequenceHeaders {
-    /// Of the sequence's id.
-    pub id: String,
-    /// Of the first request's mark.
-    pub start: String,
-    /// Of the last request's mark.
-    pub end: String,
-}
-
 /// `cors_*`; no header is sent for what is not set.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CorsConfig {

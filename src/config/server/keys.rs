@@ -25,6 +25,9 @@ pub enum Standing {
 }
 
 const NO_JAVA: &str = "has no effect: there is no Java virtual machine";
+const AS_SENT: &str =
+    "has no effect: a handler gets each body as it was sent, with its content type";
+const NO_SEQUENCES: &str = "has no effect: requests are independent of each other";
 const NO_INTEL: &str = "has no effect: the Intel extension for PyTorch is not used";
 const NO_LAUNCHER: &str = "has no effect: workers are threads; their number is lantern.intraOpThreads of model-config.yaml";
 
@@ -111,9 +114,13 @@ pub const KEYS: &[Key] = &[
         "true",
         "has no effect: what a handler may decode is bounded by its memory (lantern_max_memory)",
     ),
-    used("decode_input_request", "true"),
-    used("default_service_handler", ""),
-    used("service_envelope", ""),
+    ignored("decode_input_request", "true", AS_SENT),
+    ignored(
+        "default_service_handler",
+        "",
+        "has no effect: an archive holds or names its own handler",
+    ),
+    ignored("service_envelope", "", AS_SENT),
     ignored(
         "install_py_dep_per_model",
         "false",
@@ -142,9 +149,21 @@ pub const KEYS: &[Key] = &[
     used("token_expiration_min", "60"),
     used("enable_model_api", "false"),
     used("ts_open_inference_protocol", "true"),
-    used("ts_header_key_sequence_id", "ts_request_sequence_id"),
-    used("ts_header_key_sequence_start", "ts_request_sequence_start"),
-    used("ts_header_key_sequence_end", "ts_request_sequence_end"),
+    ignored(
+        "ts_header_key_sequence_id",
+        "ts_request_sequence_id",
+        NO_SEQUENCES,
+    ),
+    ignored(
+        "ts_header_key_sequence_start",
+        "ts_request_sequence_start",
+        NO_SEQUENCES,
+    ),
+    ignored(
+        "ts_header_key_sequence_end",
+        "ts_request_sequence_end",
+        NO_SEQUENCES,
+    ),
     used("initial_worker_port", "9000"),
     ignored(
         "initial_distribution_port",

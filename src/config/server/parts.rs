@@ -8,8 +8,8 @@ use super::super::Problem;
 use super::super::snapshot::{self, Saved};
 use super::address::{self, Address, DefaultPorts};
 use super::groups::{
-    CorsConfig, Envelope, GrpcConfig, GrpcListenerConfig, LogConfig, MetricsConfig, MetricsMode,
-    RequestConfig, SageMakerConfig, SequenceHeaders, SnapshotConfig, TlsConfig, TokenConfig,
+    CorsConfig, GrpcConfig, GrpcListenerConfig, LogConfig, MetricsConfig, MetricsMode,
+    SageMakerConfig, SnapshotConfig, TlsConfig, TokenConfig,
 };
 use super::places::Surroundings;
 use super::reader::Reader;
@@ -176,43 +176,8 @@ fn metrics_mode(reader: &mut Reader) -> MetricsMode {
     }
 }
 
-/// Reads what becomes of requests.
-pub fn requests(reader: &mut Reader) -> RequestConfig {
-    let envelopes = [
-        ("body", Envelope::Body),
-        ("json", Envelope::Json),
-        ("kserve", Envelope::Kserve),
-        ("kservev2", Envelope::KserveV2),
-    ];
-    let is_named = reader.text("service_envelope").is_some();
-    let envelope = is_named.then(|| reader.word("service_envelope", &envelopes));
-    RequestConfig {
-        decode_input: reader.truth("decode_input_request", true),
-        envelope: envelope.flatten(),
-        default_handler: reader.text("default_service_handler"),
-        sequence_headers: SequenceHeaders {
-            id: header(reader, "id"),
-            start: header(reader, "start"),
-            end: header(reader, "end"),
-        },
-        open_inference_protocol: open_inference_protocol(reader),
-    }
-}
-
-fn header(reader: &mut Reader, name: &str) -> String {
-    let key = format!("ts_header_key_sequence_{name}");
-    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    let read = |text: &str| {
-        let is_name = !text.is_empty() && text.len() <= 128 && text.bytes().all(is_token);
-        is_name.then(|| text.to_ascii_lowercase())
-    };
-    reader
-        .parsed(&key, "must be the name of a header", read)
-        .unwrap_or_else(|| format!("ts_request_sequence_{name}"))
-}
-
 /// TorchServe's variable switches it on by the word `oip` alone; whoever sets it to something else wants it off.
-fn open_inference_protocol(reader: &mut Reader) -> bool {
+pub fn open_inference_protocol(reader: &mut Reader) -> bool {
     let key = "ts_open_inference_protocol";
     let read = |text: &str| match text.to_ascii_lowercase().as_str() {
         "true" | "oip" => Some(true),

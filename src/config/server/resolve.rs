@@ -48,7 +48,7 @@ fn read(reader: &mut Reader, flags: &Flags, surroundings: &Surroundings) -> Serv
         tls: None,
         tokens: parts::tokens(reader, surroundings),
         metrics: parts::metrics(reader, surroundings),
-        requests: parts::requests(reader),
+        open_inference_protocol: parts::open_inference_protocol(reader),
         snapshots: parts::snapshots(reader, surroundings, !flags.no_config_snapshots),
         logs: parts::logs(reader, surroundings),
         sagemaker: parts::sagemaker(reader, surroundings),

@@ -150,8 +150,6 @@ grpc_inference_max_connection_age_ms=0
 certificate_file=nope.pem
 keystore=store.p12
 token_expiration_min=-1
-service_envelope=envelope
-ts_header_key_sequence_id=a header
 ts_open_inference_protocol=v2
 job_queue_size=many
 default_response_timeout=0
@@ -172,6 +170,7 @@ load_models=../x=a.mar,b.mar
 fn unused_and_unknown_keys_are_warnings() {
     let fixture = Fixture::new(
         "grpc_inference_port=7070
+service_envelope=json
 prefer_direct_buffer=false
 metrics_mode=loud
 vmargs=-Xmx4g
@@ -242,14 +241,14 @@ fn names_of_variables_follow_torchserve() {
     let asking = "enable_envvars_config=true\nallowed_urls=https://h.org/\n";
     let fixture = Fixture::new(asking)
         .variable("TS_TOKEN_EXPIRATION_TIME_MIN", "0.25")
-        .variable("TS_HEADER_KEY_SEQUENCE_ID", "X-Session")
         .variable("TS_GRPC_INFERENCE_PORT", "9")
+        .variable("TS_HEADER_KEY_SEQUENCE_ID", "X-Session")
         .variable("TS_MODELS", "not read")
         .variable("TS_ALLOWED_URLS", "http://a/.*, s3://b");
     let config = fixture.load().unwrap();
     assert_eq!(config.tokens.expiration, Duration::from_secs(15));
-    assert_eq!(config.requests.sequence_headers.id, "x-session");
     assert_eq!(config.grpc.inference.address.port(), 9);
+    assert_eq!(config.typed["ts_header_key_sequence_id"].value, "X-Session");
     let urls = |text| AllowedUrls::parse(text).unwrap();
     assert_eq!(config.sources.allowed, urls("https://h.org/"));
     let fixture = Fixture::new(&format!("{asking}use_env_allowed_urls=true\n"))
@@ -266,7 +265,7 @@ fn some_variables_are_always_read() {
         .variable("LOG_LOCATION", "elsewhere")
         .variable("TS_JOB_QUEUE_SIZE", "7");
     let config = fixture.load().unwrap();
-    assert!(!config.requests.open_inference_protocol);
+    assert!(!config.open_inference_protocol);
     assert_eq!(config.ceilings.instances, 3);
     assert_eq!(config.job_queue_size, 100);
     let here = fixture.directory.path();
