@@ -340,11 +340,12 @@ async fn json_logs_have_the_request_in_each_line() {
     let mut child = command.spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut address = None;
+    // Kept until the line is there: who leaves before the answer has none.
+    let mut asked = None;
     let access = loop {
         let line = lines.next_line().await.unwrap().unwrap();
         if line == "Model server started." {
-            let stream = ask(address.as_deref().unwrap(), ROW).await;
-            drop(stream);
+            asked = Some(ask(address.as_deref().unwrap(), ROW).await);
             continue;
         }
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();
@@ -359,6 +360,7 @@ async fn json_logs_have_the_request_in_each_line() {
     };
     assert_eq!(access["status"], 404);
     assert_eq!(access["request_id"].as_str().unwrap().len(), 36, "{access}");
+    drop(asked);
     child.kill().await.unwrap();
 }
 

@@ -236,12 +236,18 @@ fn four_sessions_cost_one_copy_of_the_weights() {
     };
     let mut first = loaded.session().unwrap();
     first.infer(row()).unwrap();
-    let before = fixture::private_memory();
-    let mut others: Vec<_> = (0..3).map(|_| loaded.session().unwrap()).collect();
-    for session in &mut others {
-        session.infer(row()).unwrap();
-    }
-    let grown = fixture::private_memory().saturating_sub(before);
+    // What else the process does can only add: three more sessions that cost nothing even once have no weights of their own.
+    let mut others = Vec::new();
+    let mut three_more = || {
+        let before = fixture::private_memory();
+        for _ in 0..3 {
+            let mut session = loaded.session().unwrap();
+            session.infer(row()).unwrap();
+            others.push(session);
+        }
+        fixture::private_memory().saturating_sub(before)
+    };
+    let grown = (0..3).map(|_| three_more()).min().unwrap_or(usize::MAX);
     assert!(
         grown < WIDE * WIDE * 4 / 10,
         "three more sessions took {grown} bytes"

@@ -159,7 +159,7 @@ fn changed_files_are_taken_and_broken_ones_are_not() {
         Ok(false),
         "one warning for one change"
     );
-    fixture.renewed();
+    let _fixture = fixture.renewed();
     assert_eq!(certificates.refresh(), Ok(true));
 }
 
