@@ -59,13 +59,13 @@ endif
 	cd examples && CARGO_TARGET_DIR=$(GUEST_TARGET) cargo test --quiet --workspace --target $(HOST)
 
 .PHONY: conformance
-conformance: prerequisites runtime guests ## What TorchServe's clients can see, checked: target/conformance.md
+conformance: prerequisites runtime clients guests ## What TorchServe's clients can see, checked: target/conformance.md
 ifndef NEXTEST
 	@echo "make conformance needs cargo-nextest. Install it: cargo install cargo-nextest --locked"; exit 1
 endif
 	-cargo nextest run --workspace --profile conformance
 	@mkdir -p target
-	python3 tests/conformance/report.py --results $(CARGO_TARGET_DIR)/nextest/conformance/junit.xml --out target/conformance.md
+	python3 tests/conformance/report.py --results target/nextest/conformance/junit.xml --out target/conformance.md
 
 .PHONY: differential
 differential: build guests ## The same requests to TorchServe 0.12 and to Lantern: target/differential.md (needs Java 17)

@@ -219,8 +219,8 @@ def differences(ours: Answer, theirs: Answer) -> list[str]:
         return [f"status: {theirs.status} {short(theirs.body)} → {ours.status} {short(ours.body)}"]
     found = []
     for name in sorted(set(ours.headers) | set(theirs.headers)):
-        if name == "content-length" and ours.body != theirs.body:
-            continue
+        if name == "content-length" and (ours.body != theirs.body or "version=0.0.4" in ours.headers.get("content-type", "")):
+            continue  # Of bodies that differ, and of figures, nobody expects one length.
         if ours.headers.get(name) != theirs.headers.get(name):
             found.append(f"{name}: {theirs.headers.get(name)} → {ours.headers.get(name)}")
     return found + body_differences("body", ours.body, theirs.body)
