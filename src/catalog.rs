@@ -32,9 +32,10 @@ mod statistics;
 use snapshot::Snapshots;
 
 pub use crate::config::model::Requested;
+pub use crate::runtime::Bounds;
 pub use crate::runtime::{Signature, WorkerState, WorkerStatus};
 pub use describe::{Condition, Description};
-pub use entry::{Bounds, Entry};
+pub use entry::Entry;
 pub use index::Indexed;
 pub use library::Library;
 pub use list::{Listed, Page};

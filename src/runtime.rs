@@ -34,6 +34,8 @@ mod worker;
 pub use crate::backend::Signature;
 pub use crate::handler::{Level, LogLine, MetricKind, Observation, Sink};
 
+pub use scale::Bounds;
+
 use local::LocalRuntime;
 use process::ProcessRuntime;
 
@@ -121,19 +123,19 @@ pub enum Runtime {
 }
 
 impl Runtime {
-    /// Loads a version with `workers` workers and waits until the first is ready, for as long as the version's
+    /// Loads a version with `bounds.min` workers and waits until the first is ready, for as long as the version's
     /// startup timeout. `sink` takes what its handler logs and measures.
     pub async fn start(
         hosts: &Hosts,
         model: Arc<ModelSpec>,
-        workers: usize,
+        bounds: Bounds,
         sink: Arc<dyn Sink>,
     ) -> Result<Self, Error> {
         match model.settings.hosting {
-            Hosting::Inline => LocalRuntime::start(hosts, model, workers, sink)
+            Hosting::Inline => LocalRuntime::start(hosts, model, bounds, sink)
                 .await
                 .map(Self::Inline),
-            Hosting::Process => ProcessRuntime::start(hosts, model, workers, sink)
+            Hosting::Process => ProcessRuntime::start(hosts, model, bounds, sink)
                 .await
                 .map(Self::Process),
         }
@@ -156,12 +158,12 @@ impl Runtime {
         }
     }
 
-    /// Starts or stops workers until there are `workers`, and waits until the new ones are ready. Workers that stop
-    /// finish the batch they are in.
-    pub async fn scale(&self, workers: usize) -> Result<(), Error> {
+    /// Starts or stops workers until there are as many as `bounds` allow, and waits until the new ones are ready.
+    /// Workers that stop finish the batch they are in. Demand keeps to the bounds from now on.
+    pub async fn scale(&self, bounds: Bounds) -> Result<(), Error> {
         match self {
-            Self::Inline(runtime) => runtime.scale(workers).await,
-            Self::Process(runtime) => runtime.scale(workers).await,
+            Self::Inline(runtime) => runtime.scale(bounds).await,
+            Self::Process(runtime) => runtime.scale(bounds).await,
         }
     }
 

@@ -10,7 +10,7 @@ use lantern::model::{
     BackendKind, Declared, Hosting, Limits, ModelName, ModelSpec, Settings, Version,
 };
 use lantern::payload::{Body, Request, Schedule};
-use lantern::runtime::{Hosts, Runtime};
+use lantern::runtime::{Bounds, Hosts, Runtime};
 
 /// A body that the model's handler takes.
 const X: &str = r#"{"x":[0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1.0,1.1,1.2,1.3,1.4,1.5,1.6]}"#;
@@ -47,7 +47,7 @@ pub fn on_one_thread_and_two<F: Future<Output = ()> + Send + 'static>(bench: fn(
 
 /// Loads `model` and measures one caller, then more and more; returns the runtime, which still runs.
 pub async fn measure(hosts: &Hosts, model: ModelSpec) -> Runtime {
-    let runtime = Runtime::start(hosts, Arc::new(model), 1, Arc::new(Print)).await;
+    let runtime = Runtime::start(hosts, Arc::new(model), Bounds::exactly(1), Arc::new(Print)).await;
     let runtime = runtime.expect("the model loads");
     for _ in 0..WARM_UP {
         call(&runtime).await;

@@ -20,19 +20,10 @@ use crate::error::{Error, Kind};
 use crate::metrics::{ModelMetrics, Observed, Outcome};
 use crate::model::{ModelSpec, Settings};
 use crate::payload::{Reply, Request};
-use crate::runtime::{Runtime, Signature};
+use crate::runtime::{Bounds, Runtime, Signature};
 
 mod life;
 mod view;
-
-/// How many workers a version may have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
-    /// `min_worker`: as many are started.
-    pub min: usize,
-    /// `max_worker`: at least `min`.
-    pub max: usize,
-}
 
 /// Where a version is in its life.
 enum Phase {

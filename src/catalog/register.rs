@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use super::entry::{Bounds, Entry};
+use super::entry::Entry;
 use super::{Catalog, Moment};
 use crate::config::model::Requested;
 use crate::config::snapshot::{More, SavedVersion};
 use crate::error::{Error, Kind};
 use crate::model::{ModelName, Version};
+use crate::runtime::Bounds;
 
 /// What somebody wants registered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

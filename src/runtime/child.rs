@@ -17,7 +17,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::local::LocalRuntime;
 use super::process::ProcessConfig;
 use super::protocol::convert::{
-    failure_to_wire, model_from_wire, path_from_wire, specs_to_wire, workers_to_wire,
+    bounds_from_wire, failure_to_wire, model_from_wire, path_from_wire, specs_to_wire,
+    workers_to_wire,
 };
 use super::protocol::frame::FrameLimits;
 use super::protocol::incoming::{Ending, Incoming};
@@ -150,10 +151,11 @@ async fn load(
         );
         return Err(Error::new(Kind::LoadFailed, message));
     }
-    let workers = start.workers as usize;
-    let model = model_from_wire(start.model).map_err(|violation| {
+    let senseless = |violation| {
         Error::new(Kind::Internal, "the handshake does not make sense").with_detail(violation)
-    })?;
+    };
+    let bounds = bounds_from_wire(start.workers).map_err(senseless)?;
+    let model = model_from_wire(start.model).map_err(senseless)?;
     let model: Arc<ModelSpec> = Arc::new(model);
     let libraries = NativeLibraries {
         onnxruntime: start.onnxruntime.map(path_from_wire),
@@ -172,7 +174,7 @@ async fn load(
     LocalRuntime::start(
         &hosts,
         model,
-        workers,
+        bounds,
         Arc::new(Reporter::new(outbox.clone())),
     )
     .await
@@ -225,7 +227,10 @@ async fn follow(mut incoming: Incoming, host: &Arc<Host>, outbox: &Outbox) -> io
             Ok((Order::Call(call), body)) => host.call(call, body),
             Ok((Order::Describe { id, request, left }, _)) => host.describe(id, request, left),
             Ok((Order::Cancel { id }, _)) => host.cancel(id),
-            Ok((Order::Scale { id, workers }, _)) => host.scale(id, workers),
+            Ok((Order::Scale { id, workers }, _)) => {
+                let bounds = bounds_from_wire(workers).map_err(io::Error::other)?;
+                host.scale(id, bounds);
+            }
             Ok((Order::Drain { patience }, _)) => {
                 host.drain(patience).await;
                 outbox.flush_all().await;

@@ -12,7 +12,7 @@ use super::inflight::InFlight;
 use super::loader::Loader;
 use super::pool::Pool;
 use super::worker::load_failed;
-use super::{Hosts, Status};
+use super::{Bounds, Hosts, Status};
 use crate::backend::Signature;
 use crate::error::{Error, Kind};
 use crate::handler::{Handler, HandlerSpec, Prepared, Sink, Step};
@@ -41,21 +41,21 @@ struct Inner {
 struct Workers(Arc<Pool>);
 
 impl LocalRuntime {
-    /// Loads handler and model side by side, starts `workers` workers, and waits until the first is ready, for as
+    /// Loads handler and model side by side, starts `bounds.min` workers, and waits until the first is ready, for as
     /// long as the version's startup timeout. An error is of [`Kind::LoadFailed`] or the handler's own.
     pub async fn start(
         hosts: &Hosts,
         model: Arc<ModelSpec>,
-        workers: usize,
+        bounds: Bounds,
         sink: Arc<dyn Sink>,
     ) -> Result<Self, Error> {
-        let pool = Workers(pool(hosts, &model, workers)?);
+        let pool = Workers(pool(hosts, &model, bounds.max)?);
         let timeout = model.settings.startup_timeout;
         let tensors_to = model.tensors_to();
         let load = async {
             tokio::try_join!(
                 load_handler(hosts, Arc::clone(&model), sink),
-                pool.start(workers)
+                pool.start(bounds)
             )
         };
         let loaded = tokio::time::timeout(timeout, load).await;
@@ -93,10 +93,10 @@ impl LocalRuntime {
         described.unwrap_or_else(|_| Err(expired("before the handler described its model")))
     }
 
-    /// Starts or stops workers until there are `workers`, and waits until the new ones are ready. Workers that stop
-    /// finish the batch they are in.
-    pub async fn scale(&self, workers: usize) -> Result<(), Error> {
-        self.pool().scale(workers).await
+    /// Starts or stops workers until there are as many as `bounds` allow, and waits until the new ones are ready.
+    /// Workers that stop finish the batch they are in. Demand keeps to the bounds from now on.
+    pub async fn scale(&self, bounds: Bounds) -> Result<(), Error> {
+        self.pool().scale(bounds).await
     }
 
     /// The runtime at this moment. Reads the process's resident memory and asks nobody.
@@ -261,11 +261,11 @@ fn rows_of(inputs: &[NamedTensor]) -> usize {
 }
 
 impl Workers {
-    async fn start(&self, workers: usize) -> Result<(), Error> {
-        if workers == 0 {
+    async fn start(&self, bounds: Bounds) -> Result<(), Error> {
+        if bounds.min == 0 {
             return Ok(());
         }
-        self.0.launch(workers);
+        self.0.launch(bounds);
         self.0.first_ready().await
     }
 

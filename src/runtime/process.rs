@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
-use super::{Hosts, NativeLibraries, Status};
+use super::{Bounds, Hosts, NativeLibraries, Status};
 use crate::backend::Signature;
 use crate::error::{Error, Kind};
 use crate::handler::Sink;
@@ -65,12 +65,12 @@ pub struct ProcessRuntime {
 }
 
 impl ProcessRuntime {
-    /// Starts a process with `workers` workers and waits until it has loaded the version; without workers there is no
+    /// Starts a process with `bounds.min` workers and waits until it has loaded the version; without workers there is no
     /// process until the version is scaled. A version that does not load at once is an error, and nothing is left of it.
     pub async fn start(
         hosts: &Hosts,
         model: Arc<ModelSpec>,
-        workers: usize,
+        bounds: Bounds,
         sink: Arc<dyn Sink>,
     ) -> Result<Self, Error> {
         let roster = Arc::new(Roster::new(hosts.worker_ids.clone()));
@@ -81,7 +81,7 @@ impl ProcessRuntime {
             sink,
             roster: roster.clone(),
         };
-        let (state, link, book) = first_state(&launcher, workers).await?;
+        let (state, link, book) = first_state(&launcher, bounds).await?;
         let (link_sender, link) = watch::channel(link);
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let book = Arc::new(Mutex::new(book));
@@ -90,7 +90,7 @@ impl ProcessRuntime {
             link_sender,
             book.clone(),
             receiver,
-            workers,
+            bounds,
         );
         tokio::spawn(supervisor.run(state));
         Ok(Self {
@@ -133,11 +133,11 @@ impl ProcessRuntime {
         }
     }
 
-    /// Starts or stops workers until there are `workers`, and waits until the new ones are ready. With 0, the process
-    /// ends; from 0, one is started.
-    pub async fn scale(&self, workers: usize) -> Result<(), Error> {
+    /// Starts or stops workers until there are as many as `bounds` allow, and waits until the new ones are ready. With
+    /// at most 0, the process ends; without a process, one is started if there must be workers.
+    pub async fn scale(&self, bounds: Bounds) -> Result<(), Error> {
         let (done, scaled) = oneshot::channel();
-        let command = Command::Scale { workers, done };
+        let command = Command::Scale { bounds, done };
         self.commands.send(command).await.map_err(|_| draining())?;
         scaled.await.unwrap_or_else(|_| Err(draining()))
     }
@@ -182,11 +182,11 @@ impl ProcessRuntime {
     }
 }
 
-async fn first_state(launcher: &Launcher, workers: usize) -> Result<(State, Link, Book), Error> {
-    if workers == 0 {
+async fn first_state(launcher: &Launcher, bounds: Bounds) -> Result<(State, Link, Book), Error> {
+    if bounds.min == 0 {
         return Ok((State::Empty, Link::Empty, Book::default()));
     }
-    let process = launcher.launch(workers).await?;
+    let process = launcher.launch(bounds).await?;
     let book = Book {
         signature: Some(process.signature.clone()),
         ..Book::default()

@@ -15,7 +15,7 @@ mod vigil;
 use frame::FrameLimits;
 
 /// Raised whenever a message changes its meaning or encoding.
-pub(super) const VERSION: u8 = 2;
+pub(super) const VERSION: u8 = 3;
 
 /// The first bytes that each side sends.
 pub(super) const GREETING: [u8; 8] = [b'l', b'a', b'n', b't', b'e', b'r', b'n', VERSION];

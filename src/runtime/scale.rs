@@ -3,6 +3,8 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
 use super::WorkerState;
 use super::pool::{Pool, State};
 use super::worker::{Phase, Worker};
@@ -17,13 +19,35 @@ const TICKS_TO_SHRINK: u32 = 300;
 /// A job that waits longer than this, beyond the delay the operator grants, has waited too long.
 const PRESSING_WAIT: Duration = Duration::from_millis(50);
 
-/// Bounds within which demand decides.
+/// How many workers a version may have; between the two, demand decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Bounds {
-    /// Workers there are at least.
-    pub(crate) floor: usize,
-    /// Workers there are at most.
-    pub(crate) ceiling: usize,
+pub struct Bounds {
+    /// `min_worker`: as many are started.
+    pub min: usize,
+    /// `max_worker`: at least `min`.
+    pub max: usize,
+}
+
+impl Bounds {
+    /// So many workers, whatever demand is.
+    pub const fn exactly(workers: usize) -> Self {
+        Self {
+            min: workers,
+            max: workers,
+        }
+    }
+
+    /// The number within bounds that is nearest to `workers`.
+    pub(crate) fn hold(self, workers: usize) -> usize {
+        workers.clamp(self.min, self.max)
+    }
+
+    /// Bounds within which demand decides: it never takes the last worker, which only demand could bring back.
+    /// `None` where they leave it no choice.
+    fn of_demand(self) -> Option<Self> {
+        let min = self.min.max(1);
+        (min < self.max).then_some(Self { min, ..self })
+    }
 }
 
 /// What demand looked like since the last look.
@@ -62,7 +86,7 @@ impl Scaler {
             return workers;
         };
         *self = Self::default();
-        wanted.clamp(bounds.floor, bounds.ceiling)
+        bounds.hold(wanted)
     }
 }
 
@@ -71,11 +95,11 @@ fn count(is_so: bool, ticks: u32) -> u32 {
 }
 
 impl Pool {
-    /// Starts or stops workers until there are `workers`; waits until the new ones are ready. The first that does
-    /// not load is the error, and is off the list at the next call.
-    pub(crate) async fn scale(self: &Arc<Self>, workers: usize) -> Result<(), Error> {
+    /// Starts or stops workers until there are as many as `bounds` allow; waits until the new ones are ready. The
+    /// first that does not load is the error, and is off the list at the next call.
+    pub(crate) async fn scale(self: &Arc<Self>, bounds: Bounds) -> Result<(), Error> {
         let mut changes = self.changes();
-        let started = self.launch(workers);
+        let started = self.launch(bounds);
         while !self.state.lock().are_ready(&started)? {
             if changes.changed().await.is_err() {
                 break;
@@ -84,15 +108,16 @@ impl Pool {
         Ok(())
     }
 
-    /// Starts or stops workers until there are `workers`, the least from now on; returns the ids of new ones.
-    pub(crate) fn launch(self: &Arc<Self>, workers: usize) -> Vec<u32> {
-        let most = workers.max(self.model.settings.max_workers);
+    /// Starts or stops workers until there are as many as `bounds` allow, which demand keeps to from now on; returns
+    /// the ids of new ones.
+    pub(crate) fn launch(self: &Arc<Self>, bounds: Bounds) -> Vec<u32> {
         let mut state = self.state.lock();
-        state.bounds = Bounds {
-            floor: workers,
-            ceiling: if workers == 0 { 0 } else { most },
-        };
-        self.resize(&mut state, workers)
+        state.bounds = bounds;
+        let workers = bounds.hold(state.staying().count());
+        let started = self.resize(&mut state, workers);
+        drop(state);
+        self.announce();
+        started
     }
 
     /// Waits until a worker is ready; an error if none is going to be.
@@ -120,22 +145,24 @@ impl Pool {
             .collect()
     }
 
-    /// Follows demand until the pool is closed or gone, if the version's settings leave room.
+    /// Follows demand, whenever the bounds leave it a choice, until the pool is closed or gone.
     pub(crate) fn follow_demand(self: &Arc<Self>) {
-        let settings = &self.model.settings;
-        if settings.max_workers <= settings.min_workers {
-            return;
-        }
-        let pool = Arc::downgrade(self);
-        tokio::spawn(follow(pool, settings.max_batch_delay + PRESSING_WAIT));
+        let patience = self.model.settings.max_batch_delay + PRESSING_WAIT;
+        tokio::spawn(follow(Arc::downgrade(self), self.changes(), patience));
     }
 
-    fn look(self: &Arc<Self>, scaler: &mut Scaler, patience: Duration) {
+    fn look(self: &Arc<Self>, scaler: &mut Scaler, patience: Duration) -> Sight {
         let mut state = self.state.lock();
+        if state.closed.is_some() {
+            return Sight::Gone;
+        }
+        let Some(bounds) = state.bounds.of_demand() else {
+            *scaler = Scaler::default();
+            return Sight::NoChoice;
+        };
         let demand = state.demand(patience, Instant::now());
-        let bounds = state.bounds;
         let wanted = scaler.decide(demand, bounds);
-        if bounds.ceiling > 0 && wanted != demand.workers {
+        if wanted != demand.workers {
             tracing::info!(
                 model = %self.model.name,
                 from = demand.workers,
@@ -144,18 +171,33 @@ impl Pool {
             );
             self.resize(&mut state, wanted);
         }
+        Sight::Choice
     }
 }
 
-async fn follow(pool: Weak<Pool>, patience: Duration) {
+/// What a look at the pool found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sight {
+    /// Demand decides; it is to be looked at again soon.
+    Choice,
+    /// The bounds fix the number, until they change.
+    NoChoice,
+    /// The pool takes no more jobs.
+    Gone,
+}
+
+async fn follow(pool: Weak<Pool>, mut changes: watch::Receiver<u64>, patience: Duration) {
     let mut scaler = Scaler::default();
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        match pool.upgrade() {
-            Some(pool) if pool.state.lock().closed.is_none() => pool.look(&mut scaler, patience),
-            _ => return,
+        let look = |pool: Arc<Pool>| pool.look(&mut scaler, patience);
+        match pool.upgrade().map_or(Sight::Gone, look) {
+            Sight::Choice => {}
+            // New bounds are announced as changes of workers are, so a fixed pool costs no ticks.
+            Sight::NoChoice if changes.changed().await.is_ok() => {}
+            Sight::NoChoice | Sight::Gone => return,
         }
     }
 }
@@ -226,10 +268,7 @@ impl State {
 mod tests {
     use super::*;
 
-    const BOUNDS: Bounds = Bounds {
-        floor: 1,
-        ceiling: 3,
-    };
+    const BOUNDS: Bounds = Bounds { min: 1, max: 3 };
 
     fn demand(workers: usize, busiest: usize, is_pressing: bool) -> Demand {
         Demand {

@@ -13,7 +13,7 @@ use lantern::model::{
 };
 use lantern::payload::{Body, Output, Reply, Request, Schedule};
 use lantern::runtime::process::ProcessConfig;
-use lantern::runtime::{Hosts, Runtime, Status, WorkerIds, WorkerState};
+use lantern::runtime::{Bounds, Hosts, Runtime, Status, WorkerIds, WorkerState};
 use lantern::tensor::{DType, NamedTensor, Tensor};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -100,7 +100,8 @@ impl Hosted {
     async fn start_with(hosts: &Hosts, model: ModelSpec, workers: usize) -> Result<Self, Error> {
         let (sender, lines) = mpsc::unbounded_channel();
         let sink = Arc::new(Lines(sender));
-        let runtime = Runtime::start(hosts, Arc::new(model), workers, sink).await?;
+        let runtime =
+            Runtime::start(hosts, Arc::new(model), Bounds::exactly(workers), sink).await?;
         Ok(Self { runtime, lines })
     }
 
@@ -264,12 +265,12 @@ async fn workers_come_and_go() {
     )
     .await
     .unwrap();
-    version.runtime.scale(3).await.unwrap();
+    version.runtime.scale(Bounds::exactly(3)).await.unwrap();
     let status = version.until(|status| status.workers.len() == 3).await;
     let ids: Vec<_> = status.workers.iter().map(|worker| worker.id).collect();
     assert_eq!(ids, [9000, 9001, 9002]);
     let pid = version.pid();
-    version.runtime.scale(0).await.unwrap();
+    version.runtime.scale(Bounds::exactly(0)).await.unwrap();
     is_gone(pid).await;
     assert_eq!(
         version
@@ -280,7 +281,7 @@ async fn workers_come_and_go() {
             .kind(),
         Kind::NoWorker
     );
-    version.runtime.scale(1).await.unwrap();
+    version.runtime.scale(Bounds::exactly(1)).await.unwrap();
     assert!(version.runtime.call(request(*b"hello")).await.is_ok());
     assert_eq!(version.status().workers[0].id, 9003);
 }
@@ -371,7 +372,7 @@ async fn a_version_that_keeps_failing_is_given_up() {
     );
     // An operator who has mended it scales it, and it is back.
     std::fs::copy(guests().join("passthrough.wasm"), &handler).unwrap();
-    version.runtime.scale(1).await.unwrap();
+    version.runtime.scale(Bounds::exactly(1)).await.unwrap();
     assert!(version.runtime.call(request(*b"hello")).await.is_ok());
     assert!(!version.status().given_up);
 }

@@ -14,7 +14,7 @@ use lantern::model::{
 };
 use lantern::payload::{Body, Request, Schedule};
 use lantern::runtime::process::{ProcessConfig, ProcessRuntime};
-use lantern::runtime::{Hosts, WorkerIds};
+use lantern::runtime::{Bounds, Hosts, WorkerIds};
 use lantern::tensor::{DType, NamedTensor, Tensor};
 use serde_json::Value;
 
@@ -76,7 +76,13 @@ fn model(artifact: &str, input: TensorSpec) -> ModelSpec {
 }
 
 async fn start(model: ModelSpec) -> ProcessRuntime {
-    let started = ProcessRuntime::start(&hosts(), Arc::new(model), 1, Arc::new(Silence)).await;
+    let started = ProcessRuntime::start(
+        &hosts(),
+        Arc::new(model),
+        Bounds::exactly(1),
+        Arc::new(Silence),
+    )
+    .await;
     started.unwrap_or_else(|error| panic!("{error}"))
 }
 

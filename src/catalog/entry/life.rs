@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Bounds, Entry, Phase};
+use super::{Entry, Phase};
 use crate::catalog::door::Refusal;
 use crate::error::{Error, Kind};
-use crate::runtime::{Hosts, Runtime, Status, WorkerState};
+use crate::runtime::{Bounds, Hosts, Runtime, Status, WorkerState};
 
 /// How long a runtime that is replaced by nothing may take to end.
 const RUNTIME_PATIENCE: Duration = Duration::from_secs(30);
@@ -21,11 +21,11 @@ impl Entry {
         self.set_phase(Phase::Loading, self.bounds.lock().min);
     }
 
-    /// Starts the runtime with `min` workers.
+    /// Starts the runtime with `min` workers, of which demand may make `max`.
     pub(in crate::catalog) async fn start(&self, hosts: &Hosts) -> Result<(), Error> {
         let _lifecycle = self.lifecycle.lock().await;
-        let workers = self.bounds.lock().min;
-        self.start_with(hosts, workers).await
+        let bounds = *self.bounds.lock();
+        self.start_with(hosts, bounds).await
     }
 
     /// Waits, after a start, until all workers are ready or one failed. Whether all are.
@@ -54,13 +54,9 @@ impl Entry {
         *self.bounds.lock() = bounds;
         let phase = self.phase.load_full();
         match &*phase {
-            Phase::Ready(runtime) => {
-                let now = runtime.status().workers.len();
-                self.scale_running(runtime, now, now.clamp(bounds.min, bounds.max))
-                    .await
-            }
+            Phase::Ready(runtime) => self.scale_running(runtime, bounds).await,
             Phase::Loading | Phase::Empty | Phase::Failed(_) if bounds.min > 0 => {
-                self.start_with(hosts, bounds.min).await
+                self.start_with(hosts, bounds).await
             }
             Phase::Loading | Phase::Empty | Phase::Failed(_) => {
                 self.set_phase(Phase::Empty, 0);
@@ -69,41 +65,40 @@ impl Entry {
         }
     }
 
-    async fn scale_running(
-        &self,
-        runtime: &Runtime,
-        now: usize,
-        workers: usize,
-    ) -> Result<(), Error> {
+    async fn scale_running(&self, runtime: &Runtime, bounds: Bounds) -> Result<(), Error> {
+        let now = runtime.status().workers.len();
+        let workers = now.clamp(bounds.min, bounds.max);
         if workers == 0 {
             self.set_phase(Phase::Empty, 0);
             runtime.drain(RUNTIME_PATIENCE).await;
-        } else if workers != now {
-            let since = Instant::now();
-            runtime.scale(workers).await?;
-            self.set_running(workers);
+            return Ok(());
+        }
+        let since = Instant::now();
+        runtime.scale(bounds).await?;
+        self.set_running(workers);
+        if workers != now {
             self.show_load_times(&runtime.status(), since.elapsed());
         }
         Ok(())
     }
 
-    async fn start_with(&self, hosts: &Hosts, workers: usize) -> Result<(), Error> {
+    async fn start_with(&self, hosts: &Hosts, bounds: Bounds) -> Result<(), Error> {
         if let Some(error) = self.unusable.clone().or_else(|| self.without_time()) {
             self.set_phase(Phase::Failed(error.clone()), 0);
             return Err(error);
         }
-        self.set_phase(Phase::Loading, workers);
+        self.set_phase(Phase::Loading, bounds.min);
         let since = Instant::now();
         let leaving = self.leaving.lock().clone();
         let sink = Arc::clone(&self.sink) as Arc<_>;
         let started = tokio::select! {
-            started = Runtime::start(hosts, Arc::clone(&self.spec), workers, sink) => started,
+            started = Runtime::start(hosts, Arc::clone(&self.spec), bounds, sink) => started,
             () = leaving.cancelled() => Err(self.refused(Refusal::Closed, false)),
         };
         match started {
             Ok(runtime) => {
                 self.log_loaded(&runtime.status(), since.elapsed());
-                self.set_phase(Phase::Ready(runtime), workers);
+                self.set_phase(Phase::Ready(runtime), bounds.min);
                 Ok(())
             }
             Err(error) => {

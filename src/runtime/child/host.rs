@@ -19,6 +19,7 @@ use super::super::protocol::messages::{Call, Report};
 use super::super::protocol::outbox::{Outbox, Urgency};
 use crate::error::{Error, Kind};
 use crate::payload::{Output, Reply, Timings};
+use crate::runtime::Bounds;
 
 /// Calls under way beyond which nobody waits awake: there is work to do.
 const FEW: usize = 2;
@@ -81,10 +82,10 @@ impl Host {
     }
 
     /// Has the version start or stop workers, and answers when it has.
-    pub fn scale(self: &Arc<Self>, id: u64, workers: u32) {
+    pub fn scale(self: &Arc<Self>, id: u64, bounds: Bounds) {
         let host = self.clone();
         tokio::spawn(async move {
-            let scaled = host.runtime.scale(workers as usize).await;
+            let scaled = host.runtime.scale(bounds).await;
             let failure = scaled.as_ref().err().map(failure_to_wire);
             // Before the answer: whoever waits for it sees the workers it is about.
             let workers = workers_to_wire(&host.runtime.status().workers);

@@ -60,7 +60,13 @@ async fn start(
     model: Arc<ModelSpec>,
     workers: usize,
 ) -> Result<LocalRuntime, Error> {
-    LocalRuntime::start(&hosts(backend), model, workers, Arc::new(NoSink)).await
+    LocalRuntime::start(
+        &hosts(backend),
+        model,
+        Bounds::exactly(workers),
+        Arc::new(NoSink),
+    )
+    .await
 }
 
 async fn passthrough(backend: &FakeBackend) -> LocalRuntime {
@@ -292,7 +298,7 @@ async fn a_version_without_workers_waits_for_none() {
     assert!(runtime.signature().is_none() && backend.loads().is_empty());
     let error = runtime.call(tensors(&[1])).await.unwrap_err();
     assert_eq!(error.kind(), Kind::NoWorker);
-    runtime.scale(1).await.unwrap();
+    runtime.scale(Bounds::exactly(1)).await.unwrap();
     runtime.call(tensors(&[1])).await.unwrap();
     assert!(runtime.signature().is_some());
 }

@@ -36,10 +36,7 @@ impl State {
             threads: Vec::new(),
             closed: None,
             last_error: None,
-            bounds: Bounds {
-                floor: 0,
-                ceiling: 0,
-            },
+            bounds: Bounds::exactly(0),
             busiest: 0,
             leader_called: false,
         }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::*;
 use crate::backend::fake::{FakeBackend, Outcome};
 use crate::model::{Settings, TensorSpec};
-use crate::runtime::WorkerState;
 use crate::runtime::testing::{self, marks, rows};
+use crate::runtime::{Bounds, WorkerState};
 use crate::tensor::DType;
 
 mod stress;
@@ -44,7 +44,11 @@ async fn pool(backend: FakeBackend, settings: Settings, workers: usize) -> Fixtu
     let loader = Loader::new(Arc::new(backend.clone()), &model, workers, 2);
     let ids = Arc::new(WorkerIds::from(9000));
     let pool = Pool::new(loader, model, ids);
-    pool.scale(workers).await.unwrap();
+    let bounds = Bounds {
+        min: workers,
+        max: workers.max(pool.model.settings.max_workers),
+    };
+    pool.scale(bounds).await.unwrap();
     Fixture { pool, backend }
 }
 
@@ -390,7 +394,7 @@ async fn workers_go_round_the_devices() {
 async fn scaling_down_finishes_the_batch_and_scaling_up_takes_new_ids() {
     let fixture = pool(FakeBackend::new(), settings(1, 1), 2).await;
     let held = [fixture.hold(b'a').await, fixture.hold(b'b').await];
-    fixture.pool.scale(1).await.unwrap();
+    fixture.pool.scale(Bounds::exactly(1)).await.unwrap();
     let waiting = fixture.send(b"c");
     fixture.queued(1).await;
     fixture.backend.gate().open();
@@ -399,7 +403,7 @@ async fn scaling_down_finishes_the_batch_and_scaling_up_takes_new_ids() {
     }
     waiting.await.unwrap().unwrap();
     settled(&fixture, 1).await;
-    fixture.pool.scale(3).await.unwrap();
+    fixture.pool.scale(Bounds::exactly(3)).await.unwrap();
     let ready = WorkerState::Ready;
     assert_eq!(
         fixture.states(),
@@ -420,7 +424,7 @@ async fn without_workers_requests_are_refused() {
     let held = fixture.hold(b'a').await;
     let waiting = fixture.send(b"b");
     fixture.queued(1).await;
-    fixture.pool.scale(0).await.unwrap();
+    fixture.pool.scale(Bounds::exactly(0)).await.unwrap();
     let refused = fixture.send(b"c").await.unwrap().unwrap_err();
     assert_eq!(refused.kind(), Kind::NoWorker);
     assert!(refused.message().starts_with("Model \"m\" has no worker"));
@@ -448,6 +452,65 @@ async fn demand_adds_a_worker_and_its_end_takes_it_away() {
     assert_eq!(fixture.states(), [(9000, WorkerState::Ready)]);
 }
 
+/// A pool of `workers` that follows demand and was registered with that many to `max`, scaled to `bounds`.
+async fn scaled(workers: usize, max: usize, bounds: Bounds) -> Fixture {
+    let settings = Settings {
+        max_batch_delay: Duration::ZERO,
+        ..settings(1, max)
+    };
+    let fixture = pool(FakeBackend::new(), settings, workers).await;
+    fixture.pool.follow_demand();
+    // The follower has looked at the bounds of registration.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    fixture.pool.scale(bounds).await.unwrap();
+    settled(&fixture, bounds.hold(workers)).await;
+    fixture
+}
+
+/// Workers there are when jobs have waited for much longer than demand needs to grow.
+async fn workers_under_demand(fixture: &Fixture) -> usize {
+    let mut requests = vec![fixture.hold(b'a').await];
+    requests.extend((0..9).map(|_| fixture.send(b"b")));
+    // Waits are measured on a clock that does not pause; ticks are counted on one that does.
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_millis(500) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let workers = fixture.states().len();
+    fixture.backend.gate().open();
+    for request in requests {
+        request.await.unwrap().unwrap();
+    }
+    workers
+}
+
+#[tokio::test(start_paused = true)]
+async fn demand_keeps_to_a_lower_bound_it_was_given_later() {
+    let fixture = scaled(1, 3, Bounds::exactly(1)).await;
+    assert_eq!(workers_under_demand(&fixture).await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn demand_uses_the_room_it_was_given_later() {
+    let fixture = scaled(1, 1, Bounds { min: 1, max: 3 }).await;
+    assert_eq!(workers_under_demand(&fixture).await, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_pool_shrinks_to_the_least_it_was_given_later() {
+    let fixture = scaled(3, 3, Bounds { min: 1, max: 3 }).await;
+    assert_eq!(fixture.states().len(), 3);
+    settled(&fixture, 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_pool_keeps_its_last_worker() {
+    let fixture = scaled(2, 2, Bounds { min: 0, max: 2 }).await;
+    settled(&fixture, 1).await;
+    tokio::time::sleep(HOUR).await;
+    assert_eq!(fixture.states().len(), 1);
+}
+
 #[tokio::test]
 async fn a_model_that_does_not_load_is_a_failed_worker() {
     use crate::backend::BackendError;
@@ -456,7 +519,7 @@ async fn a_model_that_does_not_load_is_a_failed_worker() {
     let model = Arc::new(testing::model(settings(1, 1)));
     let loader = Loader::new(Arc::new(backend), &model, 1, 2);
     let pool = Pool::new(loader, model, Arc::new(WorkerIds::from(9000)));
-    let error = pool.scale(1).await.unwrap_err();
+    let error = pool.scale(Bounds::exactly(1)).await.unwrap_err();
     assert_eq!(error.kind(), Kind::LoadFailed);
     assert_eq!(
         error.message(),

@@ -17,8 +17,9 @@ use tokio::time::Instant;
 use super::listener::Listener;
 use crate::error::{Error, Kind};
 use crate::payload::{Reply, Request};
+use crate::runtime::Bounds;
 use crate::runtime::protocol::convert::{
-    call_to_wire, failure_from_wire, inferred_from_wire, reply_from_wire,
+    bounds_to_wire, call_to_wire, failure_from_wire, inferred_from_wire, reply_from_wire,
 };
 use crate::runtime::protocol::frame::FrameLimits;
 use crate::runtime::protocol::incoming::{Ending, Incoming};
@@ -128,12 +129,12 @@ impl Connection {
     }
 
     /// Has the process start or stop workers.
-    pub async fn scale(&self, workers: u32) -> Result<Result<(), Error>, Lost> {
+    pub async fn scale(&self, bounds: Bounds) -> Result<Result<(), Error>, Lost> {
         let (sender, answer) = oneshot::channel();
         let ticket = self.register(Waiter::Scale(sender))?;
         let order = Order::<&str>::Scale {
             id: ticket.id,
-            workers,
+            workers: bounds_to_wire(bounds),
         };
         let sent = self.outbox.send(&order, &[], Urgency::Now);
         debug_assert!(sent.is_ok(), "a few bytes are within any limit");

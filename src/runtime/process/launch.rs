@@ -26,8 +26,9 @@ use crate::backend::Signature;
 use crate::error::{Error, Kind};
 use crate::handler::Sink;
 use crate::model::{BackendKind, ModelSpec};
+use crate::runtime::Bounds;
 use crate::runtime::protocol::convert::{
-    failure_from_wire, model_to_wire, path_to_wire, specs_from_wire,
+    bounds_to_wire, failure_from_wire, model_to_wire, path_to_wire, specs_from_wire,
 };
 use crate::runtime::protocol::incoming::{Ending, Incoming};
 use crate::runtime::protocol::messages::{Order, Report, Start};
@@ -72,8 +73,8 @@ pub struct Death {
 }
 
 impl Launcher {
-    /// Starts a process with `workers` workers and waits until its version is loaded.
-    pub async fn launch(&self, workers: usize) -> Result<WorkerProcess, Error> {
+    /// Starts a process with `bounds.min` workers, of which there must be one, and waits until its version is loaded.
+    pub async fn launch(&self, bounds: Bounds) -> Result<WorkerProcess, Error> {
         let (ours, theirs) = socket_pair()?;
         let mut child = self.spawn(theirs)?;
         let pid = child.id().unwrap_or_default();
@@ -86,7 +87,7 @@ impl Launcher {
         }));
         let listener = Listener::new(self.sink.clone(), self.roster.clone(), &self.model.limits);
         let limit = self.model.settings.startup_timeout;
-        let handshake = self.handshake(&connection, incoming, listener, workers);
+        let handshake = self.handshake(&connection, incoming, listener, bounds);
         match tokio::time::timeout(limit, handshake).await {
             Ok(Ok((signature, incoming, listener))) => {
                 let reader = connection.clone();
@@ -143,9 +144,9 @@ impl Launcher {
         connection: &Connection,
         mut incoming: Incoming,
         mut listener: Listener,
-        workers: usize,
+        bounds: Bounds,
     ) -> Result<(Signature, Incoming, Listener), StartFailure> {
-        let start = Order::Start(Box::new(self.start_message(workers)));
+        let start = Order::Start(Box::new(self.start_message(bounds)));
         connection.order(&start)?;
         loop {
             let (report, _) = incoming.next(|| false).await?;
@@ -170,12 +171,12 @@ impl Launcher {
         }
     }
 
-    fn start_message(&self, workers: usize) -> Start {
+    fn start_message(&self, bounds: Bounds) -> Start {
         let path = |path: &PathBuf| path_to_wire(path);
         Start {
             build: BUILD.to_owned(),
             model: model_to_wire(&self.model),
-            workers: u32::try_from(workers).unwrap_or(u32::MAX),
+            workers: bounds_to_wire(bounds),
             cores: u32::try_from(self.cores).unwrap_or(u32::MAX),
             cache: self.cfg.cache.as_ref().map(path),
             onnxruntime: self.cfg.libraries.onnxruntime.as_ref().map(path),

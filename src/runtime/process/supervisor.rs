@@ -15,6 +15,7 @@ use super::connection::Connection;
 use super::launch::{Cause, Launcher, WorkerProcess};
 use crate::backend::Signature;
 use crate::error::{Error, Kind};
+use crate::runtime::Bounds;
 
 /// Between two looks at overdue requests.
 const SWEEP: Duration = Duration::from_millis(250);
@@ -31,10 +32,10 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// What is asked of the supervisor.
 #[derive(Debug)]
 pub enum Command {
-    /// Have so many workers.
+    /// Have as many workers as this allows.
     Scale {
-        /// Workers there shall be.
-        workers: usize,
+        /// Workers there shall be, at least and at most.
+        bounds: Bounds,
         /// Told when they are ready.
         done: oneshot::Sender<Result<(), Error>>,
     },
@@ -80,8 +81,8 @@ pub struct Supervisor {
     book: Arc<Mutex<Book>>,
     commands: mpsc::Receiver<Command>,
     backoff: Backoff,
-    /// Workers there shall be.
-    target: usize,
+    /// Workers there shall be, at least and at most.
+    target: Bounds,
     /// Told when there is a process again.
     waiting: Vec<oneshot::Sender<Result<(), Error>>>,
 }
@@ -103,13 +104,13 @@ pub enum State {
 type Launch = Pin<Box<dyn Future<Output = Result<WorkerProcess, Error>> + Send>>;
 
 impl Supervisor {
-    /// A supervisor of a version with `target` workers.
+    /// A supervisor of a version with as many workers as `target` allows.
     pub fn new(
         launcher: Arc<Launcher>,
         link: watch::Sender<Link>,
         book: Arc<Mutex<Book>>,
         commands: mpsc::Receiver<Command>,
-        target: usize,
+        target: Bounds,
     ) -> Self {
         let backoff = Backoff::new(launcher.model.settings.max_retry_timeout);
         Self {
@@ -143,13 +144,13 @@ impl Supervisor {
         self.link.send_replace(link);
         self.answer_waiting(&Err(no_worker()));
         match self.commands.recv().await {
-            Some(Command::Scale { workers: 0, done }) => {
-                self.target = 0;
+            Some(Command::Scale { bounds, done }) if bounds.min == 0 => {
+                self.target = bounds;
                 let _ = done.send(Ok(()));
                 State::Empty
             }
-            Some(Command::Scale { workers, done }) => {
-                self.target = workers;
+            Some(Command::Scale { bounds, done }) => {
+                self.target = bounds;
                 self.waiting.push(done);
                 self.backoff.reset();
                 State::Down
@@ -184,12 +185,16 @@ impl Supervisor {
 
     fn launch_after(&self, pause: Duration) -> Launch {
         let launcher = self.launcher.clone();
-        let workers = self.target;
+        // A process is there for its workers: it has one even where none is enough.
+        let bounds = Bounds {
+            min: self.target.min.max(1),
+            ..self.target
+        };
         tracing::info!(model = %launcher.model.name, version = %launcher.model.version,
             "Retry worker in {} seconds.", pause.as_secs());
         Box::pin(async move {
             tokio::time::sleep(pause).await;
-            launcher.launch(workers).await
+            launcher.launch(bounds).await
         })
     }
 
@@ -202,14 +207,14 @@ impl Supervisor {
             tokio::select! {
                 launched = &mut launch => return Ok(launched),
                 command = self.commands.recv() => match command {
-                    Some(Command::Scale { workers: 0, done }) => {
-                        self.target = 0;
+                    Some(Command::Scale { bounds, done }) if bounds.max == 0 => {
+                        self.target = bounds;
                         self.launcher.roster.clear();
                         let _ = done.send(Ok(()));
                         return Err(State::Empty);
                     }
-                    Some(Command::Scale { workers, done }) => {
-                        self.target = workers;
+                    Some(Command::Scale { bounds, done }) => {
+                        self.target = bounds;
                         self.waiting.push(done);
                     }
                     Some(Command::Drain { done, .. }) => return Err(ended(done)),
@@ -228,13 +233,13 @@ impl Supervisor {
             tokio::select! {
                 cause = process.ended() => return self.mourn(process, cause).await,
                 command = self.commands.recv() => match command {
-                    Some(Command::Scale { workers: 0, done }) => {
-                        self.target = 0;
+                    Some(Command::Scale { bounds, done }) if bounds.max == 0 => {
+                        self.target = bounds;
                         self.retire(process, Duration::ZERO).await;
                         let _ = done.send(Ok(()));
                         return State::Empty;
                     }
-                    Some(Command::Scale { workers, done }) => self.scale(&process, workers, done),
+                    Some(Command::Scale { bounds, done }) => self.scale(&process, bounds, done),
                     Some(Command::Drain { patience, done }) => {
                         self.retire(process, patience).await;
                         return ended(done);
@@ -269,14 +274,13 @@ impl Supervisor {
     fn scale(
         &mut self,
         process: &WorkerProcess,
-        workers: usize,
+        bounds: Bounds,
         done: oneshot::Sender<Result<(), Error>>,
     ) {
-        self.target = workers;
+        self.target = bounds;
         let connection = process.connection.clone();
-        let workers = u32::try_from(workers).unwrap_or(u32::MAX);
         tokio::spawn(async move {
-            let scaled = connection.scale(workers).await;
+            let scaled = connection.scale(bounds).await;
             let lost = |_| {
                 Err(Error::new(
                     Kind::WorkerDied,

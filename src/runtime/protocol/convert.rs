@@ -6,6 +6,7 @@ mod requests;
 
 use crate::error::Error;
 use crate::model::{Device, TensorSpec};
+use crate::runtime::Bounds;
 use crate::tensor::{DType, MAX_RANK};
 
 use super::{Violation, messages};
@@ -40,6 +41,28 @@ pub fn failure_from_wire(failure: &messages::Failure<String>) -> Error {
         Some(detail) => error.with_detail(truncated(detail, FAILURE_TEXT)),
         None => error,
     }
+}
+
+/// How many workers there shall be.
+pub fn bounds_to_wire(bounds: Bounds) -> messages::Bounds {
+    let count = |workers| u32::try_from(workers).unwrap_or(u32::MAX);
+    messages::Bounds {
+        min: count(bounds.min),
+        max: count(bounds.max),
+    }
+}
+
+/// How many workers there shall be: not more at least than at most.
+pub fn bounds_from_wire(bounds: messages::Bounds) -> Result<Bounds, Violation> {
+    let messages::Bounds { min, max } = bounds;
+    if min > max {
+        let text = format!("at least {min} and at most {max} workers");
+        return Err(Violation::Message(text));
+    }
+    Ok(Bounds {
+        min: min as usize,
+        max: max as usize,
+    })
 }
 
 /// Inputs or outputs of a model.

@@ -27,12 +27,12 @@ pub enum Order<S> {
         /// Of the call.
         id: u64,
     },
-    /// Have so many workers; answered by [`Report::Scaled`].
+    /// Have as many workers as this allows; answered by [`Report::Scaled`].
     Scale {
         /// Of this order; counted together with calls.
         id: u64,
         /// Workers there shall be.
-        workers: u32,
+        workers: Bounds,
     },
     /// Finish what is under way and exit.
     Drain {
@@ -81,6 +81,15 @@ pub enum Report<S> {
     Inferred(Inferred<S>),
 }
 
+/// How many workers there shall be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bounds {
+    /// At least.
+    pub min: u32,
+    /// At most.
+    pub max: u32,
+}
+
 /// What a worker process loads, and with what.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Start {
@@ -88,8 +97,8 @@ pub struct Start {
     pub build: String,
     /// The version.
     pub model: Model,
-    /// Workers to start with.
-    pub workers: u32,
+    /// Workers there shall be; the least number to start with.
+    pub workers: Bounds,
     /// Processor cores that all workers share.
     pub cores: u32,
     /// Where compiled handlers are kept.

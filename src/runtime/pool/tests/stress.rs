@@ -72,7 +72,7 @@ async fn play(round: Round) {
             requests.push((*client, send(&fixture, *client)));
         }
         tokio::task::yield_now().await;
-        fixture.pool.scale(workers).await.unwrap();
+        fixture.pool.scale(Bounds::exactly(workers)).await.unwrap();
     }
     for (client, request) in requests {
         check(client, request.await);
