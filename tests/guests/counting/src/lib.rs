@@ -44,7 +44,7 @@ impl Handler for Counting {
         self.image_size.set(kilobytes(body.len()), &[]);
         self.method_time.set(0.25, &["preprocess"]);
         self.percent.observe(50.0, &[]);
-        let length = Tensor::from_vec("length", [1, 1], &[kilobytes(body.len())])?;
+        let length = Tensor::from_vec("length", [1, 1], [kilobytes(body.len())])?;
         Ok(Step::infer(length))
     }
 
