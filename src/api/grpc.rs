@@ -2,7 +2,7 @@
 //!
 //! Calls are looked up in the table of [`routes`](super::routes), checked, timed and logged here, and then handed to
 //! the servers that tonic generates, which decode messages within limits. What a method does is its service's
-//! business: each has a file of its own. It does not know sockets: [`super::connection`] accepts.
+//! business: each has a file of its own. It does not know sockets: `api::connection` accepts.
 
 use std::sync::Arc;
 use std::time::Duration;

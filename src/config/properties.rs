@@ -32,7 +32,7 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Property>, Malformed> {
         .collect()
 }
 
-/// Writes one property as `java.util.Properties.store` does, so that Java and [`parse`] read it.
+/// Writes one property as `java.util.Properties.store` does, so that Java and `parse` read it.
 pub fn render(key: &str, value: &str) -> String {
     let mut line = String::with_capacity(key.len() + value.len() + 2);
     escape(key, true, &mut line);
