@@ -55,12 +55,21 @@ impl Process {
         }
     }
 
-    /// Everything that it writes until it is killed.
+    /// Everything that it wrote, to its output and to its log files, once it was asked to end and has.
     async fn end(mut self) -> String {
-        self.child.start_kill().unwrap();
+        let id = self.child.id().unwrap().try_into().unwrap();
+        let process = rustix::process::Pid::from_raw(id).unwrap();
+        rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
         while let Some(line) = self.lines.next_line().await.unwrap() {
             self.output.push_str(&line);
             self.output.push('\n');
+        }
+        self.child.wait().await.unwrap();
+        let files = std::fs::read_dir(self.directory.path().join("logs")).unwrap();
+        for file in files.flatten() {
+            if let Ok(text) = std::fs::read_to_string(file.path()) {
+                self.output.push_str(&text);
+            }
         }
         self.output
     }
@@ -145,12 +154,7 @@ async fn no_secret_is_ever_logged() {
     let api = key(&before, "API");
     assert_eq!(process.management("GET", rotation, Some(&api)).await, 200);
     let after = process.keys();
-    let logs = process.directory.path().join("logs");
-    let files = std::fs::read_dir(logs).into_iter().flatten().flatten();
-    let files: String = files
-        .filter_map(|file| std::fs::read_to_string(file.path()).ok())
-        .collect();
-    let output = process.end().await + &files;
+    let output = process.end().await;
     assert!(output.contains("GET /models"), "{output}");
     for keys in [&before, &after] {
         for scope in ["management", "inference", "API"] {
