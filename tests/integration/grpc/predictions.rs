@@ -191,15 +191,11 @@ async fn no_worker_and_a_full_queue_have_torchserves_code() {
         asked.spawn(async move { client.predictions(prediction("fake", tensor(1.0))).await });
     }
     server.wait_for_held(1).await;
-    // One runs; one more may wait, and does as soon as its request has come in.
-    let refused = loop {
-        let mut request = tonic::Request::new(prediction("fake", tensor(2.0)));
-        request.set_timeout(std::time::Duration::from_secs(1));
-        let refused = client.predictions(request).await.unwrap_err();
-        if refused.code() == Code::Internal {
-            break refused;
-        }
-    };
+    // One runs; the other waits as soon as its request has come in, and a third finds the queue full.
+    while pending(&server).await == 0 {}
+    let third = client.predictions(prediction("fake", tensor(2.0)));
+    let refused = third.await.unwrap_err();
+    assert_eq!(refused.code(), Code::Internal);
     assert!(
         refused
             .message()
@@ -209,6 +205,14 @@ async fn no_worker_and_a_full_queue_have_torchserves_code() {
     for answer in asked.join_all().await {
         assert!(answer.is_ok(), "{answer:?}");
     }
+}
+
+/// Requests that wait for the model `fake`.
+async fn pending(server: &TestServer) -> u64 {
+    let described = server.management("GET", "/models/fake").await.json();
+    described[0]["jobQueueStatus"]["pendingRequests"]
+        .as_u64()
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
