@@ -1,3 +1,5 @@
+//! What is fetched, refused and left behind, against servers that answer from a script.
+
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
