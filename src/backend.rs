@@ -16,7 +16,7 @@ pub mod none;
 pub mod onnx;
 mod signature;
 
-pub use signature::Signature;
+pub use signature::{Axis0, ModelState, NamedAxis, Signature};
 
 /// What to load, and where to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +79,7 @@ pub trait LoadedModel: Send + Sync {
 
 /// One worker's lane to a loaded model. Used by one thread at a time, moved between threads at will.
 pub trait Session: Send {
-    /// Runs the model once. All inputs agree on axis 0, the rows of the batch; so must the outputs. An error leaves
-    /// the session usable unless it is [`BackendError::Fatal`]. May block; may panic, which the worker catches.
+    /// Runs the model once, on inputs that passed [`Signature::check`] or several such stacked along axis 0. An error
+    /// leaves the session usable unless it is [`BackendError::Fatal`]. May block; may panic, which the worker catches.
     fn infer(&mut self, inputs: Vec<NamedTensor>) -> Result<Vec<NamedTensor>, BackendError>;
 }

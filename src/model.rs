@@ -152,31 +152,82 @@ pub enum TensorsTo {
     Handler,
 }
 
-/// One input or output of a model.
+/// One input or output of a model, as far as it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorSpec {
     /// Name in the graph, or as declared.
     pub name: Arc<str>,
-    /// Element type.
-    pub dtype: DType,
-    /// Size of each axis; `None` for an axis that varies, as the batch axis does.
-    pub shape: Vec<Option<usize>>,
+    /// Element type; `None` where the model does not say.
+    pub dtype: Option<DType>,
+    /// Size of each axis; `None` for an axis that varies, as the batch axis does. All of it is `None` where the
+    /// model does not say how many axes there are.
+    pub shape: Option<Vec<Option<usize>>>,
+    /// How many tensors it stands for.
+    pub arity: Arity,
 }
 
+/// How many tensors an input or output stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Arity {
+    /// One.
+    #[default]
+    One,
+    /// One, or none: an input then has a default, an output is left out.
+    Optional,
+    /// Any number, none included: a list named `x` is the tensors `x.0`, `x.1` and so on.
+    Many,
+}
+
+impl TensorSpec {
+    /// One tensor of which everything is known.
+    pub fn new(name: impl Into<Arc<str>>, dtype: DType, shape: Vec<Option<usize>>) -> Self {
+        Self {
+            name: name.into(),
+            dtype: Some(dtype),
+            shape: Some(shape),
+            arity: Arity::One,
+        }
+    }
+
+    /// Whether a tensor of this name belongs to it.
+    pub fn is_named(&self, name: &str) -> bool {
+        if self.arity == Arity::Many {
+            return self.member(name).is_some();
+        }
+        *self.name == *name
+    }
+
+    /// The place of the tensor named `name` in a list; `None` if it is no member.
+    pub fn member(&self, name: &str) -> Option<usize> {
+        let index = name.strip_prefix(&*self.name)?.strip_prefix('.')?;
+        let is_canonical = index == "0" || !index.starts_with('0');
+        let is_number = index.bytes().all(|byte| byte.is_ascii_digit());
+        (is_canonical && is_number)
+            .then(|| index.parse().ok())
+            .flatten()
+    }
+
+    /// Whether axis 0 is there and varies, as the batch axis does.
+    pub fn has_free_rows(&self) -> bool {
+        let axes = self.shape.as_ref();
+        axes.is_some_and(|axes| matches!(axes.first(), Some(None)))
+    }
+}
+
+/// As an author would write it: `image: fp32[?, 28, 28]`; `any` for an unknown dtype, `[...]` for an unknown rank.
 impl fmt::Display for TensorSpec {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let axes = self.shape.iter().map(|axis| match axis {
-            Some(size) => size.to_string(),
-            None => "?".to_owned(),
+        let dtype = self.dtype.map_or("any", DType::name);
+        let suffix = match self.arity {
+            Arity::One => "",
+            Arity::Optional => " (optional)",
+            Arity::Many => " (list)",
+        };
+        let axis = |axis: &Option<usize>| axis.map_or("?".to_owned(), |size| size.to_string());
+        let axes = self.shape.as_ref().map_or("...".to_owned(), |axes| {
+            axes.iter().map(axis).collect::<Vec<_>>().join(", ")
         });
-        let axes: Vec<_> = axes.collect();
-        write!(
-            formatter,
-            "{}: {}[{}]",
-            self.name,
-            self.dtype,
-            axes.join(", ")
-        )
+        write!(formatter, "{}: {dtype}[{axes}]{suffix}", self.name)
     }
 }
 
@@ -364,11 +415,36 @@ mod tests {
 
     #[test]
     fn specs_print_as_an_author_would_write_them() {
-        let spec = TensorSpec {
-            name: "image".into(),
-            dtype: DType::F32,
-            shape: vec![None, Some(1), Some(28)],
-        };
+        let spec = TensorSpec::new("image", DType::F32, vec![None, Some(1), Some(28)]);
         assert_eq!(spec.to_string(), "image: fp32[?, 1, 28]");
+        let unknown = TensorSpec {
+            dtype: None,
+            shape: None,
+            arity: Arity::Many,
+            ..spec
+        };
+        assert_eq!(unknown.to_string(), "image: any[...] (list)");
+    }
+
+    #[test]
+    fn members_of_a_list_are_numbered_in_one_way() {
+        let list = TensorSpec {
+            arity: Arity::Many,
+            ..TensorSpec::new("x", DType::F32, vec![])
+        };
+        assert_eq!(list.member("x.0"), Some(0));
+        assert_eq!(list.member("x.12"), Some(12));
+        for name in [
+            "x",
+            "x.",
+            "x.01",
+            "x.+1",
+            "x.-1",
+            "y.0",
+            "x.0.0",
+            "x.99999999999999999999999",
+        ] {
+            assert_eq!(list.member(name), None, "{name}");
+        }
     }
 }

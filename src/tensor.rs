@@ -36,11 +36,17 @@ pub enum DType {
     F64,
     /// Variable-length elements, each prefixed by its length as a little-endian `u32`.
     Bytes,
+    /// Unsigned 16-bit integer.
+    U16,
+    /// Unsigned 32-bit integer.
+    U32,
+    /// Unsigned 64-bit integer.
+    U64,
 }
 
 impl DType {
-    /// Every dtype, in the order of the handler interface.
-    pub const ALL: [Self; 11] = [
+    /// Every dtype: those of the handler interface in its order, then those that it lacks.
+    pub const ALL: [Self; 14] = [
         Self::Bool,
         Self::U8,
         Self::I8,
@@ -52,15 +58,18 @@ impl DType {
         Self::F32,
         Self::F64,
         Self::Bytes,
+        Self::U16,
+        Self::U32,
+        Self::U64,
     ];
 
     /// Bytes of one element; `None` for [`DType::Bytes`].
     pub const fn size(self) -> Option<usize> {
         match self {
             Self::Bool | Self::U8 | Self::I8 => Some(1),
-            Self::I16 | Self::F16 | Self::Bf16 => Some(2),
-            Self::I32 | Self::F32 => Some(4),
-            Self::I64 | Self::F64 => Some(8),
+            Self::I16 | Self::U16 | Self::F16 | Self::Bf16 => Some(2),
+            Self::I32 | Self::U32 | Self::F32 => Some(4),
+            Self::I64 | Self::U64 | Self::F64 => Some(8),
             Self::Bytes => None,
         }
     }
@@ -79,6 +88,9 @@ impl DType {
             Self::F32 => "fp32",
             Self::F64 => "fp64",
             Self::Bytes => "bytes",
+            Self::U16 => "uint16",
+            Self::U32 => "uint32",
+            Self::U64 => "uint64",
         }
     }
 

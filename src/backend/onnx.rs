@@ -17,8 +17,9 @@ use ort::value::{Outlet, TensorElementType, ValueType};
 use parking_lot::Mutex;
 
 use super::failure::classify;
-use super::{Backend, BackendError, LoadSpec, LoadedModel, Session, Signature, memory};
-use crate::model::{Device, TensorSpec};
+use super::{Axis0, Backend, BackendError, LoadSpec, LoadedModel, ModelState, NamedAxis};
+use super::{Session, Signature, memory};
+use crate::model::{Arity, Declared, Device, TensorSpec};
 use crate::tensor::DType;
 
 mod external;
@@ -75,7 +76,7 @@ impl Backend for OnnxBackend {
             .commit(spec)
             .map_err(|error| classify(error.to_string(), BackendError::Load))?;
         memory::give_back();
-        let signature = signature(&session)?;
+        let signature = signature(&session, &spec.declared)?;
         signature
             .confirm(&spec.declared)
             .map_err(BackendError::Load)?;
@@ -183,11 +184,43 @@ fn check_device(device: Device) -> Result<(), BackendError> {
     )))
 }
 
-fn signature(session: &OrtSession) -> Result<Signature, BackendError> {
+fn signature(session: &OrtSession, declared: &Declared) -> Result<Signature, BackendError> {
+    let inputs = tensor_specs("input", session.inputs())?;
+    let outputs = tensor_specs("output", session.outputs())?;
+    let axis0 = Axis0::judge(
+        &named_axes(&inputs, session.inputs()),
+        &named_axes(&outputs, session.outputs()),
+        declares_rows(&inputs, &declared.inputs) && declares_rows(&outputs, &declared.outputs),
+    );
     Ok(Signature {
-        inputs: tensor_specs("input", session.inputs())?,
-        outputs: tensor_specs("output", session.outputs())?,
+        is_open: false,
+        inputs,
+        outputs,
+        axis0,
+        state: ModelState::Stateless,
     })
+}
+
+/// Whether the owner says of each of these that axis 0 varies.
+fn declares_rows(specs: &[TensorSpec], declared: &[TensorSpec]) -> bool {
+    let is_declared = |spec: &TensorSpec| {
+        let mut declared = declared.iter();
+        declared.any(|said| said.name == spec.name && said.has_free_rows())
+    };
+    let mut required = specs.iter().filter(|spec| spec.arity != Arity::Optional);
+    required.all(is_declared)
+}
+
+fn named_axes<'a>(specs: &'a [TensorSpec], outlets: &'a [Outlet]) -> Vec<NamedAxis<'a>> {
+    let axis = |outlet: &'a Outlet| match outlet.dtype() {
+        ValueType::Tensor {
+            dimension_symbols, ..
+        } => dimension_symbols.first().map(String::as_str),
+        _ => None,
+    };
+    let names = outlets.iter().map(axis);
+    let names = names.map(|name| name.filter(|name| !name.is_empty()));
+    specs.iter().zip(names).collect()
 }
 
 fn tensor_specs(what: &str, outlets: &[Outlet]) -> Result<Vec<TensorSpec>, BackendError> {
@@ -211,14 +244,10 @@ fn tensor_spec(what: &str, outlet: &Outlet) -> Result<TensorSpec, BackendError> 
         ));
     };
     match dtype(*ty) {
-        Some(dtype) => Ok(TensorSpec {
-            name: outlet.name().into(),
-            dtype,
-            shape: shape
-                .iter()
-                .map(|axis| usize::try_from(*axis).ok())
-                .collect(),
-        }),
+        Some(dtype) => {
+            let shape = shape.iter().map(|axis| usize::try_from(*axis).ok());
+            Ok(TensorSpec::new(outlet.name(), dtype, shape.collect()))
+        }
         None => refuse(format!("is of {ty}, which is not served")),
     }
 }
@@ -235,6 +264,9 @@ const fn dtype(element: TensorElementType) -> Option<DType> {
         TensorElementType::Bfloat16 => DType::Bf16,
         TensorElementType::Float32 => DType::F32,
         TensorElementType::Float64 => DType::F64,
+        TensorElementType::Uint16 => DType::U16,
+        TensorElementType::Uint32 => DType::U32,
+        TensorElementType::Uint64 => DType::U64,
         TensorElementType::String => DType::Bytes,
         _ => return None,
     })

@@ -1,12 +1,12 @@
 //! What a model takes and gives, and whether tensors agree with it.
 //!
 //! Checks here speak to clients: messages name the input, what was expected and what came. They know nothing of
-//! frameworks, and nothing of batches beyond axis 0 being the rows.
+//! frameworks. What may be stacked along axis 0 is only gathered here as evidence: `runtime::batching` decides.
 
 use std::fmt::Write as _;
 
 use crate::error::{Error, Kind};
-use crate::model::{Declared, TensorSpec};
+use crate::model::{Arity, Declared, TensorSpec};
 use crate::tensor::{NamedTensor, Tensor};
 
 /// Specs listed in one message; a model may have hundreds.
@@ -14,181 +14,274 @@ const LISTED: usize = 8;
 /// Characters of a foreign name repeated in a message.
 const NAME_SHOWN: usize = 64;
 
-/// Names, dtypes and shapes of a model's inputs and outputs, in order. A backend that cannot know them, and was
-/// told nothing, leaves a list empty: then tensors go by position and are checked by the framework alone.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// Names, dtypes and shapes of a model's inputs and outputs, in order, and what else is known of it before any run.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signature {
     /// Inputs.
     pub inputs: Vec<TensorSpec>,
-    /// Outputs.
+    /// Outputs; empty where they are not known before a run.
     pub outputs: Vec<TensorSpec>,
+    /// What an empty list of inputs means: nothing is known of them, so that any are handed to the framework. Otherwise
+    /// the model takes none.
+    pub is_open: bool,
+    /// Whether axis 0 may be the batch.
+    pub axis0: Axis0,
+    /// Whether runs change the model.
+    pub state: ModelState,
+}
+
+/// What is known, before any run, of whether axis 0 of every input and output is the batch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Axis0 {
+    /// Nothing speaks against it, and too little for it.
+    #[default]
+    Unknown,
+    /// Every input and output has an axis 0 that varies, of one name or as declared. Necessary, not sufficient.
+    Shared,
+    /// It is not; the reason completes "off: ".
+    Refuted(String),
+}
+
+/// Whether runs change the model, and what is done about it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ModelState {
+    /// Runs leave the model as it is.
+    #[default]
+    Stateless,
+    /// Runs change it: all workers share one copy and run one after the other.
+    Locked,
+    /// Runs change it: each worker has a copy of its own, as the owner asked for.
+    Copied,
+}
+
+/// Of a model that says nothing of itself.
+impl Default for Signature {
+    fn default() -> Self {
+        Self {
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            is_open: true,
+            axis0: Axis0::Unknown,
+            state: ModelState::Stateless,
+        }
+    }
+}
+
+/// An input or output and the name of its axis 0, where it has one.
+pub type NamedAxis<'a> = (&'a TensorSpec, Option<&'a str>);
+
+impl Axis0 {
+    /// The evidence of inputs and outputs whose axes have names; `is_declared` if the owner declared each of them.
+    /// Inputs that may be left out say nothing: a request that brings one is not stacked.
+    pub fn judge(inputs: &[NamedAxis<'_>], outputs: &[NamedAxis<'_>], is_declared: bool) -> Self {
+        let required = inputs
+            .iter()
+            .filter(|(spec, _)| spec.arity != Arity::Optional);
+        let inputs = required.map(|axis| ("input", axis));
+        let all: Vec<_> = inputs
+            .chain(outputs.iter().map(|axis| ("output", axis)))
+            .collect();
+        if let Some(reason) = all
+            .iter()
+            .find_map(|(what, (spec, _))| obstacle(what, spec))
+        {
+            return Self::Refuted(reason);
+        }
+        let is_known = all.iter().all(|(_, (spec, _))| spec.has_free_rows());
+        if !is_known || all.is_empty() || outputs.is_empty() {
+            return Self::Unknown;
+        }
+        if is_declared {
+            return Self::Shared;
+        }
+        same_name(&all)
+    }
+}
+
+/// Why axis 0 of this one cannot be the batch.
+fn obstacle(what: &str, spec: &TensorSpec) -> Option<String> {
+    let name = shown(&spec.name);
+    if spec.arity != Arity::One {
+        return Some(format!("{what} {name} is not always one tensor"));
+    }
+    match spec.shape.as_deref()?.first() {
+        None => Some(format!("{what} {name} has no axis 0")),
+        Some(Some(size)) => Some(format!("axis 0 of {what} {name} is always {size}")),
+        Some(None) => None,
+    }
+}
+
+fn same_name(all: &[(&str, &NamedAxis<'_>)]) -> Axis0 {
+    let named = all
+        .iter()
+        .filter_map(|(what, (spec, axis))| Some((what, spec, (*axis)?)));
+    let named: Vec<_> = named.collect();
+    let Some((first_what, first, axis)) = named.first() else {
+        return Axis0::Unknown;
+    };
+    match named.iter().find(|(_, _, other)| other != axis) {
+        Some((what, spec, other)) => Axis0::Refuted(format!(
+            "axis 0 of {first_what} {} is called {}, that of {what} {} {}; declare inputs and outputs if it is the batch all \
+             the same",
+            shown(&first.name),
+            shown(axis),
+            shown(&spec.name),
+            shown(other)
+        )),
+        None if named.len() == all.len() => Axis0::Shared,
+        None => Axis0::Unknown,
+    }
 }
 
 impl Signature {
-    /// Checks what one request brings: every input once, no other, each of its dtype and shape, all with the same
-    /// rows on axis 0 and at least one. Where inputs are unknown only the rows are checked. The error is
-    /// [`Kind::InvalidInput`].
+    /// Checks what one request brings: every input once, no other, each of its dtype and shape. The error is
+    /// [`Kind::InvalidInput`]. What is not known is left to the framework.
     pub fn check(&self, inputs: &[NamedTensor]) -> Result<(), Error> {
-        if inputs.is_empty() {
-            return Err(self.missing(self.inputs.first()));
+        check_repeated(inputs)?;
+        if self.inputs.is_empty() && self.is_open {
+            return Ok(());
         }
-        if !self.inputs.is_empty() {
-            self.check_names(inputs)?;
-            for spec in &self.inputs {
-                if let Some(input) = find(inputs, &spec.name) {
-                    check_spec(spec, &input.tensor)?;
-                }
-            }
+        for input in inputs {
+            let Some(spec) = self.inputs.iter().find(|spec| spec.is_named(&input.name)) else {
+                return Err(self.no_such(&input.name));
+            };
+            check_spec(spec, input)?;
         }
-        self.check_rows(inputs)
+        self.inputs
+            .iter()
+            .try_for_each(|spec| self.check_present(spec, inputs))
     }
 
     /// Puts inputs that passed [`Self::check`] into the model's order, which is how a session takes them fastest.
     #[must_use]
     pub fn arrange(&self, mut inputs: Vec<NamedTensor>) -> Vec<NamedTensor> {
-        let place =
-            |input: &NamedTensor| self.inputs.iter().position(|spec| spec.name == input.name);
+        let place = |input: &NamedTensor| {
+            let spec = self
+                .inputs
+                .iter()
+                .position(|spec| spec.is_named(&input.name));
+            (
+                spec,
+                spec.and_then(|spec| self.inputs[spec].member(&input.name)),
+            )
+        };
         if !inputs.is_sorted_by_key(place) {
             inputs.sort_by_key(place);
         }
         inputs
     }
 
-    /// Rows that every run must have, where the model fixes axis 0 of an input: a request must then bring exactly
-    /// as many, and a batch holds one request.
-    pub fn fixed_rows(&self) -> Option<usize> {
-        self.inputs
+    /// The rows that inputs which passed [`Self::check`] add to a batch: axis 0 of all of them. `None` where they have no
+    /// rows in common, bring no row, or bring what may be left out: such a request runs by itself.
+    pub fn rows(&self, inputs: &[NamedTensor]) -> Option<usize> {
+        let rows = inputs.first()?.tensor.rows().filter(|rows| *rows > 0)?;
+        let agrees = |input: &NamedTensor| input.tensor.rows() == Some(rows);
+        let is_required = |input: &NamedTensor| {
+            let mut specs = self.inputs.iter();
+            specs.all(|spec| spec.arity == Arity::One || !spec.is_named(&input.name))
+        };
+        inputs
             .iter()
-            .find_map(|spec| spec.shape.first().copied().flatten())
+            .all(|input| agrees(input) && is_required(input))
+            .then_some(rows)
     }
 
-    /// Whether tensors of several requests may be stacked for one run: every input has an axis 0 that varies.
-    /// Where not, the batcher must run each request by itself, and its outputs are all its own.
+    /// Whether axis 0 is meant to be the rows of a batch, as far as the model says of itself.
     pub fn is_batchable(&self) -> bool {
-        self.inputs
-            .iter()
-            .all(|spec| matches!(spec.shape.first(), Some(None)))
-    }
-
-    /// Checks what a run over `rows` rows gave, before it is split: every output has as many rows. The error is
-    /// [`Kind::InferenceFailed`]. A model that is not batchable may answer as it likes.
-    pub fn check_outputs(&self, rows: usize, outputs: &[NamedTensor]) -> Result<(), Error> {
-        if !self.is_batchable() {
-            return Ok(());
-        }
-        match outputs
-            .iter()
-            .find(|output| output.tensor.rows() != Some(rows))
-        {
-            None => Ok(()),
-            Some(output) => Err(Error::new(
-                Kind::InferenceFailed,
-                format!(
-                    "the model does not keep axis 0: {rows} rows went in, output {} is {}",
-                    shown(&output.name),
-                    described(&output.tensor)
-                ),
-            )),
-        }
+        !matches!(self.axis0, Axis0::Refuted(_))
     }
 
     /// Checks that what the owner declared is what the model says of itself; the text names the difference.
-    pub(crate) fn confirm(&self, declared: &Declared) -> Result<(), String> {
+    pub fn confirm(&self, declared: &Declared) -> Result<(), String> {
         confirm("input", &self.inputs, &declared.inputs)?;
         confirm("output", &self.outputs, &declared.outputs)
     }
 
-    fn check_names(&self, inputs: &[NamedTensor]) -> Result<(), Error> {
-        for (index, input) in inputs.iter().enumerate() {
-            if !self.inputs.iter().any(|spec| spec.name == input.name) {
-                return Err(invalid(format!(
-                    "the model has no input {}; it takes {}",
-                    shown(&input.name),
-                    listed(&self.inputs)
-                )));
-            }
-            if inputs[..index]
-                .iter()
-                .any(|before| before.name == input.name)
-            {
-                return Err(invalid(format!("input {} came twice", shown(&input.name))));
-            }
-        }
-        let absent = self
-            .inputs
-            .iter()
-            .find(|spec| find(inputs, &spec.name).is_none());
-        absent.map_or(Ok(()), |spec| Err(self.missing(Some(spec))))
-    }
-
-    fn check_rows(&self, inputs: &[NamedTensor]) -> Result<(), Error> {
-        let is_scalar = |name: &str| {
-            self.inputs
-                .iter()
-                .any(|spec| *spec.name == *name && spec.shape.is_empty())
-        };
-        let mut batched = inputs.iter().filter(|input| !is_scalar(&input.name));
-        let Some(first) = batched.next() else {
-            return Ok(());
-        };
-        let rows = rows_of(first)?;
-        for input in batched {
-            let actual = rows_of(input)?;
-            if actual != rows {
-                return Err(invalid(format!(
-                    "all inputs share axis 0: input {} has {rows} rows, input {} has {actual}",
-                    shown(&first.name),
-                    shown(&input.name)
-                )));
+    /// An input is there unless it may be left out; a list has no gaps.
+    fn check_present(&self, spec: &TensorSpec, inputs: &[NamedTensor]) -> Result<(), Error> {
+        match spec.arity {
+            Arity::Optional => Ok(()),
+            Arity::One if inputs.iter().any(|input| input.name == spec.name) => Ok(()),
+            Arity::One => Err(self.missing(&spec.name)),
+            Arity::Many => {
+                let members = inputs.iter().filter_map(|input| spec.member(&input.name));
+                let (count, highest) = members.fold((0, 0), |(count, highest), member| {
+                    (count + 1, member.max(highest))
+                });
+                if count == 0 || highest < count {
+                    return Ok(());
+                }
+                let is_missing = |member: &usize| {
+                    let mut given = inputs.iter();
+                    !given.any(|input| spec.member(&input.name) == Some(*member))
+                };
+                let member = (0..highest).find(is_missing).unwrap_or(highest);
+                Err(self.missing(&format!("{}.{member}", spec.name)))
             }
         }
-        Ok(())
     }
 
-    fn missing(&self, spec: Option<&TensorSpec>) -> Error {
-        match spec {
-            Some(spec) => invalid(format!(
-                "input {} is missing; the model takes {}",
-                shown(&spec.name),
-                listed(&self.inputs)
-            )),
-            None => invalid("no input tensors: the model takes at least one".to_owned()),
+    fn no_such(&self, name: &str) -> Error {
+        invalid(format!(
+            "the model has no input {}; it takes {}",
+            shown(name),
+            self.taken()
+        ))
+    }
+
+    fn missing(&self, name: &str) -> Error {
+        invalid(format!(
+            "input {} is missing; the model takes {}",
+            shown(name),
+            self.taken()
+        ))
+    }
+
+    fn taken(&self) -> String {
+        if self.inputs.is_empty() {
+            "none".to_owned()
+        } else {
+            listed(&self.inputs)
         }
     }
 }
 
-fn find<'a>(inputs: &'a [NamedTensor], name: &str) -> Option<&'a NamedTensor> {
-    inputs.iter().find(|input| *input.name == *name)
+fn check_repeated(inputs: &[NamedTensor]) -> Result<(), Error> {
+    let repeated = inputs.iter().enumerate().find(|(index, input)| {
+        let mut before = inputs[..*index].iter();
+        before.any(|before| before.name == input.name)
+    });
+    match repeated {
+        None => Ok(()),
+        Some((_, input)) => Err(invalid(format!("input {} came twice", shown(&input.name)))),
+    }
 }
 
-fn check_spec(spec: &TensorSpec, tensor: &Tensor) -> Result<(), Error> {
-    let fits = |(expected, actual): (&Option<usize>, &usize)| {
-        expected.is_none_or(|expected| expected == *actual)
-    };
-    if spec.dtype == tensor.dtype()
-        && spec.shape.len() == tensor.shape().len()
-        && spec.shape.iter().zip(tensor.shape()).all(fits)
+fn check_spec(spec: &TensorSpec, input: &NamedTensor) -> Result<(), Error> {
+    let tensor = &input.tensor;
+    if spec.dtype.is_none_or(|dtype| dtype == tensor.dtype())
+        && fits(spec.shape.as_deref(), tensor.shape())
     {
         return Ok(());
     }
+    let member = spec
+        .member(&input.name)
+        .map(|_| format!("input {}: ", shown(&input.name)));
     Err(invalid(format!(
-        "expected {spec}, got {}",
+        "{}expected {spec}, got {}",
+        member.unwrap_or_default(),
         described(tensor)
     )))
 }
 
-fn rows_of(input: &NamedTensor) -> Result<usize, Error> {
-    match input.tensor.rows() {
-        None => Err(invalid(format!(
-            "input {} is a scalar: axis 0 must hold the rows",
-            shown(&input.name)
-        ))),
-        Some(0) => Err(invalid(format!(
-            "input {} has no rows: axis 0 must not be 0",
-            shown(&input.name)
-        ))),
-        Some(rows) => Ok(rows),
-    }
+fn fits(spec: Option<&[Option<usize>]>, shape: &[usize]) -> bool {
+    let Some(spec) = spec else {
+        return true;
+    };
+    let fits = |(expected, actual): (&Option<usize>, &usize)| {
+        expected.is_none_or(|expected| expected == *actual)
+    };
+    spec.len() == shape.len() && spec.iter().zip(shape).all(fits)
 }
 
 fn confirm(what: &str, actual: &[TensorSpec], declared: &[TensorSpec]) -> Result<(), String> {
@@ -199,20 +292,27 @@ fn confirm(what: &str, actual: &[TensorSpec], declared: &[TensorSpec]) -> Result
                 listed(actual)
             ));
         };
-        let fits = own.dtype == spec.dtype
-            && own.shape.len() == spec.shape.len()
-            && own
-                .shape
-                .iter()
-                .zip(&spec.shape)
-                .all(|(own, said)| own.is_none() || said.is_none() || own == said);
-        if !fits {
+        if !agrees(own, spec) {
             return Err(format!(
                 "{what} {spec} is declared, but the model's is {own}"
             ));
         }
     }
     Ok(())
+}
+
+/// Whether two accounts of one input or output can both be true.
+fn agrees(own: &TensorSpec, declared: &TensorSpec) -> bool {
+    let dtypes = own.dtype.zip(declared.dtype);
+    let shapes = own.shape.as_ref().zip(declared.shape.as_ref());
+    dtypes.is_none_or(|(own, declared)| own == declared)
+        && shapes.is_none_or(|(own, declared)| {
+            let axes = own.iter().zip(declared);
+            own.len() == declared.len()
+                && axes
+                    .into_iter()
+                    .all(|(own, said)| own.is_none() || said.is_none() || own == said)
+        })
 }
 
 fn invalid(message: String) -> Error {
@@ -253,10 +353,13 @@ mod tests {
     use crate::tensor::DType;
 
     fn spec(name: &str, dtype: DType, shape: &[Option<usize>]) -> TensorSpec {
-        TensorSpec {
-            name: name.into(),
-            dtype,
-            shape: shape.to_vec(),
+        TensorSpec::new(name, dtype, shape.to_vec())
+    }
+
+    fn of(inputs: Vec<TensorSpec>) -> Signature {
+        Signature {
+            inputs,
+            ..Signature::default()
         }
     }
 
@@ -274,7 +377,7 @@ mod tests {
                 spec("a", DType::F32, &[None, Some(3)]),
                 spec("b", DType::I64, &[None]),
             ],
-            outputs: vec![],
+            ..Signature::default()
         }
     }
 
@@ -331,17 +434,6 @@ mod tests {
                 vec![tensor("a", DType::F32, &[3]), b()],
                 "expected a: fp32[?, 3], got fp32[3]",
             ),
-            (
-                vec![a(), tensor("b", DType::I64, &[3])],
-                r#"all inputs share axis 0: input "a" has 2 rows, input "b" has 3"#,
-            ),
-            (
-                vec![
-                    tensor("a", DType::F32, &[0, 3]),
-                    tensor("b", DType::I64, &[0]),
-                ],
-                r#"input "a" has no rows: axis 0 must not be 0"#,
-            ),
         ];
         for (inputs, message) in cases {
             assert_eq!(refusal(&signature, &inputs), message);
@@ -355,7 +447,7 @@ mod tests {
             .collect();
         let signature = Signature {
             inputs: specs,
-            outputs: vec![],
+            ..Signature::default()
         };
         let message = refusal(&signature, &[tensor(&"ä".repeat(10_000), DType::U8, &[1])]);
         assert!(message.len() < 600, "{message}");
@@ -363,55 +455,135 @@ mod tests {
     }
 
     #[test]
-    fn unknown_inputs_take_any_names_but_agree_on_rows() {
-        let signature = Signature::default();
-        signature.check(&[tensor("x", DType::U8, &[2, 9])]).unwrap();
-        refusal(&signature, &[]);
-        refusal(&signature, &[tensor("x", DType::U8, &[])]);
-        refusal(
-            &signature,
-            &[tensor("x", DType::U8, &[2]), tensor("y", DType::U8, &[3])],
-        );
-    }
-
-    #[test]
-    fn fixed_rows_and_scalars_keep_requests_apart() {
-        let fixed = Signature {
-            inputs: vec![spec("x", DType::U8, &[Some(2), None])],
-            outputs: vec![],
+    fn unknown_inputs_take_anything_and_no_inputs_take_nothing() {
+        let unknown = Signature::default();
+        unknown.check(&[]).unwrap();
+        unknown
+            .check(&[tensor("x", DType::U8, &[]), tensor("y", DType::U8, &[0, 9])])
+            .unwrap();
+        let x = || tensor("x", DType::U8, &[1]);
+        assert_eq!(refusal(&unknown, &[x(), x()]), r#"input "x" came twice"#);
+        let none = Signature {
+            is_open: false,
+            ..Signature::default()
         };
-        assert_eq!((fixed.fixed_rows(), fixed.is_batchable()), (Some(2), false));
-        fixed.check(&[tensor("x", DType::U8, &[2, 5])]).unwrap();
+        none.check(&[]).unwrap();
         assert_eq!(
-            refusal(&fixed, &[tensor("x", DType::U8, &[1, 5])]),
-            "expected x: uint8[2, ?], got uint8[1, 5]"
+            refusal(&none, &[x()]),
+            r#"the model has no input "x"; it takes none"#
         );
-        let scalar = Signature {
-            inputs: vec![spec("x", DType::U8, &[None]), spec("t", DType::F32, &[])],
-            outputs: vec![],
-        };
-        assert_eq!((scalar.fixed_rows(), scalar.is_batchable()), (None, false));
-        scalar
-            .check(&[tensor("x", DType::U8, &[2]), tensor("t", DType::F32, &[])])
-            .unwrap();
-        assert!(two_inputs().is_batchable() && Signature::default().is_batchable());
     }
 
     #[test]
-    fn outputs_must_keep_the_rows_of_the_batch() {
-        let signature = two_inputs();
-        signature
-            .check_outputs(3, &[tensor("y", DType::U8, &[3, 2])])
-            .unwrap();
-        for shape in [&[1, 2][..], &[]] {
-            let error = signature
-                .check_outputs(3, &[tensor("y", DType::U8, shape)])
-                .unwrap_err();
-            assert_eq!(error.kind(), Kind::InferenceFailed);
-            assert!(
-                error.message().contains(r#"output "y" is uint8"#),
-                "{error}"
-            );
+    fn optional_inputs_may_be_left_out_and_lists_have_no_gaps() {
+        let with = |arity, name| TensorSpec {
+            arity,
+            ..spec(name, DType::U8, &[None])
+        };
+        let signature = of(vec![with(Arity::Many, "xs"), with(Arity::Optional, "o")]);
+        let t = |name| tensor(name, DType::U8, &[1]);
+        signature.check(&[]).unwrap();
+        signature.check(&[t("o"), t("xs.1"), t("xs.0")]).unwrap();
+        let names: Vec<_> = signature.arrange(vec![t("o"), t("xs.1"), t("xs.0")]);
+        let names: Vec<_> = names.iter().map(|input| &*input.name).collect();
+        assert_eq!(names, ["xs.0", "xs.1", "o"]);
+        assert!(
+            refusal(&signature, &[t("xs.0"), t("xs.2")]).starts_with(r#"input "xs.1" is missing"#)
+        );
+        assert!(refusal(&signature, &[t("xs")]).starts_with(r#"the model has no input "xs""#));
+        let wrong = refusal(&signature, &[tensor("xs.0", DType::F32, &[1])]);
+        assert_eq!(
+            wrong,
+            r#"input "xs.0": expected xs: uint8[?] (list), got fp32[1]"#
+        );
+    }
+
+    #[test]
+    fn only_requests_with_rows_in_common_add_rows_to_a_batch() {
+        let optional = TensorSpec {
+            arity: Arity::Optional,
+            ..spec("o", DType::U8, &[None])
+        };
+        let signature = of(vec![
+            spec("a", DType::U8, &[None]),
+            spec("b", DType::U8, &[None]),
+            optional,
+        ]);
+        let t = |name, shape: &[usize]| tensor(name, DType::U8, shape);
+        assert_eq!(signature.rows(&[t("a", &[2]), t("b", &[2])]), Some(2));
+        for apart in [
+            vec![],
+            vec![t("a", &[2]), t("b", &[3])],
+            vec![t("a", &[0]), t("b", &[0])],
+            vec![t("a", &[]), t("b", &[])],
+            vec![t("a", &[2]), t("b", &[2]), t("o", &[2])],
+        ] {
+            assert_eq!(signature.rows(&apart), None, "{apart:?}");
+        }
+    }
+
+    #[test]
+    fn evidence_on_axis_0_comes_from_shapes_and_names() {
+        let free = spec("x", DType::U8, &[None, Some(2)]);
+        let unknown = TensorSpec {
+            shape: None,
+            ..free.clone()
+        };
+        let list = TensorSpec {
+            arity: Arity::Many,
+            ..free.clone()
+        };
+        let optional = TensorSpec {
+            arity: Arity::Optional,
+            ..spec("w", DType::U8, &[Some(4)])
+        };
+        let fixed = spec("y", DType::U8, &[Some(2), None]);
+        let scalar = spec("y", DType::U8, &[]);
+        let judge = |inputs: &[NamedAxis<'_>], outputs: &[NamedAxis<'_>]| {
+            Axis0::judge(inputs, outputs, false)
+        };
+        let n = Some("N");
+        assert_eq!(judge(&[(&free, n)], &[(&free, n)]), Axis0::Shared);
+        assert_eq!(
+            judge(&[(&free, n), (&optional, None)], &[(&free, n)]),
+            Axis0::Shared
+        );
+        assert_eq!(
+            Axis0::judge(&[(&free, Some("A"))], &[(&free, None)], true),
+            Axis0::Shared
+        );
+        for (inputs, outputs) in [
+            (vec![(&free, None)], vec![(&free, None)]),
+            (vec![(&free, n)], vec![(&free, None)]),
+            (vec![(&unknown, None)], vec![(&free, n)]),
+            (vec![(&free, n)], vec![]),
+            (vec![], vec![]),
+        ] {
+            assert_eq!(judge(&inputs, &outputs), Axis0::Unknown);
+        }
+        for (inputs, outputs, says) in [
+            (
+                vec![(&free, n)],
+                vec![(&free, Some("M"))],
+                "is called \"N\"",
+            ),
+            (
+                vec![(&free, n)],
+                vec![(&fixed, None)],
+                "axis 0 of output \"y\" is always 2",
+            ),
+            (
+                vec![(&free, n)],
+                vec![(&scalar, None)],
+                "output \"y\" has no axis 0",
+            ),
+            (vec![(&scalar, None)], vec![], "input \"y\" has no axis 0"),
+            (vec![(&list, None)], vec![], "is not always one tensor"),
+        ] {
+            let Axis0::Refuted(reason) = judge(&inputs, &outputs) else {
+                panic!("not refuted: {says}");
+            };
+            assert!(reason.contains(says), "{reason}");
         }
     }
 

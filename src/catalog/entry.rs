@@ -240,6 +240,7 @@ impl Entry {
             Arc::new(Signature {
                 inputs: declared.inputs,
                 outputs: declared.outputs,
+                ..Signature::default()
             })
         })
     }

@@ -123,6 +123,7 @@ fn tensors(archive: &Examined, surroundings: &Surroundings) -> Tensors {
         Err(_) if !declared.inputs.is_empty() => Tensors::Declared(Signature {
             inputs: declared.inputs.clone(),
             outputs: declared.outputs.clone(),
+            ..Signature::default()
         }),
         Err(reason) => Tensors::Unknown(reason),
     }

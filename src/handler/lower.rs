@@ -5,12 +5,15 @@ use crate::payload;
 use crate::tensor::{NamedTensor, Tensor};
 
 use super::bindings::lantern::handler::types::{
-    Body, FieldParam, Part, Request, TensorDataParam, TensorParam,
+    Body, Dtype, FieldParam, Part, Request, TensorDataParam, TensorParam,
 };
-use super::tensors::TensorTable;
+use super::tensors::{TensorTable, Unnamed};
 
 /// Tensors above this many bytes stay on the host behind a handle.
 pub(super) const INLINE_LIMIT: usize = 1 << 20;
+
+/// Bytes of a tensor's name that a message shows.
+const NAME_SHOWN: usize = 100;
 
 /// The shapes of tensors as the interface has them, one after the other.
 pub(super) struct Shapes {
@@ -48,12 +51,24 @@ pub(super) fn tensors<'a>(
         axes = rest;
         Ok(TensorParam {
             name: &named.name,
-            dtype: named.tensor.dtype().into(),
+            dtype: dtype(named)?,
             shape,
             data: data(&named.tensor, table)?,
         })
     });
     lowered.collect()
+}
+
+fn dtype(named: &NamedTensor) -> Result<Dtype, Error> {
+    let dtype = named.tensor.dtype().try_into();
+    dtype.map_err(|Unnamed(dtype)| {
+        let text = format!(
+            "Tensor {:?} is of {dtype}, which handlers of interface 0.1 cannot take: convert it in the model (int32, int64), \
+             or have clients send and get tensors past the handler (lantern: oip: model)",
+            super::fault::cut(&named.name, NAME_SHOWN)
+        );
+        Error::new(Kind::InvalidInput, text)
+    })
 }
 
 fn data<'a>(tensor: &'a Tensor, table: &mut TensorTable) -> Result<TensorDataParam<'a>, Error> {

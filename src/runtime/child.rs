@@ -17,7 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::local::LocalRuntime;
 use super::process::ProcessConfig;
 use super::protocol::convert::{
-    bounds_from_wire, failure_to_wire, model_from_wire, path_from_wire, specs_to_wire,
+    bounds_from_wire, failure_to_wire, model_from_wire, path_from_wire, signature_to_wire,
     workers_to_wire,
 };
 use super::protocol::frame::FrameLimits;
@@ -202,8 +202,7 @@ async fn host(runtime: LocalRuntime, incoming: Incoming, outbox: &Arc<Outbox>) -
     send(
         outbox,
         &Report::Ready {
-            inputs: specs_to_wire(&signature.inputs),
-            outputs: specs_to_wire(&signature.outputs),
+            signature: signature_to_wire(&signature),
             workers: workers_to_wire(&runtime.status().workers),
         },
         Urgency::Now,

@@ -125,7 +125,7 @@ impl Lane {
         infer: Duration,
         batch_rows: usize,
     ) -> Result<(), Error> {
-        let parts = self.parts(outputs, batch_rows)?;
+        let parts = self.parts(outputs)?;
         let mut is_counted = false;
         for (job, outputs) in self.batch.drain(..).zip(parts) {
             let queue = taken.saturating_duration_since(job.arrival);
@@ -142,16 +142,8 @@ impl Lane {
         Ok(())
     }
 
-    /// Each job's outputs. One row that was alone gets what the model gave, whatever its shape: nothing has to be
-    /// parted, and models that find a number of things in a picture answer so.
-    fn parts(
-        &self,
-        outputs: Vec<NamedTensor>,
-        batch_rows: usize,
-    ) -> Result<Vec<Vec<NamedTensor>>, Error> {
-        if batch_rows > 1 {
-            self.model.signature().check_outputs(batch_rows, &outputs)?;
-        }
+    /// Each job's outputs. A job that was alone gets what the model gave, whatever its shape: nothing has to be parted.
+    fn parts(&self, outputs: Vec<NamedTensor>) -> Result<Vec<Vec<NamedTensor>>, Error> {
         if self.batch.len() == 1 {
             return Ok(vec![outputs]);
         }

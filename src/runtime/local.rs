@@ -220,7 +220,7 @@ impl Inner {
         timings: &mut Timings,
     ) -> Result<Vec<NamedTensor>, Error> {
         signature.check(&inputs)?;
-        let rows = rows.unwrap_or_else(|| rows_of(&inputs));
+        let rows = rows.or_else(|| signature.rows(&inputs)).unwrap_or(1);
         if rows > MAX_ROWS {
             return Err(too_many_rows(rows));
         }
@@ -252,12 +252,6 @@ impl Standing {
             priority,
         }
     }
-}
-
-/// Rows of inputs that passed [`Signature::check`]; scalars, which have none, make one.
-fn rows_of(inputs: &[NamedTensor]) -> usize {
-    let mut rows = inputs.iter().filter_map(|input| input.tensor.rows());
-    rows.next().unwrap_or(1)
 }
 
 impl Workers {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::lane::Lane;
 use crate::backend::{BackendError, Signature};
-use crate::model::TensorSpec;
+use crate::model::{Arity, TensorSpec};
 use crate::tensor::{NamedTensor, Tensor};
 
 /// Runs of each size; some frameworks specialise during the second.
@@ -62,23 +62,30 @@ fn zeros(signature: &Signature, rows: usize) -> Option<Vec<NamedTensor>> {
     if signature.inputs.is_empty() {
         return None;
     }
-    let inputs = signature.inputs.iter().map(|spec| zero(spec, rows));
+    let required = signature.inputs.iter();
+    let required = required.filter(|spec| spec.arity != Arity::Optional);
+    let inputs = required.map(|spec| zero(spec, rows));
     inputs.collect()
 }
 
 fn zero(spec: &TensorSpec, rows: usize) -> Option<NamedTensor> {
-    let axes = spec.shape.iter().enumerate();
+    if spec.arity == Arity::Many {
+        return None;
+    }
+    let (dtype, axes) = (spec.dtype?, spec.shape.as_ref()?);
     let shape: Option<Vec<usize>> = axes
+        .iter()
+        .enumerate()
         .map(|(axis, size)| size.or((axis == 0).then_some(rows)))
         .collect();
     let shape = shape?;
     // An empty string is a prefix of four zeros.
-    let size = spec.dtype.size().unwrap_or(size_of::<u32>());
+    let size = dtype.size().unwrap_or(size_of::<u32>());
     let bytes = shape
         .iter()
         .try_fold(size, |bytes, &axis| bytes.checked_mul(axis))
         .filter(|bytes| *bytes <= INPUT_LIMIT)?;
-    let tensor = Tensor::new(spec.dtype, shape, Bytes::from(vec![0; bytes])).ok()?;
+    let tensor = Tensor::new(dtype, shape, Bytes::from(vec![0; bytes])).ok()?;
     Some(NamedTensor::new(spec.name.clone(), tensor))
 }
 
@@ -97,7 +104,7 @@ mod tests {
     fn warmed(inputs: Vec<TensorSpec>, marks: &[(Vec<u8>, Outcome)]) -> (FakeBackend, bool) {
         let signature = Signature {
             inputs,
-            outputs: vec![],
+            ..Signature::default()
         };
         let mut backend = FakeBackend::new().with_signature(signature);
         for (mark, outcome) in marks {
@@ -111,11 +118,7 @@ mod tests {
     }
 
     fn spec(dtype: DType, shape: &[Option<usize>]) -> TensorSpec {
-        TensorSpec {
-            name: "x".into(),
-            dtype,
-            shape: shape.to_vec(),
-        }
+        TensorSpec::new("x", dtype, shape.to_vec())
     }
 
     #[test]

@@ -151,10 +151,9 @@ fn dtype(json: &Value) -> DType {
 
 fn specs(json: &Value) -> Vec<TensorSpec> {
     let axis = |axis: &Value| usize::try_from(axis.as_i64().unwrap()).ok();
-    let spec = |json: &Value| TensorSpec {
-        name: text(&json["name"]).into(),
-        dtype: dtype(json),
-        shape: list(&json["shape"]).iter().map(axis).collect(),
+    let spec = |json: &Value| {
+        let shape = list(&json["shape"]).iter().map(axis).collect();
+        TensorSpec::new(text(&json["name"]), dtype(json), shape)
     };
     list(json).iter().map(spec).collect()
 }
@@ -198,6 +197,9 @@ fn bytes(dtype: DType, json: &Value) -> Vec<u8> {
         DType::Bool => vec![u8::from(json.as_bool().unwrap())],
         DType::U8 => vec![u8::try_from(integer()).unwrap()],
         DType::I8 => vec![i8::try_from(integer()).unwrap().cast_unsigned()],
+        DType::U16 => u16::try_from(integer()).unwrap().to_le_bytes().to_vec(),
+        DType::U32 => u32::try_from(integer()).unwrap().to_le_bytes().to_vec(),
+        DType::U64 => json.as_u64().unwrap().to_le_bytes().to_vec(),
         DType::I16 => (integer() as i16).to_le_bytes().to_vec(),
         DType::I32 => (integer() as i32).to_le_bytes().to_vec(),
         DType::I64 => integer().to_le_bytes().to_vec(),

@@ -51,6 +51,7 @@ impl Backend for TorchBackend {
         let signature = Signature {
             inputs: spec.declared.inputs.clone(),
             outputs: spec.declared.outputs.clone(),
+            ..Signature::default()
         };
         Ok(Arc::new(TorchModel(Arc::new(Shared {
             script,
@@ -123,7 +124,7 @@ impl Shared {
 }
 
 fn check_declared(inputs: &[TensorSpec]) -> Result<(), BackendError> {
-    match inputs.iter().find(|spec| spec.dtype == DType::Bytes) {
+    match inputs.iter().find(|spec| spec.dtype == Some(DType::Bytes)) {
         None => Ok(()),
         Some(spec) => Err(BackendError::Load(format!(
             "input {spec} is declared, but TorchScript has no tensors of strings"
@@ -267,7 +268,7 @@ const fn kind(dtype: DType) -> Option<Kind> {
         DType::Bf16 => Kind::BFloat16,
         DType::F32 => Kind::Float,
         DType::F64 => Kind::Double,
-        DType::Bytes => return None,
+        DType::U16 | DType::U32 | DType::U64 | DType::Bytes => return None,
     })
 }
 

@@ -42,11 +42,7 @@ fn hosts() -> Hosts {
 }
 
 fn spec(name: &str, dtype: DType, shape: Vec<Option<usize>>) -> TensorSpec {
-    TensorSpec {
-        name: name.into(),
-        dtype,
-        shape,
-    }
+    TensorSpec::new(name, dtype, shape)
 }
 
 fn model(artifact: &str, input: TensorSpec) -> ModelSpec {

@@ -165,11 +165,7 @@ fn outputs_must_be_as_many_as_declared() {
 #[test]
 fn strings_are_refused() {
     let fixture = Fixture::read("linear.pt");
-    let text = TensorSpec {
-        name: "text".into(),
-        dtype: DType::Bytes,
-        shape: vec![None],
-    };
+    let text = TensorSpec::new("text", DType::Bytes, vec![None]);
     let declared = Declared {
         inputs: vec![text],
         outputs: vec![],

@@ -48,7 +48,7 @@ struct Nothing {}
 pub(in crate::api) struct TensorConfig {
     /// Its name.
     pub name: String,
-    /// Its element type.
+    /// Its element type; `TYPE_INVALID`, which is Triton's word for none, where that is not known.
     pub data_type: &'static str,
     /// Its shape, without axis 0 where requests are stacked; -1 for an axis that varies.
     pub dims: Vec<i64>,
@@ -111,10 +111,10 @@ fn is_batched(signature: &Signature) -> bool {
 }
 
 fn tensor(spec: &TensorSpec, is_batched: bool) -> TensorConfig {
-    let dims = dims(&spec.shape);
+    let dims = dims(spec.shape.as_deref());
     TensorConfig {
         name: spec.name.to_string(),
-        data_type: data_type(spec.dtype),
+        data_type: spec.dtype.map_or("TYPE_INVALID", data_type),
         dims: dims.into_iter().skip(usize::from(is_batched)).collect(),
     }
 }
@@ -181,5 +181,8 @@ const fn data_type(dtype: DType) -> &'static str {
         DType::F32 => "TYPE_FP32",
         DType::F64 => "TYPE_FP64",
         DType::Bytes => "TYPE_STRING",
+        DType::U16 => "TYPE_UINT16",
+        DType::U32 => "TYPE_UINT32",
+        DType::U64 => "TYPE_UINT64",
     }
 }

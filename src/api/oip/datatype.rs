@@ -17,6 +17,9 @@ pub(in crate::api) const fn name(dtype: DType) -> &'static str {
         DType::F32 => "FP32",
         DType::F64 => "FP64",
         DType::Bytes => "BYTES",
+        DType::U16 => "UINT16",
+        DType::U32 => "UINT32",
+        DType::U64 => "UINT64",
     }
 }
 
@@ -55,7 +58,7 @@ mod tests {
 
     #[test]
     fn unknown_datatypes_are_named() {
-        for datatype in ["UINT16", "UINT64", "fp32", "STRING", ""] {
+        for datatype in ["UINT128", "fp32", "STRING", ""] {
             let error = parse("x", datatype).unwrap_err();
             assert_eq!(error.kind(), Kind::InvalidInput);
             assert!(error.message().contains(&format!("got {datatype:?}")));

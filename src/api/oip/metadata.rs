@@ -49,7 +49,7 @@ pub(in crate::api) struct ModelMetadata {
 pub(in crate::api) struct TensorMetadata {
     /// Its name.
     pub name: String,
-    /// Its element type.
+    /// Its element type; empty where that is not known.
     pub datatype: &'static str,
     /// Its shape; -1 for an axis that varies.
     pub shape: Vec<i64>,
@@ -95,14 +95,14 @@ impl TensorMetadata {
     fn of(spec: &TensorSpec) -> Self {
         Self {
             name: spec.name.to_string(),
-            datatype: datatype::name(spec.dtype),
-            shape: dims(&spec.shape),
+            datatype: spec.dtype.map_or("", datatype::name),
+            shape: dims(spec.shape.as_deref()),
         }
     }
 }
 
-/// A shape as the protocol writes it.
-pub(super) fn dims(shape: &[Option<usize>]) -> Vec<i64> {
+/// A shape as the protocol writes it. It has no form for an unknown rank: one axis that varies stands for that.
+pub(super) fn dims(shape: Option<&[Option<usize>]>) -> Vec<i64> {
     let dim = |axis: &Option<usize>| axis.map_or(-1, |axis| i64::try_from(axis).unwrap_or(-1));
-    shape.iter().map(dim).collect()
+    shape.unwrap_or(&[None]).iter().map(dim).collect()
 }

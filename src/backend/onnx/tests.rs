@@ -106,7 +106,7 @@ fn a_declaration_that_differs_from_the_graph_is_refused() {
     let mut spec = spec(fixture.path.clone(), Device::Cpu);
     spec.declared = fixture.declared.clone();
     backend().load(&spec).unwrap();
-    spec.declared.inputs[0].dtype = DType::F64;
+    spec.declared.inputs[0].dtype = Some(DType::F64);
     let error = backend().load(&spec).err().unwrap();
     assert_eq!(
         error,

@@ -273,6 +273,9 @@ const fn element(dtype: DType) -> Element {
         DType::Bf16 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16,
         DType::F32 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,
         DType::F64 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE,
+        DType::U16 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT16,
+        DType::U32 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT32,
+        DType::U64 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT64,
         DType::Bytes => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_STRING,
     }
 }

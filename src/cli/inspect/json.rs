@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Report, Tensors};
 use crate::handler::ComponentInfo;
-use crate::model::TensorSpec;
+use crate::model::{Arity, DType, TensorSpec};
 
 /// The report as JSON.
 pub fn render(report: &Report) -> Value {
@@ -44,6 +44,14 @@ fn handler(report: &Report) -> Value {
     json!({"file": contents.handler.as_str(), "component": info})
 }
 
+const fn arity(arity: Arity) -> &'static str {
+    match arity {
+        Arity::One => "one",
+        Arity::Optional => "optional",
+        Arity::Many => "list",
+    }
+}
+
 fn component(info: &ComponentInfo) -> Value {
     json!({
         "world": info.world,
@@ -65,14 +73,19 @@ fn tensors(tensors: &Tensors) -> Value {
     json!({"source": source, "inputs": specs(&signature.inputs), "outputs": specs(&signature.outputs)})
 }
 
-/// Axes that vary are -1, as they are declared.
+/// Axes that vary are -1, as they are declared; what is not known is null.
 fn specs(specs: &[TensorSpec]) -> Vec<Value> {
     let axis = |size: &Option<usize>| size.map_or(json!(-1), |size| json!(size));
     specs
         .iter()
         .map(|spec| {
-            let shape: Vec<_> = spec.shape.iter().map(axis).collect();
-            json!({"name": *spec.name, "dtype": spec.dtype.name(), "shape": shape})
+            let axes = |axes: &Vec<Option<usize>>| axes.iter().map(axis).collect::<Vec<_>>();
+            json!({
+                "name": *spec.name,
+                "dtype": spec.dtype.map(DType::name),
+                "shape": spec.shape.as_ref().map(axes),
+                "arity": arity(spec.arity),
+            })
         })
         .collect()
 }

@@ -164,11 +164,7 @@ fn spec(fields: &mut Fields, at: &str, node: &Node) -> Option<TensorSpec> {
             fields.key_problem(&format!("{at}.{required}"), node, "is missing");
         }
     }
-    Some(TensorSpec {
-        name: name?.into(),
-        dtype: dtype?,
-        shape: shape?,
-    })
+    Some(TensorSpec::new(name?, dtype?, shape?))
 }
 
 fn tensor_name(fields: &mut Fields, key: &str, node: &Node) -> Option<String> {

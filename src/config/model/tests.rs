@@ -368,6 +368,6 @@ fn limits_stay_under_the_ceiling() {
 #[test]
 fn declared_tensors_have_dtype_and_varying_axes() {
     let declared = parse(FULL).options.declared;
-    assert_eq!(declared.inputs[0].dtype, DType::F32);
+    assert_eq!(declared.inputs[0].dtype, Some(DType::F32));
     assert_eq!(declared.inputs[0].to_string(), "image: fp32[?, 1, 28, 28]");
 }

@@ -214,14 +214,10 @@ async fn a_handler_may_answer_without_the_model() {
 async fn wrong_inputs_are_refused_before_they_meet_others() {
     use crate::backend::Signature;
     use crate::model::TensorSpec;
-    let wide = TensorSpec {
-        name: "x".into(),
-        dtype: crate::tensor::DType::U8,
-        shape: vec![None, Some(3)],
-    };
+    let wide = TensorSpec::new("x", crate::tensor::DType::U8, vec![None, Some(3)]);
     let backend = FakeBackend::new().with_signature(Signature {
         inputs: vec![wide],
-        outputs: vec![],
+        ..Signature::default()
     });
     let runtime = passthrough(&backend).await;
     let warm_up = backend.runs().len();

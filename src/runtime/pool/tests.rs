@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::backend::Axis0;
 use crate::backend::fake::{FakeBackend, Outcome};
 use crate::model::{Settings, TensorSpec};
 use crate::runtime::testing::{self, marks, rows};
@@ -332,12 +333,9 @@ async fn a_batch_that_does_not_fill_leaves_after_the_delay() {
 #[tokio::test]
 async fn a_fixed_axis_keeps_requests_apart() {
     let signature = Signature {
-        inputs: vec![TensorSpec {
-            name: "x".into(),
-            dtype: DType::U8,
-            shape: vec![Some(1), Some(2)],
-        }],
-        outputs: vec![],
+        inputs: vec![TensorSpec::new("x", DType::U8, vec![Some(1), Some(2)])],
+        axis0: Axis0::Refuted("axis 0 of input \"x\" is always 1".into()),
+        ..Signature::default()
     };
     let backend = FakeBackend::new().with_signature(signature);
     let fixture = pool(backend, settings(8, 1), 1).await;

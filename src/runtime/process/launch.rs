@@ -28,7 +28,7 @@ use crate::handler::Sink;
 use crate::model::{BackendKind, ModelSpec};
 use crate::runtime::Bounds;
 use crate::runtime::protocol::convert::{
-    bounds_to_wire, failure_from_wire, model_to_wire, path_to_wire, specs_from_wire,
+    bounds_to_wire, failure_from_wire, model_to_wire, path_to_wire, signature_from_wire,
 };
 use crate::runtime::protocol::incoming::{Ending, Incoming};
 use crate::runtime::protocol::messages::{Order, Report, Start};
@@ -151,16 +151,9 @@ impl Launcher {
         loop {
             let (report, _) = incoming.next(|| false).await?;
             match report {
-                Report::Ready {
-                    inputs,
-                    outputs,
-                    workers,
-                } => {
+                Report::Ready { signature, workers } => {
                     self.roster.update(&workers)?;
-                    let signature = Signature {
-                        inputs: specs_from_wire(inputs)?,
-                        outputs: specs_from_wire(outputs)?,
-                    };
+                    let signature = signature_from_wire(signature)?;
                     return Ok((signature, incoming, listener));
                 }
                 Report::Failed(failure) => {

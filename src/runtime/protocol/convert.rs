@@ -4,8 +4,9 @@ mod model;
 mod reports;
 mod requests;
 
+use crate::backend::{Axis0, ModelState, Signature};
 use crate::error::Error;
-use crate::model::{Device, TensorSpec};
+use crate::model::{Arity, Device, TensorSpec};
 use crate::runtime::Bounds;
 use crate::tensor::{DType, MAX_RANK};
 
@@ -71,14 +72,19 @@ pub fn specs_to_wire(specs: &[TensorSpec]) -> Vec<messages::TensorSpec> {
         .iter()
         .map(|spec| messages::TensorSpec {
             name: spec.name.to_string(),
-            dtype: dtype_to_wire(spec.dtype),
-            shape: spec
-                .shape
-                .iter()
-                .map(|axis| axis.map(|n| n as u64))
-                .collect(),
+            dtype: spec.dtype.map(dtype_to_wire),
+            shape: spec.shape.as_deref().map(axes_to_wire),
+            arity: match spec.arity {
+                Arity::One => messages::Arity::One,
+                Arity::Optional => messages::Arity::Optional,
+                Arity::Many => messages::Arity::Many,
+            },
         })
         .collect()
+}
+
+fn axes_to_wire(axes: &[Option<usize>]) -> Vec<Option<u64>> {
+    axes.iter().map(|axis| axis.map(|n| n as u64)).collect()
 }
 
 /// Inputs or outputs of a model.
@@ -87,21 +93,69 @@ pub fn specs_from_wire(specs: Vec<messages::TensorSpec>) -> Result<Vec<TensorSpe
 }
 
 fn spec_from_wire(spec: messages::TensorSpec) -> Result<TensorSpec, Violation> {
-    if spec.shape.len() > MAX_RANK || spec.name.len() > LONGEST_NAME {
+    let rank = spec.shape.as_ref().map_or(0, Vec::len);
+    if rank > MAX_RANK || spec.name.len() > LONGEST_NAME {
         return Err(Violation::Message(format!(
-            "a tensor has {} axes and a name of {} bytes",
-            spec.shape.len(),
+            "a tensor has {rank} axes and a name of {} bytes",
             spec.name.len()
         )));
     }
-    let axes = spec
-        .shape
-        .into_iter()
-        .map(|axis| axis.map(size).transpose());
     Ok(TensorSpec {
         name: spec.name.into(),
-        dtype: dtype_from_wire(spec.dtype)?,
-        shape: axes.collect::<Result<_, _>>()?,
+        dtype: spec.dtype.map(dtype_from_wire).transpose()?,
+        shape: spec.shape.map(axes_from_wire).transpose()?,
+        arity: match spec.arity {
+            messages::Arity::One => Arity::One,
+            messages::Arity::Optional => Arity::Optional,
+            messages::Arity::Many => Arity::Many,
+        },
+    })
+}
+
+fn axes_from_wire(axes: Vec<Option<u64>>) -> Result<Vec<Option<usize>>, Violation> {
+    let axes = axes.into_iter();
+    axes.map(|axis| axis.map(size).transpose()).collect()
+}
+
+/// What a model takes and gives.
+pub fn signature_to_wire(signature: &Signature) -> messages::Signature {
+    messages::Signature {
+        inputs: specs_to_wire(&signature.inputs),
+        outputs: specs_to_wire(&signature.outputs),
+        is_open: signature.is_open,
+        axis0: match &signature.axis0 {
+            Axis0::Unknown => messages::Axis0::Unknown,
+            Axis0::Shared => messages::Axis0::Shared,
+            Axis0::Refuted(reason) => {
+                messages::Axis0::Refuted(truncated(reason, FAILURE_TEXT).to_owned())
+            }
+        },
+        state: match signature.state {
+            ModelState::Stateless => messages::ModelState::Stateless,
+            ModelState::Locked => messages::ModelState::Locked,
+            ModelState::Copied => messages::ModelState::Copied,
+        },
+    }
+}
+
+/// What a model takes and gives.
+pub fn signature_from_wire(signature: messages::Signature) -> Result<Signature, Violation> {
+    Ok(Signature {
+        inputs: specs_from_wire(signature.inputs)?,
+        outputs: specs_from_wire(signature.outputs)?,
+        is_open: signature.is_open,
+        axis0: match signature.axis0 {
+            messages::Axis0::Unknown => Axis0::Unknown,
+            messages::Axis0::Shared => Axis0::Shared,
+            messages::Axis0::Refuted(reason) => {
+                Axis0::Refuted(truncated(&reason, FAILURE_TEXT).to_owned())
+            }
+        },
+        state: match signature.state {
+            messages::ModelState::Stateless => ModelState::Stateless,
+            messages::ModelState::Locked => ModelState::Locked,
+            messages::ModelState::Copied => ModelState::Copied,
+        },
     })
 }
 
@@ -121,7 +175,7 @@ pub const fn device_from_wire(device: messages::Device) -> Device {
     }
 }
 
-#[allow(clippy::cast_possible_truncation)] // There are eleven.
+#[allow(clippy::cast_possible_truncation)] // There are fourteen.
 fn dtype_to_wire(dtype: DType) -> u8 {
     let position = DType::ALL.iter().position(|other| *other == dtype);
     position.unwrap_or(DType::ALL.len()) as u8

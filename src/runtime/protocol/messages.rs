@@ -46,10 +46,8 @@ pub enum Order<S> {
 pub enum Report<S> {
     /// The version is loaded.
     Ready {
-        /// Inputs of the model.
-        inputs: Vec<TensorSpec>,
-        /// Outputs of the model.
-        outputs: Vec<TensorSpec>,
+        /// What the model takes and gives.
+        signature: Signature,
         /// Its workers.
         workers: Vec<Worker>,
     },
@@ -146,8 +144,40 @@ pub enum Device {
 pub struct TensorSpec {
     pub name: String,
     /// Position in `DType::ALL`.
-    pub dtype: u8,
-    pub shape: Vec<Option<u64>>,
+    pub dtype: Option<u8>,
+    pub shape: Option<Vec<Option<u64>>>,
+    pub arity: Arity,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum Arity {
+    One,
+    Optional,
+    Many,
+}
+
+/// Inputs and outputs of a model and what else is known of it, as in `backend`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Signature {
+    pub inputs: Vec<TensorSpec>,
+    pub outputs: Vec<TensorSpec>,
+    pub is_open: bool,
+    pub axis0: Axis0,
+    pub state: ModelState,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Axis0 {
+    Unknown,
+    Shared,
+    Refuted(String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum ModelState {
+    Stateless,
+    Locked,
+    Copied,
 }
 
 /// Settings of a version, as in `model`. A worker process is one host: it needs no `hosting`.

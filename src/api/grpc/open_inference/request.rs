@@ -150,6 +150,15 @@ fn pack(name: &str, dtype: DType, contents: InferTensorContents) -> Result<Bytes
         DType::U8 => put(&mut data, contents.uint_contents, |value| {
             u8::try_from(value).ok().map(u8::to_le_bytes)
         }),
+        DType::U16 => put(&mut data, contents.uint_contents, |value| {
+            u16::try_from(value).ok().map(u16::to_le_bytes)
+        }),
+        DType::U32 => put(&mut data, contents.uint_contents, |value| {
+            Some(value.to_le_bytes())
+        }),
+        DType::U64 => put(&mut data, contents.uint64_contents, |value| {
+            Some(value.to_le_bytes())
+        }),
         DType::I8 => put(&mut data, contents.int_contents, |value| {
             i8::try_from(value).ok().map(i8::to_le_bytes)
         }),

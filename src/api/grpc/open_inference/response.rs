@@ -47,6 +47,9 @@ fn contents(tensor: &Tensor) -> InferTensorContents {
     match tensor.dtype() {
         DType::Bool => contents.bool_contents = data.iter().map(|byte| *byte == 1).collect(),
         DType::U8 => contents.uint_contents = data.iter().map(|byte| u32::from(*byte)).collect(),
+        DType::U16 => contents.uint_contents = read(data, |bytes| u16::from_le_bytes(bytes).into()),
+        DType::U32 => contents.uint_contents = read(data, u32::from_le_bytes),
+        DType::U64 => contents.uint64_contents = read(data, u64::from_le_bytes),
         DType::I8 => contents.int_contents = read(data, |bytes| i8::from_le_bytes(bytes).into()),
         DType::I16 => contents.int_contents = read(data, |bytes| i16::from_le_bytes(bytes).into()),
         DType::I32 => contents.int_contents = read(data, i32::from_le_bytes),

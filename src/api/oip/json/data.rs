@@ -206,6 +206,9 @@ impl<'a> Column<'a> {
         }
         match self.head.dtype {
             DType::U8 => push!(u8),
+            DType::U16 => push!(u16),
+            DType::U32 => push!(u32),
+            DType::U64 => push!(u64),
             DType::I8 => push!(i8),
             DType::I16 => push!(i16),
             DType::I32 => push!(i32),

@@ -161,6 +161,9 @@ impl Serialize for Elements<'_> {
         match self.0.dtype() {
             DType::Bool => list(serializer, data.iter().map(|byte| *byte == 1)),
             DType::U8 => list(serializer, data.iter()),
+            DType::U16 => list(serializer, elements(data, u16::from_le_bytes)),
+            DType::U32 => list(serializer, elements(data, u32::from_le_bytes)),
+            DType::U64 => list(serializer, elements(data, u64::from_le_bytes)),
             DType::I8 => list(serializer, elements(data, i8::from_le_bytes)),
             DType::I16 => list(serializer, elements(data, i16::from_le_bytes)),
             DType::I32 => list(serializer, elements(data, i32::from_le_bytes)),

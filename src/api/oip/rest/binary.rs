@@ -121,23 +121,28 @@ pub(super) fn whole(signature: &Signature, body: Bytes) -> Result<NamedTensor, E
             signature.inputs.len()
         )));
     };
-    let row = row(spec, signature.is_batchable());
-    let (shape, data) = match spec.dtype.size() {
+    let (row, dtype) = row(spec, signature.is_batchable())?;
+    let (shape, data) = match dtype.size() {
         Some(size) => (solve(spec, row, size, body.len())?, body),
         None => one_element(spec, row, &body)?,
     };
-    let tensor = Tensor::new(spec.dtype, shape, data);
+    let tensor = Tensor::new(dtype, shape, data);
     let tensor = tensor.map_err(|error| invalid(error.to_string()))?;
     Ok(NamedTensor::new(spec.name.clone(), tensor))
 }
 
-/// The shape of one row.
-fn row(spec: &TensorSpec, is_batched: bool) -> Vec<Option<usize>> {
-    let mut shape = spec.shape.clone();
+/// The shape of one row, and its dtype.
+fn row(spec: &TensorSpec, is_batched: bool) -> Result<(Vec<Option<usize>>, DType), Error> {
+    let (Some(mut shape), Some(dtype)) = (spec.shape.clone(), spec.dtype) else {
+        return Err(invalid(format!(
+            "a body without JSON needs a model that says its input's dtype and shape, this one takes {spec}: declare them \
+             (lantern: inputs) or send JSON"
+        )));
+    };
     if let (true, Some(rows)) = (is_batched, shape.first_mut()) {
-        *rows = Some(1);
+        rows.get_or_insert(1);
     }
-    shape
+    Ok((shape, dtype))
 }
 
 /// The shape with the axis that varies chosen so that it holds `length` bytes.
@@ -165,7 +170,11 @@ fn one_element(
     shape: Vec<Option<usize>>,
     body: &[u8],
 ) -> Result<(Vec<usize>, Bytes), Error> {
-    debug_assert_eq!(spec.dtype, DType::Bytes, "every other dtype has a size");
+    debug_assert_eq!(
+        spec.dtype,
+        Some(DType::Bytes),
+        "every other dtype has a size"
+    );
     let shape: Vec<usize> = shape.into_iter().map(|axis| axis.unwrap_or(1)).collect();
     let length = u32::try_from(body.len());
     match length {

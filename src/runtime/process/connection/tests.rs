@@ -8,11 +8,12 @@ use tokio::task::JoinHandle;
 
 use super::super::roster::Roster;
 use super::*;
+use crate::backend::Signature;
 use crate::handler::{LogLine, Observation, Sink};
 use crate::model::Limits;
 use crate::payload::{Body, Output, Response, Schedule, Timings};
 use crate::runtime::WorkerIds;
-use crate::runtime::protocol::convert::reply_to_wire;
+use crate::runtime::protocol::convert::{reply_to_wire, signature_to_wire};
 use crate::runtime::protocol::frame;
 use crate::runtime::protocol::messages::{self, Failure, FailureKind};
 
@@ -236,8 +237,7 @@ async fn a_second_handshake_ends_the_connection() {
     let (front, mut peer) = pair();
     peer.greet().await;
     let ready = Report::Ready {
-        inputs: vec![],
-        outputs: vec![],
+        signature: signature_to_wire(&Signature::default()),
         workers: vec![],
     };
     peer.send(&ready, b"").await;

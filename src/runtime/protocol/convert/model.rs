@@ -203,7 +203,6 @@ fn limits_from_wire(limits: &messages::Limits) -> Result<Limits, Violation> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
 
     use crate::model::{Device, TensorSpec};
@@ -220,11 +219,7 @@ mod tests {
             handler: "handler.wasm".into(),
             backend: BackendKind::Onnx,
             declared: Declared {
-                inputs: vec![TensorSpec {
-                    name: Arc::from("image"),
-                    dtype: DType::Bf16,
-                    shape: vec![None, Some(28)],
-                }],
+                inputs: vec![TensorSpec::new("image", DType::Bf16, vec![None, Some(28)])],
                 outputs: vec![],
             },
             manifest: "{}".into(),
