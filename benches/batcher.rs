@@ -35,6 +35,7 @@ fn jobs(count: usize, shapes: usize) -> (Vec<Job>, Vec<Receiver>) {
         let job = Job {
             inputs: vec![NamedTensor::new("x", tensor)],
             rows: 1,
+            stacks: true,
             arrival: now,
             deadline: now + HOUR,
             priority: Priority::default(),

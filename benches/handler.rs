@@ -43,6 +43,8 @@ fn wasm() -> Vec<u8> {
 
 fn spec(directory: &Path, fresh_instances: bool) -> HandlerSpec {
     let model = ModelSpec {
+        digest: String::new(),
+        samples: None,
         name: ModelName::new("linear").unwrap(),
         version: Version::new("1.0").unwrap(),
         directory: directory.to_owned(),

@@ -128,6 +128,7 @@ impl Session for BusySession {
 
 fn hosts() -> Hosts {
     Hosts {
+        verdicts: lantern::runtime::Verdicts::default(),
         engine: Arc::new(|| HandlerEngine::new(EngineConfig::default())),
         backends: Arc::new(HashMap::from([
             (BackendKind::Onnx, backend()),

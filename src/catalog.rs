@@ -32,8 +32,7 @@ mod statistics;
 use snapshot::Snapshots;
 
 pub use crate::config::model::Requested;
-pub use crate::runtime::Bounds;
-pub use crate::runtime::{Signature, WorkerState, WorkerStatus};
+pub use crate::runtime::{Batching, Bounds, ModelState, Signature, WorkerState, WorkerStatus};
 pub use describe::{Condition, Description};
 pub use entry::Entry;
 pub use index::Indexed;

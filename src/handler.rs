@@ -54,10 +54,8 @@ pub enum Step {
 /// A request's tensors, and what its `postprocess` needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prepared {
-    /// Inputs; all have `rows` rows on axis 0.
+    /// Inputs.
     pub inputs: Vec<NamedTensor>,
-    /// Rows that the request contributes to a batch; at least 1.
-    pub rows: usize,
     /// Comes back to `postprocess`.
     pub carry: Bytes,
 }

@@ -26,7 +26,7 @@ pub use host::{Collector, System};
 pub use line::MetricLog;
 pub use listing::{Listed, Listing};
 pub use model::ModelMetrics;
-pub use ours::{Load, Observed, Outcome};
+pub use ours::{Load, Observed, Outcome, Stacking};
 
 use cell::Shards;
 use custom::CustomMetrics;

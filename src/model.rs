@@ -152,6 +152,18 @@ pub enum TensorsTo {
     Handler,
 }
 
+/// Whether requests may be stacked along axis 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum BatchingMode {
+    /// Once samples or requests have shown that it changes no answer.
+    #[default]
+    Auto,
+    /// Without waiting for that, unless they show that it does.
+    On,
+    /// Not.
+    Off,
+}
+
 /// One input or output of a model, as far as it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorSpec {
@@ -253,6 +265,8 @@ pub struct Settings {
     pub max_batch_delay: Duration,
     /// Wait for fuller batches even while a worker is idle.
     pub wait_for_full_batches: bool,
+    /// Whether requests may be stacked at all.
+    pub batching: BatchingMode,
     /// Requests that may wait, beyond those being run.
     pub job_queue_size: usize,
     /// A request is let in only while a worker is idle, whatever the queue has room for.
@@ -285,6 +299,7 @@ impl Default for Settings {
             batch_size: 1,
             max_batch_delay: Duration::from_millis(100),
             wait_for_full_batches: false,
+            batching: BatchingMode::default(),
             job_queue_size: 100,
             job_tickets: false,
             response_timeout: Duration::from_mins(2),
@@ -362,8 +377,12 @@ pub struct ModelSpec {
     pub handler: PathBuf,
     /// Which framework runs the artifact.
     pub backend: BackendKind,
+    /// SHA-256 of the archive in hexadecimal digits; empty where there is no archive.
+    pub digest: String,
     /// Inputs and outputs as declared.
     pub declared: Declared,
+    /// Requests to try the model out on, relative to `directory`.
+    pub samples: Option<PathBuf>,
     /// `MANIFEST.json`, as it is.
     pub manifest: String,
     /// `model-config.yaml` as JSON.

@@ -16,6 +16,7 @@ use crate::model::{BackendKind, Device, Hosting, ModelSpec};
 use crate::payload::{Reply, Request, Response};
 
 pub mod batcher;
+pub mod batching;
 pub mod child;
 mod inflight;
 mod lane;
@@ -31,9 +32,10 @@ mod testing;
 mod warmup;
 mod worker;
 
-pub use crate::backend::Signature;
+pub use crate::backend::{ModelState, Signature};
 pub use crate::handler::{Level, LogLine, MetricKind, Observation, Sink};
 
+pub use batching::{Batching, Grounds, Verdict, Verdicts};
 pub use scale::Bounds;
 
 use local::LocalRuntime;
@@ -96,6 +98,8 @@ pub struct Status {
     pub last_error: Option<Error>,
     /// Requests called and not answered.
     pub in_flight: usize,
+    /// How requests are stacked.
+    pub batching: Batching,
 }
 
 /// What all runtimes of a process are made from.
@@ -111,6 +115,8 @@ pub struct Hosts {
     pub worker_ids: Arc<WorkerIds>,
     /// Processor cores that workers may share out among themselves.
     pub cores: usize,
+    /// What was found out about archives.
+    pub verdicts: Verdicts,
 }
 
 /// A loaded model version, wherever it is hosted. Cheap to clone.
@@ -180,6 +186,14 @@ impl Runtime {
         match self {
             Self::Inline(runtime) => runtime.workers_ready(),
             Self::Process(runtime) => runtime.workers_ready(),
+        }
+    }
+
+    /// How requests are stacked. Cheap, asks nobody.
+    pub fn batching(&self) -> Batching {
+        match self {
+            Self::Inline(runtime) => runtime.batching(),
+            Self::Process(runtime) => runtime.batching(),
         }
     }
 

@@ -154,6 +154,8 @@ pub fn model(batch_size: usize, backend: BackendKind, hosting: Hosting) -> Model
     let built = root.join("examples/target/wasm32-wasip2/release");
     let guests = std::env::var_os("LANTERN_GUESTS").map_or(built, PathBuf::from);
     ModelSpec {
+        digest: String::new(),
+        samples: None,
         name: ModelName::new("linear").expect("a good name"),
         version: Version::new("1").expect("a good version"),
         directory: fixtures(),

@@ -39,9 +39,10 @@ pub trait Handler: Sized {
 /// What `preprocess` decided.
 #[derive(Debug)]
 pub enum Step {
-    /// Run the model on `inputs`, whose axis 0 is the rows that this request adds to a batch, then `postprocess`.
+    /// Run the model on `inputs`, then `postprocess`. Where all of them have the same size on axis 0, these are rows that
+    /// the request may add to a batch; any others run by themselves.
     Infer {
-        /// The model's inputs, all with the same size on axis 0.
+        /// The model's inputs.
         inputs: Vec<Tensor>,
         /// Bytes that come back to `postprocess`.
         carry: Vec<u8>,

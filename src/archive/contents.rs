@@ -25,6 +25,8 @@ pub struct Contents {
     pub handler: EntryName,
     /// The framework that runs the artifact.
     pub backend: BackendKind,
+    /// Requests to try the model out on, relative to the directory.
+    pub samples: Option<EntryName>,
 }
 
 impl Contents {
@@ -40,6 +42,7 @@ impl Contents {
         Ok(Self {
             handler: handler(directory, &manifest, &config)?,
             backend: backend(directory, &manifest, &config)?,
+            samples: samples(directory, &config)?,
             manifest,
             config,
         })
@@ -114,6 +117,20 @@ fn handler(
         .map_err(ArchiveError::io("reading the handler"))?;
     component::check_header(named, &start)?;
     Ok(name)
+}
+
+/// The file that `lantern: samples` names.
+fn samples(directory: &Path, config: &ModelConfig) -> Result<Option<EntryName>, ArchiveError> {
+    let Some(named) = config.options.samples.as_deref() else {
+        return Ok(None);
+    };
+    let name = EntryName::parse(named.as_bytes())?;
+    match name {
+        Some(name) if name.under(directory).is_file() => Ok(Some(name)),
+        _ => Err(ArchiveError::Unservable(format!(
+            "the archive has no file {named:?}, which would be its lantern.samples: add it to --extra-files"
+        ))),
+    }
 }
 
 /// The framework: named by the settings, else by the artifact's extension.

@@ -176,6 +176,8 @@ impl Unpacked {
         let contents = &self.0.contents;
         let artifact = contents.manifest.serialized_file.as_ref();
         ModelSpec {
+            digest: self.digest().to_owned(),
+            samples: contents.samples.as_ref().map(|name| name.as_str().into()),
             name,
             version,
             directory: self.0.directory.clone(),

@@ -117,6 +117,9 @@ impl Gate {
     }
 }
 
+/// What a run computes.
+pub type Model = fn(Vec<NamedTensor>) -> Vec<NamedTensor>;
+
 /// The backend. Set up with the `with_` methods; clones share gate and log.
 #[derive(Debug, Clone, Default)]
 pub struct FakeBackend {
@@ -128,6 +131,7 @@ struct Shared {
     signature: Signature,
     marks: Vec<(Vec<u8>, Outcome)>,
     load_error: Option<BackendError>,
+    model: Option<Model>,
     gate: Gate,
     log: Mutex<Log>,
 }
@@ -155,6 +159,12 @@ impl FakeBackend {
     #[must_use]
     pub fn with_mark(self, mark: impl Into<Vec<u8>>, outcome: Outcome) -> Self {
         self.with(|shared| shared.marks.push((mark.into(), outcome)))
+    }
+
+    /// Runs give what `model` makes of their inputs instead of the inputs.
+    #[must_use]
+    pub fn with_model(self, model: Model) -> Self {
+        self.with(|shared| shared.model = Some(model))
     }
 
     /// Loading fails.
@@ -242,7 +252,10 @@ impl Session for FakeSession {
         self.shared.log.lock().runs.push(run);
         self.shared.gate.pass();
         match self.shared.marked(&inputs) {
-            None => Ok(inputs),
+            None => Ok(match self.shared.model {
+                Some(model) => model(inputs),
+                None => inputs,
+            }),
             Some(outcome) => act(outcome, inputs),
         }
     }

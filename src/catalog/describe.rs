@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Bounds, WorkerStatus};
+use super::{Batching, Bounds, Signature, WorkerStatus};
 use crate::error::Error;
 use crate::model::ModelSpec;
 
@@ -58,6 +58,10 @@ pub struct Description {
     pub queue_remaining: usize,
     /// Requests that wait.
     pub queue_pending: usize,
+    /// What the model takes and gives, as far as it is known.
+    pub signature: Arc<Signature>,
+    /// How requests are stacked.
+    pub batching: Batching,
     /// The last lines a worker process wrote before it died.
     pub last_words: Vec<String>,
     /// Why the last start failed.

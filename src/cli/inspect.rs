@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
 
@@ -10,9 +11,11 @@ use super::Failure;
 use crate::archive::{Examined, Location, UnpackLimits, examine};
 use crate::backend::onnx::OnnxBackend;
 use crate::backend::{Backend, LoadSpec, Signature};
+use crate::config::model::Options;
 use crate::config::server::Surroundings;
 use crate::handler::{self, ComponentInfo};
 use crate::model::{BackendKind, Device};
+use crate::runtime::batching::{self, Asked};
 
 mod json;
 mod text;
@@ -40,8 +43,8 @@ struct Report {
 /// Inputs and outputs of the model.
 #[derive(Debug, PartialEq, Eq)]
 enum Tensors {
-    /// By the model's own account.
-    Known(Signature),
+    /// By the model's own account, and how its requests would be stacked.
+    Known(Signature, String),
     /// By the account of the archive's settings.
     Declared(Signature),
     /// Not known, and why.
@@ -112,14 +115,14 @@ fn tensors(archive: &Examined, surroundings: &Surroundings) -> Tensors {
     };
     let declared = &contents.config.options.declared;
     let known = match contents.backend {
-        BackendKind::Onnx => onnx(archive, surroundings),
+        BackendKind::Onnx => onnx(archive, &contents.config.options, surroundings),
         BackendKind::Torch => {
             Err("TorchScript files do not say; none are declared under lantern: inputs".to_owned())
         }
         BackendKind::None | BackendKind::Fake => Err("the archive has no weights".to_owned()),
     };
     match known {
-        Ok(signature) => Tensors::Known(signature),
+        Ok((signature, batching)) => Tensors::Known(signature, batching),
         Err(_) if !declared.inputs.is_empty() => Tensors::Declared(Signature {
             inputs: declared.inputs.clone(),
             outputs: declared.outputs.clone(),
@@ -129,7 +132,12 @@ fn tensors(archive: &Examined, surroundings: &Surroundings) -> Tensors {
     }
 }
 
-fn onnx(archive: &Examined, surroundings: &Surroundings) -> Result<Signature, String> {
+/// Loads the model and tries out whether its requests may be stacked, as a server would.
+fn onnx(
+    archive: &Examined,
+    options: &Options,
+    surroundings: &Surroundings,
+) -> Result<(Signature, String), String> {
     let Some(artifact) = &archive.manifest.serialized_file else {
         return Err("the archive has no weights".to_owned());
     };
@@ -140,8 +148,20 @@ fn onnx(archive: &Examined, surroundings: &Surroundings) -> Result<Signature, St
         device: Device::Cpu,
         workers: 1,
         intra_op_threads: 1,
-        declared: crate::model::Declared::default(),
+        declared: options.declared.clone(),
     };
     let model = backend.load(&spec).map_err(|error| error.to_string())?;
-    Ok(model.signature().clone())
+    let samples = archive
+        .contents
+        .as_ref()
+        .ok()
+        .and_then(|contents| contents.samples.as_ref());
+    let asked = Asked {
+        batch_size: options.batch_size.unwrap_or(1),
+        mode: options.batching.unwrap_or_default(),
+        digest: &archive.digest,
+        samples: samples.map(|name| name.under(archive.directory())),
+    };
+    let batching = batching::examine(&asked, Arc::clone(&model))?;
+    Ok((model.signature().clone(), batching.to_string()))
 }

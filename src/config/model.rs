@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::model::{BackendKind, Declared, Hosting, TensorsTo};
+use crate::model::{BackendKind, BatchingMode, Declared, Hosting, TensorsTo};
 
 use super::yaml::{self, Node, Value};
 use super::{Problem, Problems};
@@ -74,6 +74,10 @@ pub struct Options {
     pub fresh_instances: Option<bool>,
     /// `lantern: oip`: where requests of Open Inference Protocol go.
     pub tensors_to: Option<TensorsTo>,
+    /// `lantern: batching`.
+    pub batching: Option<BatchingMode>,
+    /// `lantern: samples`: a file in the archive.
+    pub samples: Option<String>,
     /// `lantern: waitForFullBatches`.
     pub wait_for_full_batches: Option<bool>,
     /// `lantern: limits`.

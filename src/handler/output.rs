@@ -125,7 +125,6 @@ fn prepared(prepared: pipeline::Prepared, table: &mut TensorTable) -> Result<Pre
         inputs.push(named);
     }
     Ok(Prepared {
-        rows: rows(&inputs).map_err(broken)?,
         inputs,
         carry: prepared.carry.into(),
     })
@@ -151,29 +150,6 @@ fn input_tensor(input: TensorResult, table: &mut TensorTable) -> Result<NamedTen
     };
     let tensor = Tensor::new(dtype, shape, data).map_err(|error| fail(&error))?;
     Ok(NamedTensor::new(input.name, tensor))
-}
-
-/// The rows that all inputs have.
-fn rows(inputs: &[NamedTensor]) -> Result<usize, String> {
-    let mut rows = None;
-    for input in inputs {
-        let name = &input.name;
-        let own = input.tensor.rows();
-        let own =
-            own.ok_or_else(|| format!("input {name:?} without axis 0, whose size is the rows"))?;
-        if own == 0 {
-            return Err(format!(
-                "input {name:?} with 0 rows on axis 0, at least 1 is needed"
-            ));
-        }
-        let first = *rows.get_or_insert(own);
-        if first != own {
-            return Err(format!(
-                "input {name:?} with {own} rows on axis 0, the first has {first}"
-            ));
-        }
-    }
-    rows.ok_or_else(|| "no inputs".to_owned())
 }
 
 fn check_status(status: u16, body: usize) -> Result<(), String> {
@@ -371,9 +347,14 @@ mod tests {
     }
 
     #[test]
-    fn inputs_agree_on_rows() {
-        let prepared = prepare(vec![input("a", &[2, 3], 6), input("b", &[2], 2)]).unwrap();
-        assert_eq!(prepared.rows, 2);
+    fn inputs_may_differ_on_axis_0_and_have_none() {
+        let inputs = vec![
+            input("a", &[2, 3], 6),
+            input("b", &[], 1),
+            input("c", &[0], 0),
+        ];
+        let prepared = prepare(inputs).unwrap();
+        assert_eq!(prepared.inputs.len(), 3);
         assert_eq!(prepared.carry.as_ref(), [7]);
     }
 
@@ -392,15 +373,9 @@ mod tests {
                 "more elements than can be addressed",
             ),
             (vec![input("a", &[1; 9], 1)], "9 axes are more than"),
-            (vec![input("a", &[], 1)], "without axis 0"),
-            (vec![input("a", &[0], 0)], "with 0 rows"),
             (
                 vec![input("a", &[1], 1), input("a", &[1], 1)],
                 "two inputs named \"a\"",
-            ),
-            (
-                vec![input("a", &[1], 1), input("b", &[2], 2)],
-                "\"b\" with 2 rows on axis 0, the first has 1",
             ),
         ] {
             let error = prepare(inputs).unwrap_err();

@@ -36,7 +36,7 @@ async fn infer(handler: &Handler, body: &str) -> Prepared {
 async fn a_request_becomes_tensors_and_outputs_become_a_response() {
     let handler = Fixture::new("linear").load().await.unwrap();
     let prepared = infer(&handler, ROW).await;
-    assert_eq!(prepared.rows, 1);
+    assert_eq!(prepared.inputs[0].tensor.rows(), Some(1));
     let x = &prepared.inputs[0];
     assert_eq!(
         (x.name.as_ref(), x.tensor.dtype(), x.tensor.shape()),

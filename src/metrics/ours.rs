@@ -59,7 +59,7 @@ const OUTCOMES: [(&str, &str); 4] = [
     ),
 ];
 /// Gauges, in the order of [`Load`].
-const LOAD: [(&str, &str); 3] = [
+const LOAD: [(&str, &str); 4] = [
     (
         "lantern_requests_in_flight",
         "Requests admitted and not answered",
@@ -69,6 +69,10 @@ const LOAD: [(&str, &str); 3] = [
         "Requests admitted beyond what the workers are running",
     ),
     ("lantern_workers_ready", "Workers that take jobs"),
+    (
+        "lantern_batching",
+        "Whether requests are stacked: 1 if so, 0.5 while that is on trial, 0 if not",
+    ),
 ];
 
 /// How a request that was not answered as asked for ended.
@@ -122,6 +126,30 @@ pub struct Load {
     pub queued: usize,
     /// Workers that take jobs.
     pub workers_ready: usize,
+    /// Whether requests are stacked.
+    pub stacking: Stacking,
+}
+
+/// Whether requests of one version are stacked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Stacking {
+    /// Each runs by itself.
+    #[default]
+    Off,
+    /// They run both ways.
+    Trial,
+    /// They share runs.
+    On,
+}
+
+impl Stacking {
+    const fn value(self) -> f64 {
+        match self {
+            Self::Off => 0.0,
+            Self::Trial => 0.5,
+            Self::On => 1.0,
+        }
+    }
 }
 
 /// The families.
@@ -129,7 +157,7 @@ pub(super) struct Ours {
     phases: [Arc<Family>; 5],
     batch_rows: Arc<Family>,
     outcomes: [Arc<Family>; 4],
-    load: [Arc<Family>; 3],
+    load: [Arc<Family>; 4],
 }
 
 /// The series of one version, shown as long as somebody has them.
@@ -137,7 +165,7 @@ pub(super) struct OfModel {
     phases: [Arc<Cell>; 5],
     batch_rows: Arc<Cell>,
     outcomes: [Arc<Cell>; 4],
-    load: [Arc<Cell>; 3],
+    load: [Arc<Cell>; 4],
 }
 
 impl Ours {
@@ -201,9 +229,11 @@ impl OfModel {
 
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
     pub(super) fn set_load(&self, load: Load) {
-        let values = [load.in_flight, load.queued, load.workers_ready];
+        let counts = [load.in_flight, load.queued, load.workers_ready];
+        let values = counts.map(|count| count as f64).into_iter();
+        let values = values.chain([load.stacking.value()]);
         for (cell, value) in self.load.iter().zip(values) {
-            cell.update(value as f64);
+            cell.update(value);
         }
     }
 }

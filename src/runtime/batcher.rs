@@ -4,7 +4,7 @@
 //! it behind its lock and hands batches to workers.
 //!
 //! The rules: jobs whose inputs have the same names, dtypes and shapes behind axis 0 wait in a queue of their own and
-//! may be stacked; within a queue the order is that of arrival; of several queues the one whose first job is oldest
+//! may be stacked, unless they have no rows in common: those run by themselves. Within a queue the order is that of arrival; of several queues the one whose first job is oldest
 //! goes first, so none starves. A batch is what is there, up to the batch size: nobody waits for company unless the
 //! operator asked for full batches, and then not longer than the delay, counted from the arrival of the oldest
 //! job. Jobs of a higher priority go before all of a lower one; a batch holds both if they stack. Jobs that expired or were abandoned are left out, the first in the queue included.
@@ -46,6 +46,8 @@ pub struct Job {
     pub inputs: Vec<NamedTensor>,
     /// Rows on axis 0; at least 1.
     pub rows: usize,
+    /// Whether it may share a run: its inputs have rows in common.
+    pub stacks: bool,
     /// When it was pushed.
     pub arrival: Instant,
     /// When it stops being of use to begin.
@@ -74,8 +76,14 @@ impl Job {
         (!self.is_alone, self.priority)
     }
 
+    /// Whether both may wait in one queue: they stack, or neither does.
+    fn queues_with(&self, other: &Self) -> bool {
+        (!self.stacks && !other.stacks) || self.stacks_with(other)
+    }
+
     fn stacks_with(&self, other: &Self) -> bool {
-        self.inputs.len() == other.inputs.len()
+        (self.stacks && other.stacks)
+            && self.inputs.len() == other.inputs.len()
             && self
                 .inputs
                 .iter()
@@ -238,7 +246,7 @@ impl Batcher {
             queue
                 .jobs
                 .front()
-                .is_some_and(|first| first.stacks_with(job))
+                .is_some_and(|first| first.queues_with(job))
         };
         let place = self
             .queues
@@ -265,6 +273,7 @@ impl Batcher {
     fn need_not_wait(&self, queue: &Queue, first: &Job, now: Instant) -> bool {
         !self.cfg.wait_for_full_batches
             || first.is_alone
+            || !first.stacks
             || queue.rows >= self.cfg.batch_size
             || first.arrival + self.cfg.max_batch_delay <= now
     }
@@ -298,7 +307,8 @@ impl Queue {
     fn take(&mut self, now: Instant, batch_size: usize, batch: &mut Vec<Job>) {
         let mut rows = 0;
         while let Some(first) = self.jobs.front() {
-            if !batch.is_empty() && (first.is_alone || rows + first.rows > batch_size) {
+            let runs_alone = first.is_alone || !first.stacks;
+            if !batch.is_empty() && (runs_alone || rows + first.rows > batch_size) {
                 return;
             }
             let Some(job) = self.jobs.pop_front() else {
@@ -307,9 +317,8 @@ impl Queue {
             self.rows -= job.rows;
             if let Some(job) = still_wanted(job, now) {
                 rows += job.rows;
-                let is_alone = job.is_alone;
                 batch.push(job);
-                if is_alone {
+                if runs_alone {
                     return;
                 }
             }

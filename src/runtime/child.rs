@@ -18,14 +18,14 @@ use super::local::LocalRuntime;
 use super::process::ProcessConfig;
 use super::protocol::convert::{
     bounds_from_wire, failure_to_wire, model_from_wire, path_from_wire, signature_to_wire,
-    workers_to_wire,
+    verdict_from_wire, workers_to_wire,
 };
 use super::protocol::frame::FrameLimits;
 use super::protocol::incoming::{Ending, Incoming};
 use super::protocol::messages::{Order, Report, Start};
 use super::protocol::outbox::{Outbox, Urgency};
 use super::protocol::{BUILD, GREETING, ORDER_LIMITS, REPORT_HEADER_LIMIT};
-use super::{Hosts, NativeLibraries, WorkerIds};
+use super::{Hosts, NativeLibraries, Verdicts, WorkerIds};
 use crate::backend::{Backend, BackendError};
 use crate::error::{Error, Kind};
 use crate::handler::{EngineConfig, HandlerEngine};
@@ -157,6 +157,10 @@ async fn load(
     let bounds = bounds_from_wire(start.workers).map_err(senseless)?;
     let model = model_from_wire(start.model).map_err(senseless)?;
     let model: Arc<ModelSpec> = Arc::new(model);
+    let verdicts = Verdicts::default();
+    if let Some(verdict) = start.verdict {
+        verdicts.keep(&model.digest, &verdict_from_wire(verdict));
+    }
     let libraries = NativeLibraries {
         onnxruntime: start.onnxruntime.map(path_from_wire),
     };
@@ -170,6 +174,7 @@ async fn load(
         processes: ProcessConfig::default(),
         worker_ids: Arc::new(WorkerIds::from(0)),
         cores: start.cores as usize,
+        verdicts,
     };
     LocalRuntime::start(
         &hosts,
@@ -199,6 +204,7 @@ fn engine_once(cache: Option<PathBuf>) -> Engine {
 /// front starts another.
 async fn host(runtime: LocalRuntime, incoming: Incoming, outbox: &Arc<Outbox>) -> io::Result<()> {
     let signature = runtime.signature().unwrap_or_default();
+    reporter::report_batching(&runtime, outbox);
     send(
         outbox,
         &Report::Ready {

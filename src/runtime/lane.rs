@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::batcher::{Answer, Job};
+use super::batching::{Finding, Single, compare};
 use crate::backend::{BackendError, LoadedModel, Session};
 use crate::error::{Error, Kind};
-use crate::tensor::{NamedTensor, Tensor};
+use crate::tensor::{NamedTensor, Tensor, TensorError};
 
 /// A session, the model it came from, and a buffer for the batch in it.
 pub(crate) struct Lane {
@@ -41,6 +42,17 @@ pub(crate) struct Ran {
     pub(crate) infer: Duration,
     /// Whether the jobs that are still in the lane's batch have to be run one by one.
     pub(crate) again: bool,
+    /// What the run showed about stacking, if it did.
+    pub(crate) compared: Option<Compared>,
+}
+
+/// A stacked run beside the runs of its jobs.
+#[derive(Debug)]
+pub(crate) struct Compared {
+    /// Whether they gave the same.
+    pub(crate) finding: Finding,
+    /// Rows of the stacked run.
+    pub(crate) rows: usize,
 }
 
 impl Lane {
@@ -88,9 +100,15 @@ impl Lane {
         let started = Instant::now();
         let result = inputs.and_then(|inputs| self.infer(inputs));
         let infer = started.elapsed();
-        let mut condition = Condition::Usable;
+        let (mut condition, mut compared) = (Condition::Usable, None);
         let outcome = match result {
-            Ok(outputs) => self.deliver(outputs, taken, infer, rows),
+            Ok(outputs) => {
+                let delivered = self.deliver(outputs, taken, infer, rows);
+                delivered.map_err(|Unparted { error, finding }| {
+                    compared = Some(Compared { finding, rows });
+                    error
+                })
+            }
             Err(failure) => {
                 condition = failure.condition;
                 Err(failure.error)
@@ -104,6 +122,74 @@ impl Lane {
             condition,
             infer,
             again,
+            compared,
+        }
+    }
+
+    /// Runs each job of the batch by itself and answers it, then all of them stacked, and compares.
+    pub(crate) fn run_both_ways(&mut self, taken: Instant) -> Ran {
+        if self.batch.len() < 2 {
+            return self.run(taken);
+        }
+        let rows = self.batch.iter().map(|job| job.rows).sum();
+        let inputs = stacked(&mut self.batch);
+        let mut jobs = std::mem::take(&mut self.batch).into_iter();
+        let mut ran = Ran {
+            condition: Condition::Usable,
+            infer: Duration::ZERO,
+            again: false,
+            compared: None,
+        };
+        let mut singles = Vec::with_capacity(jobs.len());
+        for job in jobs.by_ref() {
+            singles.push(self.run_alone(job, taken, &mut ran));
+            if ran.condition != Condition::Usable {
+                break;
+            }
+        }
+        let is_whole = jobs.len() == 0 && singles.iter().all(Option::is_some);
+        self.batch.extend(jobs);
+        ran.again = !self.batch.is_empty();
+        let singles: Vec<Single> = singles.into_iter().flatten().collect();
+        if let (true, Ok(inputs)) = (is_whole, inputs) {
+            let finding = self.compare(inputs, &singles, &mut ran.condition);
+            ran.compared = Some(Compared { finding, rows });
+        }
+        ran
+    }
+
+    /// Runs one job and answers it; gives what the model gave, unless the run failed.
+    fn run_alone(&mut self, mut job: Job, taken: Instant, ran: &mut Ran) -> Option<Single> {
+        let (inputs, rows) = (std::mem::take(&mut job.inputs), job.rows);
+        let started = Instant::now();
+        let result = self.infer(inputs);
+        ran.infer = started.elapsed();
+        match result {
+            Ok(outputs) => {
+                answer(job, outputs.clone(), taken, ran.infer);
+                Some(Single { rows, outputs })
+            }
+            Err(failure) => {
+                ran.condition = failure.condition;
+                job.answer(Err(failure.error));
+                None
+            }
+        }
+    }
+
+    fn compare(
+        &mut self,
+        inputs: Vec<NamedTensor>,
+        singles: &[Single],
+        condition: &mut Condition,
+    ) -> Finding {
+        let singles: Vec<&Single> = singles.iter().collect();
+        match self.infer(inputs) {
+            Ok(outputs) => compare(&singles, &outputs),
+            Err(failure) => {
+                *condition = failure.condition;
+                Finding::Different("a stacked run fails where single ones do not".to_owned())
+            }
         }
     }
 
@@ -124,7 +210,7 @@ impl Lane {
         taken: Instant,
         infer: Duration,
         batch_rows: usize,
-    ) -> Result<(), Error> {
+    ) -> Result<(), Unparted> {
         let parts = self.parts(outputs)?;
         let mut is_counted = false;
         for (job, outputs) in self.batch.drain(..).zip(parts) {
@@ -143,7 +229,7 @@ impl Lane {
     }
 
     /// Each job's outputs. A job that was alone gets what the model gave, whatever its shape: nothing has to be parted.
-    fn parts(&self, outputs: Vec<NamedTensor>) -> Result<Vec<Vec<NamedTensor>>, Error> {
+    fn parts(&self, outputs: Vec<NamedTensor>) -> Result<Vec<Vec<NamedTensor>>, Unparted> {
         if self.batch.len() == 1 {
             return Ok(vec![outputs]);
         }
@@ -154,7 +240,7 @@ impl Lane {
             .collect();
         for output in outputs {
             let split = output.tensor.split(&rows);
-            let split = split.map_err(|error| prediction_failed(&error))?;
+            let split = split.map_err(|error| Unparted::of(&output.name, &error))?;
             for (part, tensor) in parts.iter_mut().zip(split) {
                 part.push(NamedTensor::new(Arc::clone(&output.name), tensor));
             }
@@ -171,6 +257,35 @@ impl Lane {
             job.answer(Err(error.clone()));
         }
         false
+    }
+}
+
+/// The answer of a run that `job` was alone in.
+fn answer(job: Job, outputs: Vec<NamedTensor>, taken: Instant, infer: Duration) {
+    let (batch_rows, leads_batch) = (job.rows, !job.is_abandoned());
+    let queue = taken.saturating_duration_since(job.arrival);
+    job.answer(Ok(Answer {
+        outputs,
+        queue,
+        infer,
+        batch_rows,
+        leads_batch,
+    }));
+}
+
+/// Outputs of a stacked run that do not have the batch's rows: axis 0 is not the batch.
+struct Unparted {
+    error: Error,
+    finding: Finding,
+}
+
+impl Unparted {
+    fn of(output: &str, error: &TensorError) -> Self {
+        let output: String = output.chars().take(64).collect();
+        Self {
+            error: prediction_failed(error),
+            finding: Finding::Different(format!("output {output:?} of a stacked run: {error}")),
+        }
     }
 }
 

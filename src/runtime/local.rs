@@ -12,7 +12,7 @@ use super::inflight::InFlight;
 use super::loader::Loader;
 use super::pool::Pool;
 use super::worker::load_failed;
-use super::{Bounds, Hosts, Status};
+use super::{Batching, Bounds, Hosts, Status, Verdict};
 use crate::backend::Signature;
 use crate::error::{Error, Kind};
 use crate::handler::{Handler, HandlerSpec, Prepared, Sink, Step};
@@ -20,7 +20,7 @@ use crate::model::{Device, ModelSpec, TensorsTo};
 use crate::payload::{Body, Output, Priority, Reply, Request, Response, Schedule, Timings};
 use crate::tensor::NamedTensor;
 
-/// Rows of one request; more cannot be counted in a batch.
+/// Rows of a request that may share a run; more cannot be counted in a batch.
 const MAX_ROWS: usize = u32::MAX as usize / 2;
 
 /// How long workers may take to end once nothing is under way.
@@ -108,12 +108,23 @@ impl LocalRuntime {
             last_words: Vec::new(),
             last_error,
             in_flight: self.0.in_flight.count(),
+            batching: self.batching(),
         }
     }
 
     /// How many workers take jobs.
     pub fn workers_ready(&self) -> usize {
         self.pool().workers_ready()
+    }
+
+    /// How requests are stacked.
+    pub fn batching(&self) -> Batching {
+        self.pool().batching()
+    }
+
+    /// What was found out about batching, if anything.
+    pub fn verdict(&self) -> Option<Verdict> {
+        self.pool().verdict()
     }
 
     /// Inputs and outputs of the model, once loaded.
@@ -169,8 +180,7 @@ impl Inner {
         standing: Standing,
     ) -> Result<Reply, Error> {
         let mut timings = Timings::default();
-        let rows = None;
-        let outputs = self.infer(signature, inputs, rows, standing, &mut timings);
+        let outputs = self.infer(signature, inputs, standing, &mut timings);
         let output = Output::Tensors(outputs.await?);
         Ok(Reply { output, timings })
     }
@@ -190,18 +200,14 @@ impl Inner {
         };
         // Not needed any more, and maybe large.
         drop(request.body);
-        let Prepared {
-            inputs,
-            rows,
-            carry,
-        } = match step {
+        let Prepared { inputs, carry } = match step {
             Step::Infer(prepared) => prepared,
             Step::Done(response) => {
                 let output = Output::Response(response);
                 return Ok(Reply { output, timings });
             }
         };
-        let outputs = self.infer(signature, inputs, Some(rows), standing, &mut timings);
+        let outputs = self.infer(signature, inputs, standing, &mut timings);
         let outputs = outputs.await?;
         let inferred = Instant::now();
         let response = self.handler.postprocess(&request.id, outputs, carry);
@@ -210,20 +216,16 @@ impl Inner {
         Ok(Reply { output, timings })
     }
 
-    /// Checks inputs of `rows` rows, or of as many as they have, and has them run.
+    /// Checks inputs and has them run.
     async fn infer(
         &self,
         signature: &Signature,
         inputs: Vec<NamedTensor>,
-        rows: Option<usize>,
         standing: Standing,
         timings: &mut Timings,
     ) -> Result<Vec<NamedTensor>, Error> {
         signature.check(&inputs)?;
-        let rows = rows.or_else(|| signature.rows(&inputs)).unwrap_or(1);
-        if rows > MAX_ROWS {
-            return Err(too_many_rows(rows));
-        }
+        let rows = signature.rows(&inputs).filter(|rows| *rows <= MAX_ROWS);
         let inputs = signature.arrange(inputs);
         let Standing { begin_by, priority } = standing;
         let answer = self.workers.0.infer(inputs, rows, begin_by, priority);
@@ -231,7 +233,7 @@ impl Inner {
         timings.queue = answer.queue;
         timings.infer = answer.infer;
         timings.batch_rows = u32::try_from(answer.batch_rows).unwrap_or(u32::MAX);
-        timings.rows = u32::try_from(rows).unwrap_or(u32::MAX);
+        timings.rows = u32::try_from(rows.unwrap_or(1)).unwrap_or(u32::MAX);
         timings.leads_batch = answer.leads_batch;
         Ok(answer.outputs)
     }
@@ -289,7 +291,8 @@ fn pool(hosts: &Hosts, model: &Arc<ModelSpec>, workers: usize) -> Result<Arc<Poo
     };
     let loader = Loader::new(Arc::clone(backend), model, workers, hosts.cores);
     let ids = Arc::clone(&hosts.worker_ids);
-    Ok(Pool::new(loader, Arc::clone(model), ids))
+    let verdicts = hosts.verdicts.clone();
+    Ok(Pool::new(loader, Arc::clone(model), ids, verdicts))
 }
 
 async fn load_handler(
@@ -331,11 +334,6 @@ fn draining(pool: &Pool) -> Error {
         pool.model.name, pool.model.version
     );
     Error::new(Kind::Draining, text)
-}
-
-fn too_many_rows(rows: usize) -> Error {
-    let text = format!("{rows} rows are more than the {MAX_ROWS} a request may have");
-    Error::new(Kind::InvalidInput, text)
 }
 
 #[cfg(test)]

@@ -26,12 +26,13 @@ use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
 use super::batcher::{Answer, Batcher, BatcherConfig, Job};
-use super::lane::{Condition, Lane, Ran};
+use super::batching::{Batching, Decision, Verdict, Verdicts};
+use super::lane::{Compared, Condition, Lane, Ran};
 use super::loader::Loader;
 use super::pace::Pace;
 use super::worker::Worker;
 use super::{WorkerIds, WorkerState, WorkerStatus};
-use crate::backend::Signature;
+use crate::backend::{BackendError, Signature};
 use crate::error::{Error, Kind};
 use crate::model::{Device, ModelSpec};
 use crate::payload::Priority;
@@ -53,6 +54,8 @@ pub(crate) struct Pool {
     pub(super) loader: Loader,
     pub(super) model: Arc<ModelSpec>,
     signature: OnceLock<Arc<Signature>>,
+    decision: Decision,
+    verdicts: Verdicts,
     pace: Pace,
     tasks: Handle,
     ids: Arc<WorkerIds>,
@@ -71,10 +74,16 @@ enum Turn {
 
 impl Pool {
     /// A pool without workers. Must be called within a tokio runtime.
-    pub(crate) fn new(loader: Loader, model: Arc<ModelSpec>, ids: Arc<WorkerIds>) -> Arc<Self> {
+    pub(crate) fn new(
+        loader: Loader,
+        model: Arc<ModelSpec>,
+        ids: Arc<WorkerIds>,
+        verdicts: Verdicts,
+    ) -> Arc<Self> {
         let settings = &model.settings;
         let batcher = Batcher::new(BatcherConfig {
-            batch_size: settings.batch_size.max(1),
+            // Nothing is stacked before it is known whether that is right.
+            batch_size: 1,
             max_batch_delay: settings.max_batch_delay,
             wait_for_full_batches: settings.wait_for_full_batches,
         });
@@ -84,6 +93,8 @@ impl Pool {
             loader,
             model,
             signature: OnceLock::new(),
+            decision: Decision::default(),
+            verdicts,
             pace,
             tasks: Handle::current(),
             ids,
@@ -91,19 +102,20 @@ impl Pool {
         })
     }
 
-    /// Runs inputs, which are in the model's order and have `rows` rows each, together with what else waits; not if
-    /// the run cannot begin before `deadline`. Dropping the future abandons the job.
+    /// Runs inputs, which are in the model's order and have `rows` rows in common or none, together with what else waits;
+    /// not if the run cannot begin before `deadline`. Dropping the future abandons the job.
     pub(crate) async fn infer(
         self: &Arc<Self>,
         inputs: Vec<NamedTensor>,
-        rows: usize,
+        rows: Option<usize>,
         deadline: Instant,
         priority: Priority,
     ) -> Result<Answer, Error> {
         let (reply, answer) = oneshot::channel();
         let turn = self.push(Job {
             inputs,
-            rows,
+            rows: rows.unwrap_or(1),
+            stacks: rows.is_some(),
             arrival: Instant::now(),
             deadline,
             priority,
@@ -134,19 +146,43 @@ impl Pool {
         self.signature.get()
     }
 
-    /// Takes note of what the model is. Models that fix axis 0 run each request by itself.
-    pub(super) fn learn(&self, signature: &Signature) {
-        let configured = self.model.settings.batch_size;
-        if !signature.is_batchable() {
-            self.state.lock().batcher.set_batch_size(1);
-            if configured > 1 && self.signature.get().is_none() {
-                tracing::warn!(
-                    model = %self.model.name,
-                    "batchSize {configured} is of no use: an input of the model has a fixed axis 0"
-                );
-            }
-        }
+    /// Takes note of what the model is, and finds out whether its requests may be stacked.
+    pub(super) fn learn(&self, lane: &mut Lane) -> Result<(), BackendError> {
+        let settled = self.decision.settle(&self.model, lane, &self.verdicts);
+        settled.map_err(BackendError::Load)?;
+        self.apply(&self.decision.status());
+        let signature = lane.model().signature();
         self.signature.get_or_init(|| Arc::new(signature.clone()));
+        Ok(())
+    }
+
+    /// How requests are stacked.
+    pub(crate) fn batching(&self) -> Batching {
+        self.decision.status()
+    }
+
+    /// What was found out about stacking, if anything.
+    pub(crate) fn verdict(&self) -> Option<Verdict> {
+        self.verdicts.of(&self.model.digest)
+    }
+
+    fn apply(&self, batching: &Batching) {
+        let batch_size = batching.batch_size(self.model.settings.batch_size);
+        self.state.lock().batcher.set_batch_size(batch_size);
+    }
+
+    /// Takes note of what a run showed about stacking.
+    fn heed(&self, ran: &Ran) {
+        let Some(Compared { finding, rows }) = &ran.compared else {
+            return;
+        };
+        let learned = self
+            .decision
+            .learn(finding, *rows, &self.model, &self.verdicts);
+        if let Some(batching) = learned {
+            self.apply(&batching);
+            self.announce();
+        }
     }
 
     /// Resolves at the next change of a worker after the receiver was last looked at.
@@ -277,7 +313,12 @@ impl Pool {
         until: Option<Instant>,
     ) {
         loop {
-            let ran = lane.run(taken);
+            let ran = if self.decision.is_trial() {
+                lane.run_both_ways(taken)
+            } else {
+                lane.run(taken)
+            };
+            self.heed(&ran);
             self.pace.note(ran.infer);
             match self.check_in(id, lane, ran, until) {
                 Some(next) => (lane, taken) = next,

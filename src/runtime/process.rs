@@ -15,19 +15,21 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
-use super::{Bounds, Hosts, NativeLibraries, Status};
+use super::{Batching, Bounds, Hosts, NativeLibraries, Status};
 use crate::backend::Signature;
 use crate::error::{Error, Kind};
 use crate::handler::Sink;
 use crate::model::ModelSpec;
 use crate::payload::{Reply, Request, Response};
 use connection::{Connection, Lost};
+use findings::Findings;
 use launch::Launcher;
 use roster::Roster;
 use supervisor::{Book, Command, Link, State, Supervisor};
 
 mod backoff;
 mod connection;
+mod findings;
 mod launch;
 mod listener;
 mod roster;
@@ -60,6 +62,7 @@ pub struct ProcessRuntime {
     commands: mpsc::Sender<Command>,
     book: Arc<Mutex<Book>>,
     roster: Arc<Roster>,
+    findings: Arc<Findings>,
     /// Requests called and not answered.
     calls: TaskTracker,
 }
@@ -74,12 +77,14 @@ impl ProcessRuntime {
         sink: Arc<dyn Sink>,
     ) -> Result<Self, Error> {
         let roster = Arc::new(Roster::new(hosts.worker_ids.clone()));
+        let findings = Arc::new(Findings::new(&model.digest, hosts.verdicts.clone()));
         let launcher = Launcher {
             cfg: hosts.processes.clone(),
             model,
             cores: hosts.cores,
             sink,
             roster: roster.clone(),
+            findings: findings.clone(),
         };
         let (state, link, book) = first_state(&launcher, bounds).await?;
         let (link_sender, link) = watch::channel(link);
@@ -98,6 +103,7 @@ impl ProcessRuntime {
             commands,
             book,
             roster,
+            findings,
             calls: TaskTracker::new(),
         })
     }
@@ -151,12 +157,18 @@ impl ProcessRuntime {
             last_words: book.last_words.clone(),
             last_error: book.last_error.clone(),
             in_flight: self.calls.len(),
+            batching: self.batching(),
         }
     }
 
     /// How many workers take jobs.
     pub fn workers_ready(&self) -> usize {
         self.roster.ready()
+    }
+
+    /// How requests are stacked.
+    pub fn batching(&self) -> Batching {
+        self.findings.status()
     }
 
     /// Inputs and outputs of the model, once a process has loaded it.

@@ -50,7 +50,9 @@ fn timed(lane: &mut Lane, inputs: &[NamedTensor]) -> Result<Duration, BackendErr
 
 /// Full batches first, so that the time of one row is that of a warm model.
 fn sizes(signature: &Signature, batch_size: usize) -> Vec<usize> {
-    if signature.is_batchable() && batch_size > 1 {
+    let mut required = signature.inputs.iter();
+    let has_rows = required.all(|spec| spec.arity == Arity::Optional || spec.has_free_rows());
+    if has_rows && signature.is_batchable() && batch_size > 1 {
         vec![batch_size, 1]
     } else {
         vec![1]

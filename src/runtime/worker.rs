@@ -194,6 +194,7 @@ impl Pool {
             if let Some(run) = super::warmup::warm_up(&mut lane, batch_size) {
                 self.pace().set(run);
             }
+            self.learn(&mut lane)?;
             Ok(lane)
         };
         catch_unwind(AssertUnwindSafe(load))
@@ -202,7 +203,6 @@ impl Pool {
 
     /// Makes a loaded worker's lane available.
     fn enlist(self: &Arc<Self>, id: u32, lane: Lane) {
-        self.learn(lane.model().signature());
         let mut state = self.state.lock();
         if let Some(worker) = state.worker(id) {
             worker.phase = Phase::Idle(lane);

@@ -21,7 +21,7 @@ use crate::handler::{EngineConfig, HandlerEngine};
 use crate::listen;
 use crate::model::{ModelName, Version};
 use crate::runtime::process::ProcessConfig;
-use crate::runtime::{Hosts, NativeLibraries, WorkerIds};
+use crate::runtime::{Hosts, NativeLibraries, Verdicts, WorkerIds};
 use crate::token;
 
 /// What a server finds on its machine.
@@ -197,6 +197,7 @@ fn hosts(settings: &ServerConfig, machine: &Machine) -> Hosts {
     };
     let beside = machine.program.with_file_name("lantern-torch");
     Hosts {
+        verdicts: Verdicts::in_directory(settings.cache_directory.join("batching")),
         engine: lazy_engine(EngineConfig {
             cache: cache.clone(),
         }),

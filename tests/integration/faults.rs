@@ -41,7 +41,7 @@ async fn each_misdeed_is_one_clients_error() {
 async fn one_bad_row_fails_alone() {
     let bad: f32 = 666.0;
     let fake = FakeBackend::new().with_mark(bad.to_le_bytes(), Outcome::Fail);
-    let model = Model::fake().with("batchSize: 8");
+    let model = Model::fake().with("batchSize: 8").lantern("batching: on");
     let server = std::sync::Arc::new(TestServer::builder().fake(fake).model(model).start().await);
     server.gate().shut();
     let mut asked = tokio::task::JoinSet::new();

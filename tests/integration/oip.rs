@@ -1,5 +1,6 @@
 //! Open Inference Protocol as its clients meet it.
 
+mod batching;
 mod binary;
 mod clients;
 mod grpc;

@@ -45,6 +45,7 @@ struct Hosted {
 
 fn hosts() -> Hosts {
     Hosts {
+        verdicts: lantern::runtime::Verdicts::default(),
         engine: Arc::new(|| Err(Error::new(Kind::Internal, "nothing is hosted inline here"))),
         backends: Arc::default(),
         processes: ProcessConfig {
@@ -58,6 +59,8 @@ fn hosts() -> Hosts {
 
 fn model(settings: Settings) -> ModelSpec {
     ModelSpec {
+        digest: String::new(),
+        samples: None,
         name: ModelName::new("m").unwrap(),
         version: Version::new("1").unwrap(),
         directory: guests(),
@@ -86,6 +89,7 @@ fn guests() -> PathBuf {
 fn pairs() -> Settings {
     Settings {
         batch_size: 2,
+        batching: lantern::model::BatchingMode::On,
         max_batch_delay: Duration::from_mins(10),
         wait_for_full_batches: true,
         ..Settings::default()

@@ -62,8 +62,41 @@ fn an_archive_is_packed_and_inspected() {
         "world         handler",
         "memory        64.0 MiB",
         "inputs        x: fp32[?, 16]",
+        "batching      on (samples gave the same alone and stacked)",
     ] {
         assert!(text.contains(expected), "no {expected:?} in {text}");
+    }
+}
+
+#[test]
+fn samples_come_with_the_archive_and_have_to_be_right() {
+    let (directory, flags) = author();
+    let write = |name, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+    write(
+        "model-config.yaml",
+        "batchSize: 4\nlantern: {samples: samples.json}\n",
+    );
+    let missing = run(&directory, &flags, &[]);
+    assert!(!missing.status.success());
+    let text = stderr(&missing);
+    assert!(text.contains("no file \"samples.json\""), "{text}");
+    let request = |value: u8| {
+        let data = vec![value; 16];
+        format!(r#"{{"x": {{"dtype": "fp32", "shape": [1, 16], "data": {data:?}}}}}"#)
+    };
+    for (values, expected) in [
+        (vec![1, 2, 3], "batching      on (samples gave the same"),
+        (vec![1, 2, 2], "2 distinct requests, at least 3 are needed"),
+    ] {
+        let requests: Vec<_> = values.into_iter().map(request).collect();
+        write("samples.json", &format!("[{}]", requests.join(",")));
+        stdout(&run(
+            &directory,
+            &flags,
+            &["--extra-files", "samples.json", "--force"],
+        ));
+        let inspected = stdout(&lantern(directory.path(), &["inspect", "linear.mar"]));
+        assert!(inspected.contains(expected), "{inspected}");
     }
 }
 
@@ -83,7 +116,7 @@ fn inspect_speaks_json() {
     assert_eq!(json["model"]["source"], "model");
     assert_eq!(
         json["model"]["inputs"][0],
-        serde_json::json!({"name": "x", "dtype": "fp32", "shape": [-1, 16]})
+        serde_json::json!({"name": "x", "dtype": "fp32", "shape": [-1, 16], "arity": "one"})
     );
 }
 

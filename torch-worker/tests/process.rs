@@ -29,6 +29,7 @@ fn hosts() -> Hosts {
     let libraries =
         std::env::var_os("LD_LIBRARY_PATH").map(|path| ("LD_LIBRARY_PATH".into(), path));
     Hosts {
+        verdicts: lantern::runtime::Verdicts::default(),
         engine: Arc::new(|| Err(Error::new(Kind::Internal, "nothing is hosted inline here"))),
         backends: Arc::default(),
         processes: ProcessConfig {
@@ -50,6 +51,8 @@ fn model(artifact: &str, input: TensorSpec) -> ModelSpec {
     let built = root.join("examples/target/wasm32-wasip2/release");
     let guests = std::env::var_os("LANTERN_GUESTS").map_or(built, PathBuf::from);
     ModelSpec {
+        digest: String::new(),
+        samples: None,
         name: ModelName::new("m").unwrap(),
         version: Version::new("1").unwrap(),
         directory: root.join("tests/fixtures"),

@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use super::Operations;
 use crate::api::stamp::write_timestamp;
-use crate::catalog::{Condition, Description, Entry, Which, WorkerState, WorkerStatus};
+use crate::catalog::{Condition, Description, Entry, ModelState, Which, WorkerState, WorkerStatus};
 use crate::error::Error;
-use crate::model::{Device, Hosting};
+use crate::model::{Device, Hosting, TensorSpec};
 
 /// A JSON object that a handler made.
 type Metadata = serde_json::Map<String, serde_json::Value>;
@@ -97,6 +97,11 @@ struct Lantern {
     reason: Option<String>,
     backend: &'static str,
     hosting: &'static str,
+    batching: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keeps_state: Option<&'static str>,
+    inputs: Vec<String>,
+    outputs: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     last_words: Vec<String>,
 }
@@ -231,8 +236,25 @@ fn lantern(description: &Description) -> Lantern {
             Hosting::Inline => "inline",
             Hosting::Process => "process",
         },
+        batching: description.batching.to_string(),
+        keeps_state: keeps_state(description.signature.state),
+        inputs: specs(&description.signature.inputs),
+        outputs: specs(&description.signature.outputs),
         last_words: description.last_words.clone(),
     }
+}
+
+/// What is done about a model that changes in a run.
+const fn keeps_state(state: ModelState) -> Option<&'static str> {
+    match state {
+        ModelState::Stateless => None,
+        ModelState::Locked => Some("shared by all workers, which run one after the other"),
+        ModelState::Copied => Some("a copy for each worker"),
+    }
+}
+
+fn specs(specs: &[TensorSpec]) -> Vec<String> {
+    specs.iter().map(ToString::to_string).collect()
 }
 
 fn timestamp(time: SystemTime) -> String {

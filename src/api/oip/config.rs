@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::Target;
 use super::metadata::dims;
-use crate::catalog::{Catalog, Entry, Signature};
+use crate::catalog::{Batching, Catalog, Entry, Signature};
 use crate::error::Error;
 use crate::model::{BackendKind, DType, Device, TensorSpec};
 use crate::payload::Priority;
@@ -84,7 +84,7 @@ pub(in crate::api) struct DynamicBatching {
 pub(in crate::api) fn config(catalog: &Catalog, target: Target<'_>) -> Result<ModelConfig, Error> {
     let entry = target.find(catalog)?;
     let (spec, signature) = (entry.spec(), entry.signature());
-    let is_batched = is_batched(&signature);
+    let is_batched = is_batched(&entry, &signature);
     let tensors =
         |specs: &[TensorSpec]| specs.iter().map(|spec| tensor(spec, is_batched)).collect();
     let (platform, backend) = names(spec.backend);
@@ -105,9 +105,13 @@ pub(in crate::api) fn config(catalog: &Catalog, target: Target<'_>) -> Result<Mo
     })
 }
 
-/// Whether axis 0 holds the rows of a batch; not known of a model that says nothing of itself.
-fn is_batched(signature: &Signature) -> bool {
-    !signature.inputs.is_empty() && signature.is_batchable()
+/// Whether axis 0 holds the rows of a batch: not known of a model that says nothing of itself, and not so of one whose
+/// requests are kept apart for what they would do to each other.
+fn is_batched(entry: &Entry, signature: &Signature) -> bool {
+    let is_off = matches!(entry.batching(), Batching::Off(_));
+    let mut inputs = signature.inputs.iter();
+    let has_rows = inputs.any(TensorSpec::has_free_rows);
+    has_rows && signature.is_batchable() && !is_off
 }
 
 fn tensor(spec: &TensorSpec, is_batched: bool) -> TensorConfig {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::{Entry, Phase};
 use crate::catalog::describe::{Condition, Description};
 use crate::catalog::index::Indexed;
-use crate::metrics::Load;
-use crate::runtime::{Status, WorkerState};
+use crate::metrics::{Load, Stacking};
+use crate::runtime::{Batching, Status, WorkerState};
 
 impl Entry {
     /// Whether there are workers that take jobs, or may yet be.
@@ -35,6 +35,11 @@ impl Entry {
                 in_flight: self.door.inside(),
                 queued: self.door.queued(),
                 workers_ready: self.ready_workers(),
+                stacking: match self.batching() {
+                    Batching::Single | Batching::Off(_) => Stacking::Off,
+                    Batching::Trial => Stacking::Trial,
+                    Batching::On(_) => Stacking::On,
+                },
             });
         }
     }
@@ -43,6 +48,14 @@ impl Entry {
         match &**self.phase.load() {
             Phase::Ready(runtime) => runtime.workers_ready(),
             Phase::Loading | Phase::Empty | Phase::Failed(_) => 0,
+        }
+    }
+
+    /// How requests are stacked.
+    pub fn batching(&self) -> Batching {
+        match &**self.phase.load() {
+            Phase::Ready(runtime) => runtime.batching(),
+            Phase::Loading | Phase::Empty | Phase::Failed(_) => Batching::default(),
         }
     }
 
@@ -63,6 +76,8 @@ impl Entry {
             condition: self.condition(),
             queue_remaining: self.door.remaining(),
             queue_pending: self.door.queued(),
+            signature: self.signature(),
+            batching: self.batching(),
             last_words: status
                 .as_ref()
                 .map(|status| status.last_words.clone())

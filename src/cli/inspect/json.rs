@@ -65,12 +65,17 @@ fn component(info: &ComponentInfo) -> Value {
 }
 
 fn tensors(tensors: &Tensors) -> Value {
-    let (source, signature) = match tensors {
-        Tensors::Known(signature) => ("model", signature),
-        Tensors::Declared(signature) => ("declared", signature),
+    let (source, signature, batching) = match tensors {
+        Tensors::Known(signature, batching) => ("model", signature, Some(batching)),
+        Tensors::Declared(signature) => ("declared", signature, None),
         Tensors::Unknown(reason) => return json!({"source": null, "reason": reason}),
     };
-    json!({"source": source, "inputs": specs(&signature.inputs), "outputs": specs(&signature.outputs)})
+    json!({
+        "source": source,
+        "inputs": specs(&signature.inputs),
+        "outputs": specs(&signature.outputs),
+        "batching": batching,
+    })
 }
 
 /// Axes that vary are -1, as they are declared; what is not known is null.

@@ -133,16 +133,20 @@ fn limits(out: &mut impl Write, report: &Report) -> io::Result<()> {
 }
 
 fn tensors(out: &mut impl Write, tensors: &Tensors) -> io::Result<()> {
-    let (title, signature) = match tensors {
-        Tensors::Known(signature) => ("model", signature),
-        Tensors::Declared(signature) => ("model (as declared)", signature),
+    let (title, signature, batching) = match tensors {
+        Tensors::Known(signature, batching) => ("model", signature, Some(batching)),
+        Tensors::Declared(signature) => ("model (as declared)", signature, None),
         Tensors::Unknown(reason) => {
             return writeln!(out, "\nmodel\n  inputs and outputs are not known: {reason}");
         }
     };
     writeln!(out, "\n{title}")?;
     specs(out, "inputs", &signature.inputs)?;
-    specs(out, "outputs", &signature.outputs)
+    specs(out, "outputs", &signature.outputs)?;
+    match batching {
+        Some(batching) => row(out, "batching", batching),
+        None => Ok(()),
+    }
 }
 
 fn specs(out: &mut impl Write, key: &str, specs: &[TensorSpec]) -> io::Result<()> {

@@ -1,12 +1,12 @@
 //! Our keys, under `lantern:`. They are strict: a wrong value is a problem, never a guess.
 
-use crate::model::{BackendKind, DType, Hosting, TensorSpec, TensorsTo};
+use crate::model::{BackendKind, BatchingMode, DType, Hosting, TensorSpec, TensorsTo};
 
 use super::super::yaml::{Node, Value};
 use super::fields::Fields;
 use super::{LimitOptions, Options};
 
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 12] = [
     "handler",
     "backend",
     "inputs",
@@ -16,6 +16,8 @@ const KEYS: [&str; 10] = [
     "freshInstances",
     "oip",
     "waitForFullBatches",
+    "batching",
+    "samples",
     "limits",
 ];
 
@@ -51,6 +53,8 @@ pub fn read(fields: &mut Fields, node: &Node, options: &mut Options) {
             "freshInstances" => options.fresh_instances = fields.truth(&key, value),
             "oip" => options.tensors_to = tensors_to(fields, &key, value),
             "waitForFullBatches" => options.wait_for_full_batches = fields.truth(&key, value),
+            "batching" => options.batching = batching(fields, &key, value),
+            "samples" => options.samples = fields.text(&key, value),
             "limits" => limits(fields, &key, value, &mut options.limits),
             _ => fields.unknown(&key, value, name, KEYS),
         }
@@ -120,6 +124,26 @@ fn tensors_to(fields: &mut Fields, key: &str, node: &Node) -> Option<TensorsTo> 
         "handler" => Some(TensorsTo::Handler),
         _ => {
             fields.problem(key, node, "must be model or handler");
+            None
+        }
+    }
+}
+
+fn batching(fields: &mut Fields, key: &str, node: &Node) -> Option<BatchingMode> {
+    // YAML reads `on` and `off` as true and false.
+    if let Value::Bool(is_on) = node.value {
+        return Some(if is_on {
+            BatchingMode::On
+        } else {
+            BatchingMode::Off
+        });
+    }
+    match fields.text(key, node)?.as_str() {
+        "auto" => Some(BatchingMode::Auto),
+        "on" => Some(BatchingMode::On),
+        "off" => Some(BatchingMode::Off),
+        _ => {
+            fields.problem(key, node, "must be auto, on or off");
             None
         }
     }

@@ -162,6 +162,7 @@ pub fn resolve(
         job_tickets: options.job_tickets.unwrap_or(base.job_tickets),
         max_retry_timeout: options.max_retry_timeout.unwrap_or(base.max_retry_timeout),
         wait_for_full_batches: options.wait_for_full_batches.unwrap_or(false),
+        batching: options.batching.unwrap_or_default(),
         intra_op_threads: options.intra_op_threads,
         hosting,
         fresh_instances: options.fresh_instances.unwrap_or(false),

@@ -78,6 +78,8 @@ impl Fixture {
 
     fn spec(&self) -> HandlerSpec {
         let model = ModelSpec {
+            digest: String::new(),
+            samples: None,
             name: ModelName::new("model").unwrap(),
             version: ModelVersion::new("1.0").unwrap(),
             directory: self.directory.path().to_owned(),

@@ -36,10 +36,10 @@ async fn many_calls_at_once_are_all_answered() {
     let handler = fixture.load().await.unwrap();
     let calls = (0..200).map(|_| {
         let handler = handler.clone();
-        tokio::spawn(async move { infer(&handler, ROW).await.rows })
+        tokio::spawn(async move { infer(&handler, ROW).await.inputs[0].tensor.rows() })
     });
     for rows in join_all(calls).await {
-        assert_eq!(rows.unwrap(), 1);
+        assert_eq!(rows.unwrap(), Some(1));
     }
     assert!(handler.version.pool.idle() <= 3);
 }

@@ -33,6 +33,7 @@ fn job(marks: &[u8], width: usize, arrival: Instant) -> (Job, Receiver) {
     let job = Job {
         inputs: rows(marks, width),
         rows: marks.len(),
+        stacks: true,
         arrival,
         deadline: arrival + HOUR,
         priority: Priority::default(),

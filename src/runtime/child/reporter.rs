@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::local::LocalRuntime;
-use super::super::protocol::convert::{log_to_wire, observation_to_wire, workers_to_wire};
+use super::super::protocol::convert::{
+    batching_to_wire, log_to_wire, observation_to_wire, verdict_to_wire, workers_to_wire,
+};
 use super::super::protocol::messages::Report;
 use super::super::protocol::outbox::{Outbox, Urgency};
 use crate::handler::{LogLine, Observation, Sink};
@@ -50,13 +52,30 @@ impl Sink for Reporter {
     }
 }
 
-/// Reports the workers when they change, and now and then as a sign of life. Never ends.
+/// Reports how requests are stacked, and what was found out about the archive.
+pub fn report_batching(runtime: &LocalRuntime, outbox: &Outbox) {
+    let batching = batching_to_wire(&runtime.batching());
+    let verdict = runtime.verdict().as_ref().map(verdict_to_wire);
+    super::send(
+        outbox,
+        &Report::Batching { batching, verdict },
+        Urgency::Now,
+    );
+}
+
+/// Reports workers and batching when they change, and workers now and then as a sign of life. Never ends.
 pub async fn report_workers(runtime: LocalRuntime, outbox: Arc<Outbox>) {
     let mut interval = tokio::time::interval(INTERVAL);
     let mut reported = Vec::new();
+    let mut batching = runtime.batching();
     let mut intervals = 0u32;
     loop {
         interval.tick().await;
+        let now = runtime.batching();
+        if now != batching {
+            report_batching(&runtime, &outbox);
+            batching = now;
+        }
         let workers = workers_to_wire(&runtime.status().workers);
         if workers != reported || intervals.is_multiple_of(SIGN_OF_LIFE) {
             super::send(&outbox, &Report::Workers(workers.clone()), Urgency::Now);

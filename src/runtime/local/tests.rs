@@ -29,6 +29,7 @@ impl Sink for NoSink {
 fn hosts(backend: &FakeBackend) -> Hosts {
     let backend: Arc<dyn crate::backend::Backend> = Arc::new(backend.clone());
     Hosts {
+        verdicts: crate::runtime::Verdicts::default(),
         engine: Arc::new(|| HandlerEngine::new(EngineConfig::default())),
         backends: Arc::new(HashMap::from([(BackendKind::Fake, backend)])),
         processes: ProcessConfig::default(),
@@ -141,6 +142,7 @@ async fn one_request_of_a_batch_counts_it_and_high_priorities_go_first() {
     let backend = FakeBackend::new();
     let settings = Settings {
         batch_size: 3,
+        batching: crate::model::BatchingMode::On,
         ..Settings::default()
     };
     let runtime = straight(&backend, settings).await;

@@ -19,6 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::ProcessConfig;
 use super::connection::Connection;
+use super::findings::Findings;
 use super::listener::Listener;
 use super::roster::Roster;
 use super::words::Ears;
@@ -29,6 +30,7 @@ use crate::model::{BackendKind, ModelSpec};
 use crate::runtime::Bounds;
 use crate::runtime::protocol::convert::{
     bounds_to_wire, failure_from_wire, model_to_wire, path_to_wire, signature_from_wire,
+    verdict_to_wire,
 };
 use crate::runtime::protocol::incoming::{Ending, Incoming};
 use crate::runtime::protocol::messages::{Order, Report, Start};
@@ -47,6 +49,8 @@ pub struct Launcher {
     pub cores: usize,
     pub sink: Arc<dyn Sink>,
     pub roster: Arc<Roster>,
+    /// What processes find out about batching.
+    pub findings: Arc<Findings>,
 }
 
 /// A worker process that has loaded its version. Dropping it kills the process.
@@ -85,7 +89,12 @@ impl Launcher {
             let connection = connection.clone();
             async move { connection.run_flusher().await }
         }));
-        let listener = Listener::new(self.sink.clone(), self.roster.clone(), &self.model.limits);
+        let listener = Listener::new(
+            self.sink.clone(),
+            self.roster.clone(),
+            self.findings.clone(),
+            &self.model.limits,
+        );
         let limit = self.model.settings.startup_timeout;
         let handshake = self.handshake(&connection, incoming, listener, bounds);
         match tokio::time::timeout(limit, handshake).await {
@@ -173,6 +182,7 @@ impl Launcher {
             cores: u32::try_from(self.cores).unwrap_or(u32::MAX),
             cache: self.cfg.cache.as_ref().map(path),
             onnxruntime: self.cfg.libraries.onnxruntime.as_ref().map(path),
+            verdict: self.findings.verdict().as_ref().map(verdict_to_wire),
         }
     }
 }

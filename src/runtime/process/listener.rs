@@ -7,17 +7,21 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::findings::Findings;
 use super::roster::Roster;
 use crate::handler::{LogLine, Observation, Sink};
 use crate::model::Limits;
 use crate::runtime::protocol::Violation;
-use crate::runtime::protocol::convert::{log_from_wire, observation_from_wire};
+use crate::runtime::protocol::convert::{
+    batching_from_wire, log_from_wire, observation_from_wire, verdict_from_wire,
+};
 use crate::runtime::protocol::messages::Report;
 
 /// Where the reports of one worker process go.
 pub struct Listener {
     sink: Arc<dyn Sink>,
     roster: Arc<Roster>,
+    findings: Arc<Findings>,
     lines: Gate,
     series: HashSet<u64>,
     most_series: usize,
@@ -25,10 +29,16 @@ pub struct Listener {
 
 impl Listener {
     /// Passes on what keeps to `limits`; the rest is dropped.
-    pub fn new(sink: Arc<dyn Sink>, roster: Arc<Roster>, limits: &Limits) -> Self {
+    pub fn new(
+        sink: Arc<dyn Sink>,
+        roster: Arc<Roster>,
+        findings: Arc<Findings>,
+        limits: &Limits,
+    ) -> Self {
         Self {
             sink,
             roster,
+            findings,
             lines: Gate::new(limits.log_lines_per_second),
             series: HashSet::new(),
             most_series: limits.metric_series,
@@ -41,6 +51,11 @@ impl Listener {
             Report::Log(line) => self.log(log_from_wire(line)),
             Report::Observe(observe) => self.observe(observation_from_wire(observe)?),
             Report::Workers(workers) => self.roster.update(&workers)?,
+            Report::Batching { batching, verdict } => {
+                let verdict = verdict.map(verdict_from_wire);
+                self.findings
+                    .take(batching_from_wire(batching), verdict.as_ref());
+            }
             other => {
                 return Err(Violation::Message(format!(
                     "unexpected message: {}",
@@ -81,6 +96,7 @@ const fn name_of(report: &Report<String>) -> &'static str {
         Report::Refused { .. } => "refused",
         Report::Scaled { .. } => "scaled",
         Report::Workers(_) => "workers",
+        Report::Batching { .. } => "batching",
         Report::Log(_) => "log",
         Report::Observe(_) => "observe",
         Report::Inferred(_) => "inferred",

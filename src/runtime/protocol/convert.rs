@@ -1,5 +1,6 @@
 //! Between the wire types and the values that the rest of the program uses. Values from the wire are checked.
 
+mod batching;
 mod model;
 mod reports;
 mod requests;
@@ -12,6 +13,7 @@ use crate::tensor::{DType, MAX_RANK};
 
 use super::{Violation, messages};
 
+pub use batching::{batching_from_wire, batching_to_wire, verdict_from_wire, verdict_to_wire};
 pub use model::{model_from_wire, model_to_wire, path_from_wire, path_to_wire};
 pub use reports::{
     inferred_from_wire, log_from_wire, log_to_wire, observation_from_wire, observation_to_wire,

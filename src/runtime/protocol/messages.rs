@@ -69,6 +69,13 @@ pub enum Report<S> {
         /// Why not.
         failure: Option<Failure<S>>,
     },
+    /// How requests are stacked from now on, and what was found out about the archive.
+    Batching {
+        /// What is done.
+        batching: Batching,
+        /// What was found out, if anything.
+        verdict: Option<Verdict>,
+    },
     /// The workers are now these. Sent when they change, and every second as a sign of life.
     Workers(Vec<Worker>),
     /// A line of the handler's log.
@@ -103,6 +110,8 @@ pub struct Start {
     pub cache: Option<PathBytes>,
     /// `libonnxruntime.so.*`.
     pub onnxruntime: Option<PathBytes>,
+    /// What was found out about batching before.
+    pub verdict: Option<Verdict>,
 }
 
 /// A path, byte for byte.
@@ -117,8 +126,10 @@ pub struct Model {
     pub artifact: PathBytes,
     pub handler: PathBytes,
     pub backend: Backend,
+    pub digest: String,
     pub inputs: Vec<TensorSpec>,
     pub outputs: Vec<TensorSpec>,
+    pub samples: Option<PathBytes>,
     pub manifest: String,
     pub config: String,
     pub properties: Vec<(String, String)>,
@@ -188,6 +199,7 @@ pub struct Settings {
     pub batch_size: u64,
     pub max_batch_delay: Duration,
     pub wait_for_full_batches: bool,
+    pub batching: BatchingMode,
     pub job_queue_size: u64,
     pub response_timeout: Duration,
     pub startup_timeout: Duration,
@@ -202,6 +214,37 @@ pub struct Settings {
 pub enum TensorsTo {
     Model,
     Handler,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum BatchingMode {
+    Auto,
+    On,
+    Off,
+}
+
+/// What is done about batching, as in `runtime::batching`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Batching {
+    Single,
+    On(Grounds),
+    Trial,
+    Off(String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum Grounds {
+    Samples,
+    Rounded,
+    Requests,
+    Owner,
+}
+
+/// What was found out about an archive, as in `runtime::batching`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Verdict {
+    Confirmed(Grounds),
+    Refuted(String),
 }
 
 /// Limits of a handler, as in `model`.

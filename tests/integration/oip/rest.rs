@@ -80,7 +80,7 @@ async fn outputs_come_as_they_were_asked_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_of_any_kind_are_batched_together() {
-    let model = Model::fake().with("batchSize: 4");
+    let model = Model::fake().with("batchSize: 4").lantern("batching: on");
     let server = TestServer::builder().model(model).start().await;
     server.gate().shut();
     let row = |value: f32| json!({"inputs": [floats("x", &json!([1, 1]), &json!([value]))]});

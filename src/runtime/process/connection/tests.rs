@@ -6,16 +6,17 @@ use std::time::Instant;
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinHandle;
 
+use super::super::findings::Findings;
 use super::super::roster::Roster;
 use super::*;
 use crate::backend::Signature;
 use crate::handler::{LogLine, Observation, Sink};
 use crate::model::Limits;
 use crate::payload::{Body, Output, Response, Schedule, Timings};
-use crate::runtime::WorkerIds;
 use crate::runtime::protocol::convert::{reply_to_wire, signature_to_wire};
 use crate::runtime::protocol::frame;
 use crate::runtime::protocol::messages::{self, Failure, FailureKind};
+use crate::runtime::{Verdicts, WorkerIds};
 
 #[derive(Default)]
 struct Log(Mutex<Vec<String>>);
@@ -50,7 +51,8 @@ fn pair() -> (Front, Peer) {
     let (connection, incoming) = Connection::new(ours, limits.response);
     let log = Arc::new(Log::default());
     let roster = Arc::new(Roster::new(Arc::new(WorkerIds::from(9000))));
-    let listener = Listener::new(log.clone(), roster, &limits);
+    let findings = Arc::new(Findings::new("", Verdicts::default()));
+    let listener = Listener::new(log.clone(), roster, findings, &limits);
     let (reader, flusher) = (connection.clone(), connection.clone());
     tokio::spawn(async move { flusher.run_flusher().await });
     let front = Front {

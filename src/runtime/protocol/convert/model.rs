@@ -5,8 +5,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use crate::model::{
-    BackendKind, Declared, Hosting, InvalidName, Limits, ModelName, ModelSpec, Settings, TensorsTo,
-    Version,
+    BackendKind, BatchingMode, Declared, Hosting, InvalidName, Limits, ModelName, ModelSpec,
+    Settings, TensorsTo, Version,
 };
 
 use super::{
@@ -32,7 +32,9 @@ pub fn model_to_wire(spec: &ModelSpec) -> messages::Model {
         artifact,
         handler,
         backend,
+        digest,
         declared,
+        samples,
         manifest,
         config,
         properties,
@@ -46,8 +48,10 @@ pub fn model_to_wire(spec: &ModelSpec) -> messages::Model {
         artifact: path_to_wire(artifact),
         handler: path_to_wire(handler),
         backend: backend_to_wire(*backend),
+        digest: digest.clone(),
         inputs: specs_to_wire(&declared.inputs),
         outputs: specs_to_wire(&declared.outputs),
+        samples: samples.as_deref().map(path_to_wire),
         manifest: manifest.clone(),
         config: config.clone(),
         properties: properties.clone().into_iter().collect(),
@@ -66,10 +70,12 @@ pub fn model_from_wire(model: messages::Model) -> Result<ModelSpec, Violation> {
         artifact: path_from_wire(model.artifact),
         handler: path_from_wire(model.handler),
         backend: backend_from_wire(model.backend),
+        digest: model.digest,
         declared: Declared {
             inputs: specs_from_wire(model.inputs)?,
             outputs: specs_from_wire(model.outputs)?,
         },
+        samples: model.samples.map(path_from_wire),
         manifest: model.manifest,
         config: model.config,
         properties: model.properties.into_iter().collect(),
@@ -103,6 +109,7 @@ fn settings_to_wire(settings: &Settings) -> messages::Settings {
         batch_size,
         max_batch_delay,
         wait_for_full_batches,
+        batching,
         job_queue_size,
         // Admission and deadlines are kept in front.
         job_tickets: _,
@@ -122,6 +129,11 @@ fn settings_to_wire(settings: &Settings) -> messages::Settings {
         batch_size: *batch_size as u64,
         max_batch_delay: *max_batch_delay,
         wait_for_full_batches: *wait_for_full_batches,
+        batching: match batching {
+            BatchingMode::Auto => messages::BatchingMode::Auto,
+            BatchingMode::On => messages::BatchingMode::On,
+            BatchingMode::Off => messages::BatchingMode::Off,
+        },
         job_queue_size: *job_queue_size as u64,
         response_timeout: *response_timeout,
         startup_timeout: *startup_timeout,
@@ -144,6 +156,11 @@ fn settings_from_wire(settings: messages::Settings) -> Result<Settings, Violatio
         batch_size: size(settings.batch_size)?,
         max_batch_delay: settings.max_batch_delay,
         wait_for_full_batches: settings.wait_for_full_batches,
+        batching: match settings.batching {
+            messages::BatchingMode::Auto => BatchingMode::Auto,
+            messages::BatchingMode::On => BatchingMode::On,
+            messages::BatchingMode::Off => BatchingMode::Off,
+        },
         job_queue_size: size(settings.job_queue_size)?,
         job_tickets: false,
         client_timeout: None,
@@ -218,10 +235,12 @@ mod tests {
             artifact: "model.onnx".into(),
             handler: "handler.wasm".into(),
             backend: BackendKind::Onnx,
+            digest: "ab".repeat(32),
             declared: Declared {
                 inputs: vec![TensorSpec::new("image", DType::Bf16, vec![None, Some(28)])],
                 outputs: vec![],
             },
+            samples: Some("samples.json".into()),
             manifest: "{}".into(),
             config: "{\"a\":1}".into(),
             properties: [("key".to_owned(), "value".to_owned())].into(),

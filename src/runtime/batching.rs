@@ -1,0 +1,292 @@
+//! Whether requests of a version may be stacked along axis 0, and how that is found out.
+//!
+//! Stacking is right only where axis 0 of every input and output is the batch. What a model says of itself
+//! ([`Axis0`]) can refute that, and never prove it: a softmax over axis 0 keeps names and shapes and mixes the rows. So a
+//! version whose batch size is over 1 is tried out:
+//!
+//! - [`check`] runs samples alone, stacked, and stacked in other orders, before the version is ready. Samples come from the
+//!   archive (`lantern: samples`), else they are made from the signature. Made ones may refute; they confirm only where
+//!   the names of the axes, or the owner, say that axis 0 is the batch.
+//! - Where that settles nothing, the version is on [`Batching::Trial`]: the first real batches run both ways, and are
+//!   answered from the single runs, until [`AGREEMENTS`] of them agreed.
+//!
+//! A difference at any time refutes for good: the version runs unbatched. The verdict is kept by the archive's digest
+//! ([`Verdicts`]). This module knows tensors and lanes; it knows neither queues nor threads.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use super::lane::Lane;
+use crate::backend::{Axis0, LoadedModel, ModelState, Signature};
+use crate::model::{BatchingMode, ModelSpec};
+
+mod check;
+mod compare;
+mod samples;
+mod trial;
+mod verdicts;
+
+pub(crate) use compare::{Finding, Single, compare};
+pub(crate) use trial::Trial;
+pub use verdicts::{Verdict, Verdicts};
+
+/// Rows of a batch on trial at most: each of them costs a run of its own.
+const TRIAL_ROWS: usize = 4;
+
+/// How a version's requests are stacked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Batching {
+    /// They are not, since `batchSize` is 1.
+    #[default]
+    Single,
+    /// They are.
+    On(Grounds),
+    /// They are, beside the single runs that answer them, until enough agreed.
+    Trial,
+    /// They are not; the reason completes "off: ".
+    Off(String),
+}
+
+/// Why requests are stacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grounds {
+    /// Samples gave the same alone and stacked.
+    Samples,
+    /// So they did, but for rounding that depends on the company, as in models that are quantized dynamically.
+    Rounded,
+    /// The first real requests gave the same alone and stacked.
+    Requests,
+    /// The owner says so, and nothing refuted it.
+    Owner,
+}
+
+impl Batching {
+    /// `off`, `trial` or `on`.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Single | Self::Off(_) => "off",
+            Self::Trial => "trial",
+            Self::On(_) => "on",
+        }
+    }
+
+    /// The rows that a batch may have where `configured` are asked for.
+    pub(crate) fn batch_size(&self, configured: usize) -> usize {
+        match self {
+            Self::Single | Self::Off(_) => 1,
+            Self::Trial => configured.min(TRIAL_ROWS),
+            Self::On(_) => configured,
+        }
+    }
+}
+
+impl std::fmt::Display for Batching {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Single => formatter.write_str("off (batchSize is 1)"),
+            Self::Off(reason) => write!(formatter, "off ({reason})"),
+            Self::Trial => formatter.write_str(
+                "on trial (the first batches are run both ways and answered from the single runs)",
+            ),
+            Self::On(grounds) => write!(formatter, "on ({grounds})"),
+        }
+    }
+}
+
+impl std::fmt::Display for Grounds {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Samples => "samples gave the same alone and stacked",
+            Self::Rounded => {
+                "samples gave the same alone and stacked, but for rounding that depends on the company"
+            }
+            Self::Requests => "the first requests gave the same alone and stacked",
+            Self::Owner => "the owner says so, and nothing refuted it",
+        })
+    }
+}
+
+/// What one version does, from the first worker that loaded it on.
+#[derive(Debug, Default)]
+pub(crate) struct Decision {
+    settled: Mutex<Option<Batching>>,
+    trial: Mutex<Trial>,
+    /// Whether the status is [`Batching::Trial`]; read before every run.
+    is_trial: AtomicBool,
+}
+
+impl Decision {
+    /// What is done; [`Batching::Single`] before a worker loaded the model.
+    pub(crate) fn status(&self) -> Batching {
+        self.settled.lock().clone().unwrap_or_default()
+    }
+
+    /// Whether batches run both ways.
+    pub(crate) fn is_trial(&self) -> bool {
+        self.is_trial.load(Ordering::Relaxed)
+    }
+
+    /// Decides, unless it is decided. Runs the model on `lane`, and blocks others who ask meanwhile.
+    pub(crate) fn settle(
+        &self,
+        model: &ModelSpec,
+        lane: &mut Lane,
+        verdicts: &Verdicts,
+    ) -> Result<(), String> {
+        let mut settled = self.settled.lock();
+        if settled.is_none() {
+            let decided = decide(&Asked::of(model), lane, verdicts)?;
+            self.set(&mut settled, decided, model);
+        }
+        Ok(())
+    }
+
+    /// Takes what a batch on trial showed, or that a stacked run could not be parted. Returns what is done from now on
+    /// if that changes.
+    pub(crate) fn learn(
+        &self,
+        finding: &Finding,
+        rows: usize,
+        model: &ModelSpec,
+        verdicts: &Verdicts,
+    ) -> Option<Batching> {
+        let verdict = match finding {
+            Finding::Different(reason) => Verdict::Refuted(reason.clone()),
+            Finding::Same { .. } if !self.is_trial() => return None,
+            Finding::Same { is_telling, .. } => {
+                let most = model.settings.batch_size.min(TRIAL_ROWS);
+                let is_enough = self.trial.lock().note(*is_telling, rows, most);
+                is_enough.then_some(Verdict::Confirmed(Grounds::Requests))?
+            }
+        };
+        let mut settled = self.settled.lock();
+        if matches!(*settled, Some(Batching::Off(_))) {
+            return None;
+        }
+        verdicts.keep(&model.digest, &verdict);
+        let decided = verdict.batching();
+        self.set(&mut settled, decided.clone(), model);
+        Some(decided)
+    }
+
+    fn set(&self, settled: &mut Option<Batching>, decided: Batching, model: &ModelSpec) {
+        let is_trial = decided == Batching::Trial;
+        self.is_trial.store(is_trial, Ordering::Relaxed);
+        match &decided {
+            Batching::Single => {}
+            Batching::Off(_) => {
+                tracing::warn!(model = %model.name, version = %model.version, "batching: {decided}");
+            }
+            Batching::On(_) | Batching::Trial => {
+                tracing::info!(model = %model.name, version = %model.version, "batching: {decided}");
+            }
+        }
+        *settled = Some(decided);
+    }
+}
+
+/// What a version's owner asks for.
+#[derive(Debug, Clone)]
+pub struct Asked<'a> {
+    /// Rows a batch may have.
+    pub batch_size: usize,
+    /// Whether requests may be stacked at all.
+    pub mode: BatchingMode,
+    /// SHA-256 of the archive in hexadecimal digits.
+    pub digest: &'a str,
+    /// The archive's file of samples.
+    pub samples: Option<PathBuf>,
+}
+
+impl<'a> Asked<'a> {
+    fn of(model: &'a ModelSpec) -> Self {
+        let samples = model.samples.as_ref();
+        Self {
+            batch_size: model.settings.batch_size,
+            mode: model.settings.batching,
+            digest: &model.digest,
+            samples: samples.map(|name| model.directory.join(name)),
+        }
+    }
+}
+
+/// What would be done with a loaded model. Blocks while it is tried out. The error says why it cannot be told.
+pub fn examine(asked: &Asked<'_>, model: Arc<dyn LoadedModel>) -> Result<Batching, String> {
+    let mut lane = Lane::new(model).map_err(|error| error.to_string())?;
+    decide(asked, &mut lane, &Verdicts::default())
+}
+
+/// What is done with a model that was just loaded. The error says what is wrong with the archive's samples.
+fn decide(asked: &Asked<'_>, lane: &mut Lane, verdicts: &Verdicts) -> Result<Batching, String> {
+    let signature = lane.model().signature().clone();
+    let samples = samples::read(asked.samples.as_deref(), &signature)?;
+    if asked.batch_size <= 1 {
+        return Ok(Batching::Single);
+    }
+    if let Some(reason) = ruled_out(asked.mode, &signature) {
+        return Ok(Batching::Off(reason));
+    }
+    let verdict = verdicts.of(asked.digest).or_else(|| {
+        let verdict = self_check(lane, &signature, samples, asked.batch_size)?;
+        verdicts.keep(asked.digest, &verdict);
+        Some(verdict)
+    });
+    Ok(match verdict {
+        Some(verdict) => verdict.batching(),
+        None if asked.mode == BatchingMode::On => Batching::On(Grounds::Owner),
+        None => Batching::Trial,
+    })
+}
+
+/// Why a version is not batched, where that is known without a run.
+fn ruled_out(mode: BatchingMode, signature: &Signature) -> Option<String> {
+    if mode == BatchingMode::Off {
+        return Some("as lantern.batching says".to_owned());
+    }
+    if signature.state != ModelState::Stateless {
+        return Some("runs change the model".to_owned());
+    }
+    match &signature.axis0 {
+        Axis0::Refuted(reason) => Some(reason.clone()),
+        Axis0::Unknown | Axis0::Shared => None,
+    }
+}
+
+/// What samples show; `None` where there are none, they do not run, or they cannot tell one place from another.
+fn self_check(
+    lane: &mut Lane,
+    signature: &Signature,
+    archived: Vec<samples::Sample>,
+    batch_size: usize,
+) -> Option<Verdict> {
+    let started = Instant::now();
+    let is_made = archived.is_empty();
+    let finding = if is_made {
+        let sizes = samples::FREE_AXES.iter();
+        let mut made = sizes.map_while(|size| samples::make(signature, batch_size, *size));
+        made.find_map(|made| check::check(lane, &made, batch_size))
+    } else {
+        check::check(lane, &archived, batch_size)
+    };
+    tracing::debug!(took = ?started.elapsed(), ?finding, is_made, "samples were compared");
+    let may_confirm = !is_made || signature.axis0 == Axis0::Shared;
+    match finding? {
+        Finding::Different(reason) => Some(Verdict::Refuted(reason)),
+        Finding::Same {
+            is_telling: true,
+            is_exact,
+        } if may_confirm => Some(Verdict::Confirmed(if is_exact {
+            Grounds::Samples
+        } else {
+            Grounds::Rounded
+        })),
+        Finding::Same { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+//! What was found out about archives, by their digests, so that it is not found out again.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::{Batching, Grounds};
+
+/// Verdicts kept in memory; beyond that the rest is forgotten, which costs a few runs.
+const MOST: usize = 10_000;
+/// Bytes of a reason that are kept.
+const REASON: usize = 1 << 10;
+
+/// What was found out about one archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Its requests may be stacked.
+    Confirmed(Grounds),
+    /// They may not, for this reason.
+    Refuted(String),
+}
+
+impl Verdict {
+    /// What follows from it.
+    pub fn batching(&self) -> Batching {
+        match self {
+            Self::Confirmed(grounds) => Batching::On(*grounds),
+            Self::Refuted(reason) => Batching::Off(reason.clone()),
+        }
+    }
+}
+
+/// Verdicts by digest, in memory and, where there is a directory, in files. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Verdicts(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    known: Mutex<HashMap<String, Verdict>>,
+    directory: Option<PathBuf>,
+}
+
+impl Verdicts {
+    /// Verdicts that are also kept in `directory`, which is made when the first one is.
+    pub fn in_directory(directory: PathBuf) -> Self {
+        Self(Arc::new(Inner {
+            known: Mutex::default(),
+            directory: Some(directory),
+        }))
+    }
+
+    /// The verdict on the archive of that digest.
+    pub fn of(&self, digest: &str) -> Option<Verdict> {
+        if let Some(known) = self.0.known.lock().get(digest) {
+            return Some(known.clone());
+        }
+        let text = std::fs::read_to_string(self.file(digest)?).ok()?;
+        let verdict = parse(&text)?;
+        self.remember(digest, &verdict);
+        Some(verdict)
+    }
+
+    /// Keeps a verdict. A file that cannot be written is only logged: the archive is tried out again then.
+    pub fn keep(&self, digest: &str, verdict: &Verdict) {
+        self.remember(digest, verdict);
+        let Some(file) = self.file(digest) else {
+            return;
+        };
+        if let Err(error) = write(&file, &print(verdict)) {
+            tracing::warn!(file = %file.display(), %error, "what was found out about batching is not kept");
+        }
+    }
+
+    fn remember(&self, digest: &str, verdict: &Verdict) {
+        if digest.is_empty() {
+            return;
+        }
+        let mut known = self.0.known.lock();
+        if known.len() >= MOST {
+            known.clear();
+        }
+        known.insert(digest.to_owned(), verdict.clone());
+    }
+
+    /// Digests name files, so only those that are digests do.
+    fn file(&self, digest: &str) -> Option<PathBuf> {
+        let is_digest = digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let directory = self.0.directory.as_ref().filter(|_| is_digest)?;
+        Some(directory.join(digest))
+    }
+}
+
+/// In one step, so that nobody reads half of it.
+fn write(file: &std::path::Path, text: &str) -> std::io::Result<()> {
+    let directory = file.parent().unwrap_or(file);
+    std::fs::create_dir_all(directory)?;
+    let mut partial = tempfile::NamedTempFile::new_in(directory)?;
+    std::io::Write::write_all(&mut partial, text.as_bytes())?;
+    partial.persist(file)?;
+    Ok(())
+}
+
+fn print(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Confirmed(grounds) => format!("on {}\n", word(*grounds)),
+        Verdict::Refuted(reason) => {
+            format!(
+                "off {}\n",
+                reason
+                    .replace('\n', " ")
+                    .chars()
+                    .take(REASON)
+                    .collect::<String>()
+            )
+        }
+    }
+}
+
+fn parse(text: &str) -> Option<Verdict> {
+    let (verdict, rest) = text.trim_end().split_once(' ')?;
+    match verdict {
+        "off" => Some(Verdict::Refuted(rest.chars().take(REASON).collect())),
+        "on" => {
+            let all = [Grounds::Samples, Grounds::Rounded, Grounds::Requests];
+            all.into_iter()
+                .find(|grounds| word(*grounds) == rest)
+                .map(Verdict::Confirmed)
+        }
+        _ => None,
+    }
+}
+
+const fn word(grounds: Grounds) -> &'static str {
+    match grounds {
+        Grounds::Samples => "samples",
+        Grounds::Rounded => "rounded",
+        Grounds::Requests => "requests",
+        Grounds::Owner => "owner",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn verdicts_outlive_the_process_and_broken_files_are_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let digest = "a".repeat(64);
+        for verdict in [
+            Verdict::Refuted("output \"y\" differs".into()),
+            Verdict::Confirmed(Grounds::Samples),
+            Verdict::Confirmed(Grounds::Rounded),
+            Verdict::Confirmed(Grounds::Requests),
+        ] {
+            Verdicts::in_directory(directory.path().into()).keep(&digest, &verdict);
+            let next = Verdicts::in_directory(directory.path().into());
+            assert_eq!(next.of(&digest), Some(verdict));
+        }
+        for broken in ["", "on", "on faith", "yes samples", "\u{0}"] {
+            std::fs::write(directory.path().join(&digest), broken).unwrap();
+            assert_eq!(
+                Verdicts::in_directory(directory.path().into()).of(&digest),
+                None,
+                "{broken:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_digests_name_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let verdicts = Verdicts::in_directory(directory.path().into());
+        for name in ["", "../x", "a", &"g".repeat(64)] {
+            verdicts.keep(name, &Verdict::Confirmed(Grounds::Samples));
+        }
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+}
