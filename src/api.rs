@@ -26,6 +26,7 @@ mod connection;
 mod decode;
 mod document;
 pub mod grpc;
+mod health;
 mod inference;
 mod lenient;
 mod linger;
@@ -222,6 +223,8 @@ impl Api {
         match endpoint {
             Endpoint::ApiDescription => Ok(document::listener(&self.router)),
             Endpoint::Ping => Ok(self.ping()),
+            Endpoint::Live => Ok(health::live()),
+            Endpoint::Ready => Ok(self.ready()),
             Endpoint::Predict => self.predict(call, params).await,
             Endpoint::PredictKServe => self.predict_kserve(call, params).await,
             Endpoint::Invoke => self.invoke(call, params).await,
@@ -229,7 +232,7 @@ impl Api {
             Endpoint::Explain => self.explain(params),
             Endpoint::SageMakerPing => Ok(self.sagemaker_ping()),
             Endpoint::ExecutionParameters => Ok(self.execution_parameters()),
-            Endpoint::PredictDescription => self.predict_description(&call, params),
+            Endpoint::PredictDescription => self.predict_description(&call, params).await,
             Endpoint::ListModels => self.list_models(&call),
             Endpoint::RegisterModel => self.register_model(call).await,
             Endpoint::DescribeModel => self.describe_model(&call, params).await,

@@ -12,6 +12,7 @@ mod entry;
 mod error;
 mod examine;
 mod fetch;
+mod glance;
 mod limits;
 mod manifest;
 pub mod pack;
@@ -25,9 +26,10 @@ pub use entry::EntryName;
 pub use error::ArchiveError;
 pub use examine::{Examined, examine};
 pub use fetch::{Download, FetchConfig, Fetcher, Found, Lookup, NamedBy, recover};
+pub use glance::{Glance, glance};
 pub use limits::UnpackLimits;
 pub use manifest::{Manifest, Runtime};
-pub use store::{Location, ModelStore};
+pub use store::{Location, ModelStore, default_name};
 pub use unpack::{UnpackStore, Unpacked};
 
 /// Where the manifest lies in an archive.

@@ -4,14 +4,14 @@
 //! runtimes; it knows no protocol.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 
+use crate::config::server::{PingMeaning, ReadyRequires};
 use crate::config::snapshot::SavedVersion;
 use crate::error::{Error, Kind};
 use crate::metrics::Metrics;
@@ -21,6 +21,7 @@ use crate::runtime::Hosts;
 mod describe;
 mod door;
 mod entry;
+mod expected;
 mod index;
 mod library;
 mod list;
@@ -29,12 +30,14 @@ mod sink;
 mod snapshot;
 mod statistics;
 
+use expected::Expectations;
 use snapshot::Snapshots;
 
 pub use crate::config::model::Requested;
 pub use crate::runtime::{Batching, Bounds, ModelState, Signature, WorkerState, WorkerStatus};
 pub use describe::{Condition, Description};
-pub use entry::Entry;
+pub use entry::{Entry, cannot_describe};
+pub use expected::Expected;
 pub use index::Indexed;
 pub use library::Library;
 pub use list::{Listed, Page};
@@ -66,8 +69,8 @@ struct Shared {
     models: ArcSwap<Models>,
     /// Held while `models` is replaced, never while anything is awaited.
     writing: Mutex<()>,
-    /// Models of the start are still to be loaded.
-    is_starting: AtomicBool,
+    /// What is listed and not among them yet, or could not be opened.
+    expected: Expectations,
     parts: Parts,
     snapshots: Snapshots,
 }
@@ -99,7 +102,7 @@ impl Catalog {
         Self(Arc::new_cyclic(|shared| Shared {
             models: ArcSwap::default(),
             writing: Mutex::default(),
-            is_starting: AtomicBool::new(false),
+            expected: Expectations::default(),
             parts,
             snapshots: Snapshots::new(snapshots, restored, Weak::clone(shared)),
         }))
@@ -130,19 +133,27 @@ impl Catalog {
         }
     }
 
-    /// Whether the default version of every model has workers that take jobs, or may yet have.
+    /// What `/ping` says, in the meaning that the operator chose.
     pub fn is_healthy(&self) -> bool {
+        match self.0.parts.library.settings.health.ping {
+            PingMeaning::TorchServe => self.is_healthy_at(Instant::now()),
+            PingMeaning::Ready => self.is_ready(),
+        }
+    }
+
+    /// Whether, at `now`, no default version that should serve has been without a worker for longer than it is restarted. As
+    /// in TorchServe, an archive that cannot be opened is not among them.
+    pub fn is_healthy_at(&self, now: Instant) -> bool {
         let models = self.0.models.load();
-        models.values().all(|model| model.default.is_healthy())
+        models
+            .values()
+            .all(|model| model.default.is_healthy_at(now))
     }
 
     /// The default version of the model that was loaded at start-up, if exactly one model was.
     pub fn only_startup_model(&self) -> Option<Arc<Entry>> {
         let models = self.0.models.load();
-        let mut started = models.values().filter(|model| {
-            let mut versions = model.versions.iter();
-            versions.any(|entry| entry.is_loaded_at_startup())
-        });
+        let mut started = models.values().filter(|model| model.is_of_startup());
         let only = started.next()?;
         started.next().is_none().then(|| Arc::clone(&only.default))
     }
@@ -153,17 +164,33 @@ impl Catalog {
         entries.iter().any(|entry| entry.ready_workers() > 0)
     }
 
-    /// Whether a request for any model would be served now: the models of the start have been loaded, and the default
-    /// version of each model has a worker that takes jobs, or was scaled to none.
+    /// Whether requests should be sent here now: as many of the models that should serve do as the operator requires. Those
+    /// are the default version of each model unless it was scaled to none, and what was listed and is not open.
     pub fn is_ready(&self) -> bool {
-        let models = self.0.models.load();
-        !self.0.is_starting.load(Ordering::Relaxed)
-            && !models.values().any(|model| model.default.is_missing())
+        if self.0.expected.has_ended() {
+            return false;
+        }
+        match self.0.parts.library.settings.health.ready_requires {
+            ReadyRequires::All => self.serves_all(),
+            ReadyRequires::Any => self.serves_any() || self.serves_all(),
+            ReadyRequires::None => true,
+        }
     }
 
-    /// Says whether models of the start are still to be loaded.
-    pub fn set_starting(&self, is_starting: bool) {
-        self.0.is_starting.store(is_starting, Ordering::Relaxed);
+    fn serves_any(&self) -> bool {
+        let models = self.0.models.load();
+        models.values().any(|model| model.default.is_ready())
+    }
+
+    fn serves_all(&self) -> bool {
+        // Looked at first: what is no longer pending is among the models by then.
+        if self.0.expected.has_pending() {
+            return false;
+        }
+        let models = self.0.models.load();
+        let mut serving = models.values().filter(|model| model.default.should_serve());
+        serving.all(|model| model.default.is_ready())
+            && !self.0.expected.has_lost(|name| models.contains_key(name))
     }
 
     /// Sets the gauges that are only known when somebody asks.
@@ -175,7 +202,14 @@ impl Catalog {
 
     /// Makes `version` the default version, and saves that.
     pub async fn set_default(&self, name: &str, version: &str) -> Result<(), Error> {
+        let (now, named) = (Instant::now(), Some(version));
+        if let Err(error) = self.awaited(name, named, now, None).await
+            && error.kind() == Kind::Loading
+        {
+            return Err(error);
+        }
         self.make_default(name, version)?;
+        self.0.expected.pin(name);
         self.save(Moment::Change).await;
         Ok(())
     }
@@ -204,7 +238,9 @@ impl Catalog {
 
     /// Drains a version and removes it. The default version only goes last. Must not be dropped before it is done.
     pub async fn unregister(&self, name: &str, version: Option<&str>) -> Result<(), Error> {
-        let entry = match self.find(name, version) {
+        let now = Instant::now();
+        let until = Some(now + self.0.parts.unregister_timeout);
+        let entry = match self.awaited(name, version, now, until).await {
             Ok(entry) => entry,
             Err(error) => return self.forget(name, version).await.ok_or(error),
         };
@@ -229,10 +265,11 @@ impl Catalog {
         Ok(())
     }
 
-    /// Unregisters what could not be restored, if there is such a version.
+    /// Unregisters what could not be restored, or could not be opened, if there is such a version.
     async fn forget(&self, name: &str, version: Option<&str>) -> Option<()> {
         let forgotten = self.0.snapshots.forget(name, version);
-        if forgotten.is_empty() {
+        let had_failed = self.0.expected.forget(name, version);
+        if forgotten.is_empty() && !had_failed {
             return None;
         }
         let archives = self.0.parts.library.give_up(&forgotten);
@@ -333,6 +370,12 @@ impl Model {
             default: Arc::clone(entry),
             versions: vec![Arc::clone(entry)],
         }
+    }
+
+    /// Whether a version of it was listed.
+    fn is_of_startup(&self) -> bool {
+        let mut versions = self.versions.iter();
+        versions.any(|entry| entry.is_loaded_at_startup())
     }
 
     fn version(&self, version: &str) -> Option<Arc<Entry>> {

@@ -62,6 +62,8 @@ pub enum Kind {
     NoWorker,
     /// The version's queue is full.
     QueueFull,
+    /// The version is still loading, and the request could not wait any longer.
+    Loading,
     /// The version is on its way out.
     Draining,
     /// The request's deadline passed before an answer was there.
@@ -203,7 +205,7 @@ impl Kind {
             Self::InvalidModel => (400, "InvalidModelException", INVALID_ARGUMENT),
             Self::DownloadFailed => (400, "DownloadArchiveException", INVALID_ARGUMENT),
             Self::FileExists => (500, "InternalServerException", INTERNAL),
-            Self::NoWorker | Self::Draining | Self::HandlerUnavailable => {
+            Self::NoWorker | Self::Loading | Self::Draining | Self::HandlerUnavailable => {
                 (503, "ServiceUnavailableException", UNAVAILABLE)
             }
             Self::QueueFull => (503, "ServiceUnavailableException", RESOURCE_EXHAUSTED),
@@ -258,6 +260,11 @@ impl Kind {
         found.map_or(self.wire().grpc, |(_, code)| *code)
     }
 
+    /// Whether the same request may well succeed in a moment, which clients are told.
+    pub const fn is_passing(self) -> bool {
+        matches!(self, Self::QueueFull | Self::Loading)
+    }
+
     /// Whose fault a failure of this kind is.
     pub const fn fault(self) -> Fault {
         match self {
@@ -293,6 +300,7 @@ impl Kind {
             Self::InferenceFailed | Self::OutOfMemory | Self::LoadFailed => Fault::Model,
             Self::NoWorker
             | Self::QueueFull
+            | Self::Loading
             | Self::Draining
             | Self::Expired
             | Self::WorkerDied

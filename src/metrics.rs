@@ -26,7 +26,7 @@ pub use host::{Collector, System};
 pub use line::MetricLog;
 pub use listing::{Listed, Listing};
 pub use model::ModelMetrics;
-pub use ours::{Load, Observed, Outcome, Stacking};
+pub use ours::{Load, LoadFailure, Observed, Outcome, Stacking};
 
 use cell::Shards;
 use custom::CustomMetrics;
@@ -160,6 +160,11 @@ impl Metrics {
     /// `ts_handler_*` as well, where those are listed or may be detected.
     pub fn model(&self, name: &ModelName, version: &Version, is_profiled: bool) -> ModelMetrics {
         ModelMetrics::bind(&self.0, name, version, is_profiled)
+    }
+
+    /// Shows that a version did not load which has no other metrics.
+    pub fn load_failure(&self, name: &ModelName, version: &Version) -> LoadFailure {
+        LoadFailure::new(self.0.ours.as_ref(), name, version)
     }
 
     /// Takes what a handler of `model` measures, in at most `limit` series.

@@ -235,10 +235,10 @@ impl fmt::Display for TensorSpec {
             Arity::Optional => " (optional)",
             Arity::Many => " (list)",
         };
-        let axis = |axis: &Option<usize>| axis.map_or("?".to_owned(), |size| size.to_string());
-        let axes = self.shape.as_ref().map_or("...".to_owned(), |axes| {
-            axes.iter().map(axis).collect::<Vec<_>>().join(", ")
-        });
+        let size = |axis: &Option<usize>| axis.map_or("?".to_owned(), |size| size.to_string());
+        let sizes = |axes: &Vec<Option<usize>>| axes.iter().map(size).collect::<Vec<_>>();
+        let axes = self.shape.as_ref().map(|axes| sizes(axes).join(", "));
+        let axes = axes.as_deref().unwrap_or("...");
         write!(formatter, "{}: {dtype}[{axes}]{suffix}", self.name)
     }
 }

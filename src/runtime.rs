@@ -98,8 +98,8 @@ pub struct Status {
     pub last_error: Option<Error>,
     /// Requests called and not answered.
     pub in_flight: usize,
-    /// How requests are stacked.
-    pub batching: Batching,
+    /// How requests are stacked, once the model was loaded.
+    pub batching: Option<Batching>,
 }
 
 /// What all runtimes of a process are made from.
@@ -189,11 +189,19 @@ impl Runtime {
         }
     }
 
-    /// How requests are stacked. Cheap, asks nobody.
-    pub fn batching(&self) -> Batching {
+    /// How requests are stacked, once the model was loaded. Cheap, asks nobody.
+    pub fn batching(&self) -> Option<Batching> {
         match self {
             Self::Inline(runtime) => runtime.batching(),
             Self::Process(runtime) => runtime.batching(),
+        }
+    }
+
+    /// Since when no worker takes jobs; `None` while one does.
+    pub fn without_worker_since(&self) -> Option<Instant> {
+        match self {
+            Self::Inline(runtime) => runtime.without_worker_since(),
+            Self::Process(runtime) => runtime.without_worker_since(),
         }
     }
 

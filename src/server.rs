@@ -2,7 +2,7 @@
 //!
 //! It knows every part and none of their insides. Where settings come from is the command line's business.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +18,9 @@ use tokio_util::task::TaskTracker;
 use crate::api::grpc::{Config as GrpcConfig, Grpc};
 use crate::api::{self, AccessLog, Api, BadHeader, Listener, Protocol, Services};
 use crate::archive::ArchiveError;
-use crate::catalog::{Catalog, Entry, Library, Moment, Parts, Registration, SnapshotConfig};
+use crate::catalog::{
+    Catalog, Entry, Expected, Library, Moment, Parts, Registration, SnapshotConfig,
+};
 use crate::config::snapshot::SavedVersion;
 use crate::listen::{Address, CertificateError, Certificates};
 use crate::metrics::{Collector, Metrics, System};
@@ -121,7 +123,7 @@ pub struct Server {
     api: api::Config,
     collector: Option<Collector>,
     grpc: BTreeMap<Listener, GrpcConfig>,
-    models: Vec<Registration>,
+    models: Vec<Arc<Expected>>,
     default_versions: DefaultVersions,
     drain_timeout: Duration,
 }
@@ -137,7 +139,8 @@ pub struct Running {
 }
 
 impl Server {
-    /// Binds every socket and builds the parts. Must be called within a runtime.
+    /// Binds every socket and builds the parts; models that are to be loaded are known from then on. Must be called within a
+    /// runtime.
     pub fn bind(cfg: Config) -> Result<Self, ServerError> {
         let certificates = secure::certificates(&cfg.listeners, cfg.tls.as_ref())?;
         let sockets = sockets::bind(cfg.listeners, certificates.as_ref())?;
@@ -152,6 +155,7 @@ impl Server {
             snapshots: cfg.snapshots,
             restored: cfg.restored,
         });
+        let models = catalog.expect(cfg.models, cfg.default_versions.clone());
         Ok(Self {
             sockets,
             certificates,
@@ -164,7 +168,7 @@ impl Server {
             api: cfg.api,
             collector,
             grpc: cfg.grpc,
-            models: cfg.models,
+            models,
             default_versions: cfg.default_versions,
             drain_timeout: cfg.drain_timeout,
         })
@@ -201,7 +205,6 @@ impl Server {
             tokio::spawn(async move { stop.run_until_cancelled(collector.run()).await });
         }
         let catalog = self.services.catalog;
-        catalog.set_starting(true);
         let loading = tokio::spawn(load(catalog.clone(), self.models, self.default_versions));
         Running {
             addresses,
@@ -244,6 +247,7 @@ impl Running {
         let since = Instant::now();
         self.stop.cancel();
         self.loading.abort();
+        self.catalog.begin_stop();
         if tokio::time::timeout(self.drain_timeout, self.serving.wait())
             .await
             .is_err()
@@ -272,65 +276,62 @@ impl Running {
 const MINIMAL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Registers what is to be loaded, which is saved then, and starts the workers meanwhile.
-async fn load(catalog: Catalog, models: Vec<Registration>, defaults: DefaultVersions) {
-    let total = models.len();
-    let since = Instant::now();
-    let (starts, places) = (
-        TaskTracker::new(),
-        Arc::new(Semaphore::new(LOADING_AT_ONCE)),
-    );
-    let loaded = Arc::new(AtomicUsize::new(0));
-    let mut registered = stream::iter(models)
-        .map(|registration| register_one(&catalog, registration))
-        .buffered(LOADING_AT_ONCE);
-    let mut seen = HashSet::new();
-    while let Some(entry) = registered.next().await {
-        let Some(entry) = entry else { continue };
-        let (name, version) = (&entry.spec().name, &entry.spec().version);
-        if seen.insert(name.clone()) {
-            // The first that is listed is the default, whichever was unpacked first.
-            make_default(&catalog, name, version);
-        }
-        let (catalog, places) = (catalog.clone(), Arc::clone(&places));
-        let loaded = Arc::clone(&loaded);
-        starts.spawn(async move {
-            let _place = places.acquire_owned().await;
-            loaded.fetch_add(
-                usize::from(start_one(&catalog, &entry).await),
-                Ordering::Relaxed,
-            );
-        });
-    }
+async fn load(catalog: Catalog, models: Vec<Arc<Expected>>, defaults: DefaultVersions) {
+    let (total, since) = (models.len(), Instant::now());
+    let starts = Starts {
+        catalog: catalog.clone(),
+        tasks: TaskTracker::new(),
+        places: Arc::new(Semaphore::new(LOADING_AT_ONCE)),
+        loaded: Arc::default(),
+    };
+    stream::iter(models)
+        .for_each_concurrent(LOADING_AT_ONCE, |expected| starts.open(expected))
+        .await;
     for (name, version) in &defaults {
-        make_default(&catalog, name, version);
+        if let Err(error) = catalog.find(name.as_str(), Some(version.as_str())) {
+            tracing::warn!("The default version of {name} stays as it is: {error}");
+        }
     }
     catalog.save(Moment::Startup).await;
-    starts.close();
-    starts.wait().await;
-    catalog.set_starting(false);
+    starts.tasks.close();
+    starts.tasks.wait().await;
     if total > 0 {
-        let (loaded, took) = (loaded.load(Ordering::Relaxed), since.elapsed().as_millis());
+        let (loaded, took) = (
+            starts.loaded.load(Ordering::Relaxed),
+            since.elapsed().as_millis(),
+        );
         tracing::info!("{loaded} of {total} models loaded in {took} ms.");
     }
 }
 
-fn make_default(catalog: &Catalog, name: &ModelName, version: &Version) {
-    if let Err(error) = catalog.make_default(name.as_str(), version.as_str()) {
-        tracing::warn!("The default version of {name} stays as it is: {error}");
+/// Models whose workers start, a few at a time.
+struct Starts {
+    catalog: Catalog,
+    tasks: TaskTracker,
+    places: Arc<Semaphore>,
+    loaded: Arc<AtomicUsize>,
+}
+
+impl Starts {
+    /// Opens an archive and has its workers start, which is not waited for. One that cannot be opened is one failed
+    /// model, not a failed server.
+    async fn open(&self, expected: Arc<Expected>) {
+        let url = expected.url();
+        tracing::info!("Loading initial models: {url}");
+        match self.catalog.register_expected(&expected).await {
+            Ok(entry) => self.start(entry),
+            Err(error) => tracing::error!("Failed to load model: {url}: {error}"),
+        }
     }
-}
 
-/// The version, if its archive is sound. One that is not is one failed model, not a failed server.
-async fn register_one(catalog: &Catalog, registration: Registration) -> Option<Arc<Entry>> {
-    let url = registration.url.clone();
-    tracing::info!("Loading initial models: {url}");
-    let registered = catalog.register_at_startup(registration).await;
-    registered
-        .inspect_err(|error| tracing::error!("Failed to load model: {url}: {error}"))
-        .ok()
-}
-
-/// Whether the version serves. One that does not has said why.
-async fn start_one(catalog: &Catalog, entry: &Arc<Entry>) -> bool {
-    catalog.start_at_startup(entry).await.is_ok()
+    fn start(&self, entry: Arc<Entry>) {
+        let (catalog, places) = (self.catalog.clone(), Arc::clone(&self.places));
+        let loaded = Arc::clone(&self.loaded);
+        self.tasks.spawn(async move {
+            let _place = places.acquire_owned().await;
+            // One that does not serve has said why.
+            let is_loaded = catalog.start_at_startup(&entry).await.is_ok();
+            loaded.fetch_add(usize::from(is_loaded), Ordering::Relaxed);
+        });
+    }
 }

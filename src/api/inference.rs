@@ -1,4 +1,4 @@
-//! Endpoints of the inference listener: health and predictions.
+//! Endpoints of the inference listener: predictions.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use hyper::{HeaderMap, StatusCode};
 
 use super::decode::Told;
 use super::routes::Params;
-use super::{Api, Call, Response, decode, document, reply, uri};
+use super::{Api, Call, Response, decode, document, uri};
 use crate::catalog::Entry;
 use crate::error::{Error, Kind};
 use crate::payload::{self, Body, Request, Schedule};
@@ -46,18 +46,9 @@ struct Received {
 }
 
 impl Api {
-    /// Whether the default version of every model can serve.
-    pub(super) fn ping(&self) -> Response {
-        if self.services.catalog.is_healthy() {
-            reply::status(StatusCode::OK, "Healthy")
-        } else {
-            reply::status(StatusCode::INTERNAL_SERVER_ERROR, "Unhealthy")
-        }
-    }
-
     /// `/predictions/{model}[/{version}[/rest]]`.
     pub(super) async fn predict(&self, call: Call, params: Params<'_>) -> Result<Response, Error> {
-        let entry = self.services.catalog.find(params.model, params.version)?;
+        let entry = self.find(&call, params.model, params.version).await?;
         let asked = Asked {
             told: Told::Path(params.rest),
             fields: Vec::new(),
@@ -72,7 +63,7 @@ impl Api {
         call: Call,
         params: Params<'_>,
     ) -> Result<Response, Error> {
-        let entry = self.services.catalog.find(params.model, None)?;
+        let entry = self.find(&call, params.model, None).await?;
         let asked = Asked {
             told: Told::Explain,
             fields: Vec::new(),
@@ -83,7 +74,7 @@ impl Api {
 
     /// `/models/{model}/invoke`, and the paths of TorchServe's predecessor: query parameters are fields.
     pub(super) async fn invoke(&self, call: Call, params: Params<'_>) -> Result<Response, Error> {
-        let entry = self.services.catalog.find(params.model, params.version)?;
+        let entry = self.find(&call, params.model, params.version).await?;
         let asked = Asked {
             told: Told::Nothing,
             fields: uri::decode_query(&call.head.uri),
@@ -96,7 +87,7 @@ impl Api {
     /// field of the body.
     pub(super) async fn invocations(&self, call: Call) -> Result<Response, Error> {
         let fields = uri::decode_query(&call.head.uri);
-        if let Some(entry) = self.invoked(&fields)? {
+        if let Some(entry) = self.invoked(&call, &fields).await? {
             let asked = Asked {
                 told: Told::Nothing,
                 fields,
@@ -104,10 +95,11 @@ impl Api {
             };
             return self.run(&entry, call, asked).await;
         }
-        let until = call.arrival + UNNAMED_TIMEOUT;
+        let (arrival, until) = (call.arrival, call.arrival + UNNAMED_TIMEOUT);
         let received = self.receive(call, until).await?;
         let model = field_of(&received.body, MODEL_NAME).ok_or_else(model_required)?;
-        let entry = self.services.catalog.find(&model, None)?;
+        let catalog = &self.services.catalog;
+        let entry = catalog.awaited(&model, None, arrival, None).await?;
         let asked = Asked {
             told: Told::Nothing,
             fields,
@@ -116,14 +108,29 @@ impl Api {
         ask(&entry, received, asked).await
     }
 
-    /// The version that the query of `/invocations` means, or the only model of the start.
-    fn invoked(&self, query: &[(String, String)]) -> Result<Option<Arc<Entry>>, Error> {
+    /// The version that a request means, once its archive is open.
+    async fn find(
+        &self,
+        call: &Call,
+        model: &str,
+        version: Option<&str>,
+    ) -> Result<Arc<Entry>, Error> {
         let catalog = &self.services.catalog;
+        catalog.awaited(model, version, call.arrival, None).await
+    }
+
+    /// The version that the query of `/invocations` means, or the only model of the start.
+    async fn invoked(
+        &self,
+        call: &Call,
+        query: &[(String, String)],
+    ) -> Result<Option<Arc<Entry>>, Error> {
         let named = query.iter().find(|(name, _)| name == MODEL_NAME);
-        match named.filter(|(_, model)| !model.is_empty()) {
-            Some((_, model)) => catalog.find(model, None).map(Some),
-            None => Ok(catalog.only_startup_model()),
+        if let Some((_, model)) = named.filter(|(_, model)| !model.is_empty()) {
+            return self.find(call, model, None).await.map(Some);
         }
+        let catalog = &self.services.catalog;
+        catalog.awaited_startup_model(call.arrival).await
     }
 
     /// Reads the body, which must be there when the answer stops being of use, and runs the model.
@@ -148,7 +155,8 @@ impl Api {
 
     /// An explanation, which no handler gives yet; of what is not there, that is said instead.
     pub(super) fn explain(&self, params: Params<'_>) -> Result<Response, Error> {
-        self.services.catalog.find(params.model, params.version)?;
+        let catalog = &self.services.catalog;
+        catalog.check_known(params.model, params.version)?;
         let message = format!(
             "Model \"{}\" does not explain: its handler answers predictions alone",
             params.model
@@ -157,20 +165,22 @@ impl Api {
     }
 
     /// The document of one model's predictions. A path without a model means what `/invocations` would take.
-    pub(super) fn predict_description(
+    pub(super) async fn predict_description(
         &self,
         call: &Call,
         params: Params<'_>,
     ) -> Result<Response, Error> {
         if params.model.is_empty() {
-            let entry = self.invoked(&uri::decode_query(&call.head.uri))?;
+            let query = uri::decode_query(&call.head.uri);
+            let entry = self.invoked(call, &query).await?;
             let entry = entry.ok_or_else(model_required)?;
             return Ok(document::predictions(
                 &self.router,
                 entry.spec().name.as_str(),
             ));
         }
-        self.services.catalog.find(params.model, params.version)?;
+        let catalog = &self.services.catalog;
+        catalog.check_known(params.model, params.version)?;
         Ok(document::predictions(&self.router, params.model))
     }
 }

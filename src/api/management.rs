@@ -90,7 +90,8 @@ impl Api {
     }
 
     pub(super) fn model_description(&self, params: Params<'_>) -> Result<Response, Error> {
-        self.services.catalog.find(params.model, params.version)?;
+        let catalog = &self.services.catalog;
+        catalog.check_known(params.model, params.version)?;
         Ok(document::management(&self.router, params.model))
     }
 }

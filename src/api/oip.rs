@@ -48,6 +48,22 @@ impl Target<'_> {
     fn find(self, catalog: &Catalog) -> Result<Arc<Entry>, Error> {
         catalog.find(self.model, self.version)
     }
+
+    /// The version, once it has loaded or failed to: what it takes and gives is known then. Waits until a request that
+    /// arrived at `arrival` is of no use, or until `own`.
+    pub(super) async fn loaded(
+        self,
+        catalog: &Catalog,
+        arrival: Instant,
+        own: Option<Instant>,
+    ) -> Result<Arc<Entry>, Error> {
+        let entry = catalog.awaited(self.model, self.version, arrival, own);
+        let entry = entry.await?;
+        let deadline = entry.deadline(arrival);
+        let deadline = own.map_or(deadline, |own| own.min(deadline));
+        entry.loaded(deadline).await?;
+        Ok(entry)
+    }
 }
 
 /// What a request brings beside the protocol's own.
@@ -91,7 +107,7 @@ pub(super) struct InferResponse {
 
 /// Whether a request for that version would be served now.
 pub(super) fn is_ready(catalog: &Catalog, target: Target<'_>) -> Result<bool, Error> {
-    Ok(target.find(catalog)?.is_ready())
+    catalog.is_version_ready(target.model, target.version)
 }
 
 /// Runs a model.
@@ -101,7 +117,8 @@ pub(super) async fn infer(
     request: InferRequest,
     origin: Origin,
 ) -> Result<InferResponse, Error> {
-    let entry = target.find(catalog)?;
+    let entry = target.loaded(catalog, origin.arrival, origin.deadline);
+    let entry = entry.await?;
     let signature = entry.signature();
     outputs::check(&request.outputs, &signature.outputs)?;
     let schedule = request.parameters.schedule(origin.arrival)?;

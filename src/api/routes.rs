@@ -67,8 +67,12 @@ pub enum Permission {
 pub enum Endpoint {
     /// The listener's document.
     ApiDescription,
-    /// Health.
+    /// Health, as TorchServe means it.
     Ping,
+    /// Whether the server lives.
+    Live,
+    /// Whether requests should be sent to the server.
+    Ready,
     /// A prediction.
     Predict,
     /// A prediction by `KServe`'s paths.
@@ -123,6 +127,8 @@ impl Endpoint {
         match self {
             Self::ApiDescription => "apiDescription",
             Self::Ping => "ping",
+            Self::Live => "live",
+            Self::Ready => "ready",
             Self::Predict => "predictions",
             Self::PredictKServe => "kservePredictions",
             Self::Invoke => "invoke",

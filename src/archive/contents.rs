@@ -12,7 +12,7 @@ use super::entry::EntryName;
 use super::{ArchiveError, MANIFEST, Manifest};
 
 /// Most bytes that a manifest or a file of settings may have.
-const TEXT_LIMIT: u64 = 1 << 20;
+pub(super) const TEXT_LIMIT: u64 = 1 << 20;
 
 /// An unpacked archive that can be served.
 #[derive(Debug, Clone, PartialEq)]
@@ -149,16 +149,28 @@ fn backend(
             format!("the archive has no file {name:?}, which would be its serializedFile");
         return Err(ArchiveError::Unservable(message));
     }
-    let by_extension = match name.rsplit('.').next() {
-        Some("onnx") => Some(BackendKind::Onnx),
-        Some("pt" | "pth" | "ts" | "torchscript") => Some(BackendKind::Torch),
-        _ => None,
-    };
-    named.or(by_extension).ok_or_else(|| {
+    named.or_else(|| by_extension(name)).ok_or_else(|| {
         ArchiveError::Unservable(format!(
             "cannot tell what runs {name:?}: name it .pt or .onnx, or set `lantern: {{backend: torch}}` or `onnx`"
         ))
     })
+}
+
+/// The framework as far as names say it: no file is looked at.
+pub(super) fn backend_of(manifest: &Manifest, config: &ModelConfig) -> Option<BackendKind> {
+    let by_name = || match &manifest.serialized_file {
+        Some(artifact) => by_extension(artifact.as_str()),
+        None => Some(BackendKind::None),
+    };
+    config.options.backend.or_else(by_name)
+}
+
+fn by_extension(name: &str) -> Option<BackendKind> {
+    match name.rsplit('.').next() {
+        Some("onnx") => Some(BackendKind::Onnx),
+        Some("pt" | "pth" | "ts" | "torchscript") => Some(BackendKind::Torch),
+        _ => None,
+    }
 }
 
 /// An archive without weights has a handler that answers by itself.

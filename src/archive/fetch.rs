@@ -159,6 +159,17 @@ impl Fetcher {
         &self.0.store
     }
 
+    /// The archive that the operator calls `url`, if it is on this machine: nothing is fetched. Reads the file system.
+    pub fn here(&self, url: &str) -> Option<Location> {
+        let (named, _) = remote::split_pin(url).ok()?;
+        let Some(remote) = Remote::parse(named).ok()? else {
+            return self.0.local(named, NamedBy::Operator).ok();
+        };
+        let is_file = remote.place.scheme == "file";
+        let path = is_file.then(|| file::in_store(&remote, &self.0.store))??;
+        Some(Location::at(path, url))
+    }
+
     /// The archive that `url` names: in the store, or brought there. Ends with whoever waits for it.
     pub async fn find(&self, url: &str, by: NamedBy) -> Result<Found, ArchiveError> {
         let (fetcher, url) = (self.clone(), url.to_owned());

@@ -82,6 +82,28 @@ impl Source {
     }
 }
 
+/// One file of the archive at `path`, if it has at most `most` bytes, without reading the rest of the archive; `None` where
+/// that cannot be had. Nothing is digested and nothing written.
+pub fn read_one(path: &Path, name: &EntryName, limits: UnpackLimits, most: u64) -> Option<Vec<u8>> {
+    let metadata = path.metadata().ok()?;
+    if metadata.is_dir() {
+        return directory::read_one(path, name, most);
+    }
+    let is_zip = path.extension().is_some_and(|extension| extension == "mar");
+    // A pipe would never open, and a device never end.
+    if !is_zip || !metadata.is_file() {
+        return None;
+    }
+    zip::read_one(&File::open(path).ok()?, name, limits, most)
+}
+
+/// All of `content`, if it has at most `most` bytes.
+fn read_within(content: impl Read, most: u64) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    content.take(most + 1).read_to_end(&mut bytes).ok()?;
+    (bytes.len() as u64 <= most).then_some(bytes)
+}
+
 /// Writes entries below a directory that was made for it and is empty.
 #[derive(Debug)]
 pub struct Unpacker {

@@ -84,24 +84,33 @@ impl Location {
 
     /// The name of a model whose archive does not say it: the file's, without extension, made to fit.
     pub fn default_name(&self) -> String {
-        let plain = |c: char| {
-            if c.is_ascii_alphanumeric() || c == '_' {
-                c
-            } else {
-                '_'
-            }
-        };
-        self.stem().chars().map(plain).collect()
+        default_name(&self.url)
     }
 
     /// The file's name without extension.
     pub fn stem(&self) -> &str {
-        let path = self.url.split(['?', '#']).next().unwrap_or_default();
-        let file = path.trim_end_matches('/').rsplit('/').next();
-        let file = file.unwrap_or_default();
-        let stem = file.strip_suffix(".tar.gz").unwrap_or(file);
-        stem.rsplit_once('.').map_or(stem, |(stem, _)| stem)
+        stem(&self.url)
     }
+}
+
+/// The name of a model whose archive, at `url`, does not say it: the file's, without extension, made to fit.
+pub fn default_name(url: &str) -> String {
+    let plain = |c: char| {
+        if c.is_ascii_alphanumeric() || c == '_' {
+            c
+        } else {
+            '_'
+        }
+    };
+    stem(url).chars().map(plain).collect()
+}
+
+fn stem(url: &str) -> &str {
+    let path = url.split(['?', '#']).next().unwrap_or_default();
+    let file = path.trim_end_matches('/').rsplit('/').next();
+    let file = file.unwrap_or_default();
+    let stem = file.strip_suffix(".tar.gz").unwrap_or(file);
+    stem.rsplit_once('.').map_or(stem, |(stem, _)| stem)
 }
 
 impl ModelStore {

@@ -8,6 +8,7 @@ use super::*;
 use crate::error::{Error, Kind};
 
 mod directories;
+mod glances;
 mod leases;
 mod originals;
 mod raw;

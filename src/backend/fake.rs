@@ -133,6 +133,7 @@ struct Shared {
     load_error: Option<BackendError>,
     model: Option<Model>,
     gate: Gate,
+    load_gate: Gate,
     log: Mutex<Log>,
 }
 
@@ -178,6 +179,11 @@ impl FakeBackend {
         self.shared.gate.clone()
     }
 
+    /// The gate that every load passes.
+    pub fn load_gate(&self) -> Gate {
+        self.shared.load_gate.clone()
+    }
+
     /// What was asked to be loaded so far.
     pub fn loads(&self) -> Vec<LoadSpec> {
         self.shared.log.lock().loads.clone()
@@ -204,6 +210,7 @@ impl Backend for FakeBackend {
 
     fn load(&self, spec: &LoadSpec) -> Result<Arc<dyn LoadedModel>, BackendError> {
         self.shared.log.lock().loads.push(spec.clone());
+        self.shared.load_gate.pass();
         match &self.shared.load_error {
             Some(error) => Err(error.clone()),
             None => Ok(Arc::new(FakeModel {

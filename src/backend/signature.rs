@@ -134,6 +134,15 @@ fn same_name(all: &[(&str, &NamedAxis<'_>)]) -> Axis0 {
 }
 
 impl Signature {
+    /// What the owner says of a model that was not loaded.
+    pub fn declared(declared: &Declared) -> Self {
+        Self {
+            inputs: declared.inputs.clone(),
+            outputs: declared.outputs.clone(),
+            ..Self::default()
+        }
+    }
+
     /// Checks what one request brings: every input once, no other, each of its dtype and shape. The error is
     /// [`Kind::InvalidInput`]. What is not known is left to the framework.
     pub fn check(&self, inputs: &[NamedTensor]) -> Result<(), Error> {

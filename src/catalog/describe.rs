@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Batching, Bounds, Signature, WorkerStatus};
 use crate::error::Error;
-use crate::model::ModelSpec;
+use crate::model::{BackendKind, ModelSpec};
 
 /// Where a version is in its life.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +42,8 @@ impl Condition {
 pub struct Description {
     /// What it was loaded from.
     pub spec: Arc<ModelSpec>,
+    /// The framework that runs the artifact, if that is known.
+    pub backend: Option<BackendKind>,
     /// The manifest's `runtime`.
     pub runtime: &'static str,
     /// As given at registration.
@@ -60,8 +62,8 @@ pub struct Description {
     pub queue_pending: usize,
     /// What the model takes and gives, as far as it is known.
     pub signature: Arc<Signature>,
-    /// How requests are stacked.
-    pub batching: Batching,
+    /// How requests are stacked, once the model was loaded.
+    pub batching: Option<Batching>,
     /// The last lines a worker process wrote before it died.
     pub last_words: Vec<String>,
     /// Why the last start failed.

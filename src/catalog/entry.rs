@@ -18,7 +18,7 @@ use super::statistics::{Keeper, Statistics};
 use crate::archive::{Download, Unpacked};
 use crate::error::{Error, Kind};
 use crate::metrics::{ModelMetrics, Observed, Outcome};
-use crate::model::{ModelSpec, Settings};
+use crate::model::{ModelName, ModelSpec, Settings};
 use crate::payload::{Reply, Request};
 use crate::runtime::{Bounds, Runtime, Signature};
 
@@ -50,6 +50,8 @@ pub struct Entry {
     bounds: Mutex<Bounds>,
     phase: ArcSwap<Phase>,
     phase_changed: Notify,
+    /// Since when it has not been possible to start its runtime.
+    failing_since: Mutex<Option<Instant>>,
     /// Why it cannot be started, if that is known.
     unusable: Option<Error>,
     /// Where requests find the version that takes its place.
@@ -89,6 +91,7 @@ impl Entry {
             bounds: Mutex::new(bounds),
             phase: ArcSwap::from_pointee(Phase::Empty),
             phase_changed: Notify::new(),
+            failing_since: Mutex::default(),
             unusable: opened.unusable,
             catalog: Arc::downgrade(catalog),
             unregistering: tokio::sync::Mutex::default(),
@@ -217,11 +220,7 @@ impl Entry {
     }
 
     fn cannot_describe(&self) -> Error {
-        let message = format!(
-            "Model \"{}\" has no worker to serve describe request. Please use scale workers API to add workers.",
-            self.spec.name
-        );
-        Error::new(Kind::NoWorker, message)
+        cannot_describe(&self.spec.name)
     }
 
     /// What it has done so far.
@@ -236,12 +235,8 @@ impl Entry {
             Phase::Loading | Phase::Empty | Phase::Failed(_) => None,
         };
         known.unwrap_or_else(|| {
-            let declared = self.spec.declared.clone();
-            Arc::new(Signature {
-                inputs: declared.inputs,
-                outputs: declared.outputs,
-                ..Signature::default()
-            })
+            let declared = Signature::declared(&self.spec.declared);
+            Arc::new(declared)
         })
     }
 
@@ -283,12 +278,31 @@ impl Entry {
         }
     }
 
+    /// Waits, at most until `deadline`, while its runtime starts. Who waits is counted as a request in flight is.
+    pub async fn loaded(&self, deadline: Instant) -> Result<(), Error> {
+        if !self.is_loading() {
+            return Ok(());
+        }
+        let entered = self.door.enter();
+        entered.map_err(|refusal| self.refused(refusal, false))?;
+        let _inside = Inside(&self.door);
+        self.phase_until(deadline).await.map(drop)
+    }
+
+    fn is_loading(&self) -> bool {
+        matches!(**self.phase.load(), Phase::Loading)
+    }
+
+    /// The phase, once it is not [`Phase::Loading`].
+    async fn phase_until(&self, deadline: Instant) -> Result<Arc<Phase>, Error> {
+        let settled = tokio::time::timeout_at(deadline.into(), self.settled_phase()).await;
+        settled.map_err(|_| self.still_loading())
+    }
+
     async fn run(&self, request: Request, named: bool) -> Result<Reply, Error> {
         let mut phase = self.phase.load_full();
         if matches!(*phase, Phase::Loading) {
-            let settled =
-                tokio::time::timeout_at(request.deadline.into(), self.settled_phase()).await;
-            phase = settled.map_err(|_| self.expired())?;
+            phase = self.phase_until(request.deadline).await?;
         }
         let Phase::Ready(runtime) = &*phase else {
             return Err(self.refused(Refusal::NoWorker, named));
@@ -339,12 +353,26 @@ impl Entry {
         )
     }
 
-    fn expired(&self) -> Error {
-        let (name, timeout) = (&self.spec.name, self.spec.settings.patience());
-        let message =
-            format!("Model \"{name}\" was still loading after its timeout of {timeout:?}");
-        Error::new(Kind::Expired, message)
+    fn still_loading(&self) -> Error {
+        super::expected::still_loading(self.spec.name.as_str())
     }
+}
+
+/// One who was let in; out when dropped.
+struct Inside<'a>(&'a Door);
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+/// The refusal to ask a handler of a version without workers, in TorchServe's words.
+pub fn cannot_describe(name: &ModelName) -> Error {
+    let message = format!(
+        "Model \"{name}\" has no worker to serve describe request. Please use scale workers API to add workers."
+    );
+    Error::new(Kind::NoWorker, message)
 }
 
 /// Requests that may wait. With job tickets, each idle worker lets one request in, and none waits.
@@ -403,7 +431,7 @@ impl Drop for Ticket<'_> {
 fn outcome(kind: Kind) -> Outcome {
     match kind {
         Kind::NoWorker | Kind::QueueFull | Kind::Draining => Outcome::Rejected,
-        Kind::Expired => Outcome::Expired,
+        Kind::Expired | Kind::Loading => Outcome::Expired,
         Kind::Cancelled => Outcome::Cancelled,
         _ => Outcome::Failed,
     }

@@ -23,6 +23,7 @@ impl Catalog {
     /// name.
     pub async fn index(&self) -> Result<Vec<Indexed>, Error> {
         let mut index: Vec<Indexed> = self.entries().iter().map(|entry| entry.indexed()).collect();
+        index.extend(self.expected_index());
         for (name, url) in self.archives().await? {
             if !index.iter().any(|one| one.name == name || one.url == url) {
                 index.push(Indexed {

@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use super::{Registration, Restored};
-use crate::archive::{Download, Fetcher, Found, Location, NamedBy, UnpackStore, Unpacked};
-use crate::config::model::resolve;
+use super::{Registration, Requested, Restored};
+use crate::archive::{
+    Download, Fetcher, Found, Glance, Location, NamedBy, Runtime, UnpackLimits, UnpackStore,
+    Unpacked, default_name, glance,
+};
+use crate::config::model::{ModelConfig, Resolved, resolve};
 use crate::config::server::ServerConfig;
 use crate::config::snapshot::SavedVersion;
 use crate::error::{Error, Kind};
-use crate::model::{ModelName, ModelSpec, Version};
+use crate::model::{BackendKind, ModelName, ModelSpec, Version};
 
 /// Where archives come from and what settings they get.
 #[derive(Clone)]
@@ -48,7 +51,100 @@ pub(super) struct Opened {
     pub(super) loaded_at_startup: bool,
 }
 
+/// What is known of a version before its archive is opened.
+pub(super) struct Foreseen {
+    /// Name, version and settings, or what stands for them; no files.
+    pub(super) spec: Arc<ModelSpec>,
+    /// Whether the name is the one it is going to have.
+    pub(super) is_name_known: bool,
+    /// Whether the version is the one it is going to have.
+    pub(super) is_version_known: bool,
+    /// The framework that runs the artifact.
+    pub(super) backend: Option<BackendKind>,
+    /// The manifest's `runtime`.
+    pub(super) runtime: &'static str,
+    /// Whether the archive is on this machine.
+    pub(super) is_here: bool,
+}
+
+/// The version that is shown of an archive that nobody has opened.
+const UNKNOWN: &str = "unknown";
+
 impl Library {
+    /// What can be told of a registration at the start without unpacking anything.
+    pub(super) fn foresee(&self, registration: &Registration) -> Foreseen {
+        let location = self.fetcher.here(&registration.url);
+        let glanced = location.as_ref();
+        let glanced = glanced.and_then(|location| glance(location, UnpackLimits::default()));
+        let (name, version) = foreseen_names(registration, glanced.as_ref());
+        let runtime = glanced
+            .as_ref()
+            .map_or(Runtime::Python, |glanced| glanced.manifest.runtime);
+        Foreseen {
+            is_name_known: name.is_some(),
+            is_version_known: version.is_some(),
+            backend: glanced.as_ref().and_then(|glanced| glanced.backend),
+            runtime: runtime.name(),
+            is_here: location.is_some(),
+            spec: Arc::new(self.foreseen_spec(registration, name, version, glanced)),
+        }
+    }
+
+    fn foreseen_spec(
+        &self,
+        registration: &Registration,
+        name: Option<ModelName>,
+        version: Option<Version>,
+        glanced: Option<Glance>,
+    ) -> ModelSpec {
+        let of_url = || ModelName::new(&default_name(&registration.url)).ok();
+        let fallback = || ModelName::new(UNKNOWN).expect("it is a name");
+        let name = name.or_else(of_url).unwrap_or_else(fallback);
+        let version = version.unwrap_or_else(|| Version::new(UNKNOWN).expect("it is a version"));
+        let config = glanced.map(|glanced| glanced.config).unwrap_or_default();
+        let resolved = self.foreseen_settings(registration, &config, &name, &version);
+        ModelSpec {
+            directory: std::path::PathBuf::new(),
+            artifact: std::path::PathBuf::new(),
+            handler: std::path::PathBuf::new(),
+            backend: BackendKind::None,
+            digest: String::new(),
+            samples: None,
+            declared: config.options.declared,
+            manifest: String::new(),
+            config: config.json,
+            properties: std::collections::BTreeMap::new(),
+            settings: resolved.settings,
+            limits: resolved.limits,
+            name,
+            version,
+        }
+    }
+
+    /// The settings it is going to have. Where they are wrong, opening the archive says so.
+    fn foreseen_settings(
+        &self,
+        registration: &Registration,
+        config: &ModelConfig,
+        name: &ModelName,
+        version: &Version,
+    ) -> Resolved {
+        let (listed, defaults) = (
+            self.settings.listed(name, version),
+            self.settings.defaults(true, self.gpus, self.cores),
+        );
+        let nothing = (ModelConfig::default(), Requested::default());
+        let resolved = resolve(config, &registration.requested, &listed, &defaults)
+            .or_else(|_| resolve(&nothing.0, &nothing.1, &nothing.1, &defaults));
+        let mut resolved = resolved.unwrap_or_default();
+        let restored = registration.restored.as_ref();
+        if let Some(bounds) = restored.and_then(|restored| restored.bounds) {
+            resolved.settings.min_workers = bounds.min;
+            resolved.settings.max_workers = bounds.max;
+        }
+        resolved
+    }
+
     /// Brings the archive that `registration` names to this machine, and opens it.
     pub(super) async fn open(
         self,
@@ -165,6 +261,25 @@ fn check_restored(
         tracing::warn!(version = %version, "the archive has changed since the snapshot was saved");
     }
     Ok(())
+}
+
+/// Name and version as far as they are known: asked for, restored, or in the manifest.
+fn foreseen_names(
+    registration: &Registration,
+    glanced: Option<&Glance>,
+) -> (Option<ModelName>, Option<Version>) {
+    let manifest = glanced.map(|glanced| &glanced.manifest);
+    let name = match &registration.name {
+        Some(name) => ModelName::new(name).ok(),
+        None => manifest.and_then(|manifest| {
+            let by_file = || ModelName::new(&default_name(&registration.url)).ok();
+            manifest.name.clone().or_else(by_file)
+        }),
+    };
+    let restored = registration.restored.as_ref();
+    let version = restored.map(|restored| restored.version.clone());
+    let version = version.or_else(|| manifest.map(|manifest| manifest.version.clone()));
+    (name, version)
 }
 
 /// The name asked for, else the manifest's, else, at start-up, one made from the file's.

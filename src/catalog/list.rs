@@ -1,6 +1,9 @@
 //! The list of models, in pages.
 
+use std::collections::BTreeMap;
+
 use super::Catalog;
+use crate::model::ModelName;
 
 /// One model in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,16 +24,25 @@ pub struct Page {
 }
 
 impl Catalog {
+    /// Every model and the URL of its default version, those that are still to be opened included.
+    fn listed(&self) -> BTreeMap<ModelName, String> {
+        let mut listed = self.pending_models();
+        let models = self.0.models.load();
+        let models = models.iter();
+        listed.extend(models.map(|(name, model)| (name.clone(), model.default.url().to_owned())));
+        listed
+    }
+
     /// At most `limit` models from the one at `offset` on.
     pub fn page(&self, offset: usize, limit: usize) -> Page {
-        let models = self.0.models.load();
+        let models = self.listed();
         let end = offset.saturating_add(limit);
         let page = models.iter().skip(offset).take(limit);
         Page {
             models: page
-                .map(|(name, model)| Listed {
+                .map(|(name, url)| Listed {
                     name: name.to_string(),
-                    url: model.default.url().to_owned(),
+                    url: url.clone(),
                 })
                 .collect(),
             next: (end <= models.len()).then_some(end),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::entry::Entry;
-use super::{Catalog, Moment};
+use super::{Catalog, Moment, conflict};
 use crate::config::model::Requested;
 use crate::config::snapshot::{More, SavedVersion};
 use crate::error::{Error, Kind};
@@ -116,7 +116,7 @@ impl Catalog {
     }
 
     /// Registers a version that the operator listed, or that is restored. Its workers do not start yet.
-    pub async fn register_at_startup(
+    pub(super) async fn register_at_startup(
         &self,
         registration: Registration,
     ) -> Result<Arc<Entry>, Error> {
@@ -153,14 +153,20 @@ impl Catalog {
     ) -> Result<Arc<Entry>, Error> {
         let library = self.0.parts.library.clone();
         let opened = library.open(registration, at_startup).await?;
+        let (name, version) = (&opened.spec.name, &opened.spec.version);
+        if !at_startup && self.0.expected.holds(name, version) {
+            return Err(conflict(name, version));
+        }
         let entry = Arc::new(Entry::new(opened, &self.0));
         if entry.spec().settings.min_workers > 0 {
             entry.expect_workers();
         }
         self.insert(&entry)?;
+        let (name, version) = (&entry.spec().name, &entry.spec().version);
+        self.0.snapshots.found(name, version);
         self.0
-            .snapshots
-            .found(&entry.spec().name, &entry.spec().version);
+            .expected
+            .forget(name.as_str(), Some(version.as_str()));
         Ok(entry)
     }
 

@@ -123,11 +123,7 @@ fn tensors(archive: &Examined, surroundings: &Surroundings) -> Tensors {
     };
     match known {
         Ok((signature, batching)) => Tensors::Known(signature, batching),
-        Err(_) if !declared.inputs.is_empty() => Tensors::Declared(Signature {
-            inputs: declared.inputs.clone(),
-            outputs: declared.outputs.clone(),
-            ..Signature::default()
-        }),
+        Err(_) if !declared.inputs.is_empty() => Tensors::Declared(Signature::declared(declared)),
         Err(reason) => Tensors::Unknown(reason),
     }
 }

@@ -28,8 +28,9 @@ mod startup;
 
 pub use address::{Address, Scheme};
 pub use groups::{
-    CorsConfig, GrpcConfig, GrpcListenerConfig, LogConfig, MetricsConfig, MetricsMode,
-    SageMakerConfig, SnapshotConfig, TlsConfig, TokenConfig,
+    CorsConfig, GrpcConfig, GrpcListenerConfig, HealthConfig, LogConfig, MetricsConfig,
+    MetricsMode, PingMeaning, ReadyRequires, SageMakerConfig, SnapshotConfig, TlsConfig,
+    TokenConfig,
 };
 pub use places::Surroundings;
 pub use raw::{Entry, Flags};
@@ -61,6 +62,8 @@ pub struct ServerConfig {
     pub snapshots: SnapshotConfig,
     /// Where log files are written.
     pub logs: LogConfig,
+    /// What probes are told.
+    pub health: HealthConfig,
     /// What SageMaker says.
     pub sagemaker: SageMakerConfig,
     /// Directory that archives are loaded from.

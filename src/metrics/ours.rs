@@ -59,7 +59,7 @@ const OUTCOMES: [(&str, &str); 4] = [
     ),
 ];
 /// Gauges, in the order of [`Load`].
-const LOAD: [(&str, &str); 4] = [
+const LOAD: [(&str, &str); 5] = [
     (
         "lantern_requests_in_flight",
         "Requests admitted and not answered",
@@ -72,6 +72,10 @@ const LOAD: [(&str, &str); 4] = [
     (
         "lantern_batching",
         "Whether requests are stacked: 1 if so, 0.5 while that is on trial, 0 if not",
+    ),
+    (
+        "lantern_load_failed",
+        "1 if the version did not load, else 0",
     ),
 ];
 
@@ -128,6 +132,8 @@ pub struct Load {
     pub workers_ready: usize,
     /// Whether requests are stacked.
     pub stacking: Stacking,
+    /// The version did not load.
+    pub has_failed: bool,
 }
 
 /// Whether requests of one version are stacked.
@@ -152,12 +158,17 @@ impl Stacking {
     }
 }
 
+/// Shows a version that did not load and has no other metrics, for as long as it is kept.
+pub struct LoadFailure {
+    _shown: Option<Arc<Cell>>,
+}
+
 /// The families.
 pub(super) struct Ours {
     phases: [Arc<Family>; 5],
     batch_rows: Arc<Family>,
     outcomes: [Arc<Family>; 4],
-    load: [Arc<Family>; 4],
+    load: [Arc<Family>; 5],
 }
 
 /// The series of one version, shown as long as somebody has them.
@@ -165,7 +176,7 @@ pub(super) struct OfModel {
     phases: [Arc<Cell>; 5],
     batch_rows: Arc<Cell>,
     outcomes: [Arc<Cell>; 4],
-    load: [Arc<Cell>; 4],
+    load: [Arc<Cell>; 5],
 }
 
 impl Ours {
@@ -185,6 +196,14 @@ impl Ours {
         let rows = std::iter::once(&self.batch_rows);
         let others = self.outcomes.iter().chain(&self.load);
         self.phases.iter().chain(rows).chain(others)
+    }
+
+    /// Shows that a version did not load.
+    pub(super) fn load_failure(&self, name: &ModelName, version: &Version) -> Arc<Cell> {
+        let [.., failed] = &self.load;
+        let cell = failed.bind(&[name.as_str(), version.as_str()], Hold::WhileUsed);
+        cell.update(1.0);
+        cell
     }
 
     pub(super) fn bind(&self, name: &ModelName, version: &Version) -> OfModel {
@@ -209,6 +228,14 @@ fn definition((name, help): (&str, &str), kind: Kind, bounds: &[f64]) -> Definit
     }
 }
 
+impl LoadFailure {
+    pub(super) fn new(ours: Option<&Ours>, name: &ModelName, version: &Version) -> Self {
+        Self {
+            _shown: ours.map(|ours| ours.load_failure(name, version)),
+        }
+    }
+}
+
 impl OfModel {
     /// Takes the times of a request. Without a run of the model, there are none but those of the request itself and of
     /// preprocess.
@@ -229,9 +256,13 @@ impl OfModel {
 
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
     pub(super) fn set_load(&self, load: Load) {
-        let counts = [load.in_flight, load.queued, load.workers_ready];
-        let values = counts.map(|count| count as f64).into_iter();
-        let values = values.chain([load.stacking.value()]);
+        let values = [
+            load.in_flight as f64,
+            load.queued as f64,
+            load.workers_ready as f64,
+            load.stacking.value(),
+            f64::from(u8::from(load.has_failed)),
+        ];
         for (cell, value) in self.load.iter().zip(values) {
             cell.update(value);
         }

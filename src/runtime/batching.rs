@@ -120,9 +120,9 @@ pub(crate) struct Decision {
 }
 
 impl Decision {
-    /// What is done; [`Batching::Single`] before a worker loaded the model.
-    pub(crate) fn status(&self) -> Batching {
-        self.settled.lock().clone().unwrap_or_default()
+    /// What is done; `None` before a worker loaded the model.
+    pub(crate) fn status(&self) -> Option<Batching> {
+        self.settled.lock().clone()
     }
 
     /// Whether batches run both ways.

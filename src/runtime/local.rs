@@ -117,14 +117,19 @@ impl LocalRuntime {
         self.pool().workers_ready()
     }
 
-    /// How requests are stacked.
-    pub fn batching(&self) -> Batching {
+    /// How requests are stacked, once a worker loaded the model.
+    pub fn batching(&self) -> Option<Batching> {
         self.pool().batching()
     }
 
     /// What was found out about batching, if anything.
     pub fn verdict(&self) -> Option<Verdict> {
         self.pool().verdict()
+    }
+
+    /// Since when no worker takes jobs; `None` while one does.
+    pub fn without_worker_since(&self) -> Option<Instant> {
+        self.pool().without_worker_since()
     }
 
     /// Inputs and outputs of the model, once loaded.

@@ -31,7 +31,7 @@ use super::lane::{Compared, Condition, Lane, Ran};
 use super::loader::Loader;
 use super::pace::Pace;
 use super::worker::Worker;
-use super::{WorkerIds, WorkerState, WorkerStatus};
+use super::{WorkerIds, WorkerStatus};
 use crate::backend::{BackendError, Signature};
 use crate::error::{Error, Kind};
 use crate::model::{Device, ModelSpec};
@@ -150,14 +150,16 @@ impl Pool {
     pub(super) fn learn(&self, lane: &mut Lane) -> Result<(), BackendError> {
         let settled = self.decision.settle(&self.model, lane, &self.verdicts);
         settled.map_err(BackendError::Load)?;
-        self.apply(&self.decision.status());
+        if let Some(batching) = self.decision.status() {
+            self.apply(&batching);
+        }
         let signature = lane.model().signature();
         self.signature.get_or_init(|| Arc::new(signature.clone()));
         Ok(())
     }
 
-    /// How requests are stacked.
-    pub(crate) fn batching(&self) -> Batching {
+    /// How requests are stacked, once a worker loaded the model.
+    pub(crate) fn batching(&self) -> Option<Batching> {
         self.decision.status()
     }
 
@@ -190,8 +192,9 @@ impl Pool {
         self.changes.subscribe()
     }
 
-    /// Tells those who wait for changes of workers.
+    /// Takes note of a change of workers, and tells those who wait for one. The state must not be locked.
     pub(super) fn announce(&self) {
+        self.state.lock().note_readiness(Instant::now());
         self.changes.send_modify(|count| *count += 1);
     }
 
@@ -220,9 +223,12 @@ impl Pool {
 
     /// How many workers take jobs.
     pub(crate) fn workers_ready(&self) -> usize {
-        let state = self.state.lock();
-        let is_ready = |worker: &&Worker| worker.state() == WorkerState::Ready;
-        state.workers.iter().filter(is_ready).count()
+        self.state.lock().workers_ready()
+    }
+
+    /// Since when no worker takes jobs; `None` while one does.
+    pub(crate) fn without_worker_since(&self) -> Option<Instant> {
+        self.state.lock().without_worker_since
     }
 
     /// Resolves with the reason when the device or the process is lost, or when a worker has been in one run for so

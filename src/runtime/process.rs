@@ -166,9 +166,14 @@ impl ProcessRuntime {
         self.roster.ready()
     }
 
-    /// How requests are stacked.
-    pub fn batching(&self) -> Batching {
+    /// How requests are stacked, once a process loaded the model.
+    pub fn batching(&self) -> Option<Batching> {
         self.findings.status()
+    }
+
+    /// Since when no worker takes jobs; `None` while one does.
+    pub fn without_worker_since(&self) -> Option<Instant> {
+        self.roster.without_worker_since()
     }
 
     /// Inputs and outputs of the model, once a process has loaded it.

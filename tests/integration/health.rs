@@ -1,11 +1,23 @@
-//! Health tells the truth: what loads is healthy, what is dead for good is not.
+//! Health tells the truth: what loads is healthy, what has been dead for too long is not, and one failed model is one
+//! failed model.
+
+use std::time::{Duration, Instant};
 
 use lantern::api::Listener;
+use lantern::backend::fake::{FakeBackend, Outcome};
+use serde_json::json;
 
-use crate::support::{Model, TestServer};
+use crate::support::{Model, TestServer, tensor};
+
+/// `maxRetryTimeoutInSec`, where nobody says otherwise.
+const WINDOW: Duration = Duration::from_mins(5);
 
 async fn health(server: &TestServer) -> (u16, String) {
-    let answer = server.inference("GET", "/ping").await;
+    asked(server, "/ping").await
+}
+
+async fn asked(server: &TestServer, path: &str) -> (u16, String) {
+    let answer = server.inference("GET", path).await;
     let status = answer.json()["status"].as_str().unwrap().to_owned();
     (answer.status, status)
 }
@@ -14,10 +26,52 @@ fn healthy() -> (u16, String) {
     (200, "Healthy".to_owned())
 }
 
+fn unhealthy() -> (u16, String) {
+    (500, "Unhealthy".to_owned())
+}
+
+/// Whether `/ping` is going to be healthy in a while, if nothing else happens.
+fn is_healthy_in(server: &TestServer, while_: Duration) -> bool {
+    server.catalog().is_healthy_at(Instant::now() + while_)
+}
+
+/// `/ping` is healthy for as long as a version is restarted, and not any more after that.
+async fn assert_patience(server: &TestServer, window: Duration) {
+    assert_eq!(health(server).await, healthy());
+    // The window began before now, and not long ago.
+    assert!(is_healthy_in(
+        server,
+        window.saturating_sub(Duration::from_mins(1))
+    ));
+    assert!(!is_healthy_in(server, window));
+}
+
+fn broken() -> Model {
+    Model::new("linear").named("broken").artifact("broken.onnx")
+}
+
+async fn state(server: &TestServer, model: &str) -> serde_json::Value {
+    let path = format!("/models/{model}");
+    let request = server.request(Listener::Management, "GET", &path);
+    let described: serde_json::Value = request.send().await.unwrap().json().await.unwrap();
+    described[0]["lantern"]["state"].clone()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_without_models_is_healthy() {
-    let server = TestServer::builder().start().await;
-    assert_eq!(health(&server).await, healthy());
+    for requires in ["all", "any", "none"] {
+        let setting = format!("lantern_ready_requires={requires}");
+        let server = TestServer::builder().set(&setting).start().await;
+        assert_eq!(health(&server).await, healthy());
+        assert_eq!(
+            asked(&server, "/health/live").await,
+            (200, "Live".to_owned())
+        );
+        assert_eq!(
+            asked(&server, "/health/ready").await,
+            (200, "Ready".to_owned())
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -30,6 +84,94 @@ async fn a_model_that_loads_or_has_no_workers_is_healthy() {
     let scale = "/models/echo?min_worker=0&synchronous=true";
     assert_eq!(server.management("PUT", scale).await.status, 200);
     assert_eq!(health(&server).await, healthy());
+    assert!(is_healthy_in(&server, 2 * WINDOW));
+    assert_eq!(asked(&server, "/health/ready").await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_does_not_load_is_one_failed_model_in_both_hosts() {
+    for model in [broken(), broken().in_process()] {
+        for (requires, ready) in [("all", 503), ("any", 200), ("none", 200)] {
+            let setting = format!("lantern_ready_requires={requires}");
+            let builder = TestServer::builder()
+                .model(Model::new("mirror"))
+                .set(&setting);
+            let server = builder.model(model.clone()).start().await;
+            assert_patience(&server, WINDOW).await;
+            assert_eq!(asked(&server, "/health/ready").await.0, ready, "{requires}");
+            assert_eq!(state(&server, "broken").await, "failed");
+            let sample = |model| format!("lantern_load_failed{{model_name=\"{model}\"");
+            assert_eq!(server.sample(&sample("broken")).await, Some(1.0));
+            assert_eq!(server.sample(&sample("mirror")).await, Some(0.0));
+            assert_eq!(server.predict("mirror", "hi").await.status, 200);
+            let gone = server.management("DELETE", "/models/broken").await;
+            assert_eq!(gone.status, 200, "{}", gone.text());
+            assert!(is_healthy_in(&server, 2 * WINDOW));
+            assert_eq!(asked(&server, "/health/ready").await.0, 200);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_serves_is_not_ready_where_one_is_required() {
+    let builder = TestServer::builder().model(broken());
+    let server = builder.set("lantern_ready_requires=any").start().await;
+    assert_eq!(
+        asked(&server, "/health/ready").await,
+        (503, "Not ready".to_owned())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_patience_with_a_model_is_its_own_and_begins_with_the_first_failure() {
+    let server = TestServer::with(broken().with("maxRetryTimeoutInSec: 1000")).await;
+    assert_patience(&server, Duration::from_secs(1000)).await;
+    let before = Instant::now() + Duration::from_secs(1000);
+    // Trying again and failing again is no new start.
+    let scaled = "/models/broken?min_worker=1&synchronous=true";
+    assert_eq!(server.management("PUT", scaled).await.status, 500);
+    assert!(!server.catalog().is_healthy_at(before));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ping_may_follow_readiness() {
+    let builder = TestServer::builder()
+        .model(Model::new("mirror"))
+        .model(broken());
+    let server = builder.set("lantern_ping=ready").start().await;
+    assert_eq!(health(&server).await, unhealthy());
+    assert_eq!(asked(&server, "/health/live").await.0, 200);
+    assert_eq!(
+        server.management("DELETE", "/models/broken").await.status,
+        200
+    );
+    assert_eq!(health(&server).await, healthy());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_process_that_dies_is_no_reason_to_worry_yet() {
+    let server = TestServer::with(Model::new("echo").in_process()).await;
+    assert!(is_healthy_in(&server, 2 * WINDOW), "it has a worker");
+    lose_process(&server).await;
+    while state(&server, "echo").await != "unhealthy" {
+        assert_eq!(health(&server).await, healthy());
+        tokio::task::yield_now().await;
+    }
+    assert_patience(&server, WINDOW).await;
+    assert_eq!(asked(&server, "/health/ready").await.0, 503);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_is_lost_is_no_reason_to_worry_yet() {
+    let bad: f32 = 666.0;
+    let fake = FakeBackend::new().with_mark(bad.to_le_bytes(), Outcome::Fatal);
+    let builder = TestServer::builder().fake(fake).model(Model::fake());
+    let server = builder.start().await;
+    assert_ne!(server.predict("fake", tensor(bad)).await.status, 200);
+    while asked(&server, "/health/ready").await.0 == 200 {
+        tokio::task::yield_now().await;
+    }
+    assert_patience(&server, WINDOW).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -41,14 +183,11 @@ async fn a_model_whose_workers_are_dead_is_not_healthy() {
         .start()
         .await;
     assert_eq!(health(&server).await, healthy());
-    server.lose_handlers();
-    let described = server.management("GET", "/models/echo").await.json();
-    let pid = described[0]["workers"][0]["pid"].as_u64().unwrap();
-    kill(pid);
+    lose_process(&server).await;
     while health(&server).await == healthy() {
         tokio::task::yield_now().await;
     }
-    assert_eq!(health(&server).await, (500, "Unhealthy".to_owned()));
+    assert_eq!(health(&server).await, unhealthy());
     let refused = server.predict("echo", "hi").await;
     assert_eq!(
         (refused.status, refused.json()["type"].as_str()),
@@ -59,12 +198,43 @@ async fn a_model_whose_workers_are_dead_is_not_healthy() {
         200,
         "others serve on"
     );
-    let description = server.request(Listener::Management, "GET", "/models/echo");
-    let described: serde_json::Value = description.send().await.unwrap().json().await.unwrap();
-    assert_eq!(described[0]["lantern"]["state"], "unhealthy", "{described}");
+    assert_eq!(state(&server, "echo").await, "unhealthy");
     let gone = server.management("DELETE", "/models/echo").await;
     assert_eq!(gone.status, 200, "{}", gone.text());
     assert_eq!(health(&server).await, healthy(), "what is gone is not ill");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_never_loaded_is_not_healthy_when_its_time_is_up() {
+    for model in [broken(), broken().in_process()] {
+        let server = TestServer::with(model.with("maxRetryTimeoutInSec: 1")).await;
+        while health(&server).await == healthy() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(health(&server).await, unhealthy());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_need_no_token_and_take_get_alone() {
+    let builder = TestServer::builder().set("disable_token_authorization=false");
+    let server = builder.start().await;
+    for path in ["/health/live", "/health/ready", "/health/live/"] {
+        assert_eq!(asked(&server, path).await.0, 200, "{path}");
+        let posted = server.inference("POST", path).await;
+        assert_eq!(
+            (posted.status, posted.json()["code"].clone()),
+            (405, json!(405))
+        );
+    }
+    assert_eq!(server.inference("HEAD", "/health/ready").await.status, 200);
+}
+
+/// Kills the process of `echo`, and none that is started takes its place.
+async fn lose_process(server: &TestServer) {
+    server.lose_handlers();
+    let described = server.management("GET", "/models/echo").await.json();
+    kill(described[0]["workers"][0]["pid"].as_u64().unwrap());
 }
 
 fn kill(pid: u64) {

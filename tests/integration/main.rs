@@ -32,6 +32,7 @@ mod sagemaker;
 mod settings;
 mod snapshots;
 mod sources;
+mod starting;
 mod support;
 mod swapping;
 mod tokens;

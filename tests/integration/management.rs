@@ -76,6 +76,7 @@ async fn a_model_that_fails_at_startup_is_one_failed_model() {
     let server = TestServer::builder()
         .model(Model::linear())
         .model(broken)
+        .set("lantern_ping=ready")
         .start()
         .await;
     assert_eq!(server.predict("linear", ROW).await.status, 200);

@@ -83,6 +83,31 @@ async fn every_change_is_saved_and_restored() {
 }
 
 #[tokio::test]
+async fn what_is_restored_is_there_from_the_first_moment_on() {
+    let place = Place::new(&[plain(), plain().version("2.0"), plain().named("other")]);
+    let life = place.settled(&[]).await;
+    for (method, path) in [
+        ("POST", "/models?url=plain-1.0.mar&initial_workers=1"),
+        ("POST", "/models?url=plain-2.0.mar"),
+        ("POST", "/models?url=other-1.0.mar&model_name=third"),
+        (
+            "PUT",
+            "/models/plain/2.0?min_worker=1&max_worker=3&synchronous=true",
+        ),
+        ("PUT", "/models/plain/2.0/set-default"),
+    ] {
+        assert_eq!(life.ask(method, path).await.0, 200, "{path}");
+    }
+    let expected = set(&["plain 1.0 1..1", "plain 2.0* 1..3", "third 1.0* 0..0"]);
+    life.end(Signal::KILL).await;
+    let mut life = place.start(&[]).await;
+    // It may be anywhere on its way to being loaded.
+    assert_eq!(life.versions().await, expected);
+    life.read_until("3 of 3 models loaded").await;
+    assert_eq!(life.versions().await, expected);
+}
+
+#[tokio::test]
 async fn failed_calls_and_readers_save_nothing() {
     let broken = Model::linear().named("broken").artifact("broken.onnx");
     let place = Place::new(&[plain(), broken]);

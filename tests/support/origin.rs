@@ -7,6 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 /// What is sent back: the n-th request's head → bytes, after which the connection ends.
@@ -16,6 +17,7 @@ type Script = dyn Fn(&str, usize) -> Vec<u8> + Send + Sync;
 pub struct Origin {
     address: SocketAddr,
     heads: Arc<Mutex<Vec<String>>>,
+    is_open: watch::Sender<bool>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -32,12 +34,28 @@ impl Origin {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let heads = Arc::new(Mutex::new(Vec::new()));
-        let task = tokio::spawn(serve(listener, tls, Arc::new(script), Arc::clone(&heads)));
+        let (is_open, opened) = watch::channel(true);
+        let script: Arc<Script> = Arc::new(script);
+        let task = tokio::spawn(serve(listener, tls, script, Arc::clone(&heads), opened));
         Self {
             address,
             heads,
+            is_open,
             task,
         }
+    }
+
+    /// Answers nothing until it is told to.
+    #[allow(dead_code, reason = "not every test that shares this file holds one")]
+    pub fn hold(self) -> Self {
+        self.is_open.send_replace(false);
+        self
+    }
+
+    /// Answers what it held.
+    #[allow(dead_code, reason = "not every test that shares this file holds one")]
+    pub fn release(&self) {
+        self.is_open.send_replace(true);
     }
 
     /// The same over TLS, with a certificate of its own for `localhost`, in PEM.
@@ -93,15 +111,17 @@ async fn serve(
     tls: Option<TlsAcceptor>,
     script: Arc<Script>,
     heads: Arc<Mutex<Vec<String>>>,
+    opened: watch::Receiver<bool>,
 ) {
     while let Ok((stream, _)) = listener.accept().await {
         let (tls, script, heads) = (tls.clone(), Arc::clone(&script), Arc::clone(&heads));
+        let opened = opened.clone();
         tokio::spawn(async move {
             match tls {
-                None => answer(stream, script, heads).await,
+                None => answer(stream, script, heads, opened).await,
                 Some(tls) => {
                     if let Ok(stream) = tls.accept(stream).await {
-                        answer(stream, script, heads).await;
+                        answer(stream, script, heads, opened).await;
                     }
                 }
             }
@@ -113,6 +133,7 @@ async fn answer(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     script: Arc<Script>,
     heads: Arc<Mutex<Vec<String>>>,
+    mut opened: watch::Receiver<bool>,
 ) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -127,6 +148,8 @@ async fn answer(
         heads.push(head.clone());
         heads.len() - 1
     };
+    // Without an origin, nobody waits for the answer.
+    let _ = opened.wait_for(|is_open| *is_open).await;
     let _ = stream.write_all(&script(&head, index)).await;
     let _ = stream.shutdown().await;
 }

@@ -179,6 +179,7 @@ const fn posted(says: &'static str, answers: &'static [(u16, Answer)]) -> Operat
 #[rustfmt::skip]
 pub(super) const fn of(endpoint: Endpoint) -> Operation {
     const HEALTH: &[(u16, Answer)] = &[(200, STATUS), (500, STATUS)];
+    const READINESS: &[(u16, Answer)] = &[(200, STATUS), (503, STATUS)];
     const DONE: &[(u16, Answer)] = &[(200, STATUS)];
     const STARTED: &[(u16, Answer)] = &[(200, STATUS), (202, STATUS), (206, STATUS)];
     const NAMED: &[Query] = &[query("model_name", "string", "The model; the only one loaded at start-up if not given.")];
@@ -186,7 +187,9 @@ pub(super) const fn of(endpoint: Endpoint) -> Operation {
         Endpoint::ApiDescription => document("This document.", &[]),
         Endpoint::PredictDescription => document("What one model takes and answers.", &[400, 404]),
         Endpoint::ModelDescription => document("The management calls of one model.", &[404]),
-        Endpoint::Ping => get("Whether the default version of every model can serve.", &[], HEALTH, &[]),
+        Endpoint::Ping => get("Whether no model has been without a worker for longer than it is restarted; or whether the server is ready.", &[], HEALTH, &[]),
+        Endpoint::Live => get("Whether the server lives.", &[], DONE, &[]),
+        Endpoint::Ready => get("Whether requests should be sent to the server.", &[], READINESS, &[]),
         Endpoint::SageMakerPing => get("Whether a model has been loaded.", &[], &[(200, Answer::Json("Health")), (503, Answer::Text)], &[]),
         Endpoint::ExecutionParameters => get("How batch transform may send requests.", &[], &[(200, Answer::Json("ExecutionParameters"))], &[]),
         Endpoint::Predict => prediction("A prediction.", &[]),
@@ -226,7 +229,7 @@ const fn open_inference(endpoint: oip::Endpoint) -> Operation {
     match endpoint {
         oip::Endpoint::ServerMetadata => get("What the server is.", &[], GIVEN, &[]),
         oip::Endpoint::Live => get("Whether the server lives.", &[], READY, &[]),
-        oip::Endpoint::Ready => get("Whether every model serves.", &[], READY, &[]),
+        oip::Endpoint::Ready => get("Whether requests should be sent to the server.", &[], READY, &[]),
         oip::Endpoint::ModelMetadata => get("What a model takes and gives.", &[], GIVEN, &[]),
         oip::Endpoint::ModelReady => get("Whether a version serves.", &[], READY_MODEL, &[]),
         oip::Endpoint::ModelConfig => get("A model's configuration.", &[], GIVEN, &[]),

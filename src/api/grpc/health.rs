@@ -13,7 +13,7 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use super::call::Caller;
 use crate::api::routes::grpc::MANAGEMENT;
-use crate::catalog::{Catalog, Condition, Which};
+use crate::catalog::Catalog;
 use crate::error::{Error, Kind};
 
 /// How often a watched service is looked at.
@@ -81,7 +81,7 @@ impl View {
         let is_serving = if name == MANAGEMENT && self.services.contains(&name) {
             true
         } else if name.is_empty() || self.services.contains(&name) {
-            self.catalog.is_healthy()
+            self.catalog.is_ready()
         } else {
             self.is_model_ready(name)?
         };
@@ -94,13 +94,11 @@ impl View {
 
     /// Whether a version takes requests; `None` if there is none of that name.
     fn is_model_ready(&self, name: &str) -> Option<bool> {
-        let (model, which) = match name.split_once('/') {
-            None => (name, Which::Default),
-            Some((model, version)) => (model, Which::Version(version)),
+        let (model, version) = match name.split_once('/') {
+            None => (name, None),
+            Some((model, version)) => (model, Some(version)),
         };
-        let entries = self.catalog.select(model, which).ok()?;
-        let mut entries = entries.iter();
-        Some(entries.all(|entry| entry.describe().condition == Condition::Ready))
+        self.catalog.is_version_ready(model, version).ok()
     }
 }
 

@@ -144,7 +144,10 @@ impl Predictor {
             return Err(Error::new(Kind::ModelNotFound, message));
         }
         let version = Some(&*request.model_version).filter(|version| !version.is_empty());
-        let entry = self.catalog.find(&name, version)?;
+        let entry = self
+            .catalog
+            .awaited(&name, version, call.arrival, caller.own_deadline());
+        let entry = entry.await?;
         let sequence = request.sequence_id;
         let request = payload::Request {
             id: call.id,

@@ -42,6 +42,12 @@ impl OpenInferenceService {
             catalog,
         }
     }
+
+    /// Waits until a version has loaded or failed to.
+    async fn loaded(&self, caller: &Caller, target: Target<'_>) -> Result<(), Error> {
+        let (arrival, own) = (caller.arrival(), caller.own_deadline());
+        target.loaded(&self.catalog, arrival, own).await.map(drop)
+    }
 }
 
 /// The version that a message names; an empty one is the server's choice.
@@ -171,7 +177,9 @@ impl GrpcInferenceService for OpenInferenceService {
     ) -> Answer<wire::ModelMetadataResponse> {
         let caller = Caller::of(&request)?;
         let request = request.into_inner();
-        let metadata = metadata::model(&self.catalog, target(&request.name, &request.version));
+        let target = target(&request.name, &request.version);
+        let loaded = self.loaded(&caller, target).await;
+        let metadata = loaded.and_then(|()| metadata::model(&self.catalog, target));
         answer(&caller, metadata.map(describe::model))
     }
 
@@ -204,7 +212,9 @@ impl GrpcInferenceService for OpenInferenceService {
     ) -> Answer<wire::ModelConfigResponse> {
         let caller = Caller::of(&request)?;
         let request = request.into_inner();
-        let config = config::config(&self.catalog, target(&request.name, &request.version));
+        let target = target(&request.name, &request.version);
+        let loaded = self.loaded(&caller, target).await;
+        let config = loaded.and_then(|()| config::config(&self.catalog, target));
         answer(&caller, config.map(describe::config))
     }
 
@@ -217,7 +227,8 @@ impl GrpcInferenceService for OpenInferenceService {
         let statistics = if request.name.is_empty() {
             Ok(statistics::of_server(&self.catalog))
         } else {
-            statistics::of_model(&self.catalog, target(&request.name, &request.version))
+            let target = target(&request.name, &request.version);
+            statistics::of_model(&self.catalog, target, caller.arrival()).await
         };
         answer(&caller, statistics.map(describe::statistics))
     }

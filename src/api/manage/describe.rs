@@ -6,9 +6,11 @@ use serde::Serialize;
 
 use super::Operations;
 use crate::api::stamp::write_timestamp;
-use crate::catalog::{Condition, Description, Entry, ModelState, Which, WorkerState, WorkerStatus};
+use crate::catalog::{
+    Condition, Description, Entry, ModelState, Which, WorkerState, WorkerStatus, cannot_describe,
+};
 use crate::error::Error;
-use crate::model::{Device, Hosting, TensorSpec};
+use crate::model::{BackendKind, Device, Hosting, TensorSpec};
 
 /// A JSON object that a handler made.
 type Metadata = serde_json::Map<String, serde_json::Value>;
@@ -95,9 +97,11 @@ struct Lantern {
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
-    backend: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backend: Option<&'static str>,
     hosting: &'static str,
-    batching: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    batching: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     keeps_state: Option<&'static str>,
     inputs: Vec<String>,
@@ -116,10 +120,9 @@ pub(in crate::api) struct Readiness {
 impl Operations {
     /// Whether the default version of a model has a worker that takes jobs.
     pub(in crate::api) fn readiness(&self, model: &str) -> Result<Readiness, Error> {
-        let entry = self.catalog.find(model, None)?;
         Ok(Readiness {
             name: model.to_owned(),
-            ready: entry.is_ready(),
+            ready: self.catalog.is_version_ready(model, None)?,
         })
     }
 
@@ -133,12 +136,20 @@ impl Operations {
             Some("all") => Which::All,
             Some(version) => Which::Version(version),
         };
-        let entries = self.catalog.select(&params.model, which)?;
-        let mut described: Vec<Described> = entries
-            .iter()
-            .map(|entry| describe(&entry.describe()))
-            .collect();
-        if params.customized == Some(true) && which != Which::All {
+        let expected = self.catalog.describe_expected(&params.model, which);
+        let entries = match self.catalog.select(&params.model, which) {
+            _ if which != Which::All && !expected.is_empty() => Vec::new(),
+            Err(_) if !expected.is_empty() => Vec::new(),
+            entries => entries?,
+        };
+        let is_customized = params.customized == Some(true) && which != Which::All;
+        if let Some(expected) = expected.first().filter(|_| is_customized) {
+            return Err(cannot_describe(&expected.spec.name));
+        }
+        let described = entries.iter().map(|entry| entry.describe());
+        let described = described.chain(expected);
+        let mut described: Vec<Described> = described.map(|one| describe(&one)).collect();
+        if is_customized {
             for (one, entry) in described.iter_mut().zip(&entries) {
                 one.customized_metadata = Some(customized_metadata(entry, &params.request).await?);
             }
@@ -231,12 +242,12 @@ fn lantern(description: &Description) -> Lantern {
     Lantern {
         state: description.condition.name(),
         reason: reason.map(|error| error.message().to_owned()),
-        backend: description.spec.backend.name(),
+        backend: description.backend.map(BackendKind::name),
         hosting: match description.spec.settings.hosting {
             Hosting::Inline => "inline",
             Hosting::Process => "process",
         },
-        batching: description.batching.to_string(),
+        batching: description.batching.as_ref().map(ToString::to_string),
         keeps_state: keeps_state(description.signature.state),
         inputs: specs(&description.signature.inputs),
         outputs: specs(&description.signature.outputs),

@@ -1,6 +1,7 @@
 //! How many workers a version has.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::{Operations, Outcome, bad_request};
 use crate::catalog::{Bounds, Entry, failed_to_start};
@@ -26,7 +27,11 @@ impl Operations {
     pub(in crate::api) async fn scale(&self, params: ScaleParams) -> Result<Outcome, Error> {
         let bounds = bounds(&params, self.catalog.most_workers())?;
         let version = params.version.as_deref();
-        let entry = self.catalog.find(&params.model, version)?;
+        let now = Instant::now();
+        let entry = self
+            .catalog
+            .awaited(&params.model, version, now, None)
+            .await?;
         let (catalog, scaled) = (self.catalog.clone(), Arc::clone(&entry));
         // In a task of its own: a client that leaves does not stop it half-way.
         let scaling = tokio::spawn(async move { catalog.scale(&scaled, bounds).await });

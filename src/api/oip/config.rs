@@ -108,7 +108,7 @@ pub(in crate::api) fn config(catalog: &Catalog, target: Target<'_>) -> Result<Mo
 /// Whether axis 0 holds the rows of a batch: not known of a model that says nothing of itself, and not so of one whose
 /// requests are kept apart for what they would do to each other.
 fn is_batched(entry: &Entry, signature: &Signature) -> bool {
-    let is_off = matches!(entry.batching(), Batching::Off(_));
+    let is_off = matches!(entry.batching(), Some(Batching::Off(_)));
     let mut inputs = signature.inputs.iter();
     let has_rows = inputs.any(TensorSpec::has_free_rows);
     has_rows && signature.is_batchable() && !is_off

@@ -1,6 +1,8 @@
 //! The models that there are, and those that could be loaded. Loading is registering, unloading is unregistering, under
 //! the same rules as on the management listener.
 
+use std::time::Instant;
+
 use serde::Serialize;
 
 use super::shown;
@@ -65,12 +67,13 @@ pub(in crate::api) async fn load<'a>(
     if let Some(name) = parameters.next() {
         return Err(unsupported(name));
     }
-    match catalog.find(model, None) {
+    match catalog.awaited(model, None, Instant::now(), None).await {
         Ok(entry) if entry.is_ready() => Ok(()),
         Ok(entry) => {
             let workers = entry.spec().settings.min_workers.max(1);
             start_workers(operations, model, workers).await
         }
+        Err(error) if error.kind().is_passing() => Err(error),
         Err(_) => register(catalog, operations, model).await,
     }
 }
@@ -120,7 +123,7 @@ pub(in crate::api) async fn unload(
     model: &str,
 ) -> Result<(), Error> {
     operations.check_model_api()?;
-    let default = catalog.find(model, None)?;
+    let default = catalog.awaited(model, None, Instant::now(), None).await?;
     for entry in catalog.select(model, Which::All)? {
         let version = &entry.spec().version;
         if *version != default.spec().version {

@@ -75,6 +75,9 @@ impl Api {
             model: params.model,
             version: params.version,
         };
+        if endpoint.needs_loaded_model() {
+            target.loaded(catalog, call.arrival, None).await?;
+        }
         match endpoint {
             Endpoint::ServerMetadata => Ok(server_metadata()),
             Endpoint::Live => Ok(json_of(StatusCode::OK, &Live { live: true })),
@@ -82,7 +85,10 @@ impl Api {
             Endpoint::ModelMetadata => Ok(ok(&metadata::model(catalog, target)?)),
             Endpoint::ModelReady => self.model_ready(target),
             Endpoint::ModelConfig => Ok(ok(&config::config(catalog, target)?)),
-            Endpoint::ModelStatistics => Ok(ok(&statistics::of_model(catalog, target)?)),
+            Endpoint::ModelStatistics => {
+                let of_model = statistics::of_model(catalog, target, call.arrival).await?;
+                Ok(ok(&of_model))
+            }
             Endpoint::Statistics => Ok(ok(&statistics::of_server(catalog))),
             Endpoint::Infer => self.infer(target, call).await,
             Endpoint::Index => self.repository_index(call).await,
@@ -244,5 +250,7 @@ pub(in crate::api) fn failure(error: &Error) -> Response {
         "" => status.canonical_reason().unwrap_or("failed"),
         text => text,
     };
-    json_of(status, &Failure { error: text })
+    let mut response = json_of(status, &Failure { error: text });
+    reply::add_retry(&mut response, error.kind());
+    response
 }

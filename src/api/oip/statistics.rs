@@ -1,7 +1,7 @@
 //! What models have done so far.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
 
@@ -78,11 +78,14 @@ pub(in crate::api) struct BatchOfSize {
     pub compute_output: StatisticDuration,
 }
 
-/// The statistics of a version, or of all versions where none is named.
-pub(in crate::api) fn of_model(
+/// The statistics of a version, or of all versions where none is named, once its archive is open.
+pub(in crate::api) async fn of_model(
     catalog: &Catalog,
     target: Target<'_>,
+    arrival: Instant,
 ) -> Result<AllStatistics, Error> {
+    let opened = catalog.awaited(target.model, target.version, arrival, None);
+    opened.await?;
     let which = target.version.map_or(Which::All, Which::Version);
     Ok(all(&catalog.select(target.model, which)?))
 }

@@ -24,6 +24,8 @@ pub(super) const INFERENCE: &[Route] = &[
     route(Verbs::Options, "/predictions/{model}", Permission::Predict, Endpoint::PredictDescription),
     route(Verbs::Options, "/predictions/{model}/{version}/*", Permission::Predict, Endpoint::PredictDescription),
     route(Verbs::Any, "/ping/*", Permission::Nothing, Endpoint::Ping),
+    route(Verbs::Get, "/health/live", Permission::Nothing, Endpoint::Live),
+    route(Verbs::Get, "/health/ready", Permission::Nothing, Endpoint::Ready),
     route(Verbs::ButOptions, "/invocations", Permission::Predict, Endpoint::Invocations),
     route(Verbs::Options, "/invocations", Permission::Predict, Endpoint::PredictDescription),
     route(Verbs::ButOptions, "/models/{model}/invoke", Permission::Predict, Endpoint::Invoke),

@@ -12,7 +12,7 @@ use super::super::ArchiveError;
 use super::super::digest::sha256;
 use super::super::entry::EntryName;
 use super::super::limits::UnpackLimits;
-use super::Unpacker;
+use super::{Unpacker, read_within};
 
 /// One file or directory, in the order of names.
 struct Found {
@@ -36,6 +36,18 @@ pub fn read(
         }
     }
     Ok(())
+}
+
+/// One file, if it has at most `most` bytes.
+pub fn read_one(directory: &Path, name: &EntryName, most: u64) -> Option<Vec<u8>> {
+    let path = name.under(&unwrapped(directory).ok()?);
+    let file = File::options()
+        .read(true)
+        .custom_flags(i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).ok()?)
+        .open(path)
+        .ok()?;
+    let is_file = file.metadata().ok()?.is_file();
+    is_file.then(|| read_within(file, most))?
 }
 
 /// SHA-256 over names and contents.

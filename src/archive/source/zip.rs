@@ -11,7 +11,8 @@ use ::zip::{CompressionMethod, ZipReadOptions};
 
 use super::super::ArchiveError;
 use super::super::entry::EntryName;
-use super::Unpacker;
+use super::super::limits::UnpackLimits;
+use super::{Unpacker, read_within};
 
 const TYPE_MASK: u32 = 0o170_000;
 const REGULAR: u32 = 0o100_000;
@@ -32,6 +33,26 @@ pub fn read(file: &File, unpacker: &mut Unpacker) -> Result<(), ArchiveError> {
         read_entry(entry.map_err(|e| unreadable(&e))?, &mut bodies, unpacker)?;
     }
     Ok(())
+}
+
+/// One file, if it has at most `most` bytes. The first of that name counts; that there are more is found out when the
+/// archive is unpacked.
+pub fn read_one(file: &File, name: &EntryName, limits: UnpackLimits, most: u64) -> Option<Vec<u8>> {
+    let directory = file.try_clone().ok()?;
+    let mut bodies = reopen(file).ok()?;
+    let archive = ZipIterable::try_new(directory, Config::default()).ok()?;
+    let mut archive = archive.enforce_header_consistency(true);
+    if archive.len() > limits.entries {
+        return None;
+    }
+    for entry in archive.files().ok()? {
+        let entry = entry.ok()?;
+        if entry.name_raw() == name.as_str().as_bytes() {
+            let content = entry.with_reader(&mut bodies, ZipReadOptions::new()).ok()?;
+            return read_within(content, most);
+        }
+    }
+    None
 }
 
 /// A second handle with a position of its own: clones of a handle share theirs.

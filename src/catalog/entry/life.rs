@@ -84,7 +84,7 @@ impl Entry {
 
     async fn start_with(&self, hosts: &Hosts, bounds: Bounds) -> Result<(), Error> {
         if let Some(error) = self.unusable.clone().or_else(|| self.without_time()) {
-            self.set_phase(Phase::Failed(error.clone()), 0);
+            self.set_failed(error.clone());
             return Err(error);
         }
         self.set_phase(Phase::Loading, bounds.min);
@@ -103,7 +103,7 @@ impl Entry {
             }
             Err(error) => {
                 self.log_failed(&error, leaving.is_cancelled());
-                self.set_phase(Phase::Failed(error.clone()), 0);
+                self.set_failed(error.clone());
                 Err(error)
             }
         }
@@ -201,7 +201,16 @@ impl Entry {
         }
     }
 
+    /// Its runtime did not start. The time without one goes on from the first failure.
+    fn set_failed(&self, error: Error) {
+        self.failing_since.lock().get_or_insert_with(Instant::now);
+        self.set_phase(Phase::Failed(error), 0);
+    }
+
     fn set_phase(&self, phase: Phase, workers: usize) {
+        if matches!(phase, Phase::Ready(_) | Phase::Empty) {
+            *self.failing_since.lock() = None;
+        }
         self.phase.store(Arc::new(phase));
         self.set_running(workers);
         self.phase_changed.notify_waiters();

@@ -1,6 +1,7 @@
 //! A version as others see it: health, gauges, description.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::{Entry, Phase};
 use crate::catalog::describe::{Condition, Description};
@@ -9,16 +10,19 @@ use crate::metrics::{Load, Stacking};
 use crate::runtime::{Batching, Status, WorkerState};
 
 impl Entry {
-    /// Whether there are workers that take jobs, or may yet be.
-    pub(in crate::catalog) fn is_healthy(&self) -> bool {
+    /// Whether, at `now`, it has a worker, or has been without one for no longer than it is restarted, or needs none.
+    pub(in crate::catalog) fn is_healthy_at(&self, now: Instant) -> bool {
+        let patience = self.spec.settings.max_retry_timeout;
+        let since = self.without_worker_since();
+        since.is_none_or(|since| now.saturating_duration_since(since) <= patience)
+    }
+
+    /// Since when it has no worker though it should; `None` while it has one, or while its runtime starts.
+    fn without_worker_since(&self) -> Option<Instant> {
         match &**self.phase.load() {
-            Phase::Loading | Phase::Empty => true,
-            Phase::Failed(_) => false,
-            Phase::Ready(runtime) => {
-                let status = runtime.status();
-                let mut workers = status.workers.iter();
-                !status.given_up && workers.any(|worker| worker.state != WorkerState::Failed)
-            }
+            Phase::Loading | Phase::Empty => None,
+            Phase::Failed(_) => *self.failing_since.lock(),
+            Phase::Ready(runtime) => runtime.without_worker_since(),
         }
     }
 
@@ -36,10 +40,11 @@ impl Entry {
                 queued: self.door.queued(),
                 workers_ready: self.ready_workers(),
                 stacking: match self.batching() {
-                    Batching::Single | Batching::Off(_) => Stacking::Off,
-                    Batching::Trial => Stacking::Trial,
-                    Batching::On(_) => Stacking::On,
+                    None | Some(Batching::Single | Batching::Off(_)) => Stacking::Off,
+                    Some(Batching::Trial) => Stacking::Trial,
+                    Some(Batching::On(_)) => Stacking::On,
                 },
+                has_failed: matches!(**self.phase.load(), Phase::Failed(_)),
             });
         }
     }
@@ -51,11 +56,11 @@ impl Entry {
         }
     }
 
-    /// How requests are stacked.
-    pub fn batching(&self) -> Batching {
+    /// How requests are stacked, once the model was loaded.
+    pub fn batching(&self) -> Option<Batching> {
         match &**self.phase.load() {
             Phase::Ready(runtime) => runtime.batching(),
-            Phase::Loading | Phase::Empty | Phase::Failed(_) => Batching::default(),
+            Phase::Loading | Phase::Empty | Phase::Failed(_) => None,
         }
     }
 
@@ -69,6 +74,7 @@ impl Entry {
         let status = self.status();
         Description {
             spec: Arc::clone(&self.spec),
+            backend: Some(self.spec.backend),
             runtime: self.runtime,
             url: self.url.clone(),
             bounds: *self.bounds.lock(),
@@ -97,9 +103,9 @@ impl Entry {
         }
     }
 
-    /// Whether it keeps the server from being ready: it should serve, and does not.
-    pub(in crate::catalog) fn is_missing(&self) -> bool {
-        !self.is_ready() && self.condition() != Condition::Empty
+    /// Whether requests for it are to be served: it has, or should have, workers, and is not on its way out.
+    pub(in crate::catalog) fn should_serve(&self) -> bool {
+        !self.door.is_closed() && !matches!(**self.phase.load(), Phase::Empty)
     }
 
     fn condition(&self) -> Condition {
@@ -110,7 +116,7 @@ impl Entry {
             Phase::Loading => Condition::Loading,
             Phase::Empty => Condition::Empty,
             Phase::Failed(error) => Condition::Failed(error.clone()),
-            Phase::Ready(_) if self.is_healthy() => Condition::Ready,
+            Phase::Ready(runtime) if lives(&runtime.status()) => Condition::Ready,
             Phase::Ready(_) => Condition::Unhealthy,
         }
     }
@@ -121,4 +127,10 @@ impl Entry {
             Phase::Loading | Phase::Empty | Phase::Failed(_) => None,
         }
     }
+}
+
+/// Whether a worker takes jobs or loads.
+fn lives(status: &Status) -> bool {
+    let mut workers = status.workers.iter();
+    !status.given_up && workers.any(|worker| worker.state != WorkerState::Failed)
 }

@@ -84,11 +84,11 @@ fn specs(specs: &[TensorSpec]) -> Vec<Value> {
     specs
         .iter()
         .map(|spec| {
-            let axes = |axes: &Vec<Option<usize>>| axes.iter().map(axis).collect::<Vec<_>>();
+            let shape = |axes: &Vec<Option<usize>>| axes.iter().map(axis).collect::<Vec<_>>();
             json!({
                 "name": *spec.name,
                 "dtype": spec.dtype.map(DType::name),
-                "shape": spec.shape.as_ref().map(axes),
+                "shape": spec.shape.as_ref().map(shape),
                 "arity": arity(spec.arity),
             })
         })

@@ -107,7 +107,7 @@ impl Default for Most {
 }
 
 /// How a version is served.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Resolved {
     /// Settings of its runtime.
     pub settings: Settings,

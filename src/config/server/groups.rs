@@ -114,6 +114,37 @@ pub struct LogConfig {
     pub metrics_directory: PathBuf,
 }
 
+/// What probes are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HealthConfig {
+    /// `lantern_ping`.
+    pub ping: PingMeaning,
+    /// `lantern_ready_requires`.
+    pub ready_requires: ReadyRequires,
+}
+
+/// `lantern_ping`: what `/ping` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PingMeaning {
+    /// Whether no model has been without a worker for longer than it is restarted, as TorchServe does.
+    #[default]
+    TorchServe,
+    /// Whether the server is ready.
+    Ready,
+}
+
+/// `lantern_ready_requires`: how many of the models that should serve must serve for the server to be ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ReadyRequires {
+    /// Each.
+    #[default]
+    All,
+    /// One, if there is one.
+    Any,
+    /// None.
+    None,
+}
+
 /// What Amazon SageMaker says to a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SageMakerConfig {

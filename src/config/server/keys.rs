@@ -204,6 +204,8 @@ pub const KEYS: &[Key] = &[
     used("lantern_allow_public", "false"),
     used("lantern_key_file", ""),
     used("lantern_log_files", "true"),
+    used("lantern_ping", "torchserve"),
+    used("lantern_ready_requires", "all"),
     used("lantern_cache_dir", "(the user's cache)"),
     used("lantern_temp_dir", "(below the temporary directory)"),
     used("lantern_onnxruntime", "(found)"),

@@ -8,8 +8,9 @@ use super::super::Problem;
 use super::super::snapshot::{self, Saved};
 use super::address::{self, Address, DefaultPorts};
 use super::groups::{
-    CorsConfig, GrpcConfig, GrpcListenerConfig, LogConfig, MetricsConfig, MetricsMode,
-    SageMakerConfig, SnapshotConfig, TlsConfig, TokenConfig,
+    CorsConfig, GrpcConfig, GrpcListenerConfig, HealthConfig, LogConfig, MetricsConfig,
+    MetricsMode, PingMeaning, ReadyRequires, SageMakerConfig, SnapshotConfig, TlsConfig,
+    TokenConfig,
 };
 use super::places::Surroundings;
 use super::reader::Reader;
@@ -239,6 +240,25 @@ pub fn logs(reader: &mut Reader, surroundings: &Surroundings) -> LogConfig {
         files: reader.truth("lantern_log_files", true),
         directory: surroundings.log_directory(),
         metrics_directory: surroundings.metrics_directory(),
+    }
+}
+
+/// What probes are told.
+pub fn health(reader: &mut Reader) -> HealthConfig {
+    let pings = [
+        ("torchserve", PingMeaning::TorchServe),
+        ("ready", PingMeaning::Ready),
+    ];
+    let requirements = [
+        ("all", ReadyRequires::All),
+        ("any", ReadyRequires::Any),
+        ("none", ReadyRequires::None),
+    ];
+    HealthConfig {
+        ping: reader.word("lantern_ping", &pings).unwrap_or_default(),
+        ready_requires: reader
+            .word("lantern_ready_requires", &requirements)
+            .unwrap_or_default(),
     }
 }
 

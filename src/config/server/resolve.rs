@@ -51,6 +51,7 @@ fn read(reader: &mut Reader, flags: &Flags, surroundings: &Surroundings) -> Serv
         open_inference_protocol: parts::open_inference_protocol(reader),
         snapshots: parts::snapshots(reader, surroundings, !flags.no_config_snapshots),
         logs: parts::logs(reader, surroundings),
+        health: parts::health(reader),
         sagemaker: parts::sagemaker(reader, surroundings),
         workflow_store: store(reader, "workflow_store", surroundings)
             .or_else(|| model_store.clone()),

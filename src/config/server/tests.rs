@@ -202,6 +202,27 @@ fn an_address_open_to_all_without_tokens_is_a_warning() {
 }
 
 #[test]
+fn probes_are_told_what_the_operator_chose() {
+    let health = |properties: &str| Fixture::new(properties).load().unwrap().health;
+    assert_eq!(health(""), HealthConfig::default());
+    let chosen = health("lantern_ping=ready\nlantern_ready_requires=any\n");
+    assert_eq!(
+        (chosen.ping, chosen.ready_requires),
+        (PingMeaning::Ready, ReadyRequires::Any)
+    );
+    for (key, words) in [
+        ("lantern_ping", "torchserve, ready"),
+        ("lantern_ready_requires", "all, any, none"),
+    ] {
+        let refused = Fixture::new(&format!("{key}=some\n")).refused();
+        assert!(
+            refused.contains(&format!("{key} must be one of {words}")),
+            "{refused}"
+        );
+    }
+}
+
+#[test]
 fn every_default_is_what_its_text_says() {
     let plain = Fixture::new("").load().unwrap();
     let is_literal = |key: &&keys::Key| !key.default.is_empty() && !key.default.starts_with('(');

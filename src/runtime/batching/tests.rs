@@ -175,6 +175,10 @@ async fn serve_auto(model: Model, axis0: Axis0) -> Served {
 }
 
 impl Served {
+    fn batching(&self) -> Batching {
+        self.pool.batching().unwrap()
+    }
+
     /// Sends requests at once, each of its rows, and awaits their answers.
     async fn ask(&self, requests: &[Vec<Vec<f32>>]) -> Vec<Result<Answer, Error>> {
         let sent: Vec<_> = requests
@@ -213,7 +217,7 @@ fn reason(batching: &Batching) -> &str {
 #[tokio::test]
 async fn a_model_that_keeps_rows_apart_is_confirmed_by_made_samples_where_names_agree() {
     let served = serve_auto(doubles, Axis0::Shared).await;
-    assert_eq!(served.pool.batching(), Batching::On(Grounds::Samples));
+    assert_eq!(served.batching(), Batching::On(Grounds::Samples));
 }
 
 #[tokio::test]
@@ -221,7 +225,7 @@ async fn models_that_mix_rows_are_refuted_whatever_their_names() {
     for axis0 in [Axis0::Shared, Axis0::Unknown] {
         for (index, model) in MIXING.into_iter().enumerate() {
             let served = serve_auto(model, axis0.clone()).await;
-            let batching = served.pool.batching();
+            let batching = served.batching();
             assert!(
                 reason(&batching).contains("output \"y\""),
                 "{index}: {batching}"
@@ -238,10 +242,10 @@ async fn a_refutation_wins_over_the_owner_and_saying_off_over_all() {
         BatchingMode::On,
         Verdicts::default(),
     );
-    reason(&on.await.pool.batching());
+    reason(&on.await.batching());
     let unproven = signature(Axis0::Unknown);
     let on = serve(doubles, unproven, BatchingMode::On, Verdicts::default()).await;
-    assert_eq!(on.pool.batching(), Batching::On(Grounds::Owner));
+    assert_eq!(on.batching(), Batching::On(Grounds::Owner));
     let off = serve(
         doubles,
         signature(Axis0::Shared),
@@ -249,7 +253,7 @@ async fn a_refutation_wins_over_the_owner_and_saying_off_over_all() {
         Verdicts::default(),
     )
     .await;
-    assert_eq!(reason(&off.pool.batching()), "as lantern.batching says");
+    assert_eq!(reason(&off.batching()), "as lantern.batching says");
     assert_eq!(
         off.backend
             .runs()
@@ -268,9 +272,9 @@ async fn models_that_change_in_a_run_or_have_no_batch_axis_are_not_tried_out() {
         ..signature(Axis0::Shared)
     };
     let served = serve(doubles, stateful, BatchingMode::On, Verdicts::default()).await;
-    assert_eq!(reason(&served.pool.batching()), "runs change the model");
+    assert_eq!(reason(&served.batching()), "runs change the model");
     let fixed = serve_auto(doubles, Axis0::Refuted("axis 0 is fixed".into())).await;
-    assert_eq!(reason(&fixed.pool.batching()), "axis 0 is fixed");
+    assert_eq!(reason(&fixed.batching()), "axis 0 is fixed");
 }
 
 #[tokio::test]
@@ -284,7 +288,7 @@ async fn what_was_found_out_is_not_found_out_again() {
             verdicts.clone(),
         )
         .await;
-        reason(&served.pool.batching());
+        reason(&served.batching());
     }
     let served = serve(
         doubles,
@@ -310,9 +314,9 @@ async fn the_first_requests_decide_where_nothing_can_be_made_up() {
             Verdicts::default(),
         )
         .await;
-        assert_eq!(served.pool.batching(), Batching::Trial);
+        assert_eq!(served.batching(), Batching::Trial);
         let mut rounds = 0;
-        while served.pool.batching() == Batching::Trial {
+        while served.batching() == Batching::Trial {
             let requests: Vec<_> = (0..2 + rounds % 2)
                 .map(|index: u8| vec![vec![f32::from(index + rounds), 1.0]])
                 .collect();
@@ -324,8 +328,8 @@ async fn the_first_requests_decide_where_nothing_can_be_made_up() {
             assert!(rounds < 100, "never decided");
         }
         match model as usize == doubles as Model as usize {
-            true => assert_eq!(served.pool.batching(), Batching::On(Grounds::Requests)),
-            false => drop(reason(&served.pool.batching())),
+            true => assert_eq!(served.batching(), Batching::On(Grounds::Requests)),
+            false => drop(reason(&served.batching())),
         }
     }
 }
@@ -341,7 +345,7 @@ async fn outputs_that_cannot_be_parted_refute_a_confirmed_model() {
         })
     }
     let served = serve_auto(finds_two, Axis0::Shared).await;
-    assert_eq!(served.pool.batching(), Batching::On(Grounds::Samples));
+    assert_eq!(served.batching(), Batching::On(Grounds::Samples));
     let requests = [vec![vec![9.0, 1.0]], vec![vec![1.0, 1.0]]];
     for (answer, own) in served
         .ask(&requests)
@@ -351,7 +355,7 @@ async fn outputs_that_cannot_be_parted_refute_a_confirmed_model() {
     {
         assert_eq!(answer.unwrap().outputs, own);
     }
-    assert!(reason(&served.pool.batching()).contains("of a stacked run"));
+    assert!(reason(&served.batching()).contains("of a stacked run"));
 }
 
 #[tokio::test]

@@ -54,7 +54,10 @@ impl Sink for Reporter {
 
 /// Reports how requests are stacked, and what was found out about the archive.
 pub fn report_batching(runtime: &LocalRuntime, outbox: &Outbox) {
-    let batching = batching_to_wire(&runtime.batching());
+    let Some(batching) = runtime.batching() else {
+        return;
+    };
+    let batching = batching_to_wire(&batching);
     let verdict = runtime.verdict().as_ref().map(verdict_to_wire);
     super::send(
         outbox,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::no_worker;
 use crate::error::{Error, Kind};
 use crate::model::ModelSpec;
+use crate::runtime::WorkerState;
 use crate::runtime::batcher::{Batcher, Job};
 use crate::runtime::lane::{Condition, Lane};
 use crate::runtime::scale::Bounds;
@@ -20,6 +21,8 @@ pub(in crate::runtime) struct State {
     pub(in crate::runtime) closed: Option<Error>,
     /// The last failure of a worker.
     pub(in crate::runtime) last_error: Option<Error>,
+    /// Since when no worker takes jobs.
+    pub(super) without_worker_since: Option<Instant>,
     /// Bounds within which demand decides on the number of workers.
     pub(in crate::runtime) bounds: Bounds,
     /// Most lanes in use at a time since it was last asked.
@@ -36,6 +39,7 @@ impl State {
             threads: Vec::new(),
             closed: None,
             last_error: None,
+            without_worker_since: None,
             bounds: Bounds::exactly(0),
             busiest: 0,
             leader_called: false,
@@ -115,6 +119,20 @@ impl State {
     /// Whether a job pushed now has a worker to wait for.
     pub(super) fn has_workers(&self) -> bool {
         self.workers.iter().any(Worker::will_take_jobs)
+    }
+
+    /// How many workers take jobs.
+    pub(super) fn workers_ready(&self) -> usize {
+        let is_ready = |worker: &&Worker| worker.state() == WorkerState::Ready;
+        self.workers.iter().filter(is_ready).count()
+    }
+
+    /// Takes note of whether a worker takes jobs.
+    pub(super) fn note_readiness(&mut self, now: Instant) {
+        self.without_worker_since = match self.workers_ready() {
+            0 => self.without_worker_since.or(Some(now)),
+            _ => None,
+        };
     }
 
     /// Takes the jobs that have no worker to wait for any more.

@@ -184,7 +184,7 @@ async fn a_stacked_run_that_loses_rows_gives_nobody_rows_of_others() {
     // Alone, its outputs are what the model gives: one row of two.
     assert_eq!(marks(&lost.await.unwrap().unwrap().outputs), b"l");
     assert_eq!(marks(&kept.await.unwrap().unwrap().outputs), b"b");
-    assert!(matches!(fixture.pool.batching(), Batching::Off(_)));
+    assert!(matches!(fixture.pool.batching(), Some(Batching::Off(_))));
 }
 
 #[tokio::test]

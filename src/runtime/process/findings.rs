@@ -9,7 +9,7 @@ use crate::runtime::{Batching, Verdict, Verdicts};
 pub struct Findings {
     digest: String,
     verdicts: Verdicts,
-    latest: Mutex<Batching>,
+    latest: Mutex<Option<Batching>>,
 }
 
 impl Findings {
@@ -34,11 +34,11 @@ impl Findings {
         {
             self.verdicts.keep(&self.digest, verdict);
         }
-        *self.latest.lock() = status;
+        *self.latest.lock() = Some(status);
     }
 
-    /// What the latest process does.
-    pub fn status(&self) -> Batching {
+    /// What the latest process does, once there was one.
+    pub fn status(&self) -> Option<Batching> {
         self.latest.lock().clone()
     }
 }

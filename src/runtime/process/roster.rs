@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
 
@@ -31,6 +31,8 @@ struct Entries {
     by_number: HashMap<u32, u32>,
     /// Ids whose workers went down with their process, in order; the next process's workers get them.
     orphaned: Vec<u32>,
+    /// Since when none takes jobs.
+    without_worker_since: Option<Instant>,
     pid: u32,
     memory: u64,
 }
@@ -71,6 +73,7 @@ impl Roster {
             entries.orphaned = entries.workers.iter().map(|worker| worker.id).collect();
             entries.by_number.clear();
         }
+        entries.note_readiness(Instant::now());
     }
 
     /// There are no workers any more.
@@ -85,9 +88,12 @@ impl Roster {
 
     /// How many workers take jobs.
     pub fn ready(&self) -> usize {
-        let entries = self.entries.lock();
-        let is_ready = |worker: &&WorkerStatus| worker.state == WorkerState::Ready;
-        entries.workers.iter().filter(is_ready).count()
+        self.entries.lock().ready()
+    }
+
+    /// Since when no worker takes jobs; `None` while one does.
+    pub fn without_worker_since(&self) -> Option<Instant> {
+        self.entries.lock().without_worker_since
     }
 
     /// Takes what the living process says of its workers.
@@ -109,11 +115,25 @@ impl Roster {
             .by_number
             .retain(|number, _| reported.iter().any(|worker| worker.id == *number));
         entries.orphaned.clear();
+        entries.note_readiness(Instant::now());
         Ok(())
     }
 }
 
 impl Entries {
+    fn ready(&self) -> usize {
+        let is_ready = |worker: &&WorkerStatus| worker.state == WorkerState::Ready;
+        self.workers.iter().filter(is_ready).count()
+    }
+
+    /// Takes note of whether a worker takes jobs. Workers that come and go without one that does change nothing.
+    fn note_readiness(&mut self, now: Instant) {
+        self.without_worker_since = match self.ready() {
+            0 => self.without_worker_since.or(Some(now)),
+            _ => None,
+        };
+    }
+
     fn status(&mut self, worker: &Worker, ids: &WorkerIds) -> WorkerStatus {
         let is_known = self.by_number.contains_key(&worker.id);
         let id = self.id_of(worker.id, ids);
@@ -196,6 +216,25 @@ mod tests {
         roster.update(&report(&[0, 1, 2])).unwrap();
         assert_eq!(ids(&roster), [9000, 9002, 9003]);
         assert!(roster.workers().iter().all(|worker| worker.pid == 77));
+    }
+
+    #[test]
+    fn the_time_without_a_worker_begins_with_the_first_loss_and_ends_with_a_worker() {
+        let roster = roster();
+        assert_eq!(roster.without_worker_since(), None);
+        roster.update(&report(&[0])).unwrap();
+        assert_eq!(roster.without_worker_since(), None);
+        roster.process_died();
+        let lost = roster.without_worker_since();
+        assert!(lost.is_some());
+        // The next process did not load either.
+        let mut loading = report(&[0]);
+        loading[0].state = State::Loading;
+        roster.update(&loading).unwrap();
+        roster.process_died();
+        assert_eq!(roster.without_worker_since(), lost);
+        roster.update(&report(&[0])).unwrap();
+        assert_eq!(roster.without_worker_since(), None);
     }
 
     #[test]

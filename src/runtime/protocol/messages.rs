@@ -440,5 +440,5 @@ failure_kinds! {
     CannotExplain, Conflict, DefaultVersionInUse, InvalidModel, NoWorker, QueueFull, Draining, Expired, Cancelled,
     HandlerUnavailable, HandlerFailed, HandlerPanicked, HandlerTrapped, HandlerTimedOut, HandlerOutOfMemory,
     HandlerOutput, InferenceFailed, OutOfMemory, LoadFailed, WorkerDied, CleanupTimedOut, Internal,
-    DownloadFailed, FileExists, ModelApiDisabled, InvalidKey,
+    DownloadFailed, FileExists, ModelApiDisabled, InvalidKey, Loading,
 }

@@ -13,7 +13,8 @@ async fn ping_is_json_as_text() {
     let pong = server.grpc_inference().ping(()).await.unwrap();
     assert_eq!(pong.into_inner().health, "{\n  \"status\": \"Healthy\"\n}");
     let broken = Model::linear().named("broken").artifact("broken.onnx");
-    let server = TestServer::with(broken).await;
+    let builder = TestServer::builder().model(broken);
+    let server = builder.set("lantern_ping=ready").start().await;
     let pong = server.grpc_inference().ping(()).await.unwrap();
     assert_eq!(
         pong.into_inner().health,

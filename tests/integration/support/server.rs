@@ -9,6 +9,7 @@ use std::time::Duration;
 use lantern::api::{self, AccessLog, Listener};
 use lantern::backend::Backend;
 use lantern::backend::fake::{FakeBackend, Gate};
+use lantern::catalog::Catalog;
 use lantern::config::server::{Flags, ServerConfig, Surroundings};
 use lantern::listen::Address;
 use lantern::metrics::MetricLog;
@@ -28,7 +29,7 @@ const FIXED: [&str; 2] = [
 /// Makes a [`TestServer`].
 pub struct Builder {
     store: Vec<Model>,
-    loaded: Vec<Model>,
+    loaded: Vec<String>,
     api: api::Config,
     fake: FakeBackend,
     settings: Vec<String>,
@@ -89,9 +90,14 @@ impl Default for Builder {
 
 impl Builder {
     /// Loads `model` at start-up.
-    pub fn model(mut self, model: Model) -> Self {
-        self.loaded.push(model.clone());
-        self.in_store(model)
+    pub fn model(self, model: Model) -> Self {
+        self.list(&model.url()).in_store(model)
+    }
+
+    /// Lists a model to be loaded at start-up, as `--models` has it.
+    pub fn list(mut self, model: &str) -> Self {
+        self.loaded.push(model.to_owned());
+        self
     }
 
     /// Puts `model` into the model store, to be registered.
@@ -127,6 +133,13 @@ impl Builder {
 
     /// Starts the server and waits until its models have loaded or failed.
     pub async fn start(self) -> TestServer {
+        let mut server = self.begin();
+        server.loaded().await;
+        server
+    }
+
+    /// Starts the server, which loads its models meanwhile.
+    pub fn begin(self) -> TestServer {
         let directory = TempDir::new().unwrap();
         let (gate, fake) = (self.fake.gate(), self.fake.clone());
         let access = Arc::new(Mutex::new(Vec::new()));
@@ -135,8 +148,7 @@ impl Builder {
         cfg.metrics.server_log = log_into(&metric_lines.server);
         cfg.metrics.model_log = log_into(&metric_lines.models);
         let server = Server::bind(cfg).unwrap();
-        let mut running = server.start();
-        running.loaded().await;
+        let running = server.start();
         let listeners = [
             Listener::Inference,
             Listener::Management,
@@ -169,7 +181,7 @@ impl Builder {
         }
         let flags = Flags {
             model_store: Some(store),
-            models: self.loaded.iter().map(Model::url).collect(),
+            models: self.loaded.clone(),
             set: [FIXED.map(str::to_owned).to_vec(), self.settings].concat(),
             no_config_snapshots: true,
             ..Flags::default()
@@ -198,6 +210,21 @@ impl TestServer {
     /// A builder of a server without models.
     pub fn builder() -> Builder {
         Builder::default()
+    }
+
+    /// Waits until the models that were listed have loaded or failed.
+    pub async fn loaded(&mut self) {
+        self.running.as_mut().unwrap().loaded().await;
+    }
+
+    /// All models, for what no client can ask.
+    pub fn catalog(&self) -> &Catalog {
+        self.running.as_ref().unwrap().catalog()
+    }
+
+    /// The gate that every load of the fake backend in the server's process passes.
+    pub fn load_gate(&self) -> Gate {
+        self.fake.load_gate()
     }
 
     /// A server with `model` loaded.

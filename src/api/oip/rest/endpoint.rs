@@ -30,6 +30,11 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
+    /// Whether it is about a model that must have been loaded for the answer to be known.
+    pub(super) const fn needs_loaded_model(self) -> bool {
+        matches!(self, Self::Infer | Self::ModelMetadata | Self::ModelConfig)
+    }
+
     /// The `operationId` in documents.
     pub const fn operation(self) -> &'static str {
         match self {
