@@ -14,8 +14,10 @@ pub mod fake;
 pub mod memory;
 pub mod none;
 pub mod onnx;
+mod quiet;
 mod signature;
 
+pub use quiet::NO_TELEMETRY;
 pub use signature::{Axis0, ModelState, NamedAxis, Signature};
 
 /// What to load, and where to.
@@ -43,6 +45,10 @@ pub enum BackendError {
     /// The artifact does not load.
     #[error("{0}")]
     Load(String),
+    /// The artifact loads and cannot be served. The text is ours: the thing, the rule and the value, for whoever registers
+    /// the model.
+    #[error("{0}")]
+    Unserved(String),
     /// The framework refused these inputs.
     #[error("{0}")]
     Input(String),

@@ -17,6 +17,7 @@ mod logging;
 mod lower;
 mod meter;
 mod metrics;
+mod observation;
 mod output;
 mod pool;
 mod tensors;
@@ -41,6 +42,7 @@ use metrics::Series;
 use pool::{Lease, Pool};
 
 pub use self::inspect::{ComponentInfo, inspect};
+pub(crate) use self::observation::unit_named;
 
 /// What `preprocess` decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -237,21 +239,12 @@ impl Handler {
     /// Dropping the future ends the call.
     pub async fn describe(&self, request_id: &str) -> Result<Response, Error> {
         if self.version.component.describe.is_none() {
-            return Ok(description(Bytes::from_static(b"{}")));
+            return Ok(Response::json(Bytes::from_static(b"{}")));
         }
         let mut lease = Lease::take(&self.version).await?;
         let text = lease.instance().describe(&self.version, request_id).await;
         lease.give_back();
-        Ok(description(text?.into()))
-    }
-}
-
-fn description(json: Bytes) -> Response {
-    Response {
-        status: 200,
-        content_type: "application/json".to_owned(),
-        headers: Vec::new(),
-        body: json,
+        Ok(Response::json(text?.into()))
     }
 }
 

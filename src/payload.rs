@@ -10,6 +10,12 @@ use bytes::Bytes;
 use crate::error::{Error, Kind};
 use crate::tensor::NamedTensor;
 
+mod response;
+
+#[cfg(test)]
+pub(crate) use response::tests::any_response;
+pub use response::{InvalidResponse, Response};
+
 /// Body of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Body {
@@ -80,19 +86,6 @@ pub enum Priority {
 impl Priority {
     /// Every priority, the highest first.
     pub const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Low];
-}
-
-/// One response of a handler.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Response {
-    /// HTTP status the handler chose.
-    pub status: u16,
-    /// Media type; empty for none.
-    pub content_type: String,
-    /// Further headers.
-    pub headers: Vec<Field>,
-    /// Body.
-    pub body: Bytes,
 }
 
 /// How long each phase of one request took. Phases that did not happen are zero.

@@ -11,6 +11,12 @@ mod tests;
 /// More axes than any model here has, fewer than it takes to hurt.
 pub const MAX_RANK: usize = 8;
 
+/// Inputs, or outputs, of one model or one request.
+pub const MAX_TENSORS: usize = 1024;
+
+/// Bytes of the name of a model's input or output.
+pub const MAX_NAME: usize = 1024;
+
 /// Element type of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DType {

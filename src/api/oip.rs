@@ -31,7 +31,7 @@ pub use rest::Endpoint;
 pub(super) use rest::{failure, owns};
 
 /// Inputs, or outputs, that one request may name.
-pub(super) const TENSORS_LIMIT: usize = 256;
+pub(super) const TENSORS_LIMIT: usize = crate::tensor::MAX_TENSORS;
 /// Bytes of a foreign text that a message shows.
 const SHOWN: usize = 64;
 

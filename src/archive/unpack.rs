@@ -85,6 +85,11 @@ impl UnpackStore {
         })))
     }
 
+    /// A directory of this process alone, which goes with it.
+    pub fn directory(&self) -> &Path {
+        &self.0.directory
+    }
+
     /// Unpacks the archive at `location`, or shares what an equal archive was unpacked to. Blocks for as long as
     /// reading it takes.
     pub fn unpack(&self, location: &Location) -> Result<Unpacked, ArchiveError> {

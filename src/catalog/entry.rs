@@ -19,7 +19,7 @@ use crate::archive::{Download, Unpacked};
 use crate::error::{Error, Kind};
 use crate::metrics::{ModelMetrics, Observed, Outcome};
 use crate::model::{ModelName, ModelSpec, Settings};
-use crate::payload::{Reply, Request};
+use crate::payload::{Reply, Request, Response};
 use crate::runtime::{Bounds, Runtime, Signature};
 
 mod life;
@@ -211,7 +211,7 @@ impl Entry {
         }
         let deadline = self.deadline(Instant::now());
         let described = runtime.describe(request_id, deadline).await;
-        described.map(|response| response.body).map_err(|error| {
+        described.map(Response::into_body).map_err(|error| {
             if error.kind() == Kind::NoWorker {
                 return self.cannot_describe().with_detail(error);
             }

@@ -1,5 +1,6 @@
 //! Serving in this process: flags that are settings, logs, and signals.
 
+use std::ffi::OsString;
 use std::io;
 use std::num::NonZero;
 use std::path::PathBuf;
@@ -18,9 +19,11 @@ use crate::telemetry::{self, Directories, Journal, Log, LogWriter, Record, Telem
 
 /// What harnesses of TorchServe wait for on standard output.
 const STARTED: &str = "Model server started.\n";
+/// Where the dynamic linker looks for libraries.
+const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
 /// Variables that worker processes get: what native libraries cannot do without.
 const PASSED_ON: [&str; 6] = [
-    "LD_LIBRARY_PATH",
+    LIBRARY_PATH,
     "CUDA_VISIBLE_DEVICES",
     "CUDA_MODULE_LOADING",
     "NVIDIA_VISIBLE_DEVICES",
@@ -219,7 +222,7 @@ impl Signals {
 fn machine(surroundings: &Surroundings) -> io::Result<Machine> {
     let environment = PASSED_ON.iter().filter_map(|name| {
         let value = surroundings.variable(name)?;
-        Some((name.into(), value.into()))
+        Some((name.into(), passed_on(name, value, surroundings)))
     });
     Ok(Machine {
         program: std::env::current_exe()?,
@@ -227,6 +230,17 @@ fn machine(surroundings: &Surroundings) -> io::Result<Machine> {
         gpus: gpus(surroundings),
         cores: std::thread::available_parallelism().map_or(1, NonZero::get),
     })
+}
+
+/// The value of a variable for a process that works in another directory than this one.
+fn passed_on(name: &str, value: &str, surroundings: &Surroundings) -> OsString {
+    if name != LIBRARY_PATH {
+        return value.into();
+    }
+    // An entry that is empty stands for wherever a process happens to work: libraries are not looked for there.
+    let entries = value.split(':').filter(|entry| !entry.is_empty());
+    let entries: Vec<_> = entries.map(|entry| surroundings.path(entry)).collect();
+    std::env::join_paths(entries).unwrap_or_else(|_| value.into())
 }
 
 /// GPUs that this process may use. Counted by their device files: asking CUDA would load it into the front.

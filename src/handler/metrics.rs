@@ -13,11 +13,9 @@ use wasmtime::component::Resource;
 use super::bindings::lantern::handler::metrics;
 use super::fault::Exceeded;
 use super::host::Host;
+use super::observation::{VALUE_LIMIT, check_names, check_values};
 use super::{Level, MetricKind, Observation};
 
-const NAME_LIMIT: usize = 128;
-const LABEL_LIMIT: usize = 8;
-const VALUE_LIMIT: usize = 128;
 /// Names of one handler.
 const METRICS_LIMIT: usize = 64;
 /// Metric resources of one store; they are usually made in `init` and kept.
@@ -83,7 +81,7 @@ impl Series {
 
     /// Checks a definition against the rules and against what other instances defined.
     fn define(&self, definition: &Definition) -> Result<(), String> {
-        check_names(definition)?;
+        check_names(&definition.name, &definition.label_names)?;
         let mut known = self.known.lock();
         match known.definitions.get(&definition.name) {
             Some(earlier) if earlier == definition => Ok(()),
@@ -209,13 +207,14 @@ impl metrics::HostMetric for Host {
                 return Err(Exceeded::Forbidden(what).into());
             }
         };
-        if let Err(reason) = check_observation(&metric, value, &label_values) {
+        for value in &mut label_values {
+            value.truncate(value.floor_char_boundary(VALUE_LIMIT));
+        }
+        let labels = metric.label_names.len();
+        if let Err(reason) = check_values(metric.kind, labels, value, &label_values) {
             let text = format!("metric {:?}: {reason}", metric.name);
             self.log(Level::Warn, &text, Vec::new());
             return Ok(());
-        }
-        for value in &mut label_values {
-            value.truncate(value.floor_char_boundary(VALUE_LIMIT));
         }
         self.observe_checked(Observation {
             name: metric.name,
@@ -235,58 +234,6 @@ impl metrics::HostMetric for Host {
         }
         Ok(())
     }
-}
-
-fn check_names(definition: &Definition) -> Result<(), String> {
-    if !is_name(&definition.name) {
-        return Err(format!(
-            "name {:?}; names are [a-zA-Z_][a-zA-Z0-9_]*, at most {NAME_LIMIT} bytes",
-            super::fault::cut(&definition.name, NAME_LIMIT)
-        ));
-    }
-    let labels = &definition.label_names;
-    if labels.len() > LABEL_LIMIT {
-        return Err(format!(
-            "metric {:?} has {} labels, at most {LABEL_LIMIT} are taken",
-            definition.name,
-            labels.len()
-        ));
-    }
-    let distinct: HashSet<_> = labels.iter().collect();
-    let is_legal = |label: &String| is_name(label) && !label.starts_with("__") && label != "le";
-    if distinct.len() != labels.len() || !labels.iter().all(is_legal) {
-        return Err(format!(
-            "metric {:?} has labels that are not distinct legal names",
-            definition.name
-        ));
-    }
-    Ok(())
-}
-
-fn is_name(name: &str) -> bool {
-    let mut bytes = name.bytes();
-    let starts_well = bytes
-        .next()
-        .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
-    starts_well && name.len() <= NAME_LIMIT && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
-}
-
-fn check_observation(
-    metric: &Definition,
-    value: f64,
-    label_values: &[String],
-) -> Result<(), String> {
-    let (labels, values) = (metric.label_names.len(), label_values.len());
-    if labels != values {
-        return Err(format!("{values} label values for {labels} labels"));
-    }
-    if !value.is_finite() {
-        return Err(format!("{value} is not a finite number"));
-    }
-    if metric.kind == MetricKind::Counter && value < 0.0 {
-        return Err(format!("a counter cannot grow by {value}"));
-    }
-    Ok(())
 }
 
 const fn unit_name(unit: metrics::Unit) -> &'static str {
@@ -323,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_labels_follow_the_rules() {
+    fn a_name_means_one_metric() {
         let series = Series::new(10);
         assert_eq!(
             series.define(&definition("images_total", &["color"])),
@@ -335,21 +282,7 @@ mod tests {
         );
         let again = series.define(&definition("images_total", &["size"]));
         assert!(again.is_err_and(|reason| reason.contains("was made before")));
-        for (name, labels) in [
-            ("", &[][..]),
-            ("1a", &[]),
-            ("a b", &[]),
-            ("a\n", &[]),
-            ("ok", &["le"]),
-            ("ok", &["__name__"]),
-            ("ok", &["a", "a"]),
-            ("ok", &["a", "b", "c", "d", "e", "f", "g", "h", "i"]),
-        ] {
-            assert!(
-                series.define(&definition(name, labels)).is_err(),
-                "{name:?} {labels:?}"
-            );
-        }
+        assert!(series.define(&definition("a b", &[])).is_err());
     }
 
     #[test]
@@ -367,15 +300,5 @@ mod tests {
             Admission::Refused { is_first: false }
         );
         assert_eq!(series.admit(&name, &a), Admission::Admitted);
-    }
-
-    #[test]
-    fn observations_are_finite_labeled_and_make_counters_grow() {
-        let counter = definition("m", &["a"]);
-        let labels = ["x".to_owned()];
-        assert!(check_observation(&counter, 1.0, &labels).is_ok());
-        assert!(check_observation(&counter, -1.0, &labels).is_err());
-        assert!(check_observation(&counter, f64::NAN, &labels).is_err());
-        assert!(check_observation(&counter, 1.0, &[]).is_err());
     }
 }

@@ -47,9 +47,9 @@ async fn a_request_becomes_tensors_and_outputs_become_a_response() {
         .postprocess("r", outputs, prepared.carry)
         .await
         .unwrap();
-    assert_eq!(response.status, 200);
-    assert_eq!(response.content_type, "application/json");
-    assert_eq!(response.body.as_ref(), br#"{"y":[0.5,2.0]}"#);
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.content_type(), "application/json");
+    assert_eq!(response.body().as_ref(), br#"{"y":[0.5,2.0]}"#);
 }
 
 #[tokio::test]

@@ -34,6 +34,7 @@ use host::Host;
 use reporter::Reporter;
 
 mod host;
+mod pulse;
 mod reporter;
 
 /// Makes the backend of a kind.
@@ -94,6 +95,7 @@ async fn serve(backend: impl MakeBackend) -> io::Result<()> {
     let outbox = Arc::new(Outbox::new(stream, limits, &GREETING));
     let flusher = outbox.clone();
     tokio::spawn(async move { flusher.run_flusher().await });
+    pulse::start(&outbox)?;
     let loaded = tokio::select! {
         loaded = load(start, backend, &outbox) => loaded,
         // Nothing is ordered before the version is loaded, so this is the end.
@@ -104,15 +106,20 @@ async fn serve(backend: impl MakeBackend) -> io::Result<()> {
     match loaded {
         Ok(runtime) => host(runtime, incoming, &outbox).await,
         Err(error) => {
-            send(
-                &outbox,
-                &Report::Failed(failure_to_wire(&error)),
-                Urgency::Now,
-            );
-            outbox.flush_all().await;
+            refuse(&error, &outbox).await;
             Ok(())
         }
     }
+}
+
+/// Says why the version does not load.
+async fn refuse(error: &Error, outbox: &Outbox) {
+    send(
+        outbox,
+        &Report::Failed(failure_to_wire(error)),
+        Urgency::Now,
+    );
+    outbox.flush_all().await;
 }
 
 /// The process's stdin as the socket that it must be.
@@ -205,14 +212,18 @@ fn engine_once(cache: Option<PathBuf>) -> Engine {
 async fn host(runtime: LocalRuntime, incoming: Incoming, outbox: &Arc<Outbox>) -> io::Result<()> {
     let signature = runtime.signature().unwrap_or_default();
     reporter::report_batching(&runtime, outbox);
-    send(
-        outbox,
-        &Report::Ready {
-            signature: signature_to_wire(&signature),
-            workers: workers_to_wire(&runtime.status().workers),
-        },
-        Urgency::Now,
-    );
+    let ready = Report::<&str>::Ready {
+        signature: signature_to_wire(&signature),
+        workers: workers_to_wire(&runtime.status().workers),
+    };
+    if let Err(violation) = outbox.send(&ready, &[], Urgency::Now) {
+        let error = Error::new(
+            Kind::LoadFailed,
+            "the model's inputs and outputs are more than a worker process can report",
+        );
+        refuse(&error.with_detail(violation), outbox).await;
+        return Ok(());
+    }
     tokio::spawn(reporter::report_workers(runtime.clone(), outbox.clone()));
     let host = Arc::new(Host::new(runtime.clone(), outbox.clone()));
     tokio::select! {

@@ -320,9 +320,10 @@ fn client_error(error: &BackendError) -> Error {
             Error::new(Kind::OutOfMemory, "Out of resources").with_detail(error)
         }
         BackendError::Fatal(text) => super::pool::worker_died(text),
-        BackendError::Library(_) | BackendError::Load(_) | BackendError::Infer(_) => {
-            prediction_failed(error)
-        }
+        BackendError::Library(_)
+        | BackendError::Load(_)
+        | BackendError::Unserved(_)
+        | BackendError::Infer(_) => prediction_failed(error),
     }
 }
 

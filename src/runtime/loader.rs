@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use super::lane::Lane;
+use super::protocol::convert::check_signature;
 use crate::backend::{Backend, BackendError, LoadSpec, LoadedModel};
 use crate::model::{Device, ModelSpec};
 
@@ -54,13 +55,21 @@ impl Loader {
         let loaded = copy.as_ref().and_then(Weak::upgrade);
         let model = match loaded {
             Some(model) => model,
-            None => self.backend.load(&LoadSpec {
-                device,
-                ..self.spec.clone()
-            })?,
+            None => self.load(device)?,
         };
         *copy = Some(Arc::downgrade(&model));
         Lane::new(model)
+    }
+
+    /// The weights, of a model that says no more of itself than can be served.
+    fn load(&self, device: Device) -> Result<Arc<dyn LoadedModel>, BackendError> {
+        let model = self.backend.load(&LoadSpec {
+            device,
+            ..self.spec.clone()
+        })?;
+        let checked = check_signature(model.signature());
+        checked.map_err(|error| BackendError::Unserved(error.to_string()))?;
+        Ok(model)
     }
 }
 

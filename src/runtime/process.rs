@@ -32,6 +32,7 @@ mod connection;
 mod findings;
 mod launch;
 mod listener;
+mod pulse;
 mod roster;
 mod supervisor;
 mod words;
@@ -50,9 +51,11 @@ pub struct ProcessConfig {
     pub libraries: NativeLibraries,
     /// Where compiled handlers are kept.
     pub cache: Option<PathBuf>,
-    /// The whole environment of worker processes: what native libraries cannot do without, such as
+    /// The environment of worker processes, beside what every one is told: what native libraries cannot do without, such as
     /// `LD_LIBRARY_PATH` and `CUDA_VISIBLE_DEVICES`.
     pub environment: Vec<(OsString, OsString)>,
+    /// Where each process gets a working directory of its own, which is removed when it is dead. Without, all work in `/`.
+    pub directory: Option<PathBuf>,
 }
 
 /// A version hosted in a worker process. Cheap to clone; when the last clone is dropped, the process is killed.

@@ -15,7 +15,7 @@ mod vigil;
 use frame::FrameLimits;
 
 /// Raised whenever a message changes its meaning or encoding.
-pub(super) const VERSION: u8 = 3;
+pub(super) const VERSION: u8 = 5;
 
 /// The first bytes that each side sends.
 pub(super) const GREETING: [u8; 8] = [b'l', b'a', b'n', b't', b'e', b'r', b'n', VERSION];
@@ -30,7 +30,10 @@ pub(super) const ORDER_LIMITS: FrameLimits = FrameLimits {
 };
 
 /// What the header of a report may hold: a signature, a response's headers, a log line.
-pub(super) const REPORT_HEADER_LIMIT: usize = 256 << 10;
+pub(super) const REPORT_HEADER_LIMIT: usize = 1 << 20;
+
+/// What the inputs and outputs of a model may take of it, encoded: the rest is for its workers.
+pub(super) const SIGNATURE_LIMIT: usize = REPORT_HEADER_LIMIT - (64 << 10);
 
 /// A rule of the protocol that the other side broke.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -215,12 +215,11 @@ impl Pool {
     /// Notes that a worker cannot go on; jobs that have no other worker to wait for are answered.
     fn give_up(&self, id: u32, error: &BackendError) {
         let model = &self.model;
-        let text = format!(
-            "model \"{}\" version {} does not load with the {} backend",
-            model.name,
-            model.version,
-            model.backend.name()
-        );
+        let why = match error {
+            BackendError::Unserved(reason) => format!("cannot be served: {reason}"),
+            _ => format!("does not load with the {} backend", model.backend.name()),
+        };
+        let text = format!("model \"{}\" version {} {why}", model.name, model.version);
         tracing::error!(worker = id, %error, "{text}");
         let error = load_failed(&text, error);
         let stranded = {

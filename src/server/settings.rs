@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use super::hosts::inline_backends;
@@ -69,7 +69,7 @@ impl Config {
                 own: settings.tokens.own_keys.clone(),
             }),
             access: None,
-            hosts: hosts(&settings, machine),
+            hosts: hosts(&settings, machine, unpacked.directory()),
             models: match &settings.snapshots.restored {
                 Some(saved) => saved
                     .versions
@@ -190,7 +190,8 @@ fn cors(cors: &CorsConfig) -> Result<Cors, BadHeader> {
     Cors::new(origin, methods, headers)
 }
 
-fn hosts(settings: &ServerConfig, machine: &Machine) -> Hosts {
+/// `directory` is for the working directories of worker processes.
+fn hosts(settings: &ServerConfig, machine: &Machine, directory: &Path) -> Hosts {
     let cache = Some(settings.cache_directory.clone());
     let libraries = NativeLibraries {
         onnxruntime: settings.onnxruntime.clone(),
@@ -208,6 +209,7 @@ fn hosts(settings: &ServerConfig, machine: &Machine) -> Hosts {
             libraries,
             cache,
             environment: machine.environment.clone(),
+            directory: Some(directory.to_owned()),
         },
         worker_ids: Arc::new(WorkerIds::from(settings.initial_worker_id)),
         cores: machine.cores,

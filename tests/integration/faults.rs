@@ -1,9 +1,63 @@
 //! Handlers that misbehave: each is an error to that one client, and the next request is served.
 
-use crate::support::{Model, TestServer, tensor};
+use crate::support::{Answer, Model, TestServer, tensor};
 use lantern::backend::fake::{FakeBackend, Outcome};
+use lantern::error::Kind;
 
 const HONEST: &str = "carry 0";
+
+/// What a handler may answer, and the status that its client gets.
+const SENT: [(&str, u16); 11] = [
+    ("status 200", 200),
+    ("status 299", 299),
+    ("status 404", 404),
+    ("status 599", 599),
+    ("status 600", 600),
+    ("status 999", 999),
+    ("empty-status 204", 204),
+    ("empty-status 304", 304),
+    ("headers 64", 200),
+    ("header-bytes 32000", 200),
+    ("body-bytes 6553500", 200),
+];
+
+/// What a handler may not answer.
+const REFUSED: [&str; 18] = [
+    "status 0",
+    "status 99",
+    "status 101",
+    "status 199",
+    "status 204",
+    "status 1000",
+    "status 65535",
+    "content-type x",
+    "content-type text/\u{e4}",
+    "content-type-newline",
+    "header x-a \u{e4}",
+    "header x-a \u{7f}",
+    "header connection close",
+    "header-newline",
+    "header-name",
+    "headers 65",
+    "header-bytes 40000",
+    "body-bytes 6553501",
+];
+
+/// What a handler may say beside its answer, which is one to an honest request, or an error.
+const SAID: [(&str, u16); 12] = [
+    ("log 5000", 200),
+    ("log-bytes 1000000", 200),
+    ("log-breaks", 200),
+    ("stderr 3000", 200),
+    ("metric 9lives", 200),
+    ("metric a:b", 200),
+    ("metric le", 200),
+    ("metric-nan", 200),
+    ("metric-labels", 200),
+    ("metrics 200", 200),
+    ("series 5000", 200),
+    ("error-bytes 1000000", 400),
+];
 
 async fn hostile() -> TestServer {
     TestServer::with(Model::new("hostile").artifact("linear.onnx")).await
@@ -35,6 +89,48 @@ async fn each_misdeed_is_one_clients_error() {
         );
     }
     insta::assert_snapshot!(answers.join("\n"));
+}
+
+/// The process that hosts the model.
+async fn pid(server: &TestServer) -> u64 {
+    let described = server.management("GET", "/models/hostile").await.json();
+    described[0]["workers"][0]["pid"].as_u64().unwrap()
+}
+
+/// The answer to an order, as the client sees it, in the phase that is asked for first and in the other one.
+async fn answers(server: &TestServer, order: &str) -> [Answer; 2] {
+    let later = format!("postprocess/{order}");
+    [
+        server.predict("hostile", order.to_owned()).await,
+        server.predict("hostile", later).await,
+    ]
+}
+
+/// That every order is answered as the tables say, and by one process.
+async fn puts_out_everything(model: Model) {
+    let server = TestServer::with(model).await;
+    let before = pid(&server).await;
+    let refused = REFUSED.map(|order| (order, Kind::HandlerOutput.wire().status));
+    for (order, status) in SENT.iter().chain(&refused).chain(&SAID) {
+        for answer in answers(&server, order).await {
+            let text = String::from_utf8_lossy(&answer.body);
+            let text = text.get(..200).unwrap_or(&text);
+            assert_eq!(answer.status, *status, "{order}: {text}");
+        }
+        assert_eq!(pid(&server).await, before, "after {order}");
+    }
+    assert_eq!(server.predict("hostile", HONEST).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_handler_puts_out_is_answered_or_refused_inline() {
+    puts_out_everything(Model::new("hostile").artifact("linear.onnx")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_handler_puts_out_is_answered_or_refused_and_ends_no_process() {
+    let model = Model::new("hostile").artifact("linear.onnx").in_process();
+    puts_out_everything(model).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,7 @@ pub mod frames;
 pub mod grpc;
 mod http;
 mod model;
+pub mod onnx;
 #[path = "../support/origin.rs"]
 pub mod origin;
 mod place;

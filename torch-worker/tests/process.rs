@@ -115,7 +115,7 @@ async fn a_torchscript_model_answers_from_its_process() {
         .call(request(NamedTensor::new("x", zeros)))
         .await
         .unwrap();
-    let body = reply.into_response().unwrap().body;
+    let body = reply.into_response().unwrap().into_body();
     let answer: Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(answer["outputs"][0]["name"], "y", "{answer}");
     assert_eq!(
@@ -136,5 +136,5 @@ async fn a_model_that_crashes_its_process_fails_its_own_request_alone() {
     assert_eq!(error.kind(), Kind::WorkerDied);
     assert_eq!(error.message(), "Worker died: killed by signal 11");
     let reply = runtime.call(length(1)).await.unwrap();
-    assert_eq!(reply.into_response().unwrap().status, 200);
+    assert_eq!(reply.into_response().unwrap().status(), 200);
 }

@@ -70,10 +70,10 @@ impl InferenceService {
         let predicted = self.predictor.predict(&caller, call, request).await;
         let predicted = predicted.map_err(|error| caller.fail_prediction(&error))?;
         if let Some(failure) = status::of_response(&predicted) {
-            caller.record_status(predicted.status);
+            caller.record_status(predicted.status());
             return Err(failure);
         }
-        Ok(prediction(predicted.body, sequence_id))
+        Ok(prediction(predicted.into_body(), sequence_id))
     }
 }
 
@@ -168,7 +168,7 @@ impl Predictor {
     }
 
     fn check_size(&self, response: &payload::Response) -> Result<(), Error> {
-        let (size, limit) = (response.body.len(), self.max_response_size);
+        let (size, limit) = (response.body().len(), self.max_response_size);
         if size <= limit {
             return Ok(());
         }
@@ -219,7 +219,7 @@ impl Sequence {
         };
         match self.predictor.predict(&self.caller, call, request).await {
             Ok(predicted) => match status::of_response(&predicted) {
-                None => prediction(predicted.body, Some(sequence_id)),
+                None => prediction(predicted.into_body(), Some(sequence_id)),
                 Some(status) => {
                     let code = i32::from(status.code());
                     let failure =

@@ -62,8 +62,8 @@ pub(super) fn in_message(code: i32, message: &str, reason: &str) -> rpc::Status 
 
 /// The status that a handler's response has where its own is a failure: its body is the description.
 pub(super) fn of_response(response: &payload::Response) -> Option<Status> {
-    let code = code(error::handler_code(response.status)?);
-    let text = String::from_utf8_lossy(&response.body);
+    let code = code(error::handler_code(response.status())?);
+    let text = String::from_utf8_lossy(response.body());
     Some(Status::new(code, limited(&text)))
 }
 

@@ -17,15 +17,15 @@ const TEXT_LIMIT: usize = 4096;
 
 /// The tensors of a response. One that says it failed is a failure.
 pub(super) fn tensors(response: &Response) -> Result<Vec<NamedTensor>, Error> {
-    if response.status >= 400 {
+    if response.status() >= 400 {
         return Err(failure(response));
     }
-    if is_json(&response.content_type)
-        && let Some(outputs) = json::handlers_outputs(&response.body)
+    if is_json(response.content_type())
+        && let Some(outputs) = json::handlers_outputs(response.body())
     {
         return outputs;
     }
-    Ok(vec![whole(&response.body)?])
+    Ok(vec![whole(response.body())?])
 }
 
 fn is_json(content_type: &str) -> bool {
@@ -35,12 +35,13 @@ fn is_json(content_type: &str) -> bool {
 
 /// The handler chose the status and wrote the text.
 fn failure(response: &Response) -> Error {
-    let kind = match response.status {
+    let kind = match response.status() {
         400..=499 => Kind::BadRequest,
         503 => Kind::HandlerUnavailable,
         _ => Kind::HandlerFailed,
     };
-    let text = &response.body[..response.body.len().min(TEXT_LIMIT)];
+    let body = response.body();
+    let text = &body[..body.len().min(TEXT_LIMIT)];
     Error::new(kind, String::from_utf8_lossy(text).trim())
 }
 

@@ -17,7 +17,7 @@ async fn hostile(order: &str) -> Handler {
 
 async fn described(handler: &Handler) -> String {
     let response = handler.describe("request-1").await.unwrap();
-    String::from_utf8(response.body.to_vec()).unwrap()
+    String::from_utf8(response.body().to_vec()).unwrap()
 }
 
 #[tokio::test]
@@ -38,7 +38,7 @@ async fn a_component_of_an_earlier_release_is_run_and_says_nothing() {
     let Step::Done(response) = handler.preprocess(&raw("hi")).await.unwrap() else {
         panic!("echo answers at once");
     };
-    assert_eq!(response.body.as_ref(), b"hi");
+    assert_eq!(response.body().as_ref(), b"hi");
     assert_eq!(described(&handler).await, "{}");
 }
 

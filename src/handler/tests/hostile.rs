@@ -23,7 +23,7 @@ async fn refusal(handler: &Handler, order: &str) -> Error {
 
 async fn still_answers(handler: &Handler) {
     let step = handler.preprocess(&raw("done")).await.unwrap();
-    assert!(matches!(step, Step::Done(response) if response.body.as_ref() == b"hostile"));
+    assert!(matches!(step, Step::Done(response) if response.body().as_ref() == b"hostile"));
 }
 
 /// Orders with the kind and a part of the message of their errors.
@@ -89,7 +89,7 @@ async fn broken_tensors_are_refused() {
     each_is_refused(&[
         ("no-tensors", Kind::HandlerOutput, "0 inputs"),
         ("same-name", Kind::HandlerOutput, "two inputs named \"x\""),
-        ("many-tensors 300", Kind::HandlerOutput, "300 inputs"),
+        ("many-tensors 1025", Kind::HandlerOutput, "1025 inputs"),
         ("shape", Kind::HandlerOutput, "takes 64 bytes, got 60"),
         (
             "overflow",
@@ -124,6 +124,7 @@ async fn broken_tensors_are_refused() {
 async fn broken_responses_are_refused() {
     each_is_refused(&[
         ("status 99", Kind::HandlerOutput, "status 99"),
+        ("status 199", Kind::HandlerOutput, "statuses are 200 to 999"),
         ("status 1000", Kind::HandlerOutput, "status 1000"),
         (
             "header content-length 5",
@@ -137,6 +138,11 @@ async fn broken_responses_are_refused() {
         ),
         (
             "header-newline",
+            Kind::HandlerOutput,
+            "values are printable ASCII",
+        ),
+        (
+            "header x-a ä",
             Kind::HandlerOutput,
             "values are printable ASCII",
         ),

@@ -99,7 +99,7 @@ async fn large_outputs_arrive_behind_handles() {
         .await
         .unwrap();
     assert_eq!(
-        response.body.len(),
+        response.body().len(),
         r#"{"y":[]}"#.len() + values.len() * 4 - 1
     );
 }

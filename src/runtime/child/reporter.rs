@@ -11,11 +11,8 @@ use super::super::protocol::messages::Report;
 use super::super::protocol::outbox::{Outbox, Urgency};
 use crate::handler::{LogLine, Observation, Sink};
 
-/// Between two looks at the workers; also how long an observation may wait for company.
+/// Between two looks at the workers.
 const INTERVAL: Duration = Duration::from_millis(250);
-
-/// Intervals between two reports of the same workers.
-const SIGN_OF_LIFE: u32 = 4;
 
 /// Bytes waiting to be written beyond which log lines and observations are dropped.
 const MOST_BACKLOG: usize = 4 << 20;
@@ -66,12 +63,11 @@ pub fn report_batching(runtime: &LocalRuntime, outbox: &Outbox) {
     );
 }
 
-/// Reports workers and batching when they change, and workers now and then as a sign of life. Never ends.
+/// Reports workers and batching when they change. Never ends.
 pub async fn report_workers(runtime: LocalRuntime, outbox: Arc<Outbox>) {
     let mut interval = tokio::time::interval(INTERVAL);
     let mut reported = Vec::new();
     let mut batching = runtime.batching();
-    let mut intervals = 0u32;
     loop {
         interval.tick().await;
         let now = runtime.batching();
@@ -80,10 +76,9 @@ pub async fn report_workers(runtime: LocalRuntime, outbox: Arc<Outbox>) {
             batching = now;
         }
         let workers = workers_to_wire(&runtime.status().workers);
-        if workers != reported || intervals.is_multiple_of(SIGN_OF_LIFE) {
+        if workers != reported {
             super::send(&outbox, &Report::Workers(workers.clone()), Urgency::Now);
             reported = workers;
         }
-        intervals = intervals.wrapping_add(1);
     }
 }

@@ -94,7 +94,7 @@ fn tensors(marks: &[u8]) -> Request {
 
 fn body(reply: &Reply) -> &str {
     match &reply.output {
-        Output::Response(response) => std::str::from_utf8(&response.body).unwrap(),
+        Output::Response(response) => std::str::from_utf8(response.body()).unwrap(),
         Output::Tensors(tensors) => panic!("no response, but {tensors:?}"),
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::listener::Listener;
+use super::pulse::Signs;
 use crate::error::{Error, Kind};
 use crate::payload::{Reply, Request};
 use crate::runtime::Bounds;
@@ -42,9 +43,10 @@ pub struct Lost {
 pub struct Connection {
     outbox: Outbox,
     waiting: Mutex<Waiting>,
-    started: Instant,
-    /// Milliseconds from `started` until the process was last heard of.
+    /// Messages that came so far.
     heard: AtomicU64,
+    /// Milliseconds that the process's runtime threads have done nothing, as it says.
+    stuck: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -72,8 +74,8 @@ impl Connection {
         let connection = Self {
             outbox: Outbox::new(stream.clone(), ORDER_LIMITS, &GREETING),
             waiting: Mutex::default(),
-            started: Instant::now(),
             heard: AtomicU64::new(0),
+            stuck: AtomicU64::new(0),
         };
         let limits = FrameLimits {
             header: REPORT_HEADER_LIMIT,
@@ -171,10 +173,13 @@ impl Connection {
         }
     }
 
-    /// How long nothing has been heard of the process, which gives a sign of life every second.
-    pub fn silence(&self) -> Duration {
-        let heard = Duration::from_millis(self.heard.load(Ordering::Relaxed));
-        self.started.elapsed().saturating_sub(heard)
+    /// What has been heard of the process, which gives a sign of life every second.
+    pub fn signs(&self) -> Signs {
+        Signs {
+            heard: self.heard.load(Ordering::Relaxed),
+            stuck: Duration::from_millis(self.stuck.load(Ordering::Relaxed)),
+            is_stopped: false,
+        }
     }
 
     /// Hands out answers and tells `listener` the rest, until the process is gone or breaks a rule.
@@ -182,7 +187,7 @@ impl Connection {
         let ending = loop {
             match incoming.next(|| self.is_lively()).await {
                 Ok((report, body)) => {
-                    self.note_life();
+                    self.heard.fetch_add(1, Ordering::Relaxed);
                     if let Err(violation) = self.take(report, body, &mut listener) {
                         break violation.into();
                     }
@@ -217,13 +222,13 @@ impl Connection {
             Report::Scaled { id, failure } => {
                 self.answer_scale(id, failure.as_ref().map(failure_from_wire))
             }
+            Report::Alive { stuck } => {
+                let millis = u64::try_from(stuck.as_millis()).unwrap_or(u64::MAX);
+                self.stuck.store(millis, Ordering::Relaxed);
+                Ok(())
+            }
             other => listener.take(other),
         }
-    }
-
-    fn note_life(&self) {
-        let age = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.heard.store(age, Ordering::Relaxed);
     }
 
     /// Whether an answer may be expected soon: few requests are under way, so that cores are free to wait awake on.

@@ -1,8 +1,8 @@
 //! Starting a worker process and loading a version in it.
 //!
-//! The process gets one end of a socket pair as its stdin, pipes for stdout and stderr, a listed environment, and
-//! nothing else: what it needs to know is in the handshake. Nobody else can connect to it, so nobody has to prove who
-//! they are. Walls around the process go up in [`Launcher::spawn`] where the front can raise them, and in `child::run`,
+//! The process gets one end of a socket pair as its stdin, pipes for stdout and stderr, a listed environment, an empty
+//! directory to work in, and nothing else: what it needs to know is in the handshake. Nobody else can connect to it, so
+//! nobody has to prove who they are. Walls around the process go up in [`Launcher::spawn`] where the front can raise them, and in `child::run`,
 //! before the first message is read, where the process has to do so itself.
 
 use std::ffi::OsStr;
@@ -13,6 +13,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tempfile::TempDir;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio_util::task::AbortOnDropHandle;
@@ -21,16 +22,17 @@ use super::ProcessConfig;
 use super::connection::Connection;
 use super::findings::Findings;
 use super::listener::Listener;
+use super::pulse::{self, Ailment};
 use super::roster::Roster;
 use super::words::Ears;
-use crate::backend::Signature;
+use crate::backend::{NO_TELEMETRY, Signature};
 use crate::error::{Error, Kind};
 use crate::handler::Sink;
 use crate::model::{BackendKind, ModelSpec};
 use crate::runtime::Bounds;
 use crate::runtime::protocol::convert::{
-    bounds_to_wire, failure_from_wire, model_to_wire, path_to_wire, signature_from_wire,
-    verdict_to_wire,
+    bounds_to_wire, check_signature, failure_from_wire, model_to_wire, path_to_wire,
+    signature_from_wire, verdict_to_wire,
 };
 use crate::runtime::protocol::incoming::{Ending, Incoming};
 use crate::runtime::protocol::messages::{Order, Report, Start};
@@ -65,6 +67,8 @@ pub struct WorkerProcess {
     reader: AbortOnDropHandle<Ending>,
     _flusher: AbortOnDropHandle<()>,
     ears: Ears,
+    /// Where it works.
+    _directory: Option<TempDir>,
 }
 
 /// How a worker process ended.
@@ -80,7 +84,11 @@ impl Launcher {
     /// Starts a process with `bounds.min` workers, of which there must be one, and waits until its version is loaded.
     pub async fn launch(&self, bounds: Bounds) -> Result<WorkerProcess, Error> {
         let (ours, theirs) = socket_pair()?;
-        let mut child = self.spawn(theirs)?;
+        let directory = self.directory()?;
+        let mut child = self.spawn(
+            theirs,
+            directory.as_ref().map_or(Path::new("/"), TempDir::path),
+        )?;
         let pid = child.id().unwrap_or_default();
         let ears = ears(&mut child, &self.sink)?;
         self.roster.process_started(pid);
@@ -97,8 +105,14 @@ impl Launcher {
         );
         let limit = self.model.settings.startup_timeout;
         let handshake = self.handshake(&connection, incoming, listener, bounds);
-        match tokio::time::timeout(limit, handshake).await {
-            Ok(Ok((signature, incoming, listener))) => {
+        let shaken = tokio::select! {
+            shaken = tokio::time::timeout(limit, handshake) => {
+                shaken.unwrap_or(Err(StartFailure::TooSlow(limit)))
+            }
+            ailment = pulse::stopped(pid) => Err(StartFailure::Ill(ailment)),
+        };
+        match shaken {
+            Ok((signature, incoming, listener)) => {
                 let reader = connection.clone();
                 let reader = tokio::spawn(async move { reader.read(incoming, listener).await });
                 Ok(WorkerProcess {
@@ -109,20 +123,45 @@ impl Launcher {
                     reader: AbortOnDropHandle::new(reader),
                     _flusher: flusher,
                     ears,
+                    _directory: directory,
                 })
             }
-            Ok(Err(failure)) => Err(failure.explain(&mut child, ears).await),
-            Err(_) => Err(StartFailure::TooSlow(limit).explain(&mut child, ears).await),
+            Err(failure) => Err(failure.explain(&mut child, ears).await),
         }
     }
 
-    fn spawn(&self, socket: OwnedFd) -> Result<Child, Error> {
+    /// An empty directory for one process.
+    fn directory(&self) -> Result<Option<TempDir>, Error> {
+        let make = |parent: &PathBuf| {
+            tempfile::Builder::new()
+                .prefix("worker-")
+                .tempdir_in(parent)
+        };
+        self.cfg
+            .directory
+            .as_ref()
+            .map(make)
+            .transpose()
+            .map_err(|error| {
+                Error::new(
+                    Kind::LoadFailed,
+                    "the worker process has no directory to work in",
+                )
+                .with_detail(error)
+            })
+    }
+
+    /// What a process would leave behind anywhere goes into `directory`.
+    fn spawn(&self, socket: OwnedFd, directory: &Path) -> Result<Child, Error> {
         let program = self.program();
-        let mut command = Command::new(program.path);
+        let mut command = Command::new(from_anywhere(program.path));
         command
             .args(program.argument)
             .env_clear()
+            .envs(["HOME", "TMPDIR"].map(|name| (name, directory)))
             .envs(self.cfg.environment.iter().map(|(key, value)| (key, value)))
+            .envs(NO_TELEMETRY)
+            .current_dir(directory)
             .stdin(Stdio::from(socket))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -156,13 +195,15 @@ impl Launcher {
         bounds: Bounds,
     ) -> Result<(Signature, Incoming, Listener), StartFailure> {
         let start = Order::Start(Box::new(self.start_message(bounds)));
-        connection.order(&start)?;
+        connection.order(&start).map_err(StartFailure::TooMuch)?;
         loop {
             let (report, _) = incoming.next(|| false).await?;
             match report {
                 Report::Ready { signature, workers } => {
                     self.roster.update(&workers)?;
                     let signature = signature_from_wire(signature)?;
+                    check_signature(&signature)
+                        .map_err(|error| Violation::Message(error.to_string()))?;
                     return Ok((signature, incoming, listener));
                 }
                 Report::Failed(failure) => {
@@ -174,17 +215,31 @@ impl Launcher {
     }
 
     fn start_message(&self, bounds: Bounds) -> Start {
-        let path = |path: &PathBuf| path_to_wire(path);
+        let path = |path: &PathBuf| path_to_wire(&from_anywhere(path));
+        let mut model = model_to_wire(&self.model);
+        model.directory = path_to_wire(&absolute(&self.model.directory));
         Start {
             build: BUILD.to_owned(),
-            model: model_to_wire(&self.model),
+            model,
             workers: bounds_to_wire(bounds),
             cores: u32::try_from(self.cores).unwrap_or(u32::MAX),
-            cache: self.cfg.cache.as_ref().map(path),
+            cache: (self.cfg.cache.as_ref()).map(|cache| path_to_wire(&absolute(cache))),
             onnxruntime: self.cfg.libraries.onnxruntime.as_ref().map(path),
             verdict: self.findings.verdict().as_ref().map(verdict_to_wire),
         }
     }
+}
+
+/// The path of a program or library for a process that works elsewhere. A bare name is none: whoever opens it looks for it.
+fn from_anywhere(path: &Path) -> PathBuf {
+    if path.components().count() < 2 {
+        return path.to_owned();
+    }
+    absolute(path)
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 struct Program<'a> {
@@ -251,9 +306,9 @@ impl WorkerProcess {
                 let _ = self.child.kill().await;
                 format!("broke the protocol: {violation}")
             }
-            Cause::Silent(silence) => {
+            Cause::Ill(ailment) => {
                 let _ = self.child.kill().await;
-                format!("gave no sign of life for {} s", silence.as_secs())
+                ailment.to_string()
             }
         };
         Death {
@@ -283,8 +338,8 @@ pub enum Cause {
     Disconnected,
     /// It broke a rule.
     Untrusted(Violation),
-    /// It gave no sign of life for so long.
-    Silent(Duration),
+    /// It does not answer.
+    Ill(Ailment),
 }
 
 impl Cause {
@@ -319,8 +374,11 @@ fn describe(status: Option<ExitStatus>) -> String {
 /// Why a version did not load.
 enum StartFailure {
     Refused(Error),
+    /// What it must be told does not fit into a message.
+    TooMuch(Violation),
     Ended(Ending),
     TooSlow(Duration),
+    Ill(Ailment),
 }
 
 impl From<Ending> for StartFailure {
@@ -343,6 +401,16 @@ impl StartFailure {
                 let story = error.detail().map(str::to_owned);
                 (error, story)
             }
+            Self::TooMuch(violation) => (
+                load_failed(
+                    "the model's manifest and settings are more than a worker process can be told",
+                ),
+                Some(violation.to_string()),
+            ),
+            Self::Ill(ailment) => (
+                load_failed(&format!("Worker died: {ailment} while it loaded the model")),
+                None,
+            ),
             Self::Ended(Ending::Violated(violation)) => (
                 load_failed("the worker process broke the protocol while it loaded the model"),
                 Some(violation.to_string()),

@@ -56,6 +56,8 @@ impl Listener {
                 self.findings
                     .take(batching_from_wire(batching), verdict.as_ref());
             }
+            // That it came is what it says.
+            Report::Alive { .. } => {}
             other => {
                 return Err(Violation::Message(format!(
                     "unexpected message: {}",
@@ -100,6 +102,7 @@ const fn name_of(report: &Report<String>) -> &'static str {
         Report::Log(_) => "log",
         Report::Observe(_) => "observe",
         Report::Inferred(_) => "inferred",
+        Report::Alive { .. } => "alive",
     }
 }
 

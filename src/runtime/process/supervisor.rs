@@ -13,21 +13,16 @@ use tokio::time::Instant;
 use super::backoff::Backoff;
 use super::connection::Connection;
 use super::launch::{Cause, Launcher, WorkerProcess};
+use super::pulse::{self, Pulse, Signs};
 use crate::backend::Signature;
 use crate::error::{Error, Kind};
 use crate::runtime::Bounds;
-
-/// Between two looks at overdue requests.
-const SWEEP: Duration = Duration::from_millis(250);
 
 /// Sweeps between two looks at the memory of the process.
 const SWEEPS_PER_MEMORY: u32 = 12;
 
 /// How long after its deadline a request is answered by the front, in case its process does not.
 const GRACE: Duration = Duration::from_millis(500);
-
-/// A process that gives no sign of life for so long hangs.
-const SILENCE: Duration = Duration::from_secs(30);
 
 /// What is asked of the supervisor.
 #[derive(Debug)]
@@ -227,7 +222,8 @@ impl Supervisor {
     /// Lets calls through to `process` until it ends.
     async fn watch_over(&mut self, mut process: WorkerProcess) -> State {
         self.welcome(&process);
-        let mut sweep = tokio::time::interval(SWEEP);
+        let mut pulse = Pulse::new(self.launcher.model.settings.response_timeout);
+        let mut sweep = tokio::time::interval(pulse::INTERVAL);
         let mut sweeps = 0u32;
         loop {
             tokio::select! {
@@ -248,8 +244,8 @@ impl Supervisor {
                 },
                 _ = sweep.tick() => {
                     process.connection.expire(GRACE);
-                    if process.connection.silence() > SILENCE {
-                        return self.mourn(process, Cause::Silent(SILENCE)).await;
+                    if let Some(ailment) = pulse.look(signs(&process)) {
+                        return self.mourn(process, Cause::Ill(ailment)).await;
                     }
                     if sweeps.is_multiple_of(SWEEPS_PER_MEMORY) {
                         self.launcher.roster.set_memory(resident(process.pid));
@@ -321,6 +317,13 @@ impl Supervisor {
         for done in std::mem::take(&mut self.waiting) {
             let _ = done.send(result.clone());
         }
+    }
+}
+
+fn signs(process: &WorkerProcess) -> Signs {
+    Signs {
+        is_stopped: pulse::is_stopped(process.pid),
+        ..process.connection.signs()
     }
 }
 

@@ -4,12 +4,13 @@ mod batching;
 mod model;
 mod reports;
 mod requests;
+mod signature;
 
 use crate::backend::{Axis0, ModelState, Signature};
 use crate::error::Error;
 use crate::model::{Arity, Device, TensorSpec};
 use crate::runtime::Bounds;
-use crate::tensor::{DType, MAX_RANK};
+use crate::tensor::{DType, MAX_NAME, MAX_RANK};
 
 use super::{Violation, messages};
 
@@ -20,12 +21,10 @@ pub use reports::{
     reply_from_wire, reply_to_wire, workers_to_wire,
 };
 pub use requests::{call_from_wire, call_to_wire};
+pub use signature::check_signature;
 
 /// Bytes of an error's message or detail that are taken from the wire.
 const FAILURE_TEXT: usize = 16 << 10;
-
-/// A name on the wire that is longer than any real one.
-const LONGEST_NAME: usize = 4 << 10;
 
 /// An error, borrowed.
 pub fn failure_to_wire(error: &Error) -> messages::Failure<&str> {
@@ -96,7 +95,7 @@ pub fn specs_from_wire(specs: Vec<messages::TensorSpec>) -> Result<Vec<TensorSpe
 
 fn spec_from_wire(spec: messages::TensorSpec) -> Result<TensorSpec, Violation> {
     let rank = spec.shape.as_ref().map_or(0, Vec::len);
-    if rank > MAX_RANK || spec.name.len() > LONGEST_NAME {
+    if rank > MAX_RANK || spec.name.len() > MAX_NAME {
         return Err(Violation::Message(format!(
             "a tensor has {rank} axes and a name of {} bytes",
             spec.name.len()

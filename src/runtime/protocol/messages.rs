@@ -76,7 +76,7 @@ pub enum Report<S> {
         /// What was found out, if anything.
         verdict: Option<Verdict>,
     },
-    /// The workers are now these. Sent when they change, and every second as a sign of life.
+    /// The workers are now these. Sent when they change.
     Workers(Vec<Worker>),
     /// A line of the handler's log.
     Log(Log<S>),
@@ -84,6 +84,11 @@ pub enum Report<S> {
     Observe(Observe<S>),
     /// The tensors that answer a call. Their data follows.
     Inferred(Inferred<S>),
+    /// The process lives. Sent every second, from the handshake on.
+    Alive {
+        /// How long its runtime threads have done nothing.
+        stuck: Duration,
+    },
 }
 
 /// How many workers there shall be.

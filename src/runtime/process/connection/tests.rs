@@ -141,12 +141,7 @@ fn request(id: &str) -> Request {
 
 fn reply() -> Reply {
     Reply {
-        output: Output::Response(Response {
-            status: 200,
-            content_type: "text/plain".into(),
-            headers: vec![],
-            body: Bytes::new(),
-        }),
+        output: Output::Response(Response::json(Bytes::new())),
         timings: Timings::default(),
     }
 }
@@ -165,7 +160,7 @@ async fn answers_find_their_requests_in_any_order() {
     }
     for (call, id) in calls.into_iter().zip(["a", "b", "c", "d"]) {
         let reply = call.await.unwrap().unwrap().unwrap();
-        assert_eq!(reply.into_response().unwrap().body, id.as_bytes());
+        assert_eq!(reply.into_response().unwrap().into_body(), id.as_bytes());
     }
 }
 
@@ -211,7 +206,7 @@ async fn a_second_answer_is_ignored() {
     peer.reply(id, b"first").await;
     peer.reply(id, b"second").await;
     let reply = call.await.unwrap().unwrap().unwrap();
-    assert_eq!(reply.into_response().unwrap().body, "first");
+    assert_eq!(reply.into_response().unwrap().into_body(), "first");
     drop(peer);
     assert!(matches!(front.reader.await.unwrap(), Ending::Closed));
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::handler::{Level, LogLine, MetricKind, Observation};
-use crate::payload::{Field, Output, Reply, Response, Timings};
+use crate::handler::{Level, LogLine, MetricKind, Observation, unit_named};
+use crate::payload::{Output, Reply, Response, Timings};
 use crate::runtime::{WorkerState, WorkerStatus};
 
 use super::requests::{fields_to_wire, tensors_from_wire, tensors_to_wire};
@@ -21,17 +21,8 @@ const LOG_TEXT: usize = 8 << 10;
 /// Fields of a log line that are kept.
 const LOG_FIELDS: usize = 64;
 
-/// Units that the handler interface knows.
-const UNITS: [&str; 5] = ["none", "milliseconds", "bytes", "count", "percent"];
-
 /// Bytes of a request's id that are kept.
 const REQUEST_ID: usize = 128;
-
-/// Labels that an observation may have.
-const MOST_LABELS: usize = 32;
-
-/// Bytes of a metric's or label's name.
-const LONGEST_METRIC_NAME: usize = 256;
 
 /// The report that answers a call, borrowed, and the pieces of its body in order.
 pub fn reply_to_wire(id: u64, reply: &Reply) -> (messages::Report<&str>, Vec<&[u8]>) {
@@ -39,7 +30,7 @@ pub fn reply_to_wire(id: u64, reply: &Reply) -> (messages::Report<&str>, Vec<&[u
     match &reply.output {
         Output::Response(response) => {
             let head = response_to_wire(id, response, timings);
-            (messages::Report::Reply(head), vec![&response.body])
+            (messages::Report::Reply(head), vec![response.body()])
         }
         Output::Tensors(tensors) => {
             let (tensors, pieces) = tensors_to_wire(tensors);
@@ -60,9 +51,9 @@ fn response_to_wire(
 ) -> messages::Reply<&str> {
     messages::Reply {
         id,
-        status: response.status,
-        content_type: &response.content_type,
-        headers: fields_to_wire(&response.headers),
+        status: response.status(),
+        content_type: response.content_type(),
+        headers: fields_to_wire(response.headers()),
         timings,
     }
 }
@@ -78,39 +69,14 @@ pub fn inferred_from_wire(
     })
 }
 
-/// A reply that can be sent to a client as it is.
+/// A reply that can be sent to a client as it is: what a handler's output must be, a report's must.
 pub fn reply_from_wire(reply: messages::Reply<String>, body: Bytes) -> Result<Reply, Violation> {
-    if !(200..=599).contains(&reply.status) {
-        return Err(Violation::Message(format!(
-            "{} is no status of a response",
-            reply.status
-        )));
-    }
-    if !is_header_value(&reply.content_type) || !reply.headers.iter().all(is_header) {
-        return Err(Violation::Message(
-            "a response has a malformed header".to_owned(),
-        ));
-    }
+    let response = Response::new(reply.status, reply.content_type, reply.headers, body);
+    let response = response.map_err(|error| Violation::Message(format!("answered {error}")))?;
     Ok(Reply {
-        output: Output::Response(Response {
-            status: reply.status,
-            content_type: reply.content_type,
-            headers: reply.headers,
-            body,
-        }),
+        output: Output::Response(response),
         timings: timings_from_wire(&reply.timings)?,
     })
-}
-
-fn is_header((name, value): &Field) -> bool {
-    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    !name.is_empty() && name.bytes().all(is_token) && is_header_value(value)
-}
-
-fn is_header_value(value: &str) -> bool {
-    value
-        .bytes()
-        .all(|byte| byte == b'\t' || (byte >= b' ' && byte != 0x7f))
 }
 
 fn timings_to_wire(timings: &Timings) -> messages::Timings {
@@ -214,75 +180,51 @@ pub fn observation_to_wire(observation: &Observation) -> messages::Observe<&str>
     }
 }
 
-/// An observation whose names can be registered as they are.
+/// An observation whose names can be registered as they are: it keeps to the rules that a handler's do.
 pub fn observation_from_wire(observe: messages::Observe<String>) -> Result<Observation, Violation> {
-    let refuse = |what: &str| Err(Violation::Message(format!("a metric has {what}")));
-    let Some(unit) = UNITS.iter().find(|unit| **unit == observe.unit) else {
-        return refuse("an unknown unit");
-    };
-    if !is_metric_name(&observe.name, b"_:") {
-        return refuse("a malformed name");
-    }
-    if !observe
-        .label_names
-        .iter()
-        .all(|name| is_metric_name(name, b"_"))
-    {
-        return refuse("a malformed label");
-    }
-    if observe.label_names.len() > MOST_LABELS
-        || observe.label_names.len() != observe.label_values.len()
-    {
-        return refuse("too many labels, or not as many values as labels");
-    }
-    if !observe.value.is_finite()
-        || (observe.kind == messages::MetricKind::Counter && observe.value < 0.0)
-    {
-        return refuse("a value that cannot be counted");
-    }
-    Ok(Observation {
+    let refuse =
+        |reason: String| Violation::Message(format!("a metric is against the rules: {reason}"));
+    let unit = unit_named(&observe.unit);
+    let observation = Observation {
         name: Arc::from(observe.name),
         kind: match observe.kind {
             messages::MetricKind::Counter => MetricKind::Counter,
             messages::MetricKind::Gauge => MetricKind::Gauge,
             messages::MetricKind::Histogram => MetricKind::Histogram,
         },
-        unit,
+        unit: unit.ok_or_else(|| refuse("an unknown unit".to_owned()))?,
         label_names: observe.label_names.into(),
         label_values: observe.label_values,
         value: observe.value,
         request_id: truncated(&observe.request, REQUEST_ID).to_owned(),
-    })
-}
-
-fn is_metric_name(name: &str, marks: &[u8]) -> bool {
-    let is_mark_or = |byte: u8, rest: bool| rest || marks.contains(&byte);
-    let starts_well = name
-        .bytes()
-        .next()
-        .is_some_and(|b| is_mark_or(b, b.is_ascii_alphabetic()));
-    starts_well
-        && name.len() <= LONGEST_METRIC_NAME
-        && name
-            .bytes()
-            .all(|b| is_mark_or(b, b.is_ascii_alphanumeric()))
+    };
+    observation.check().map_err(refuse)?;
+    Ok(observation)
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::payload::any_response;
+    use crate::runtime::protocol::REPORT_HEADER_LIMIT;
+    use crate::runtime::protocol::frame::{self, FrameLimits};
 
     const BODY: Bytes = Bytes::from_static(b"[1]");
 
     fn reply() -> Reply {
         Reply {
-            output: Output::Response(Response {
-                status: 200,
-                content_type: "application/json".into(),
-                headers: vec![("x-model".into(), "digits".into())],
-                body: BODY,
-            }),
+            output: Output::Response(
+                Response::new(
+                    200,
+                    "application/json".into(),
+                    vec![("x-model".into(), "digits".into())],
+                    BODY,
+                )
+                .unwrap(),
+            ),
             timings: Timings {
                 preprocess: Duration::from_micros(3),
                 queue: Duration::from_nanos(1),
@@ -333,6 +275,35 @@ mod tests {
         assert!(received(&[&body[..], b"x"].concat()).is_err());
     }
 
+    proptest! {
+        #[test]
+        fn every_response_of_a_handler_arrives_as_it_was_sent(response in any_response()) {
+            if let Ok(response) = response {
+                let sent = Reply { output: Output::Response(response.clone()), ..reply() };
+                let received = reply_from_wire(owned(&sent), response.into_body());
+                prop_assert_eq!(received, Ok(sent));
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_response_fits_into_a_frame() {
+        let mut headers = vec![("n".repeat(16 << 10), "v".repeat((16 << 10) - 126))];
+        headers.extend(vec![("a".to_owned(), "b".to_owned()); 63]);
+        let content_type = format!("a/{}", "b".repeat(253));
+        let response = Response::new(999, content_type, headers, BODY).unwrap();
+        let sent = Reply {
+            output: Output::Response(response),
+            ..reply()
+        };
+        let limits = FrameLimits {
+            header: REPORT_HEADER_LIMIT,
+            body: BODY.len(),
+        };
+        let (report, pieces) = reply_to_wire(9, &sent);
+        frame::encode(&mut Vec::new(), limits, &report, &pieces).unwrap();
+    }
+
     #[test]
     fn responses_that_would_break_a_client_are_refused() {
         let refused = |change: fn(&mut messages::Reply<String>)| {
@@ -342,6 +313,7 @@ mod tests {
         };
         assert!(refused(|reply| reply.status = 99));
         assert!(refused(|reply| reply.status = 101));
+        assert!(refused(|reply| reply.status = 1000));
         assert!(refused(
             |reply| reply.content_type = "a\r\nset-cookie: b".into()
         ));
@@ -373,6 +345,8 @@ mod tests {
         assert!(refused(|observe| observe.unit = "furlongs".into()));
         assert!(refused(|observe| observe.label_values.clear()));
         assert!(refused(|observe| observe.label_names[0] = "a-b".into()));
+        assert!(refused(|observe| observe.label_names[0] = "le".into()));
+        assert!(refused(|observe| observe.label_values[0] = "x".repeat(129)));
         assert!(refused(|observe| observe.value = f64::NAN));
         assert!(refused(|observe| observe.value = -1.0));
     }

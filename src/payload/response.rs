@@ -1,0 +1,331 @@
+//! The response of a handler, and the one place that says which there may be.
+//!
+//! A response is made where a handler's output is taken in, and again where a worker process's report is read. Both go
+//! through [`Response::new`], so that neither end lets out what the other would refuse, and what there is can be sent.
+
+use bytes::Bytes;
+
+use super::Field;
+
+/// Statuses that a handler may choose: those of an answer, and above them what HTTP can carry.
+const FIRST_STATUS: u16 = 200;
+const LAST_STATUS: u16 = 999;
+/// Statuses of responses that have no body.
+const BODILESS: [u16; 3] = [204, 205, 304];
+/// Bytes of a content type.
+const CONTENT_TYPE_LIMIT: usize = 255;
+const HEADERS_LIMIT: usize = 64;
+/// Bytes of all headers, names and values.
+const HEADER_BYTES: usize = 32 << 10;
+/// Bytes of a value that a message shows.
+const SHOWN: usize = 100;
+
+/// Headers that belong to the server, or to one connection.
+const RESERVED: [&str; 12] = [
+    "connection",
+    "content-length",
+    "content-type",
+    "date",
+    "host",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// One response of a handler, which can be sent as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Response {
+    status: u16,
+    content_type: String,
+    headers: Vec<Field>,
+    body: Bytes,
+}
+
+/// Why there is no such response: the thing, the rule and the value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidResponse {
+    /// Not a status that a handler may choose.
+    #[error("status {0}, statuses are {FIRST_STATUS} to {LAST_STATUS}")]
+    Status(u16),
+    /// A body where there can be none.
+    #[error("status {status} with a body of {length} bytes, it has none")]
+    Body {
+        /// The status.
+        status: u16,
+        /// Bytes of the body.
+        length: usize,
+    },
+    /// Not a media type, or too long a one.
+    #[error(
+        "content type {0:?}, which is not `type/subtype` in at most {CONTENT_TYPE_LIMIT} printable ASCII characters"
+    )]
+    ContentType(String),
+    /// Too many headers.
+    #[error("{0} headers, the limit is {HEADERS_LIMIT}")]
+    Headers(usize),
+    /// Too long headers.
+    #[error("headers of {0} bytes, the limit is {HEADER_BYTES}")]
+    HeaderBytes(usize),
+    /// A name that cannot be one.
+    #[error("header name {0:?}, which is not a token")]
+    HeaderName(String),
+    /// A name that is the server's.
+    #[error("header {0:?}, which only the server sets")]
+    Reserved(String),
+    /// A value that cannot be one.
+    #[error("header {name:?} with value {value:?}, values are printable ASCII")]
+    HeaderValue {
+        /// Whose value.
+        name: String,
+        /// The value.
+        value: String,
+    },
+}
+
+impl Response {
+    /// A response that can be sent. An empty content type is none; names of headers become lower-case.
+    pub fn new(
+        status: u16,
+        content_type: String,
+        mut headers: Vec<Field>,
+        body: Bytes,
+    ) -> Result<Self, InvalidResponse> {
+        check_status(status, body.len())?;
+        check_content_type(&content_type)?;
+        check_headers(&mut headers)?;
+        Ok(Self {
+            status,
+            content_type,
+            headers,
+            body,
+        })
+    }
+
+    /// A response of 200 that is JSON.
+    pub fn json(body: Bytes) -> Self {
+        Self {
+            status: 200,
+            content_type: "application/json".to_owned(),
+            headers: Vec::new(),
+            body,
+        }
+    }
+
+    /// HTTP status.
+    pub const fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// Media type; empty for none.
+    pub fn content_type(&self) -> &str {
+        &self.content_type
+    }
+
+    /// Further headers: lower-case names.
+    pub fn headers(&self) -> &[Field] {
+        &self.headers
+    }
+
+    /// Body.
+    pub const fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// Gives up the body.
+    pub fn into_body(self) -> Bytes {
+        self.body
+    }
+}
+
+fn check_status(status: u16, length: usize) -> Result<(), InvalidResponse> {
+    if !(FIRST_STATUS..=LAST_STATUS).contains(&status) {
+        return Err(InvalidResponse::Status(status));
+    }
+    if BODILESS.contains(&status) && length > 0 {
+        return Err(InvalidResponse::Body { status, length });
+    }
+    Ok(())
+}
+
+fn check_content_type(value: &str) -> Result<(), InvalidResponse> {
+    let media_type = value.split(';').next().unwrap_or(value).trim_end();
+    let is_media_type = media_type
+        .split_once('/')
+        .is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype));
+    let is_legal = is_media_type && value.len() <= CONTENT_TYPE_LIMIT && is_header_value(value);
+    if value.is_empty() || is_legal {
+        return Ok(());
+    }
+    Err(InvalidResponse::ContentType(shown(value)))
+}
+
+fn check_headers(headers: &mut [Field]) -> Result<(), InvalidResponse> {
+    if headers.len() > HEADERS_LIMIT {
+        return Err(InvalidResponse::Headers(headers.len()));
+    }
+    let bytes = headers.iter().map(|(name, value)| name.len() + value.len());
+    let bytes: usize = bytes.sum();
+    if bytes > HEADER_BYTES {
+        return Err(InvalidResponse::HeaderBytes(bytes));
+    }
+    headers.iter_mut().try_for_each(check_header)
+}
+
+fn check_header((name, value): &mut Field) -> Result<(), InvalidResponse> {
+    name.make_ascii_lowercase();
+    if !is_token(name) {
+        return Err(InvalidResponse::HeaderName(shown(name)));
+    }
+    if RESERVED.contains(&name.as_str()) {
+        return Err(InvalidResponse::Reserved(shown(name)));
+    }
+    if !is_header_value(value) {
+        return Err(InvalidResponse::HeaderValue {
+            name: shown(name),
+            value: shown(value),
+        });
+    }
+    Ok(())
+}
+
+fn is_token(text: &str) -> bool {
+    let is_tchar = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    !text.is_empty() && text.bytes().all(is_tchar)
+}
+
+/// Bytes above ASCII are legal in HTTP and mean something else to each client: none are sent.
+fn is_header_value(text: &str) -> bool {
+    text.bytes()
+        .all(|b| b == b'\t' || (b' '..=b'~').contains(&b))
+}
+
+fn shown(text: &str) -> String {
+    text[..text.floor_char_boundary(SHOWN)].to_owned()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn field(name: &str, value: &str) -> Field {
+        (name.to_owned(), value.to_owned())
+    }
+
+    fn response(
+        status: u16,
+        content_type: &str,
+        headers: Vec<Field>,
+        body: &'static str,
+    ) -> Result<Response, InvalidResponse> {
+        Response::new(status, content_type.to_owned(), headers, body.into())
+    }
+
+    /// Anything that a handler can say, legal in about one of two.
+    pub(crate) fn any_response() -> impl Strategy<Value = Result<Response, InvalidResponse>> {
+        let status = prop_oneof![Just(200u16), 195u16..1005, any::<u16>()];
+        let content_type = prop_oneof![
+            Just(String::new()),
+            "[a-z]{1,8}/[a-z.+-]{1,8}(; ?[a-z]{1,4}=[ -~]{0,9})?",
+            "\\PC{0,12}",
+            any::<String>(),
+        ];
+        let name = prop_oneof!["[A-Za-z!#$%&'*+.^_`|~-]{1,9}", "\\PC{0,5}"];
+        let value = prop_oneof!["[ -~\t]{0,20}", "\\PC{0,5}", any::<String>()];
+        let headers = prop::collection::vec((name, value), 0..4);
+        let body = prop::collection::vec(any::<u8>(), 0..4);
+        (status, content_type, headers, body).prop_map(|(status, content_type, headers, body)| {
+            Response::new(status, content_type, headers, body.into())
+        })
+    }
+
+    #[test]
+    fn a_legal_response_passes_with_lower_case_headers() {
+        let headers = vec![field("X-A", "b\tc")];
+        let legal = response(201, "text/plain; charset=utf-8", headers, "ab").unwrap();
+        assert_eq!(legal.headers(), [field("x-a", "b\tc")]);
+        assert_eq!(legal.status(), 201);
+        assert_eq!(legal.content_type(), "text/plain; charset=utf-8");
+        assert_eq!(legal.into_body(), "ab");
+        for status in [200, 204, 299, 304, 404, 599, 600, 999] {
+            assert!(response(status, "", vec![], "").is_ok(), "{status}");
+        }
+    }
+
+    #[test]
+    fn what_breaks_a_rule_is_refused_with_rule_and_value() {
+        let one = |name: &str, value: &str| response(200, "", vec![field(name, value)], "");
+        let typed = |content_type: &str| response(200, content_type, vec![], "");
+        for (refused, says) in [
+            (
+                response(0, "", vec![], ""),
+                "status 0, statuses are 200 to 999",
+            ),
+            (response(99, "", vec![], ""), "status 99"),
+            (response(101, "", vec![], ""), "status 101"),
+            (response(199, "", vec![], ""), "status 199"),
+            (response(1000, "", vec![], ""), "status 1000"),
+            (response(u16::MAX, "", vec![], ""), "status 65535"),
+            (
+                response(204, "", vec![], "ab"),
+                "status 204 with a body of 2 bytes",
+            ),
+            (response(304, "", vec![], "ab"), "status 304 with a body"),
+            (typed("text"), "content type \"text\""),
+            (typed("a b/c"), "not `type/subtype`"),
+            (typed("text/plain; x=\n"), "content type"),
+            (typed("text/plain; x=ä"), "content type"),
+            (typed(&format!("a/{}", "b".repeat(254))), "content type"),
+            (one("a b", "c"), "\"a b\", which is not a token"),
+            (one("", "c"), "not a token"),
+            (one("ä", "c"), "not a token"),
+            (
+                one("Connection", "close"),
+                "\"connection\", which only the server sets",
+            ),
+            (one("content-length", "1"), "which only the server sets"),
+            (one("a", "b\r\nc: d"), "value \"b\\r\\nc: d\""),
+            (one("a", "ä"), "printable ASCII"),
+            (one("a", "\u{7f}"), "printable ASCII"),
+            (
+                response(200, "", vec![field("a", "b"); 65], ""),
+                "65 headers, the limit is 64",
+            ),
+            (
+                one("a", &"b".repeat(HEADER_BYTES)),
+                "headers of 32769 bytes, the limit is 32768",
+            ),
+        ] {
+            let error = refused.unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn long_values_are_cut_in_messages() {
+        let long = "ä".repeat(10_000);
+        for refused in [
+            response(200, &long, vec![], ""),
+            response(200, "", vec![field(&long, "")], ""),
+            response(200, "", vec![field("a", &long)], ""),
+        ] {
+            assert!(refused.unwrap_err().to_string().len() < 400);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_made_again_is_the_same(response in any_response()) {
+            if let Ok(response) = response {
+                let Response { status, content_type, headers, body } = response.clone();
+                prop_assert_eq!(Response::new(status, content_type, headers, body), Ok(response));
+            }
+        }
+    }
+}
