@@ -45,10 +45,10 @@ pub enum BackendError {
     /// The artifact does not load.
     #[error("{0}")]
     Load(String),
-    /// The artifact loads and cannot be served. The text is ours: the thing, the rule and the value, for whoever registers
-    /// the model.
+    /// The artifact, or what is declared of it, asks for what is not served. The text names nothing of this machine:
+    /// whoever registers the model is told it.
     #[error("{0}")]
-    Unserved(String),
+    Refused(String),
     /// The framework refused these inputs.
     #[error("{0}")]
     Input(String),

@@ -8,8 +8,8 @@ use bytes::{Bytes, BytesMut};
 #[cfg(test)]
 mod tests;
 
-/// More axes than any model here has, fewer than it takes to hurt.
-pub const MAX_RANK: usize = 8;
+/// Axes of one tensor, as many as those of other frameworks.
+pub const MAX_RANK: usize = 64;
 
 /// Inputs, or outputs, of one model or one request.
 pub const MAX_TENSORS: usize = 1024;

@@ -30,8 +30,6 @@ pub(super) use parameters::{Parameter, Parameters};
 pub use rest::Endpoint;
 pub(super) use rest::{failure, owns};
 
-/// Inputs, or outputs, that one request may name.
-pub(super) const TENSORS_LIMIT: usize = crate::tensor::MAX_TENSORS;
 /// Bytes of a foreign text that a message shows.
 const SHOWN: usize = 64;
 
@@ -141,7 +139,7 @@ pub(super) async fn infer(
         model_name: entry.spec().name.to_string(),
         model_version: entry.spec().version.to_string(),
         id: request.id,
-        outputs: outputs::select(tensors, &request.outputs, signature.is_batchable())?,
+        outputs: outputs::select(tensors, &request.outputs, &signature)?,
     })
 }
 

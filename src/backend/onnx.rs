@@ -3,7 +3,6 @@
 //! Owns the library, the process's one environment, and how a model file becomes a loaded model. Only this module
 //! and those below it know `ort`. It trusts neither the model file nor what the file says of itself.
 
-use std::ffi::CString;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,22 +12,26 @@ use ort::logging::LogLevel;
 use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::Session as OrtSession;
 use ort::session::builder::SessionBuilder;
-use ort::value::{Outlet, TensorElementType, ValueType};
 use parking_lot::Mutex;
 
 use super::failure::classify;
-use super::{Axis0, Backend, BackendError, LoadSpec, LoadedModel, ModelState, NamedAxis};
+use super::{Axis0, Backend, BackendError, LoadSpec, LoadedModel, ModelState};
 use super::{Session, Signature, memory};
 use crate::model::{Arity, Declared, Device, TensorSpec};
-use crate::tensor::DType;
 
+mod empty;
 mod external;
+mod gather;
+mod interface;
+mod port;
 mod session;
 #[cfg(test)]
 mod tests;
 mod value;
 mod wire;
 
+use interface::InterfaceError;
+use port::{Form, Ports};
 use session::{OnnxSession, Shared};
 
 /// What to open when no path is known: the dynamic linker searches for it.
@@ -71,15 +74,21 @@ impl Backend for OnnxBackend {
 
     fn load(&self, spec: &LoadSpec) -> Result<Arc<dyn LoadedModel>, BackendError> {
         external::check(&spec.artifact).map_err(|error| BackendError::Load(error.to_string()))?;
+        let interface = interface::read(&spec.artifact).map_err(|error| match error {
+            InterfaceError::Wire(_) => BackendError::Load(error.to_string()),
+            InterfaceError::Value { .. } => BackendError::Refused(error.to_string()),
+        })?;
         check_device(spec.device)?;
         let session = self
             .commit(spec)
             .map_err(|error| classify(error.to_string(), BackendError::Load))?;
         memory::give_back();
-        let signature = signature(&session, &spec.declared)?;
+        let inputs = port::inputs(&session, &interface)?;
+        let outputs = port::outputs(&session, &interface)?;
+        let signature = signature(&inputs, &outputs, &spec.declared);
         signature
             .confirm(&spec.declared)
-            .map_err(BackendError::Load)?;
+            .map_err(BackendError::Refused)?;
         let memory = MemoryInfo::new(
             AllocationDevice::CPU,
             0,
@@ -88,8 +97,9 @@ impl Backend for OnnxBackend {
         )
         .map_err(|error| BackendError::Load(error.to_string()))?;
         Ok(Arc::new(OnnxModel(Arc::new(Shared {
-            inputs: names(&signature.inputs)?,
-            outputs: names(&signature.outputs)?,
+            empty: empty::sequences(&self.environment, &inputs.all),
+            inputs: inputs.all,
+            outputs: outputs.all,
             session,
             memory,
             signature,
@@ -184,21 +194,27 @@ fn check_device(device: Device) -> Result<(), BackendError> {
     )))
 }
 
-fn signature(session: &OrtSession, declared: &Declared) -> Result<Signature, BackendError> {
-    let inputs = tensor_specs("input", session.inputs())?;
-    let outputs = tensor_specs("output", session.outputs())?;
-    let axis0 = Axis0::judge(
-        &named_axes(&inputs, session.inputs()),
-        &named_axes(&outputs, session.outputs()),
-        declares_rows(&inputs, &declared.inputs) && declares_rows(&outputs, &declared.outputs),
-    );
-    Ok(Signature {
+fn signature(inputs: &Ports, outputs: &Ports, declared: &Declared) -> Signature {
+    Signature {
         is_open: false,
-        inputs,
-        outputs,
-        axis0,
+        axis0: axis0(inputs, outputs, declared),
+        inputs: inputs.specs.clone(),
+        outputs: outputs.specs.clone(),
         state: ModelState::Stateless,
-    })
+    }
+}
+
+fn axis0(inputs: &Ports, outputs: &Ports, declared: &Declared) -> Axis0 {
+    let mut all = inputs.all.iter().chain(&outputs.all);
+    if let Some(port) = all.find(|port| matches!(port.form, Form::Map { .. })) {
+        return Axis0::Refuted(format!("{:?} is a map", port.name));
+    }
+    Axis0::judge(
+        &inputs.named_axes(),
+        &outputs.named_axes(),
+        declares_rows(&inputs.specs, &declared.inputs)
+            && declares_rows(&outputs.specs, &declared.outputs),
+    )
 }
 
 /// Whether the owner says of each of these that axis 0 varies.
@@ -209,74 +225,4 @@ fn declares_rows(specs: &[TensorSpec], declared: &[TensorSpec]) -> bool {
     };
     let mut required = specs.iter().filter(|spec| spec.arity != Arity::Optional);
     required.all(is_declared)
-}
-
-fn named_axes<'a>(specs: &'a [TensorSpec], outlets: &'a [Outlet]) -> Vec<NamedAxis<'a>> {
-    let axis = |outlet: &'a Outlet| match outlet.dtype() {
-        ValueType::Tensor {
-            dimension_symbols, ..
-        } => dimension_symbols.first().map(String::as_str),
-        _ => None,
-    };
-    let names = outlets.iter().map(axis);
-    let names = names.map(|name| name.filter(|name| !name.is_empty()));
-    specs.iter().zip(names).collect()
-}
-
-fn tensor_specs(what: &str, outlets: &[Outlet]) -> Result<Vec<TensorSpec>, BackendError> {
-    outlets
-        .iter()
-        .map(|outlet| tensor_spec(what, outlet))
-        .collect()
-}
-
-fn tensor_spec(what: &str, outlet: &Outlet) -> Result<TensorSpec, BackendError> {
-    let refuse = |reason: String| {
-        Err(BackendError::Load(format!(
-            "{what} {:?} {reason}",
-            outlet.name()
-        )))
-    };
-    let ValueType::Tensor { ty, shape, .. } = outlet.dtype() else {
-        return refuse(format!(
-            "is a {}, and only tensors are served (of a scikit-learn model, export with zipmap=False)",
-            outlet.dtype()
-        ));
-    };
-    match dtype(*ty) {
-        Some(dtype) => {
-            let shape = shape.iter().map(|axis| usize::try_from(*axis).ok());
-            Ok(TensorSpec::new(outlet.name(), dtype, shape.collect()))
-        }
-        None => refuse(format!("is of {ty}, which is not served")),
-    }
-}
-
-const fn dtype(element: TensorElementType) -> Option<DType> {
-    Some(match element {
-        TensorElementType::Bool => DType::Bool,
-        TensorElementType::Uint8 => DType::U8,
-        TensorElementType::Int8 => DType::I8,
-        TensorElementType::Int16 => DType::I16,
-        TensorElementType::Int32 => DType::I32,
-        TensorElementType::Int64 => DType::I64,
-        TensorElementType::Float16 => DType::F16,
-        TensorElementType::Bfloat16 => DType::Bf16,
-        TensorElementType::Float32 => DType::F32,
-        TensorElementType::Float64 => DType::F64,
-        TensorElementType::Uint16 => DType::U16,
-        TensorElementType::Uint32 => DType::U32,
-        TensorElementType::Uint64 => DType::U64,
-        TensorElementType::String => DType::Bytes,
-        _ => return None,
-    })
-}
-
-fn names(specs: &[TensorSpec]) -> Result<Vec<CString>, BackendError> {
-    let name = |spec: &TensorSpec| CString::new(spec.name.as_bytes());
-    specs
-        .iter()
-        .map(name)
-        .collect::<Result<_, _>>()
-        .map_err(|_| BackendError::Load("a name holds NUL".into()))
 }

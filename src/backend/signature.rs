@@ -175,7 +175,7 @@ impl Signature {
             )
         };
         if !inputs.is_sorted_by_key(place) {
-            inputs.sort_by_key(place);
+            inputs.sort_by_cached_key(place);
         }
         inputs
     }

@@ -322,7 +322,7 @@ fn client_error(error: &BackendError) -> Error {
         BackendError::Fatal(text) => super::pool::worker_died(text),
         BackendError::Library(_)
         | BackendError::Load(_)
-        | BackendError::Unserved(_)
+        | BackendError::Refused(_)
         | BackendError::Infer(_) => prediction_failed(error),
     }
 }

@@ -68,7 +68,7 @@ impl Loader {
             ..self.spec.clone()
         })?;
         let checked = check_signature(model.signature());
-        checked.map_err(|error| BackendError::Unserved(error.to_string()))?;
+        checked.map_err(|error| BackendError::Refused(error.to_string()))?;
         Ok(model)
     }
 }

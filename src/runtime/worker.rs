@@ -216,7 +216,7 @@ impl Pool {
     fn give_up(&self, id: u32, error: &BackendError) {
         let model = &self.model;
         let why = match error {
-            BackendError::Unserved(reason) => format!("cannot be served: {reason}"),
+            BackendError::Refused(reason) => format!("cannot be served: {reason}"),
             _ => format!("does not load with the {} backend", model.backend.name()),
         };
         let text = format!("model \"{}\" version {} {why}", model.name, model.version);

@@ -3,6 +3,7 @@
 mod batching;
 mod binary;
 mod clients;
+mod compound;
 mod grpc;
 mod hostile;
 mod metadata;

@@ -22,6 +22,8 @@ pub struct Fixture {
     pub path: PathBuf,
     /// Inputs and outputs as an archive would declare them.
     pub declared: Declared,
+    /// How many tensors each input, then each output, stands for: `one`, `optional` or `list`.
+    pub arities: Vec<String>,
     /// Calls with their answers.
     pub cases: Vec<Case>,
     absolute: f64,
@@ -89,6 +91,11 @@ impl Fixture {
                 inputs: specs(&json["inputs"]),
                 outputs: specs(&json["outputs"]),
             },
+            arities: list(&json["inputs"])
+                .iter()
+                .chain(list(&json["outputs"]))
+                .map(|spec| spec["arity"].as_str().unwrap_or("one").to_owned())
+                .collect(),
             cases: list(&json["cases"]).iter().map(case).collect(),
             absolute: tolerance("absolute"),
             relative: tolerance("relative"),
@@ -152,8 +159,12 @@ fn dtype(json: &Value) -> DType {
 fn specs(json: &Value) -> Vec<TensorSpec> {
     let axis = |axis: &Value| usize::try_from(axis.as_i64().unwrap()).ok();
     let spec = |json: &Value| {
-        let shape = list(&json["shape"]).iter().map(axis).collect();
-        TensorSpec::new(text(&json["name"]), dtype(json), shape)
+        let shape = json["shape"].as_array();
+        let shape = shape.map(|axes| axes.iter().map(axis).collect());
+        TensorSpec {
+            shape,
+            ..TensorSpec::new(text(&json["name"]), dtype(json), vec![])
+        }
     };
     list(json).iter().map(spec).collect()
 }

@@ -6,7 +6,7 @@ use super::Target;
 use super::metadata::dims;
 use crate::catalog::{Batching, Catalog, Entry, Signature};
 use crate::error::Error;
-use crate::model::{BackendKind, DType, Device, TensorSpec};
+use crate::model::{Arity, BackendKind, DType, Device, TensorSpec};
 use crate::payload::Priority;
 
 /// A configuration.
@@ -22,7 +22,7 @@ pub(in crate::api) struct ModelConfig {
     pub version_policy: VersionPolicy,
     /// Rows a request should have at most; 0 if requests are not stacked.
     pub max_batch_size: usize,
-    /// Inputs.
+    /// Inputs; those that may be left out say so.
     pub input: Vec<TensorConfig>,
     /// Outputs.
     pub output: Vec<TensorConfig>,
@@ -52,6 +52,9 @@ pub(in crate::api) struct TensorConfig {
     pub data_type: &'static str,
     /// Its shape, without axis 0 where requests are stacked; -1 for an axis that varies.
     pub dims: Vec<i64>,
+    /// Whether an input may be left out.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub optional: bool,
 }
 
 /// Workers on one kind of device.
@@ -85,8 +88,7 @@ pub(in crate::api) fn config(catalog: &Catalog, target: Target<'_>) -> Result<Mo
     let entry = target.find(catalog)?;
     let (spec, signature) = (entry.spec(), entry.signature());
     let is_batched = is_batched(&entry, &signature);
-    let tensors =
-        |specs: &[TensorSpec]| specs.iter().map(|spec| tensor(spec, is_batched)).collect();
+    let (inputs, outputs) = (signature.inputs.iter(), signature.outputs.iter());
     let (platform, backend) = names(spec.backend);
     Ok(ModelConfig {
         name: spec.name.to_string(),
@@ -98,8 +100,8 @@ pub(in crate::api) fn config(catalog: &Catalog, target: Target<'_>) -> Result<Mo
         } else {
             0
         },
-        input: tensors(&signature.inputs),
-        output: tensors(&signature.outputs),
+        input: inputs.map(|spec| input(spec, is_batched)).collect(),
+        output: outputs.map(|spec| tensor(spec, is_batched)).collect(),
         instance_group: vec![instances(&entry)],
         dynamic_batching: is_batched.then(|| batching(&entry)),
     })
@@ -114,12 +116,22 @@ fn is_batched(entry: &Entry, signature: &Signature) -> bool {
     has_rows && signature.is_batchable() && !is_off
 }
 
+fn input(spec: &TensorSpec, is_batched: bool) -> TensorConfig {
+    TensorConfig {
+        optional: spec.arity == Arity::Optional,
+        ..tensor(spec, is_batched)
+    }
+}
+
 fn tensor(spec: &TensorSpec, is_batched: bool) -> TensorConfig {
     let dims = dims(spec.shape.as_deref());
+    // What may be left out is not stacked: it has all its axes.
+    let has_rows = is_batched && spec.arity == Arity::One;
     TensorConfig {
         name: spec.name.to_string(),
         data_type: spec.dtype.map_or("TYPE_INVALID", data_type),
-        dims: dims.into_iter().skip(usize::from(is_batched)).collect(),
+        dims: dims.into_iter().skip(usize::from(has_rows)).collect(),
+        optional: false,
     }
 }
 

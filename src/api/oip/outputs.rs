@@ -2,8 +2,9 @@
 
 use super::classify::classify;
 use super::{Parameters, invalid, shown};
+use crate::catalog::Signature;
 use crate::error::Error;
-use crate::model::TensorSpec;
+use crate::model::{Arity, TensorSpec};
 use crate::tensor::NamedTensor;
 
 /// An output that a request names.
@@ -34,31 +35,60 @@ pub(super) fn check(requested: &[RequestedOutput], known: &[TensorSpec]) -> Resu
                 shown(name)
             )));
         }
-        if !known.is_empty() && !known.iter().any(|spec| *spec.name == *name) {
+        if !known.is_empty() && spec(known, name).is_none() {
             return Err(unknown(name));
         }
     }
     Ok(())
 }
 
-/// The outputs that were asked for, all if none was named, in the form that was asked for.
+/// The outputs that were asked for, all if none was named, in the form that was asked for. A name stands for all tensors
+/// of a list, and for none of an output that may be left out and was.
 pub(super) fn select(
     outputs: Vec<NamedTensor>,
     requested: &[RequestedOutput],
-    is_batched: bool,
+    signature: &Signature,
 ) -> Result<Vec<NamedTensor>, Error> {
     if requested.is_empty() {
         return Ok(outputs);
     }
-    let select = |wanted: &RequestedOutput| {
-        let found = outputs.iter().find(|output| *output.name == *wanted.name);
-        let output = found.ok_or_else(|| unknown(&wanted.name))?;
-        match wanted.classes {
-            0 => Ok(output.clone()),
-            classes => classify(output, classes, is_batched),
+    let mut selected = Vec::with_capacity(requested.len());
+    for wanted in requested {
+        for output in find(&outputs, &wanted.name, &signature.outputs)? {
+            selected.push(match wanted.classes {
+                0 => output.clone(),
+                classes => classify(output, classes, signature.is_batchable())?,
+            });
         }
-    };
-    requested.iter().map(select).collect()
+    }
+    Ok(selected)
+}
+
+fn find<'a>(
+    outputs: &'a [NamedTensor],
+    name: &str,
+    known: &[TensorSpec],
+) -> Result<Vec<&'a NamedTensor>, Error> {
+    if let Some(output) = outputs.iter().find(|output| *output.name == *name) {
+        return Ok(vec![output]);
+    }
+    let spec = spec(known, name).ok_or_else(|| unknown(name))?;
+    match spec.arity {
+        Arity::Optional => Ok(Vec::new()),
+        Arity::Many if *spec.name == *name => {
+            let members = outputs.iter();
+            Ok(members
+                .filter(|output| spec.is_named(&output.name))
+                .collect())
+        }
+        Arity::One | Arity::Many => Err(unknown(name)),
+    }
+}
+
+/// The spec of an output that is called `name`: a list, when it is stacked, is called as it is, and else its members are.
+fn spec<'a>(known: &'a [TensorSpec], name: &str) -> Option<&'a TensorSpec> {
+    let mut known = known.iter();
+    known.find(|spec| *spec.name == *name || spec.is_named(name))
 }
 
 fn unknown(name: &str) -> Error {

@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader, Seek};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path};
 
-use super::wire::{Walker, WireError};
+use super::wire::{Content, Walker, WireError};
 
 /// Nested messages; protobuf itself stops at 100.
 const MAX_DEPTH: usize = 100;
@@ -104,10 +104,9 @@ impl<R: BufRead + Seek> Visit<'_, R> {
             return self.entry(end);
         }
         while let Some(field) = self.walker.next_field(end)? {
-            match (field.end, message.child(field.number)) {
-                (Some(end), Some(child)) => self.message(child, end, depth + 1)?,
-                (Some(end), None) => self.walker.skip_to(end)?,
-                (None, _) => {}
+            match (field.content, message.child(field.number)) {
+                (Content::Until(end), Some(child)) => self.message(child, end, depth + 1)?,
+                (content, _) => self.walker.skip(content)?,
             }
         }
         Ok(())
@@ -118,11 +117,12 @@ impl<R: BufRead + Seek> Visit<'_, R> {
         let mut is_location = false;
         let mut values = Vec::new();
         while let Some(field) = self.walker.next_field(end)? {
-            match (field.number, field.end) {
-                (1, Some(end)) => is_location |= self.walker.bytes(end, MAX_TEXT)? == b"location",
-                (2, Some(end)) => values.push(self.walker.bytes(end, MAX_TEXT)?),
-                (_, Some(end)) => self.walker.skip_to(end)?,
-                (_, None) => {}
+            match (field.number, field.content) {
+                (1, Content::Until(end)) => {
+                    is_location |= self.walker.bytes(end, MAX_TEXT)? == b"location";
+                }
+                (2, Content::Until(end)) => values.push(self.walker.bytes(end, MAX_TEXT)?),
+                (_, content) => self.walker.skip(content)?,
             }
         }
         if !is_location {

@@ -4,7 +4,7 @@
 //! Runtime itself documents `Run` as callable from many threads at once, and serializes by itself for execution
 //! providers that cannot. So this file calls `Run` through the C API.
 
-use std::ffi::{CString, c_char};
+use std::ffi::{CStr, c_char};
 use std::ptr;
 use std::sync::Arc;
 
@@ -14,18 +14,19 @@ use ort::{AsPointer as _, ErrorCode, sys};
 
 use super::super::failure::classify;
 use super::super::{BackendError, Session, Signature};
-use super::value::{InputValue, OutputValue};
-use crate::tensor::NamedTensor;
+use super::port::{Form, Port};
+use super::value::{EmptySequence, InputValue, OutputValue};
+use crate::tensor::{NamedTensor, Tensor};
 
 /// What the workers of one device share.
 pub(super) struct Shared {
     pub(super) session: OrtSession,
     /// Says that input data lies in host memory.
     pub(super) memory: MemoryInfo<'static>,
-    /// Names of `signature`'s inputs, as the C API takes them.
-    pub(super) inputs: Vec<CString>,
-    /// Names of `signature`'s outputs, likewise.
-    pub(super) outputs: Vec<CString>,
+    pub(super) inputs: Vec<Port>,
+    /// For each input that is a sequence, one without tensors.
+    pub(super) empty: Vec<Option<EmptySequence>>,
+    pub(super) outputs: Vec<Port>,
     pub(super) signature: Signature,
 }
 
@@ -42,83 +43,184 @@ impl OnnxSession {
 
 impl Session for OnnxSession {
     fn infer(&mut self, inputs: Vec<NamedTensor>) -> Result<Vec<NamedTensor>, BackendError> {
-        let values = self.shared.values(&inputs)?;
-        let outputs = self.shared.run(&values).map_err(|error| failure(&error))?;
-        let named = outputs.into_iter().zip(&self.shared.signature.outputs);
-        named
-            .map(|(value, spec)| {
-                Ok(NamedTensor::new(
-                    Arc::clone(&spec.name),
-                    value.into_tensor(&spec.name)?,
-                ))
-            })
+        let given = {
+            let feed = self.shared.feed(&inputs)?;
+            self.shared.run(&feed).map_err(|error| failure(&error))?
+        };
+        let mut tensors = Vec::with_capacity(given.len());
+        for (port, given) in self.shared.outputs.iter().zip(&given) {
+            let copied = port.copy_out(given, &mut tensors);
+            copied.map_err(|reason| {
+                BackendError::Infer(format!("output {:?} {reason}", port.name))
+            })?;
+        }
+        Ok(tensors)
+    }
+}
+
+/// The inputs of one run.
+#[derive(Default)]
+struct Feed<'a> {
+    names: Vec<*const c_char>,
+    values: Vec<*const sys::OrtValue>,
+    /// What `values` points to, where it was made for this run.
+    own: Vec<InputValue<'a>>,
+}
+
+impl<'a> Feed<'a> {
+    fn add(&mut self, port: &Port, value: InputValue<'a>) {
+        self.add_lasting(port, value.as_ptr());
+        self.own.push(value);
+    }
+
+    /// Adds a value that outlives the run.
+    fn add_lasting(&mut self, port: &Port, value: *const sys::OrtValue) {
+        self.names.push(port.name.as_ptr());
+        self.values.push(value);
+    }
+}
+
+/// The tensors of one request, found by name; soonest if they come in the model's order.
+struct Brought<'a> {
+    tensors: &'a [NamedTensor],
+    /// Where the next one is looked for first.
+    next: usize,
+    found: usize,
+}
+
+impl<'a> Brought<'a> {
+    fn find(&mut self, name: &str) -> Option<&'a Tensor> {
+        let is_it = |input: &&NamedTensor| *input.name == *name;
+        let at_place = self.tensors.get(self.next).filter(is_it);
+        self.next += usize::from(at_place.is_some());
+        let input = at_place.or_else(|| self.tensors.iter().find(is_it))?;
+        self.found += 1;
+        Some(&input.tensor)
+    }
+
+    /// `name.0`, `name.1`, and so on for as long as they came.
+    fn numbered(&mut self, name: &str) -> Vec<&'a Tensor> {
+        (0..=self.tensors.len())
+            .map_while(|place| self.find(&format!("{name}.{place}")))
             .collect()
+    }
+
+    /// That none is left over.
+    fn check_all_found(&self) -> Result<(), BackendError> {
+        let (came, found) = (self.tensors.len(), self.found);
+        if came == found {
+            return Ok(());
+        }
+        Err(BackendError::Input(format!(
+            "{came} tensors came, and {found} of them are inputs"
+        )))
     }
 }
 
 impl Shared {
-    /// Values of all inputs in the model's order.
-    fn values<'a>(&self, inputs: &'a [NamedTensor]) -> Result<Vec<InputValue<'a>>, BackendError> {
-        let specs = &self.signature.inputs;
-        if inputs.len() != specs.len() {
-            let text = format!("{} tensors came for {} inputs", inputs.len(), specs.len());
-            return Err(BackendError::Input(text));
-        }
-        let find = |(place, name): (usize, &Arc<str>)| {
-            let at_place = inputs.get(place).filter(|input| input.name == *name);
-            let input = at_place.or_else(|| inputs.iter().find(|input| input.name == *name));
-            let missing = || BackendError::Input(format!("input {name:?} is missing"));
-            InputValue::new(&input.ok_or_else(missing)?.tensor, &self.memory)
-                .map_err(|error| failure(&error))
+    /// Values of all inputs that came, in the model's order.
+    fn feed<'a>(&self, inputs: &'a [NamedTensor]) -> Result<Feed<'a>, BackendError> {
+        let mut feed = Feed::default();
+        let mut brought = Brought {
+            tensors: inputs,
+            next: 0,
+            found: 0,
         };
-        specs
-            .iter()
-            .map(|spec| &spec.name)
-            .enumerate()
-            .map(find)
-            .collect()
+        for (port, empty) in self.inputs.iter().zip(&self.empty) {
+            let value = self
+                .value(port, &mut brought)
+                .map_err(|error| failure(&error))?;
+            match (value, empty) {
+                (Some(value), _) => feed.add(port, value),
+                (None, _) if port.is_optional => {}
+                (None, Some(empty)) => feed.add_lasting(port, empty.as_ptr()),
+                (None, None) => {
+                    let text = format!("input {:?} is missing", port.name);
+                    return Err(BackendError::Input(text));
+                }
+            }
+        }
+        brought.check_all_found()?;
+        Ok(feed)
     }
 
-    #[expect(
-        unsafe_code,
-        reason = "ort runs only through &mut; the C API allows concurrent runs"
-    )]
-    fn run(&self, inputs: &[InputValue<'_>]) -> Result<Vec<OutputValue>, ort::Error> {
-        let input_names = pointers(&self.inputs);
-        let inputs: Vec<*const sys::OrtValue> = inputs.iter().map(InputValue::as_ptr).collect();
-        let output_names = pointers(&self.outputs);
-        let mut outputs = vec![ptr::null_mut(); output_names.len()];
-        // SAFETY: the session lives as long as `self`. `Run` does not change it as far as callers can see: ONNX
-        // Runtime states that one session may be run from many threads without synchronization, and takes a lock of
-        // its own where an execution provider says it supports no concurrent runs. Names are NUL-terminated; names
-        // and values are as many as said; values live until `inputs` of the caller goes. Inputs are not written to:
-        // ONNX Runtime never reuses the buffer of a graph input. Null run options stand for the default ones.
-        let status = unsafe {
-            (ort::api().Run)(
-                self.session.ptr().cast_mut(),
-                ptr::null(),
-                input_names.as_ptr(),
-                inputs.as_ptr(),
-                inputs.len(),
-                output_names.as_ptr(),
-                output_names.len(),
-                outputs.as_mut_ptr(),
-            )
-        };
-        // SAFETY: what `Run` wrote is null or a value that nobody else owns; this takes ownership of each before an
-        // error can return.
-        let outputs = outputs
-            .into_iter()
-            .map(|value| unsafe { OutputValue::from_raw(value) })
-            .collect();
-        // SAFETY: the status is as the C API returned it, and is used once.
-        unsafe { ort::Error::result_from_status(status) }?;
-        Ok(outputs)
+    /// The value of one input; `None` if no tensor came for it.
+    fn value<'a>(
+        &self,
+        port: &Port,
+        brought: &mut Brought<'a>,
+    ) -> Result<Option<InputValue<'a>>, ort::Error> {
+        match &port.form {
+            Form::Tensor(member) => brought
+                .find(&member.name)
+                .map(|tensor| InputValue::tensor(tensor, &self.memory))
+                .transpose(),
+            Form::Sequence(elements) => match &*brought.numbered(&elements.name) {
+                [] => Ok(None),
+                tensors => InputValue::sequence(tensors, &self.memory).map(Some),
+            },
+            Form::Map { keys, values } | Form::Maps { keys, values } => {
+                match (brought.find(&keys.name), brought.find(&values.name)) {
+                    (Some(keys), Some(values)) => {
+                        InputValue::map(keys, values, &self.memory).map(Some)
+                    }
+                    _ => Ok(None),
+                }
+            }
+        }
+    }
+
+    fn run(&self, feed: &Feed<'_>) -> Result<Vec<OutputValue>, ort::Error> {
+        let names: Vec<_> = self.outputs.iter().map(|port| port.name.as_ptr()).collect();
+        run(&self.session, feed, &names)
     }
 }
 
-fn pointers(names: &[CString]) -> Vec<*const c_char> {
-    names.iter().map(|name| name.as_ptr()).collect()
+/// What a session whose graph has no inputs gives for one output.
+pub(super) fn run_without_inputs(
+    session: &OrtSession,
+    output: &CStr,
+) -> Result<Vec<OutputValue>, ort::Error> {
+    run(session, &Feed::default(), &[output.as_ptr()])
+}
+
+/// What the session gives for the outputs of these names, which are NUL-terminated and live as long as the call.
+#[expect(
+    unsafe_code,
+    reason = "ort runs only through &mut; the C API allows concurrent runs"
+)]
+fn run(
+    session: &OrtSession,
+    feed: &Feed<'_>,
+    output_names: &[*const c_char],
+) -> Result<Vec<OutputValue>, ort::Error> {
+    let mut outputs = vec![ptr::null_mut(); output_names.len()];
+    // SAFETY: the session is borrowed. `Run` does not change it as far as callers can see: ONNX Runtime states that
+    // one session may be run from many threads without synchronization, and takes a lock of its own where an
+    // execution provider says it supports no concurrent runs. Names are NUL-terminated; names and values are as many
+    // as said; values live as long as `feed` and the session's owner. Inputs are not written to: ONNX Runtime never
+    // reuses the buffer of a graph input. Null run options stand for the default ones.
+    let status = unsafe {
+        (ort::api().Run)(
+            session.ptr().cast_mut(),
+            ptr::null(),
+            feed.names.as_ptr(),
+            feed.values.as_ptr(),
+            feed.values.len(),
+            output_names.as_ptr(),
+            output_names.len(),
+            outputs.as_mut_ptr(),
+        )
+    };
+    // SAFETY: what `Run` wrote is null or a value that nobody else owns; this takes ownership of each before an
+    // error can return.
+    let outputs = outputs
+        .into_iter()
+        .map(|value| unsafe { OutputValue::from_raw(value) })
+        .collect();
+    // SAFETY: the status is as the C API returned it, and is used once.
+    unsafe { ort::Error::result_from_status(status) }?;
+    Ok(outputs)
 }
 
 fn failure(error: &ort::Error) -> BackendError {

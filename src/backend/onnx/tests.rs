@@ -7,15 +7,15 @@ use std::path::PathBuf;
 use bytes::Bytes;
 
 use super::*;
-use crate::model::Declared;
-use crate::tensor::{NamedTensor, Tensor};
+use crate::model::{Arity, Declared};
+use crate::tensor::{DType, NamedTensor, Tensor};
 
 #[path = "../../../tests/support/fixture.rs"]
 mod fixture;
 
 use fixture::Fixture;
 
-const MODELS: [&str; 9] = [
+const MODELS: [&str; 21] = [
     "linear.onnx",
     "multi.onnx",
     "dtypes.onnx",
@@ -25,6 +25,18 @@ const MODELS: [&str; 9] = [
     "fails.onnx",
     "slow.onnx",
     "external.onnx",
+    "classifier_strings.onnx",
+    "classifier_int64s.onnx",
+    "sequences.onnx",
+    "sequence_input.onnx",
+    "many_parts.onnx",
+    "optional.onnx",
+    "initializer.onnx",
+    "map_input.onnx",
+    "norank.onnx",
+    "two_axes.onnx",
+    "sum_of_series.onnx",
+    "nine_axes.onnx",
 ];
 
 fn backend() -> OnnxBackend {
@@ -47,7 +59,7 @@ fn load(fixture: &Fixture, device: Device) -> Arc<dyn LoadedModel> {
 
 fn refusal(artifact: PathBuf) -> String {
     match backend().load(&spec(artifact, Device::Cpu)) {
-        Err(BackendError::Load(text)) => text,
+        Err(BackendError::Load(text) | BackendError::Refused(text)) => text,
         Err(other) => panic!("{other:?}"),
         Ok(_) => panic!("it loads"),
     }
@@ -87,17 +99,245 @@ fn signatures_are_read_from_the_graph() {
     for model in MODELS {
         let fixture = Fixture::read(model);
         let loaded = load(&fixture, Device::Cpu);
-        assert_eq!(
-            loaded.signature().inputs,
-            fixture.declared.inputs,
-            "{model}"
-        );
-        assert_eq!(
-            loaded.signature().outputs,
-            fixture.declared.outputs,
-            "{model}"
-        );
+        let Signature {
+            inputs, outputs, ..
+        } = loaded.signature();
+        let given = inputs.iter().chain(outputs);
+        let said = fixture.declared.inputs.iter();
+        let said = said.chain(&fixture.declared.outputs).zip(&fixture.arities);
+        let said: Vec<_> = said.map(|(spec, word)| with_arity(spec, word)).collect();
+        assert_eq!(given.cloned().collect::<Vec<_>>(), said, "{model}");
     }
+}
+
+fn with_arity(spec: &TensorSpec, word: &str) -> TensorSpec {
+    TensorSpec {
+        arity: match word {
+            "optional" => Arity::Optional,
+            "list" => Arity::Many,
+            _ => Arity::One,
+        },
+        ..spec.clone()
+    }
+}
+
+#[test]
+fn more_than_256_inputs_are_served() {
+    let fixture = Fixture::read("many_inputs.onnx");
+    let loaded = load(&fixture, Device::Cpu);
+    assert_eq!(loaded.signature().inputs.len(), 300);
+    let mut session = loaded.session().unwrap();
+    for case in &fixture.cases {
+        loaded.signature().check(&case.inputs).unwrap();
+        fixture.check(case, session.infer(case.inputs.clone()));
+    }
+}
+
+/// A model of so many inputs, and of so many initializers that are inputs as well.
+fn model_of(inputs: usize, initializers: usize) -> Vec<u8> {
+    let io = |name: &str| {
+        let shape = message(1, &number(1, 1));
+        let tensor = [number(1, 1), message(2, &shape)].concat();
+        [
+            message(1, name.as_bytes()),
+            message(2, &message(1, &tensor)),
+        ]
+        .concat()
+    };
+    let initializer = |name: &str| {
+        [
+            number(1, 1),
+            number(2, 1),
+            message(8, name.as_bytes()),
+            message(9, &[0; 4]),
+        ]
+        .concat()
+    };
+    let node = [message(1, b"x0"), message(2, b"y"), message(4, b"Identity")].concat();
+    let mut graph = [
+        message(1, &node),
+        message(2, b"many"),
+        message(12, &io("y")),
+    ]
+    .concat();
+    for place in 0..inputs {
+        graph.extend(message(11, &io(&format!("x{place}"))));
+    }
+    for place in 0..initializers {
+        let name = format!("w{place}");
+        graph.extend(message(11, &io(&name)));
+        graph.extend(message(5, &initializer(&name)));
+    }
+    [number(1, 8), message(7, &graph), message(8, &number(2, 17))].concat()
+}
+
+#[test]
+fn too_many_inputs_are_refused_and_too_many_initializers_are_not_offered() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |inputs, initializers| {
+        let artifact = directory.path().join("many.onnx");
+        std::fs::write(&artifact, model_of(inputs, initializers)).unwrap();
+        artifact
+    };
+    let text = refusal(file(1025, 0));
+    assert_eq!(text, "the model has 1025 inputs, the most are 1024");
+    for (initializers, offered) in [(1023, 1024), (1024, 1)] {
+        let artifact = file(1, initializers);
+        let loaded = backend().load(&spec(artifact, Device::Cpu)).unwrap();
+        assert_eq!(loaded.signature().inputs.len(), offered);
+        let tensor = Tensor::new(DType::F32, vec![1], Bytes::from(vec![0; 4])).unwrap();
+        let inputs = vec![NamedTensor::new("x0", tensor)];
+        let outputs = loaded.session().unwrap().infer(inputs.clone()).unwrap();
+        assert_eq!(outputs[0].tensor, inputs[0].tensor);
+    }
+}
+
+#[test]
+fn the_classifier_in_onnxruntimes_own_package_is_served() {
+    let package =
+        fixture::onnxruntime().and_then(|library| Some(library.parent()?.parent()?.to_owned()));
+    let artifact = package.map(|package| package.join("datasets/logreg_iris.onnx"));
+    let Some(artifact) = artifact.filter(|artifact| artifact.exists()) else {
+        eprintln!("skipped: this ONNX Runtime is no Python package");
+        return;
+    };
+    let loaded = backend().load(&spec(artifact, Device::Cpu)).unwrap();
+    let [input] = &*loaded.signature().inputs else {
+        panic!("{:?}", loaded.signature().inputs);
+    };
+    let rows = [5.1f32, 3.5, 6.2, 2.9, 1.0, 1.0]
+        .map(f32::to_le_bytes)
+        .concat();
+    let tensor = Tensor::new(DType::F32, vec![3, 2], rows.into()).unwrap();
+    let inputs = vec![NamedTensor::new(Arc::clone(&input.name), tensor)];
+    loaded.signature().check(&inputs).unwrap();
+    let outputs = loaded.session().unwrap().infer(inputs).unwrap();
+    let shapes: Vec<_> = outputs
+        .iter()
+        .map(|output| (&*output.name, output.tensor.shape()))
+        .collect();
+    assert_eq!(
+        shapes,
+        [
+            ("label", &[3][..]),
+            ("probabilities.keys", &[3, 3]),
+            ("probabilities.values", &[3, 3])
+        ]
+    );
+}
+
+#[test]
+fn what_may_be_left_out_and_what_is_no_tensor_is_not_stacked() {
+    for (model, why) in [
+        ("classifier_strings.onnx", r#"output "probabilities.keys""#),
+        ("sequences.onnx", r#"output "equal""#),
+        ("sequence_input.onnx", r#"input "parts""#),
+        ("optional.onnx", r#"input "rows""#),
+        ("map_input.onnx", r#""words" is a map"#),
+        ("sum_of_series.onnx", r#"output "y" has no axis 0"#),
+    ] {
+        let loaded = load(&Fixture::read(model), Device::Cpu);
+        let Axis0::Refuted(reason) = &loaded.signature().axis0 else {
+            panic!("{model}: {:?}", loaded.signature().axis0);
+        };
+        assert!(reason.starts_with(why), "{model}: {reason}");
+    }
+    let axis0 = |model| {
+        load(&Fixture::read(model), Device::Cpu)
+            .signature()
+            .axis0
+            .clone()
+    };
+    assert_eq!(axis0("norank.onnx"), Axis0::Unknown);
+    assert_eq!(axis0("initializer.onnx"), Axis0::Shared);
+}
+
+#[test]
+fn inputs_that_are_not_served_are_refused_by_name_with_a_remedy() {
+    for (file, says) in [
+        ("complex64", "is of complex64, which is not served: cast it"),
+        ("float8", "is of float8e4m3fn, which is not served: cast it"),
+        ("int4", "is of int4, which is not served: cast it"),
+        ("sparse", "is a sparse tensor, which is not served: make it"),
+        ("opaque", "is of an opaque type, which is not served: take"),
+        (
+            "nested",
+            "is of seq(seq(tensor(float))), which is not served",
+        ),
+        (
+            "optional",
+            "is of optional(optional(tensor(float))), which is",
+        ),
+        ("axes", "has 65 axes, the most are 64: reshape it"),
+    ] {
+        let text = refusal(fixture::path(&format!("unsupported/{file}.onnx")));
+        assert!(text.starts_with(&format!("input \"x\" {says}")), "{text}");
+    }
+    let text = refusal(fixture::path("unsupported/clash.onnx"));
+    assert!(text.contains(r#"are served as "y.0""#), "{text}");
+}
+
+#[test]
+fn tensors_that_belong_to_nothing_are_refused_and_leave_the_session_usable() {
+    let fixture = Fixture::read("sequence_input.onnx");
+    let mut session = load(&fixture, Device::Cpu).session().unwrap();
+    let tensor = |name: &str| {
+        let data = Bytes::from(vec![0; 4]);
+        NamedTensor::new(name, Tensor::new(DType::F32, vec![1], data).unwrap())
+    };
+    for names in [
+        &["parts"][..],
+        &["parts.1"],
+        &["parts.0", "parts.2"],
+        &["x"],
+    ] {
+        let inputs = names.iter().map(|name| tensor(name)).collect();
+        let refused = session.infer(inputs);
+        assert!(matches!(refused, Err(BackendError::Input(_))), "{names:?}");
+    }
+    for case in &fixture.cases {
+        fixture.check(case, session.infer(case.inputs.clone()));
+    }
+}
+
+#[test]
+fn a_map_has_as_many_values_as_keys() {
+    let fixture = Fixture::read("map_input.onnx");
+    let mut session = load(&fixture, Device::Cpu).session().unwrap();
+    let keys = |count: usize| {
+        let data = Bytes::from(b"\x01\0\0\0a".repeat(count));
+        NamedTensor::new(
+            "words.keys",
+            Tensor::new(DType::Bytes, vec![count], data).unwrap(),
+        )
+    };
+    let values = |shape: &[usize]| {
+        let data = Bytes::from(vec![0; 4 * shape.iter().product::<usize>()]);
+        NamedTensor::new(
+            "words.values",
+            Tensor::new(DType::F32, shape.to_vec(), data).unwrap(),
+        )
+    };
+    for inputs in [
+        vec![keys(1000), values(&[1])],
+        vec![keys(1), values(&[2])],
+        vec![keys(1), values(&[])],
+        vec![keys(1)],
+        vec![values(&[1])],
+    ] {
+        assert!(matches!(session.infer(inputs), Err(BackendError::Input(_))));
+    }
+    session.infer(vec![keys(0), values(&[0])]).unwrap();
+}
+
+#[test]
+fn a_sequence_of_a_hundred_thousand_tensors_is_stacked() {
+    let fixture = Fixture::read("many_parts.onnx");
+    let mut session = load(&fixture, Device::Cpu).session().unwrap();
+    let data = Bytes::copy_from_slice(&100_000i64.to_le_bytes());
+    let count = Tensor::new(DType::I64, vec![], data).unwrap();
+    let outputs = session.infer(vec![NamedTensor::new("count", count)]);
+    assert_eq!(outputs.unwrap()[0].tensor.shape(), [100_000]);
 }
 
 #[test]
@@ -110,7 +350,7 @@ fn a_declaration_that_differs_from_the_graph_is_refused() {
     let error = backend().load(&spec).err().unwrap();
     assert_eq!(
         error,
-        BackendError::Load(
+        BackendError::Refused(
             "input x: fp64[?, 16] is declared, but the model's is x: fp32[?, 16]".into()
         )
     );

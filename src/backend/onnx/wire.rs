@@ -21,8 +21,19 @@ pub(super) enum WireError {
 pub(super) struct Field {
     /// The field's number.
     pub(super) number: u32,
-    /// End of its content in the file, where it is length-delimited; scalars have been skipped already.
-    pub(super) end: Option<u64>,
+    /// What it holds.
+    pub(super) content: Content,
+}
+
+/// What a field holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Content {
+    /// A varint.
+    Number(u64),
+    /// Four or eight bytes, skipped already.
+    Fixed,
+    /// Bytes that end there in the file.
+    Until(u64),
 }
 
 /// Reads a file as nested messages.
@@ -54,20 +65,25 @@ impl<R: BufRead + Seek> Walker<R> {
             return Err(self.malformed("a bad field number"));
         };
         let content = match tag & 7 {
-            0 => self.varint(end).map(|_| None),
-            1 => self.skip_within(8, end).map(|()| None),
-            2 => self.length(end).map(Some),
-            5 => self.skip_within(4, end).map(|()| None),
+            0 => self.varint(end).map(Content::Number),
+            1 => self.skip_within(8, end).map(|()| Content::Fixed),
+            2 => self.length(end).map(Content::Until),
+            5 => self.skip_within(4, end).map(|()| Content::Fixed),
             _ => Err(self.malformed("a bad wire type")),
         }?;
-        Ok(Some(Field {
-            number,
-            end: content,
-        }))
+        Ok(Some(Field { number, content }))
+    }
+
+    /// Skips what a field holds.
+    pub(super) fn skip(&mut self, content: Content) -> Result<(), WireError> {
+        match content {
+            Content::Until(end) => self.skip_to(end),
+            Content::Number(_) | Content::Fixed => Ok(()),
+        }
     }
 
     /// Skips to `end`, which a field said its content has.
-    pub(super) fn skip_to(&mut self, end: u64) -> Result<(), WireError> {
+    fn skip_to(&mut self, end: u64) -> Result<(), WireError> {
         let distance =
             i64::try_from(end - self.position).map_err(|_| self.malformed("a length too long"))?;
         self.reader.seek_relative(distance)?;

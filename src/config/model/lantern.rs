@@ -1,6 +1,7 @@
 //! Our keys, under `lantern:`. They are strict: a wrong value is a problem, never a guess.
 
 use crate::model::{BackendKind, BatchingMode, DType, Hosting, TensorSpec, TensorsTo};
+use crate::tensor::{MAX_RANK, MAX_TENSORS};
 
 use super::super::yaml::{Node, Value};
 use super::fields::Fields;
@@ -34,8 +35,6 @@ const LIMIT_KEYS: [&str; 9] = [
 ];
 
 const SPEC_KEYS: [&str; 3] = ["name", "dtype", "shape"];
-const MOST_SPECS: usize = 256;
-const MOST_AXES: usize = 8;
 const MOST_AXIS: i128 = 1 << 31;
 const LONGEST_NAME: usize = 255;
 
@@ -151,8 +150,12 @@ fn batching(fields: &mut Fields, key: &str, node: &Node) -> Option<BatchingMode>
 
 fn specs(fields: &mut Fields, key: &str, node: &Node) -> Vec<TensorSpec> {
     let items = fields.list(key, node);
-    if items.len() > MOST_SPECS {
-        fields.problem(key, node, format!("must have at most {MOST_SPECS} tensors"));
+    if items.len() > MAX_TENSORS {
+        fields.problem(
+            key,
+            node,
+            format!("must have at most {MAX_TENSORS} tensors"),
+        );
         return Vec::new();
     }
     let mut specs: Vec<TensorSpec> = Vec::new();
@@ -214,8 +217,8 @@ fn tensor_shape(fields: &mut Fields, key: &str, node: &Node) -> Option<Vec<Optio
         fields.problem(key, node, "must be a list of sizes, -1 for one that varies");
         return None;
     };
-    if axes.len() > MOST_AXES {
-        fields.problem(key, node, format!("must have at most {MOST_AXES} axes"));
+    if axes.len() > MAX_RANK {
+        fields.problem(key, node, format!("must have at most {MAX_RANK} axes"));
         return None;
     }
     axes.iter()

@@ -60,6 +60,7 @@ fn input(input: config::TensorConfig) -> wire::ModelInput {
         data_type: data_type(input.data_type),
         name: input.name,
         dims: input.dims,
+        optional: input.optional,
         ..wire::ModelInput::default()
     }
 }

@@ -6,9 +6,9 @@ use std::marker::PhantomData;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::api::oip::{Parameter, Parameters, TENSORS_LIMIT, datatype, invalid, parameters, shown};
+use crate::api::oip::{Parameter, Parameters, datatype, invalid, parameters, shown};
 use crate::error::Error;
-use crate::tensor::{DType, MAX_RANK, TensorError};
+use crate::tensor::{DType, MAX_RANK, MAX_TENSORS, TensorError};
 
 /// A request.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,7 +82,7 @@ fn too_large(name: &str) -> Error {
 pub(super) fn outputs_of_handler(document: &[u8]) -> Option<Result<Vec<InputHead>, Error>> {
     #[derive(Deserialize)]
     struct Answer {
-        outputs: AtMost<RawInput, TENSORS_LIMIT>,
+        outputs: AtMost<RawInput, MAX_TENSORS>,
     }
     let answer: Answer = super::parse(document).ok()?;
     let heads = answer.outputs.0.into_iter().map(InputHead::new);
@@ -97,8 +97,8 @@ fn read_parameters(raw: Option<RawParameters>) -> Result<Parameters, Error> {
 struct RawHead {
     id: Option<String>,
     parameters: Option<RawParameters>,
-    inputs: AtMost<RawInput, TENSORS_LIMIT>,
-    outputs: Option<AtMost<RawOutput, TENSORS_LIMIT>>,
+    inputs: AtMost<RawInput, MAX_TENSORS>,
+    outputs: Option<AtMost<RawOutput, MAX_TENSORS>>,
 }
 
 #[derive(Deserialize)]

@@ -22,11 +22,17 @@ impl Form {
         self.is_binary && self.by_name.iter().all(|(_, is_binary)| *is_binary)
     }
 
+    /// A member of a list has the form of the list.
     fn is_binary(&self, name: &str) -> bool {
-        let mut named = self.by_name.iter();
-        named
-            .find(|(own, _)| own == name)
-            .map_or(self.is_binary, |(_, is_binary)| *is_binary)
+        let said = |name: &str| {
+            let mut named = self.by_name.iter();
+            named.find_map(|(own, is_binary)| (own == name).then_some(*is_binary))
+        };
+        let list = name.rsplit_once('.');
+        let list = list.filter(|(_, member)| member.parse::<usize>().is_ok());
+        said(name)
+            .or_else(|| said(list?.0))
+            .unwrap_or(self.is_binary)
     }
 }
 

@@ -8,7 +8,7 @@ use crate::api::oip::json::InputHead;
 use crate::api::oip::{invalid, shown};
 use crate::catalog::Signature;
 use crate::error::{Error, Kind};
-use crate::model::TensorSpec;
+use crate::model::{Arity, TensorSpec};
 use crate::tensor::{DType, NamedTensor, Tensor};
 
 /// A body, divided.
@@ -112,13 +112,17 @@ fn refused(head: &InputHead, rule: &str) -> Error {
     invalid(format!("input {} {rule}", shown(&head.name)))
 }
 
-/// The one input of a model as a body that holds nothing else. It is one row; one axis beside may vary, and its size
+/// The one input that a model needs as a body that holds nothing else. It is one row; one axis beside may vary, and its size
 /// follows from that of the body. BYTES are one element.
 pub(super) fn whole(signature: &Signature, body: Bytes) -> Result<NamedTensor, Error> {
-    let [spec] = signature.inputs.as_slice() else {
+    let needed = signature.inputs.iter();
+    let needed: Vec<_> = needed
+        .filter(|spec| spec.arity != Arity::Optional)
+        .collect();
+    let [spec] = needed[..] else {
         return Err(invalid(format!(
             "a body without JSON needs a model of one input, this one has {}",
-            signature.inputs.len()
+            needed.len()
         )));
     };
     let (row, dtype) = row(spec, signature.is_batchable())?;

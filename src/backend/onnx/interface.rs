@@ -1,0 +1,612 @@
+//! What a model file says of its inputs and outputs, read before ONNX Runtime reads the file.
+//!
+//! The file is asked for what ONNX Runtime's API cannot tell: a tensor without a shape and a scalar look the same there.
+//! And types that are not served are refused here, by name, since `ort` has no values for some of them and panics.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Seek};
+use std::path::Path;
+
+use super::value;
+use super::wire::{Content, Walker, WireError};
+use crate::tensor::{DType, MAX_RANK};
+
+/// Types inside types; what is served has three.
+const MAX_DEPTH: usize = 8;
+/// Bytes of a name, so that what is made of it fits a handshake.
+const MAX_NAME: usize = 4000;
+/// Bytes of a name that nobody but the graph uses.
+const MAX_INITIALIZER_NAME: usize = 1 << 20;
+
+/// Names of inputs and outputs whose tensors have no shape in the file, so that their rank is unknown.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Interface {
+    pub(super) unranked_inputs: HashSet<String>,
+    pub(super) unranked_outputs: HashSet<String>,
+}
+
+/// Why a model file is refused.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum InterfaceError {
+    /// Not a model.
+    #[error("the model file {0}")]
+    Wire(#[from] WireError),
+    /// An input or output that is not served.
+    #[error("{what} {name:?} {reason}")]
+    Value {
+        /// `input` or `output`.
+        what: Direction,
+        /// Its name.
+        name: String,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+}
+
+/// Whether a value goes into the graph or comes out of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    Input,
+    Output,
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Input => "input",
+            Self::Output => "output",
+        })
+    }
+}
+
+/// A `TypeProto`. Elements are numbers of `TensorProto.DataType`.
+#[derive(Debug, PartialEq, Eq)]
+enum Type {
+    Tensor {
+        element: u64,
+        rank: Option<usize>,
+    },
+    Sequence(Box<Type>),
+    Map {
+        key: u64,
+        value: Box<Type>,
+    },
+    Optional(Box<Type>),
+    SparseTensor,
+    Opaque,
+    /// The file has no type. ONNX Runtime infers that of an output and refuses such an input.
+    Missing,
+}
+
+/// A `ValueInfoProto`.
+struct Value {
+    name: String,
+    kind: Type,
+}
+
+/// Reads the model file `artifact`.
+pub(super) fn read(artifact: &Path) -> Result<Interface, InterfaceError> {
+    let file = File::open(artifact).map_err(WireError::Read)?;
+    let length = file.metadata().map_err(WireError::Read)?.len();
+    read_from(BufReader::new(file), length)
+}
+
+fn read_from(reader: impl BufRead + Seek, length: u64) -> Result<Interface, InterfaceError> {
+    let mut read = Reader {
+        walker: Walker::new(reader),
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+        initializers: HashSet::new(),
+    };
+    read.model(length)?;
+    // An initializer that is an input as well has its value already: what it is concerns nobody unless it can be sent.
+    let is_needed = |input: &Value| {
+        let is_served = input.kind.check(Direction::Input).is_ok();
+        is_served || !read.initializers.contains(&input.name)
+    };
+    read.inputs.retain(is_needed);
+    Ok(Interface {
+        unranked_inputs: unranked(Direction::Input, read.inputs)?,
+        unranked_outputs: unranked(Direction::Output, read.outputs)?,
+    })
+}
+
+/// Checks that all of `values` are served, and keeps the names of those whose rank is unknown.
+fn unranked(what: Direction, values: Vec<Value>) -> Result<HashSet<String>, InterfaceError> {
+    let mut names = HashSet::new();
+    for Value { name, kind } in values {
+        if let Err(reason) = kind.check(what) {
+            return Err(InterfaceError::Value { what, name, reason });
+        }
+        if kind.is_unranked() {
+            names.insert(name);
+        }
+    }
+    Ok(names)
+}
+
+impl Type {
+    /// Whether it is served; the text says why not and what to do.
+    fn check(&self, what: Direction) -> Result<(), String> {
+        match self {
+            Self::Missing => Ok(()),
+            Self::Tensor { element, rank } => check_element(*element).and(check_rank(*rank)),
+            Self::Optional(inner) if inner.may_be_optional() => inner.check(what),
+            Self::Sequence(inner) if inner.may_be_in_sequence(what) => inner.check(what),
+            Self::Map { key, value } if matches!(**value, Self::Tensor { .. }) => {
+                check_element(*key).and(value.check(what))
+            }
+            Self::SparseTensor => Err("is a sparse tensor, which is not served: \
+                 make it dense inside the graph"
+                .to_owned()),
+            Self::Opaque => Err("is of an opaque type, which is not served: \
+                 take or give tensors instead"
+                .to_owned()),
+            Self::Sequence(_) | Self::Map { .. } | Self::Optional(_) => Err(format!(
+                "is of {self}, which is not served: tensors are, sequences and maps of them, optional tensors and \
+                 sequences, and as an output a sequence of maps"
+            )),
+        }
+    }
+
+    fn may_be_optional(&self) -> bool {
+        match self {
+            Self::Tensor { .. } => true,
+            Self::Sequence(inner) => matches!(**inner, Self::Tensor { .. }),
+            _ => false,
+        }
+    }
+
+    fn may_be_in_sequence(&self, what: Direction) -> bool {
+        match self {
+            Self::Tensor { .. } => true,
+            Self::Map { .. } => what == Direction::Output,
+            _ => false,
+        }
+    }
+
+    /// Whether it is a tensor, optional or not, without a shape.
+    fn is_unranked(&self) -> bool {
+        match self {
+            Self::Tensor { rank, .. } => rank.is_none(),
+            Self::Optional(inner) => inner.is_unranked(),
+            Self::Missing => true,
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Type {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tensor { element, .. } => write!(formatter, "tensor({})", name(*element)),
+            Self::Sequence(inner) => write!(formatter, "seq({inner})"),
+            Self::Map { key, value } => write!(formatter, "map({},{value})", name(*key)),
+            Self::Optional(inner) => write!(formatter, "optional({inner})"),
+            Self::SparseTensor => formatter.write_str("sparse_tensor"),
+            Self::Opaque => formatter.write_str("opaque"),
+            Self::Missing => formatter.write_str("no type"),
+        }
+    }
+}
+
+fn check_element(element: u64) -> Result<(), String> {
+    if value::dtype_of_number(element).is_some() {
+        return Ok(());
+    }
+    Err(unserved(name(element)))
+}
+
+/// Why tensors of elements called `name` are refused.
+pub(super) fn unserved(name: &str) -> String {
+    let served: Vec<_> = DType::ALL.iter().map(|dtype| dtype.name()).collect();
+    format!(
+        "is of {name}, which is not served: cast it inside the graph, to one of {}",
+        served.join(", ")
+    )
+}
+
+fn check_rank(rank: Option<usize>) -> Result<(), String> {
+    match rank {
+        Some(rank) if rank > MAX_RANK => Err(too_many_axes(rank)),
+        _ => Ok(()),
+    }
+}
+
+/// Why tensors of so many axes are refused.
+pub(super) fn too_many_axes(rank: usize) -> String {
+    format!("has {rank} axes, the most are {MAX_RANK}: reshape it inside the graph")
+}
+
+/// What ONNX calls an element type.
+fn name(element: u64) -> &'static str {
+    const NAMES: [&str; 27] = [
+        "undefined",
+        "float",
+        "uint8",
+        "int8",
+        "uint16",
+        "int16",
+        "int32",
+        "int64",
+        "string",
+        "bool",
+        "float16",
+        "double",
+        "uint32",
+        "uint64",
+        "complex64",
+        "complex128",
+        "bfloat16",
+        "float8e4m3fn",
+        "float8e4m3fnuz",
+        "float8e5m2",
+        "float8e5m2fnuz",
+        "uint4",
+        "int4",
+        "float4e2m1",
+        "float8e8m0",
+        "uint2",
+        "int2",
+    ];
+    let index = usize::try_from(element).ok();
+    index
+        .and_then(|index| NAMES.get(index))
+        .unwrap_or(&"an unknown element type")
+}
+
+struct Reader<R> {
+    walker: Walker<R>,
+    inputs: Vec<Value>,
+    outputs: Vec<Value>,
+    /// Names.
+    initializers: HashSet<String>,
+}
+
+/// Field numbers are those of `onnx.proto`.
+impl<R: BufRead + Seek> Reader<R> {
+    fn model(&mut self, end: u64) -> Result<(), WireError> {
+        while let Some(field) = self.walker.next_field(end)? {
+            match (field.number, field.content) {
+                (7, Content::Until(end)) => self.graph(end)?,
+                (_, content) => self.walker.skip(content)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn graph(&mut self, end: u64) -> Result<(), WireError> {
+        while let Some(field) = self.walker.next_field(end)? {
+            match (field.number, field.content) {
+                (11, Content::Until(end)) => {
+                    let value = self.value(end)?;
+                    self.inputs.push(value);
+                }
+                (12, Content::Until(end)) => {
+                    let value = self.value(end)?;
+                    self.outputs.push(value);
+                }
+                (5, Content::Until(end)) => self.initializer(end)?,
+                (15, Content::Until(end)) => self.sparse_initializer(end)?,
+                (_, content) => self.walker.skip(content)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn initializer(&mut self, end: u64) -> Result<(), WireError> {
+        while let Some(field) = self.walker.next_field(end)? {
+            match (field.number, field.content) {
+                (8, Content::Until(end)) => {
+                    let name = self.walker.bytes(end, MAX_INITIALIZER_NAME)?;
+                    let name = String::from_utf8_lossy(&name).into_owned();
+                    self.initializers.insert(name);
+                }
+                (_, content) => self.walker.skip(content)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// It is called as its values are.
+    fn sparse_initializer(&mut self, end: u64) -> Result<(), WireError> {
+        while let Some(field) = self.walker.next_field(end)? {
+            match (field.number, field.content) {
+                (1, Content::Until(end)) => self.initializer(end)?,
+                (_, content) => self.walker.skip(content)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn value(&mut self, end: u64) -> Result<Value, WireError> {
+        let (mut name, mut kind) = (None, None);
+        while let Some(field) = self.walker.next_field(end)? {
+            let is_repeated = match (field.number, field.content) {
+                (1, Content::Until(end)) => name.replace(self.name(end)?).is_some(),
+                (2, Content::Until(end)) => kind.replace(self.kind(end, 0)?).is_some(),
+                (_, content) => {
+                    self.walker.skip(content)?;
+                    false
+                }
+            };
+            self.only_once(is_repeated)?;
+        }
+        Ok(Value {
+            name: name.unwrap_or_default(),
+            kind: kind.unwrap_or(Type::Missing),
+        })
+    }
+
+    fn name(&mut self, end: u64) -> Result<String, WireError> {
+        let bytes = self.walker.bytes(end, MAX_NAME)?;
+        String::from_utf8(bytes).map_err(|_| self.walker.malformed("a name that is no UTF-8"))
+    }
+
+    fn kind(&mut self, end: u64, depth: usize) -> Result<Type, WireError> {
+        if depth == MAX_DEPTH {
+            return Err(self.walker.malformed("types nested too deeply"));
+        }
+        let mut kind = None;
+        while let Some(field) = self.walker.next_field(end)? {
+            let member = match (field.number, field.content) {
+                (1, Content::Until(end)) => self.tensor(end)?,
+                (4, Content::Until(end)) => Type::Sequence(Box::new(self.inner(end, depth)?)),
+                (5, Content::Until(end)) => self.map(end, depth)?,
+                (7, content) => self.skipped(content, Type::Opaque)?,
+                (8, content) => self.skipped(content, Type::SparseTensor)?,
+                (9, Content::Until(end)) => Type::Optional(Box::new(self.inner(end, depth)?)),
+                (_, content) => {
+                    self.walker.skip(content)?;
+                    continue;
+                }
+            };
+            self.only_once(kind.replace(member).is_some())?;
+        }
+        Ok(kind.unwrap_or(Type::Missing))
+    }
+
+    fn skipped(&mut self, content: Content, kind: Type) -> Result<Type, WireError> {
+        self.walker.skip(content)?;
+        Ok(kind)
+    }
+
+    fn tensor(&mut self, end: u64) -> Result<Type, WireError> {
+        let (mut element, mut rank) = (0, None);
+        while let Some(field) = self.walker.next_field(end)? {
+            match (field.number, field.content) {
+                (1, Content::Number(number)) => element = number,
+                (2, Content::Until(end)) => {
+                    let is_repeated = rank.replace(self.rank(end)?).is_some();
+                    self.only_once(is_repeated)?;
+                }
+                (_, content) => self.walker.skip(content)?,
+            }
+        }
+        Ok(Type::Tensor { element, rank })
+    }
+
+    fn rank(&mut self, end: u64) -> Result<usize, WireError> {
+        let mut rank = 0;
+        while let Some(field) = self.walker.next_field(end)? {
+            rank += usize::from(field.number == 1);
+            self.walker.skip(field.content)?;
+        }
+        Ok(rank)
+    }
+
+    /// The type in field 1 of a sequence or an optional.
+    fn inner(&mut self, end: u64, depth: usize) -> Result<Type, WireError> {
+        let mut inner = None;
+        while let Some(field) = self.walker.next_field(end)? {
+            match (field.number, field.content) {
+                (1, Content::Until(end)) => {
+                    let is_repeated = inner.replace(self.kind(end, depth + 1)?).is_some();
+                    self.only_once(is_repeated)?;
+                }
+                (_, content) => self.walker.skip(content)?,
+            }
+        }
+        Ok(inner.unwrap_or(Type::Missing))
+    }
+
+    fn map(&mut self, end: u64, depth: usize) -> Result<Type, WireError> {
+        let (mut key, mut value) = (0, None);
+        while let Some(field) = self.walker.next_field(end)? {
+            match (field.number, field.content) {
+                (1, Content::Number(number)) => key = number,
+                (2, Content::Until(end)) => {
+                    let is_repeated = value.replace(self.kind(end, depth + 1)?).is_some();
+                    self.only_once(is_repeated)?;
+                }
+                (_, content) => self.walker.skip(content)?,
+            }
+        }
+        Ok(Type::Map {
+            key,
+            value: Box::new(value.unwrap_or(Type::Missing)),
+        })
+    }
+
+    /// Readers of protobuf merge a message that comes twice; none that is meant to be read has one.
+    fn only_once(&self, is_repeated: bool) -> Result<(), WireError> {
+        if is_repeated {
+            return Err(self.walker.malformed("a field that came twice"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::io::Cursor;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn field(number: u8, content: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(content.len()).unwrap();
+        assert!(length < 0x80, "one byte holds the length");
+        [&[number << 3 | 2, length], content].concat()
+    }
+
+    fn number(field: u8, value: u8) -> Vec<u8> {
+        vec![field << 3, value]
+    }
+
+    /// A tensor's type, with a shape of `rank` axes.
+    fn tensor(element: u8, rank: Option<usize>) -> Vec<u8> {
+        let shape = rank.map(|rank| field(2, &field(1, &[]).repeat(rank)));
+        let content = [number(1, element), shape.unwrap_or_default()].concat();
+        field(1, &content)
+    }
+
+    fn sequence(inner: &[u8]) -> Vec<u8> {
+        field(4, &field(1, inner))
+    }
+
+    fn map(key: u8, value: &[u8]) -> Vec<u8> {
+        field(5, &[number(1, key), field(2, value)].concat())
+    }
+
+    fn optional(inner: &[u8]) -> Vec<u8> {
+        field(9, &field(1, inner))
+    }
+
+    /// A value called `v`.
+    fn value(kind: &[u8]) -> Vec<u8> {
+        [field(1, b"v"), field(2, kind)].concat()
+    }
+
+    fn read_bytes(bytes: &[u8]) -> Result<Interface, String> {
+        let length = u64::try_from(bytes.len()).unwrap();
+        read_from(Cursor::new(bytes), length).map_err(|error| error.to_string())
+    }
+
+    fn as_input(kind: &[u8]) -> Result<Interface, String> {
+        read_bytes(&field(7, &field(11, &value(kind))))
+    }
+
+    fn as_output(kind: &[u8]) -> Result<Interface, String> {
+        read_bytes(&field(7, &field(12, &value(kind))))
+    }
+
+    const FLOAT: u8 = 1;
+    const STRING: u8 = 8;
+    const COMPLEX: u8 = 14;
+
+    #[test]
+    fn a_tensor_without_a_shape_has_no_rank_and_a_scalar_has() {
+        let names = |read: Result<Interface, String>| read.unwrap().unranked_inputs;
+        assert!(names(as_input(&tensor(FLOAT, None))).contains("v"));
+        assert!(names(as_input(&optional(&tensor(FLOAT, None)))).contains("v"));
+        assert!(names(as_input(&tensor(FLOAT, Some(0)))).is_empty());
+        assert!(names(as_input(&tensor(FLOAT, Some(2)))).is_empty());
+        let outputs = as_output(&tensor(FLOAT, None)).unwrap();
+        assert!(outputs.unranked_inputs.is_empty() && outputs.unranked_outputs.contains("v"));
+    }
+
+    #[test]
+    fn sequences_maps_and_optionals_are_served() {
+        let float = tensor(FLOAT, None);
+        for kind in [
+            sequence(&float),
+            map(STRING, &float),
+            optional(&float),
+            optional(&sequence(&float)),
+        ] {
+            as_input(&kind).unwrap();
+            as_output(&kind).unwrap();
+        }
+        as_output(&sequence(&map(STRING, &float))).unwrap();
+        as_output(&[]).unwrap();
+    }
+
+    #[test]
+    fn what_is_not_served_is_refused_by_name_with_a_remedy() {
+        let float = tensor(FLOAT, None);
+        for (kind, says) in [
+            (
+                tensor(COMPLEX, None),
+                "is of complex64, which is not served: cast it",
+            ),
+            (tensor(26, None), "is of int2,"),
+            (tensor(99, None), "is of an unknown element type,"),
+            (sequence(&tensor(COMPLEX, None)), "is of complex64,"),
+            (map(COMPLEX, &float), "is of complex64,"),
+            (
+                map(STRING, &sequence(&float)),
+                "is of map(string,seq(tensor(float))),",
+            ),
+            (
+                sequence(&sequence(&float)),
+                "is of seq(seq(tensor(float))),",
+            ),
+            (
+                sequence(&map(STRING, &float)),
+                "is of seq(map(string,tensor(float))),",
+            ),
+            (
+                optional(&optional(&float)),
+                "is of optional(optional(tensor(float))),",
+            ),
+            (optional(&map(STRING, &float)), "is of optional(map("),
+            (sequence(&[]), "is of seq(no type),"),
+            (field(8, &number(1, FLOAT)), "is a sparse tensor,"),
+            (field(7, &[]), "is of an opaque type,"),
+        ] {
+            let text = as_input(&kind).unwrap_err();
+            assert!(text.starts_with(&format!("input \"v\" {says}")), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_initializer_among_the_inputs_may_be_of_any_type() {
+        let input = field(11, &value(&tensor(COMPLEX, None)));
+        let called = |name: &[u8]| field(5, &field(8, name));
+        let sparse = field(15, &field(1, &field(8, b"v")));
+        for initializer in [called(b"v"), sparse] {
+            read_bytes(&field(7, &[&input[..], &initializer].concat())).unwrap();
+        }
+        read_bytes(&field(7, &[input, called(b"w")].concat())).unwrap_err();
+    }
+
+    #[test]
+    fn two_answers_to_one_question_are_refused() {
+        let float = tensor(FLOAT, Some(1));
+        for kind in [
+            [tensor(FLOAT, None), sequence(&float)].concat(),
+            field(1, &[field(2, &[]), field(2, &[])].concat()),
+        ] {
+            let text = as_input(&kind).unwrap_err();
+            assert!(text.contains("came twice"), "{text}");
+        }
+        let twice = [value(&float), field(2, &float)].concat();
+        assert!(read_bytes(&field(7, &field(11, &twice))).is_err());
+    }
+
+    #[test]
+    fn deep_types_are_refused() {
+        let mut kind = tensor(FLOAT, None);
+        for _ in 0..MAX_DEPTH {
+            kind = sequence(&kind);
+        }
+        assert!(as_input(&kind).unwrap_err().contains("nested too deeply"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_change_to_a_model_is_read_without_panic(place in 0..40usize, byte: u8) {
+            let kind = optional(&sequence(&map(STRING, &tensor(FLOAT, Some(2)))));
+            let mut bytes = field(7, &field(11, &value(&kind)));
+            let place = place % bytes.len();
+            bytes[place] = byte;
+            let _ = read_bytes(&bytes);
+        }
+    }
+}
