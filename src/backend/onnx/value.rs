@@ -18,6 +18,11 @@ use crate::tensor::{DType, MAX_RANK, Tensor};
 // A tensor's data is little-endian, and is handed to native code as it is.
 const _: () = assert!(cfg!(target_endian = "little"));
 
+/// What the data of inputs is aligned to, in bytes. Kernels sum in another order, and round otherwise, where it starts
+/// elsewhere: the same request would be answered with other last digits from one time to the next. Allocators and numpy
+/// align to as much.
+const ALIGNMENT: usize = align_of::<u128>();
+
 /// A value that this process owns.
 struct Value(NonNull<sys::OrtValue>);
 
@@ -33,14 +38,14 @@ impl Drop for Value {
 pub(super) struct InputValue<'a> {
     value: Value,
     /// The data, where the tensor's own is not lent. Freed after the value, which points into it.
-    _copy: Option<Vec<u64>>,
+    _copy: Option<Vec<u128>>,
     /// What a sequence is made of, likewise.
     _elements: Vec<Self>,
     _tensor: PhantomData<&'a Tensor>,
 }
 
 impl<'a> InputValue<'a> {
-    /// Lends `tensor`. Strings, and data that is not aligned to its elements, are copied.
+    /// Lends `tensor`. Strings, and data that is not aligned to [`ALIGNMENT`], are copied.
     pub(super) fn tensor(tensor: &'a Tensor, memory: &MemoryInfo<'_>) -> Result<Self, ort::Error> {
         if tensor.dtype() == DType::Bytes {
             return Ok(string_value(tensor)?.into());
@@ -194,17 +199,17 @@ impl EmptySequence {
 }
 
 fn is_aligned(tensor: &Tensor) -> bool {
-    let size = tensor.dtype().size().unwrap_or(1);
-    tensor.data().as_ptr().addr().is_multiple_of(size)
+    tensor.data().as_ptr().addr().is_multiple_of(ALIGNMENT)
 }
 
-fn aligned_copy(data: &[u8]) -> Vec<u64> {
-    let words = data.chunks(8).map(|chunk| {
-        let mut word = [0; 8];
-        word[..chunk.len()].copy_from_slice(chunk);
-        u64::from_ne_bytes(word)
-    });
-    words.collect()
+#[expect(unsafe_code, reason = "writes bytes into words, which are aligned")]
+fn aligned_copy(data: &[u8]) -> Vec<u128> {
+    let mut words = vec![0u128; data.len().div_ceil(ALIGNMENT)];
+    // SAFETY: the words are at least as many bytes as `data`, all initialized, any of them may be any byte, and they are
+    // borrowed here alone.
+    let bytes = unsafe { slice::from_raw_parts_mut(words.as_mut_ptr().cast::<u8>(), data.len()) };
+    bytes.copy_from_slice(data);
+    words
 }
 
 /// Axes as the C API takes them, and how many they are.
