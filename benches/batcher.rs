@@ -38,6 +38,7 @@ fn jobs(count: usize, shapes: usize) -> (Vec<Job>, Vec<Receiver>) {
             stacks: true,
             arrival: now,
             deadline: now + HOUR,
+            expires: now + HOUR,
             priority: Priority::default(),
             is_alone: false,
             reply,

@@ -88,4 +88,15 @@ pub trait Session: Send {
     /// Runs the model once, on inputs that passed [`Signature::check`] or several such stacked along axis 0. An error
     /// leaves the session usable unless it is [`BackendError::Fatal`]. May block; may panic, which the worker catches.
     fn infer(&mut self, inputs: Vec<NamedTensor>) -> Result<Vec<NamedTensor>, BackendError>;
+
+    /// What ends a run of this session from another thread; `None` where the framework has nothing for it.
+    fn interrupter(&self) -> Option<Arc<dyn Interrupt>> {
+        None
+    }
+}
+
+/// Ends runs of one [`Session`]. Called by a runtime, from any thread, when nobody waits for a run's outputs any more.
+pub trait Interrupt: Send + Sync {
+    /// Has the run under way fail soon, if there is one. Runs that begin afterwards are not concerned. Returns at once.
+    fn interrupt(&self);
 }

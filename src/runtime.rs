@@ -20,8 +20,10 @@ pub mod batching;
 pub mod child;
 mod inflight;
 mod lane;
+mod leaders;
 mod loader;
 pub mod local;
+mod overdue;
 mod pace;
 mod pool;
 pub mod process;
@@ -36,6 +38,7 @@ pub use crate::backend::{ModelState, Signature};
 pub use crate::handler::{Level, LogLine, MetricKind, Observation, Sink};
 
 pub use batching::{Batching, Grounds, Verdict, Verdicts};
+pub use leaders::Leaders;
 pub use scale::Bounds;
 
 use local::LocalRuntime;
@@ -117,6 +120,8 @@ pub struct Hosts {
     pub cores: usize,
     /// What was found out about archives.
     pub verdicts: Verdicts,
+    /// Which runs hold threads of tokio.
+    pub leaders: Arc<Leaders>,
 }
 
 /// A loaded model version, wherever it is hosted. Cheap to clone.

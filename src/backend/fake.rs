@@ -1,14 +1,15 @@
 //! A backend for tests and benches: its outputs are its inputs.
 //!
-//! What it does beside that is set up in code: rows whose data starts with a mark fail, panic or kill the device; a
-//! [`Gate`] holds runs without a clock; every run is logged, so that tests see how jobs were batched. It opens no
+//! What it does beside that is set up in code: rows whose data starts with a mark fail, panic, kill the device or are
+//! held; a [`Gate`] holds runs without a clock; every run is logged, so that tests see how jobs were batched. It opens no
 //! artifact, so any path loads.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{Backend, BackendError, LoadSpec, LoadedModel, Session, Signature};
+use super::{Backend, BackendError, Interrupt, LoadSpec, LoadedModel, Session, Signature};
 use crate::model::Device;
 use crate::tensor::NamedTensor;
 
@@ -29,6 +30,8 @@ pub enum Outcome {
     Abort,
     /// The first row is lost on the way.
     LoseRow,
+    /// The run is held at a gate of its own, [`FakeBackend::hold`], which is shut at first.
+    Hold,
 }
 
 /// One run, as it was asked for.
@@ -102,7 +105,19 @@ impl Gate {
             .wait_while(&mut passage, |passage| passage.waiting < runs);
     }
 
+    /// A gate that holds runs from the start.
+    fn shut_at_first() -> Self {
+        let gate = Self::default();
+        gate.shut();
+        gate
+    }
+
     fn pass(&self) {
+        self.pass_unless(&AtomicBool::new(false));
+    }
+
+    /// Waits at a shut gate until it lets the run through, or until somebody sets `is_interrupted` and says [`Self::look`].
+    fn pass_unless(&self, is_interrupted: &AtomicBool) {
         let mut passage = self.0.state.lock();
         if !passage.is_shut {
             return;
@@ -110,10 +125,16 @@ impl Gate {
         passage.waiting += 1;
         self.0.changed.notify_all();
         self.0.changed.wait_while(&mut passage, |passage| {
-            passage.is_shut && passage.permits == 0
+            passage.is_shut && passage.permits == 0 && !is_interrupted.load(Ordering::Relaxed)
         });
         passage.waiting -= 1;
         passage.permits = passage.permits.saturating_sub(1);
+    }
+
+    /// Has runs that are held look whether they were interrupted.
+    fn look(&self) {
+        let _passage = self.0.state.lock();
+        self.0.changed.notify_all();
     }
 }
 
@@ -126,7 +147,7 @@ pub struct FakeBackend {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     signature: Signature,
     marks: Vec<(Vec<u8>, Outcome)>,
@@ -134,7 +155,25 @@ struct Shared {
     model: Option<Model>,
     gate: Gate,
     load_gate: Gate,
+    hold: Gate,
+    is_interruptible: bool,
     log: Mutex<Log>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            signature: Signature::default(),
+            marks: Vec::new(),
+            load_error: None,
+            model: None,
+            load_gate: Gate::default(),
+            gate: Gate::default(),
+            hold: Gate::shut_at_first(),
+            is_interruptible: false,
+            log: Mutex::default(),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -172,6 +211,17 @@ impl FakeBackend {
     #[must_use]
     pub fn with_load_error(self, error: BackendError) -> Self {
         self.with(|shared| shared.load_error = Some(error))
+    }
+
+    /// Runs that are held by [`Outcome::Hold`] end with an error when they are interrupted.
+    #[must_use]
+    pub fn with_interrupter(self) -> Self {
+        self.with(|shared| shared.is_interruptible = true)
+    }
+
+    /// The gate that runs pass which [`Outcome::Hold`] holds.
+    pub fn hold(&self) -> Gate {
+        self.shared.hold.clone()
     }
 
     /// The gate that every run passes.
@@ -238,6 +288,7 @@ impl LoadedModel for FakeModel {
         Ok(Box::new(FakeSession {
             index,
             device: self.device,
+            is_interrupted: Arc::default(),
             shared: Arc::clone(&self.shared),
         }))
     }
@@ -246,7 +297,20 @@ impl LoadedModel for FakeModel {
 struct FakeSession {
     index: usize,
     device: Device,
+    is_interrupted: Arc<AtomicBool>,
     shared: Arc<Shared>,
+}
+
+struct FakeInterrupt {
+    is_interrupted: Arc<AtomicBool>,
+    hold: Gate,
+}
+
+impl Interrupt for FakeInterrupt {
+    fn interrupt(&self) {
+        self.is_interrupted.store(true, Ordering::Relaxed);
+        self.hold.look();
+    }
 }
 
 impl Session for FakeSession {
@@ -256,6 +320,7 @@ impl Session for FakeSession {
             device: self.device,
             inputs: inputs.clone(),
         };
+        self.is_interrupted.store(false, Ordering::Relaxed);
         self.shared.log.lock().runs.push(run);
         self.shared.gate.pass();
         match self.shared.marked(&inputs) {
@@ -263,8 +328,29 @@ impl Session for FakeSession {
                 Some(model) => model(inputs),
                 None => inputs,
             }),
+            Some(Outcome::Hold) => self.be_held(inputs),
             Some(outcome) => act(outcome, inputs),
         }
+    }
+
+    fn interrupter(&self) -> Option<Arc<dyn Interrupt>> {
+        let interrupt = || FakeInterrupt {
+            is_interrupted: Arc::clone(&self.is_interrupted),
+            hold: self.shared.hold.clone(),
+        };
+        self.shared
+            .is_interruptible
+            .then(|| Arc::new(interrupt()) as _)
+    }
+}
+
+impl FakeSession {
+    fn be_held(&self, inputs: Vec<NamedTensor>) -> Result<Vec<NamedTensor>, BackendError> {
+        self.shared.hold.pass_unless(&self.is_interrupted);
+        if self.is_interrupted.load(Ordering::Relaxed) {
+            return Err(BackendError::Infer("the run was interrupted".into()));
+        }
+        Ok(inputs)
     }
 }
 
@@ -297,6 +383,8 @@ fn act(outcome: Outcome, inputs: Vec<NamedTensor>) -> Result<Vec<NamedTensor>, B
         Outcome::Panic => panic!("a row is marked to panic"),
         Outcome::Abort => std::process::abort(),
         Outcome::LoseRow => Ok(inputs.into_iter().map(without_first_row).collect()),
+        // Held by the session before.
+        Outcome::Hold => Ok(inputs),
     }
 }
 

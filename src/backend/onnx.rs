@@ -116,7 +116,7 @@ impl LoadedModel for OnnxModel {
     }
 
     fn session(&self) -> Result<Box<dyn Session>, BackendError> {
-        Ok(Box::new(OnnxSession::new(Arc::clone(&self.0))))
+        Ok(Box::new(OnnxSession::new(Arc::clone(&self.0))?))
     }
 }
 

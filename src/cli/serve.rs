@@ -142,10 +142,12 @@ pub fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     cfg.metrics.server_log = metric_log(journal.log(Log::ServerMetrics));
     cfg.metrics.model_log = metric_log(journal.log(Log::ModelMetrics));
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads.max(1))
+        // One more, for the spare.
+        .worker_threads(threads.max(1) + 1)
         .thread_name("lantern-io")
         .enable_all()
         .build()?;
+    cfg.hosts.leaders.keep_spare(runtime.handle());
     let code = runtime.block_on(serve(cfg, journal));
     // Whatever still runs was given up.
     runtime.shutdown_background();

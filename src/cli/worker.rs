@@ -20,6 +20,9 @@ const ABORT: &[u8] = b"abort";
 /// A row that starts so costs it its device.
 const FATAL: &[u8] = b"fatal";
 
+/// A row that starts so is in a run that does not end.
+const STUCK: &[u8] = b"stuck";
+
 /// Nothing: what a worker process is told comes in the handshake.
 #[derive(Debug, Args)]
 pub struct WorkerArgs {}
@@ -34,6 +37,7 @@ fn fake() -> FakeBackend {
     FakeBackend::new()
         .with_mark(ABORT, Outcome::Abort)
         .with_mark(FATAL, Outcome::Fatal)
+        .with_mark(STUCK, Outcome::Hold)
 }
 
 fn backend(

@@ -18,6 +18,9 @@ use super::ticker::{TICK, Ticker};
 /// A call that has run for less than this since it was polled goes on at a tick; one that ran longer yields.
 const SLICE: Duration = TICK.checked_div(2).expect("two is not zero");
 
+/// How long a call that yielded may be kept by the thread it yielded on.
+const HELD: Duration = Duration::from_millis(10);
+
 /// CPU time used and allowed. Shared by the store's callback and the future that polls the call.
 ///
 /// One thread at a time touches it, the one that polls the call; the atomics carry it from thread to thread.
@@ -47,8 +50,7 @@ impl Meter {
             return Ok(UpdateDeadline::Continue(1));
         }
         // tokio's own yield lets its thread look at sockets and timers before the call goes on.
-        let yielded = Box::pin(tokio::task::yield_now());
-        Ok(UpdateDeadline::YieldCustom(1, yielded))
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(yield_now())))
     }
 
     /// Polls `call` to its end, and charges each segment.
@@ -70,6 +72,11 @@ impl Meter {
     fn segment(&self) -> u64 {
         thread_nanos().saturating_sub(self.segment.load(Ordering::Relaxed))
     }
+}
+
+/// For no longer than [`HELD`]: a run may hold the thread before it comes back to the call.
+async fn yield_now() {
+    let _ = tokio::time::timeout(HELD, tokio::task::yield_now()).await;
 }
 
 fn thread_nanos() -> u64 {

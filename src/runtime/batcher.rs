@@ -52,6 +52,8 @@ pub struct Job {
     pub arrival: Instant,
     /// When it stops being of use to begin.
     pub deadline: Instant,
+    /// When nobody waits for its answer any more.
+    pub expires: Instant,
     /// Who goes first.
     pub priority: Priority,
     /// Runs in a batch of its own: it was in a batch that failed, and its next failure is its own.

@@ -25,7 +25,7 @@ use super::protocol::incoming::{Ending, Incoming};
 use super::protocol::messages::{Order, Report, Start};
 use super::protocol::outbox::{Outbox, Urgency};
 use super::protocol::{BUILD, GREETING, ORDER_LIMITS, REPORT_HEADER_LIMIT};
-use super::{Hosts, NativeLibraries, Verdicts, WorkerIds};
+use super::{Hosts, Leaders, NativeLibraries, Verdicts, WorkerIds};
 use crate::backend::{Backend, BackendError};
 use crate::error::{Error, Kind};
 use crate::handler::{EngineConfig, HandlerEngine};
@@ -69,17 +69,20 @@ pub fn run(backend: impl MakeBackend) -> ExitCode {
 fn try_run(backend: impl MakeBackend) -> io::Result<()> {
     let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2);
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads.clamp(1, MOST_THREADS))
+        // One more, for the spare.
+        .worker_threads(threads.clamp(1, MOST_THREADS) + 1)
         .enable_all()
         .build()?;
     // In a task, on a runtime thread: calls then start on the thread that read them.
-    let served = runtime.block_on(async { tokio::spawn(serve(backend)).await });
+    let leaders = Arc::<Leaders>::default();
+    leaders.keep_spare(runtime.handle());
+    let served = runtime.block_on(async { tokio::spawn(serve(backend, leaders)).await });
     // Workers may be inside native code that does not come back.
     runtime.shutdown_background();
     served.unwrap_or_else(|panic| Err(io::Error::other(panic)))
 }
 
-async fn serve(backend: impl MakeBackend) -> io::Result<()> {
+async fn serve(backend: impl MakeBackend, leaders: Arc<Leaders>) -> io::Result<()> {
     let stream = Arc::new(stdin_socket()?);
     let _signals = leave_to_front()?;
     let mut incoming = Incoming::new(stream.clone(), ORDER_LIMITS);
@@ -97,7 +100,7 @@ async fn serve(backend: impl MakeBackend) -> io::Result<()> {
     tokio::spawn(async move { flusher.run_flusher().await });
     pulse::start(&outbox)?;
     let loaded = tokio::select! {
-        loaded = load(start, backend, &outbox) => loaded,
+        loaded = load(start, backend, leaders, &outbox) => loaded,
         // Nothing is ordered before the version is loaded, so this is the end.
         ended = incoming.next::<Order<String>>(|| false) => return ended.map_or_else(over, |_| {
             Err(io::Error::other("an order came before the version was loaded"))
@@ -149,6 +152,7 @@ fn leave_to_front() -> io::Result<[Signal; 3]> {
 async fn load(
     start: Start,
     backend: impl MakeBackend,
+    leaders: Arc<Leaders>,
     outbox: &Arc<Outbox>,
 ) -> Result<LocalRuntime, Error> {
     if start.build != BUILD {
@@ -182,6 +186,7 @@ async fn load(
         worker_ids: Arc::new(WorkerIds::from(0)),
         cores: start.cores as usize,
         verdicts,
+        leaders,
     };
     LocalRuntime::start(
         &hosts,

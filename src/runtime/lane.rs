@@ -8,9 +8,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::batcher::{Answer, Job};
+use super::batcher::{Answer, Job, expired};
 use super::batching::{Finding, Single, compare};
-use crate::backend::{BackendError, LoadedModel, Session};
+use crate::backend::{BackendError, Interrupt, LoadedModel, Session};
 use crate::error::{Error, Kind};
 use crate::tensor::{NamedTensor, Tensor, TensorError};
 
@@ -70,6 +70,11 @@ impl Lane {
     pub(crate) fn rebuild(&mut self) -> Result<(), BackendError> {
         self.session = self.model.session()?;
         Ok(())
+    }
+
+    /// What ends the session's runs from another thread, if anything does.
+    pub(crate) fn interrupter(&self) -> Option<Arc<dyn Interrupt>> {
+        self.session.interrupter()
     }
 
     /// The model the lane leads to.
@@ -253,8 +258,12 @@ impl Lane {
         if self.batch.len() > 1 && !matches!(condition, Condition::Fatal(_)) {
             return true;
         }
+        let now = Instant::now();
         for job in self.batch.drain(..) {
-            job.answer(Err(error.clone()));
+            let is_late = job.expires <= now;
+            // Its run was ended because nobody waits for it.
+            let late = is_late.then(|| expired("before its run ended"));
+            job.answer(Err(late.unwrap_or_else(|| error.clone())));
         }
         false
     }

@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use super::batcher::expired;
 use super::inflight::InFlight;
 use super::loader::Loader;
-use super::pool::Pool;
+use super::pool::{Pool, Standing};
 use super::worker::load_failed;
 use super::{Batching, Bounds, Hosts, Status, Verdict};
 use crate::backend::Signature;
 use crate::error::{Error, Kind};
 use crate::handler::{Handler, HandlerSpec, Prepared, Sink, Step};
 use crate::model::{Device, ModelSpec, TensorsTo};
-use crate::payload::{Body, Output, Priority, Reply, Request, Response, Schedule, Timings};
+use crate::payload::{Body, Output, Reply, Request, Response, Schedule, Timings};
 use crate::tensor::NamedTensor;
 
 /// Rows of a request that may share a run; more cannot be counted in a batch.
@@ -61,6 +61,7 @@ impl LocalRuntime {
         let loaded = tokio::time::timeout(timeout, load).await;
         let (handler, ()) = loaded.map_err(|_| too_slow(&model))??;
         pool.0.follow_demand();
+        pool.0.oversee();
         Ok(Self(Arc::new(Inner {
             handler,
             workers: pool,
@@ -137,7 +138,7 @@ impl LocalRuntime {
         self.pool().signature().cloned()
     }
 
-    /// Resolves with the reason when the device or process cannot be used any more, or a run does not end. In a worker
+    /// Resolves with the reason when the device or process cannot be used any more, or too many runs do not end. In a worker
     /// process it is time to exit then.
     pub async fn failure(&self) -> Error {
         self.pool().failure().await
@@ -168,7 +169,7 @@ impl Inner {
             Some(signature) => signature,
             None => self.workers.loaded().await?,
         };
-        let standing = Standing::of(&request);
+        let standing = standing(&request);
         match request.body {
             Body::Tensors(inputs) if self.tensors_to == TensorsTo::Model => {
                 self.infer_straight(signature, inputs, standing).await
@@ -232,9 +233,7 @@ impl Inner {
         signature.check(&inputs)?;
         let rows = signature.rows(&inputs).filter(|rows| *rows <= MAX_ROWS);
         let inputs = signature.arrange(inputs);
-        let Standing { begin_by, priority } = standing;
-        let answer = self.workers.0.infer(inputs, rows, begin_by, priority);
-        let answer = answer.await?;
+        let answer = self.workers.0.infer(inputs, rows, standing).await?;
         timings.queue = answer.queue;
         timings.infer = answer.infer;
         timings.batch_rows = u32::try_from(answer.batch_rows).unwrap_or(u32::MAX);
@@ -244,20 +243,12 @@ impl Inner {
     }
 }
 
-/// A request's place among those that wait for the model.
-#[derive(Debug, Clone, Copy)]
-struct Standing {
-    begin_by: Instant,
-    priority: Priority,
-}
-
-impl Standing {
-    fn of(request: &Request) -> Self {
-        let Schedule { priority, begin_by } = request.schedule;
-        Self {
-            begin_by: begin_by.map_or(request.deadline, |by| by.min(request.deadline)),
-            priority,
-        }
+fn standing(request: &Request) -> Standing {
+    let Schedule { priority, begin_by } = request.schedule;
+    Standing {
+        begin_by: begin_by.map_or(request.deadline, |by| by.min(request.deadline)),
+        deadline: request.deadline,
+        priority,
     }
 }
 
@@ -296,8 +287,8 @@ fn pool(hosts: &Hosts, model: &Arc<ModelSpec>, workers: usize) -> Result<Arc<Poo
     };
     let loader = Loader::new(Arc::clone(backend), model, workers, hosts.cores);
     let ids = Arc::clone(&hosts.worker_ids);
-    let verdicts = hosts.verdicts.clone();
-    Ok(Pool::new(loader, Arc::clone(model), ids, verdicts))
+    let (verdicts, leaders) = (hosts.verdicts.clone(), &hosts.leaders);
+    Ok(Pool::new(loader, Arc::clone(model), ids, verdicts, leaders))
 }
 
 async fn load_handler(

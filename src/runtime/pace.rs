@@ -4,8 +4,12 @@
 //! worker's thread and being woken by it, some 80 to 100 µs together, and does no harm where it ends before other
 //! tasks notice. So runs are short while their moving average is below [`SHORT`], and a single one beyond [`LONG`] ends
 //! that at once.
+//!
+//! That is a guess from runs that have ended, and inputs decide how long the next one takes. The pool does not wait for
+//! a long run's end to give the guess up ([`super::pool`]), and what is done for the thread it is on is in
+//! [`super::leaders`].
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 /// Runs below this, on average, are short.
@@ -13,7 +17,7 @@ const SHORT: Duration = Duration::from_micros(200);
 /// Runs below this cost no more than letting other tasks go first.
 const TRIVIAL: Duration = Duration::from_micros(5);
 /// One run of this length proves that runs are not short.
-const LONG: Duration = Duration::from_millis(5);
+pub(super) const LONG: Duration = Duration::from_millis(5);
 /// Longer runs count as this long, so that one that was preempted does not outweigh a hundred that were not.
 const CLIP: u32 = 400_000;
 /// One over the weight of the latest run.
@@ -23,7 +27,7 @@ const WINDOW: u32 = 16;
 #[derive(Debug)]
 pub(crate) struct Pace {
     average_nanos: AtomicU32,
-    may_be_short: bool,
+    may_be_short: AtomicBool,
 }
 
 impl Pace {
@@ -31,13 +35,18 @@ impl Pace {
     pub(crate) const fn new(may_be_short: bool) -> Self {
         Self {
             average_nanos: AtomicU32::new(CLIP),
-            may_be_short,
+            may_be_short: AtomicBool::new(may_be_short),
         }
     }
 
     /// Whether the next run may be expected to be short.
     pub(crate) fn is_short(&self) -> bool {
-        self.may_be_short && self.average() < SHORT
+        self.may_be_short.load(Ordering::Relaxed) && self.average() < SHORT
+    }
+
+    /// Calls no run short any more: one did not end.
+    pub(crate) fn forbid(&self) {
+        self.may_be_short.store(false, Ordering::Relaxed);
     }
 
     /// Whether sharing a run saves more than waiting for company costs.
@@ -118,6 +127,14 @@ mod tests {
             !pace.is_short()
         });
         assert!(matches!(needed, Some(0..=15)), "{needed:?}");
+    }
+
+    #[test]
+    fn after_a_run_that_did_not_end_none_is_short() {
+        let pace = quick();
+        pace.forbid();
+        pace.set(QUICK);
+        assert!(!pace.is_short());
     }
 
     #[test]

@@ -7,19 +7,26 @@
 //!
 //! A worker is an OS thread and a lane. While a worker is idle its lane lies in the pool, for whoever comes first:
 //!
-//! - If runs of this model are **short** (see [`Pace`]), the request's own task leads: it yields once, so that other
+//! - If runs of this model are **short** (see [`Pace`]), a task leads: a leader is called, yields once, so that other
 //!   tasks that are ready finish their preprocess and push their jobs, then takes the lane and the whole batch, runs
 //!   it, and answers everybody. Waking a thread and being woken by it costs 40–50 µs each, which is as much as such a
-//!   run takes; led, a lone call costs 1 µs beyond handler and session (`benches/pipeline.rs`, `one caller`). Where runs cost
-//!   less than yielding does there is nothing to gain from company, and the leader does not yield. A task that finds
-//!   every lane taken just waits: whoever returns a lane and sees work left goes on or calls a leader.
+//!   run takes; led, a lone call costs 1 to 2 µs beyond handler and session (`benches/pipeline.rs`, `one caller`). Where runs
+//!   cost less than yielding does there is nothing to gain from company, and the leader does not yield.
 //! - Otherwise the worker's own thread is woken and runs it, and tokio's threads stay free.
 //!
-//! Either way a lane never rests while a job could run: every push with an idle lane leads or wakes, and so does
-//! every return of a lane with jobs left. Both decisions are made under the lock, so none is missed.
+//! Either way a lane never rests while a job could run: every push with an idle lane calls a leader or wakes a thread,
+//! and so does every return of a lane with jobs left. Both decisions are made under the lock, so none is missed.
+//!
+//! # When a run takes longer than expected
+//!
+//! A led run holds its thread of tokio, and nobody knows beforehand how long. So a leader is a task of its own, and the
+//! request's task stays free to keep its deadline; it needs one of the places in [`Leaders`], which are fewer than
+//! tokio's threads; and it runs one batch. While any run of the pool is under way for longer than `LONG` of [`super::pace`], no
+//! run is called short. What has been left on the held thread is freed by [`Leaders`] within a few milliseconds more. A run
+//! that outlives its requests is ended or left behind (`runtime::overdue`).
 
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -28,6 +35,7 @@ use tokio::sync::{oneshot, watch};
 use super::batcher::{Answer, Batcher, BatcherConfig, Job};
 use super::batching::{Batching, Decision, Verdict, Verdicts};
 use super::lane::{Compared, Condition, Lane, Ran};
+use super::leaders::Leaders;
 use super::loader::Loader;
 use super::pace::Pace;
 use super::worker::Worker;
@@ -42,12 +50,6 @@ mod state;
 
 pub(super) use state::State;
 
-/// How often runs that do not end are looked for.
-const STUCK_TICK: Duration = Duration::from_secs(1);
-
-/// How long a leader goes on with batches that came meanwhile before it sees to its own request.
-const STINT: Duration = Duration::from_micros(20);
-
 /// Batcher and workers of one version.
 pub(crate) struct Pool {
     pub(super) state: Mutex<State>,
@@ -57,19 +59,22 @@ pub(crate) struct Pool {
     decision: Decision,
     verdicts: Verdicts,
     pace: Pace,
+    leaders: Arc<Leaders>,
     tasks: Handle,
     ids: Arc<WorkerIds>,
     /// Counts changes of workers; waiters look at the state again.
     changes: watch::Sender<u64>,
 }
 
-/// What a task that pushed a job does next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Turn {
-    /// Come back and run what waits.
-    Lead,
-    /// Wait for the answer.
-    Wait,
+/// A request's place among those that wait for the model.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Standing {
+    /// When its run stops being of use to begin.
+    pub(crate) begin_by: Instant,
+    /// When it is answered, whatever its run does.
+    pub(crate) deadline: Instant,
+    /// Who goes first.
+    pub(crate) priority: Priority,
 }
 
 impl Pool {
@@ -79,6 +84,7 @@ impl Pool {
         model: Arc<ModelSpec>,
         ids: Arc<WorkerIds>,
         verdicts: Verdicts,
+        leaders: &Arc<Leaders>,
     ) -> Arc<Self> {
         let settings = &model.settings;
         let batcher = Batcher::new(BatcherConfig {
@@ -88,7 +94,7 @@ impl Pool {
             wait_for_full_batches: settings.wait_for_full_batches,
         });
         let pace = Pace::new(!settings.wait_for_full_batches);
-        Arc::new(Self {
+        let pool = Arc::new(Self {
             state: Mutex::new(State::new(batcher)),
             loader,
             model,
@@ -96,29 +102,32 @@ impl Pool {
             decision: Decision::default(),
             verdicts,
             pace,
+            leaders: Arc::clone(leaders),
             tasks: Handle::current(),
             ids,
             changes: watch::Sender::new(0),
-        })
+        });
+        leaders.watch(&pool, &pool.tasks);
+        pool
     }
 
     /// Runs inputs, which are in the model's order and have `rows` rows in common or none, together with what else waits;
-    /// not if the run cannot begin before `deadline`. Dropping the future abandons the job.
+    /// not if the run cannot begin in time. Dropping the future abandons the job.
     pub(crate) async fn infer(
         self: &Arc<Self>,
         inputs: Vec<NamedTensor>,
         rows: Option<usize>,
-        deadline: Instant,
-        priority: Priority,
+        standing: Standing,
     ) -> Result<Answer, Error> {
         let (reply, answer) = oneshot::channel();
-        let turn = self.push(Job {
+        self.push(Job {
             inputs,
             rows: rows.unwrap_or(1),
             stacks: rows.is_some(),
             arrival: Instant::now(),
-            deadline,
-            priority,
+            deadline: standing.begin_by,
+            expires: standing.deadline,
+            priority: standing.priority,
             is_alone: false,
             reply,
         })?;
@@ -127,12 +136,6 @@ impl Pool {
             answer,
             is_answered: false,
         };
-        if turn == Turn::Lead {
-            if self.pace.is_worth_company() {
-                tokio::task::yield_now().await;
-            }
-            self.lead();
-        }
         waiting.answer().await
     }
 
@@ -231,32 +234,17 @@ impl Pool {
         self.state.lock().without_worker_since
     }
 
-    /// Resolves with the reason when the device or the process is lost, or when a worker has been in one run for so
-    /// long that it is not coming back.
+    /// Resolves with the reason when the device or the process is lost, or when so many runs do not end that only the
+    /// end of the process helps.
     pub(crate) async fn failure(&self) -> Error {
         let mut changes = self.changes();
         loop {
-            if let Some(error) = self.state.lock().lost() {
+            if let Some(error) = self.state.lock().beyond_help() {
                 return error.clone();
             }
-            if let Some(error) = self.stuck() {
-                return error;
-            }
-            // A changed receiver whose sender is gone would not wait; the pool holds the sender.
-            let _ = tokio::time::timeout(STUCK_TICK, changes.changed()).await;
+            // The pool holds the sender, so this waits.
+            let _ = changes.changed().await;
         }
-    }
-
-    /// The failure of a run that outlived every request in it.
-    fn stuck(&self) -> Option<Error> {
-        let patience = self.model.settings.response_timeout + STUCK_TICK;
-        let longest = self.state.lock().longest_run(Instant::now())?;
-        (longest > patience).then(|| {
-            worker_died(&format!(
-                "a run has taken {} s, which is more than the response timeout",
-                longest.as_secs()
-            ))
-        })
     }
 
     /// Resolves when all workers of a closed pool have ended, and joins their threads.
@@ -272,51 +260,79 @@ impl Pool {
         let _ = tokio::task::spawn_blocking(join).await;
     }
 
-    fn push(self: &Arc<Self>, job: Job) -> Result<Turn, Error> {
+    fn push(self: &Arc<Self>, job: Job) -> Result<(), Error> {
         let mut state = self.state.lock();
         state.admit(&self.model)?;
         let now = job.arrival;
         state.batcher.push(job);
         if !state.has_idle_lane() {
-            return Ok(Turn::Wait);
+            return Ok(());
         }
-        if self.pace.is_short() {
-            return Ok(Turn::Lead);
+        if self.may_lead(&state, now) {
+            let is_called = state.call_leader();
+            drop(state);
+            if is_called {
+                self.start_leader(self.pace.is_worth_company());
+            }
+            return Ok(());
         }
         let woken = state.wake_for_push(now);
         drop(state);
         if let Some(thread) = woken {
             thread.unpark();
         }
-        Ok(Turn::Wait)
+        Ok(())
+    }
+
+    /// Whether the next run may hold a thread of tokio.
+    fn may_lead(&self, state: &State, now: Instant) -> bool {
+        self.pace.is_short() && !state.has_long_run(now) && self.leaders.has_place()
+    }
+
+    /// Starts the leader that was called. With company it yields first, so that requests that were just answered may go on
+    /// and others join.
+    fn start_leader(self: &Arc<Self>, has_company: bool) {
+        let pool = Arc::clone(self);
+        self.tasks.spawn(async move {
+            if has_company {
+                tokio::task::yield_now().await;
+            }
+            pool.lead();
+        });
     }
 
     /// Runs the next batch on this thread, if there is one, a lane is idle and runs are short.
     fn lead(self: &Arc<Self>) {
-        let (checked_out, now) = {
-            let mut state = self.state.lock();
-            // Read under the lock: an earlier time would let jobs through whose deadline has passed since.
-            let now = Instant::now();
-            if !self.pace.is_short() {
-                self.call_runner(&mut state, now);
-                return;
-            }
-            let checked_out = state.check_out(None, now);
-            self.call_runner(&mut state, now);
-            (checked_out, now)
+        let mut state = self.state.lock();
+        state.leader_called = false;
+        // Read under the lock: an earlier time would let jobs through whose deadline has passed since.
+        let now = Instant::now();
+        let may_lead = self.pace.is_short() && !state.has_long_run(now);
+        let Some(_place) = may_lead.then(|| self.leaders.enter(now)).flatten() else {
+            return self.wake_runner(&mut state, now);
         };
-        if let Some((id, lane)) = checked_out {
-            self.run(id, lane, now, Some(now + STINT));
+        let jobs = state.batcher.len();
+        let Some((id, lane)) = state.check_out(None, now) else {
+            return;
+        };
+        let has_answered = jobs != state.batcher.len() + lane.batch.len();
+        let has_called = self.call_runner(&mut state, now);
+        drop(state);
+        if has_answered || has_called {
+            // Tasks that were woken here since this one began: the last of them has a slot that other threads do not look
+            // into. A further one takes its place, and it goes to where they do.
+            self.tasks.spawn(async {});
         }
+        self.run(id, lane, now, false);
     }
 
-    /// Runs the lane's batch, and further ones until nothing waits or it is later than `until`; returns the lane then.
+    /// Runs the lane's batch, and further ones until nothing waits if it goes on; returns the lane then.
     pub(super) fn run(
         self: &Arc<Self>,
         id: u32,
         mut lane: Lane,
         mut taken: Instant,
-        until: Option<Instant>,
+        goes_on: bool,
     ) {
         loop {
             let ran = if self.decision.is_trial() {
@@ -326,22 +342,28 @@ impl Pool {
             };
             self.heed(&ran);
             self.pace.note(ran.infer);
-            match self.check_in(id, lane, ran, until) {
+            match self.check_in(id, lane, ran, goes_on) {
                 Some(next) => (lane, taken) = next,
                 None => return,
             }
         }
     }
 
-    /// Returns a lane. Until that time the caller gets it back with the next batch in it, and when that was taken.
+    /// Returns a lane. A caller who goes on gets it back with the next batch in it, and when that was taken.
     fn check_in(
         self: &Arc<Self>,
         id: u32,
         mut lane: Lane,
         ran: Ran,
-        until: Option<Instant>,
+        goes_on: bool,
     ) -> Option<(Lane, Instant)> {
         let mut state = self.state.lock();
+        if state.worker(id).is_none() {
+            state.abandoned -= 1;
+            drop(state);
+            tracing::info!(worker = id, "a run that was left behind has ended");
+            return None;
+        }
         let now = Instant::now();
         if ran.again {
             state.batcher.push_back_alone(lane.batch.drain(..));
@@ -351,7 +373,6 @@ impl Pool {
         if let Condition::Fatal(text) = &ran.condition {
             state.last_error = Some(worker_died(text));
         }
-        let goes_on = until.is_none_or(|until| now < until);
         let next = goes_on.then(|| state.check_out(Some(id), now)).flatten();
         self.call_runner(&mut state, now);
         drop(state);
@@ -368,26 +389,40 @@ impl Pool {
         next.map(|(_, lane)| (lane, now))
     }
 
-    /// Sees to it that somebody comes for the jobs that wait, if a lane is idle.
-    pub(super) fn call_runner(self: &Arc<Self>, state: &mut State, now: Instant) {
+    /// Sees to it that somebody comes for the jobs that wait, if a lane is idle. Returns whether it called a leader.
+    pub(super) fn call_runner(self: &Arc<Self>, state: &mut State, now: Instant) -> bool {
         if !state.has_idle_lane() || !state.batcher.is_ready(now) {
-            return;
+            return false;
         }
-        if !self.pace.is_short() {
-            if let Some(thread) = state.wake_one() {
-                thread.unpark();
-            }
-        } else if !state.leader_called {
-            state.leader_called = true;
-            self.tasks.spawn(Arc::clone(self).lead_on());
+        if !self.may_lead(state, now) {
+            self.wake_runner(state, now);
+            return false;
+        }
+        let is_called = state.call_leader();
+        if is_called {
+            self.start_leader(true);
+        }
+        is_called
+    }
+
+    /// Wakes a worker's thread for the jobs that wait.
+    fn wake_runner(&self, state: &mut State, now: Instant) {
+        if state.batcher.is_ready(now)
+            && let Some(thread) = state.wake_one()
+        {
+            thread.unpark();
         }
     }
 
-    /// Leads until nothing waits. Yields first, so that requests that were just answered may go on and others join.
-    async fn lead_on(self: Arc<Self>) {
-        tokio::task::yield_now().await;
-        self.state.lock().leader_called = false;
-        self.lead();
+    /// Wakes workers' threads for the jobs that wait, because a thread of tokio is held: a leader who was called may be
+    /// stuck there.
+    pub(super) fn rescue(&self) {
+        let mut state = self.state.lock();
+        state.leader_called = false;
+        let now = Instant::now();
+        for _ in 0..state.batcher.batches() {
+            self.wake_runner(&mut state, now);
+        }
     }
 
     /// A new worker's id, and its device: the round-robin place of the first gap.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::lane::Lane;
 use super::pool::{Pool, State};
 use super::{WorkerState, WorkerStatus};
-use crate::backend::BackendError;
+use crate::backend::{BackendError, Interrupt};
 use crate::error::{Error, Kind};
 use crate::model::Device;
 
@@ -36,6 +36,27 @@ pub(super) struct Worker {
     pub(super) is_watching: bool,
     /// Ends once its lane is back.
     pub(super) is_stopping: bool,
+    /// Ends its session's runs, if that can be done.
+    interrupt: Option<Arc<dyn Interrupt>>,
+}
+
+/// A run under way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Run {
+    since: Instant,
+    /// When nobody waits for it any more.
+    pub(super) expires: Instant,
+    /// When it was first asked to end.
+    pub(super) asked: Option<Instant>,
+    /// It does not end, and nothing can be done about it.
+    pub(super) is_lost: bool,
+}
+
+impl Run {
+    /// How long it has taken so far.
+    pub(super) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.since)
+    }
 }
 
 /// What a worker is at.
@@ -44,8 +65,8 @@ pub(super) enum Phase {
     Loading,
     /// Its lane is free.
     Idle(Lane),
-    /// Its lane is in use since then.
-    Busy(Instant),
+    /// Its lane is in use.
+    Busy(Run),
     /// Its session panicked and waits to be made anew.
     Broken(Lane),
     /// Its session is being made anew.
@@ -73,7 +94,14 @@ impl Worker {
             is_woken: false,
             is_watching: false,
             is_stopping: false,
+            interrupt: None,
         }
+    }
+
+    /// Makes its lane available.
+    fn enlist(&mut self, lane: Lane) {
+        self.interrupt = lane.interrupter();
+        self.phase = Phase::Idle(lane);
     }
 
     /// Whether its lane may be taken.
@@ -86,17 +114,42 @@ impl Worker {
         matches!(self.phase, Phase::Busy(_))
     }
 
-    /// Since when its lane is in use.
-    pub(super) const fn busy_since(&self) -> Option<Instant> {
+    /// The run its lane is in.
+    pub(super) const fn run(&self) -> Option<Run> {
         match self.phase {
-            Phase::Busy(since) => Some(since),
+            Phase::Busy(run) => Some(run),
             _ => None,
+        }
+    }
+
+    /// The same, to be changed.
+    pub(super) const fn run_mut(&mut self) -> Option<&mut Run> {
+        match &mut self.phase {
+            Phase::Busy(run) => Some(run),
+            _ => None,
+        }
+    }
+
+    /// Asks its run to end if nobody waits for that any more.
+    pub(super) fn interrupt_overdue(&mut self, now: Instant) {
+        let Some(run) = self.run_mut().filter(|run| run.expires <= now) else {
+            return;
+        };
+        run.asked.get_or_insert(now);
+        if let Some(interrupt) = &self.interrupt {
+            interrupt.interrupt();
         }
     }
 
     /// Takes the lane of an idle worker, which is busy from then on.
     pub(super) fn take_lane(&mut self, now: Instant) -> Option<Lane> {
-        match std::mem::replace(&mut self.phase, Phase::Busy(now)) {
+        let run = Run {
+            since: now,
+            expires: now,
+            asked: None,
+            is_lost: false,
+        };
+        match std::mem::replace(&mut self.phase, Phase::Busy(run)) {
             Phase::Idle(lane) => Some(lane),
             other => {
                 self.phase = other;
@@ -120,6 +173,7 @@ impl Worker {
     pub(super) const fn state(&self) -> WorkerState {
         match self.phase {
             Phase::Loading => WorkerState::Loading,
+            Phase::Busy(Run { is_lost: true, .. }) => WorkerState::Failed,
             Phase::Idle(_) | Phase::Busy(_) => WorkerState::Ready,
             Phase::Broken(_) | Phase::Rebuilding | Phase::Failed => WorkerState::Failed,
         }
@@ -181,7 +235,7 @@ impl Pool {
         }
         while let Some(order) = self.next_order(id) {
             match order {
-                Order::Run(lane, taken) => self.run(id, lane, taken, None),
+                Order::Run(lane, taken) => self.run(id, lane, taken, true),
                 Order::Rebuild(lane) => self.rebuild(id, lane),
             }
         }
@@ -205,7 +259,7 @@ impl Pool {
     fn enlist(self: &Arc<Self>, id: u32, lane: Lane) {
         let mut state = self.state.lock();
         if let Some(worker) = state.worker(id) {
-            worker.phase = Phase::Idle(lane);
+            worker.enlist(lane);
         }
         self.call_runner(&mut state, Instant::now());
         drop(state);

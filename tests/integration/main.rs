@@ -16,6 +16,7 @@ mod hostile_memory;
 mod inference;
 mod launching;
 mod layering;
+mod long_runs;
 mod management;
 mod management_rows;
 mod many_inputs;

@@ -25,6 +25,9 @@ const ABORT: &[u8; 5] = b"abort";
 /// A row that loses the device, upon which the process ends itself.
 const FATAL: &[u8; 5] = b"fatal";
 
+/// A row in a run that does not end.
+const STUCK: &[u8; 5] = b"stuck";
+
 /// Signal numbers as they appear in messages.
 const SIGABRT: &str = "Worker died: killed by signal 6";
 
@@ -54,6 +57,7 @@ fn hosts() -> Hosts {
         },
         worker_ids: Arc::new(WorkerIds::from(9000)),
         cores: 2,
+        leaders: Arc::default(),
     }
 }
 
@@ -407,6 +411,73 @@ async fn a_stopped_process_is_replaced_long_before_it_would_count_as_silent() {
         error.message(),
         "Worker died: was stopped by a signal for 2 s"
     );
+    assert!(version.runtime.call(request(*b"hello")).await.is_ok());
+    assert_ne!(version.pid(), pid);
+}
+
+/// A version whose runs were short so far, so that they are led.
+async fn quick(workers: usize) -> Hosted {
+    let settings = Settings {
+        max_workers: workers,
+        ..Settings::default()
+    };
+    let version = Hosted::start(model(settings), workers).await.unwrap();
+    for _ in 0..60 {
+        version.runtime.call(request(*b"hello")).await.unwrap();
+    }
+    version
+}
+
+fn stuck_until(deadline: Duration) -> Request {
+    let request = request(*STUCK);
+    Request {
+        deadline: request.arrival + deadline,
+        ..request
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_takes_long_keeps_nobody_waiting_whom_others_can_serve() {
+    let version = quick(4).await;
+    let pid = version.pid();
+    let stuck = version.call(STUCK).await;
+    for _ in 0..200 {
+        version.runtime.call(request(*b"hello")).await.unwrap();
+    }
+    assert!(!stuck.is_finished());
+    assert_eq!(version.pid(), pid);
+}
+
+#[tokio::test]
+async fn a_run_that_takes_long_does_not_keep_the_process_from_answering() {
+    let version = quick(1).await;
+    let pid = version.pid();
+    let stuck = version.call(STUCK).await;
+    let soon = std::time::Instant::now() + Duration::from_secs(40);
+    for _ in 0..200 {
+        version.runtime.describe("r", soon).await.unwrap();
+    }
+    assert!(!stuck.is_finished());
+    assert_eq!(version.pid(), pid);
+}
+
+#[tokio::test]
+async fn a_run_that_does_not_end_costs_its_own_requests_alone() {
+    let version = quick(1).await;
+    let pid = version.pid();
+    for id in 9001..9003 {
+        let stuck = stuck_until(Duration::from_millis(200));
+        let expired = version.runtime.call(stuck).await.unwrap_err();
+        assert_eq!(expired.kind(), Kind::Expired);
+        // Answered by the worker that takes the place of the one in the run.
+        assert!(version.runtime.call(request(*b"hello")).await.is_ok());
+        version.until(|status| status.workers[0].id == id).await;
+        assert_eq!(version.pid(), pid);
+    }
+    // Threads that are left behind end with their process, when there are too many.
+    let stuck = stuck_until(Duration::from_millis(200));
+    let expired = version.runtime.call(stuck).await.unwrap_err();
+    assert_eq!(expired.kind(), Kind::Expired);
     assert!(version.runtime.call(request(*b"hello")).await.is_ok());
     assert_ne!(version.pid(), pid);
 }

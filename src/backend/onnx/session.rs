@@ -7,13 +7,14 @@
 use std::ffi::{CStr, c_char};
 use std::ptr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ort::memory::MemoryInfo;
-use ort::session::Session as OrtSession;
+use ort::session::{RunOptions, Session as OrtSession};
 use ort::{AsPointer as _, ErrorCode, sys};
 
 use super::super::failure::classify;
-use super::super::{BackendError, Session, Signature};
+use super::super::{BackendError, Interrupt, Session, Signature};
 use super::port::{Form, Port};
 use super::value::{EmptySequence, InputValue, OutputValue};
 use crate::tensor::{NamedTensor, Tensor};
@@ -30,14 +31,16 @@ pub(super) struct Shared {
     pub(super) signature: Signature,
 }
 
-/// One worker's lane. Holds nothing that changes: what a run needs lives on its stack.
+/// One worker's lane. Holds nothing that a run changes: what it needs lives on its stack.
 pub(super) struct OnnxSession {
     shared: Arc<Shared>,
+    stop: Arc<Stop>,
 }
 
 impl OnnxSession {
-    pub(super) const fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+    pub(super) fn new(shared: Arc<Shared>) -> Result<Self, BackendError> {
+        let stop = Arc::new(Stop::new().map_err(|error| BackendError::Load(error.to_string()))?);
+        Ok(Self { shared, stop })
     }
 }
 
@@ -45,7 +48,9 @@ impl Session for OnnxSession {
     fn infer(&mut self, inputs: Vec<NamedTensor>) -> Result<Vec<NamedTensor>, BackendError> {
         let given = {
             let feed = self.shared.feed(&inputs)?;
-            self.shared.run(&feed).map_err(|error| failure(&error))?
+            self.stop.reset().map_err(|error| failure(&error))?;
+            let given = self.shared.run(&feed, &self.stop);
+            given.map_err(|error| failure(&error))?
         };
         let mut tensors = Vec::with_capacity(given.len());
         for (port, given) in self.shared.outputs.iter().zip(&given) {
@@ -55,6 +60,42 @@ impl Session for OnnxSession {
             })?;
         }
         Ok(tensors)
+    }
+
+    fn interrupter(&self) -> Option<Arc<dyn Interrupt>> {
+        Some(Arc::clone(&self.stop) as _)
+    }
+}
+
+/// Ends a session's runs. ONNX Runtime looks at it between two operators, inside of loops as well.
+struct Stop {
+    options: RunOptions,
+    is_asked: AtomicBool,
+}
+
+impl Stop {
+    fn new() -> Result<Self, ort::Error> {
+        Ok(Self {
+            options: RunOptions::new()?,
+            is_asked: AtomicBool::new(false),
+        })
+    }
+
+    /// Lets the next run begin, whatever became of the last one.
+    fn reset(&self) -> Result<(), ort::Error> {
+        if self.is_asked.swap(false, Ordering::AcqRel) {
+            self.options.unterminate()?;
+        }
+        Ok(())
+    }
+}
+
+impl Interrupt for Stop {
+    fn interrupt(&self) {
+        if let Err(error) = self.options.terminate() {
+            tracing::warn!(%error, "a run cannot be ended");
+        }
+        self.is_asked.store(true, Ordering::Release);
     }
 }
 
@@ -170,9 +211,9 @@ impl Shared {
         }
     }
 
-    fn run(&self, feed: &Feed<'_>) -> Result<Vec<OutputValue>, ort::Error> {
+    fn run(&self, feed: &Feed<'_>, stop: &Stop) -> Result<Vec<OutputValue>, ort::Error> {
         let names: Vec<_> = self.outputs.iter().map(|port| port.name.as_ptr()).collect();
-        run(&self.session, feed, &names)
+        run(&self.session, feed, &names, Some(&stop.options))
     }
 }
 
@@ -181,7 +222,7 @@ pub(super) fn run_without_inputs(
     session: &OrtSession,
     output: &CStr,
 ) -> Result<Vec<OutputValue>, ort::Error> {
-    run(session, &Feed::default(), &[output.as_ptr()])
+    run(session, &Feed::default(), &[output.as_ptr()], None)
 }
 
 /// What the session gives for the outputs of these names, which are NUL-terminated and live as long as the call.
@@ -193,17 +234,19 @@ fn run(
     session: &OrtSession,
     feed: &Feed<'_>,
     output_names: &[*const c_char],
+    options: Option<&RunOptions>,
 ) -> Result<Vec<OutputValue>, ort::Error> {
     let mut outputs = vec![ptr::null_mut(); output_names.len()];
     // SAFETY: the session is borrowed. `Run` does not change it as far as callers can see: ONNX Runtime states that
     // one session may be run from many threads without synchronization, and takes a lock of its own where an
     // execution provider says it supports no concurrent runs. Names are NUL-terminated; names and values are as many
     // as said; values live as long as `feed` and the session's owner. Inputs are not written to: ONNX Runtime never
-    // reuses the buffer of a graph input. Null run options stand for the default ones.
+    // reuses the buffer of a graph input. Null run options stand for the default ones; those that are borrowed differ in the flag
+    // that ends the run, which is there to be set from other threads.
     let status = unsafe {
         (ort::api().Run)(
             session.ptr().cast_mut(),
-            ptr::null(),
+            options.map_or(ptr::null(), RunOptions::ptr),
             feed.names.as_ptr(),
             feed.values.as_ptr(),
             feed.values.len(),

@@ -554,3 +554,36 @@ fn varint(mut value: usize) -> Vec<u8> {
     bytes.push(u8::try_from(value).unwrap());
     bytes
 }
+
+#[test]
+fn a_run_without_end_is_ended_from_another_thread() {
+    let loaded = load(&Fixture::read("slow.onnx"), Device::Cpu);
+    let mut session = loaded.session().unwrap();
+    let interrupter = session.interrupter().unwrap();
+    // Of no consequence for a run that begins later.
+    interrupter.interrupt();
+    session.infer(steps(10)).unwrap();
+    let (ended, is_ended) = std::sync::mpsc::channel();
+    let run = std::thread::spawn(move || {
+        let endless = session.infer(steps(i64::MAX));
+        ended.send(()).unwrap();
+        (session, endless)
+    });
+    while is_ended.try_recv().is_err() {
+        interrupter.interrupt();
+        std::thread::yield_now();
+    }
+    let (mut session, endless) = run.join().unwrap();
+    assert!(
+        matches!(endless, Err(BackendError::Infer(_))),
+        "{endless:?}"
+    );
+    session.infer(steps(10)).unwrap();
+}
+
+/// Inputs of `slow.onnx` that make it take so many steps.
+fn steps(count: i64) -> Vec<NamedTensor> {
+    let data = Bytes::copy_from_slice(&count.to_le_bytes());
+    let tensor = Tensor::new(DType::I64, vec![1, 1], data).unwrap();
+    vec![NamedTensor::new("steps", tensor)]
+}

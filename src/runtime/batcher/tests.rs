@@ -36,6 +36,7 @@ fn job(marks: &[u8], width: usize, arrival: Instant) -> (Job, Receiver) {
         stacks: true,
         arrival,
         deadline: arrival + HOUR,
+        expires: arrival + HOUR,
         priority: Priority::default(),
         is_alone: false,
         reply,

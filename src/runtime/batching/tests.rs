@@ -14,7 +14,7 @@ use crate::model::{DType, Settings, TensorSpec};
 use crate::payload::Priority;
 use crate::runtime::batcher::Answer;
 use crate::runtime::loader::Loader;
-use crate::runtime::pool::Pool;
+use crate::runtime::pool::{Pool, Standing};
 use crate::runtime::{Bounds, WorkerIds, testing};
 use crate::tensor::{NamedTensor, Tensor};
 
@@ -159,7 +159,8 @@ async fn serve(
     spec.digest = "ab".repeat(32);
     let spec = Arc::new(spec);
     let loader = Loader::new(Arc::new(backend.clone()), &spec, 1, 1);
-    let pool = Pool::new(loader, spec, Arc::new(WorkerIds::from(0)), verdicts);
+    let ids = Arc::new(WorkerIds::from(0));
+    let pool = Pool::new(loader, spec, ids, verdicts, &Arc::default());
     pool.scale(Bounds::exactly(1)).await.unwrap();
     Served { pool, backend }
 }
@@ -186,11 +187,7 @@ impl Served {
             .map(|rows| {
                 let (pool, count) = (Arc::clone(&self.pool), rows.len());
                 let inputs = vec![NamedTensor::new("x", tensor(rows))];
-                let deadline = Instant::now() + HOUR;
-                tokio::spawn(async move {
-                    pool.infer(inputs, Some(count), deadline, Priority::default())
-                        .await
-                })
+                tokio::spawn(async move { pool.infer(inputs, Some(count), standing()).await })
             })
             .collect();
         let mut answers = Vec::new();
@@ -198,6 +195,15 @@ impl Served {
             answers.push(answer.await.unwrap());
         }
         answers
+    }
+}
+
+fn standing() -> Standing {
+    let deadline = Instant::now() + HOUR;
+    Standing {
+        begin_by: deadline,
+        deadline,
+        priority: Priority::default(),
     }
 }
 
@@ -365,10 +371,7 @@ async fn requests_without_rows_in_common_run_by_themselves() {
     let ask = |rows: Option<usize>| {
         let inputs = vec![NamedTensor::new("x", tensor(&[vec![1.0, 2.0]]))];
         let pool = Arc::clone(&served.pool);
-        tokio::spawn(async move {
-            pool.infer(inputs, rows, Instant::now() + HOUR, Priority::default())
-                .await
-        })
+        tokio::spawn(async move { pool.infer(inputs, rows, standing()).await })
     };
     let asked = [ask(None), ask(Some(1)), ask(None), ask(Some(1))];
     for answer in asked {

@@ -12,7 +12,7 @@ use super::*;
 use crate::backend::fake::{FakeBackend, Outcome};
 use crate::handler::{EngineConfig, HandlerEngine, LogLine, Observation};
 use crate::model::{BackendKind, Settings};
-use crate::payload::Body;
+use crate::payload::{Body, Priority};
 use crate::runtime::process::ProcessConfig;
 use crate::runtime::testing::{self, rows};
 use crate::runtime::{WorkerIds, WorkerState};
@@ -35,6 +35,7 @@ fn hosts(backend: &FakeBackend) -> Hosts {
         processes: ProcessConfig::default(),
         worker_ids: Arc::new(WorkerIds::from(9000)),
         cores: 2,
+        leaders: Arc::default(),
     }
 }
 
@@ -335,27 +336,25 @@ async fn a_lost_device_is_announced() {
 }
 
 #[tokio::test]
-async fn a_run_that_does_not_end_is_announced() {
-    let backend = FakeBackend::new();
-    let settings = Settings {
-        response_timeout: Duration::ZERO,
-        ..Settings::default()
-    };
-    let runtime = start(&backend, model("passthrough", settings), 1).await;
-    let runtime = runtime.unwrap();
-    backend.gate().shut();
-    let call = tokio::spawn({
-        let runtime = runtime.clone();
-        async move { runtime.call(tensors(&[1])).await }
+async fn a_run_that_does_not_end_costs_its_own_request_alone() {
+    let backend = FakeBackend::new().with_mark(b"h", Outcome::Hold);
+    let runtime = passthrough(&backend).await;
+    let endless = tensors(b"h");
+    let deadline = endless.arrival + Duration::from_millis(200);
+    let expired = runtime.call(Request {
+        deadline,
+        ..endless
     });
-    until_held(&backend).await;
-    let error = runtime.failure().await;
+    assert_eq!(expired.await.unwrap_err().kind(), Kind::Expired);
+    let reply = runtime.call(tensors(&[7])).await.unwrap();
+    assert!(body(&reply).contains("\"data\":[7]"), "{}", body(&reply));
+    assert_eq!(runtime.status().workers[0].id, 9001);
+    let error = runtime.status().last_error.unwrap();
     assert!(
         error.detail().unwrap().contains("a run has taken"),
         "{error}"
     );
-    backend.gate().open();
-    call.await.unwrap().unwrap();
+    backend.hold().open();
 }
 
 #[tokio::test]

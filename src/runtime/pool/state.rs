@@ -1,7 +1,7 @@
 //! What the pool's lock guards: who waits, who is idle, and who is woken for whom. Decides; runs nothing.
 
 use std::thread::{JoinHandle, Thread};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::no_worker;
 use crate::error::{Error, Kind};
@@ -9,6 +9,7 @@ use crate::model::ModelSpec;
 use crate::runtime::WorkerState;
 use crate::runtime::batcher::{Batcher, Job};
 use crate::runtime::lane::{Condition, Lane};
+use crate::runtime::pace::LONG;
 use crate::runtime::scale::Bounds;
 use crate::runtime::worker::{Phase, Worker};
 
@@ -29,6 +30,10 @@ pub(in crate::runtime) struct State {
     pub(in crate::runtime) busiest: usize,
     /// A leader was called and has not come yet.
     pub(super) leader_called: bool,
+    /// Runs that were left behind and have not ended.
+    pub(in crate::runtime) abandoned: usize,
+    /// Why the process should end: a run does not, and its worker cannot be replaced.
+    pub(in crate::runtime) runaway: Option<Error>,
 }
 
 impl State {
@@ -43,6 +48,8 @@ impl State {
             bounds: Bounds::exactly(0),
             busiest: 0,
             leader_called: false,
+            abandoned: 0,
+            runaway: None,
         }
     }
 
@@ -71,6 +78,10 @@ impl State {
             worker.phase = Phase::Idle(lane);
             return None;
         }
+        if let Some(run) = worker.run_mut() {
+            let expires = lane.batch.iter().map(|job| job.expires).max();
+            run.expires = expires.unwrap_or(now);
+        }
         let busy = self.workers.iter().filter(|worker| worker.is_busy());
         self.busiest = self.busiest.max(busy.count());
         Some((id, lane))
@@ -93,16 +104,21 @@ impl State {
         is_wanted.then(|| worker.thread.clone()).flatten()
     }
 
-    /// How long the longest of the runs under way has taken so far.
-    pub(super) fn longest_run(&self, now: Instant) -> Option<Duration> {
-        let since = self.workers.iter().filter_map(Worker::busy_since).min()?;
-        Some(now.saturating_duration_since(since))
+    /// Whether a run under way shows already that runs are not short.
+    pub(super) fn has_long_run(&self, now: Instant) -> bool {
+        let mut runs = self.workers.iter().filter_map(Worker::run);
+        runs.any(|run| run.age(now) >= LONG)
     }
 
     /// Why the device or the process is lost, if it is.
     pub(super) fn lost(&self) -> Option<&Error> {
         let closed = self.closed.as_ref();
         closed.filter(|error| error.kind() == Kind::WorkerDied)
+    }
+
+    /// Why the process should end, if it should.
+    pub(super) fn beyond_help(&self) -> Option<&Error> {
+        self.lost().or(self.runaway.as_ref())
     }
 
     /// Whether jobs are taken in; the reason if not.
@@ -156,6 +172,11 @@ impl State {
 
     pub(super) fn has_idle_lane(&self) -> bool {
         self.workers.iter().any(Worker::is_idle)
+    }
+
+    /// Calls a leader unless one is coming already; whether it did.
+    pub(super) const fn call_leader(&mut self) -> bool {
+        !std::mem::replace(&mut self.leader_called, true)
     }
 
     /// After a push: the thread to wake, unless as many are on their way as batches wait.

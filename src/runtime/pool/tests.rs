@@ -12,6 +12,7 @@ use crate::runtime::testing::{self, marks, rows};
 use crate::runtime::{Bounds, WorkerState};
 use crate::tensor::DType;
 
+mod long_runs;
 mod stress;
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -24,6 +25,7 @@ struct Fixture {
 impl Drop for Fixture {
     fn drop(&mut self) {
         self.backend.gate().open();
+        self.backend.hold().open();
         self.pool.close(&gone());
     }
 }
@@ -42,10 +44,25 @@ fn settings(batch_size: usize, max_workers: usize) -> Settings {
 }
 
 async fn pool(backend: FakeBackend, settings: Settings, workers: usize) -> Fixture {
+    pool_with(Arc::default(), backend, settings, workers).await
+}
+
+/// A pool that may hold the only thread of tokio, as its tests' runs are short.
+async fn leading(backend: FakeBackend, settings: Settings, workers: usize) -> Fixture {
+    let leaders = Leaders::with_places(1, &Handle::current());
+    pool_with(leaders, backend, settings, workers).await
+}
+
+async fn pool_with(
+    leaders: Arc<Leaders>,
+    backend: FakeBackend,
+    settings: Settings,
+    workers: usize,
+) -> Fixture {
     let model = Arc::new(testing::model(settings));
     let loader = Loader::new(Arc::new(backend.clone()), &model, workers, 2);
     let ids = Arc::new(WorkerIds::from(9000));
-    let pool = Pool::new(loader, model, ids, Verdicts::default());
+    let pool = Pool::new(loader, model, ids, Verdicts::default(), &leaders);
     let bounds = Bounds {
         min: workers,
         max: workers.max(pool.model.settings.max_workers),
@@ -67,8 +84,12 @@ impl Fixture {
     ) -> tokio::task::JoinHandle<Result<Answer, Error>> {
         let (pool, inputs, count) = (Arc::clone(&self.pool), rows(marks, 2), marks.len());
         tokio::spawn(async move {
-            pool.infer(inputs, Some(count), deadline, Priority::default())
-                .await
+            let standing = Standing {
+                begin_by: deadline,
+                deadline,
+                priority: Priority::default(),
+            };
+            pool.infer(inputs, Some(count), standing).await
         })
     }
 
@@ -190,7 +211,7 @@ async fn a_stacked_run_that_loses_rows_gives_nobody_rows_of_others() {
 #[tokio::test]
 async fn a_session_that_panicked_is_made_anew() {
     let backend = FakeBackend::new().with_mark("p", Outcome::Panic);
-    let fixture = pool(backend, settings(1, 1), 1).await;
+    let fixture = leading(backend, settings(1, 1), 1).await;
     for quick in [false, true] {
         if quick {
             fixture.quicken();
@@ -241,7 +262,7 @@ async fn expired_and_abandoned_jobs_are_not_run() {
 
 #[tokio::test]
 async fn short_runs_are_led_by_the_requests_and_still_batched() {
-    let fixture = pool(FakeBackend::new(), settings(8, 1), 1).await;
+    let fixture = leading(FakeBackend::new(), settings(8, 1), 1).await;
     fixture.quicken();
     let requests: Vec<_> = b"abcdef".iter().map(|m| fixture.send(&[*m])).collect();
     for (request, mark) in requests.into_iter().zip(b"abcdef") {
@@ -253,7 +274,7 @@ async fn short_runs_are_led_by_the_requests_and_still_batched() {
 #[tokio::test]
 async fn jobs_left_by_a_leader_find_another() {
     let backend = FakeBackend::new().with_mark("x", Outcome::Fail);
-    let fixture = pool(backend, settings(2, 1), 1).await;
+    let fixture = leading(backend, settings(2, 1), 1).await;
     fixture.quicken();
     let requests: Vec<_> = b"abxcdef".iter().map(|m| fixture.send(&[*m])).collect();
     let mut failed = 0;
@@ -267,13 +288,9 @@ async fn jobs_left_by_a_leader_find_another() {
 async fn jobs_that_came_during_a_led_run_are_run_after_it() {
     let fixture = pool(FakeBackend::new(), settings(8, 1), 1).await;
     fixture.quicken();
-    let started = Instant::now();
     let led = fixture.hold(b'a').await;
     let late = [fixture.send(b"b"), fixture.send(b"c")];
     fixture.queued(2).await;
-    while started.elapsed() < 2 * STINT {
-        tokio::task::yield_now().await;
-    }
     fixture.backend.gate().open();
     led.await.unwrap().unwrap();
     for request in late {
@@ -519,12 +536,8 @@ async fn a_model_that_does_not_load_is_a_failed_worker() {
     let backend = FakeBackend::new().with_load_error(error);
     let model = Arc::new(testing::model(settings(1, 1)));
     let loader = Loader::new(Arc::new(backend), &model, 1, 2);
-    let pool = Pool::new(
-        loader,
-        model,
-        Arc::new(WorkerIds::from(9000)),
-        Verdicts::default(),
-    );
+    let ids = Arc::new(WorkerIds::from(9000));
+    let pool = Pool::new(loader, model, ids, Verdicts::default(), &Arc::default());
     let error = pool.scale(Bounds::exactly(1)).await.unwrap_err();
     assert_eq!(error.kind(), Kind::LoadFailed);
     assert_eq!(

@@ -1,7 +1,10 @@
 //! The reading side of a connection: greeting first, then frames. The same on both ends.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -91,11 +94,20 @@ impl Incoming {
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
                     return Err(Ending::Failed(error));
                 }
-                Err(_) if is_awake && started.elapsed() < PATIENCE => {
-                    tokio::task::yield_now().await;
-                }
+                Err(_) if is_awake && started.elapsed() < PATIENCE => self.yield_awake().await,
                 Err(_) => self.stream.readable().await.map_err(Ending::Failed)?,
             }
         }
+    }
+
+    /// Yields, but for no longer than there is nothing to read: the thread that this task yields on may be held by a run,
+    /// and another one learns of the socket then.
+    async fn yield_awake(&self) {
+        let mut yielded = pin!(tokio::task::yield_now());
+        poll_fn(|ctx| match self.stream.poll_read_ready(ctx) {
+            Poll::Ready(_) => Poll::Ready(()),
+            Poll::Pending => yielded.as_mut().poll(ctx),
+        })
+        .await;
     }
 }

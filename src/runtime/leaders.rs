@@ -1,0 +1,315 @@
+//! Runs on tokio's threads: how many there may be at a time, and what is done when one takes longer than expected.
+//!
+//! The pool has short runs led by a task, on a thread of tokio (see [`super::pool`]). The thread does nothing else
+//! meanwhile, and how long a run takes is known when it has ended. So there are fewer places to lead from than
+//! threads, and a thread of this module's own watches them. When a run is under way for [`LONG`], it frees what the
+//! held thread keeps from others:
+//!
+//! - **Sockets and timers.** tokio asks the system for events on one thread at a time, and only before that thread goes
+//!   to sleep. If it is held instead, nobody asks until another one wakes and finds nothing to do. The watcher wakes one.
+//! - **Tasks in its queue.** A thread that wakes steals them. It cannot steal the one that was woken last, which has a
+//!   slot of its own: [`Pool`] sees to it that the slot holds nothing of worth when a run begins.
+//! - **Tasks that yielded there.** They wait for their thread alone, unless they wait for something else as well: for
+//!   their socket, or for a short while ([`yield_now`]).
+//! - **Jobs that wait for a leader who was called there.** [`Pool::rescue`] wakes the workers' threads for them.
+//!
+//! Another thread of tokio costs short runs a good deal where cores are few: it takes over the waiting for events from
+//! the thread that answers them. So the one that is to go on while others are held is kept out of the way
+//! ([`Leaders::keep_spare`]) until it is needed.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+
+use super::pace::LONG;
+use super::pool::Pool;
+use spare::Spare;
+
+mod spare;
+#[cfg(test)]
+mod tests;
+
+/// How long a task that yielded may stay on a thread that is held.
+const HELD: Duration = Duration::from_millis(10);
+
+/// Between two looks at the places.
+const TICK: Duration = Duration::from_millis(5);
+/// After so long without a run there is nothing to watch.
+const QUIET: Duration = Duration::from_millis(250);
+/// What a run can keep from others is freed when it has been under way for so long.
+const FREED: Duration = Duration::from_secs(1);
+
+/// The places to lead from. One value per process, shared by its pools; bound to the tokio runtime of the first.
+pub struct Leaders {
+    epoch: Instant,
+    bound: OnceLock<Bound>,
+    pools: Mutex<Vec<Weak<Pool>>>,
+    spare: Spare,
+    /// The watcher has nothing to watch and sleeps until it is woken.
+    is_asleep: AtomicBool,
+}
+
+/// What depends on the tokio runtime.
+struct Bound {
+    tasks: Handle,
+    places: Box<[Place]>,
+    watcher: Option<Thread>,
+}
+
+/// When the last run here began, in nanoseconds of the epoch, and whether it is still under way.
+#[derive(Default)]
+struct Place(AtomicU64);
+
+/// A place is taken as long as this is there.
+pub(super) struct Leading<'a>(&'a Place);
+
+/// What the watcher remembers from one look to the next.
+#[derive(Default)]
+struct Watch {
+    /// When a held thread was last relieved.
+    relieved: Option<Instant>,
+}
+
+/// What the watcher does until its next look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    /// Sleeps for a tick.
+    Tick,
+    /// Sleeps until it is woken.
+    UntilWoken,
+}
+
+impl Default for Leaders {
+    fn default() -> Self {
+        Self {
+            epoch: Instant::now(),
+            bound: OnceLock::new(),
+            pools: Mutex::default(),
+            spare: Spare::default(),
+            is_asleep: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Leaders {
+    /// Takes one of the threads of `tasks` out of the way until a run holds another. To be called once, before there are
+    /// other tasks; the runtime needs a thread more for it, and must not wait for its threads to end.
+    pub(crate) fn keep_spare(self: &Arc<Self>, tasks: &Handle) {
+        self.bind(tasks);
+        self.spare.keep(tasks);
+    }
+
+    /// Has `pool` told when a thread is held.
+    pub(super) fn watch(self: &Arc<Self>, pool: &Arc<Pool>, tasks: &Handle) {
+        self.bind(tasks);
+        let mut pools = self.pools.lock();
+        pools.retain(|pool| pool.strong_count() > 0);
+        pools.push(Arc::downgrade(pool));
+    }
+
+    /// Whether a place is free.
+    pub(super) fn has_place(&self) -> bool {
+        let is_free = |place: &Place| !place.last(Ordering::Relaxed).is_under_way;
+        self.places().iter().any(is_free)
+    }
+
+    /// Takes a place for a run that begins now; `None` if there is none.
+    pub(super) fn enter(&self, now: Instant) -> Option<Leading<'_>> {
+        let began = self.nanos(now);
+        let place = self.places().iter().find(|place| place.take(began))?;
+        if self.is_asleep.load(Ordering::SeqCst) && self.is_asleep.swap(false, Ordering::SeqCst) {
+            self.wake_watcher();
+        }
+        Some(Leading(place))
+    }
+
+    fn bind(self: &Arc<Self>, tasks: &Handle) {
+        let places = tasks.metrics().num_workers().saturating_sub(1);
+        self.bind_with(tasks, places);
+    }
+
+    /// With so many places, whatever the number of threads.
+    #[cfg(test)]
+    pub(super) fn with_places(places: usize, tasks: &Handle) -> Arc<Self> {
+        let leaders = Arc::<Self>::default();
+        leaders.bind_with(tasks, places);
+        leaders
+    }
+
+    fn bind_with(self: &Arc<Self>, tasks: &Handle, places: usize) {
+        self.bound.get_or_init(|| {
+            let watcher = (places > 0).then(|| self.start_watcher()).flatten();
+            // Nobody leads unwatched.
+            let places = watcher.as_ref().map_or(0, |_| places);
+            Bound {
+                tasks: tasks.clone(),
+                places: (0..places).map(|_| Place::default()).collect(),
+                watcher,
+            }
+        });
+    }
+
+    fn start_watcher(self: &Arc<Self>) -> Option<Thread> {
+        let leaders = Arc::downgrade(self);
+        let watcher = std::thread::Builder::new().name("watcher".to_owned());
+        match watcher.spawn(move || watch(&leaders)) {
+            Ok(watcher) => Some(watcher.thread().clone()),
+            Err(error) => {
+                tracing::warn!(%error, "no thread could be started; every run is one of a worker's thread");
+                None
+            }
+        }
+    }
+
+    fn wake_watcher(&self) {
+        let watcher = self.bound.get().and_then(|bound| bound.watcher.as_ref());
+        if let Some(watcher) = watcher {
+            watcher.unpark();
+        }
+    }
+
+    fn places(&self) -> &[Place] {
+        self.bound.get().map_or(&[], |bound| &bound.places)
+    }
+
+    fn nanos(&self, at: Instant) -> u64 {
+        let nanos = at.saturating_duration_since(self.epoch).as_nanos();
+        u64::try_from(nanos).unwrap_or(u64::MAX >> 1)
+    }
+
+    /// Looks at every place, and relieves threads that are held.
+    fn look(&self, watch: &mut Watch) -> Rest {
+        let now = Instant::now();
+        if self.is_any_under_way(now, LONG, FREED) {
+            watch.relieved = Some(now);
+            self.relieve();
+            return Rest::Tick;
+        }
+        if !self.is_any_under_way(now, LONG, Duration::MAX)
+            && watch.relieved.is_some_and(|at| now - at > QUIET)
+        {
+            watch.relieved = None;
+            self.keep_spare_again();
+        }
+        self.rest(watch, now)
+    }
+
+    fn rest(&self, watch: &Watch, now: Instant) -> Rest {
+        if watch.relieved.is_some() || !self.is_quiet(now) {
+            return Rest::Tick;
+        }
+        self.is_asleep.store(true, Ordering::SeqCst);
+        // A place that was taken before that is seen here; whoever takes one later sees that the watcher sleeps.
+        if self.is_quiet(now) {
+            return Rest::UntilWoken;
+        }
+        self.is_asleep.store(false, Ordering::SeqCst);
+        Rest::Tick
+    }
+
+    /// Whether a run has been under way for at least `from` and less than `to`.
+    fn is_any_under_way(&self, now: Instant, from: Duration, to: Duration) -> bool {
+        self.places().iter().any(|place| {
+            let last = place.last(Ordering::SeqCst);
+            last.is_under_way && (from..to).contains(&self.age(last, now))
+        })
+    }
+
+    /// Whether no place was taken for a while, but by runs that are known to be long.
+    fn is_quiet(&self, now: Instant) -> bool {
+        self.places().iter().all(|place| {
+            let last = place.last(Ordering::SeqCst);
+            let quiet = if last.is_under_way { FREED } else { QUIET };
+            self.age(last, now) >= quiet
+        })
+    }
+
+    fn age(&self, last: Last, now: Instant) -> Duration {
+        Duration::from_nanos(self.nanos(now).saturating_sub(last.began))
+    }
+
+    /// Has another thread take over what the held one leaves. Repeated while a run is newly long: it costs little, and
+    /// the thread that was woken may be held by now itself.
+    fn relieve(&self) {
+        self.spare.release();
+        if let Some(bound) = self.bound.get() {
+            // From outside of the runtime, and so it wakes a thread.
+            bound.tasks.spawn(async {});
+        }
+        let pools = self.pools.lock();
+        let pools: Vec<Arc<Pool>> = pools.iter().filter_map(Weak::upgrade).collect();
+        for pool in pools {
+            pool.rescue();
+        }
+    }
+
+    fn keep_spare_again(&self) {
+        if let Some(bound) = self.bound.get() {
+            self.spare.keep_again(&bound.tasks);
+        }
+    }
+}
+
+impl Drop for Leaders {
+    fn drop(&mut self) {
+        self.spare.release();
+        self.wake_watcher();
+    }
+}
+
+/// Yields as tokio's own does, but for no longer than [`HELD`]: the thread may be held by a run before it comes back.
+pub(super) async fn yield_now() {
+    let _ = tokio::time::timeout(HELD, tokio::task::yield_now()).await;
+}
+
+fn watch(leaders: &Weak<Leaders>) {
+    let mut watch = Watch::default();
+    while let Some(leaders) = leaders.upgrade() {
+        let rest = leaders.look(&mut watch);
+        drop(leaders);
+        match rest {
+            Rest::Tick => std::thread::park_timeout(TICK),
+            Rest::UntilWoken => std::thread::park(),
+        }
+    }
+}
+
+/// The last run at a place.
+#[derive(Debug, Clone, Copy)]
+struct Last {
+    /// In nanoseconds of the epoch.
+    began: u64,
+    is_under_way: bool,
+}
+
+impl Place {
+    const UNDER_WAY: u64 = 1;
+
+    fn last(&self, ordering: Ordering) -> Last {
+        let packed = self.0.load(ordering);
+        Last {
+            began: packed >> 1,
+            is_under_way: packed & Self::UNDER_WAY != 0,
+        }
+    }
+
+    fn take(&self, began: u64) -> bool {
+        let last = self.0.load(Ordering::Relaxed);
+        let next = began << 1 | Self::UNDER_WAY;
+        last & Self::UNDER_WAY == 0
+            && self
+                .0
+                .compare_exchange(last, next, Ordering::SeqCst, Ordering::Relaxed)
+                .is_ok()
+    }
+}
+
+impl Drop for Leading<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_and(!Place::UNDER_WAY, Ordering::Release);
+    }
+}

@@ -1,0 +1,77 @@
+//! The spare thread: one of tokio's that is kept from running tasks until another is held.
+
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+use tokio::runtime::Handle;
+
+/// The spare thread, if there is one.
+#[derive(Default)]
+pub(super) struct Spare(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    is_wanted: bool,
+    kept: Option<Arc<Latch>>,
+}
+
+/// Holds a thread until it is opened, which is for good.
+#[derive(Default)]
+struct Latch {
+    is_open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Spare {
+    /// Keeps a thread of `tasks`, from now on whenever it is not needed.
+    pub(super) fn keep(&self, tasks: &Handle) {
+        self.0.lock().is_wanted = true;
+        self.keep_again(tasks);
+    }
+
+    /// Keeps a thread again that was released.
+    pub(super) fn keep_again(&self, tasks: &Handle) {
+        let mut state = self.0.lock();
+        if state.is_wanted && state.kept.is_none() {
+            let latch = Arc::<Latch>::default();
+            state.kept = Some(Arc::clone(&latch));
+            tasks.spawn(keep(latch));
+        }
+    }
+
+    /// Whether a thread is kept, or about to be.
+    #[cfg(test)]
+    pub(super) fn is_kept(&self) -> bool {
+        self.0.lock().kept.is_some()
+    }
+
+    /// Lets the thread run tasks.
+    pub(super) fn release(&self) {
+        if let Some(latch) = self.0.lock().kept.take() {
+            latch.open();
+        }
+    }
+}
+
+/// Holds the thread that runs this task, once what only this thread could run is where others find it: tasks that
+/// yielded and the one that was woken last are moved to its queue, and two new ones wake a thread that steals from there.
+/// If another thread has taken over the queue meanwhile, it is not one of tokio's that is held, which does no harm.
+async fn keep(latch: Arc<Latch>) {
+    tokio::task::block_in_place(|| ());
+    for _ in 0..2 {
+        tokio::spawn(async {});
+    }
+    latch.wait();
+}
+
+impl Latch {
+    fn open(&self) {
+        *self.is_open.lock() = true;
+        self.opened.notify_all();
+    }
+
+    fn wait(&self) {
+        let mut is_open = self.is_open.lock();
+        self.opened.wait_while(&mut is_open, |is_open| !*is_open);
+    }
+}
