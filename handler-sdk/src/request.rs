@@ -140,7 +140,8 @@ impl Request {
         Ok(std::str::from_utf8(self.bytes()?)?)
     }
 
-    /// The payload as JSON, whatever its content type says.
+    /// The payload as JSON, whatever its content type says. Numbers are read as the nearest of their type; NaN and
+    /// infinities are no JSON and are refused.
     ///
     /// # Errors
     /// Bad request, if there is no payload, or with the position where it is not the JSON of a `T`.
@@ -193,7 +194,60 @@ impl fmt::Debug for Body {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use crate::{ErrorKind, testing};
+    use serde_json::Value;
+
+    use crate::{ErrorKind, Response, testing};
+
+    /// Doubles of all sizes, finite ones.
+    fn doubles() -> Vec<f64> {
+        let step = |bits: &u64| {
+            Some(
+                bits.wrapping_mul(0x5851_f42d_4c95_7f2d)
+                    .wrapping_add(0x1405_7b7e_f767_814f),
+            )
+        };
+        let bits = std::iter::successors(Some(1), step).take(20_000);
+        let any = bits.map(f64::from_bits).filter(|value| value.is_finite());
+        let known = [0.459_141_182_844_473_25, -0.0, 5e-324, f64::MAX, 0.1];
+        known.into_iter().chain(any).collect()
+    }
+
+    #[test]
+    fn doubles_keep_every_bit_both_ways() {
+        let sent = doubles();
+        let bits = |values: &[f64]| {
+            values
+                .iter()
+                .map(|value| value.to_bits())
+                .collect::<Vec<_>>()
+        };
+        let body = Response::json(&sent).unwrap().body().to_vec();
+        let request = testing::request(body);
+        assert_eq!(bits(&request.json::<Vec<f64>>().unwrap()), bits(&sent));
+        let values = request.json::<Vec<Value>>().unwrap();
+        let values: Vec<f64> = values.iter().filter_map(Value::as_f64).collect();
+        assert_eq!(bits(&values), bits(&sent));
+    }
+
+    #[test]
+    fn singles_are_the_nearest_to_their_text() {
+        // By way of a double it would be 1.
+        let request = testing::request("[1.00000005960464477539062500000000001, -0.0]");
+        let singles = request.json::<Vec<f32>>().unwrap();
+        let expected = [1.0 + f32::EPSILON, -0.0].map(f32::to_bits);
+        assert_eq!(
+            singles.iter().map(|one| one.to_bits()).collect::<Vec<_>>(),
+            expected
+        );
+    }
+
+    #[test]
+    fn whole_numbers_keep_all_their_digits() {
+        let body = format!("[{}, {}]", u64::MAX, 9_007_199_254_740_993u64);
+        let read = testing::request(body.clone()).json::<Vec<u64>>().unwrap();
+        assert_eq!(read, [u64::MAX, 9_007_199_254_740_993]);
+        assert!(testing::request(body).json::<Vec<i64>>().is_err());
+    }
 
     #[test]
     fn raw_body_is_the_payload_and_the_field_data() {

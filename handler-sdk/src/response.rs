@@ -43,7 +43,7 @@ impl Response {
         Self::bytes("text/plain; charset=utf-8", text.into())
     }
 
-    /// `value` as compact JSON.
+    /// `value` as compact JSON. NaN and infinities, which JSON has no form for, become `null`.
     ///
     /// # Errors
     /// Internal, if `value` has no JSON form (a map whose keys are not strings).
@@ -201,6 +201,12 @@ mod tests {
             Response::json_pretty(&value).unwrap().body(),
             printed.as_bytes()
         );
+    }
+
+    #[test]
+    fn what_is_no_finite_number_is_null() {
+        let response = Response::json(&[f64::NAN, f64::INFINITY, -0.0]).unwrap();
+        assert_eq!(response.body(), b"[null,null,-0.0]");
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::compile::Linked;
 use super::context;
 use super::fault::{self, Circumstances, Function};
 use super::host::Host;
-use super::lower::{self, Shapes};
+use super::lower::{self, Role, Shapes};
 use super::meter::Meter;
 use super::output;
 use super::{Level, Step, Version};
@@ -100,7 +100,8 @@ impl Instance {
             Body::Raw(_) | Body::Form(_) => &[],
         };
         let shapes = Shapes::of(tensors)?;
-        let tensors = lower::tensors(tensors, &shapes, &mut self.store.data_mut().tensors)?;
+        let table = &mut self.store.data_mut().tensors;
+        let tensors = lower::tensors(tensors, Role::Input, &shapes, table)?;
         let request = lower::request(request, &headers, &parts, &tensors);
         let pipeline = self.guest.lantern_handler_pipeline();
         let call = pipeline.call_preprocess(&mut self.store, request);
@@ -122,7 +123,8 @@ impl Instance {
         let limits = &version.host.limits;
         self.begin(request_id, limits.cpu);
         let shapes = Shapes::of(outputs)?;
-        let outputs = lower::tensors(outputs, &shapes, &mut self.store.data_mut().tensors)?;
+        let table = &mut self.store.data_mut().tensors;
+        let outputs = lower::tensors(outputs, Role::Output, &shapes, table)?;
         let pipeline = self.guest.lantern_handler_pipeline();
         let call = pipeline.call_postprocess(&mut self.store, &outputs, carry);
         let answer = self.meter.run(&version.engine.ticker, call).await;

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Kind};
 use crate::payload;
-use crate::tensor::{NamedTensor, Tensor};
+use crate::tensor::{DType, NamedTensor, Tensor};
 
 use super::bindings::lantern::handler::types::{
     Body, Dtype, FieldParam, Part, Request, TensorDataParam, TensorParam,
@@ -39,19 +39,33 @@ fn too_long(axis: usize) -> Error {
     Error::new(Kind::InvalidInput, text)
 }
 
+/// Where tensors for a guest come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// From a client.
+    Input,
+    /// From the model.
+    Output,
+}
+
 /// The tensors for the guest; large ones get handles in `table`.
 pub(super) fn tensors<'a>(
     tensors: &'a [NamedTensor],
+    role: Role,
     shapes: &'a Shapes,
     table: &mut TensorTable,
 ) -> Result<Vec<TensorParam<'a>>, Error> {
+    // First, so that the table gets nothing for a call that is not made.
+    for named in tensors {
+        dtype(named, role)?;
+    }
     let mut axes = shapes.axes.as_slice();
     let lowered = tensors.iter().map(|named| {
         let (shape, rest) = axes.split_at(named.tensor.shape().len());
         axes = rest;
         Ok(TensorParam {
             name: &named.name,
-            dtype: dtype(named)?,
+            dtype: dtype(named, role)?,
             shape,
             data: data(&named.tensor, table)?,
         })
@@ -59,16 +73,31 @@ pub(super) fn tensors<'a>(
     lowered.collect()
 }
 
-fn dtype(named: &NamedTensor) -> Result<Dtype, Error> {
+fn dtype(named: &NamedTensor, role: Role) -> Result<Dtype, Error> {
     let dtype = named.tensor.dtype().try_into();
-    dtype.map_err(|Unnamed(dtype)| {
-        let text = format!(
-            "Tensor {:?} is of {dtype}, which handlers of interface 0.1 cannot take: convert it in the model (int32, int64), \
-             or have clients send and get tensors past the handler (lantern: oip: model)",
-            super::fault::cut(&named.name, NAME_SHOWN)
-        );
-        Error::new(Kind::InvalidInput, text)
-    })
+    dtype.map_err(|Unnamed(dtype)| unnamed(&named.name, dtype, role))
+}
+
+/// The failure of a tensor whose dtype the handler's interface has no word for. An output is what the author of the
+/// archive put together, not what the client sent.
+fn unnamed(name: &str, dtype: DType, role: Role) -> Error {
+    let name = super::fault::cut(name, NAME_SHOWN);
+    let (kind, what, remedy) = match role {
+        Role::Input => (
+            Kind::InvalidInput,
+            "input",
+            "without `oip: handler` it goes straight to the model",
+        ),
+        Role::Output => (
+            Kind::InferenceFailed,
+            "output",
+            "cast it in the model, to int64 for example, or ask for it over Open Inference Protocol",
+        ),
+    };
+    let text = format!(
+        "{what} {name:?} is {dtype}, which interface 0.1 of handlers has no dtype for: {remedy}"
+    );
+    Error::new(kind, text)
 }
 
 fn data<'a>(tensor: &'a Tensor, table: &mut TensorTable) -> Result<TensorDataParam<'a>, Error> {

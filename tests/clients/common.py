@@ -55,6 +55,14 @@ def every_dtype(client: object, module: ModuleType) -> None:
     result = client.infer("dtypes", inputs(module, arrays))
     for name, array in arrays.items():
         np.testing.assert_array_equal(result.as_numpy(f"{name}_out"), array, name)
+    unsigned = {
+        "uint16": np.array([[0, 2**16 - 1]], np.uint16),
+        "uint32": np.array([[0, 2**32 - 1]], np.uint32),
+        "uint64": np.array([[0, 2**64 - 1]], np.uint64),
+    }
+    result = client.infer("unsigned", inputs(module, unsigned))
+    for name, array in unsigned.items():
+        np.testing.assert_array_equal(result.as_numpy(f"{name}_out"), array, name)
     texts = np.array([["", "caf\u00e9\0"], ["x" * 300, "\U0001f56f"]], dtype=object)
     encoded = np.array([[text.encode() for text in row] for row in texts], dtype=object)
     result = client.infer("strings", inputs(module, {"bytes": encoded}))

@@ -7,6 +7,7 @@ mod compound;
 mod grpc;
 mod hostile;
 mod metadata;
+mod numbers;
 mod repository;
 mod rest;
 mod schedule;

@@ -23,7 +23,7 @@ pub(super) fn tensors(response: &Response) -> Result<Vec<NamedTensor>, Error> {
     if is_json(response.content_type())
         && let Some(outputs) = json::handlers_outputs(response.body())
     {
-        return outputs;
+        return outputs.map_err(|error| unreadable(&error));
     }
     Ok(vec![whole(response.body())?])
 }
@@ -43,6 +43,12 @@ fn failure(response: &Response) -> Error {
     let body = response.body();
     let text = &body[..body.len().min(TEXT_LIMIT)];
     Error::new(kind, String::from_utf8_lossy(text).trim())
+}
+
+/// The handler lists tensors, and they are none: that is not the client's doing.
+fn unreadable(error: &Error) -> Error {
+    let text = format!("The handler's response is not valid: {}", error.message());
+    Error::new(Kind::HandlerOutput, text)
 }
 
 fn whole(body: &Bytes) -> Result<NamedTensor, Error> {

@@ -68,13 +68,13 @@ fn texts(tensor: &Tensor, width: usize, classes: usize) -> BytesMut {
     }
     match tensor.dtype() {
         DType::U8 => texts!(u8, "{}:{}"),
-        DType::U16 => texts!(u16, "{}:{}"),
-        DType::U32 => texts!(u32, "{}:{}"),
-        DType::U64 => texts!(u64, "{}:{}"),
         DType::I8 => texts!(i8, "{}:{}"),
         DType::I16 => texts!(i16, "{}:{}"),
         DType::I32 => texts!(i32, "{}:{}"),
         DType::I64 => texts!(i64, "{}:{}"),
+        DType::U16 => texts!(u16, "{}:{}"),
+        DType::U32 => texts!(u32, "{}:{}"),
+        DType::U64 => texts!(u64, "{}:{}"),
         DType::F32 => texts!(f32, "{:.6}:{}"),
         DType::F64 => texts!(f64, "{:.6}:{}"),
         DType::Bool | DType::F16 | DType::Bf16 | DType::Bytes => BytesMut::new(),

@@ -1,4 +1,8 @@
-//! Names of element types on the wire.
+//! Element types on the wire: their names, and what their elements are.
+
+use std::fmt;
+
+use half::{bf16, f16};
 
 use crate::error::{Error, Kind};
 use crate::tensor::DType;
@@ -39,9 +43,55 @@ pub(in crate::api) fn parse(input: &str, datatype: &str) -> Result<DType, Error>
     })
 }
 
-/// Whether JSON has a form for its elements.
-pub(in crate::api) const fn has_json_form(dtype: DType) -> bool {
-    !matches!(dtype, DType::F16 | DType::Bf16)
+/// The member of gRPC's typed contents that has its elements; `None` where they can be raw alone.
+pub(in crate::api) const fn contents(dtype: DType) -> Option<&'static str> {
+    match dtype {
+        DType::Bool => Some("bool_contents"),
+        DType::U8 | DType::U16 | DType::U32 => Some("uint_contents"),
+        DType::I8 | DType::I16 | DType::I32 => Some("int_contents"),
+        DType::I64 => Some("int64_contents"),
+        DType::U64 => Some("uint64_contents"),
+        DType::F16 | DType::Bf16 => None,
+        DType::F32 => Some("fp32_contents"),
+        DType::F64 => Some("fp64_contents"),
+        DType::Bytes => Some("bytes_contents"),
+    }
+}
+
+/// Says that an element of an input is none of its dtype, and what is.
+pub(in crate::api) fn refusal(input: &str, value: impl fmt::Display, dtype: DType) -> String {
+    let (input, name, rule) = (super::shown(input), name(dtype), rule(dtype));
+    format!("input {input}: {value} is no {name}, which is {rule}")
+}
+
+/// What an element must be.
+fn rule(dtype: DType) -> String {
+    macro_rules! whole {
+        ($type:ty) => {
+            format!("a whole number from {} to {}", <$type>::MIN, <$type>::MAX)
+        };
+    }
+    macro_rules! float {
+        ($largest:expr) => {
+            format!("a number up to {:e}, NaN, Infinity or -Infinity", $largest)
+        };
+    }
+    match dtype {
+        DType::Bool => "true or false".to_owned(),
+        DType::U8 => whole!(u8),
+        DType::I8 => whole!(i8),
+        DType::I16 => whole!(i16),
+        DType::I32 => whole!(i32),
+        DType::I64 => whole!(i64),
+        DType::U16 => whole!(u16),
+        DType::U32 => whole!(u32),
+        DType::U64 => whole!(u64),
+        DType::F16 => float!(f16::MAX),
+        DType::Bf16 => float!(bf16::MAX),
+        DType::F32 => float!(f32::MAX),
+        DType::F64 => float!(f64::MAX),
+        DType::Bytes => "a text".to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -58,7 +108,7 @@ mod tests {
 
     #[test]
     fn unknown_datatypes_are_named() {
-        for datatype in ["UINT128", "fp32", "STRING", ""] {
+        for datatype in ["UINT128", "uint16", "fp32", "STRING", ""] {
             let error = parse("x", datatype).unwrap_err();
             assert_eq!(error.kind(), Kind::InvalidInput);
             assert!(error.message().contains(&format!("got {datatype:?}")));

@@ -1,79 +1,68 @@
 //! The JSON form of requests and responses, within limits.
 //!
-//! A request is read twice: first without the data of its tensors, to know how much of what there must be, then the
-//! data, element by element into the bytes that the model takes. So nothing is kept that is larger than the tensors
-//! themselves, and no element is read before it is known what it must be.
+//! A request is read in two parts: first all but the data of its tensors, to know how much of what there must be, then
+//! the data, element by element into the bytes that the model takes. So nothing is kept that is larger than the tensors
+//! themselves, no element is read before it is known what it must be, and each number is read as the element that it
+//! becomes.
 
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Kind};
+use crate::tensor::NamedTensor;
 
 mod data;
+mod divided;
 mod head;
+mod number;
 mod response;
 
 pub(in crate::api) use head::{Head, InputHead};
 pub(super) use response::{Encoded, Form, encode};
 
-use crate::tensor::{NamedTensor, Tensor};
+use divided::Divided;
 
 /// Objects and lists within each other, at most.
 const DEPTH_LIMIT: usize = 100;
-/// Bytes of the parser's own text that a client is told.
-const REASON_LIMIT: usize = 200;
+/// Bytes of what is wrong that a client is told.
+const REASON_LIMIT: usize = 300;
 
-/// A document of type `T`, which must be an object: a struct would be read from a list as well.
+/// A document of type `T` without tensors, which must be an object: a struct would be read from a list as well.
 pub(in crate::api) fn parse<T: DeserializeOwned>(document: &[u8]) -> Result<T, Error> {
-    if document
-        .trim_ascii_start()
-        .first()
-        .is_some_and(|first| *first != b'{')
-    {
-        let text = "failed to parse the request JSON: it must be an object";
-        return Err(Error::new(Kind::BadRequest, text));
-    }
-    check_depth(document)?;
-    serde_json::from_slice(document).map_err(|error| malformed(&error))
+    check(document)?;
+    serde_json::from_slice(document).map_err(|error| failed(&error.to_string()))
 }
 
-/// The tensors of a request whose data is in the document itself, at their places; `None` for the others.
-pub(in crate::api) fn inputs(
-    document: &[u8],
-    heads: &[InputHead],
-) -> Result<Vec<Option<NamedTensor>>, Error> {
-    tensors(document, "inputs", heads)
+/// A request, and those of its tensors whose data is in the document itself, at their places; `None` for the others.
+pub(in crate::api) fn request(document: &[u8]) -> Result<(Head, Vec<Option<NamedTensor>>), Error> {
+    check(document)?;
+    let divided = Divided::new(document, "inputs");
+    let head = Head::new(divided.parse()?)?;
+    let inputs = divided.tensors(&head.inputs)?;
+    Ok((head, inputs))
 }
 
 /// The tensors that a handler's response lists under `outputs`; `None` if it lists none.
 pub(super) fn handlers_outputs(document: &[u8]) -> Option<Result<Vec<NamedTensor>, Error>> {
-    let heads = head::outputs_of_handler(document)?;
-    let tensors = heads.and_then(|heads| tensors(document, "outputs", &heads));
+    check(document).ok()?;
+    let divided = Divided::new(document, "outputs");
+    let heads = head::outputs_of_handler(divided.parse().ok()?);
+    let tensors = heads.and_then(|heads| divided.tensors(&heads));
     Some(tensors.map(|tensors| tensors.into_iter().flatten().collect()))
 }
 
-fn tensors(
-    document: &[u8],
-    list: &'static str,
-    heads: &[InputHead],
-) -> Result<Vec<Option<NamedTensor>>, Error> {
-    if !heads.iter().any(|head| head.has_data) {
-        return Ok(heads.iter().map(|_| None).collect());
+/// Refuses what is no object, and what nests too deep.
+fn check(document: &[u8]) -> Result<(), Error> {
+    let first = document.trim_ascii_start().first();
+    if first.is_some_and(|first| *first != b'{') {
+        return Err(failed("it must be an object"));
     }
-    let columns = data::read(document, list, heads).map_err(|error| malformed(&error))?;
-    let tensors = heads.iter().zip(columns);
-    let tensors = tensors.map(|(head, column)| {
-        let Some(data) = column else { return Ok(None) };
-        let tensor = Tensor::new(head.dtype, head.shape.clone(), data.into());
-        let tensor = tensor.map_err(|error| head.refused(&error))?;
-        Ok(Some(NamedTensor::new(head.name.as_str(), tensor)))
-    });
-    tensors.collect()
+    check_depth(document)
 }
 
 /// Refuses a document that nests deeper than it may, without a stack of its own.
 fn check_depth(document: &[u8]) -> Result<(), Error> {
     let mut depth = 0usize;
-    let mut bytes = document.iter();
+    let mut bytes = document[plain(document)..].iter();
     while let Some(byte) = bytes.next() {
         match byte {
             b'[' | b'{' => depth += 1,
@@ -85,8 +74,25 @@ fn check_depth(document: &[u8]) -> Result<(), Error> {
             let text = format!("JSON may nest {DEPTH_LIMIT} deep, this nests deeper");
             return Err(Error::new(Kind::BadRequest, text));
         }
+        let rest = bytes.as_slice();
+        bytes = rest[plain(rest)..].iter();
     }
     Ok(())
+}
+
+/// How many bytes there are up to the next that begins or ends an object, a list or a text, or some fewer. Most of a
+/// document are numbers, and these are passed many bytes at a time.
+fn plain(bytes: &[u8]) -> usize {
+    let (chunks, _) = bytes.as_chunks::<32>();
+    let is_special = |byte: u8| byte == b'"' || matches!(byte | 0x20, b'{' | b'}');
+    // Without a branch for each byte.
+    let has_special = |chunk: &[u8; 32]| {
+        chunk
+            .iter()
+            .fold(false, |found, byte| found | is_special(*byte))
+    };
+    let chunk = chunks.iter().position(has_special);
+    32 * chunk.unwrap_or(chunks.len())
 }
 
 /// Goes on behind the quote that ends a text.
@@ -100,13 +106,24 @@ fn skip_text(bytes: &mut std::slice::Iter<'_, u8>) {
     }
 }
 
-fn malformed(error: &serde_json::Error) -> Error {
-    let reason = error.to_string();
+/// The failure of a document that has something wrong at byte `at`.
+fn malformed(reason: &str, document: &[u8], at: usize) -> Error {
+    let (line, column) = place(document, at);
     let cut = &reason[..reason.floor_char_boundary(REASON_LIMIT)];
-    Error::new(
-        Kind::BadRequest,
-        format!("failed to parse the request JSON: {cut}"),
-    )
+    failed(&format!("{cut} at line {line} column {column}"))
+}
+
+/// Line and column of byte `at`, as the general parser counts them.
+fn place(document: &[u8], at: usize) -> (usize, usize) {
+    let before = &document[..at.min(document.len())];
+    let lines = before.iter().filter(|byte| **byte == b'\n').count();
+    let start = before.iter().rposition(|byte| *byte == b'\n');
+    (lines + 1, before.len() - start.map_or(0, |start| start + 1))
+}
+
+fn failed(reason: &str) -> Error {
+    let text = format!("failed to parse the request JSON: {reason}");
+    Error::new(Kind::BadRequest, text)
 }
 
 #[cfg(test)]

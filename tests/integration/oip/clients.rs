@@ -35,6 +35,7 @@ async fn server() -> TestServer {
     TestServer::builder()
         .model(multi().with("batchSize: 8"))
         .model(raw("dtypes", "dtypes.onnx"))
+        .model(raw("unsigned", "unsigned.onnx"))
         .model(raw("strings", "strings.onnx"))
         .in_store(multi().named("shelf"))
         .start()

@@ -68,7 +68,8 @@ async fn inputs_that_are_not_the_models_are_refused() {
         (json!({"name": "c"}), "no input \"c\""),
         (json!({"name": "b"}), "came twice"),
         (json!({"datatype": "INT64"}), "expected a: fp32"),
-        (json!({"datatype": "UINT64"}), "must be one of"),
+        (json!({"datatype": "UINT64"}), "expected a: fp32"),
+        (json!({"datatype": "UINT128"}), "must be one of"),
         (json!({"name": "x".repeat(100_000)}), "no input"),
     ] {
         let mut request = one_row();

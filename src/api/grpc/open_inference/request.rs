@@ -142,34 +142,25 @@ fn members(contents: &InferTensorContents) -> usize {
 fn pack(name: &str, dtype: DType, contents: InferTensorContents) -> Result<Bytes, Error> {
     let used = members(&contents);
     let mut data = BytesMut::new();
+    macro_rules! whole {
+        ($type:ty, $elements:expr) => {
+            put(&mut data, $elements, |value| {
+                <$type>::try_from(value).map(<$type>::to_le_bytes).ok()
+            })
+        };
+    }
     let elements = match dtype {
         DType::Bool => put(&mut data, contents.bool_contents, |flag| {
             Some([u8::from(flag)])
         }),
-        DType::U8 => put(&mut data, contents.uint_contents, |value| {
-            u8::try_from(value).ok().map(u8::to_le_bytes)
-        }),
-        DType::U16 => put(&mut data, contents.uint_contents, |value| {
-            u16::try_from(value).ok().map(u16::to_le_bytes)
-        }),
-        DType::U32 => put(&mut data, contents.uint_contents, |value| {
-            Some(value.to_le_bytes())
-        }),
-        DType::U64 => put(&mut data, contents.uint64_contents, |value| {
-            Some(value.to_le_bytes())
-        }),
-        DType::I8 => put(&mut data, contents.int_contents, |value| {
-            i8::try_from(value).ok().map(i8::to_le_bytes)
-        }),
-        DType::I16 => put(&mut data, contents.int_contents, |value| {
-            i16::try_from(value).ok().map(i16::to_le_bytes)
-        }),
-        DType::I32 => put(&mut data, contents.int_contents, |value| {
-            Some(value.to_le_bytes())
-        }),
-        DType::I64 => put(&mut data, contents.int64_contents, |value| {
-            Some(value.to_le_bytes())
-        }),
+        DType::U8 => whole!(u8, contents.uint_contents),
+        DType::U16 => whole!(u16, contents.uint_contents),
+        DType::U32 => whole!(u32, contents.uint_contents),
+        DType::U64 => whole!(u64, contents.uint64_contents),
+        DType::I8 => whole!(i8, contents.int_contents),
+        DType::I16 => whole!(i16, contents.int_contents),
+        DType::I32 => whole!(i32, contents.int_contents),
+        DType::I64 => whole!(i64, contents.int64_contents),
         DType::F32 => put(&mut data, contents.fp32_contents, |value| {
             Some(value.to_le_bytes())
         }),
@@ -177,44 +168,44 @@ fn pack(name: &str, dtype: DType, contents: InferTensorContents) -> Result<Bytes
             Some(value.to_le_bytes())
         }),
         DType::Bytes => put_texts(&mut data, &contents.bytes_contents),
-        DType::F16 | DType::Bf16 => None,
+        DType::F16 | DType::Bf16 => return Err(misplaced(name, dtype)),
     };
-    match elements {
-        Some(elements) if used == usize::from(elements > 0) => Ok(data.freeze()),
-        _ => Err(wrong(name, dtype)),
+    let elements = elements.map_err(|value| invalid(datatype::refusal(name, value, dtype)))?;
+    if used != usize::from(elements > 0) {
+        return Err(misplaced(name, dtype));
     }
+    Ok(data.freeze())
 }
 
-fn wrong(name: &str, dtype: DType) -> Error {
+fn misplaced(name: &str, dtype: DType) -> Error {
+    let place = datatype::contents(dtype).unwrap_or("raw_input_contents");
     let (name, datatype) = (shown(name), datatype::name(dtype));
-    let how = if datatype::has_json_form(dtype) {
-        "must have its elements in the contents of its datatype"
-    } else {
-        "must be in raw_input_contents"
-    };
-    invalid(format!("input {name} of {datatype} {how}"))
+    invalid(format!(
+        "input {name} of {datatype} must have its elements in {place} and nowhere else"
+    ))
 }
 
-/// Appends elements; `None` if one is out of range, their number otherwise.
-fn put<T, const N: usize>(
+/// Appends elements and counts them; the failure is one that is out of range.
+fn put<T: Copy + ToString, const N: usize>(
     data: &mut BytesMut,
     elements: Vec<T>,
     bytes: impl Fn(T) -> Option<[u8; N]>,
-) -> Option<usize> {
+) -> Result<usize, String> {
     let count = elements.len();
     data.reserve(count * N);
     for element in elements {
-        data.put_slice(&bytes(element)?);
+        data.put_slice(&bytes(element).ok_or_else(|| element.to_string())?);
     }
-    Some(count)
+    Ok(count)
 }
 
-fn put_texts(data: &mut BytesMut, texts: &[Bytes]) -> Option<usize> {
+fn put_texts(data: &mut BytesMut, texts: &[Bytes]) -> Result<usize, String> {
     for text in texts {
-        data.put_u32_le(u32::try_from(text.len()).ok()?);
+        let length = u32::try_from(text.len());
+        data.put_u32_le(length.map_err(|_| format!("one of {} bytes", text.len()))?);
         data.put_slice(text);
     }
-    Some(texts.len())
+    Ok(texts.len())
 }
 
 #[cfg(test)]
@@ -242,6 +233,10 @@ mod tests {
             int_contents: vec![-1, 2],
             ..none()
         };
+        let uints = || InferTensorContents {
+            uint_contents: vec![1, 65535],
+            ..none()
+        };
         let cases = [
             (
                 "BOOL",
@@ -258,6 +253,16 @@ mod tests {
                     ..none()
                 },
                 2,
+            ),
+            ("UINT16", uints(), 4),
+            ("UINT32", uints(), 8),
+            (
+                "UINT64",
+                InferTensorContents {
+                    uint64_contents: vec![1, u64::MAX],
+                    ..none()
+                },
+                16,
             ),
             ("INT8", ints(), 2),
             ("INT16", ints(), 4),
@@ -315,13 +320,22 @@ mod tests {
             int_contents: vec![300],
             ..none()
         };
+        let beyond = InferTensorContents {
+            uint_contents: vec![65536],
+            ..none()
+        };
         for (input, says) in [
+            (input("FP64", &[1], floats.clone()), "in fp64_contents and"),
+            (input("FP32", &[1], mixed), "in fp32_contents and"),
+            (input("INT8", &[1], large), "300 is no INT8, which is"),
             (
-                input("FP64", &[1], floats.clone()),
-                "contents of its datatype",
+                input("UINT16", &[1], beyond),
+                "65536 is no UINT16, which is",
             ),
-            (input("FP32", &[1], mixed), "contents of its datatype"),
-            (input("INT8", &[1], large), "contents of its datatype"),
+            (
+                input("UINT64", &[1], floats.clone()),
+                "in uint64_contents and",
+            ),
             (input("FP16", &[1], none()), "raw_input_contents"),
             (input("FP32", &[2], floats.clone()), "takes 8 bytes, got 4"),
             (input("FP32", &[-1], floats.clone()), "from 0 on"),
@@ -330,7 +344,7 @@ mod tests {
                 "more elements",
             ),
             (input("FP32", &[1; 65], floats.clone()), "65 axes"),
-            (input("UINT32", &[1], floats.clone()), "must be one of"),
+            (input("UINT128", &[1], floats.clone()), "must be one of"),
         ] {
             let error = inputs(vec![input], vec![]).unwrap_err();
             assert!(error.message().contains(says), "{error}");

@@ -9,8 +9,8 @@ use crate::tensor::{DType, NamedTensor, Tensor};
 
 /// The message of a response: raw as its request was, or where an output has no other form.
 pub(super) fn encode(response: InferResponse, is_raw: bool) -> ModelInferResponse {
-    let has_form = |output: &NamedTensor| datatype::has_json_form(output.tensor.dtype());
-    let is_raw = is_raw || !response.outputs.iter().all(has_form);
+    let has_contents = |output: &NamedTensor| datatype::contents(output.tensor.dtype()).is_some();
+    let is_raw = is_raw || !response.outputs.iter().all(has_contents);
     let mut message = ModelInferResponse {
         model_name: response.model_name,
         model_version: response.model_version,
@@ -47,13 +47,13 @@ fn contents(tensor: &Tensor) -> InferTensorContents {
     match tensor.dtype() {
         DType::Bool => contents.bool_contents = data.iter().map(|byte| *byte == 1).collect(),
         DType::U8 => contents.uint_contents = data.iter().map(|byte| u32::from(*byte)).collect(),
-        DType::U16 => contents.uint_contents = read(data, |bytes| u16::from_le_bytes(bytes).into()),
-        DType::U32 => contents.uint_contents = read(data, u32::from_le_bytes),
-        DType::U64 => contents.uint64_contents = read(data, u64::from_le_bytes),
         DType::I8 => contents.int_contents = read(data, |bytes| i8::from_le_bytes(bytes).into()),
         DType::I16 => contents.int_contents = read(data, |bytes| i16::from_le_bytes(bytes).into()),
         DType::I32 => contents.int_contents = read(data, i32::from_le_bytes),
         DType::I64 => contents.int64_contents = read(data, i64::from_le_bytes),
+        DType::U16 => contents.uint_contents = read(data, |bytes| u16::from_le_bytes(bytes).into()),
+        DType::U32 => contents.uint_contents = read(data, u32::from_le_bytes),
+        DType::U64 => contents.uint64_contents = read(data, u64::from_le_bytes),
         DType::F32 => contents.fp32_contents = read(data, f32::from_le_bytes),
         DType::F64 => contents.fp64_contents = read(data, f64::from_le_bytes),
         DType::Bytes => {

@@ -1,129 +1,146 @@
-//! The data of a request's tensors, from JSON into the bytes that a model takes.
+//! The data of a tensor, from JSON into the bytes that a model takes.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-
-use super::InputHead;
+use super::{InputHead, number};
 use crate::api::oip::{datatype, shown};
 use crate::tensor::DType;
 
-/// Bytes of each tensor that has its data in the document, in the order of `heads`. `list` is the member of the
-/// document that has the tensors; `heads` come from the same document.
+/// Bytes of an element that a message shows.
+const SHOWN: usize = 64;
+
+/// What is wrong, and where in the document.
+pub(super) struct Wrong {
+    pub reason: String,
+    pub at: usize,
+}
+
+/// The bytes of the data that lies at `place` of `document`. Elements are in lists within each other, or in one;
+/// `document` is known not to nest too deep.
 pub(super) fn read(
+    head: &InputHead,
     document: &[u8],
-    list: &'static str,
-    heads: &[InputHead],
-) -> Result<Vec<Option<Vec<u8>>>, serde_json::Error> {
-    let room = document.len();
-    let mut columns = Vec::with_capacity(heads.len());
-    let mut parser = serde_json::Deserializer::from_slice(document);
-    parser.deserialize_map(Document {
-        list,
-        tensors: Tensors {
-            heads,
-            room,
-            columns: &mut columns,
-        },
+    place: Range<usize>,
+) -> Result<Vec<u8>, Wrong> {
+    let text = std::str::from_utf8(&document[place.clone()]).map_err(|error| Wrong {
+        reason: "a byte that is not UTF-8".to_owned(),
+        at: place.start + error.valid_up_to(),
     })?;
-    Ok(columns)
+    let mut reader = Reader { text, at: 0 };
+    let column = Column::new(head, place.len());
+    let bytes = column.and_then(|mut column| {
+        reader.list(&mut column)?;
+        column.finish()
+    });
+    bytes.map_err(|reason| Wrong {
+        reason,
+        at: place.start + reader.at,
+    })
 }
 
-/// The whole document: looks for the list.
-struct Document<'a> {
-    list: &'static str,
-    tensors: Tensors<'a>,
+/// Whether a number or a literal cannot go on with this byte.
+pub(super) const fn ends_word(byte: u8) -> bool {
+    const ENDS: [bool; 256] = {
+        let mut ends = [false; 256];
+        let mut bytes = b",:[]{}\" \t\r\n".as_slice();
+        while let [byte, rest @ ..] = bytes {
+            ends[*byte as usize] = true;
+            bytes = rest;
+        }
+        ends
+    };
+    ENDS[byte as usize]
 }
 
-impl<'de> Visitor<'de> for Document<'_> {
-    type Value = ();
+/// Whether JSON takes this byte for a space.
+pub(super) const fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+}
 
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("an object")
+/// Goes through lists of elements.
+struct Reader<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn list(&mut self, column: &mut Column) -> Result<(), String> {
+        self.expect(b'[', "expected a list of elements")?;
+        if self.peek() == Some(b']') {
+            self.at += 1;
+            return Ok(());
+        }
+        loop {
+            self.item(column)?;
+            if self.peek() != Some(b',') {
+                return self.expect(b']', "expected `,` or `]`");
+            }
+            self.at += 1;
+        }
     }
 
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-        while let Some(key) = map.next_key::<String>()? {
-            if key == self.list {
-                map.next_value_seed(&mut self.tensors)?;
-            } else {
-                map.next_value::<IgnoredAny>()?;
-            }
+    fn item(&mut self, column: &mut Column) -> Result<(), String> {
+        match self.peek() {
+            Some(b'[') => self.list(column),
+            Some(b'"') => column.push_text(&self.quoted()?),
+            _ => column.push_word(self.word(column)?),
         }
+    }
+
+    /// A number or a literal.
+    fn word(&mut self, column: &Column) -> Result<&'a str, String> {
+        let rest = &self.text[self.at..];
+        let length = rest.bytes().position(ends_word).unwrap_or(rest.len());
+        if length == 0 {
+            let datatype = datatype::name(column.head.dtype);
+            return Err(format!("expected an element of {datatype}"));
+        }
+        self.at += length;
+        Ok(&rest[..length])
+    }
+
+    /// A text in quotes.
+    fn quoted(&mut self) -> Result<Cow<'a, str>, String> {
+        let rest = &self.text[self.at..];
+        let mut bytes = rest.as_bytes()[1..].iter();
+        super::skip_text(&mut bytes);
+        let quoted = &rest[..rest.len() - bytes.len()];
+        self.at += quoted.len();
+        let is_plain = quoted.bytes().all(|byte| !matches!(byte, b'\\' | ..0x20));
+        let text = quoted[1..].strip_suffix('"');
+        if let (true, Some(text)) = (is_plain, text) {
+            return Ok(Cow::Borrowed(text));
+        }
+        let text = serde_json::from_str(quoted).map_err(|error| reason(&error))?;
+        Ok(Cow::Owned(text))
+    }
+
+    /// The next byte that is no space; it stays.
+    fn peek(&mut self) -> Option<u8> {
+        let rest = &self.text.as_bytes()[self.at..];
+        let spaces = rest.iter().position(|byte| !is_space(*byte))?;
+        self.at += spaces;
+        Some(rest[spaces])
+    }
+
+    fn expect(&mut self, wanted: u8, otherwise: &str) -> Result<(), String> {
+        if self.peek() != Some(wanted) {
+            return Err(otherwise.to_owned());
+        }
+        self.at += 1;
         Ok(())
     }
 }
 
-/// The list: takes one tensor after the other.
-struct Tensors<'a> {
-    heads: &'a [InputHead],
-    room: usize,
-    columns: &'a mut Vec<Option<Vec<u8>>>,
-}
-
-impl<'de> DeserializeSeed<'de> for &mut Tensors<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'de> Visitor<'de> for &mut Tensors<'_> {
-    type Value = ();
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a list of tensors")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        for head in self.heads {
-            let tensor = OneTensor {
-                head,
-                room: self.room,
-            };
-            if let Some(column) = list.next_element_seed(tensor)? {
-                self.columns.push(column);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// One tensor: looks for its data.
-struct OneTensor<'a> {
-    head: &'a InputHead,
-    room: usize,
-}
-
-impl<'de> DeserializeSeed<'de> for OneTensor<'_> {
-    type Value = Option<Vec<u8>>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for OneTensor<'_> {
-    type Value = Option<Vec<u8>>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a tensor")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut data = None;
-        while let Some(key) = map.next_key::<String>()? {
-            if key == "data" && self.head.has_data {
-                let mut column = Column::new(self.head, self.room).map_err(A::Error::custom)?;
-                map.next_value_seed(List(&mut column))?;
-                data = Some(column.finish().map_err(A::Error::custom)?);
-            } else {
-                map.next_value::<IgnoredAny>()?;
-            }
-        }
-        Ok(data)
-    }
+/// The general parser's words without its place, which is counted from elsewhere.
+fn reason(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let reason = text
+        .rsplit_once(" at line ")
+        .map(|(reason, _)| reason.to_owned());
+    reason.unwrap_or(text)
 }
 
 /// The elements of one tensor as they come.
@@ -136,15 +153,8 @@ struct Column<'a> {
 }
 
 impl<'a> Column<'a> {
-    /// A column for `head`, in a document of `room` bytes.
+    /// A column for `head`, whose data is `room` bytes of JSON.
     fn new(head: &'a InputHead, room: usize) -> Result<Self, String> {
-        if !datatype::has_json_form(head.dtype) {
-            return Err(format!(
-                "sending {} data via JSON is not supported: input {} must use the binary data format",
-                datatype::name(head.dtype),
-                shown(&head.name)
-            ));
-        }
         let axes = head.shape.iter();
         let expected = axes.fold(1usize, |product, axis| product.saturating_mul(*axis));
         // Each element takes a byte of the document and one that parts it from the next.
@@ -182,8 +192,7 @@ impl<'a> Column<'a> {
     }
 
     fn wrong(&self, value: impl fmt::Display) -> String {
-        let datatype = datatype::name(self.head.dtype);
-        format!("input {}: {value} is no {datatype}", shown(&self.head.name))
+        datatype::refusal(&self.head.name, value, self.head.dtype)
     }
 
     fn push(&mut self, bytes: &[u8]) -> Result<(), String> {
@@ -195,49 +204,31 @@ impl<'a> Column<'a> {
         Ok(())
     }
 
-    fn push_integer(&mut self, value: i128) -> Result<(), String> {
+    /// A number or a literal.
+    fn push_word(&mut self, word: &str) -> Result<(), String> {
         macro_rules! push {
-            ($type:ty) => {
-                match <$type>::try_from(value) {
-                    Ok(value) => self.push(&value.to_le_bytes()),
-                    Err(_) => Err(self.wrong(value)),
+            ($element:expr) => {
+                match $element {
+                    Some(element) => self.push(&element.to_le_bytes()),
+                    None => Err(self.wrong(cut(word))),
                 }
             };
         }
         match self.head.dtype {
-            DType::U8 => push!(u8),
-            DType::U16 => push!(u16),
-            DType::U32 => push!(u32),
-            DType::U64 => push!(u64),
-            DType::I8 => push!(i8),
-            DType::I16 => push!(i16),
-            DType::I32 => push!(i32),
-            DType::I64 => push!(i64),
-            #[expect(clippy::cast_precision_loss, reason = "the client chose a float")]
-            DType::F32 => self.push(&(value as f32).to_le_bytes()),
-            #[expect(clippy::cast_precision_loss, reason = "the client chose a float")]
-            DType::F64 => self.push(&(value as f64).to_le_bytes()),
-            DType::Bool | DType::F16 | DType::Bf16 | DType::Bytes => Err(self.wrong(value)),
-        }
-    }
-
-    fn push_float(&mut self, value: f64) -> Result<(), String> {
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "what becomes infinite is refused"
-        )]
-        let single = value as f32;
-        match self.head.dtype {
-            DType::F32 if single.is_finite() => self.push(&single.to_le_bytes()),
-            DType::F64 => self.push(&value.to_le_bytes()),
-            _ => Err(self.wrong(value)),
-        }
-    }
-
-    fn push_flag(&mut self, value: bool) -> Result<(), String> {
-        match self.head.dtype {
-            DType::Bool => self.push(&[u8::from(value)]),
-            _ => Err(self.wrong(value)),
+            DType::Bool => push!(flag(word)),
+            DType::U8 => push!(number::integer::<u8>(word)),
+            DType::I8 => push!(number::integer::<i8>(word)),
+            DType::I16 => push!(number::integer::<i16>(word)),
+            DType::I32 => push!(number::integer::<i32>(word)),
+            DType::I64 => push!(number::integer::<i64>(word)),
+            DType::U16 => push!(number::integer::<u16>(word)),
+            DType::U32 => push!(number::integer::<u32>(word)),
+            DType::U64 => push!(number::integer::<u64>(word)),
+            DType::F16 => push!(number::half(word)),
+            DType::Bf16 => push!(number::brain(word)),
+            DType::F32 => push!(number::single(word)),
+            DType::F64 => push!(number::double(word)),
+            DType::Bytes => Err(self.wrong(cut(word))),
         }
     }
 
@@ -253,73 +244,14 @@ impl<'a> Column<'a> {
     }
 }
 
-/// A list of elements, or of lists.
-struct List<'a, 'h>(&'a mut Column<'h>);
-
-impl<'de> DeserializeSeed<'de> for List<'_, '_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_seq(self)
+fn flag(word: &str) -> Option<u8> {
+    match word {
+        "true" => Some(1),
+        "false" => Some(0),
+        _ => None,
     }
 }
 
-impl<'de> Visitor<'de> for List<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a list of elements")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        while list.next_element_seed(Item(&mut *self.0))?.is_some() {}
-        Ok(())
-    }
-}
-
-/// An element, or a list of them.
-struct Item<'a, 'h>(&'a mut Column<'h>);
-
-impl<'de> DeserializeSeed<'de> for Item<'_, '_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Item<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "an element of {}",
-            datatype::name(self.0.head.dtype)
-        )
-    }
-
-    fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
-        self.0.push_flag(value).map_err(E::custom)
-    }
-
-    fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
-        self.0.push_integer(value.into()).map_err(E::custom)
-    }
-
-    fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
-        self.0.push_integer(value.into()).map_err(E::custom)
-    }
-
-    fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
-        self.0.push_float(value).map_err(E::custom)
-    }
-
-    fn visit_str<E: Error>(self, value: &str) -> Result<(), E> {
-        self.0.push_text(value).map_err(E::custom)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<(), A::Error> {
-        List(self.0).visit_seq(list)
-    }
+fn cut(word: &str) -> &str {
+    &word[..word.floor_char_boundary(SHOWN)]
 }

@@ -32,9 +32,7 @@ pub(in crate::api) struct InputHead {
 }
 
 impl Head {
-    /// The head of the request that `document` is.
-    pub(in crate::api) fn parse(document: &[u8]) -> Result<Self, Error> {
-        let raw: RawHead = super::parse(document)?;
+    pub(super) fn new(raw: RawHead) -> Result<Self, Error> {
         let inputs = raw.inputs.0.into_iter().map(InputHead::new);
         let outputs = raw.outputs.map(|outputs| outputs.0).unwrap_or_default();
         let outputs = outputs
@@ -78,23 +76,25 @@ fn too_large(name: &str) -> Error {
     ))
 }
 
-/// The heads of the tensors under `outputs` in a handler's response; `None` if it is no object with such a list.
-pub(super) fn outputs_of_handler(document: &[u8]) -> Option<Result<Vec<InputHead>, Error>> {
-    #[derive(Deserialize)]
-    struct Answer {
-        outputs: AtMost<RawInput, MAX_TENSORS>,
-    }
-    let answer: Answer = super::parse(document).ok()?;
-    let heads = answer.outputs.0.into_iter().map(InputHead::new);
-    Some(heads.collect())
+/// The heads of the tensors that a handler's response lists.
+pub(super) fn outputs_of_handler(raw: RawAnswer) -> Result<Vec<InputHead>, Error> {
+    let heads = raw.outputs.0.into_iter().map(InputHead::new);
+    heads.collect()
 }
 
 fn read_parameters(raw: Option<RawParameters>) -> Result<Parameters, Error> {
     Parameters::new(raw.map(|raw| raw.0).unwrap_or_default())
 }
 
+/// A handler's response, as far as it lists tensors.
 #[derive(Deserialize)]
-struct RawHead {
+pub(super) struct RawAnswer {
+    outputs: AtMost<RawInput, MAX_TENSORS>,
+}
+
+/// A request as it is written.
+#[derive(Deserialize)]
+pub(super) struct RawHead {
     id: Option<String>,
     parameters: Option<RawParameters>,
     inputs: AtMost<RawInput, MAX_TENSORS>,

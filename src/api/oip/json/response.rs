@@ -1,8 +1,10 @@
 //! Responses as JSON, with the data of some tensors behind it as they are.
 
 use bytes::{Bytes, BytesMut};
-use serde::ser::{Serialize, SerializeSeq as _, Serializer};
+use half::{bf16, f16};
+use serde::Serialize;
 
+use super::number;
 use crate::api::oip::{InferResponse, datatype, invalid, shown};
 use crate::error::{Error, Kind};
 use crate::tensor::{DType, NamedTensor, Tensor};
@@ -45,44 +47,34 @@ pub(in crate::api::oip) struct Encoded {
     pub json_length: Option<usize>,
 }
 
-#[derive(serde::Serialize)]
+/// A response but for its outputs.
+#[derive(Serialize)]
 struct Document<'a> {
     model_name: &'a str,
     model_version: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<&'a str>,
-    outputs: Vec<OutputDocument<'a>>,
 }
 
-#[derive(serde::Serialize)]
+/// An output but for its data.
+#[derive(Serialize)]
 struct OutputDocument<'a> {
     name: &'a str,
     datatype: &'static str,
     shape: &'a [usize],
     #[serde(skip_serializing_if = "Option::is_none")]
     parameters: Option<BinaryParameters>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<Elements<'a>>,
 }
 
-#[derive(serde::Serialize)]
+#[derive(Serialize)]
 struct BinaryParameters {
     binary_data_size: usize,
 }
 
-/// The body of `response`. Fails for an output that JSON has no form for and that was not asked for in binary form.
+/// The body of `response`. Fails for texts that are no UTF-8 and were not asked for in binary form.
 pub(in crate::api::oip) fn encode(response: &InferResponse, form: &Form) -> Result<Encoded, Error> {
-    let outputs = response.outputs.iter();
-    let outputs = outputs.map(|output| document(output, form.is_binary(&output.name)));
-    let document = Document {
-        model_name: &response.model_name,
-        model_version: &response.model_version,
-        id: response.id.as_deref(),
-        outputs: outputs.collect::<Result<_, _>>()?,
-    };
-    let json = serde_json::to_vec(&document).map_err(|error| {
-        Error::new(Kind::Internal, "The response cannot be written").with_detail(error)
-    })?;
+    let mut json = Vec::new();
+    write_document(&mut json, response, form)?;
     let binary: Vec<&Bytes> = (response.outputs.iter())
         .filter(|output| form.is_binary(&output.name))
         .map(|output| output.tensor.data())
@@ -105,48 +97,101 @@ pub(in crate::api::oip) fn encode(response: &InferResponse, form: &Form) -> Resu
     })
 }
 
-fn document(output: &NamedTensor, is_binary: bool) -> Result<OutputDocument<'_>, Error> {
-    let tensor = &output.tensor;
-    if !is_binary {
-        check(output)?;
+fn write_document(json: &mut Vec<u8>, response: &InferResponse, form: &Form) -> Result<(), Error> {
+    let document = Document {
+        model_name: &response.model_name,
+        model_version: &response.model_version,
+        id: response.id.as_deref(),
+    };
+    write_open(json, &document)?;
+    json.extend_from_slice(b",\"outputs\":[");
+    for (index, output) in response.outputs.iter().enumerate() {
+        if index > 0 {
+            json.push(b',');
+        }
+        write_output(json, output, form.is_binary(&output.name))?;
     }
-    Ok(OutputDocument {
+    json.extend_from_slice(b"]}");
+    Ok(())
+}
+
+fn write_output(json: &mut Vec<u8>, output: &NamedTensor, is_binary: bool) -> Result<(), Error> {
+    let tensor = &output.tensor;
+    let document = OutputDocument {
         name: &output.name,
         datatype: datatype::name(tensor.dtype()),
         shape: tensor.shape(),
         parameters: is_binary.then(|| BinaryParameters {
             binary_data_size: tensor.data().len(),
         }),
-        data: (!is_binary).then_some(Elements(tensor)),
-    })
+    };
+    write_open(json, &document)?;
+    if !is_binary {
+        check(output)?;
+        json.extend_from_slice(b",\"data\":[");
+        write_elements(json, tensor).map_err(unwritten)?;
+        json.push(b']');
+    }
+    json.push(b'}');
+    Ok(())
+}
+
+/// An object, which has members, without the brace that ends it.
+fn write_open(json: &mut Vec<u8>, object: &impl Serialize) -> Result<(), Error> {
+    serde_json::to_writer(&mut *json, object).map_err(unwritten)?;
+    json.pop();
+    Ok(())
+}
+
+fn unwritten(error: serde_json::Error) -> Error {
+    Error::new(Kind::Internal, "The response cannot be written").with_detail(error)
 }
 
 /// Refuses elements that JSON has no form for: a client that gets others in their place would not know.
 fn check(output: &NamedTensor) -> Result<(), Error> {
-    let tensor = &output.tensor;
-    let data = tensor.data();
-    let what = match tensor.dtype() {
-        dtype @ (DType::F16 | DType::Bf16) => Some(datatype::name(dtype)),
-        DType::F32 if !elements(data, f32::from_le_bytes).all(f32::is_finite) => {
-            Some("values that are no finite numbers")
-        }
-        DType::F64 if !elements(data, f64::from_le_bytes).all(f64::is_finite) => {
-            Some("values that are no finite numbers")
-        }
-        DType::Bytes
-            if tensor
-                .strings()
-                .any(|text| std::str::from_utf8(text).is_err()) =>
-        {
-            Some("bytes that are no UTF-8")
-        }
-        _ => None,
-    };
-    let Some(what) = what else { return Ok(()) };
+    let mut texts = output.tensor.strings();
+    if texts.all(|text| std::str::from_utf8(text).is_ok()) {
+        return Ok(());
+    }
     Err(invalid(format!(
-        "output {} holds {what}, which JSON has no form for: ask for it with binary_data",
+        "output {} holds bytes that are no UTF-8, which JSON has no form for: ask for it with binary_data",
         shown(&output.name)
     )))
+}
+
+/// The elements of a tensor, flat. Floats are written as the doubles that they are, so that every reader gets the same
+/// value.
+fn write_elements(json: &mut Vec<u8>, tensor: &Tensor) -> serde_json::Result<()> {
+    let data = tensor.data();
+    let float = |json: &mut Vec<u8>, value: f64| write_float(json, value);
+    match tensor.dtype() {
+        DType::Bool => list(json, data.iter().map(|byte| *byte == 1), write),
+        DType::U8 => list(json, data.iter(), write),
+        DType::I8 => list(json, elements(data, i8::from_le_bytes), write),
+        DType::I16 => list(json, elements(data, i16::from_le_bytes), write),
+        DType::I32 => list(json, elements(data, i32::from_le_bytes), write),
+        DType::I64 => list(json, elements(data, i64::from_le_bytes), write),
+        DType::U16 => list(json, elements(data, u16::from_le_bytes), write),
+        DType::U32 => list(json, elements(data, u32::from_le_bytes), write),
+        DType::U64 => list(json, elements(data, u64::from_le_bytes), write),
+        DType::F16 => list(
+            json,
+            elements(data, |bytes| f16::from_le_bytes(bytes).to_f64()),
+            float,
+        ),
+        DType::Bf16 => list(
+            json,
+            elements(data, |bytes| bf16::from_le_bytes(bytes).to_f64()),
+            float,
+        ),
+        DType::F32 => list(
+            json,
+            elements(data, |bytes| f32::from_le_bytes(bytes).into()),
+            float,
+        ),
+        DType::F64 => list(json, elements(data, f64::from_le_bytes), float),
+        DType::Bytes => list(json, tensor.strings().map(String::from_utf8_lossy), write),
+    }
 }
 
 fn elements<const N: usize, T>(
@@ -157,41 +202,35 @@ fn elements<const N: usize, T>(
     chunks.iter().map(move |chunk| read(*chunk))
 }
 
-/// The elements of a tensor, flat. Floats are written as the doubles that they are, so that every reader gets the same
-/// value.
-struct Elements<'a>(&'a Tensor);
-
-impl Serialize for Elements<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let data = self.0.data();
-        match self.0.dtype() {
-            DType::Bool => list(serializer, data.iter().map(|byte| *byte == 1)),
-            DType::U8 => list(serializer, data.iter()),
-            DType::U16 => list(serializer, elements(data, u16::from_le_bytes)),
-            DType::U32 => list(serializer, elements(data, u32::from_le_bytes)),
-            DType::U64 => list(serializer, elements(data, u64::from_le_bytes)),
-            DType::I8 => list(serializer, elements(data, i8::from_le_bytes)),
-            DType::I16 => list(serializer, elements(data, i16::from_le_bytes)),
-            DType::I32 => list(serializer, elements(data, i32::from_le_bytes)),
-            DType::I64 => list(serializer, elements(data, i64::from_le_bytes)),
-            DType::F32 => list(
-                serializer,
-                elements(data, f32::from_le_bytes).map(f64::from),
-            ),
-            DType::F64 => list(serializer, elements(data, f64::from_le_bytes)),
-            DType::Bytes => list(serializer, self.0.strings().map(String::from_utf8_lossy)),
-            DType::F16 | DType::Bf16 => serializer.serialize_seq(Some(0))?.end(),
+fn list<T>(
+    json: &mut Vec<u8>,
+    elements: impl Iterator<Item = T>,
+    write: impl Fn(&mut Vec<u8>, T) -> serde_json::Result<()>,
+) -> serde_json::Result<()> {
+    for (index, element) in elements.enumerate() {
+        if index > 0 {
+            json.push(b',');
         }
+        write(json, element)?;
     }
+    Ok(())
 }
 
-fn list<S: Serializer, T: Serialize>(
-    serializer: S,
-    elements: impl Iterator<Item = T>,
-) -> Result<S::Ok, S::Error> {
-    let mut list = serializer.serialize_seq(None)?;
-    for element in elements {
-        list.serialize_element(&element)?;
+fn write(json: &mut Vec<u8>, element: impl Serialize) -> serde_json::Result<()> {
+    serde_json::to_writer(json, &element)
+}
+
+fn write_float(json: &mut Vec<u8>, value: f64) -> serde_json::Result<()> {
+    if value.is_finite() {
+        return write(json, value);
     }
-    list.end()
+    let literal = if value.is_nan() {
+        number::NAN
+    } else if value > 0.0 {
+        number::INFINITY
+    } else {
+        number::MINUS_INFINITY
+    };
+    json.extend_from_slice(literal.as_bytes());
+    Ok(())
 }

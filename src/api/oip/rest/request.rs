@@ -10,8 +10,7 @@ use crate::error::Error;
 pub(super) fn decode(parts: Parts, signature: &Signature) -> Result<(InferRequest, Form), Error> {
     match parts {
         Parts::Document { json, binary } => {
-            let head = Head::parse(&json)?;
-            let read = json::inputs(&json, &head.inputs)?;
+            let (head, read) = json::request(&json)?;
             let inputs = binary::attach(&head.inputs, read, binary)?;
             let form = form(&head)?;
             let outputs = head.outputs.into_iter();
