@@ -22,6 +22,7 @@ fn linear() -> Box<dyn Session> {
         workers: 1,
         intra_op_threads: 1,
         declared: Declared::default(),
+        state: lantern::model::StateSharing::default(),
     };
     let backend = OnnxBackend::new(library.as_deref()).expect("ONNX Runtime is installed");
     backend

@@ -73,6 +73,7 @@ fn session_alone() {
         workers: 1,
         intra_op_threads: 1,
         declared: Declared::default(),
+        state: lantern::model::StateSharing::default(),
     };
     let model = backend().load(&spec).expect("the model loads");
     let mut session = model.session().expect("a session can be made");

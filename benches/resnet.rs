@@ -142,6 +142,7 @@ fn session(artifact: &Path) -> Box<dyn Session> {
         workers: 1,
         intra_op_threads: cores(),
         declared: Declared::default(),
+        state: lantern::model::StateSharing::default(),
     };
     let backend = OnnxBackend::new(library.as_deref()).expect("ONNX Runtime is installed");
     let session = backend.load(&spec).and_then(|model| model.session());

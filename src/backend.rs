@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::model::{Declared, Device};
+use crate::model::{Declared, Device, StateSharing};
 use crate::tensor::NamedTensor;
 
 pub mod failure;
@@ -33,6 +33,8 @@ pub struct LoadSpec {
     pub intra_op_threads: usize,
     /// What the owner says of inputs and outputs.
     pub declared: Declared,
+    /// What workers do with a model that keeps state.
+    pub state: StateSharing,
 }
 
 /// Why a backend could not load or infer. Texts may hold paths and the framework's own words: they are for the log

@@ -152,6 +152,16 @@ pub enum TensorsTo {
     Handler,
 }
 
+/// What workers do with a model whose runs change it. A model that keeps no state is shared either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum StateSharing {
+    /// Workers of a device call one copy in turn, so that answers do not depend on which worker gives them.
+    #[default]
+    Shared,
+    /// Each worker has a copy of its own, with state of its own.
+    Copies,
+}
+
 /// Whether requests may be stacked along axis 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum BatchingMode {
@@ -246,9 +256,9 @@ impl fmt::Display for TensorSpec {
 /// What a version's owner says of inputs and outputs, in order. Empty where nothing was said.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Declared {
-    /// Inputs; for TorchScript also the order of the arguments.
+    /// Inputs, by the names that the model gives them.
     pub inputs: Vec<TensorSpec>,
-    /// Outputs; for TorchScript also the names of a tuple's or list's members.
+    /// Outputs; for TorchScript also names for a tuple's or list's members, in their order.
     pub outputs: Vec<TensorSpec>,
 }
 
@@ -289,6 +299,8 @@ pub struct Settings {
     pub fresh_instances: bool,
     /// Where requests of tensors go.
     pub tensors_to: TensorsTo,
+    /// What workers do with a model that keeps state.
+    pub state: StateSharing,
 }
 
 impl Default for Settings {
@@ -311,6 +323,7 @@ impl Default for Settings {
             hosting: Hosting::default(),
             fresh_instances: false,
             tensors_to: TensorsTo::default(),
+            state: StateSharing::default(),
         }
     }
 }

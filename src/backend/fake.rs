@@ -414,6 +414,7 @@ mod tests {
             workers: 1,
             intra_op_threads: 1,
             declared: Declared::default(),
+            state: crate::model::StateSharing::default(),
         };
         backend.load(&spec).unwrap().session().unwrap()
     }

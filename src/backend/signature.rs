@@ -146,15 +146,23 @@ impl Signature {
     /// Checks what one request brings: every input once, no other, each of its dtype and shape. The error is
     /// [`Kind::InvalidInput`]. What is not known is left to the framework.
     pub fn check(&self, inputs: &[NamedTensor]) -> Result<(), Error> {
+        self.check_names(inputs)?;
+        let mut pairs = inputs.iter().filter_map(|input| {
+            let spec = self.inputs.iter().find(|spec| spec.is_named(&input.name));
+            Some((spec?, input))
+        });
+        pairs.try_for_each(|(spec, input)| check_spec(spec, input))
+    }
+
+    /// The part of [`Self::check`] that is about names: every input once, no other.
+    pub fn check_names(&self, inputs: &[NamedTensor]) -> Result<(), Error> {
         check_repeated(inputs)?;
         if self.inputs.is_empty() && self.is_open {
             return Ok(());
         }
-        for input in inputs {
-            let Some(spec) = self.inputs.iter().find(|spec| spec.is_named(&input.name)) else {
-                return Err(self.no_such(&input.name));
-            };
-            check_spec(spec, input)?;
+        let is_taken = |name: &str| self.inputs.iter().any(|spec| spec.is_named(name));
+        if let Some(input) = inputs.iter().find(|input| !is_taken(&input.name)) {
+            return Err(self.no_such(&input.name));
         }
         self.inputs
             .iter()

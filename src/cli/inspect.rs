@@ -117,7 +117,7 @@ fn tensors(archive: &Examined, surroundings: &Surroundings) -> Tensors {
     let known = match contents.backend {
         BackendKind::Onnx => onnx(archive, &contents.config.options, surroundings),
         BackendKind::Torch => {
-            Err("TorchScript files do not say; none are declared under lantern: inputs".to_owned())
+            Err("only a TorchScript model's worker process reads them from the file; none are declared under lantern: inputs".to_owned())
         }
         BackendKind::None | BackendKind::Fake => Err("the archive has no weights".to_owned()),
     };
@@ -145,6 +145,7 @@ fn onnx(
         workers: 1,
         intra_op_threads: 1,
         declared: options.declared.clone(),
+        state: crate::model::StateSharing::default(),
     };
     let model = backend.load(&spec).map_err(|error| error.to_string())?;
     let samples = archive

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::model::{BackendKind, BatchingMode, Declared, Hosting, TensorsTo};
+use crate::model::{BackendKind, BatchingMode, Declared, Hosting, StateSharing, TensorsTo};
 
 use super::yaml::{self, Node, Value};
 use super::{Problem, Problems};
@@ -80,6 +80,8 @@ pub struct Options {
     pub samples: Option<String>,
     /// `lantern: waitForFullBatches`.
     pub wait_for_full_batches: Option<bool>,
+    /// `lantern: state`: what workers do with a model that keeps state.
+    pub state: Option<StateSharing>,
     /// `lantern: limits`.
     pub limits: LimitOptions,
 }

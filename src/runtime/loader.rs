@@ -39,6 +39,7 @@ impl Loader {
             workers: workers.div_ceil(settings.devices.len().max(1)),
             intra_op_threads: settings.intra_op_threads.unwrap_or(fair_share).max(1),
             declared: model.declared.clone(),
+            state: settings.state,
         };
         Self {
             backend,

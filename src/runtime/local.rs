@@ -213,6 +213,9 @@ impl Inner {
                 return Ok(Reply { output, timings });
             }
         };
+        signature
+            .check_names(&inputs)
+            .map_err(|error| misnamed(&error))?;
         let outputs = self.infer(signature, inputs, standing, &mut timings);
         let outputs = outputs.await?;
         let inferred = Instant::now();
@@ -330,6 +333,15 @@ fn draining(pool: &Pool) -> Error {
         pool.model.name, pool.model.version
     );
     Error::new(Kind::Draining, text)
+}
+
+/// Names that a handler gives are its own mistake, not the client's.
+fn misnamed(error: &Error) -> Error {
+    let text = format!(
+        "The handler's preprocess names inputs that the model does not take: {}",
+        error.message()
+    );
+    Error::new(Kind::HandlerOutput, text)
 }
 
 #[cfg(test)]

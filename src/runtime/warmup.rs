@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::lane::Lane;
-use crate::backend::{BackendError, Signature};
+use crate::backend::{BackendError, ModelState, Signature};
 use crate::model::{Arity, TensorSpec};
 use crate::tensor::{NamedTensor, Tensor};
 
@@ -22,6 +22,10 @@ const INPUT_LIMIT: usize = 64 << 20;
 pub(crate) fn warm_up(lane: &mut Lane, batch_size: usize) -> Option<Duration> {
     let started = Instant::now();
     let signature = lane.model().signature().clone();
+    if signature.state != ModelState::Stateless {
+        // Clients are to see what their own requests make of it.
+        return None;
+    }
     let mut shortest = None;
     for rows in sizes(&signature, batch_size) {
         let inputs = zeros(&signature, rows)?;

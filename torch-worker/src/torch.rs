@@ -1,21 +1,27 @@
 //! TorchScript models on libtorch.
 //!
-//! Owns how a TorchScript file becomes a loaded model, how tensors become libtorch's and back, and in what words its
-//! failures are told. Only this module and those below it know `tch`. It knows neither requests nor batches.
+//! Owns how a TorchScript file becomes a loaded model, how many copies of one that keeps state there are and who may call them
+//! when, and in what words its failures are told. Only this module and those below it know libtorch. It knows neither requests
+//! nor batches.
 
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 
-use bytes::Bytes;
 use lantern::backend::failure::classify;
-use lantern::backend::{Backend, BackendError, LoadSpec, LoadedModel, Session, Signature, memory};
-use lantern::model::{Device, TensorSpec};
-use lantern::tensor::{DType, NamedTensor, Tensor};
-use tch::Kind;
+use lantern::backend::{
+    Axis0, Backend, BackendError, LoadSpec, LoadedModel, ModelState, NamedAxis, Session, Signature,
+    memory,
+};
+use lantern::model::{Device, StateSharing, TensorSpec};
+use lantern::tensor::{DType, NamedTensor};
 
+mod arguments;
 mod cuda;
-mod script;
+mod outputs;
+mod shim;
 
-use script::{Output, Script, Thrown};
+use arguments::Arguments;
+use outputs::Outputs;
+use shim::{Call, Module, Thrown};
 
 // A tensor's data is little-endian, and is handed to native code as it is.
 const _: () = assert!(cfg!(target_endian = "little"));
@@ -40,96 +46,140 @@ impl Backend for TorchBackend {
     }
 
     fn load(&self, spec: &LoadSpec) -> Result<Arc<dyn LoadedModel>, BackendError> {
-        check_declared(&spec.declared.inputs)?;
         configure(spec.intra_op_threads);
         if let Device::Cuda(index) = spec.device {
             cuda::prepare(index)?;
         }
-        let script =
-            Script::load(&spec.artifact, device_index(spec.device)).map_err(load_failure)?;
-        memory::give_back();
-        let signature = Signature {
-            inputs: spec.declared.inputs.clone(),
-            outputs: spec.declared.outputs.clone(),
-            ..Signature::default()
+        let module = load_module(spec)?;
+        let arguments = Arguments::of(&module.arguments()).map_err(BackendError::Load)?;
+        let outputs = Outputs::of(module.returns().as_ref(), &spec.declared.outputs)
+            .map_err(BackendError::Load)?;
+        let signature = signature(&module, &arguments, &outputs, spec)?;
+        let modules = match signature.state {
+            ModelState::Stateless => Modules::Shared(Arc::new(module)),
+            ModelState::Locked => Modules::Locked(Arc::new(module), Arc::default()),
+            ModelState::Copied => Modules::Copies(Mutex::new(Some(module)), spec.clone()),
         };
-        Ok(Arc::new(TorchModel(Arc::new(Shared {
-            script,
-            device: device(spec.device),
+        Ok(Arc::new(TorchModel {
+            modules,
             signature,
-        }))))
+            plan: Arc::new(Plan {
+                arguments,
+                outputs,
+                device: device_index(spec.device),
+            }),
+        }))
     }
 }
 
-/// One module, which all workers of a device call at once.
-struct TorchModel(Arc<Shared>);
-
-struct Shared {
-    script: Script,
-    device: tch::Device,
+/// One version on one device.
+struct TorchModel {
+    modules: Modules,
     signature: Signature,
+    plan: Arc<Plan>,
+}
+
+/// Who calls which module.
+enum Modules {
+    /// Everybody calls one, at once.
+    Shared(Arc<Module>),
+    /// Everybody calls one, in turn.
+    Locked(Arc<Module>, Arc<Mutex<()>>),
+    /// Each session has its own. The first takes the one that was loaded; others load theirs from the file, for what a call
+    /// may change is not only in attributes: a program's constants are as good.
+    Copies(Mutex<Option<Module>>, LoadSpec),
+}
+
+/// How calls are made and read.
+struct Plan {
+    arguments: Arguments,
+    outputs: Outputs,
+    device: i32,
 }
 
 impl LoadedModel for TorchModel {
     fn signature(&self) -> &Signature {
-        &self.0.signature
+        &self.signature
     }
 
     fn session(&self) -> Result<Box<dyn Session>, BackendError> {
-        Ok(Box::new(TorchSession(Arc::clone(&self.0))))
+        let (module, turn) = match &self.modules {
+            Modules::Shared(module) => (Arc::clone(module), None),
+            Modules::Locked(module, turn) => (Arc::clone(module), Some(Arc::clone(turn))),
+            Modules::Copies(first, spec) => {
+                let first = first.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let module = first.map_or_else(|| load_module(spec), Ok)?;
+                (Arc::new(module), None)
+            }
+        };
+        Ok(Box::new(TorchSession {
+            module,
+            turn,
+            plan: Arc::clone(&self.plan),
+        }))
     }
 }
 
-struct TorchSession(Arc<Shared>);
+struct TorchSession {
+    module: Arc<Module>,
+    /// Held during a call, where calls of one module change it.
+    turn: Option<Arc<Mutex<()>>>,
+    plan: Arc<Plan>,
+}
 
 impl Session for TorchSession {
     fn infer(&mut self, inputs: Vec<NamedTensor>) -> Result<Vec<NamedTensor>, BackendError> {
-        let _no_grad = tch::no_grad_guard();
-        let inputs = self.0.in_order(&inputs)?;
-        let inputs = inputs
-            .into_iter()
-            .map(|tensor| to_torch(tensor, self.0.device))
-            .collect::<Result<Vec<_>, _>>()?;
-        let output = self.0.script.forward(&inputs).map_err(infer_failure)?;
-        let named = named(output, &self.0.signature.outputs)?;
-        named
-            .into_iter()
-            .map(|(name, tensor)| Ok(NamedTensor::new(name.clone(), from_torch(&name, &tensor)?)))
-            .collect()
+        let mut call = Call::new(&self.module, self.plan.device).map_err(infer_failure)?;
+        self.plan.arguments.fill(&mut call, &inputs)?;
+        drop(inputs);
+        // Until the outputs are copied: they may be the module's own memory.
+        let turn = self.turn.as_ref();
+        let _turn = turn.map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
+        let answer = call.forward().map_err(infer_failure)?;
+        self.plan.outputs.read(&answer)
     }
 }
 
-impl Shared {
-    /// Tensors in the order of the declared inputs, or as they come where none are declared.
-    fn in_order<'a>(&self, inputs: &'a [NamedTensor]) -> Result<Vec<&'a Tensor>, BackendError> {
-        let specs = &self.signature.inputs;
-        if specs.is_empty() {
-            return Ok(inputs.iter().map(|input| &input.tensor).collect());
-        }
-        if inputs.len() != specs.len() {
-            return Err(BackendError::Input(format!(
-                "{} tensors came for {} inputs",
-                inputs.len(),
-                specs.len()
-            )));
-        }
-        let find = |spec: &TensorSpec| {
-            let input = inputs.iter().find(|input| input.name == spec.name);
-            input
-                .map(|input| &input.tensor)
-                .ok_or_else(|| BackendError::Input(format!("input {:?} is missing", spec.name)))
-        };
-        specs.iter().map(find).collect()
-    }
+fn load_module(spec: &LoadSpec) -> Result<Module, BackendError> {
+    let module = Module::load(&spec.artifact, device_index(spec.device)).map_err(load_failure)?;
+    memory::give_back();
+    Ok(module)
 }
 
-fn check_declared(inputs: &[TensorSpec]) -> Result<(), BackendError> {
-    match inputs.iter().find(|spec| spec.dtype == Some(DType::Bytes)) {
-        None => Ok(()),
-        Some(spec) => Err(BackendError::Load(format!(
-            "input {spec} is declared, but TorchScript has no tensors of strings"
-        ))),
-    }
+fn signature(
+    module: &Module,
+    arguments: &Arguments,
+    outputs: &Outputs,
+    spec: &LoadSpec,
+) -> Result<Signature, BackendError> {
+    let declared = &spec.declared;
+    let inputs = arguments
+        .declared(&declared.inputs)
+        .map_err(BackendError::Load)?;
+    let outputs = outputs.specs().to_vec();
+    let reason = module.state();
+    let state = match (&reason, spec.state) {
+        (None, _) => ModelState::Stateless,
+        (Some(_), StateSharing::Shared) => ModelState::Locked,
+        (Some(_), StateSharing::Copies) => ModelState::Copied,
+    };
+    let is_declared = !declared.inputs.is_empty() && !declared.outputs.is_empty();
+    let axis0 = match reason {
+        Some(reason) => Axis0::Refuted(format!("the model keeps state: {reason}")),
+        None => Axis0::judge(&unnamed(&inputs), &unnamed(&outputs), is_declared),
+    };
+    Ok(Signature {
+        inputs,
+        outputs,
+        is_open: false,
+        axis0,
+        state,
+    })
+}
+
+/// TorchScript has no names for axes.
+fn unnamed(specs: &[TensorSpec]) -> Vec<NamedAxis<'_>> {
+    specs.iter().map(|spec| (spec, None)).collect()
 }
 
 fn configure(intra_op_threads: usize) {
@@ -149,140 +199,14 @@ const fn device_index(device: Device) -> i32 {
     }
 }
 
-const fn device(device: Device) -> tch::Device {
-    match device {
-        Device::Cpu => tch::Device::Cpu,
-        Device::Cuda(index) => tch::Device::Cuda(index as usize),
-    }
+/// The shim numbers dtypes as they are listed.
+fn dtype_number(dtype: DType) -> usize {
+    let place = DType::ALL.iter().position(|other| *other == dtype);
+    place.unwrap_or(DType::ALL.len())
 }
 
-/// Copies a tensor to libtorch. Not lent, even on the processor: a module may write to its inputs in place or keep them,
-/// and the data may be shared with others and be freed after the run.
-fn to_torch(tensor: &Tensor, device: tch::Device) -> Result<tch::Tensor, BackendError> {
-    let kind = kind(tensor.dtype())
-        .ok_or_else(|| BackendError::Input("TorchScript has no tensors of strings".to_owned()))?;
-    let shape = tensor
-        .shape()
-        .iter()
-        .map(|axis| i64::try_from(*axis).unwrap_or(i64::MAX))
-        .collect::<Vec<_>>();
-    let copy = tch::Tensor::f_from_data_size(tensor.data(), &shape, kind).map_err(from_tch)?;
-    if device == tch::Device::Cpu {
-        return Ok(copy);
-    }
-    copy.f_to(device).map_err(from_tch)
-}
-
-/// Copies the output named `name` out.
-fn from_torch(name: &str, output: &tch::Tensor) -> Result<Tensor, BackendError> {
-    let broken = |reason: String| BackendError::Infer(format!("output {name:?} {reason}"));
-    if !output.defined() || output.is_sparse() || output.is_mkldnn() {
-        return Err(broken(
-            "is undefined, sparse or in a layout of oneDNN".to_owned(),
-        ));
-    }
-    let kind = output.f_kind().map_err(from_tch)?;
-    let dtype =
-        dtype(kind).ok_or_else(|| broken(format!("is of {kind:?}, which is not served")))?;
-    let output = output
-        .f_to(tch::Device::Cpu)
-        .and_then(|tensor| tensor.f_resolve_neg())
-        .and_then(|tensor| tensor.f_contiguous())
-        .map_err(from_tch)?;
-    let shape = output
-        .size()
-        .into_iter()
-        .map(|axis| usize::try_from(axis).unwrap_or(0))
-        .collect();
-    let length = output.numel() * kind.elt_size_in_bytes();
-    let data = copied(&output, length);
-    Tensor::new(dtype, shape, data).map_err(|error| broken(error.to_string()))
-}
-
-#[expect(unsafe_code, reason = "reads a tensor's data")]
-fn copied(tensor: &tch::Tensor, length: usize) -> Bytes {
-    if length == 0 {
-        return Bytes::new();
-    }
-    let data = tensor.data_ptr().cast::<u8>();
-    // SAFETY: the tensor is dense, contiguous and in host memory, so its data is `length` bytes from `data` on; it lives
-    // while they are copied.
-    Bytes::copy_from_slice(unsafe { std::slice::from_raw_parts(data, length) })
-}
-
-/// Names outputs: a dict's are its keys, others are declared or counted.
-fn named(
-    output: Output,
-    declared: &[TensorSpec],
-) -> Result<Vec<(String, tch::Tensor)>, BackendError> {
-    let tensors = match output {
-        Output::Dict(entries) => return in_declared_order(entries, declared),
-        Output::Sequence(tensors) => tensors,
-        Output::One(tensor) => vec![tensor],
-    };
-    if !declared.is_empty() && declared.len() != tensors.len() {
-        return Err(BackendError::Infer(format!(
-            "the model returned {} outputs, {} are declared",
-            tensors.len(),
-            declared.len()
-        )));
-    }
-    let name = |index: usize| {
-        declared
-            .get(index)
-            .map_or_else(|| format!("output_{index}"), |spec| spec.name.to_string())
-    };
-    Ok(tensors
-        .into_iter()
-        .enumerate()
-        .map(|(index, tensor)| (name(index), tensor))
-        .collect())
-}
-
-fn in_declared_order(
-    mut entries: Vec<(String, tch::Tensor)>,
-    declared: &[TensorSpec],
-) -> Result<Vec<(String, tch::Tensor)>, BackendError> {
-    if declared.is_empty() {
-        return Ok(entries);
-    }
-    let take = |spec: &TensorSpec| match entries.iter().position(|(key, _)| **key == *spec.name) {
-        Some(index) => Ok(entries.swap_remove(index)),
-        None => Err(BackendError::Infer(format!(
-            "output {:?} is declared, but the dict that the model returned lacks it",
-            spec.name
-        ))),
-    };
-    declared.iter().map(take).collect()
-}
-
-const fn kind(dtype: DType) -> Option<Kind> {
-    Some(match dtype {
-        DType::Bool => Kind::Bool,
-        DType::U8 => Kind::Uint8,
-        DType::I8 => Kind::Int8,
-        DType::I16 => Kind::Int16,
-        DType::I32 => Kind::Int,
-        DType::I64 => Kind::Int64,
-        DType::F16 => Kind::Half,
-        DType::Bf16 => Kind::BFloat16,
-        DType::F32 => Kind::Float,
-        DType::F64 => Kind::Double,
-        DType::U16 | DType::U32 | DType::U64 | DType::Bytes => return None,
-    })
-}
-
-fn dtype(wanted: Kind) -> Option<DType> {
-    DType::ALL
-        .into_iter()
-        .find(|dtype| kind(*dtype) == Some(wanted))
-}
-
-fn from_tch(error: tch::TchError) -> BackendError {
-    infer_failure(Thrown(match error {
-        tch::TchError::Torch(text) => text,
-        other => other.to_string(),
-    }))
+fn dtype_of(number: usize) -> Option<DType> {
+    DType::ALL.get(number).copied()
 }
 
 fn infer_failure(thrown: Thrown) -> BackendError {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 #![expect(clippy::disallowed_methods, reason = "tests are told where things lie")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,11 +11,12 @@ use std::time::{Duration, Instant};
 use lantern::error::{Error, Kind};
 use lantern::handler::{LogLine, Observation, Sink};
 use lantern::model::{
-    BackendKind, Declared, Limits, ModelName, ModelSpec, Settings, TensorSpec, TensorsTo, Version,
+    BackendKind, Declared, Limits, ModelName, ModelSpec, Settings, StateSharing, TensorSpec,
+    TensorsTo, Version,
 };
-use lantern::payload::{Body, Request, Schedule};
+use lantern::payload::{Body, Output, Request, Schedule};
 use lantern::runtime::process::{ProcessConfig, ProcessRuntime};
-use lantern::runtime::{Bounds, Hosts, WorkerIds};
+use lantern::runtime::{Bounds, Hosts, ModelState, WorkerIds};
 use lantern::tensor::{DType, NamedTensor, Tensor};
 use serde_json::Value;
 
@@ -47,6 +49,16 @@ fn spec(name: &str, dtype: DType, shape: Vec<Option<usize>>) -> TensorSpec {
     TensorSpec::new(name, dtype, shape)
 }
 
+/// A module of which nothing is declared, to which tensors go past the handler.
+fn undeclared(name: &str, state: StateSharing) -> ModelSpec {
+    let file = format!("torchscript/{name}.pt");
+    let mut model = model(&file, spec("x", DType::F32, vec![]));
+    model.declared = Declared::default();
+    model.settings.tensors_to = TensorsTo::Model;
+    model.settings.state = state;
+    model
+}
+
 fn model(artifact: &str, input: TensorSpec) -> ModelSpec {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let built = root.join("examples/target/wasm32-wasip2/release");
@@ -76,22 +88,25 @@ fn model(artifact: &str, input: TensorSpec) -> ModelSpec {
 }
 
 async fn start(model: ModelSpec) -> ProcessRuntime {
-    let started = ProcessRuntime::start(
-        &hosts(),
-        Arc::new(model),
-        Bounds::exactly(1),
-        Arc::new(Silence),
-    )
-    .await;
+    let started = try_start(model, 1).await;
     started.unwrap_or_else(|error| panic!("{error}"))
 }
 
+async fn try_start(model: ModelSpec, workers: usize) -> Result<ProcessRuntime, Error> {
+    let bounds = Bounds::exactly(workers);
+    ProcessRuntime::start(&hosts(), Arc::new(model), bounds, Arc::new(Silence)).await
+}
+
 fn request(input: NamedTensor) -> Request {
+    request_of(vec![input])
+}
+
+fn request_of(inputs: Vec<NamedTensor>) -> Request {
     Request {
         id: "r".into(),
         content_type: None,
         headers: vec![],
-        body: Body::Tensors(vec![input]),
+        body: Body::Tensors(inputs),
         arrival: Instant::now(),
         deadline: Instant::now() + Duration::from_secs(50),
         schedule: Schedule::default(),
@@ -138,4 +153,139 @@ async fn a_model_that_crashes_its_process_fails_its_own_request_alone() {
     assert_eq!(error.message(), "Worker died: killed by signal 11");
     let reply = runtime.call(length(1)).await.unwrap();
     assert_eq!(reply.into_response().unwrap().status(), 200);
+}
+
+fn row(name: &str, value: f32) -> NamedTensor {
+    let data = value.to_le_bytes().to_vec();
+    let tensor = Tensor::new(DType::F32, vec![1, 1], data.into()).unwrap();
+    NamedTensor::new(name, tensor)
+}
+
+/// The outputs of a call, by name.
+async fn outputs(
+    runtime: &ProcessRuntime,
+    inputs: Vec<NamedTensor>,
+) -> Result<Vec<NamedTensor>, Error> {
+    match runtime.call(request_of(inputs)).await?.output {
+        Output::Tensors(tensors) => Ok(tensors),
+        Output::Response(response) => panic!("no tensors, but {response:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_undeclared_model_is_known_and_called_by_its_schema() {
+    let runtime = start(undeclared("order", StateSharing::Shared)).await;
+    let signature = runtime.signature().unwrap();
+    let names: Vec<_> = signature.inputs.iter().map(|spec| &*spec.name).collect();
+    assert_eq!(names, ["zeta", "alpha", "mid"]);
+    let inputs = vec![row("alpha", 2.0), row("mid", 3.0), row("zeta", 1.0)];
+    let answer = outputs(&runtime, inputs).await.unwrap();
+    assert_eq!(*answer[0].name, *"output_0");
+    assert_eq!(*answer[0].tensor.data(), 123f32.to_le_bytes()[..]);
+    let wrong = vec![row("alpha", 2.0), row("middle", 3.0), row("zeta", 1.0)];
+    let error = outputs(&runtime, wrong).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::InvalidInput);
+    assert!(
+        error.message().contains("it takes zeta: any[...]"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_declaration_that_contradicts_the_schema_does_not_start() {
+    let mut model = undeclared("order", StateSharing::Shared);
+    model.declared.inputs = vec![spec("image", DType::F32, vec![None])];
+    let error = try_start(model, 1).await.err().unwrap();
+    assert_eq!(error.kind(), Kind::LoadFailed);
+    let detail = error.detail().unwrap_or_default();
+    assert!(detail.contains("forward takes zeta"), "{error} {detail}");
+}
+
+#[tokio::test]
+async fn a_tensor_without_memory_is_a_value() {
+    let runtime = start(undeclared("values", StateSharing::Shared)).await;
+    let kind = [&4u32.to_le_bytes()[..], b"zero"].concat();
+    let kind = Tensor::new(DType::Bytes, vec![], kind.into()).unwrap();
+    let inputs = vec![row("x", 1.0), NamedTensor::new("kind", kind)];
+    let answer = outputs(&runtime, inputs).await.unwrap();
+    assert_eq!(*answer[0].tensor.data(), [0; 24][..]);
+}
+
+/// What eight clients of four workers are answered by a model that counts its calls: how often each number.
+async fn counted(state: StateSharing) -> BTreeMap<i64, usize> {
+    const CLIENTS: usize = 8;
+    const EACH: usize = 100;
+    let mut model = undeclared("counts", state);
+    model.settings.max_workers = 4;
+    model.settings.min_workers = 4;
+    let runtime = try_start(model, 4).await.unwrap();
+    let locked = runtime.signature().unwrap().state == ModelState::Locked;
+    assert_eq!(locked, state == StateSharing::Shared);
+    let clients = (0..CLIENTS).map(|_| {
+        let runtime = runtime.clone();
+        tokio::spawn(async move {
+            let mut numbers = Vec::new();
+            for _ in 0..EACH {
+                let answer = outputs(&runtime, vec![row("x", 1.0)]).await.unwrap();
+                let data: [u8; 8] = answer[0].tensor.data()[..].try_into().unwrap();
+                numbers.push(i64::from_le_bytes(data));
+            }
+            numbers
+        })
+    });
+    let clients: Vec<_> = clients.collect();
+    let mut answers = BTreeMap::new();
+    for client in clients {
+        for number in client.await.unwrap() {
+            *answers.entry(number).or_default() += 1;
+        }
+    }
+    assert_eq!(answers.values().sum::<usize>(), CLIENTS * EACH);
+    answers
+}
+
+#[tokio::test]
+async fn workers_that_share_state_answer_as_one() {
+    let answers = counted(StateSharing::Shared).await;
+    assert_eq!(
+        answers.keys().copied().collect::<Vec<_>>(),
+        (1..=800).collect::<Vec<_>>()
+    );
+}
+
+#[tokio::test]
+async fn workers_with_copies_count_by_themselves() {
+    let answers = counted(StateSharing::Copies).await;
+    // Each worker that ran counts from one, without gaps.
+    assert!(answers.values().all(|count| *count <= 4), "{answers:?}");
+    assert!(
+        answers.values().is_sorted_by(|one, two| one >= two),
+        "{answers:?}"
+    );
+}
+
+#[tokio::test]
+async fn assigning_an_attribute_kills_no_process() {
+    let mut model = undeclared("assigns", StateSharing::Shared);
+    model.settings.max_workers = 4;
+    model.settings.min_workers = 4;
+    let runtime = try_start(model, 4).await.unwrap();
+    let x = || {
+        let data = [1f32; 4].map(f32::to_le_bytes).concat();
+        NamedTensor::new(
+            "x",
+            Tensor::new(DType::F32, vec![1, 4], data.into()).unwrap(),
+        )
+    };
+    let clients = (0..8).map(|_| {
+        let runtime = runtime.clone();
+        tokio::spawn(async move {
+            for _ in 0..200 {
+                outputs(&runtime, vec![x()]).await.unwrap();
+            }
+        })
+    });
+    for client in clients.collect::<Vec<_>>() {
+        client.await.unwrap();
+    }
 }

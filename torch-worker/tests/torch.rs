@@ -13,6 +13,15 @@ use torch_worker::torch::TorchBackend;
 #[path = "../../tests/support/fixture.rs"]
 mod fixture;
 
+#[path = "torch/answers.rs"]
+mod answers;
+#[path = "torch/signatures.rs"]
+mod signatures;
+#[path = "torch/state.rs"]
+mod state;
+#[path = "torch/support.rs"]
+mod support;
+
 use fixture::Fixture;
 
 const MODELS: [&str; 10] = [
@@ -35,6 +44,7 @@ fn spec(artifact: PathBuf, device: Device, declared: Declared) -> LoadSpec {
         workers: 4,
         intra_op_threads: 1,
         declared,
+        state: lantern::model::StateSharing::default(),
     }
 }
 
@@ -107,7 +117,7 @@ fn weights_without_a_program_are_refused_with_a_hint() {
 }
 
 #[test]
-fn undeclared_tensors_go_by_position_and_are_counted() {
+fn undeclared_outputs_of_a_tuple_are_counted() {
     let fixture = Fixture::read("tuple.pt");
     let loaded = TorchBackend::new()
         .load(&spec(
@@ -116,12 +126,8 @@ fn undeclared_tensors_go_by_position_and_are_counted() {
             Declared::default(),
         ))
         .unwrap();
-    assert!(loaded.signature().inputs.is_empty());
-    let inputs = fixture.cases[0]
-        .inputs
-        .iter()
-        .map(|input| NamedTensor::new("anything", input.tensor.clone()));
-    let outputs = loaded.session().unwrap().infer(inputs.collect()).unwrap();
+    let inputs = fixture.cases[0].inputs.clone();
+    let outputs = loaded.session().unwrap().infer(inputs).unwrap();
     let expected = fixture.cases[0].expected.as_ref().unwrap();
     for (index, (expected, output)) in expected.iter().zip(&outputs).enumerate() {
         assert_eq!(*output.name, format!("output_{index}"));
@@ -131,7 +137,7 @@ fn undeclared_tensors_go_by_position_and_are_counted() {
 }
 
 #[test]
-fn inputs_are_taken_by_name_where_they_are_declared() {
+fn inputs_are_taken_by_name() {
     let fixture = Fixture::read("multi.pt");
     let mut session = load(&fixture, Device::Cpu).session().unwrap();
     for case in &fixture.cases {
@@ -144,8 +150,8 @@ fn inputs_are_taken_by_name_where_they_are_declared() {
 }
 
 #[test]
-fn outputs_must_be_as_many_as_declared() {
-    let fixture = Fixture::read("tuple.pt");
+fn outputs_of_a_list_must_be_as_many_as_declared() {
+    let fixture = Fixture::read("list.pt");
     let mut declared = fixture.declared.clone();
     declared.outputs.pop();
     let loaded = TorchBackend::new()
@@ -156,16 +162,14 @@ fn outputs_must_be_as_many_as_declared() {
         .unwrap()
         .infer(fixture.cases[0].inputs.clone())
         .unwrap_err();
-    assert_eq!(
-        error,
-        BackendError::Infer("the model returned 2 outputs, 1 are declared".into())
-    );
+    let text = "1 outputs are declared, but the model returns 2: output_0, output_1";
+    assert_eq!(error, BackendError::Infer(text.into()));
 }
 
 #[test]
 fn strings_are_refused() {
     let fixture = Fixture::read("linear.pt");
-    let text = TensorSpec::new("text", DType::Bytes, vec![None]);
+    let text = TensorSpec::new("x", DType::Bytes, vec![None]);
     let declared = Declared {
         inputs: vec![text],
         outputs: vec![],

@@ -50,6 +50,7 @@ fn spec(artifact: PathBuf, device: Device) -> LoadSpec {
         workers: 4,
         intra_op_threads: 1,
         declared: Declared::default(),
+        state: crate::model::StateSharing::default(),
     }
 }
 

@@ -1,13 +1,15 @@
 //! Our keys, under `lantern:`. They are strict: a wrong value is a problem, never a guess.
 
-use crate::model::{BackendKind, BatchingMode, DType, Hosting, TensorSpec, TensorsTo};
+use crate::model::{
+    BackendKind, BatchingMode, DType, Hosting, StateSharing, TensorSpec, TensorsTo,
+};
 use crate::tensor::{MAX_RANK, MAX_TENSORS};
 
 use super::super::yaml::{Node, Value};
 use super::fields::Fields;
 use super::{LimitOptions, Options};
 
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "handler",
     "backend",
     "inputs",
@@ -17,6 +19,7 @@ const KEYS: [&str; 12] = [
     "freshInstances",
     "oip",
     "waitForFullBatches",
+    "state",
     "batching",
     "samples",
     "limits",
@@ -52,6 +55,7 @@ pub fn read(fields: &mut Fields, node: &Node, options: &mut Options) {
             "freshInstances" => options.fresh_instances = fields.truth(&key, value),
             "oip" => options.tensors_to = tensors_to(fields, &key, value),
             "waitForFullBatches" => options.wait_for_full_batches = fields.truth(&key, value),
+            "state" => options.state = state(fields, &key, value),
             "batching" => options.batching = batching(fields, &key, value),
             "samples" => options.samples = fields.text(&key, value),
             "limits" => limits(fields, &key, value, &mut options.limits),
@@ -123,6 +127,17 @@ fn tensors_to(fields: &mut Fields, key: &str, node: &Node) -> Option<TensorsTo> 
         "handler" => Some(TensorsTo::Handler),
         _ => {
             fields.problem(key, node, "must be model or handler");
+            None
+        }
+    }
+}
+
+fn state(fields: &mut Fields, key: &str, node: &Node) -> Option<StateSharing> {
+    match fields.text(key, node)?.as_str() {
+        "shared" => Some(StateSharing::Shared),
+        "copies" => Some(StateSharing::Copies),
+        _ => {
+            fields.problem(key, node, "must be shared or copies");
             None
         }
     }

@@ -167,6 +167,7 @@ pub fn resolve(
         hosting,
         fresh_instances: options.fresh_instances.unwrap_or(false),
         tensors_to: options.tensors_to.unwrap_or_default(),
+        state: options.state.unwrap_or_default(),
         devices,
     };
     defaults.most.check(&settings)?;

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::model::{DType, Device, Limits, Settings};
+use crate::model::{DType, Device, Limits, Settings, StateSharing};
 
 fn parse(text: &str) -> ModelConfig {
     ModelConfig::parse("c.yaml", text.as_bytes()).unwrap()
@@ -124,6 +124,18 @@ fn every_key_arrives() {
     let json: serde_json::Value = serde_json::from_str(&config.json).unwrap();
     assert_eq!(json["handler"]["labels"][1], "one");
     assert_eq!(json["lantern"]["limits"]["memory"], "64MiB");
+}
+
+#[test]
+fn a_model_that_keeps_state_is_shared_or_copied() {
+    let state = |word: &str| parse(&format!("lantern: {{state: {word}}}")).options.state;
+    assert_eq!(state("shared"), Some(StateSharing::Shared));
+    assert_eq!(state("copies"), Some(StateSharing::Copies));
+    let problem = refused("lantern: {state: mine}");
+    assert!(
+        problem.contains("lantern.state must be shared or copies, got \"mine\""),
+        "{problem}"
+    );
 }
 
 #[test]

@@ -231,6 +231,34 @@ async fn wrong_inputs_are_refused_before_they_meet_others() {
 }
 
 #[tokio::test]
+async fn wrong_names_are_mistakes_of_whoever_named_them() {
+    use crate::backend::Signature;
+    use crate::model::TensorSpec;
+    let signature = Signature {
+        inputs: vec![TensorSpec::new(
+            "y",
+            crate::tensor::DType::U8,
+            vec![None, Some(1)],
+        )],
+        ..Signature::default()
+    };
+    let refusal = async |tensors_to| {
+        let backend = FakeBackend::new().with_signature(signature.clone());
+        let mut model = model("passthrough", Settings::default());
+        Arc::make_mut(&mut model).settings.tensors_to = tensors_to;
+        let runtime = start(&backend, model, 1).await;
+        runtime.unwrap().call(tensors(&[1])).await.unwrap_err()
+    };
+    let by_client = refusal(TensorsTo::Model).await;
+    assert_eq!(by_client.kind(), Kind::InvalidInput);
+    let text = "the model has no input \"x\"; it takes y: uint8[?, 1]";
+    assert_eq!(by_client.message(), text);
+    let by_handler = refusal(TensorsTo::Handler).await;
+    assert_eq!(by_handler.kind(), Kind::HandlerOutput);
+    assert!(by_handler.message().ends_with(text), "{by_handler}");
+}
+
+#[tokio::test]
 async fn the_deadline_covers_waiting_for_the_model() {
     let backend = FakeBackend::new();
     let runtime = passthrough(&backend).await;

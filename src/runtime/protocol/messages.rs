@@ -213,12 +213,19 @@ pub struct Settings {
     pub intra_op_threads: Option<u64>,
     pub fresh_instances: bool,
     pub tensors_to: TensorsTo,
+    pub state: StateSharing,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum TensorsTo {
     Model,
     Handler,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum StateSharing {
+    Shared,
+    Copies,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

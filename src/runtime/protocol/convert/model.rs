@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::model::{
     BackendKind, BatchingMode, Declared, Hosting, InvalidName, Limits, ModelName, ModelSpec,
-    Settings, TensorsTo, Version,
+    Settings, StateSharing, TensorsTo, Version,
 };
 
 use super::{
@@ -122,6 +122,7 @@ fn settings_to_wire(settings: &Settings) -> messages::Settings {
         hosting: _,
         fresh_instances,
         tensors_to,
+        state,
     } = settings;
     messages::Settings {
         min_workers: *min_workers as u64,
@@ -144,6 +145,10 @@ fn settings_to_wire(settings: &Settings) -> messages::Settings {
         tensors_to: match tensors_to {
             TensorsTo::Model => messages::TensorsTo::Model,
             TensorsTo::Handler => messages::TensorsTo::Handler,
+        },
+        state: match state {
+            StateSharing::Shared => messages::StateSharing::Shared,
+            StateSharing::Copies => messages::StateSharing::Copies,
         },
     }
 }
@@ -174,6 +179,10 @@ fn settings_from_wire(settings: messages::Settings) -> Result<Settings, Violatio
         tensors_to: match settings.tensors_to {
             messages::TensorsTo::Model => TensorsTo::Model,
             messages::TensorsTo::Handler => TensorsTo::Handler,
+        },
+        state: match settings.state {
+            messages::StateSharing::Shared => StateSharing::Shared,
+            messages::StateSharing::Copies => StateSharing::Copies,
         },
     })
 }
@@ -249,6 +258,7 @@ mod tests {
                 intra_op_threads: Some(2),
                 max_batch_delay: Duration::from_millis(7),
                 hosting: Hosting::Inline,
+                state: StateSharing::Copies,
                 ..Settings::default()
             },
             limits: Limits::default(),
