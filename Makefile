@@ -22,6 +22,7 @@ GUEST_TARGET := $(CARGO_TARGET_DIR)/guests
 GUESTS       := $(GUEST_TARGET)/wasm32-wasip2/release
 STORE        := $(CARGO_TARGET_DIR)/model-store
 RESNET       := $(CARGO_TARGET_DIR)/resnet18
+MODELS       := $(RUNTIME)/models
 
 # Users with their own copies set LIBTORCH and ORT_DYLIB_PATH.
 export LIBTORCH       ?= $(SITE)/torch
@@ -45,7 +46,7 @@ build: prerequisites runtime ## Build lantern and lantern-torch (release)
 	cargo build --release --bins --workspace
 
 .PHONY: test
-test: prerequisites runtime clients lint guests ## Everything that CI runs
+test: prerequisites runtime clients lint guests $(MODELS)/made ## Everything that CI runs
 	@echo "==> tests"
 ifdef NEXTEST
 	cargo nextest run --workspace
@@ -57,6 +58,10 @@ endif
 	cargo test --workspace --doc
 	@echo "==> guests, on the host"
 	cd examples && CARGO_TARGET_DIR=$(GUEST_TARGET) cargo test --quiet --workspace --target $(HOST)
+	@echo "==> models of others, a sample"
+	cargo build --bins --workspace
+	$(MODELS)/bin/python -B tests/models/compare.py --sample --lantern $(CARGO_TARGET_DIR)/debug/lantern \
+		--handler $(GUESTS)/passthrough.wasm --out target/models-sample.md
 
 .PHONY: conformance
 conformance: prerequisites runtime clients guests ## What TorchServe's clients can see, checked: target/conformance.md
@@ -72,6 +77,19 @@ differential: build guests ## The same requests to TorchServe 0.12 and to Lanter
 	python3 benches/peers/peer.py setup --runtime $(RUNTIME) --venv $(RUNTIME)/torchserve
 	python3 tests/differential/compare.py --lantern $(CARGO_TARGET_DIR)/release/lantern --guests $(GUESTS) \
 		--venv $(RUNTIME)/torchserve --out target/differential.md
+
+.PHONY: models
+models: build guests $(MODELS)/made ## Models of others, asked of Lantern and of Python's onnxruntime: target/models.md
+	$(MODELS)/bin/python -B tests/models/compare.py --lantern $(CARGO_TARGET_DIR)/release/lantern \
+		--handler $(GUESTS)/passthrough.wasm --out target/models.md
+
+# It sees the onnxruntime and the torch that the server opens.
+$(MODELS)/made: tests/models/requirements.txt tests/models/public.txt | runtime
+	$(PYTHON) -m venv $(MODELS)
+	echo $(SITE) > $$($(MODELS)/bin/python -c 'import site; print(site.getsitepackages()[0])')/runtime.pth
+	$(MODELS)/bin/python -m pip install --disable-pip-version-check --quiet --requirement tests/models/requirements.txt
+	$(MODELS)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --requirement tests/models/public.txt
+	@touch $@
 
 OPENAPI := $(RUNTIME)/openapi
 
