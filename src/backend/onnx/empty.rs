@@ -24,11 +24,8 @@ fn make(environment: &Environment, dtype: DType) -> Result<EmptySequence, ort::E
     let session = SessionBuilder::new(environment)?
         .with_intra_threads(1)?
         .commit_from_memory(&model(number_of_dtype(dtype)))?;
-    let mut given = session::run_without_inputs(&session, OUTPUT)?;
-    given
-        .pop()
-        .and_then(EmptySequence::new)
-        .ok_or_else(|| ort::Error::new("no sequence was made"))
+    let made = session::run_for_empty_sequence(&session, OUTPUT)?;
+    made.ok_or_else(|| ort::Error::new("no sequence was made"))
 }
 
 const OUTPUT: &std::ffi::CStr = c"y";

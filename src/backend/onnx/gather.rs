@@ -12,7 +12,7 @@ impl Port {
     /// Appends the tensors that stand for what a run gave. The error is the rest of a sentence about the output.
     pub(super) fn copy_out(
         &self,
-        given: &OutputValue,
+        given: &OutputValue<'_>,
         tensors: &mut Vec<NamedTensor>,
     ) -> Result<(), String> {
         if self.is_optional && !given.has_value()? {
@@ -42,7 +42,7 @@ const KEYS: usize = 0;
 const VALUES: usize = 1;
 
 fn copy_maps_out(
-    given: &OutputValue,
+    given: &OutputValue<'_>,
     keys: &Member,
     values: &Member,
     tensors: &mut Vec<NamedTensor>,

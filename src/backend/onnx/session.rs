@@ -46,12 +46,10 @@ impl OnnxSession {
 
 impl Session for OnnxSession {
     fn infer(&mut self, inputs: Vec<NamedTensor>) -> Result<Vec<NamedTensor>, BackendError> {
-        let given = {
-            let feed = self.shared.feed(&inputs)?;
-            self.stop.reset().map_err(|error| failure(&error))?;
-            let given = self.shared.run(&feed, &self.stop);
-            given.map_err(|error| failure(&error))?
-        };
+        let feed = self.shared.feed(&inputs)?;
+        self.stop.reset().map_err(|error| failure(&error))?;
+        let given = self.shared.run(&feed, &self.stop);
+        let given = given.map_err(|error| failure(&error))?;
         let mut tensors = Vec::with_capacity(given.len());
         for (port, given) in self.shared.outputs.iter().zip(&given) {
             let copied = port.copy_out(given, &mut tensors);
@@ -211,18 +209,20 @@ impl Shared {
         }
     }
 
-    fn run(&self, feed: &Feed<'_>, stop: &Stop) -> Result<Vec<OutputValue>, ort::Error> {
+    fn run<'a>(&self, feed: &'a Feed<'_>, stop: &Stop) -> Result<Vec<OutputValue<'a>>, ort::Error> {
         let names: Vec<_> = self.outputs.iter().map(|port| port.name.as_ptr()).collect();
         run(&self.session, feed, &names, Some(&stop.options))
     }
 }
 
-/// What a session whose graph has no inputs gives for one output.
-pub(super) fn run_without_inputs(
+/// The empty sequence that a session whose graph has no inputs gives for one output.
+pub(super) fn run_for_empty_sequence(
     session: &OrtSession,
     output: &CStr,
-) -> Result<Vec<OutputValue>, ort::Error> {
-    run(session, &Feed::default(), &[output.as_ptr()], None)
+) -> Result<Option<EmptySequence>, ort::Error> {
+    let feed = Feed::default();
+    let mut given = run(session, &feed, &[output.as_ptr()], None)?;
+    Ok(given.pop().and_then(EmptySequence::new))
 }
 
 /// What the session gives for the outputs of these names, which are NUL-terminated and live as long as the call.
@@ -230,17 +230,17 @@ pub(super) fn run_without_inputs(
     unsafe_code,
     reason = "ort runs only through &mut; the C API allows concurrent runs"
 )]
-fn run(
+fn run<'a>(
     session: &OrtSession,
-    feed: &Feed<'_>,
+    feed: &'a Feed<'_>,
     output_names: &[*const c_char],
     options: Option<&RunOptions>,
-) -> Result<Vec<OutputValue>, ort::Error> {
+) -> Result<Vec<OutputValue<'a>>, ort::Error> {
     let mut outputs = vec![ptr::null_mut(); output_names.len()];
     // SAFETY: the session is borrowed. `Run` does not change it as far as callers can see: ONNX Runtime states that
     // one session may be run from many threads without synchronization, and takes a lock of its own where an
     // execution provider says it supports no concurrent runs. Names are NUL-terminated; names and values are as many
-    // as said; values live as long as `feed` and the session's owner. Inputs are not written to: ONNX Runtime never
+    // as said; values live as long as `feed`, which outlives the outputs, and the session's owner. Inputs are not written to: ONNX Runtime never
     // reuses the buffer of a graph input. Null run options stand for the default ones; those that are borrowed differ in the flag
     // that ends the run, which is there to be set from other threads.
     let status = unsafe {

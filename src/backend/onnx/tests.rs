@@ -15,7 +15,7 @@ mod fixture;
 
 use fixture::Fixture;
 
-const MODELS: [&str; 21] = [
+const MODELS: [&str; 22] = [
     "linear.onnx",
     "multi.onnx",
     "dtypes.onnx",
@@ -29,6 +29,7 @@ const MODELS: [&str; 21] = [
     "classifier_int64s.onnx",
     "sequences.onnx",
     "sequence_input.onnx",
+    "sequence_insert.onnx",
     "many_parts.onnx",
     "optional.onnx",
     "initializer.onnx",

@@ -120,17 +120,18 @@ impl From<Value> for InputValue<'_> {
     }
 }
 
-/// What a run gave for one output, or a part of it. Errors are the rest of a sentence about the output.
-pub(super) struct OutputValue(Option<Value>);
+/// What a run gave for one output, or a part of it; lives no longer than the run's inputs, since tensors of a sequence that
+/// were put into another one are lent as they were. Errors are the rest of a sentence about the output.
+pub(super) struct OutputValue<'a>(Option<Value>, PhantomData<&'a ()>);
 
-impl OutputValue {
+impl OutputValue<'_> {
     /// Takes ownership of what a run wrote.
     ///
     /// # Safety
-    /// `value` is null or a value that nobody else owns.
+    /// `value` is null or a value that nobody else owns, given by a run whose inputs outlive it.
     #[expect(unsafe_code, reason = "the caller vouches for the pointer")]
     pub(super) unsafe fn from_raw(value: *mut sys::OrtValue) -> Self {
-        Self(NonNull::new(value).map(Value))
+        Self(NonNull::new(value).map(Value), PhantomData)
     }
 
     /// Whether an optional holds something.
@@ -149,7 +150,7 @@ impl OutputValue {
     /// A part of a sequence, or the keys (0) or values (1) of a map.
     pub(super) fn part(&self, index: usize) -> Result<Self, String> {
         let part = part(self.value()?, index).map_err(|error| error.to_string())?;
-        Ok(Self(Some(part)))
+        Ok(Self(Some(part), PhantomData))
     }
 
     /// Copies a tensor out.
@@ -187,8 +188,8 @@ unsafe impl Send for EmptySequence {}
 unsafe impl Sync for EmptySequence {}
 
 impl EmptySequence {
-    /// Takes what a run gave.
-    pub(super) fn new(given: OutputValue) -> Option<Self> {
+    /// Takes what a run gave that had no inputs.
+    pub(super) fn new(given: OutputValue<'_>) -> Option<Self> {
         given.0.map(Self)
     }
 

@@ -17,7 +17,7 @@ mod fixture;
 use fixture::{Case, Fixture};
 
 /// Files of `tests/fixtures` that `compound.py` writes.
-const MODELS: [&str; 13] = [
+const MODELS: [&str; 14] = [
     "classifier_int64s.onnx",
     "classifier_strings.onnx",
     "initializer.onnx",
@@ -28,6 +28,7 @@ const MODELS: [&str; 13] = [
     "norank.onnx",
     "optional.onnx",
     "sequence_input.onnx",
+    "sequence_insert.onnx",
     "sequences.onnx",
     "sum_of_series.onnx",
     "two_axes.onnx",
