@@ -139,7 +139,7 @@ impl Gate {
 }
 
 /// What a run computes.
-pub type Model = fn(Vec<NamedTensor>) -> Vec<NamedTensor>;
+pub type Model = fn(&[NamedTensor]) -> Vec<NamedTensor>;
 
 /// The backend. Set up with the `with_` methods; clones share gate and log.
 #[derive(Debug, Clone, Default)]
@@ -325,7 +325,7 @@ impl Session for FakeSession {
         self.shared.gate.pass();
         match self.shared.marked(&inputs) {
             None => Ok(match self.shared.model {
-                Some(model) => model(inputs),
+                Some(model) => model(&inputs),
                 None => inputs,
             }),
             Some(Outcome::Hold) => self.be_held(inputs),

@@ -231,7 +231,7 @@ fn decide(asked: &Asked<'_>, lane: &mut Lane, verdicts: &Verdicts) -> Result<Bat
         return Ok(Batching::Off(reason));
     }
     let verdict = verdicts.of(asked.digest).or_else(|| {
-        let verdict = self_check(lane, &signature, samples, asked.batch_size)?;
+        let verdict = self_check(lane, &signature, &samples, asked.batch_size)?;
         verdicts.keep(asked.digest, &verdict);
         Some(verdict)
     });
@@ -260,7 +260,7 @@ fn ruled_out(mode: BatchingMode, signature: &Signature) -> Option<String> {
 fn self_check(
     lane: &mut Lane,
     signature: &Signature,
-    archived: Vec<samples::Sample>,
+    archived: &[samples::Sample],
     batch_size: usize,
 ) -> Option<Verdict> {
     let started = Instant::now();
@@ -270,7 +270,7 @@ fn self_check(
         let mut made = sizes.map_while(|size| samples::make(signature, batch_size, *size));
         made.find_map(|made| check::check(lane, &made, batch_size))
     } else {
-        check::check(lane, &archived, batch_size)
+        check::check(lane, archived, batch_size)
     };
     tracing::debug!(took = ?started.elapsed(), ?finding, is_made, "samples were compared");
     let may_confirm = !is_made || signature.axis0 == Axis0::Shared;

@@ -309,7 +309,7 @@ impl Pool {
         let now = Instant::now();
         let may_lead = self.pace.is_short() && !state.has_long_run(now);
         let Some(_place) = may_lead.then(|| self.leaders.enter(now)).flatten() else {
-            return self.wake_runner(&mut state, now);
+            return Self::wake_runner(&mut state, now);
         };
         let jobs = state.batcher.len();
         let Some((id, lane)) = state.check_out(None, now) else {
@@ -395,7 +395,7 @@ impl Pool {
             return false;
         }
         if !self.may_lead(state, now) {
-            self.wake_runner(state, now);
+            Self::wake_runner(state, now);
             return false;
         }
         let is_called = state.call_leader();
@@ -406,7 +406,7 @@ impl Pool {
     }
 
     /// Wakes a worker's thread for the jobs that wait.
-    fn wake_runner(&self, state: &mut State, now: Instant) {
+    fn wake_runner(state: &mut State, now: Instant) {
         if state.batcher.is_ready(now)
             && let Some(thread) = state.wake_one()
         {
@@ -421,7 +421,7 @@ impl Pool {
         state.leader_called = false;
         let now = Instant::now();
         for _ in 0..state.batcher.batches() {
-            self.wake_runner(&mut state, now);
+            Self::wake_runner(&mut state, now);
         }
     }
 

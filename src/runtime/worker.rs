@@ -173,9 +173,10 @@ impl Worker {
     pub(super) const fn state(&self) -> WorkerState {
         match self.phase {
             Phase::Loading => WorkerState::Loading,
-            Phase::Busy(Run { is_lost: true, .. }) => WorkerState::Failed,
-            Phase::Idle(_) | Phase::Busy(_) => WorkerState::Ready,
-            Phase::Broken(_) | Phase::Rebuilding | Phase::Failed => WorkerState::Failed,
+            Phase::Idle(_) | Phase::Busy(Run { is_lost: false, .. }) => WorkerState::Ready,
+            Phase::Busy(_) | Phase::Broken(_) | Phase::Rebuilding | Phase::Failed => {
+                WorkerState::Failed
+            }
         }
     }
 

@@ -116,9 +116,9 @@ fn malformed(reason: &str, document: &[u8], at: usize) -> Error {
 /// Line and column of byte `at`, as the general parser counts them.
 fn place(document: &[u8], at: usize) -> (usize, usize) {
     let before = &document[..at.min(document.len())];
-    let lines = before.iter().filter(|byte| **byte == b'\n').count();
-    let start = before.iter().rposition(|byte| *byte == b'\n');
-    (lines + 1, before.len() - start.map_or(0, |start| start + 1))
+    let is_newline = |byte: &u8| *byte == b'\n';
+    let column = before.rsplit(is_newline).next().map_or(0, <[u8]>::len);
+    (before.split(is_newline).count(), column)
 }
 
 fn failed(reason: &str) -> Error {

@@ -15,11 +15,14 @@ mod fixture;
 
 use fixture::Fixture;
 
-const MODELS: [&str; 22] = [
+const MODELS: [&str; 25] = [
     "linear.onnx",
     "multi.onnx",
     "dtypes.onnx",
     "strings.onnx",
+    "unsigned.onnx",
+    "unsigned_output.onnx",
+    "identity_f64.onnx",
     "scalar_rows.onnx",
     "fixed_rows.onnx",
     "fails.onnx",

@@ -49,19 +49,21 @@ fn tensor(rows: &[Vec<f32>]) -> Tensor {
     Tensor::new(DType::F32, vec![rows.len(), width], data.into()).unwrap()
 }
 
-fn doubles(inputs: Vec<NamedTensor>) -> Vec<NamedTensor> {
-    rows_to_rows(&inputs, |rows| {
-        rows.iter_mut().flatten().for_each(|value| *value *= 2.0)
+fn doubles(inputs: &[NamedTensor]) -> Vec<NamedTensor> {
+    rows_to_rows(inputs, |rows| {
+        for value in rows.iter_mut().flatten() {
+            *value *= 2.0;
+        }
     })
 }
 
-fn reverses(inputs: Vec<NamedTensor>) -> Vec<NamedTensor> {
-    rows_to_rows(&inputs, |rows| rows.reverse())
+fn reverses(inputs: &[NamedTensor]) -> Vec<NamedTensor> {
+    rows_to_rows(inputs, |rows| rows.reverse())
 }
 
 /// As `CumSum` over axis 0.
-fn accumulates(inputs: Vec<NamedTensor>) -> Vec<NamedTensor> {
-    rows_to_rows(&inputs, |rows| {
+fn accumulates(inputs: &[NamedTensor]) -> Vec<NamedTensor> {
+    rows_to_rows(inputs, |rows| {
         for row in 1..rows.len() {
             for column in 0..rows[row].len() {
                 rows[row][column] += rows[row - 1][column];
@@ -71,19 +73,20 @@ fn accumulates(inputs: Vec<NamedTensor>) -> Vec<NamedTensor> {
 }
 
 /// As `Softmax` over axis 0.
-fn competes(inputs: Vec<NamedTensor>) -> Vec<NamedTensor> {
-    rows_to_rows(&inputs, |rows| {
+fn competes(inputs: &[NamedTensor]) -> Vec<NamedTensor> {
+    rows_to_rows(inputs, |rows| {
         for column in 0..rows[0].len() {
             let total: f32 = rows.iter().map(|row| row[column].exp()).sum();
-            rows.iter_mut()
-                .for_each(|row| row[column] = row[column].exp() / total);
+            for row in rows.iter_mut() {
+                row[column] = row[column].exp() / total;
+            }
         }
     })
 }
 
 /// As a transposition: as many rows as there are columns.
-fn transposes(inputs: Vec<NamedTensor>) -> Vec<NamedTensor> {
-    rows_to_rows(&inputs, |rows| {
+fn transposes(inputs: &[NamedTensor]) -> Vec<NamedTensor> {
+    rows_to_rows(inputs, |rows| {
         *rows = (0..WIDTH)
             .map(|column| rows.iter().map(|row| row[column]).collect())
             .collect();
@@ -91,8 +94,8 @@ fn transposes(inputs: Vec<NamedTensor>) -> Vec<NamedTensor> {
 }
 
 /// As `NonZero`: positions in all of the batch.
-fn locates(inputs: Vec<NamedTensor>) -> Vec<NamedTensor> {
-    rows_to_rows(&inputs, |rows| {
+fn locates(inputs: &[NamedTensor]) -> Vec<NamedTensor> {
+    rows_to_rows(inputs, |rows| {
         let found = rows.iter().enumerate().flat_map(|(index, row)| {
             let large = row.iter().filter(|value| **value > 0.5);
             #[expect(clippy::cast_precision_loss, reason = "small")]
@@ -102,7 +105,7 @@ fn locates(inputs: Vec<NamedTensor>) -> Vec<NamedTensor> {
     })
 }
 
-fn sums_up(inputs: Vec<NamedTensor>) -> Vec<NamedTensor> {
+fn sums_up(inputs: &[NamedTensor]) -> Vec<NamedTensor> {
     let sum: f32 = read(&inputs[0].tensor).iter().flatten().sum();
     let scalar = Tensor::new(DType::F32, vec![], sum.to_le_bytes().to_vec().into()).unwrap();
     vec![NamedTensor::new("y", scalar)]
@@ -209,7 +212,7 @@ fn standing() -> Standing {
 
 /// What the model gives each request by itself.
 fn alone(model: Model, requests: &[Vec<Vec<f32>>]) -> Vec<Vec<NamedTensor>> {
-    let run = |rows: &Vec<Vec<f32>>| model(vec![NamedTensor::new("x", tensor(rows))]);
+    let run = |rows: &Vec<Vec<f32>>| model(&[NamedTensor::new("x", tensor(rows))]);
     requests.iter().map(run).collect()
 }
 
@@ -333,9 +336,10 @@ async fn the_first_requests_decide_where_nothing_can_be_made_up() {
             rounds += 1;
             assert!(rounds < 100, "never decided");
         }
-        match model as usize == doubles as Model as usize {
-            true => assert_eq!(served.batching(), Batching::On(Grounds::Requests)),
-            false => drop(reason(&served.batching())),
+        if model as usize == doubles as Model as usize {
+            assert_eq!(served.batching(), Batching::On(Grounds::Requests));
+        } else {
+            reason(&served.batching());
         }
     }
 }
@@ -343,8 +347,8 @@ async fn the_first_requests_decide_where_nothing_can_be_made_up() {
 #[tokio::test]
 async fn outputs_that_cannot_be_parted_refute_a_confirmed_model() {
     /// Keeps rows apart unless a row says otherwise, as a detector does that samples never made find two things.
-    fn finds_two(inputs: Vec<NamedTensor>) -> Vec<NamedTensor> {
-        rows_to_rows(&inputs, |rows| {
+    fn finds_two(inputs: &[NamedTensor]) -> Vec<NamedTensor> {
+        rows_to_rows(inputs, |rows| {
             if rows.iter().any(|row| row[0] > 5.0) {
                 rows.push(vec![0.0, 0.0]);
             }

@@ -35,7 +35,7 @@ impl Spare {
         if state.is_wanted && state.kept.is_none() {
             let latch = Arc::<Latch>::default();
             state.kept = Some(Arc::clone(&latch));
-            tasks.spawn(keep(latch));
+            tasks.spawn(async move { keep(&latch) });
         }
     }
 
@@ -53,10 +53,10 @@ impl Spare {
     }
 }
 
-/// Holds the thread that runs this task, once what only this thread could run is where others find it: tasks that
+/// Holds the thread of the task that calls this, once what only this thread could run is where others find it: tasks that
 /// yielded and the one that was woken last are moved to its queue, and two new ones wake a thread that steals from there.
 /// If another thread has taken over the queue meanwhile, it is not one of tokio's that is held, which does no harm.
-async fn keep(latch: Arc<Latch>) {
+fn keep(latch: &Latch) {
     tokio::task::block_in_place(|| ());
     for _ in 0..2 {
         tokio::spawn(async {});

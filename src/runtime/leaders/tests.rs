@@ -40,14 +40,14 @@ impl Held {
     /// Begins it, and returns when the thread is held.
     async fn begin(leaders: &Arc<Leaders>) -> Self {
         let (release, released) = std::sync::mpsc::channel();
-        let (began, begun) = oneshot::channel();
+        let (entered, is_held) = oneshot::channel();
         let leaders = Arc::clone(leaders);
         let task = tokio::spawn(async move {
             let _place = leaders.enter(Instant::now()).unwrap();
-            began.send(()).unwrap();
+            entered.send(()).unwrap();
             released.recv().unwrap();
         });
-        begun.await.unwrap();
+        is_held.await.unwrap();
         Self { release, task }
     }
 

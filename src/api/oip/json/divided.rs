@@ -126,8 +126,7 @@ impl<'a> Cursor<'a> {
         self.object(|cursor, name| {
             if *name == *list && cursor.peek()? == b'[' {
                 return cursor.list(|cursor| {
-                    let tensor = cursor.tensor()?;
-                    data.push(tensor);
+                    cursor.tensor(data)?;
                     (data.len() <= MAX_TENSORS).then_some(())
                 });
             }
@@ -135,21 +134,22 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    /// Where the data of a tensor lies, if it has any.
-    fn tensor(&mut self) -> Option<Option<Range<usize>>> {
-        let mut data = None;
-        if self.peek()? != b'{' {
+    /// Goes past a tensor, and notes where its data lies, if it has any.
+    fn tensor(&mut self, data: &mut Vec<Option<Range<usize>>>) -> Option<()> {
+        let mut found = None;
+        if self.peek()? == b'{' {
+            self.object(|cursor, name| {
+                let value = cursor.value()?;
+                if *name == *b"data" && cursor.document[value.clone()] != *b"null" {
+                    found = Some(value);
+                }
+                Some(())
+            })?;
+        } else {
             self.value()?;
-            return Some(None);
         }
-        self.object(|cursor, name| {
-            let value = cursor.value()?;
-            if *name == *b"data" && cursor.document[value.clone()] != *b"null" {
-                data = Some(value);
-            }
-            Some(())
-        })?;
-        Some(data)
+        data.push(found);
+        Some(())
     }
 
     fn object(

@@ -154,7 +154,11 @@ fn begins_as_json(text: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::cast_possible_truncation,
+        clippy::float_cmp
+    )]
     use proptest::prelude::*;
 
     use super::*;

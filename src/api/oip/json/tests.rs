@@ -71,7 +71,7 @@ fn every_datatype_is_read_and_written() {
         ("FP16", json!([0.5, -65504.0])),
         ("BF16", json!([0.5, -3.0])),
         ("FP32", json!([f64::from(0.1f32), -1.5])),
-        ("FP64", json!([0.45914118284447325, -1e300])),
+        ("FP64", json!([0.459_141_182_844_473_25, -1e300])),
         ("BYTES", json!(["", "é\u{0}"])),
     ] {
         let tensor = one(datatype, &json!([1, 2]), &data).unwrap();

@@ -33,6 +33,11 @@ impl Fixture {
         self.long_until(Instant::now() + PATIENCE).await
     }
 
+    fn may_lead(&self) -> bool {
+        let state = self.pool.state.lock();
+        self.pool.may_lead(&state, Instant::now())
+    }
+
     async fn serves(&self) {
         let answer = self.send(b"a").await.unwrap().unwrap();
         assert_eq!(marks(&answer.outputs), b"a");
@@ -93,9 +98,7 @@ async fn while_a_run_is_long_none_is_led() {
     let long = fixture.long().await;
     fixture.quicken();
     tokio::time::sleep(LONG).await;
-    let state = fixture.pool.state.lock();
-    assert!(!fixture.pool.may_lead(&state, Instant::now()));
-    drop(state);
+    assert!(!fixture.may_lead());
     fixture.backend.hold().open();
     long.await.unwrap().unwrap();
 }
