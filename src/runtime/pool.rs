@@ -40,7 +40,7 @@ use super::loader::Loader;
 use super::pace::Pace;
 use super::worker::Worker;
 use super::{WorkerIds, WorkerStatus};
-use crate::backend::{BackendError, Signature};
+use crate::backend::{BackendError, ModelState, Signature};
 use crate::error::{Error, Kind};
 use crate::model::{Device, ModelSpec};
 use crate::payload::Priority;
@@ -157,6 +157,10 @@ impl Pool {
             self.apply(&batching);
         }
         let signature = lane.model().signature();
+        if signature.state == ModelState::Locked {
+            // Workers wait for each other inside of their runs, which is no place for a thread of tokio.
+            self.pace.forbid();
+        }
         self.signature.get_or_init(|| Arc::new(signature.clone()));
         Ok(())
     }
