@@ -16,7 +16,7 @@ use lantern::model::{
 };
 use lantern::payload::{Body, Output, Request, Schedule};
 use lantern::runtime::process::{ProcessConfig, ProcessRuntime};
-use lantern::runtime::{Bounds, Hosts, ModelState, WorkerIds};
+use lantern::runtime::{Batching, Bounds, Grounds, Hosts, ModelState, WorkerIds};
 use lantern::tensor::{DType, NamedTensor, Tensor};
 use serde_json::Value;
 
@@ -288,4 +288,62 @@ async fn assigning_an_attribute_kills_no_process() {
     for client in clients.collect::<Vec<_>>() {
         client.await.unwrap();
     }
+}
+
+/// `linear.pt`, of whose shapes nothing is known, with a batch size of 2 that batches wait for.
+fn eager() -> ModelSpec {
+    let mut model = undeclared("unused", StateSharing::default());
+    model.artifact = "linear.pt".into();
+    model.digest = "ab".repeat(32);
+    model.settings.batch_size = 2;
+    model.settings.wait_for_full_batches = true;
+    model.settings.max_batch_delay = Duration::from_secs(5);
+    model
+}
+
+/// Sixteen columns of one value.
+fn columns(value: f32) -> Vec<NamedTensor> {
+    let data = [value; 16].map(f32::to_le_bytes).concat();
+    let tensor = Tensor::new(DType::F32, vec![1, 16], data.into()).unwrap();
+    vec![NamedTensor::new("x", tensor)]
+}
+
+fn floats(output: &NamedTensor) -> Vec<f32> {
+    let (chunks, _) = output.tensor.data().as_chunks::<4>();
+    let floats = chunks.iter().map(|bytes| f32::from_le_bytes(*bytes));
+    floats.collect()
+}
+
+#[tokio::test]
+async fn the_first_requests_of_an_undeclared_model_decide_whether_it_is_batched() {
+    let hosts = hosts();
+    let start = || {
+        let (bounds, model) = (Bounds::exactly(1), Arc::new(eager()));
+        ProcessRuntime::start(&hosts, model, bounds, Arc::new(Silence))
+    };
+    let runtime = start().await.unwrap();
+    assert_eq!(runtime.batching(), Some(Batching::Trial));
+    let both = async || {
+        let requests = [columns(1.0), columns(2.0)].map(|inputs| outputs(&runtime, inputs));
+        let [first, second] = requests;
+        let (first, second) = tokio::join!(first, second);
+        [first, second].map(|outputs| floats(&outputs.unwrap()[0]))
+    };
+    let confirmed = Some(Batching::On(Grounds::Requests));
+    let (own, mut rounds) = (both().await, 0);
+    while runtime.batching() != confirmed {
+        for (own, again) in own.iter().zip(both().await) {
+            // A stacked run rounds otherwise.
+            let moved = own
+                .iter()
+                .zip(&again)
+                .map(|(own, again)| (own - again).abs());
+            assert!(moved.fold(0.0, f32::max) < 1e-4, "{own:?} became {again:?}");
+        }
+        rounds += 1;
+        assert!(rounds < 100_000, "never decided: {:?}", runtime.batching());
+    }
+    runtime.drain(Duration::from_secs(1)).await;
+    let next = start().await.unwrap();
+    assert_eq!(next.batching(), confirmed, "what was found out is kept");
 }
