@@ -11,7 +11,7 @@
 //!   answered from the single runs, until [`AGREEMENTS`] of them agreed.
 //!
 //! A difference at any time refutes for good: the version runs unbatched. The verdict is kept by the archive's digest
-//! ([`Verdicts`]). This module knows tensors and lanes; it knows neither queues nor threads.
+//! ([`Verdicts`]), and by how many rows a batch may have. This module knows tensors and lanes; it knows neither queues nor threads.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,6 +34,8 @@ pub(crate) use compare::{Finding, Single, compare};
 pub(crate) use trial::Trial;
 pub use verdicts::{Verdict, Verdicts};
 
+/// Names the rules by which verdicts come about, in the path of their files: another number forgets what was found by others.
+pub const RULES: &str = "1";
 /// Rows of a batch on trial at most: each of them costs a run of its own.
 const TRIAL_ROWS: usize = 4;
 
@@ -65,15 +67,6 @@ pub enum Grounds {
 }
 
 impl Batching {
-    /// `off`, `trial` or `on`.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Single | Self::Off(_) => "off",
-            Self::Trial => "trial",
-            Self::On(_) => "on",
-        }
-    }
-
     /// The rows that a batch may have where `configured` are asked for.
     pub(crate) fn batch_size(&self, configured: usize) -> usize {
         match self {
@@ -145,15 +138,14 @@ impl Decision {
         Ok(())
     }
 
-    /// Takes what a batch on trial showed, or that a stacked run could not be parted. Returns what is done from now on
-    /// if that changes.
+    /// Takes what a batch on trial showed, or that a stacked run could not be parted. Returns what was found out, which is
+    /// done from now on, if that is new.
     pub(crate) fn learn(
         &self,
         finding: &Finding,
         rows: usize,
         model: &ModelSpec,
-        verdicts: &Verdicts,
-    ) -> Option<Batching> {
+    ) -> Option<Verdict> {
         let verdict = match finding {
             Finding::Different(reason) => Verdict::Refuted(reason.clone()),
             Finding::Same { .. } if !self.is_trial() => return None,
@@ -167,10 +159,8 @@ impl Decision {
         if matches!(*settled, Some(Batching::Off(_))) {
             return None;
         }
-        verdicts.keep(&model.digest, &verdict);
-        let decided = verdict.batching();
-        self.set(&mut settled, decided.clone(), model);
-        Some(decided)
+        self.set(&mut settled, verdict.batching(), model);
+        Some(verdict)
     }
 
     fn set(&self, settled: &mut Option<Batching>, decided: Batching, model: &ModelSpec) {
@@ -187,6 +177,15 @@ impl Decision {
         }
         *settled = Some(decided);
     }
+}
+
+/// What verdicts on an archive are kept by: its digest, and the rows of the batches that it is tried out with, since what
+/// two rows show is not enough for four.
+pub(crate) fn key(digest: &str, batch_size: usize) -> String {
+    if digest.is_empty() {
+        return String::new();
+    }
+    format!("{digest}-{}", batch_size.min(TRIAL_ROWS))
 }
 
 /// What a version's owner asks for.
@@ -230,9 +229,10 @@ fn decide(asked: &Asked<'_>, lane: &mut Lane, verdicts: &Verdicts) -> Result<Bat
     if let Some(reason) = ruled_out(asked.mode, &signature) {
         return Ok(Batching::Off(reason));
     }
-    let verdict = verdicts.of(asked.digest).or_else(|| {
+    let key = key(asked.digest, asked.batch_size);
+    let verdict = verdicts.of(&key).or_else(|| {
         let verdict = self_check(lane, &signature, &samples, asked.batch_size)?;
-        verdicts.keep(asked.digest, &verdict);
+        verdicts.keep(&key, &verdict);
         Some(verdict)
     });
     Ok(match verdict {
@@ -247,11 +247,11 @@ fn ruled_out(mode: BatchingMode, signature: &Signature) -> Option<String> {
     if mode == BatchingMode::Off {
         return Some("as lantern.batching says".to_owned());
     }
-    if signature.state != ModelState::Stateless {
-        return Some("runs change the model".to_owned());
-    }
     match &signature.axis0 {
         Axis0::Refuted(reason) => Some(reason.clone()),
+        Axis0::Unknown | Axis0::Shared if signature.state != ModelState::Stateless => {
+            Some("runs change the model".to_owned())
+        }
         Axis0::Unknown | Axis0::Shared => None,
     }
 }

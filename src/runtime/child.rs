@@ -14,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::net::UnixStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::batching;
 use super::local::LocalRuntime;
 use super::process::ProcessConfig;
 use super::protocol::convert::{
@@ -170,7 +171,8 @@ async fn load(
     let model: Arc<ModelSpec> = Arc::new(model);
     let verdicts = Verdicts::default();
     if let Some(verdict) = start.verdict {
-        verdicts.keep(&model.digest, &verdict_from_wire(verdict));
+        let key = batching::key(&model.digest, model.settings.batch_size);
+        verdicts.keep(&key, &verdict_from_wire(verdict));
     }
     let libraries = NativeLibraries {
         onnxruntime: start.onnxruntime.map(path_from_wire),

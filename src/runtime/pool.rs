@@ -33,7 +33,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
 use super::batcher::{Answer, Batcher, BatcherConfig, Job};
-use super::batching::{Batching, Decision, Verdict, Verdicts};
+use super::batching::{self, Batching, Decision, Verdict, Verdicts};
 use super::lane::{Compared, Condition, Lane, Ran};
 use super::leaders::Leaders;
 use super::loader::Loader;
@@ -172,7 +172,11 @@ impl Pool {
 
     /// What was found out about stacking, if anything.
     pub(crate) fn verdict(&self) -> Option<Verdict> {
-        self.verdicts.of(&self.model.digest)
+        self.verdicts.of(&self.verdict_key())
+    }
+
+    fn verdict_key(&self) -> String {
+        batching::key(&self.model.digest, self.model.settings.batch_size)
     }
 
     fn apply(&self, batching: &Batching) {
@@ -181,17 +185,17 @@ impl Pool {
     }
 
     /// Takes note of what a run showed about stacking.
-    fn heed(&self, ran: &Ran) {
+    fn note_comparison(&self, ran: &Ran) {
         let Some(Compared { finding, rows }) = &ran.compared else {
             return;
         };
-        let learned = self
-            .decision
-            .learn(finding, *rows, &self.model, &self.verdicts);
-        if let Some(batching) = learned {
-            self.apply(&batching);
-            self.announce();
-        }
+        let Some(verdict) = self.decision.learn(finding, *rows, &self.model) else {
+            return;
+        };
+        self.apply(&verdict.batching());
+        self.verdicts
+            .keep_soon(&self.verdict_key(), verdict, &self.tasks);
+        self.announce();
     }
 
     /// Resolves at the next change of a worker after the receiver was last looked at.
@@ -344,7 +348,7 @@ impl Pool {
             } else {
                 lane.run(taken)
             };
-            self.heed(&ran);
+            self.note_comparison(&ran);
             self.pace.note(ran.infer);
             match self.check_in(id, lane, ran, goes_on) {
                 Some(next) => (lane, taken) = next,

@@ -80,7 +80,7 @@ impl ProcessRuntime {
         sink: Arc<dyn Sink>,
     ) -> Result<Self, Error> {
         let roster = Arc::new(Roster::new(hosts.worker_ids.clone()));
-        let findings = Arc::new(Findings::new(&model.digest, hosts.verdicts.clone()));
+        let findings = Arc::new(Findings::new(&model, hosts.verdicts.clone()));
         let launcher = Launcher {
             cfg: hosts.processes.clone(),
             model,

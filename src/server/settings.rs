@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::handler::{EngineConfig, HandlerEngine};
 use crate::listen;
 use crate::model::{ModelName, Version};
+use crate::runtime::batching::RULES;
 use crate::runtime::process::ProcessConfig;
 use crate::runtime::{Hosts, NativeLibraries, Verdicts, WorkerIds};
 use crate::token;
@@ -198,7 +199,7 @@ fn hosts(settings: &ServerConfig, machine: &Machine, directory: &Path) -> Hosts 
     };
     let beside = machine.program.with_file_name("lantern-torch");
     Hosts {
-        verdicts: Verdicts::in_directory(settings.cache_directory.join("batching")),
+        verdicts: Verdicts::in_directory(settings.cache_directory.join("batching").join(RULES)),
         engine: lazy_engine(EngineConfig {
             cache: cache.clone(),
         }),

@@ -86,7 +86,10 @@ fn samples_come_with_the_archive_and_have_to_be_right() {
     };
     for (values, expected) in [
         (vec![1, 2, 3], "batching      on (samples gave the same"),
-        (vec![1, 2, 2], "2 distinct requests, at least 3 are needed"),
+        (
+            vec![1, 2, 2],
+            "2 requests that differ and stack with the first, 3 are needed",
+        ),
     ] {
         let requests: Vec<_> = values.into_iter().map(request).collect();
         write("samples.json", &format!("[{}]", requests.join(",")));

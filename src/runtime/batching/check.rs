@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::compare::{Finding, Single, compare};
 use super::samples::Sample;
+use crate::backend::BackendError;
 use crate::runtime::lane::Lane;
 use crate::tensor::{NamedTensor, Tensor};
 
@@ -34,7 +35,7 @@ pub(super) fn check(lane: &mut Lane, samples: &[Sample], batch_size: usize) -> O
             return None;
         }
         let together: Vec<&Single> = order.iter().map(|index| &singles[*index]).collect();
-        match run(lane, inputs, &together) {
+        match run(lane, inputs, &together)? {
             Finding::Same {
                 is_telling: tells,
                 is_exact: exact,
@@ -62,10 +63,15 @@ fn alone(lane: &mut Lane, sample: &Sample) -> Option<Single> {
     })
 }
 
-fn run(lane: &mut Lane, inputs: Vec<NamedTensor>, together: &[&Single]) -> Finding {
+/// What a stacked run shows; `None` where it failed for want of memory or of the device.
+fn run(lane: &mut Lane, inputs: Vec<NamedTensor>, together: &[&Single]) -> Option<Finding> {
     match lane.try_out(inputs) {
-        Ok(outputs) => compare(together, &outputs),
-        Err(error) => Finding::Different(format!("a stacked run fails: {}", first_line(&error))),
+        Ok(outputs) => Some(compare(together, &outputs)),
+        Err(BackendError::OutOfMemory(_) | BackendError::Fatal(_)) => None,
+        Err(error) => {
+            let text = format!("a stacked run fails: {}", first_line(&error));
+            Some(Finding::Different(text))
+        }
     }
 }
 

@@ -3,13 +3,17 @@
 //! Outputs are compared by place. Framework kernels round differently for other batch sizes, so floats may differ by
 //! rounding; what a row of somebody else would look like is known from the single runs, and tells rounding from place.
 
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash as _, Hasher as _};
+
 use crate::tensor::{DType, NamedTensor, Tensor};
 
-/// A difference of this part of what lies between the outputs of different requests is rounding, as in models that are
-/// quantized dynamically.
-const ROUNDING: f64 = 0.02;
-/// Rows tell one place from another where they differ by this many tolerances.
+/// A difference of this part of what lies between the outputs of different requests is rounding that depends on the other
+/// requests in the run, as in models that are quantized dynamically.
+const SHARED_ROUNDING: f64 = 0.02;
+/// Rows tell one request from another where they differ by this many tolerances.
 const TELLING: f64 = 8.0;
+const DIFFERS: &str = "differs between single and stacked runs";
 
 /// One request's inputs and what a run of its own gave.
 #[derive(Debug, Clone)]
@@ -93,124 +97,176 @@ fn compare_output(singles: &[&Single], own: &[&NamedTensor], output: &NamedTenso
             ),
         );
     }
-    let owners = singles.iter().enumerate();
-    let owners: Vec<usize> = owners
-        .flat_map(|(index, single)| std::iter::repeat_n(index, single.rows))
-        .collect();
-    by_place(&owners, &rows(&expected), &rows(&output.tensor), output)
+    let (own, together) = (columns(&expected), columns(&output.tensor));
+    let rows: Vec<usize> = singles.iter().map(|single| single.rows).collect();
+    by_place(&own, &together, &rows, output)
 }
 
-/// Compares row by row; `owners` says whose request each row is of.
-fn by_place(owners: &[usize], own: &[Row], stacked: &[Row], output: &NamedTensor) -> Finding {
-    let spread = spread(owners, own);
-    let kernel = kernel_rounding(output.tensor.dtype()) * scale(own);
-    let tolerance = kernel.max(ROUNDING * spread);
-    let moved = own.iter().zip(stacked);
-    let moved = moved
-        .map(|(own, stacked)| own.distance(stacked))
-        .fold(0.0, f64::max);
-    if moved > tolerance {
-        return different(output, "differs between single and stacked runs");
+/// Compares place by place within a row, since the places of one output may be of different sizes; `rows` are those of each
+/// request, in order.
+fn by_place(own: &Columns, together: &Columns, rows: &[usize], output: &NamedTensor) -> Finding {
+    let rounding = Rounding::of(output.tensor.dtype(), own);
+    let (mut is_telling, mut is_exact) = (false, true);
+    for (own, together) in own.0.iter().zip(&together.0) {
+        let Some(place) = Place::of(own, together, rows) else {
+            return different(output, DIFFERS);
+        };
+        let exact = rounding.of_place(place.scale);
+        let tolerance = exact.max(SHARED_ROUNDING * place.spread);
+        if place.moved > tolerance {
+            return different(output, DIFFERS);
+        }
+        is_exact &= place.moved <= exact;
+        is_telling |= place.is_mixed || place.spread > TELLING * tolerance.max(f64::MIN_POSITIVE);
     }
     Finding::Same {
-        is_telling: spread > TELLING * tolerance.max(f64::MIN_POSITIVE),
-        is_exact: moved <= kernel,
+        is_telling,
+        is_exact,
     }
 }
 
-/// The largest distance between rows of different requests.
-fn spread(owners: &[usize], rows: &[Row]) -> f64 {
-    let pairs = (0..rows.len()).flat_map(|one| (0..one).map(move |two| (one, two)));
-    let apart = pairs.filter(|(one, two)| owners[*one] != owners[*two]);
-    let distances = apart.map(|(one, two)| rows[one].distance(&rows[two]));
-    let finite = |distance: f64| {
-        if distance.is_finite() {
-            distance
-        } else {
-            f64::MAX.sqrt()
+/// One place of all rows, alone and stacked.
+struct Place {
+    /// The largest finite magnitude.
+    scale: f64,
+    /// The largest finite distance between rows of different requests.
+    spread: f64,
+    /// The largest distance between a row alone and stacked.
+    moved: f64,
+    /// Rows of different requests differ in what is no finite number, which no rounding explains.
+    is_mixed: bool,
+}
+
+impl Place {
+    /// `None` where what is no finite number alone is something else stacked, or the other way round.
+    fn of(own: &[f64], together: &[f64], rows: &[usize]) -> Option<Self> {
+        let moved = own
+            .iter()
+            .zip(together)
+            .map(|(own, together)| moved(*own, *together));
+        let moved = moved.collect::<Option<Vec<_>>>()?;
+        let ranges = ranges(own, rows);
+        let kinds = |range: &Range| range.has_others;
+        let scale = own.iter().copied().filter(|value| value.is_finite());
+        Some(Self {
+            scale: largest(scale.map(f64::abs)),
+            spread: spread(&ranges),
+            moved: largest(moved.into_iter()),
+            is_mixed: ranges.iter().any(kinds) && !ranges.iter().all(kinds),
+        })
+    }
+}
+
+/// How far a value moved; `None` from a finite number to none, or from one that is none to another.
+fn moved(own: f64, together: f64) -> Option<f64> {
+    let is_same = own.to_bits() == together.to_bits() || (own.is_nan() && together.is_nan());
+    if is_same {
+        return Some(0.0);
+    }
+    let distance = (own - together).abs();
+    distance.is_finite().then_some(distance)
+}
+
+/// The values that one request has in one place.
+struct Range {
+    low: f64,
+    high: f64,
+    /// Whether some are no finite numbers.
+    has_others: bool,
+}
+
+fn ranges(values: &[f64], rows: &[usize]) -> Vec<Range> {
+    let mut rest = values;
+    let range = |rows: &usize| {
+        let (own, others) = rest.split_at((*rows).min(rest.len()));
+        rest = others;
+        let finite = || own.iter().copied().filter(|value| value.is_finite());
+        Range {
+            low: finite().fold(f64::INFINITY, f64::min),
+            high: finite().fold(f64::NEG_INFINITY, f64::max),
+            has_others: finite().count() < own.len(),
         }
     };
-    distances.map(finite).fold(0.0, f64::max)
+    rows.iter().map(range).collect()
 }
 
-/// The largest finite magnitude.
-fn scale(rows: &[Row]) -> f64 {
-    let values = rows.iter().flat_map(|row| match row {
-        Row::Floats(values) => values.as_slice(),
-        Row::Exact(_) => &[],
+/// The largest distance between a value of one request and a value of another.
+fn spread(ranges: &[Range]) -> f64 {
+    let pairs = ranges.iter().enumerate().flat_map(|(index, one)| {
+        let others = ranges
+            .iter()
+            .enumerate()
+            .filter(move |(other, _)| *other != index);
+        others.map(|(_, other)| one.high - other.low)
     });
-    values
-        .copied()
-        .map(f64::abs)
-        .filter(|value| value.is_finite())
-        .fold(0.0, f64::max)
+    largest(pairs.filter(|distance| distance.is_finite()))
 }
 
-/// Relative rounding that kernels differ by when they sum in another order.
-const fn kernel_rounding(dtype: DType) -> f64 {
-    match dtype {
-        DType::F64 => 1e-9,
-        DType::F32 => 1e-4,
-        DType::F16 => 1e-2,
-        DType::Bf16 => 5e-2,
-        _ => 0.0,
-    }
+fn largest(values: impl Iterator<Item = f64>) -> f64 {
+    values.fold(0.0, f64::max)
 }
 
-/// One row of an output.
-enum Row {
-    Floats(Vec<f64>),
-    Exact(Vec<u8>),
+/// What kernels differ by when they sum in another order.
+struct Rounding {
+    /// Of a value itself.
+    relative: f64,
+    /// Of the output's largest value: what is left where larger ones cancel out.
+    absolute: f64,
 }
 
-impl Row {
-    /// The largest difference of two elements in one place. Of what is no number, 0 if equal and infinite if not.
-    fn distance(&self, other: &Self) -> f64 {
-        match (self, other) {
-            (Self::Floats(one), Self::Floats(two)) => one
-                .iter()
-                .zip(two)
-                .map(|(one, two)| apart(*one, *two))
-                .fold(0.0, f64::max),
-            (Self::Exact(one), Self::Exact(two)) if one == two => 0.0,
-            _ => f64::INFINITY,
+impl Rounding {
+    fn of(dtype: DType, own: &Columns) -> Self {
+        let (relative, of_largest) = match dtype {
+            DType::F64 => (1e-9, 1e-13),
+            DType::F32 => (1e-4, 2e-6),
+            DType::F16 => (1e-2, 1e-3),
+            DType::Bf16 => (5e-2, 8e-3),
+            _ => (0.0, 0.0),
+        };
+        let values = own.0.iter().flatten().copied();
+        let finite = values.filter(|value| value.is_finite());
+        Self {
+            relative,
+            absolute: of_largest * largest(finite.map(f64::abs)),
         }
     }
-}
 
-fn apart(one: f64, two: f64) -> f64 {
-    let is_same = one.to_bits() == two.to_bits() || (one.is_nan() && two.is_nan());
-    if is_same {
-        return 0.0;
-    }
-    let distance = (one - two).abs();
-    if distance.is_nan() {
-        f64::INFINITY
-    } else {
-        distance
+    fn of_place(&self, scale: f64) -> f64 {
+        (self.relative * scale).max(self.absolute)
     }
 }
 
-fn rows(tensor: &Tensor) -> Vec<Row> {
+/// A tensor by places within a row: each has the values of all rows. What is no float has one place, whose values are equal
+/// where the rows are.
+struct Columns(Vec<Vec<f64>>);
+
+fn columns(tensor: &Tensor) -> Columns {
+    let data = tensor.data();
+    let values = match tensor.dtype() {
+        DType::F16 => elements(data, |bytes| half::f16::from_le_bytes(bytes).into()),
+        DType::Bf16 => elements(data, |bytes| half::bf16::from_le_bytes(bytes).into()),
+        DType::F32 => elements(data, |bytes| f32::from_le_bytes(bytes).into()),
+        DType::F64 => elements(data, f64::from_le_bytes),
+        _ => return Columns(vec![fingerprints(tensor)]),
+    };
+    let width = values.len() / tensor.rows().unwrap_or(1).max(1);
+    let column = |place| values.iter().skip(place).step_by(width).copied().collect();
+    Columns((0..width).map(column).collect())
+}
+
+/// A whole number for each row, equal for equal rows.
+fn fingerprints(tensor: &Tensor) -> Vec<f64> {
     let each = vec![1; tensor.rows().unwrap_or(0)];
     let rows = tensor.split(&each).unwrap_or_default();
-    rows.iter().map(row).collect()
-}
-
-fn row(row: &Tensor) -> Row {
-    let data = row.data();
-    let floats = |values: Vec<f64>| Row::Floats(values);
-    match row.dtype() {
-        DType::F16 => floats(elements(data, |bytes| {
-            half::f16::from_le_bytes(bytes).into()
-        })),
-        DType::Bf16 => floats(elements(data, |bytes| {
-            half::bf16::from_le_bytes(bytes).into()
-        })),
-        DType::F32 => floats(elements(data, |bytes| f32::from_le_bytes(bytes).into())),
-        DType::F64 => floats(elements(data, f64::from_le_bytes)),
-        _ => Row::Exact(data.to_vec()),
-    }
+    let fingerprint = |row: &Tensor| {
+        let mut hasher = DefaultHasher::new();
+        row.data().hash(&mut hasher);
+        // Of 52 bits, which a double holds exactly.
+        #[expect(clippy::cast_precision_loss, reason = "52 bits fit")]
+        let number = (hasher.finish() >> 12) as f64;
+        number
+    };
+    rows.iter().map(fingerprint).collect()
 }
 
 fn elements<const N: usize>(data: &[u8], read: impl Fn([u8; N]) -> f64) -> Vec<f64> {
@@ -323,24 +379,78 @@ mod tests {
         assert_eq!(found(&nothing, &[2, 1], &[f32::NAN; 2]), same(false, true));
     }
 
+    #[test]
+    fn what_is_no_number_hides_no_row_of_another() {
+        let low = f32::NEG_INFINITY;
+        let singles = [single(1, &[1.0, low]), single(1, &[2.0, 3.0])];
+        let of = |values: &[f32]| found(&singles, &[2, 2], values);
+        assert_eq!(of(&[1.0, low, 2.0, 3.0]), same(true, true));
+        for wrong in [
+            [2.0, low, 1.0, 3.0],
+            [1.0, 3.0, 2.0, low],
+            [1.0, f32::NAN, 2.0, 3.0],
+            [1.0, f32::INFINITY, 2.0, 3.0],
+        ] {
+            assert!(matches!(of(&wrong), Finding::Different(_)), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn large_places_hide_nothing_in_small_ones() {
+        // As of Concat(1000 x, Softmax(x, axis 0)).
+        let singles = [single(1, &[1000.0, 1.0]), single(1, &[9000.0, 1.0])];
+        let mixed = found(&singles, &[2, 2], &[1000.0, 0.3, 9000.0, 0.7]);
+        assert!(matches!(mixed, Finding::Different(_)), "{mixed:?}");
+        // What is left where large values cancel out is rounding.
+        let near_zero = [single(1, &[1000.0, 1e-4]), single(1, &[9000.0, -1e-4])];
+        let found = found(&near_zero, &[2, 2], &[1000.0, 1e-3, 9000.0, 0.0]);
+        assert_eq!(found, same(true, true));
+    }
+
+    #[test]
+    fn what_is_no_float_is_equal_or_not() {
+        let texts = |texts: &[&str]| {
+            let prefixed =
+                |text: &&str| [&[text.len().to_le_bytes()[0], 0, 0, 0], text.as_bytes()].concat();
+            let data: Vec<u8> = texts.iter().flat_map(prefixed).collect();
+            let tensor = Tensor::new(DType::Bytes, vec![texts.len(), 1], data.into()).unwrap();
+            vec![NamedTensor::new("y", tensor)]
+        };
+        let single = |text| Single {
+            rows: 1,
+            outputs: texts(&[text]),
+        };
+        let singles = [single("cat"), single("a dog")];
+        let of = |stacked: &[&str]| compare(&[&singles[0], &singles[1]], &texts(stacked));
+        assert_eq!(of(&["cat", "a dog"]), same(true, true));
+        assert!(matches!(of(&["a dog", "cat"]), Finding::Different(_)));
+    }
+
     proptest! {
-        /// Rows in another order than their requests never pass for the same, unless they are.
+        /// A row in the place of another never passes for the same where any of its places tells them apart, whatever the
+        /// sizes of the others.
         #[test]
-        fn a_permutation_is_seen(
-            values in prop::collection::vec(-1e3f32..1e3, 2..6),
-            shift in 1usize..5,
+        fn swapped_rows_are_seen(
+            rows in prop::collection::vec((-1f32..1.0, -1e3f32..1e3, prop::sample::select(vec![0.5, f32::NEG_INFINITY])), 2..6),
+            one in 0usize..6,
+            two in 0usize..6,
         ) {
-            let singles: Vec<_> = values.iter().map(|value| single(1, &[*value])).collect();
-            let mut rotated = values.clone();
-            rotated.rotate_left(shift % values.len());
-            let finding = found(&singles, &[values.len(), 1], &rotated);
-            let largest = values.iter().fold(0.0f32, |most, value| most.max(value.abs()));
-            let low = values.iter().copied().fold(f32::MAX, f32::min);
-            let high = values.iter().copied().fold(f32::MIN, f32::max);
-            let tolerance = (largest * 1e-4).max((high - low) * 0.02);
-            let moved = values.iter().zip(&rotated).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            prop_assert_eq!(matches!(finding, Finding::Different(_)), moved > tolerance * 1.000_01
-                || (moved > tolerance && matches!(finding, Finding::Different(_))));
+            let (one, two) = (one % rows.len(), two % rows.len());
+            let small = rows.iter().map(|row| row.0);
+            let (low, high) = small.fold((1.0f32, -1.0f32), |(low, high), value| (low.min(value), high.max(value)));
+            // Else it may pass for rounding.
+            prop_assume!((rows[one].0 - rows[two].0).abs() > 0.05 * (high - low).max(0.1));
+            let flat = |rows: &[(f32, f32, f32)]| -> Vec<f32> {
+                rows.iter().flat_map(|row| [row.0, row.1, row.2]).collect()
+            };
+            let singles: Vec<_> = rows.iter().map(|row| single(1, &[row.0, row.1, row.2])).collect();
+            let right = found(&singles, &[rows.len(), 3], &flat(&rows));
+            let is_same = matches!(right, Finding::Same { is_exact: true, .. });
+            prop_assert!(is_same, "{:?}", right);
+            let mut swapped = rows.clone();
+            swapped.swap(one, two);
+            let wrong = found(&singles, &[rows.len(), 3], &flat(&swapped));
+            prop_assert!(matches!(wrong, Finding::Different(_)));
         }
     }
 }

@@ -3,7 +3,6 @@
 //! A file of samples is a JSON array of requests, each an object of the model's inputs by name:
 //! `[{"x": {"dtype": "fp32", "shape": [1, 2], "data": [0.5, 2]}}, …]`, elements flat and row-major.
 
-use std::collections::HashSet;
 use std::path::Path;
 
 use bytes::{BufMut as _, BytesMut};
@@ -13,8 +12,8 @@ use crate::backend::Signature;
 use crate::model::{Arity, TensorSpec};
 use crate::tensor::{DType, NamedTensor, Tensor};
 
-/// Fewer cannot be told apart in enough orders.
-const FEWEST: usize = 3;
+/// As many are stacked in different orders.
+const NEEDED: usize = 3;
 /// More are not looked at.
 const MOST: usize = 16;
 /// Bytes of a file of samples.
@@ -52,14 +51,38 @@ pub(super) fn read(file: Option<&Path>, signature: &Signature) -> Result<Vec<Sam
     }
     let text = std::fs::read(file).map_err(|error| broken(&error))?;
     let samples = parse(&text, signature).map_err(|reason| broken(&reason))?;
-    let distinct: HashSet<Vec<&[u8]>> = samples.iter().map(contents).collect();
-    if distinct.len() < FEWEST {
-        let count = distinct.len();
+    let samples = first_that_stack(samples);
+    if samples.len() < NEEDED {
+        let count = samples.len();
         return Err(broken(&format!(
-            "{count} distinct requests, at least {FEWEST} are needed"
+            "{count} requests that differ and stack with the first, {NEEDED} are needed"
         )));
     }
     Ok(samples)
+}
+
+/// The first request, and the next ones that differ from all before and stack with it; as many as are needed.
+fn first_that_stack(samples: Vec<Sample>) -> Vec<Sample> {
+    let mut kept: Vec<Sample> = Vec::with_capacity(NEEDED);
+    for sample in samples {
+        let differs = kept
+            .iter()
+            .all(|other| contents(other) != contents(&sample));
+        let stacks = kept
+            .first()
+            .is_none_or(|first| stack_together(first, &sample));
+        if kept.len() < NEEDED && differs && stacks {
+            kept.push(sample);
+        }
+    }
+    kept
+}
+
+fn stack_together(one: &Sample, two: &Sample) -> bool {
+    let fits = |(one, two): (&NamedTensor, &NamedTensor)| {
+        Tensor::stack(&[&one.tensor, &two.tensor]).is_ok()
+    };
+    one.inputs.len() == two.inputs.len() && one.inputs.iter().zip(&two.inputs).all(fits)
 }
 
 fn contents(sample: &Sample) -> Vec<&[u8]> {
@@ -262,7 +285,7 @@ mod tests {
                 made.iter().map(|sample| sample.rows).collect::<Vec<_>>(),
                 [1, 1, 2]
             );
-            let distinct: HashSet<_> = made.iter().map(contents).collect();
+            let distinct: std::collections::HashSet<_> = made.iter().map(contents).collect();
             assert_eq!(distinct.len(), 3, "{dtype}");
             for sample in &made {
                 signature.check(&sample.inputs).unwrap();

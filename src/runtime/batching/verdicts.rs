@@ -1,10 +1,11 @@
-//! What was found out about archives, by their digests, so that it is not found out again.
+//! What was found out about archives, so that it is not found out again. Keys are those of [`super::key`].
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 
 use super::{Batching, Grounds};
 
@@ -32,7 +33,7 @@ impl Verdict {
     }
 }
 
-/// Verdicts by digest, in memory and, where there is a directory, in files. Cheap to clone.
+/// Verdicts by key, in memory and, where there is a directory, in files. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Verdicts(Arc<Inner>);
 
@@ -51,21 +52,21 @@ impl Verdicts {
         }))
     }
 
-    /// The verdict on the archive of that digest.
-    pub fn of(&self, digest: &str) -> Option<Verdict> {
-        if let Some(known) = self.0.known.lock().get(digest) {
+    /// The verdict of that key.
+    pub fn of(&self, key: &str) -> Option<Verdict> {
+        if let Some(known) = self.0.known.lock().get(key) {
             return Some(known.clone());
         }
-        let text = std::fs::read_to_string(self.file(digest)?).ok()?;
+        let text = std::fs::read_to_string(self.file(key)?).ok()?;
         let verdict = parse(&text)?;
-        self.remember(digest, &verdict);
+        self.remember(key, &verdict);
         Some(verdict)
     }
 
-    /// Keeps a verdict. A file that cannot be written is only logged: the archive is tried out again then.
-    pub fn keep(&self, digest: &str, verdict: &Verdict) {
-        self.remember(digest, verdict);
-        let Some(file) = self.file(digest) else {
+    /// Keeps a verdict. Blocks while its file is written. A file that cannot be written is only logged: the archive is tried out again then.
+    pub fn keep(&self, key: &str, verdict: &Verdict) {
+        self.remember(key, verdict);
+        let Some(file) = self.file(key) else {
             return;
         };
         if let Err(error) = write(&file, &print(verdict)) {
@@ -73,22 +74,31 @@ impl Verdicts {
         }
     }
 
-    fn remember(&self, digest: &str, verdict: &Verdict) {
-        if digest.is_empty() {
+    /// Keeps a verdict, whose file a thread of `tasks` writes that may block.
+    pub fn keep_soon(&self, key: &str, verdict: Verdict, tasks: &Handle) {
+        self.remember(key, &verdict);
+        let (verdicts, key) = (self.clone(), key.to_owned());
+        tasks.spawn_blocking(move || verdicts.keep(&key, &verdict));
+    }
+
+    fn remember(&self, key: &str, verdict: &Verdict) {
+        if key.is_empty() {
             return;
         }
         let mut known = self.0.known.lock();
         if known.len() >= MOST {
             known.clear();
         }
-        known.insert(digest.to_owned(), verdict.clone());
+        known.insert(key.to_owned(), verdict.clone());
     }
 
-    /// Digests name files, so only those that are digests do.
-    fn file(&self, digest: &str) -> Option<PathBuf> {
+    /// Keys name files, so only those of archives do.
+    fn file(&self, key: &str) -> Option<PathBuf> {
+        let (digest, rows) = key.split_once('-')?;
         let is_digest = digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let directory = self.0.directory.as_ref().filter(|_| is_digest)?;
-        Some(directory.join(digest))
+        let is_rows = rows.len() == 1 && rows.bytes().all(|byte| byte.is_ascii_digit());
+        let directory = self.0.directory.as_ref().filter(|_| is_digest && is_rows)?;
+        Some(directory.join(key))
     }
 }
 
@@ -150,21 +160,21 @@ mod tests {
     #[test]
     fn verdicts_outlive_the_process_and_broken_files_are_none() {
         let directory = tempfile::tempdir().unwrap();
-        let digest = "a".repeat(64);
+        let key = crate::runtime::batching::key(&"a".repeat(64), 8);
         for verdict in [
             Verdict::Refuted("output \"y\" differs".into()),
             Verdict::Confirmed(Grounds::Samples),
             Verdict::Confirmed(Grounds::Rounded),
             Verdict::Confirmed(Grounds::Requests),
         ] {
-            Verdicts::in_directory(directory.path().into()).keep(&digest, &verdict);
+            Verdicts::in_directory(directory.path().into()).keep(&key, &verdict);
             let next = Verdicts::in_directory(directory.path().into());
-            assert_eq!(next.of(&digest), Some(verdict));
+            assert_eq!(next.of(&key), Some(verdict));
         }
         for broken in ["", "on", "on faith", "yes samples", "\u{0}"] {
-            std::fs::write(directory.path().join(&digest), broken).unwrap();
+            std::fs::write(directory.path().join(&key), broken).unwrap();
             assert_eq!(
-                Verdicts::in_directory(directory.path().into()).of(&digest),
+                Verdicts::in_directory(directory.path().into()).of(&key),
                 None,
                 "{broken:?}"
             );
@@ -172,10 +182,19 @@ mod tests {
     }
 
     #[test]
-    fn only_digests_name_files() {
+    fn only_keys_name_files() {
         let directory = tempfile::tempdir().unwrap();
         let verdicts = Verdicts::in_directory(directory.path().into());
-        for name in ["", "../x", "a", &"g".repeat(64)] {
+        let digest = "a".repeat(64);
+        for name in [
+            "",
+            "../x",
+            "a",
+            &"g".repeat(64),
+            &digest,
+            &format!("{digest}-/"),
+            &format!("{digest}-12"),
+        ] {
             verdicts.keep(name, &Verdict::Confirmed(Grounds::Samples));
         }
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);

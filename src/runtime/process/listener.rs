@@ -53,8 +53,7 @@ impl Listener {
             Report::Workers(workers) => self.roster.update(&workers)?,
             Report::Batching { batching, verdict } => {
                 let verdict = verdict.map(verdict_from_wire);
-                self.findings
-                    .take(batching_from_wire(batching), verdict.as_ref());
+                self.findings.take(batching_from_wire(batching), verdict);
             }
             // That it came is what it says.
             Report::Alive { .. } => {}

@@ -11,11 +11,12 @@ use super::super::roster::Roster;
 use super::*;
 use crate::backend::Signature;
 use crate::handler::{LogLine, Observation, Sink};
-use crate::model::Limits;
+use crate::model::{Limits, Settings};
 use crate::payload::{Body, Output, Response, Schedule, Timings};
 use crate::runtime::protocol::convert::{reply_to_wire, signature_to_wire};
 use crate::runtime::protocol::frame;
 use crate::runtime::protocol::messages::{self, Failure, FailureKind};
+use crate::runtime::testing;
 use crate::runtime::{Verdicts, WorkerIds};
 
 #[derive(Default)]
@@ -51,7 +52,10 @@ fn pair() -> (Front, Peer) {
     let (connection, incoming) = Connection::new(ours, limits.response);
     let log = Arc::new(Log::default());
     let roster = Arc::new(Roster::new(Arc::new(WorkerIds::from(9000))));
-    let findings = Arc::new(Findings::new("", Verdicts::default()));
+    let findings = Arc::new(Findings::new(
+        &testing::model(Settings::default()),
+        Verdicts::default(),
+    ));
     let listener = Listener::new(log.clone(), roster, findings, &limits);
     let (reader, flusher) = (connection.clone(), connection.clone());
     tokio::spawn(async move { flusher.run_flusher().await });
