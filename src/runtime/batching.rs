@@ -15,7 +15,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -36,8 +36,8 @@ pub use verdicts::{Verdict, Verdicts};
 
 /// Names the rules by which verdicts come about, in the path of their files: another number forgets what was found by others.
 pub const RULES: &str = "1";
-/// Rows of a batch on trial at most: each of them costs a run of its own.
-const TRIAL_ROWS: usize = 4;
+/// Of the batches of a version that requests confirmed, one in so many is run both ways: later requests may be of another kind.
+const SPOT_CHECK: u32 = 256;
 
 /// How a version's requests are stacked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -71,8 +71,7 @@ impl Batching {
     pub(crate) fn batch_size(&self, configured: usize) -> usize {
         match self {
             Self::Single | Self::Off(_) => 1,
-            Self::Trial => configured.min(TRIAL_ROWS),
-            Self::On(_) => configured,
+            Self::Trial | Self::On(_) => configured,
         }
     }
 }
@@ -110,6 +109,10 @@ pub(crate) struct Decision {
     trial: Mutex<Trial>,
     /// Whether the status is [`Batching::Trial`]; read before every run.
     is_trial: AtomicBool,
+    /// Whether requests confirmed it; read before every run.
+    is_spot_checked: AtomicBool,
+    /// Batches since then.
+    batches: AtomicU32,
 }
 
 impl Decision {
@@ -121,6 +124,15 @@ impl Decision {
     /// Whether batches run both ways.
     pub(crate) fn is_trial(&self) -> bool {
         self.is_trial.load(Ordering::Relaxed)
+    }
+
+    /// Whether a batch of `jobs` jobs that is about to run is to be run both ways.
+    pub(crate) fn compares(&self, jobs: usize) -> bool {
+        if jobs < 2 || !self.is_spot_checked.load(Ordering::Relaxed) {
+            return jobs > 1 && self.is_trial();
+        }
+        let before = self.batches.fetch_add(1, Ordering::Relaxed);
+        before % SPOT_CHECK == SPOT_CHECK - 1
     }
 
     /// Decides, unless it is decided. Runs the model on `lane`, and blocks others who ask meanwhile.
@@ -150,7 +162,7 @@ impl Decision {
             Finding::Different(reason) => Verdict::Refuted(reason.clone()),
             Finding::Same { .. } if !self.is_trial() => return None,
             Finding::Same { is_telling, .. } => {
-                let most = model.settings.batch_size.min(TRIAL_ROWS);
+                let most = model.settings.batch_size;
                 let is_enough = self.trial.lock().note(*is_telling, rows, most);
                 is_enough.then_some(Verdict::Confirmed(Grounds::Requests))?
             }
@@ -166,6 +178,9 @@ impl Decision {
     fn set(&self, settled: &mut Option<Batching>, decided: Batching, model: &ModelSpec) {
         let is_trial = decided == Batching::Trial;
         self.is_trial.store(is_trial, Ordering::Relaxed);
+        let is_spot_checked = decided == Batching::On(Grounds::Requests);
+        self.is_spot_checked
+            .store(is_spot_checked, Ordering::Relaxed);
         match &decided {
             Batching::Single => {}
             Batching::Off(_) => {
@@ -179,13 +194,13 @@ impl Decision {
     }
 }
 
-/// What verdicts on an archive are kept by: its digest, and the rows of the batches that it is tried out with, since what
-/// two rows show is not enough for four.
+/// What verdicts on an archive are kept by: its digest and the batch size that it is tried out with, since what two rows show
+/// is not enough for eight.
 pub(crate) fn key(digest: &str, batch_size: usize) -> String {
     if digest.is_empty() {
         return String::new();
     }
-    format!("{digest}-{}", batch_size.min(TRIAL_ROWS))
+    format!("{digest}-{batch_size}")
 }
 
 /// What a version's owner asks for.
@@ -225,6 +240,12 @@ fn decide(asked: &Asked<'_>, lane: &mut Lane, verdicts: &Verdicts) -> Result<Bat
     let samples = samples::read(asked.samples.as_deref(), &signature)?;
     if asked.batch_size <= 1 {
         return Ok(Batching::Single);
+    }
+    if !samples.is_empty() && !check::has_stacks(&samples, asked.batch_size) {
+        let size = asked.batch_size;
+        return Err(format!(
+            "samples: no two of them fit into a batch of {size} rows (batchSize)"
+        ));
     }
     if let Some(reason) = ruled_out(asked.mode, &signature) {
         return Ok(Batching::Off(reason));

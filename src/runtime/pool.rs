@@ -343,7 +343,7 @@ impl Pool {
         goes_on: bool,
     ) {
         loop {
-            let ran = if self.decision.is_trial() {
+            let ran = if self.decision.compares(lane.batch.len()) {
                 lane.run_both_ways(taken)
             } else {
                 lane.run(taken)

@@ -1,46 +1,52 @@
-//! The self-check: samples alone, stacked, and stacked in other orders.
+//! The self-check: samples alone, stacked in different orders, and stacked to a full batch.
 
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use super::compare::{Finding, Single, compare};
 use super::samples::Sample;
-use crate::backend::BackendError;
+use crate::backend::{BackendError, Interrupt};
 use crate::runtime::lane::Lane;
 use crate::tensor::{NamedTensor, Tensor};
 
-/// Stacked runs at most.
+/// Stacks of different orders at most.
 const STACKS: usize = 3;
-/// No further run starts after this: a model that is so slow is left to its first requests.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Orders in which the first three samples are stacked; the first ones that fit the batch size are run.
+/// Orders in which three samples are stacked; the first ones that fit the batch size are run.
 const ORDERS: [&[usize]; 5] = [&[0, 1, 2], &[2, 0, 1], &[1, 0], &[0, 2], &[2, 1]];
+/// Rows of a full batch at most; a model that treats so many one by one does so with more.
+const FULL: usize = 64;
+/// Bytes of one input of a stack at most.
+const STACK_LIMIT: usize = 64 << 20;
+/// After so long runs are ended, where the backend can: a model that is so slow is left to its first requests.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two attempts to end a run.
+const AGAIN: Duration = Duration::from_millis(100);
 
-/// What samples show. `None` where they do not run by themselves, take too long, or nothing could be stacked. A stacked run that fails
-/// while single ones do not is a difference.
+/// What samples show. `None` where they do not run by themselves, take too long, or nothing could be stacked. A stacked run
+/// that fails while single ones do not is a difference.
 pub(super) fn check(lane: &mut Lane, samples: &[Sample], batch_size: usize) -> Option<Finding> {
+    let started = Instant::now();
+    let _limit = lane.interrupter().map(Limit::start);
+    let is_in_time = || started.elapsed() < PATIENCE;
     let stacks = stacks(samples, batch_size);
     if stacks.is_empty() {
         return None;
     }
-    let started = Instant::now();
     let singles: Option<Vec<Single>> = samples
         .iter()
-        .map(|sample| alone(lane, sample).filter(|_| started.elapsed() < PATIENCE))
+        .map(|sample| alone(lane, sample).filter(|_| is_in_time()))
         .collect();
     let singles = singles?;
-    let (mut is_telling, mut is_exact) = (true, true);
-    for (order, inputs) in stacks {
-        if started.elapsed() > PATIENCE {
-            return None;
-        }
+    let (mut is_telling, mut is_exact) = (false, true);
+    for Stack { order, inputs } in stacks {
         let together: Vec<&Single> = order.iter().map(|index| &singles[*index]).collect();
-        match run(lane, inputs, &together)? {
+        match run(lane, inputs, &together).filter(|_| is_in_time())? {
             Finding::Same {
                 is_telling: tells,
                 is_exact: exact,
             } => {
-                is_telling &= tells;
+                is_telling |= tells;
                 is_exact &= exact;
             }
             different @ Finding::Different(_) => return Some(different),
@@ -50,6 +56,11 @@ pub(super) fn check(lane: &mut Lane, samples: &[Sample], batch_size: usize) -> O
         is_telling,
         is_exact,
     })
+}
+
+/// Whether any two of the samples fit into a batch.
+pub(super) fn has_stacks(samples: &[Sample], batch_size: usize) -> bool {
+    orders(samples, batch_size).next().is_some()
 }
 
 fn alone(lane: &mut Lane, sample: &Sample) -> Option<Single> {
@@ -77,38 +88,87 @@ fn run(lane: &mut Lane, inputs: Vec<NamedTensor>, together: &[&Single]) -> Optio
 
 fn first_line(error: &dyn std::fmt::Display) -> String {
     let text = error.to_string();
-    text.lines()
-        .next()
-        .unwrap_or_default()
-        .chars()
-        .take(200)
+    let line = text.lines().next().unwrap_or_default();
+    line.chars().take(200).collect()
+}
+
+/// Samples that are run together, in order.
+struct Stack {
+    order: Vec<usize>,
+    inputs: Vec<NamedTensor>,
+}
+
+/// Stacks that fit the batch size: of different orders, and one that fills it.
+fn stacks(samples: &[Sample], batch_size: usize) -> Vec<Stack> {
+    let orders = orders(samples, batch_size)
+        .take(STACKS)
+        .map(<[usize]>::to_vec);
+    let full = full(samples, batch_size.min(FULL));
+    orders
+        .chain(full)
+        .filter_map(|order| {
+            let inputs = stack(samples, &order)?;
+            Some(Stack { order, inputs })
+        })
         .collect()
 }
 
-/// Stacks that fit the batch size, each with the samples in it.
-fn stacks(samples: &[Sample], batch_size: usize) -> Vec<(&'static [usize], Vec<NamedTensor>)> {
-    let fits = |order: &&[usize]| {
+fn orders(samples: &[Sample], batch_size: usize) -> impl Iterator<Item = &'static [usize]> {
+    let fits = move |order: &&[usize]| {
         let rows: Option<Vec<_>> = order
             .iter()
             .map(|index| Some(samples.get(*index)?.rows))
             .collect();
         rows.is_some_and(|rows| rows.iter().sum::<usize>() <= batch_size)
     };
-    let orders = ORDERS.into_iter().filter(fits).take(STACKS);
-    orders
-        .filter_map(|order| Some((order, stack(samples, order)?)))
-        .collect()
+    ORDERS.into_iter().filter(fits)
+}
+
+/// Samples in turn until the batch is full; `None` where an order of each once does that.
+fn full(samples: &[Sample], batch_size: usize) -> Option<Vec<usize>> {
+    let (mut order, mut rows) = (Vec::new(), 0);
+    for index in (0..samples.len()).cycle() {
+        rows += samples[index].rows;
+        if rows > batch_size {
+            break;
+        }
+        order.push(index);
+    }
+    (order.len() > samples.len()).then_some(order)
 }
 
 fn stack(samples: &[Sample], order: &[usize]) -> Option<Vec<NamedTensor>> {
     let first = &samples[*order.first()?].inputs;
     let stack = |(place, input): (usize, &NamedTensor)| {
-        let tensors: Vec<_> = order
+        let tensors = order
             .iter()
-            .map(|index| &samples[*index].inputs[place].tensor)
-            .collect();
-        let stacked = Tensor::stack(&tensors).ok()?;
+            .map(|index| &samples[*index].inputs[place].tensor);
+        let tensors: Vec<_> = tensors.collect();
+        let bytes: usize = tensors.iter().map(|tensor| tensor.data().len()).sum();
+        let stacked = Tensor::stack(&tensors)
+            .ok()
+            .filter(|_| bytes <= STACK_LIMIT)?;
         Some(NamedTensor::new(input.name.clone(), stacked))
     };
     first.iter().enumerate().map(stack).collect()
+}
+
+/// Ends runs that go on beyond [`PATIENCE`], from a thread of its own, for as long as it is there.
+struct Limit {
+    _over: mpsc::Sender<()>,
+}
+
+impl Limit {
+    fn start(interrupt: Arc<dyn Interrupt>) -> Self {
+        let (over, is_over) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut pause = PATIENCE;
+            // Again and again: each run begins anew.
+            while is_over.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                interrupt.interrupt();
+                pause = AGAIN;
+            }
+        });
+        Self { _over: over }
+    }
 }

@@ -29,7 +29,7 @@ pub(crate) struct Single {
 pub(crate) enum Finding {
     /// Each request got its own.
     Same {
-        /// Whether a row in the wrong place would have shown.
+        /// Whether a row in the wrong place would have shown in every output.
         is_telling: bool,
         /// Whether the same up to the rounding of a kernel, and not of a quantization that depends on the company.
         is_exact: bool,
@@ -40,7 +40,7 @@ pub(crate) enum Finding {
 
 /// Compares what a stacked run of `singles` gave, in that order, with what each run of their own gave.
 pub(crate) fn compare(singles: &[&Single], stacked: &[NamedTensor]) -> Finding {
-    let (mut is_telling, mut is_exact) = (false, true);
+    let (mut is_telling, mut is_exact) = (true, true);
     for (index, output) in stacked.iter().enumerate() {
         let own: Option<Vec<_>> = singles
             .iter()
@@ -59,7 +59,7 @@ pub(crate) fn compare(singles: &[&Single], stacked: &[NamedTensor]) -> Finding {
                 is_telling: tells,
                 is_exact: exact,
             } => {
-                is_telling |= tells;
+                is_telling &= tells;
                 is_exact &= exact;
             }
             different @ Finding::Different(_) => return different,

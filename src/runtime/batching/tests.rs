@@ -148,11 +148,21 @@ async fn serve(
     mode: BatchingMode,
     verdicts: Verdicts,
 ) -> Served {
+    serve_sized(model, signature, mode, verdicts, 4).await
+}
+
+async fn serve_sized(
+    model: Model,
+    signature: Signature,
+    mode: BatchingMode,
+    verdicts: Verdicts,
+    batch_size: usize,
+) -> Served {
     let backend = FakeBackend::new()
         .with_signature(signature)
         .with_model(model);
     let settings = Settings {
-        batch_size: 4,
+        batch_size,
         batching: mode,
         wait_for_full_batches: true,
         max_batch_delay: Duration::from_millis(1),
@@ -366,6 +376,100 @@ async fn outputs_that_cannot_be_parted_refute_a_confirmed_model() {
         assert_eq!(answer.unwrap().outputs, own);
     }
     assert!(reason(&served.batching()).contains("of a stacked run"));
+}
+
+/// Two outputs: the rows as they are, and how many rows of the whole batch are large, which made samples never are.
+fn counts_large(inputs: &[NamedTensor]) -> Vec<NamedTensor> {
+    let mut outputs = rows_to_rows(inputs, |_| {});
+    let large = |rows: &mut Vec<Vec<f32>>| {
+        let count = rows.iter().filter(|row| row[0] > 1.0).count();
+        #[expect(clippy::cast_precision_loss, reason = "small")]
+        rows.iter_mut().for_each(|row| *row = vec![count as f32]);
+    };
+    let counted = rows_to_rows(inputs, large);
+    outputs.extend(
+        counted
+            .into_iter()
+            .map(|count| NamedTensor::new("z", count.tensor)),
+    );
+    outputs
+}
+
+#[tokio::test]
+async fn one_output_that_tells_does_not_vouch_for_another() {
+    let served = serve_auto(counts_large, Axis0::Shared).await;
+    assert_eq!(served.batching(), Batching::Trial);
+    let requests = [vec![vec![5.0, 1.0]], vec![vec![7.0, 1.0]]];
+    while served.batching() == Batching::Trial {
+        let answers = served.ask(&requests).await;
+        for (answer, own) in answers.into_iter().zip(alone(counts_large, &requests)) {
+            assert_eq!(answer.unwrap().outputs, own);
+        }
+    }
+    assert!(reason(&served.batching()).contains("output \"z\""));
+}
+
+#[tokio::test]
+async fn a_full_batch_is_tried_out_and_a_verdict_holds_for_its_size() {
+    /// Treats few rows one by one, and mixes many.
+    fn mixes_many(inputs: &[NamedTensor]) -> Vec<NamedTensor> {
+        let rows = inputs[0].tensor.rows().unwrap();
+        if rows > 4 {
+            accumulates(inputs)
+        } else {
+            doubles(inputs)
+        }
+    }
+    let verdicts = Verdicts::default();
+    for (batch_size, is_on) in [(4, true), (8, false), (4, true)] {
+        let (signature, mode) = (signature(Axis0::Shared), BatchingMode::Auto);
+        let served = serve_sized(mixes_many, signature, mode, verdicts.clone(), batch_size).await;
+        let batching = served.batching();
+        assert_eq!(
+            matches!(batching, Batching::On(_)),
+            is_on,
+            "{batch_size}: {batching}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_requests_confirmed_is_looked_at_again() {
+    /// Mixes rows where one is large.
+    fn mixes_large(inputs: &[NamedTensor]) -> Vec<NamedTensor> {
+        let rows = read(&inputs[0].tensor);
+        let is_large = rows.iter().any(|row| row[0] > 100.0);
+        if is_large {
+            accumulates(inputs)
+        } else {
+            doubles(inputs)
+        }
+    }
+    let served = serve(
+        mixes_large,
+        Signature::default(),
+        BatchingMode::Auto,
+        Verdicts::default(),
+    )
+    .await;
+    let ask = async |large: f32, rounds: u8| {
+        for round in 0..rounds {
+            let requests: Vec<_> = (0..2 + round % 2)
+                .map(|index| vec![vec![f32::from(index) + large, 1.0]])
+                .collect();
+            for answer in served.ask(&requests).await {
+                answer.unwrap();
+            }
+        }
+    };
+    ask(0.0, 40).await;
+    assert_eq!(served.batching(), Batching::On(Grounds::Requests));
+    let mut rounds = 0;
+    while !matches!(served.batching(), Batching::Off(_)) {
+        ask(1000.0, 10).await;
+        rounds += 1;
+        assert!(rounds < 100, "never looked at again");
+    }
 }
 
 #[tokio::test]

@@ -96,7 +96,8 @@ impl Verdicts {
     fn file(&self, key: &str) -> Option<PathBuf> {
         let (digest, rows) = key.split_once('-')?;
         let is_digest = digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let is_rows = rows.len() == 1 && rows.bytes().all(|byte| byte.is_ascii_digit());
+        let is_rows =
+            (1..=10).contains(&rows.len()) && rows.bytes().all(|byte| byte.is_ascii_digit());
         let directory = self.0.directory.as_ref().filter(|_| is_digest && is_rows)?;
         Some(directory.join(key))
     }
@@ -193,7 +194,7 @@ mod tests {
             &"g".repeat(64),
             &digest,
             &format!("{digest}-/"),
-            &format!("{digest}-12"),
+            &format!("{digest}-"),
         ] {
             verdicts.keep(name, &Verdict::Confirmed(Grounds::Samples));
         }
