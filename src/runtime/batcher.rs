@@ -116,7 +116,6 @@ pub struct Batcher {
     cfg: BatcherConfig,
     queues: Vec<Queue>,
     jobs: usize,
-    rows: usize,
     abandoned: usize,
 }
 
@@ -134,7 +133,6 @@ impl Batcher {
             cfg,
             queues: Vec::new(),
             jobs: 0,
-            rows: 0,
             abandoned: 0,
         }
     }
@@ -161,14 +159,13 @@ impl Batcher {
 
     /// Batches that the waiting jobs make at least.
     pub fn batches(&self) -> usize {
-        let queues = self.queues.iter().filter(|queue| !queue.jobs.is_empty());
-        self.rows.div_ceil(self.cfg.batch_size).max(queues.count())
+        let queues = self.queues.iter();
+        queues.map(|queue| queue.batches(self.cfg.batch_size)).sum()
     }
 
     /// Takes a job in.
     pub fn push(&mut self, job: Job) {
         self.jobs += 1;
-        self.rows += job.rows;
         self.queue_for(&job).push(job);
     }
 
@@ -177,7 +174,6 @@ impl Batcher {
         for mut job in jobs.rev() {
             job.is_alone = true;
             self.jobs += 1;
-            self.rows += job.rows;
             self.queue_for(&job).push_front(job);
         }
     }
@@ -189,10 +185,9 @@ impl Batcher {
             && let Some(index) = self.next_queue(now)
         {
             let queue = &mut self.queues[index];
-            let before = (queue.jobs.len(), queue.rows);
+            let before = queue.jobs.len();
             queue.take(now, self.cfg.batch_size, batch);
-            self.jobs -= before.0 - queue.jobs.len();
-            self.rows -= before.1 - queue.rows;
+            self.jobs -= before - queue.jobs.len();
             self.retire(index);
         }
     }
@@ -232,13 +227,11 @@ impl Batcher {
         }
         self.queues.retain(|queue| !queue.jobs.is_empty());
         self.jobs = self.queues.iter().map(|queue| queue.jobs.len()).sum();
-        self.rows = self.queues.iter().map(|queue| queue.rows).sum();
     }
 
     /// Empties the batcher.
     pub fn take_all(&mut self) -> Vec<Job> {
         self.jobs = 0;
-        self.rows = 0;
         let queues = std::mem::take(&mut self.queues);
         queues.into_iter().flat_map(|queue| queue.jobs).collect()
     }
@@ -288,6 +281,16 @@ impl Batcher {
 }
 
 impl Queue {
+    /// Batches that its jobs make at least.
+    fn batches(&self, batch_size: usize) -> usize {
+        let jobs = self.jobs.len();
+        match self.jobs.front() {
+            // A job that is larger than a batch makes one.
+            Some(first) if first.stacks => self.rows.div_ceil(batch_size).min(jobs),
+            _ => jobs,
+        }
+    }
+
     /// Puts a job behind those of its priority.
     fn push(&mut self, job: Job) {
         self.rows += job.rows;

@@ -240,11 +240,15 @@ impl Leaders {
             // From outside of the runtime, and so it wakes a thread.
             bound.tasks.spawn(async {});
         }
-        let pools = self.pools.lock();
-        let pools: Vec<Arc<Pool>> = pools.iter().filter_map(Weak::upgrade).collect();
-        for pool in pools {
+        for pool in self.living() {
             pool.rescue();
         }
+    }
+
+    /// The pools that are there. Their list is not locked any more: the last to know a pool frees it.
+    fn living(&self) -> Vec<Arc<Pool>> {
+        let pools = self.pools.lock();
+        pools.iter().filter_map(Weak::upgrade).collect()
     }
 
     fn keep_spare_again(&self) {

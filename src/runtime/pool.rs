@@ -28,7 +28,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
@@ -158,7 +158,8 @@ impl Pool {
         }
         let signature = lane.model().signature();
         if signature.state == ModelState::Locked {
-            // Workers wait for each other inside of their runs, which is no place for a thread of tokio.
+            self.state.lock().takes_turns = true;
+            // A run may still wait for the trial run of a worker that loads, which is no place for a thread of tokio.
             self.pace.forbid();
         }
         self.signature.get_or_init(|| Arc::new(signature.clone()));
@@ -294,7 +295,13 @@ impl Pool {
 
     /// Whether the next run may hold a thread of tokio.
     fn may_lead(&self, state: &State, now: Instant) -> bool {
-        self.pace.is_short() && !state.has_long_run(now) && self.leaders.has_place()
+        self.may_hold_thread(state, now) && self.leaders.has_place()
+    }
+
+    /// Whether the next run is expected to be short. On trial, several jobs make a run each and one more.
+    fn may_hold_thread(&self, state: &State, now: Instant) -> bool {
+        let is_one_run = state.batcher.len() <= 1 || !self.decision.is_trial();
+        self.pace.is_short() && is_one_run && !state.has_long_run(now)
     }
 
     /// Starts the leader that was called. With company it yields first, so that requests that were just answered may go on
@@ -315,7 +322,7 @@ impl Pool {
         state.leader_called = false;
         // Read under the lock: an earlier time would let jobs through whose deadline has passed since.
         let now = Instant::now();
-        let may_lead = self.pace.is_short() && !state.has_long_run(now);
+        let may_lead = self.may_hold_thread(&state, now);
         let Some(_place) = may_lead.then(|| self.leaders.enter(now)).flatten() else {
             return Self::wake_runner(&mut state, now);
         };
@@ -367,11 +374,10 @@ impl Pool {
     ) -> Option<(Lane, Instant)> {
         let mut state = self.state.lock();
         if state.worker(id).is_none() {
-            state.abandoned -= 1;
-            drop(state);
-            tracing::info!(worker = id, "a run that was left behind has ended");
+            self.note_abandoned_end(state, id, ran.condition);
             return None;
         }
+        let was_lost = state.note_end(id);
         let now = Instant::now();
         if ran.again {
             state.batcher.push_back_alone(lane.batch.drain(..));
@@ -388,13 +394,33 @@ impl Pool {
             owner.unpark();
         }
         if let Condition::Fatal(text) = ran.condition {
-            tracing::error!(worker = id, error = text, "the device or process is lost");
-            self.close(&worker_died(&text));
+            self.lose(id, &text);
         } else if needs_owner {
             tracing::warn!(worker = id, "the session panicked and is made anew");
             self.announce();
+        } else if was_lost {
+            self.announce();
         }
         next.map(|(_, lane)| (lane, now))
+    }
+
+    /// Takes note of the end of a run that was left behind. Its lane is not used again.
+    fn note_abandoned_end(&self, mut state: MutexGuard<'_, State>, id: u32, condition: Condition) {
+        state.abandoned -= 1;
+        if let Condition::Fatal(text) = &condition {
+            state.last_error = Some(worker_died(text));
+        }
+        drop(state);
+        tracing::info!(worker = id, "a run that was left behind has ended");
+        if let Condition::Fatal(text) = condition {
+            self.lose(id, &text);
+        }
+    }
+
+    /// Goes on no more, as the device or the process is lost.
+    fn lose(&self, id: u32, text: &str) {
+        tracing::error!(worker = id, error = text, "the device or process is lost");
+        self.close(&worker_died(text));
     }
 
     /// Sees to it that somebody comes for the jobs that wait, if a lane is idle. Returns whether it called a leader.

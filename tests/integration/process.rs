@@ -28,6 +28,9 @@ const FATAL: &[u8; 5] = b"fatal";
 /// A row in a run that does not end.
 const STUCK: &[u8; 5] = b"stuck";
 
+/// The server looks at a process about so often. One that is stopped at many looks in a row is given up, after 2 s.
+const LOOKS: Duration = Duration::from_millis(250);
+
 /// Signal numbers as they appear in messages.
 const SIGABRT: &str = "Worker died: killed by signal 6";
 
@@ -146,6 +149,20 @@ impl Hosted {
             if line.message.contains(text) {
                 return line;
             }
+        }
+    }
+
+    /// Comes back when the process has been stopped for longer than the server needs to see it.
+    async fn is_seen_stopped(&self) {
+        let stat = format!("/proc/{}/stat", self.pid());
+        let is_stopped = || std::fs::read_to_string(&stat).unwrap().contains(") T ");
+        while !is_stopped() {
+            tokio::task::yield_now().await;
+        }
+        let since = std::time::Instant::now();
+        while since.elapsed() < 3 * LOOKS {
+            assert!(is_stopped());
+            tokio::task::yield_now().await;
         }
     }
 
@@ -417,9 +434,13 @@ async fn a_stopped_process_is_replaced_long_before_it_would_count_as_silent() {
 
 /// A version whose runs were short so far, so that they are led.
 async fn quick(workers: usize) -> Hosted {
+    quick_with(workers, Settings::default()).await
+}
+
+async fn quick_with(workers: usize, settings: Settings) -> Hosted {
     let settings = Settings {
         max_workers: workers,
-        ..Settings::default()
+        ..settings
     };
     let version = Hosted::start(model(settings), workers).await.unwrap();
     for _ in 0..60 {
@@ -463,7 +484,11 @@ async fn a_run_that_takes_long_does_not_keep_the_process_from_answering() {
 
 #[tokio::test]
 async fn a_run_that_does_not_end_costs_its_own_requests_alone() {
-    let version = quick(1).await;
+    let settings = Settings {
+        response_timeout: Duration::from_millis(200),
+        ..Settings::default()
+    };
+    let version = quick_with(1, settings).await;
     let pid = version.pid();
     for id in 9001..9003 {
         let stuck = stuck_until(Duration::from_millis(200));
@@ -488,6 +513,7 @@ async fn a_process_that_was_stopped_for_a_moment_goes_on() {
     let pid = version.pid();
     let first = version.call(b"first").await;
     version.signal(rustix::process::Signal::STOP);
+    version.is_seen_stopped().await;
     version.signal(rustix::process::Signal::CONT);
     assert!(version.runtime.call(request(*b"other")).await.is_ok());
     assert!(first.await.unwrap().is_ok());

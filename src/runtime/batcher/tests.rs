@@ -69,12 +69,29 @@ fn what_is_there_is_taken_at_once_in_order() {
 }
 
 #[test]
+fn jobs_that_do_not_stack_are_a_batch_each() {
+    let now = Instant::now();
+    let mut batcher = Batcher::new(config(8));
+    for mark in 0..3 {
+        let (single, _) = job(&[mark], 1, now);
+        batcher.push(Job {
+            stacks: false,
+            ..single
+        });
+    }
+    assert_eq!(batcher.batches(), 3);
+    let _stacked = [3, 4].map(|mark| pushed(&mut batcher, mark, now));
+    assert_eq!(batcher.batches(), 4);
+}
+
+#[test]
 fn a_job_larger_than_a_batch_runs_by_itself() {
     let now = Instant::now();
     let mut batcher = Batcher::new(config(2));
     let _first = pushed(&mut batcher, 1, now);
     let (large, _large) = job(&[2, 3, 4], 1, now);
     batcher.push(large);
+    assert_eq!(batcher.batches(), 2);
     let _last = pushed(&mut batcher, 5, now);
     assert_eq!(taken(&mut batcher, now), [1]);
     assert_eq!(taken(&mut batcher, now), [2, 3, 4]);

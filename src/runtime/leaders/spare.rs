@@ -55,7 +55,9 @@ impl Spare {
 
 /// Holds the thread of the task that calls this, once what only this thread could run is where others find it: tasks that
 /// yielded and the one that was woken last are moved to its queue, and two new ones wake a thread that steals from there.
-/// If another thread has taken over the queue meanwhile, it is not one of tokio's that is held, which does no harm.
+/// If another thread has taken over the queue meanwhile, it is not one of tokio's that is held but one of those for blocking
+/// calls. Then there is a thread more that runs tasks, which costs short runs what [`super`] says, until a run is long and
+/// this is done again, and one of the threads for blocking calls is missing for as long.
 fn keep(latch: &Latch) {
     tokio::task::block_in_place(|| ());
     for _ in 0..2 {

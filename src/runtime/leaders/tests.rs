@@ -6,6 +6,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::backend::fake::FakeBackend;
+use crate::model::Settings;
+use crate::runtime::loader::Loader;
+use crate::runtime::{Verdicts, WorkerIds, testing};
 
 fn leaders() -> Arc<Leaders> {
     let leaders = Arc::<Leaders>::default();
@@ -120,4 +124,21 @@ async fn the_watcher_sleeps_when_nobody_leads() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pool_that_is_busy_keeps_none_from_being_added() {
+    let leaders = leaders();
+    let model = Arc::new(testing::model(Settings::default()));
+    let loader = Loader::new(Arc::new(FakeBackend::new()), &model, 1, 2);
+    let ids = Arc::new(WorkerIds::from(9000));
+    let pool = Pool::new(loader, model, ids, Verdicts::default(), &leaders);
+    let relieving = Arc::clone(&leaders);
+    let state = pool.state.lock();
+    let relieving = std::thread::spawn(move || relieving.relieve());
+    while Arc::strong_count(&pool) == 1 || leaders.pools.is_locked() {
+        std::thread::yield_now();
+    }
+    drop(state);
+    relieving.join().unwrap();
 }

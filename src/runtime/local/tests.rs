@@ -366,7 +366,12 @@ async fn a_lost_device_is_announced() {
 #[tokio::test]
 async fn a_run_that_does_not_end_costs_its_own_request_alone() {
     let backend = FakeBackend::new().with_mark(b"h", Outcome::Hold);
-    let runtime = passthrough(&backend).await;
+    let settings = Settings {
+        response_timeout: Duration::from_millis(200),
+        ..Settings::default()
+    };
+    let model = model("passthrough", settings);
+    let runtime = start(&backend, model, 1).await.unwrap();
     let endless = tensors(b"h");
     let deadline = endless.arrival + Duration::from_millis(200);
     let expired = runtime.call(Request {

@@ -30,6 +30,8 @@ pub(in crate::runtime) struct State {
     pub(in crate::runtime) busiest: usize,
     /// A leader was called and has not come yet.
     pub(super) leader_called: bool,
+    /// Workers of one device share a model that runs change: one of them runs at a time.
+    pub(in crate::runtime) takes_turns: bool,
     /// Runs that were left behind and have not ended.
     pub(in crate::runtime) abandoned: usize,
     /// Why the process should end: a run does not, and its worker cannot be replaced.
@@ -48,6 +50,7 @@ impl State {
             bounds: Bounds::exactly(0),
             busiest: 0,
             leader_called: false,
+            takes_turns: false,
             abandoned: 0,
             runaway: None,
         }
@@ -64,13 +67,12 @@ impl State {
         now: Instant,
     ) -> Option<(u32, Lane)> {
         let is_meant = |worker: &Worker| of.is_none_or(|id| worker.id == id);
-        let worker = self
-            .workers
-            .iter_mut()
-            .find(|worker| worker.is_idle() && is_meant(worker))?;
+        let mut workers = self.workers.iter();
+        let place = workers.position(|worker| is_meant(worker) && self.may_run(worker))?;
         if self.batcher.is_empty() {
             return None;
         }
+        let worker = &mut self.workers[place];
         let id = worker.id;
         let mut lane = worker.take_lane(now)?;
         self.batcher.take(now, &mut lane.batch);
@@ -165,13 +167,22 @@ impl State {
             return None;
         }
         let due = self.batcher.next_due()?;
-        let worker = self.worker(id).filter(|worker| worker.is_idle())?;
-        worker.is_watching = true;
+        let place = self.workers.iter().position(|worker| worker.id == id)?;
+        if !self.may_run(&self.workers[place]) {
+            return None;
+        }
+        self.workers[place].is_watching = true;
         Some(due)
     }
 
     pub(super) fn has_idle_lane(&self) -> bool {
-        self.workers.iter().any(Worker::is_idle)
+        self.workers.iter().any(|worker| self.may_run(worker))
+    }
+
+    /// Whether a worker's lane may be taken: it is idle, and it is its turn where workers take turns.
+    fn may_run(&self, worker: &Worker) -> bool {
+        let is_in_its_way = |other: &Worker| other.is_busy() && other.device == worker.device;
+        worker.is_idle() && !(self.takes_turns && self.workers.iter().any(is_in_its_way))
     }
 
     /// Calls a leader unless one is coming already; whether it did.
@@ -193,8 +204,9 @@ impl State {
     }
 
     pub(in crate::runtime) fn wake_one(&mut self) -> Option<Thread> {
-        let sleeps = |worker: &&mut Worker| worker.is_idle() && !worker.is_woken;
-        let worker = self.workers.iter_mut().find(sleeps)?;
+        let sleeps = |worker: &Worker| self.may_run(worker) && !worker.is_woken;
+        let place = self.workers.iter().position(sleeps)?;
+        let worker = &mut self.workers[place];
         worker.is_woken = true;
         worker.thread.clone()
     }

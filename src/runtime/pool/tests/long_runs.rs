@@ -1,6 +1,7 @@
 //! Runs that take longer than expected, and runs that do not end. What fails here hangs.
 
 use super::*;
+use crate::runtime::overdue::{GRACE, MOST_ABANDONED};
 use crate::runtime::pace::LONG;
 
 /// How long the requests of endless runs are waited for.
@@ -10,7 +11,60 @@ fn holding() -> FakeBackend {
     FakeBackend::new().with_mark("h", Outcome::Hold)
 }
 
+/// Settings under which no run may take longer than requests wait here.
+fn impatient(max_workers: usize) -> Settings {
+    Settings {
+        response_timeout: PATIENCE,
+        ..settings(1, max_workers)
+    }
+}
+
+/// A backend whose workers take turns.
+fn locked() -> FakeBackend {
+    holding().with_signature(Signature {
+        state: ModelState::Locked,
+        ..Signature::default()
+    })
+}
+
 impl Fixture {
+    /// Sees to overdue runs as if it were that much later, and so long after that they have been asked to end.
+    fn see_to_overdue_after(&self, time: Duration) {
+        let later = Instant::now() + time;
+        self.pool.see_to_overdue(later);
+        self.pool.see_to_overdue(later + GRACE);
+    }
+
+    /// How many workers are in runs once all that were woken have looked for jobs.
+    async fn busy(&self) -> usize {
+        loop {
+            let state = self.pool.state.lock();
+            if !state.workers.iter().any(|worker| worker.is_woken) {
+                return state.workers.iter().filter(|w| w.is_busy()).count();
+            }
+            drop(state);
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// A job that waits, of which nobody was told.
+    fn put(&self) -> oneshot::Receiver<Result<Answer, Error>> {
+        let (reply, answer) = oneshot::channel();
+        let now = Instant::now();
+        self.pool.state.lock().batcher.push(Job {
+            inputs: rows(b"a", 2),
+            rows: 1,
+            stacks: true,
+            arrival: now,
+            deadline: now + HOUR,
+            expires: now + HOUR,
+            priority: Priority::default(),
+            is_alone: false,
+            reply,
+        });
+        answer
+    }
+
     /// A request whose run does not end before it is told, under way.
     async fn long(&self) -> tokio::task::JoinHandle<Result<Answer, Error>> {
         self.long_until(Instant::now() + HOUR).await
@@ -145,9 +199,35 @@ async fn a_run_that_outlives_its_requests_is_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_gives_up_early_costs_no_worker() {
+    let fixture = pool(holding(), settings(1, 3), 3).await;
+    let before = fixture.states();
+    let mut long = Vec::new();
+    for _ in 0..3 {
+        long.push(fixture.endless().await);
+    }
+    let response_timeout = fixture.pool.model.settings.response_timeout;
+    for time in [PATIENCE + 2 * GRACE, response_timeout - 2 * GRACE] {
+        fixture.see_to_overdue_after(time);
+        assert_eq!(fixture.states(), before);
+    }
+    assert!(fixture.pool.state.lock().beyond_help().is_none());
+    fixture.backend.hold().let_through(3);
+    for request in long {
+        request.await.unwrap().unwrap();
+    }
+    fixture.quicken();
+    assert!(fixture.pool.pace.is_short());
+    let endless = fixture.endless().await;
+    fixture.see_to_overdue_after(response_timeout + 2 * GRACE);
+    assert_ne!(fixture.states(), before);
+    endless.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_that_cannot_be_ended_is_left_behind() {
     for is_led in [false, true] {
-        let fixture = pool(holding(), settings(1, 1), 1).await;
+        let fixture = pool(holding(), impatient(1), 1).await;
         fixture.pool.oversee();
         if is_led {
             fixture.quicken();
@@ -173,7 +253,7 @@ async fn a_run_that_cannot_be_ended_is_left_behind() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_is_to_stop_is_left_behind_without_another() {
-    let fixture = pool(holding(), settings(1, 1), 1).await;
+    let fixture = pool(holding(), impatient(1), 1).await;
     fixture.pool.oversee();
     let endless = fixture.endless().await;
     fixture.pool.scale(Bounds::exactly(0)).await.unwrap();
@@ -186,7 +266,7 @@ async fn a_worker_that_is_to_stop_is_left_behind_without_another() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn too_many_runs_without_end_are_the_process_failure() {
-    let fixture = pool(holding(), settings(1, 1), 1).await;
+    let fixture = pool(holding(), impatient(1), 1).await;
     fixture.pool.oversee();
     let mut endless = Vec::new();
     for _ in 0..2 {
@@ -201,4 +281,190 @@ async fn too_many_runs_without_end_are_the_process_failure() {
     fixture.backend.hold().open();
     fixture.serves().await;
     assert_eq!(fixture.states()[0].1, WorkerState::Ready);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_whose_run_ends_after_all_serves_again() {
+    let fixture = pool(holding(), impatient(1), 1).await;
+    fixture.pool.state.lock().abandoned = MOST_ABANDONED;
+    let long = fixture.endless().await;
+    fixture.see_to_overdue_after(2 * GRACE);
+    assert_eq!(fixture.states(), [(9000, WorkerState::Failed)]);
+    assert!(fixture.pool.without_worker_since().is_some());
+    fixture.backend.hold().let_through(1);
+    long.await.unwrap().unwrap();
+    while fixture.pool.without_worker_since().is_some() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(fixture.pool.state.lock().beyond_help().is_none());
+    fixture.serves().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_without_end_is_replaced_when_another_has_ended() {
+    let fixture = pool(holding(), impatient(1), 1).await;
+    fixture.pool.state.lock().abandoned = MOST_ABANDONED;
+    let long = fixture.endless().await;
+    fixture.see_to_overdue_after(2 * GRACE);
+    fixture.pool.state.lock().abandoned -= 1;
+    fixture.see_to_overdue_after(2 * GRACE);
+    fixture.serves().await;
+    assert!(fixture.pool.state.lock().beyond_help().is_none());
+    long.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_that_is_lost_in_a_run_that_was_left_behind_is_lost() {
+    let backend = FakeBackend::new().with_mark("f", Outcome::Fatal);
+    let fixture = pool(backend, impatient(1), 1).await;
+    let held = fixture.hold(b'f').await;
+    fixture.see_to_overdue_after(2 * HOUR);
+    assert_eq!(fixture.pool.state.lock().abandoned, 1);
+    fixture.backend.gate().open();
+    assert_eq!(kind(held.await.unwrap()), Kind::WorkerDied);
+    assert_eq!(fixture.pool.failure().await.kind(), Kind::WorkerDied);
+    let (_, last_error, _) = fixture.pool.report();
+    assert!(last_error.unwrap().detail().unwrap().contains("device"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_workers_that_take_turns_one_runs_at_a_time() {
+    let fixture = pool(locked(), settings(1, 4), 4).await;
+    let mut requests = vec![fixture.hold(b'a').await];
+    for waiting in 1..8 {
+        requests.push(fixture.send(b"b"));
+        fixture.queued(waiting).await;
+    }
+    for (run, request) in (1..).zip(requests) {
+        while fixture.backend.runs().len() < run {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(fixture.busy().await, 1);
+        fixture.backend.gate().let_through(1);
+        request.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_take_turns_on_each_device() {
+    let settings = Settings {
+        devices: vec![Device::Cuda(0), Device::Cuda(1)],
+        ..settings(1, 4)
+    };
+    let fixture = pool(locked(), settings, 4).await;
+    let requests = [
+        fixture.hold(b'a').await,
+        fixture.hold(b'b').await,
+        fixture.send(b"c"),
+    ];
+    fixture.queued(1).await;
+    assert_eq!(fixture.busy().await, 2);
+    let runs = fixture.backend.runs();
+    assert_ne!(runs[0].device, runs[1].device);
+    fixture.backend.gate().open();
+    for request in requests {
+        request.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_panicked_passes_its_turn_on() {
+    let backend = locked().with_mark("p", Outcome::Panic);
+    let fixture = pool(backend, settings(1, 2), 2).await;
+    let panicking = fixture.hold(b'p').await;
+    let waiting = fixture.send(b"a");
+    fixture.queued(1).await;
+    fixture.backend.gate().open();
+    assert_eq!(kind(panicking.await.unwrap()), Kind::InferenceFailed);
+    waiting.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_that_wait_for_their_turn_expire_without_a_run() {
+    let fixture = pool(locked(), settings(1, 4), 4).await;
+    let first = fixture.hold(b'a').await;
+    let deadline = Instant::now() + PATIENCE;
+    let expired = fixture.send_until(b"b", deadline);
+    let abandoned = fixture.send(b"c");
+    fixture.queued(2).await;
+    while Instant::now() <= deadline {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    abandoned.abort();
+    assert!(abandoned.await.unwrap_err().is_cancelled());
+    fixture.see_to_overdue_after(GRACE);
+    assert!(fixture.states().iter().all(|(id, _)| *id < 9004));
+    fixture.backend.gate().open();
+    first.await.unwrap().unwrap();
+    assert_eq!(kind(expired.await.unwrap()), Kind::Expired);
+    assert_eq!(fixture.batches(), [b"a"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_watches_for_full_batches_out_of_turn() {
+    let settings = Settings {
+        wait_for_full_batches: true,
+        max_batch_delay: Duration::ZERO,
+        ..settings(1, 2)
+    };
+    let fixture = pool(locked(), settings, 2).await;
+    let held = fixture.hold(b'a').await;
+    let waiting = fixture.send(b"b");
+    fixture.queued(1).await;
+    let mut state = fixture.pool.state.lock();
+    assert!([9000, 9001].iter().all(|id| state.watch(*id).is_none()));
+    drop(state);
+    fixture.backend.gate().open();
+    held.await.unwrap().unwrap();
+    waiting.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_workers_take_turns_a_run_without_end_is_the_process_failure() {
+    let fixture = pool(locked(), impatient(4), 4).await;
+    let long = fixture.endless().await;
+    fixture.see_to_overdue_after(2 * GRACE);
+    assert_eq!(fixture.pool.failure().await.kind(), Kind::WorkerDied);
+    assert_eq!(fixture.pool.state.lock().abandoned, 0);
+    assert_eq!(fixture.states().len(), 4);
+    long.abort();
+}
+
+/// Gives rows of ones where a worker's thread runs it, of zeros elsewhere.
+fn whose_thread(inputs: &[NamedTensor]) -> Vec<NamedTensor> {
+    let thread = std::thread::current();
+    let is_workers = thread
+        .name()
+        .is_some_and(|name| name.starts_with("worker-"));
+    rows(&vec![u8::from(is_workers); marks(inputs).len()], 2)
+}
+
+#[tokio::test]
+async fn several_jobs_on_trial_are_not_led() {
+    let settings = Settings {
+        batching: BatchingMode::Auto,
+        ..settings(8, 1)
+    };
+    let backend = FakeBackend::new().with_model(whose_thread);
+    let fixture = leading(backend, settings, 1).await;
+    assert!(fixture.pool.decision.is_trial());
+    for (jobs, is_workers) in [(1, 0), (2, 1), (1, 0)] {
+        fixture.quicken();
+        let waiting: Vec<_> = (0..jobs).map(|_| fixture.put()).collect();
+        fixture.pool.lead();
+        for answer in waiting {
+            let answer = answer.await.unwrap().unwrap();
+            assert_eq!(marks(&answer.outputs), [is_workers]);
+        }
+        while fixture
+            .pool
+            .state
+            .lock()
+            .workers
+            .iter()
+            .any(Worker::is_busy)
+        {
+            tokio::task::yield_now().await;
+        }
+    }
 }
