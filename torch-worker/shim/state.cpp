@@ -6,6 +6,7 @@
 
 #include "common.h"
 
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/jit/ir/constants.h>
 #include <torch/csrc/jit/ir/ir.h>
 #include <torch/csrc/jit/passes/constant_propagation.h>
@@ -91,13 +92,28 @@ private:
   std::vector<bool> own_;
 };
 
-// Operators that may return their input and do not say so.
-bool may_return_its_input(const Node *node) {
-  static const std::unordered_set<std::string> names = {
+// Operators that may return an input and do not say so: any of them, or the first tensor.
+enum class Returned { Nothing, First, Any };
+
+// What is made of other operators (a composite) says nothing of what these return, and often that is its first tensor as it
+// is: atleast_1d, sum_to_size, conj_physical, to_dense. Its other tensors are weights and the like, as of conv2d.
+bool is_composite(const c10::FunctionSchema &schema) {
+  const auto handle = c10::Dispatcher::singleton().findSchema(schema.operator_name());
+  return !handle || handle->hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd);
+}
+
+Returned may_return(const Node *node, const c10::FunctionSchema &schema) {
+  static const std::unordered_set<std::string> any = {
       "aten::dropout", "aten::feature_dropout", "aten::alpha_dropout", "aten::feature_alpha_dropout",
       "aten::type_as", "aten::einsum",
   };
-  return names.count(node->kind().toQualString()) != 0;
+  static const std::unordered_set<std::string> first = {"aten::dequantize", "aten::to_dense", "aten::conj_physical"};
+  const std::string name = node->kind().toQualString();
+  // Primitives put values into containers and take them out again.
+  if (!node->kind().is_aten() || any.count(name) != 0) {
+    return Returned::Any;
+  }
+  return first.count(name) != 0 || is_composite(schema) ? Returned::First : Returned::Nothing;
 }
 
 // Operators that update running statistics, their inputs 3 and 4, unless input 5 says otherwise.
@@ -320,6 +336,9 @@ private:
         unite_what_is_stored(node, node->input(index));
       }
     }
+    if (node->kind() == c10::Symbol::fromQualString("aten::from_file")) {
+      write(node->owningGraph()->inputs().at(0), "it maps a file into memory");
+    }
     if (updates_statistics(node)) {
       write(node->input(3), "it updates running statistics");
       write(node->input(4), "it updates running statistics");
@@ -338,9 +357,12 @@ private:
   }
 
   void read_output(const Node *node, const c10::FunctionSchema &schema, const Value *output, const c10::AliasInfo *alias) {
-    const bool is_fresh = alias == nullptr && is_tensor(*output->type()) && !may_return_its_input(node);
-    if (is_fresh) {
+    const auto returned = alias == nullptr && is_tensor(*output->type()) ? may_return(node, schema) : Returned::Any;
+    if (returned == Returned::Nothing) {
       return;
+    }
+    if (returned == Returned::First) {
+      return unite_with_first_tensor(node, output);
     }
     if (alias == nullptr || alias->isWildcardBefore() || alias->isWildcardAfter() || !is_tensor(*output->type())) {
       return unite_with_all(node, output);
@@ -348,6 +370,14 @@ private:
     for (size_t index = 0; index < node->inputs().size() && index < schema.arguments().size(); ++index) {
       if (share(schema.arguments()[index].alias_info(), *alias)) {
         sets_.unite(output, node->input(index));
+      }
+    }
+  }
+
+  void unite_with_first_tensor(const Node *node, const Value *value) {
+    for (const Value *input : node->inputs()) {
+      if (is_mutable(*input->type())) {
+        return sets_.unite(value, input);
       }
     }
   }

@@ -384,7 +384,8 @@ fn counts_large(inputs: &[NamedTensor]) -> Vec<NamedTensor> {
     let large = |rows: &mut Vec<Vec<f32>>| {
         let count = rows.iter().filter(|row| row[0] > 1.0).count();
         #[expect(clippy::cast_precision_loss, reason = "small")]
-        rows.iter_mut().for_each(|row| *row = vec![count as f32]);
+        let count = count as f32;
+        *rows = vec![vec![count]; rows.len()];
     };
     let counted = rows_to_rows(inputs, large);
     outputs.extend(

@@ -26,6 +26,11 @@ fn what_a_program_writes_says_whether_it_keeps_state() {
         ("counts", "it assigns its attribute \"calls\""),
         ("writes_inside", "it writes in place (aten::add_)"),
         ("writes_view", "it writes in place (aten::copy_)"),
+        ("writes_tuple", "it writes in place (aten::fill_)"),
+        ("writes_items", "it writes in place (aten::add_)"),
+        ("writes_same", "it writes in place (aten::add_)"),
+        ("writes_sum", "it writes in place (aten::fill_)"),
+        ("writes_dense", "it writes in place (aten::add_)"),
         ("appends", "it writes in place (aten::append)"),
         ("forks", "it writes in place (aten::add_)"),
         ("trains", "it updates running statistics"),
@@ -43,7 +48,14 @@ fn what_a_program_writes_says_whether_it_keeps_state() {
 
 #[test]
 fn writes_to_what_a_run_made_itself_are_no_state() {
-    for name in ["normalized", "writes_locally", "order", "kinds", "lists"] {
+    for name in [
+        "normalized",
+        "residual",
+        "writes_locally",
+        "order",
+        "kinds",
+        "lists",
+    ] {
         for model in [load(name), copies(name)] {
             let signature = model.signature();
             assert_eq!(signature.state, ModelState::Stateless, "{name}");

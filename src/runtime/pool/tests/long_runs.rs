@@ -37,14 +37,15 @@ impl Fixture {
 
     /// How many workers are in runs once all that were woken have looked for jobs.
     async fn busy(&self) -> usize {
-        loop {
+        let is_any_woken = || {
             let state = self.pool.state.lock();
-            if !state.workers.iter().any(|worker| worker.is_woken) {
-                return state.workers.iter().filter(|w| w.is_busy()).count();
-            }
-            drop(state);
+            state.workers.iter().any(|worker| worker.is_woken)
+        };
+        while is_any_woken() {
             tokio::task::yield_now().await;
         }
+        let state = self.pool.state.lock();
+        state.workers.iter().filter(|w| w.is_busy()).count()
     }
 
     /// A job that waits, of which nobody was told.
@@ -207,7 +208,10 @@ async fn a_client_that_gives_up_early_costs_no_worker() {
         long.push(fixture.endless().await);
     }
     let response_timeout = fixture.pool.model.settings.response_timeout;
-    for time in [PATIENCE + 2 * GRACE, response_timeout - 2 * GRACE] {
+    for time in [
+        PATIENCE + 2 * GRACE,
+        response_timeout.checked_sub(2 * GRACE).unwrap(),
+    ] {
         fixture.see_to_overdue_after(time);
         assert_eq!(fixture.states(), before);
     }
@@ -411,9 +415,8 @@ async fn nobody_watches_for_full_batches_out_of_turn() {
     let held = fixture.hold(b'a').await;
     let waiting = fixture.send(b"b");
     fixture.queued(1).await;
-    let mut state = fixture.pool.state.lock();
-    assert!([9000, 9001].iter().all(|id| state.watch(*id).is_none()));
-    drop(state);
+    let watches = |id: &u32| fixture.pool.state.lock().watch(*id).is_some();
+    assert!(![9000, 9001].iter().any(watches));
     fixture.backend.gate().open();
     held.await.unwrap().unwrap();
     waiting.await.unwrap().unwrap();
