@@ -152,7 +152,7 @@ impl Pool {
     /// Takes note of what the model is, and finds out whether its requests may be stacked.
     pub(super) fn learn(&self, lane: &mut Lane) -> Result<(), BackendError> {
         let settled = self.decision.settle(&self.model, lane, &self.verdicts);
-        settled.map_err(BackendError::Load)?;
+        settled.map_err(BackendError::Refused)?;
         if let Some(batching) = self.decision.status() {
             self.apply(&batching);
         }

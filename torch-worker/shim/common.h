@@ -42,7 +42,7 @@ inline char *copied(const std::string &text) {
 }
 
 // Runs `body`; the text of what it threw, or null.
-template <typename Body> char *guarded(Body &&body) {
+template <typename Body> char *guarded(Body &&body) noexcept {
   try {
     body();
     return nullptr;
@@ -50,6 +50,15 @@ template <typename Body> char *guarded(Body &&body) {
     return copied(error.what());
   } catch (...) {
     return copied("an exception of unknown type");
+  }
+}
+
+// Runs `body`; what it returned, or `otherwise` if it threw.
+template <typename Result, typename Body> Result guarded_or(Result otherwise, Body &&body) noexcept {
+  try {
+    return body();
+  } catch (...) {
+    return otherwise;
   }
 }
 

@@ -43,8 +43,10 @@ const char *lt_state(const lt_module *module) { return module->state.c_str(); }
 size_t lt_arguments(const lt_module *module) { return module->schema.arguments().size() - 1; }
 
 lt_argument lt_argument_at(const lt_module *module, size_t index) {
-  const auto &argument = module->schema.arguments().at(index + 1);
-  return {argument.name().c_str(), lent(argument.type().get()), argument.default_value().has_value()};
+  return lt::guarded_or(lt_argument{"", nullptr, false}, [&] {
+    const auto &argument = module->schema.arguments().at(index + 1);
+    return lt_argument{argument.name().c_str(), lent(argument.type().get()), argument.default_value().has_value()};
+  });
 }
 
 const lt_type *lt_returns(const lt_module *module) {
@@ -53,6 +55,9 @@ const lt_type *lt_returns(const lt_module *module) {
 }
 
 int32_t lt_type_kind(const lt_type *type) {
+  if (type == nullptr) {
+    return LT_OTHER;
+  }
   switch (type_of(type)->kind()) {
   case c10::TypeKind::TensorType:
     return LT_TENSOR;
@@ -85,23 +90,31 @@ size_t lt_type_members(const lt_type *type) {
 }
 
 const lt_type *lt_type_member(const lt_type *type, size_t index) {
-  if (const auto *optional = type_of(type)->castRaw<c10::OptionalType>()) {
-    return lent(optional->getElementType().get());
-  }
-  if (const auto *list = type_of(type)->castRaw<c10::ListType>()) {
-    return lent(list->getElementType().get());
-  }
-  const auto *tuple = type_of(type)->castRaw<c10::TupleType>();
-  return tuple == nullptr ? nullptr : lent(tuple->elements().at(index).get());
+  return lt::guarded_or(static_cast<const lt_type *>(nullptr), [&]() -> const lt_type * {
+    if (const auto *optional = type_of(type)->castRaw<c10::OptionalType>()) {
+      return lent(optional->getElementType().get());
+    }
+    if (const auto *list = type_of(type)->castRaw<c10::ListType>()) {
+      return lent(list->getElementType().get());
+    }
+    const auto *tuple = type_of(type)->castRaw<c10::TupleType>();
+    return tuple == nullptr ? nullptr : lent(tuple->elements().at(index).get());
+  });
 }
 
 const char *lt_type_field(const lt_type *type, size_t index) {
-  const auto *tuple = type_of(type)->castRaw<c10::TupleType>();
-  if (tuple == nullptr || !tuple->schema()) {
-    return nullptr;
-  }
-  return tuple->schema()->arguments().at(index).name().c_str();
+  return lt::guarded_or(static_cast<const char *>(nullptr), [&]() -> const char * {
+    const auto *tuple = type_of(type)->castRaw<c10::TupleType>();
+    if (tuple == nullptr || !tuple->schema()) {
+      return nullptr;
+    }
+    return tuple->schema()->arguments().at(index).name().c_str();
+  });
 }
 
-char *lt_type_text(const lt_type *type) { return lt::copied(type_of(type)->repr_str()); }
+char *lt_type_text(const lt_type *type) {
+  return lt::guarded_or(static_cast<char *>(nullptr), [&]() -> char * {
+    return type == nullptr ? nullptr : lt::copied(type_of(type)->repr_str());
+  });
+}
 }

@@ -94,6 +94,30 @@ void check_memory(const std::string &name, const at::Tensor &value) {
   }
 }
 
+// The same of the tensors that one of another layout is made of.
+void check_parts(const std::string &name, const at::Tensor &value) {
+  switch (value.layout()) {
+  case at::kStrided:
+    return check_memory(name, value);
+  case at::kSparse:
+    check_memory(name, value._indices());
+    return check_memory(name, value._values());
+  case at::kSparseCsr:
+  case at::kSparseBsr:
+    check_memory(name, value.crow_indices());
+    check_memory(name, value.col_indices());
+    return check_memory(name, value.values());
+  case at::kSparseCsc:
+  case at::kSparseBsc:
+    check_memory(name, value.ccol_indices());
+    check_memory(name, value.row_indices());
+    return check_memory(name, value.values());
+  default:
+    // Memory of a library's own, which knows its size.
+    return;
+  }
+}
+
 at::Tensor strided(const at::Tensor &value) {
   auto plain = value.is_quantized() ? value.dequantize() : value;
   return plain.layout() == at::kStrided ? plain : plain.to_dense();
@@ -316,11 +340,12 @@ at::Tensor dense(const std::string &name, const at::Tensor &value) {
   if (value._is_zerotensor()) {
     return at::zeros(value.sizes(), at::TensorOptions(value.scalar_type()));
   }
-  auto plain = strided(value.detach());
+  const auto detached = value.detach();
+  check_parts(name, detached);
+  auto plain = strided(detached);
   if (plain.has_names()) {
     plain = plain.rename(std::nullopt);
   }
-  check_memory(name, plain);
   auto copy = plain.to(at::kCPU).resolve_conj().resolve_neg().contiguous();
   check_memory(name, copy);
   return copy;
@@ -395,17 +420,21 @@ size_t lt_output_count(const lt_outputs *outputs) { return outputs->all.size(); 
 
 bool lt_are_counted(const lt_outputs *outputs) { return outputs->are_counted; }
 
-const char *lt_output_name(const lt_outputs *outputs, size_t index) { return outputs->all.at(index).name.c_str(); }
+const char *lt_output_name(const lt_outputs *outputs, size_t index) {
+  return lt::guarded_or("", [&] { return outputs->all.at(index).name.c_str(); });
+}
 
 lt_tensor lt_output_tensor(const lt_outputs *outputs, size_t index) {
-  const auto &output = outputs->all.at(index);
-  const bool is_text = output.dtype == lt::kBytes;
-  return {
-      output.dtype,
-      output.shape.size(),
-      output.shape.data(),
-      is_text ? static_cast<const void *>(output.text.data()) : output.tensor.const_data_ptr(),
-      is_text ? output.text.size() : output.tensor.nbytes(),
-  };
+  return lt::guarded_or(lt_tensor{-1, 0, nullptr, nullptr, 0}, [&] {
+    const auto &output = outputs->all.at(index);
+    const bool is_text = output.dtype == lt::kBytes;
+    return lt_tensor{
+        output.dtype,
+        output.shape.size(),
+        output.shape.data(),
+        is_text ? static_cast<const void *>(output.text.data()) : output.tensor.const_data_ptr(),
+        is_text ? output.text.size() : output.tensor.nbytes(),
+    };
+  });
 }
 }

@@ -51,9 +51,9 @@ impl Backend for TorchBackend {
             cuda::prepare(index)?;
         }
         let module = load_module(spec)?;
-        let arguments = Arguments::of(&module.arguments()).map_err(BackendError::Load)?;
+        let arguments = Arguments::of(&module.arguments()).map_err(BackendError::Refused)?;
         let outputs = Outputs::of(module.returns().as_ref(), &spec.declared.outputs)
-            .map_err(BackendError::Load)?;
+            .map_err(BackendError::Refused)?;
         let signature = signature(&module, &arguments, &outputs, spec)?;
         let modules = match signature.state {
             ModelState::Stateless => Modules::Shared(Arc::new(module)),
@@ -155,7 +155,7 @@ fn signature(
     let declared = &spec.declared;
     let inputs = arguments
         .declared(&declared.inputs)
-        .map_err(BackendError::Load)?;
+        .map_err(BackendError::Refused)?;
     let outputs = outputs.specs().to_vec();
     let reason = module.state();
     let state = match (&reason, spec.state) {

@@ -197,8 +197,11 @@ async fn a_declaration_that_contradicts_the_schema_does_not_start() {
     model.declared.inputs = vec![spec("image", DType::F32, vec![None])];
     let error = try_start(model, 1).await.err().unwrap();
     assert_eq!(error.kind(), Kind::LoadFailed);
-    let detail = error.detail().unwrap_or_default();
-    assert!(detail.contains("forward takes zeta"), "{error} {detail}");
+    let told = error.message();
+    assert!(
+        told.contains("cannot be served: input image") && told.contains("forward takes zeta"),
+        "{told}"
+    );
 }
 
 #[tokio::test]

@@ -550,6 +550,20 @@ async fn a_model_that_does_not_load_is_a_failed_worker() {
 }
 
 #[tokio::test]
+async fn what_is_wrong_with_samples_is_told_to_whoever_registers() {
+    let mut model = testing::model(settings(1, 2));
+    model.samples = Some("no_such_samples.json".into());
+    let model = Arc::new(model);
+    let loader = Loader::new(Arc::new(FakeBackend::new()), &model, 1, 2);
+    let ids = Arc::new(WorkerIds::from(9000));
+    let pool = Pool::new(loader, model, ids, Verdicts::default(), &Arc::default());
+    let error = pool.scale(Bounds::exactly(1)).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::LoadFailed);
+    let told = "model \"m\" version 1 cannot be served: samples no_such_samples.json: ";
+    assert!(error.message().starts_with(told), "{error}");
+}
+
+#[tokio::test]
 async fn a_closed_pool_answers_what_waits_and_ends_its_threads() {
     let fixture = pool(FakeBackend::new(), settings(1, 2), 2).await;
     let held = [fixture.hold(b'a').await, fixture.hold(b'b').await];

@@ -55,7 +55,8 @@ impl Outputs {
                 .map(|(index, name)| copied(answer, index, name))
                 .collect();
         }
-        let places = places(&names, answer.is_counted(), &self.declared)?;
+        let places = find_places(&names, &self.known, answer.is_counted(), &self.declared);
+        let places = places.map_err(BackendError::Infer)?;
         let output = |(spec, index): (&TensorSpec, usize)| {
             let output = copied(answer, index, &spec.name)?;
             check(spec, &output.tensor)?;
@@ -132,7 +133,7 @@ fn confirm(
     if !is_fixed {
         return Ok(());
     }
-    let places = find_places(&names, !is_named, declared)?;
+    let places = find_places(&names, known, !is_named, declared)?;
     let pairs = declared.iter().zip(places);
     let pairs = pairs.map(|(said, place)| (said, &known[place]));
     let misfit = |(said, own): &(&TensorSpec, &TensorSpec)| {
@@ -151,39 +152,65 @@ fn confirm(
     }
 }
 
-fn places(
-    names: &[String],
-    is_counted: bool,
-    declared: &[TensorSpec],
-) -> Result<Vec<usize>, BackendError> {
-    find_places(names, is_counted, declared).map_err(BackendError::Infer)
-}
-
-/// Which output each declared one is: the one of that name, or, where outputs are counted, the one at that place.
+/// Which output each declared one is: the one of that name, or, where outputs are counted, the one at that place of those
+/// that are `known`. `None` keeps its place.
 fn find_places(
     names: &[String],
+    known: &[TensorSpec],
     is_counted: bool,
     declared: &[TensorSpec],
 ) -> Result<Vec<usize>, String> {
     let by_name = |spec: &TensorSpec| names.iter().position(|name| **name == *spec.name);
     let places: Option<Vec<usize>> = declared.iter().map(by_name).collect();
-    match places {
-        Some(places) => Ok(places),
-        None if is_counted && names.len() == declared.len() => Ok((0..names.len()).collect()),
-        None if is_counted => Err(format!(
+    if let Some(places) = places {
+        return Ok(places);
+    }
+    let is_known = |spec: &TensorSpec| known.iter().any(|own| own.name == spec.name);
+    if is_counted && !declared.iter().all(is_known) {
+        return by_place(names, known, declared);
+    }
+    let missing = declared.iter().find(|spec| by_name(spec).is_none());
+    let missing = missing.map_or("", |spec| &*spec.name);
+    Err(format!(
+        "output {missing:?} is declared, but the model returns {}",
+        names.join(", ")
+    ))
+}
+
+fn by_place(
+    names: &[String],
+    known: &[TensorSpec],
+    declared: &[TensorSpec],
+) -> Result<Vec<usize>, String> {
+    if names.len() != declared.len() {
+        return Err(format!(
             "{} outputs are declared, but the model returns {}: {}",
             declared.len(),
             names.len(),
             names.join(", ")
-        )),
-        None => {
-            let missing = declared.iter().find(|spec| by_name(spec).is_none());
-            let missing = missing.map_or("", |spec| &*spec.name);
-            Err(format!(
-                "output {missing:?} is declared, but the model returns {}",
+        ));
+    }
+    let place = |(index, spec): (usize, &TensorSpec)| {
+        let own = name_at(index, names, known);
+        let place = names.iter().position(|name| *name == own);
+        place.ok_or_else(|| {
+            format!(
+                "output {:?} is declared for {own}, but the model returns {}",
+                spec.name,
                 names.join(", ")
-            ))
-        }
+            )
+        })
+    };
+    declared.iter().enumerate().map(place).collect()
+}
+
+/// The name of the output at `index`, whether or not it came.
+fn name_at(index: usize, names: &[String], known: &[TensorSpec]) -> String {
+    let is_nested = |name: &String| name.contains('.');
+    match known.get(index) {
+        Some(spec) => spec.name.to_string(),
+        None if names.iter().any(is_nested) => names[index].clone(),
+        None => member("", index, None),
     }
 }
 
@@ -273,13 +300,44 @@ mod tests {
         let names = ["output_0".to_owned(), "output_1".to_owned()];
         let places = |declared: &[&str], is_counted| {
             let declared: Vec<_> = declared.iter().map(|name| spec(name)).collect();
-            find_places(&names, is_counted, &declared)
+            find_places(&names, &[], is_counted, &declared)
         };
         assert_eq!(places(&["a", "b"], true), Ok(vec![0, 1]));
         assert_eq!(places(&["output_1", "output_0"], true), Ok(vec![1, 0]));
         assert_eq!(places(&["output_1"], true), Ok(vec![1]));
         assert!(places(&["a"], true).is_err());
         assert!(places(&["a", "b"], false).unwrap_err().contains("\"a\""));
+    }
+
+    #[test]
+    fn what_was_none_keeps_its_place_among_declared_outputs() {
+        let maybe = || Type::Optional(Box::new(Type::Tensor));
+        let flat = tuple(&[(None, Type::Tensor), (None, maybe()), (None, maybe())]);
+        let inner = tuple(&[(None, maybe()), (None, maybe())]);
+        let nested = tuple(&[(None, Type::Tensor), (None, inner)]);
+        let places = |returns: &Type, came: [&str; 2], declared: [&str; 2]| {
+            let known = known(returns).unwrap_or_default();
+            let declared = declared.map(spec);
+            find_places(&came.map(str::to_owned), &known, true, &declared)
+        };
+        let list = Type::List(Box::new(maybe()));
+        for (returns, first, second) in [
+            (&flat, "output_1", "output_2"),
+            (&list, "output_1", "output_2"),
+            (&nested, "output_1.0", "output_1.1"),
+        ] {
+            let came = ["output_0", first];
+            assert_eq!(places(returns, came, ["a", "b"]), Ok(vec![0, 1]));
+            let error = places(returns, ["output_0", second], ["a", "b"]);
+            assert_eq!(
+                error,
+                Err(format!(
+                    "output \"b\" is declared for {first}, but the model returns output_0, {second}"
+                ))
+            );
+        }
+        // What is declared by the model's own names is those alone.
+        assert!(places(&flat, ["output_0", "output_2"], ["output_0", "output_1"]).is_err());
     }
 
     #[test]

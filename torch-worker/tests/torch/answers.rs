@@ -75,6 +75,22 @@ fn declared_outputs_are_checked_after_each_run() {
 }
 
 #[test]
+fn a_declared_output_that_was_none_is_no_other() {
+    let undeclared = |index| TensorSpec {
+        dtype: None,
+        shape: None,
+        ..TensorSpec::new(format!("y{index}").as_str(), DType::F32, vec![])
+    };
+    // The ninth of ten is None.
+    let model = load_declared("kinds", vec![], (0..9).map(undeclared).collect()).unwrap();
+    let error = answer(&model, x());
+    assert!(
+        error.starts_with("output \"y8\" is declared for output_8, but the model returns output_0"),
+        "{error}"
+    );
+}
+
+#[test]
 fn tensors_without_plain_memory_are_values_or_errors() {
     let model = load("values");
     let plain = "output_0 fp32[2, 3] 0.5 1 1.5 2 2.5 3";

@@ -206,7 +206,7 @@ fn members_of_tuples_are_inputs_of_their_own() {
 #[test]
 fn an_argument_that_no_tensor_stands_for_is_refused_at_registration() {
     let refused = load_with("dict_argument", Declared::default(), StateSharing::Shared);
-    let Err(BackendError::Load(text)) = refused else {
+    let Err(BackendError::Refused(text)) = refused else {
         panic!("it loads");
     };
     assert!(
@@ -270,7 +270,8 @@ fn a_declaration_that_contradicts_the_schema_is_refused_at_registration() {
             "2 outputs are declared, but the model returns 1: output_0",
         ),
     ] {
-        let Err(BackendError::Load(text)) = load_declared("int_argument", inputs, outputs) else {
+        let Err(BackendError::Refused(text)) = load_declared("int_argument", inputs, outputs)
+        else {
             panic!("it loads: {part}");
         };
         assert!(text.contains(part), "{text}");
