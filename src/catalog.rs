@@ -204,7 +204,7 @@ impl Catalog {
     pub async fn set_default(&self, name: &str, version: &str) -> Result<(), Error> {
         let (now, named) = (Instant::now(), Some(version));
         if let Err(error) = self.awaited(name, named, now, None).await
-            && error.kind() == Kind::Loading
+            && error.kind().is_passing()
         {
             return Err(error);
         }
