@@ -4,11 +4,11 @@
 //! ([`Axis0`]) can refute that, and never prove it: a softmax over axis 0 keeps names and shapes and mixes the rows. So a
 //! version whose batch size is over 1 is tried out:
 //!
-//! - [`check`] runs samples alone, stacked, and stacked in other orders, before the version is ready. Samples come from the
+//! - `check` runs samples alone, stacked, and stacked in other orders, before the version is ready. Samples come from the
 //!   archive (`lantern: samples`), else they are made from the signature. Made ones may refute; they confirm only where
 //!   the names of the axes, or the owner, say that axis 0 is the batch.
 //! - Where that settles nothing, the version is on [`Batching::Trial`]: the first real batches run both ways, and are
-//!   answered from the single runs, until [`AGREEMENTS`] of them agreed.
+//!   answered from the single runs, until eight of them agreed.
 //!
 //! A difference at any time refutes for good: the version runs unbatched. The verdict is kept by the archive's digest
 //! ([`Verdicts`]), and by how many rows a batch may have. This module knows tensors and lanes; it knows neither queues nor threads.
