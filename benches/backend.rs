@@ -4,7 +4,7 @@
 
 #![allow(missing_docs, clippy::disallowed_methods)]
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
@@ -12,12 +12,13 @@ use lantern::backend::onnx::OnnxBackend;
 use lantern::backend::{Backend as _, LoadSpec, Session};
 use lantern::model::{Declared, Device};
 use lantern::tensor::{DType, NamedTensor, Tensor};
+use lantern_benches::fixture;
 
 /// `y = x W + b` over 16 inputs.
 fn linear() -> Box<dyn Session> {
     let library = std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from);
     let spec = LoadSpec {
-        artifact: Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/linear.onnx"),
+        artifact: fixture("linear.onnx"),
         device: Device::Cpu,
         workers: 1,
         intra_op_threads: 1,

@@ -1,12 +1,11 @@
 //! gRPC as a client meets it: a release build, started as a process, driven over loopback by tonic's client.
 //!
-//! `cargo bench --bench grpc` prints two tables: predictions of a small JSON model beside the same over REST, and 600 KB to
+//! `make bench ARGS="--bench grpc"` prints two tables: predictions of a small JSON model beside the same over REST, and 600 KB to
 //! a handler and back beside a bare tonic server that answers with what it got. Every figure is the median of several runs.
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, missing_docs)]
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use lantern::api::grpc::proto::inference::inference_ap_is_service_client::InferenceApIsServiceClient as Client;
@@ -20,15 +19,9 @@ use tokio_stream::Empty;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
-#[allow(dead_code, reason = "latencies are other benches'")]
-#[path = "support/load.rs"]
-mod load;
-#[allow(dead_code, reason = "memory is another bench's")]
-#[path = "support/server.rs"]
-mod server;
-
-use load::Load;
-use server::{Model, Setup};
+use lantern_benches::load::{self, Load};
+use lantern_benches::server::{Model, Setup};
+use lantern_benches::{fixture, guest};
 
 const RUNS: usize = 3;
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -48,12 +41,12 @@ fn main() {
 }
 
 fn linear() -> Setup {
-    let artifact = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/linear.onnx");
+    let artifact = fixture("linear.onnx");
     let config = "minWorkers: 1\nmaxWorkers: 1\nbatchSize: 32\nmaxBatchDelay: 1\nlantern:\n  hosting: inline\n";
     let model = Model {
         name: "linear",
         artifact: &artifact,
-        handler: &server::guest("linear"),
+        handler: &guest("linear"),
         config: config.to_owned(),
         extra_files: Vec::new(),
     };
@@ -125,11 +118,11 @@ fn large(runtime: &tokio::runtime::Runtime) {
 
 fn echo() -> Setup {
     let config = "minWorkers: 1\nmaxWorkers: 1\nlantern:\n  hosting: inline\n";
-    let artifact = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/linear.onnx");
+    let artifact = fixture("linear.onnx");
     let model = Model {
         name: "echo",
         artifact: &artifact,
-        handler: &server::guest("echo"),
+        handler: &guest("echo"),
         config: config.to_owned(),
         extra_files: Vec::new(),
     };

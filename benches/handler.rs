@@ -5,7 +5,6 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
-use std::env;
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +20,7 @@ use lantern::model::{
 };
 use lantern::payload::{Body, Request, Schedule};
 use lantern::tensor::{DType, NamedTensor, Tensor};
+use lantern_benches::guest;
 use tokio::runtime::Runtime;
 
 const BODY: &str = r#"{"x": [0.1, -1.5, 2.25, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14.125, 15.5]}"#;
@@ -32,11 +32,8 @@ impl Sink for Silent {
     fn observe(&self, _observation: Observation) {}
 }
 
-#[expect(clippy::disallowed_methods, reason = "says where guests are built")]
 fn wasm() -> Vec<u8> {
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/target/wasm32-wasip2/release");
-    let guests = env::var_os("LANTERN_GUESTS").map_or(built, PathBuf::from);
-    let file = guests.join("linear.wasm");
+    let file = guest("linear");
     std::fs::read(&file)
         .unwrap_or_else(|error| panic!("{}: {error}: run make guests", file.display()))
 }

@@ -1,21 +1,16 @@
 //! The server as a user meets it: a release build, started as a process, driven over loopback.
 //!
-//! `cargo bench --bench load` prints one table per question: requests a second and latency for a small JSON model, memory
+//! `make bench ARGS="--bench load"` prints one table per question: requests a second and latency for a small JSON model, memory
 //! by number of workers, the time from start to the first answer, and what metrics cost. Every figure is the median of
-//! several runs. `cargo bench --bench load -- metrics` asks one question alone.
+//! several runs. `make bench ARGS="--bench load -- metrics` asks one question alone.
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, missing_docs)]
 
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-#[path = "support/load.rs"]
-mod load;
-#[path = "support/server.rs"]
-mod server;
-
-use load::{Load, Outcome};
-use server::{Model, Setup};
+use lantern_benches::load::{self, Load, Outcome};
+use lantern_benches::server::{Model, Setup};
+use lantern_benches::{fixture, guest};
 
 const RUNS: usize = 3;
 const X: &str = r#"{"x":[0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1.0,1.1,1.2,1.3,1.4,1.5,1.6]}"#;
@@ -42,12 +37,6 @@ fn main() {
     }
 }
 
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures")
-        .join(name)
-}
-
 fn linear(backend: &str, hosting: &str, workers: usize) -> Setup {
     linear_with(backend, hosting, workers, "")
 }
@@ -67,7 +56,7 @@ fn linear_with(backend: &str, hosting: &str, workers: usize, extra: &str) -> Set
     let model = Model {
         name: "linear",
         artifact: &artifact,
-        handler: &server::guest("linear"),
+        handler: &guest("linear"),
         config,
         extra_files: Vec::new(),
     };

@@ -1,7 +1,7 @@
 //! Open Inference Protocol with a tensor of 600 KB, there and back through a model that copies it, against a bare tonic
 //! service that echoes the same message.
 //!
-//! `cargo bench --bench oip` prints requests a second over gRPC for the echo and for both hosts, each as a part of the
+//! `make bench ARGS="--bench oip"` prints requests a second over gRPC for the echo and for both hosts, each as a part of the
 //! echo's, and over REST with the binary tensor data extension.
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, missing_docs)]
@@ -23,15 +23,9 @@ use tonic::codegen::Service;
 use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
 
-#[path = "support/load.rs"]
-#[allow(dead_code, reason = "shared with benches that measure more")]
-mod load;
-#[path = "support/server.rs"]
-#[allow(dead_code, reason = "shared with benches that measure more")]
-mod server;
-
-use load::Load;
-use server::{Model, Setup};
+use lantern_benches::guest;
+use lantern_benches::load::{self, Load};
+use lantern_benches::server::{Model, Setup};
 
 /// Elements of the tensor, fp32.
 const ELEMENTS: usize = 150_000;
@@ -98,7 +92,7 @@ fn identity(hosting: &str) -> Setup {
     let model = Model {
         name: "identity",
         artifact: &artifact,
-        handler: &server::guest("linear"),
+        handler: &guest("linear"),
         config: format!("minWorkers: 1\nmaxWorkers: 1\nlantern:\n  hosting: {hosting}\n"),
         extra_files: Vec::new(),
     };

@@ -11,13 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-#[path = "support/load.rs"]
-mod load;
-#[path = "support/server.rs"]
-mod server;
-
-use load::{Load, Outcome};
-use server::{Model, Setup};
+use lantern_benches::load::{self, Load, Outcome};
+use lantern_benches::server::{self, Model, Setup};
+use lantern_benches::{guest, root};
 
 const RUNS: usize = 3;
 const X: &str = r#"{"x":[0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1.0,1.1,1.2,1.3,1.4,1.5,1.6]}"#;
@@ -42,10 +38,6 @@ fn main() {
     for contest in [linear(), digits()] {
         compare(&contest, &peer);
     }
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 fn linear() -> Contest {
@@ -109,7 +101,7 @@ fn compare(contest: &Contest, venv: &Path) {
 }
 
 fn lantern(contest: &Contest) -> Setup {
-    let guest = server::guest(contest.guest);
+    let guest = guest(contest.guest);
     let config = format!(
         "minWorkers: 1\nmaxWorkers: 1\nbatchSize: 8\nmaxBatchDelay: 1\nlantern:\n  inputs: {}\n",
         contest.inputs

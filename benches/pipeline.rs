@@ -20,10 +20,8 @@ use lantern::runtime::process::ProcessConfig;
 use lantern::runtime::{Hosts, WorkerIds};
 use lantern::tensor::{DType, NamedTensor, Tensor};
 
-#[path = "support/runtime.rs"]
-mod runtime;
-
-use runtime::{Print, WARM_UP, fixtures, measure, model, onnxruntime, report, request};
+use lantern_benches::runtime::{self, Print, WARM_UP, measure, model, report, request};
+use lantern_benches::{fixture, onnxruntime};
 
 fn main() {
     runtime::on_one_thread_and_two(bench);
@@ -68,7 +66,7 @@ async fn handler_alone() {
 
 fn session_alone() {
     let spec = LoadSpec {
-        artifact: fixtures().join("linear.onnx"),
+        artifact: fixture("linear.onnx"),
         device: Device::Cpu,
         workers: 1,
         intra_op_threads: 1,

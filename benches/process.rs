@@ -13,11 +13,8 @@ use lantern::model::{BackendKind, Hosting};
 use lantern::runtime::process::ProcessConfig;
 use lantern::runtime::{Hosts, NativeLibraries, Runtime, WorkerIds};
 
-#[path = "support/runtime.rs"]
-#[allow(dead_code, reason = "another bench uses the rest")]
-mod runtime;
-
-use runtime::{measure, model, onnxruntime};
+use lantern_benches::runtime::{self, measure, model};
+use lantern_benches::{onnxruntime, program};
 
 fn main() {
     runtime::on_one_thread_and_two(bench);
@@ -49,7 +46,7 @@ fn hosts() -> Hosts {
         engine: Arc::new(|| Err(Error::new(Kind::Internal, "nothing is hosted inline here"))),
         backends: Arc::default(),
         processes: ProcessConfig {
-            lantern: env!("CARGO_BIN_EXE_lantern").into(),
+            lantern: program(),
             libraries: NativeLibraries {
                 onnxruntime: onnxruntime(),
             },

@@ -23,13 +23,9 @@ use lantern::backend::{Backend as _, LoadSpec, Session};
 use lantern::model::{Declared, Device};
 use lantern::tensor::{DType, NamedTensor, Tensor};
 
-#[path = "support/load.rs"]
-mod load;
-#[path = "support/server.rs"]
-mod server;
-
-use load::{Load, Outcome};
-use server::{Model, Setup};
+use lantern_benches::load::{self, Load, Outcome};
+use lantern_benches::server::{self, Model, Setup};
+use lantern_benches::{guest, root};
 
 const RUNS: usize = 3;
 const BATCH: usize = 8;
@@ -67,7 +63,7 @@ fn skip(why: &str) {
         "resnet: skipped, {why}. Make the model and name its folder:\n  \
          .runtime/python/bin/python -m pip install onnx==1.23.2 onnxscript==0.7.2\n  \
          .runtime/python/bin/python benches/resnet18.py DIR\n  \
-         LANTERN_RESNET=DIR cargo bench --bench resnet"
+         make bench ARGS=\"--bench resnet\""
     );
 }
 
@@ -115,7 +111,7 @@ fn speed(backends: &[(&str, PathBuf)]) {
             "{backend:<8} {bare:>14.1} {:>16.1} {:>8.3} {:>11.2} {:>8.1} {:>8.1} {:>9}",
             served.throughput,
             served.throughput / bare,
-            setup.batch_rows(),
+            batch_rows(&setup),
             served.p50.as_secs_f64() * 1e3,
             served.p99.as_secs_f64() * 1e3,
             served.failures
@@ -169,7 +165,7 @@ fn bare_onnx(session: &mut dyn Session) -> f64 {
 fn bare_torch(python: &Path, artifact: &Path) -> f64 {
     let numbers = [BATCH as f64, cores() as f64, MEASURED.as_secs_f64()];
     let output = Command::new(python)
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/resnet18_bare.py"))
+        .arg(root().join("benches/resnet18_bare.py"))
         .arg(artifact)
         .args(numbers.map(|number| number.to_string()))
         // Without these, glibc gives the activations back after each batch and faults them in again: 20 % slower.
@@ -199,7 +195,7 @@ fn setup(artifact: &Path, workers: usize) -> Setup {
     let model = Model {
         name: "resnet",
         artifact,
-        handler: &server::guest("raw"),
+        handler: &guest("raw"),
         config,
         extra_files: Vec::new(),
     };
@@ -225,17 +221,15 @@ fn middle<T>(mut values: Vec<T>, order: impl FnMut(&T, &T) -> std::cmp::Ordering
     values.swap_remove(values.len() / 2)
 }
 
-impl Setup {
-    /// Rows of the batch that a request was in, mean over all requests so far.
-    fn batch_rows(&self) -> f64 {
-        let text = load::get(self.metrics, "/metrics");
-        let sample = |name: &str| -> f64 {
-            let line = text.lines().find(|line| line.starts_with(name));
-            let value = line.and_then(|line| line.rsplit(' ').next()?.parse().ok());
-            value.unwrap_or(f64::NAN)
-        };
-        sample("lantern_batch_rows_sum{") / sample("lantern_batch_rows_count{")
-    }
+/// Rows of the batch that a request was in, mean over all requests so far.
+fn batch_rows(setup: &Setup) -> f64 {
+    let text = load::get(setup.metrics, "/metrics");
+    let sample = |name: &str| -> f64 {
+        let line = text.lines().find(|line| line.starts_with(name));
+        let value = line.and_then(|line| line.rsplit(' ').next()?.parse().ok());
+        value.unwrap_or(f64::NAN)
+    };
+    sample("lantern_batch_rows_sum{") / sample("lantern_batch_rows_count{")
 }
 
 fn memory(backends: &[(&str, PathBuf)]) {

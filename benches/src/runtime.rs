@@ -1,6 +1,5 @@
 //! The linear ONNX model in a runtime, wherever it is hosted, called without a wire: by one caller, and by many at once.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +10,8 @@ use lantern::model::{
 };
 use lantern::payload::{Body, Request, Schedule};
 use lantern::runtime::{Bounds, Hosts, Runtime};
+
+use crate::{guest, root};
 
 /// A body that the model's handler takes.
 const X: &str = r#"{"x":[0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1.0,1.1,1.2,1.3,1.4,1.5,1.6]}"#;
@@ -138,29 +139,16 @@ pub fn request() -> Request {
     }
 }
 
-/// Where models for tests lie.
-pub fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
-}
-
-/// ONNX Runtime, where the environment says that it is.
-pub fn onnxruntime() -> Option<PathBuf> {
-    std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from)
-}
-
 /// The model behind its JSON handler.
 pub fn model(batch_size: usize, backend: BackendKind, hosting: Hosting) -> ModelSpec {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let built = root.join("examples/target/wasm32-wasip2/release");
-    let guests = std::env::var_os("LANTERN_GUESTS").map_or(built, PathBuf::from);
     ModelSpec {
         digest: String::new(),
         samples: None,
         name: ModelName::new("linear").expect("a good name"),
         version: Version::new("1").expect("a good version"),
-        directory: fixtures(),
+        directory: root().join("tests/fixtures"),
         artifact: "linear.onnx".into(),
-        handler: guests.join("linear.wasm"),
+        handler: guest("linear"),
         backend,
         declared: Declared::default(),
         manifest: "{}".to_owned(),

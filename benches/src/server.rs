@@ -2,9 +2,11 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use crate::program;
 
 /// A model to pack and serve.
 pub struct Model<'a> {
@@ -26,31 +28,14 @@ pub struct Setup {
     /// Where inference listens.
     pub inference: SocketAddr,
     /// Where metrics are scraped.
-    #[allow(dead_code, reason = "not every bench asks for metrics")]
     pub metrics: SocketAddr,
     /// Where gRPC inference listens.
-    #[allow(dead_code, reason = "one bench speaks gRPC")]
     pub grpc: SocketAddr,
 }
 
 /// A running server; ended when dropped.
 pub struct Server {
     child: Child,
-}
-
-/// The program under test: the one built beside this bench, or `LANTERN` if that is set.
-pub fn program() -> PathBuf {
-    let named = std::env::var_os("LANTERN").map(PathBuf::from);
-    named.unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_lantern")))
-}
-
-/// A handler built by `make guests`.
-pub fn guest(name: &str) -> PathBuf {
-    let built = std::env::var_os("LANTERN_GUESTS").map(PathBuf::from);
-    let built = built.unwrap_or_else(|| {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/target/wasm32-wasip2/release")
-    });
-    built.join(format!("{name}.wasm"))
 }
 
 impl Setup {
@@ -112,7 +97,6 @@ impl Setup {
     }
 
     /// The key that a running server made for `scope`.
-    #[allow(dead_code, reason = "not every bench has tokens")]
     pub fn key(&self, scope: &str) -> String {
         let path = self.directory.path().join("key_file.json");
         let text = std::fs::read(path).expect("the server has written its keys");

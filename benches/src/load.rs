@@ -49,7 +49,6 @@ pub fn post(path: &str, content_type: &str, body: &[u8]) -> Vec<u8> {
 }
 
 /// The same request with a token.
-#[allow(dead_code, reason = "not every bench has tokens")]
 pub fn authorized(request: &[u8], key: &str) -> Vec<u8> {
     let end = request.windows(2).position(|pair| pair == b"\r\n");
     let (line, rest) = request.split_at(end.expect("a request has a first line") + 2);
@@ -58,7 +57,6 @@ pub fn authorized(request: &[u8], key: &str) -> Vec<u8> {
 }
 
 /// What the server answers to a `GET`, head and all; empty if it does not.
-#[allow(dead_code, reason = "not every bench asks for metrics")]
 pub fn get(address: SocketAddr, path: &str) -> String {
     use std::io::{Read, Write};
     let request = format!("GET {path} HTTP/1.1\r\nHost: lantern\r\nConnection: close\r\n\r\n");
