@@ -30,38 +30,63 @@ export ORT_DYLIB_PATH ?= $(SITE)/onnxruntime/capi/libonnxruntime.so
 export LANTERN_GUESTS := $(GUESTS)
 export LANTERN_CLIENTS := $(RUNTIME)/clients
 
+# stage,NAME,COMMAND: runs the command and says how long it took.
+define stage
+@echo "==> $(1)"; begun=$$(date +%s); ( $(2) ) || exit 1; echo "==> $(1): $$(($$(date +%s) - begun)) s"
+endef
+
 # nextest ends tests that hang; without it the plain test runner is used.
-NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
+ifneq ($(shell command -v cargo-nextest 2>/dev/null),)
+NEXTEST    := yes
+TESTS      := cargo nextest run --workspace
+UNIT_TESTS := cargo nextest run --workspace --lib
+else
+TESTS      := echo "cargo-nextest is not installed; cargo test does not end tests that hang" && \
+	cargo test --workspace --lib --bins --tests
+UNIT_TESTS := cargo test --workspace --lib
+endif
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: build archives ## Build everything, serve the example models, ask them, keep serving
 	@examples/run.sh $(CARGO_TARGET_DIR)/release/lantern $(STORE)
 
 .PHONY: build
-build: prerequisites runtime ## Build lantern and lantern-torch (release)
+build: prerequisites ## Build lantern and lantern-torch (release)
+	@# The libraries arrive while what does not need them is compiled.
+	@test -f $(STAMP) || $(MAKE) --no-print-directory --jobs=2 runtime front
 	cargo build --release --bins --workspace
+
+.PHONY: front
+front: prerequisites
+	cargo build --release --bins --workspace --exclude torch-worker
+
+.PHONY: check
+check: prerequisites runtime guests ## Formatting, clippy and unit tests: the inner loop
+	$(call stage,formatting,cargo fmt --all --check)
+	$(call stage,clippy,cargo clippy --workspace --lib --bins -- -D warnings)
+	$(call stage,unit tests,$(UNIT_TESTS))
 
 .PHONY: test
 test: prerequisites runtime clients lint guests $(MODELS)/made ## Everything that CI runs
-	@echo "==> tests"
-ifdef NEXTEST
-	cargo nextest run --workspace
-else
-	@echo "cargo-nextest is not installed; using cargo test, which does not end tests that hang"
-	cargo test --workspace --lib --bins --tests
-endif
-	@echo "==> documentation tests"
-	cargo test --workspace --doc
-	@echo "==> guests, on the host"
-	cd examples && CARGO_TARGET_DIR=$(GUEST_TARGET) cargo test --quiet --workspace --target $(HOST)
-	@echo "==> models of others, a sample"
-	cargo build --bins --workspace
-	$(MODELS)/bin/python -B tests/models/compare.py --sample --lantern $(CARGO_TARGET_DIR)/debug/lantern \
-		--handler $(GUESTS)/passthrough.wasm --out target/models-sample.md
+	$(call stage,tests,$(TESTS))
+	$(call stage,documentation tests,cargo test --workspace --doc)
+	$(call stage,guests on the host,cd examples && CARGO_TARGET_DIR=$(GUEST_TARGET) cargo test --quiet --workspace --target $(HOST))
+	@# The program is the one that the tests were built with.
+	$(call stage,a sample of the models of others,$(MODELS)/bin/python -B tests/models/compare.py --sample \
+		--lantern $(CARGO_TARGET_DIR)/debug/lantern --handler $(GUESTS)/passthrough.wasm --out target/models-sample.md)
+
+.PHONY: release-check
+release-check: test conformance openapi models licences ## What takes longer than CI may: before a release
+
+.PHONY: licences
+licences: ## Licences, bans and sources of every dependency (needs cargo-deny)
+	@command -v cargo-deny >/dev/null || { echo "cargo-deny is missing. Install it: cargo install cargo-deny --locked"; exit 1; }
+	cargo deny --workspace check licenses bans sources
+	cargo deny --manifest-path examples/Cargo.toml check --config deny.toml licenses bans sources
 
 .PHONY: conformance
 conformance: prerequisites runtime clients guests ## What TorchServe's clients can see, checked: target/conformance.md
@@ -94,9 +119,8 @@ $(MODELS)/made: tests/models/requirements.txt tests/models/public.txt | runtime
 OPENAPI := $(RUNTIME)/openapi
 
 .PHONY: openapi
-openapi: prerequisites runtime guests $(OPENAPI)/made ## What the OpenAPI documents promise, asked of a running server
-	cargo build --bins --workspace
-	$(OPENAPI)/bin/python tests/openapi/check.py --lantern $(CARGO_TARGET_DIR)/debug/lantern --handler $(GUESTS)/echo.wasm
+openapi: build guests $(OPENAPI)/made ## What the OpenAPI documents promise, asked of a running server
+	$(OPENAPI)/bin/python tests/openapi/check.py --lantern $(CARGO_TARGET_DIR)/release/lantern --handler $(GUESTS)/echo.wasm
 
 $(OPENAPI)/made: tests/openapi/requirements.txt
 	python3 -m venv $(OPENAPI)
@@ -107,15 +131,18 @@ HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 
 .PHONY: lint
 lint: prerequisites runtime target ## Formatting, clippy and documentation, warnings as errors
-	cargo fmt --all --check
-	cd examples && cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
-	cd examples && CARGO_TARGET_DIR=$(GUEST_TARGET) cargo clippy --workspace --target wasm32-wasip2 -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+	$(call stage,formatting,cargo fmt --all --check && cd examples && cargo fmt --all --check)
+	$(call stage,clippy,cargo clippy --workspace --all-targets -- -D warnings)
+	$(call stage,clippy of guests,cd examples && CARGO_TARGET_DIR=$(GUEST_TARGET) \
+		cargo clippy --workspace --target wasm32-wasip2 -- -D warnings)
+	$(call stage,documentation,RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet)
+
+# Without the server's own tests, whose features differ: nothing that `make build` compiled is compiled again.
+BENCH := cargo bench --workspace --exclude lantern
 
 .PHONY: bench
-bench: build guests $(RESNET)/made ## Micro-benchmarks, then the server under load
-	LANTERN_RESNET=$(RESNET) LANTERN_PYTHON=$(PYTHON) cargo bench --workspace
+bench: build guests $(RESNET)/made ## Micro-benchmarks, then the server under load; one alone with ARGS="--bench NAME"
+	LANTERN_RESNET=$(RESNET) LANTERN_PYTHON=$(PYTHON) $(BENCH) $(ARGS)
 
 # Versions as in examples/digits/requirements.txt.
 $(RESNET)/made: benches/resnet18.py | runtime
@@ -126,11 +153,11 @@ $(RESNET)/made: benches/resnet18.py | runtime
 .PHONY: bench-peers
 bench-peers: build guests ## The same load on Lantern and on TorchServe 0.12 (needs Java 17)
 	python3 benches/peers/peer.py setup --runtime $(RUNTIME) --venv $(RUNTIME)/torchserve
-	LANTERN_PEER_VENV=$(RUNTIME)/torchserve cargo bench --bench peers
+	LANTERN_PEER_VENV=$(RUNTIME)/torchserve $(BENCH) --bench peers
 
 .PHONY: guests
 guests: prerequisites target ## Build every handler (examples and test guests) for wasm32-wasip2
-	cd examples && CARGO_TARGET_DIR=$(GUEST_TARGET) cargo build --release --workspace --target wasm32-wasip2
+	$(call stage,guests,cd examples && CARGO_TARGET_DIR=$(GUEST_TARGET) cargo build --release --workspace --target wasm32-wasip2)
 
 .PHONY: archives
 archives: build guests ## Pack the example archives
