@@ -93,9 +93,6 @@ fn session_alone() {
 struct Busy(Signature);
 
 impl Backend for Busy {
-    fn name(&self) -> &'static str {
-        "busy"
-    }
     fn load(&self, _spec: &LoadSpec) -> Result<Arc<dyn LoadedModel>, BackendError> {
         Ok(Arc::new(Self(self.0.clone())))
     }

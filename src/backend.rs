@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::model::{Declared, Device, StateSharing};
+use crate::model::{BackendKind, Declared, Device, Program, StateSharing};
 use crate::tensor::NamedTensor;
 
 pub mod failure;
@@ -14,11 +14,15 @@ pub mod fake;
 pub mod memory;
 pub mod none;
 pub mod onnx;
-mod quiet;
 mod signature;
 
-pub use quiet::NO_TELEMETRY;
 pub use signature::{Axis0, ModelState, NamedAxis, Signature};
+
+/// Variables that every process has in its environment before it opens a native library, so that none reports to its maker.
+///
+/// ONNX Runtime queues events in a database among the user's files, and calls its maker's host, from the moment that its
+/// environment is made. Its own switch comes too late for that; only the variable is heeded in time.
+pub const NO_TELEMETRY: [(&str, &str); 1] = [("ORT_DISABLE_TELEMETRY", "1")];
 
 /// What to load, and where to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,13 +69,23 @@ pub enum BackendError {
     Fatal(String),
 }
 
+impl BackendError {
+    /// The answer of the program `here` to whoever asks it for a backend that another program hosts.
+    pub fn not_hosted(kind: BackendKind, here: Program) -> Self {
+        let info = kind.info();
+        Self::Library(format!(
+            "{} is hosted by {}, not by {}",
+            info.format,
+            info.program.name(),
+            here.name()
+        ))
+    }
+}
+
 /// A framework that loads artifacts.
 ///
 /// One value per process. Called by a runtime while it loads, from a thread that may block.
 pub trait Backend: Send + Sync {
-    /// The name in settings and logs.
-    fn name(&self) -> &'static str;
-
     /// Loads weights onto one device. Called once per device of a version; may take seconds.
     fn load(&self, spec: &LoadSpec) -> Result<Arc<dyn LoadedModel>, BackendError>;
 }

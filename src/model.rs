@@ -11,6 +11,10 @@ use std::time::Duration;
 
 pub use crate::tensor::DType;
 
+mod backend;
+
+pub use backend::{BackendInfo, BackendKind, Program};
+
 const NAME_LIMIT: usize = 255;
 
 /// A name or version that breaks the rule for it.
@@ -103,31 +107,6 @@ impl fmt::Display for Device {
         match self {
             Self::Cpu => formatter.write_str("cpu"),
             Self::Cuda(index) => write!(formatter, "cuda:{index}"),
-        }
-    }
-}
-
-/// Which framework runs the artifact.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum BackendKind {
-    /// TorchScript, hosted by `lantern-torch`.
-    Torch,
-    /// ONNX, hosted by `lantern`.
-    Onnx,
-    /// No weights in the archive: the handler answers by itself.
-    None,
-    /// A backend for tests and benches: outputs are its inputs.
-    Fake,
-}
-
-impl BackendKind {
-    /// The name in settings, messages and logs.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Torch => "torch",
-            Self::Onnx => "onnx",
-            Self::None => "none",
-            Self::Fake => "fake",
         }
     }
 }

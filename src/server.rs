@@ -36,7 +36,7 @@ mod settings;
 mod sockets;
 mod watch;
 
-pub use hosts::inline_backends;
+pub(crate) use hosts::backend;
 pub use secure::TlsFiles;
 pub use settings::Machine;
 

@@ -149,40 +149,31 @@ fn backend(
             format!("the archive has no file {name:?}, which would be its serializedFile");
         return Err(ArchiveError::Unservable(message));
     }
-    named.or_else(|| by_extension(name)).ok_or_else(|| {
-        ArchiveError::Unservable(format!(
-            "cannot tell what runs {name:?}: name it .pt or .onnx, or set `lantern: {{backend: torch}}` or `onnx`"
-        ))
-    })
+    named
+        .or_else(|| BackendKind::of_artifact(name))
+        .ok_or_else(|| {
+            let advice = BackendKind::advice();
+            ArchiveError::Unservable(format!("cannot tell what runs {name:?}: {advice}"))
+        })
 }
 
 /// The framework as far as names say it: no file is looked at.
 pub(super) fn backend_of(manifest: &Manifest, config: &ModelConfig) -> Option<BackendKind> {
     let by_name = || match &manifest.serialized_file {
-        Some(artifact) => by_extension(artifact.as_str()),
+        Some(artifact) => BackendKind::of_artifact(artifact.as_str()),
         None => Some(BackendKind::None),
     };
     config.options.backend.or_else(by_name)
 }
 
-fn by_extension(name: &str) -> Option<BackendKind> {
-    match name.rsplit('.').next() {
-        Some("onnx") => Some(BackendKind::Onnx),
-        Some("pt" | "pth" | "ts" | "torchscript") => Some(BackendKind::Torch),
-        _ => None,
-    }
-}
-
 /// An archive without weights has a handler that answers by itself.
 fn without_artifact(named: Option<BackendKind>) -> Result<BackendKind, ArchiveError> {
-    match named {
-        None => Ok(BackendKind::None),
-        Some(kind @ (BackendKind::None | BackendKind::Fake)) => Ok(kind),
-        Some(kind @ (BackendKind::Torch | BackendKind::Onnx)) => {
-            Err(ArchiveError::Unservable(format!(
-                "the archive has no weights for the backend {}: pack it with --serialized-file",
-                kind.name()
-            )))
-        }
+    let kind = named.unwrap_or(BackendKind::None);
+    if kind.needs_artifact() {
+        return Err(ArchiveError::Unservable(format!(
+            "the archive has no weights for the backend {}: pack it with --serialized-file",
+            kind.name()
+        )));
     }
+    Ok(kind)
 }

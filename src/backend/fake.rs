@@ -254,10 +254,6 @@ impl FakeBackend {
 }
 
 impl Backend for FakeBackend {
-    fn name(&self) -> &'static str {
-        "fake"
-    }
-
     fn load(&self, spec: &LoadSpec) -> Result<Arc<dyn LoadedModel>, BackendError> {
         self.shared.log.lock().loads.push(spec.clone());
         self.shared.load_gate.pass();

@@ -13,10 +13,6 @@ pub struct NoModel;
 struct Nothing(Signature);
 
 impl Backend for NoModel {
-    fn name(&self) -> &'static str {
-        "none"
-    }
-
     fn load(&self, _spec: &LoadSpec) -> Result<Arc<dyn LoadedModel>, BackendError> {
         Ok(Arc::new(Nothing::default()))
     }

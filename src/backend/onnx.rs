@@ -68,10 +68,6 @@ impl OnnxBackend {
 }
 
 impl Backend for OnnxBackend {
-    fn name(&self) -> &'static str {
-        "onnx"
-    }
-
     fn load(&self, spec: &LoadSpec) -> Result<Arc<dyn LoadedModel>, BackendError> {
         external::check(&spec.artifact).map_err(|error| BackendError::Load(error.to_string()))?;
         let interface = interface::read(&spec.artifact).map_err(|error| match error {

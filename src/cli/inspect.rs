@@ -8,14 +8,14 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::Failure;
-use crate::archive::{Examined, Location, UnpackLimits, examine};
-use crate::backend::onnx::OnnxBackend;
-use crate::backend::{Backend, LoadSpec, Signature};
-use crate::config::model::Options;
+use crate::archive::{Contents, Examined, Location, UnpackLimits, examine};
+use crate::backend::{LoadSpec, Signature};
 use crate::config::server::Surroundings;
 use crate::handler::{self, ComponentInfo};
-use crate::model::{BackendKind, Device};
+use crate::model::Device;
+use crate::runtime::NativeLibraries;
 use crate::runtime::batching::{self, Asked};
+use crate::server;
 
 mod json;
 mod text;
@@ -108,18 +108,22 @@ fn component(archive: &Examined) -> Result<Option<Result<ComponentInfo, String>>
     ))
 }
 
-/// ONNX says itself what it takes; a TorchScript file is code, and is not run to be asked.
+/// A model that is data is loaded and says itself what it takes; one that is code is not run here.
 fn tensors(archive: &Examined, surroundings: &Surroundings) -> Tensors {
     let Ok(contents) = &archive.contents else {
         return Tensors::Unknown("the archive cannot be served".to_owned());
     };
     let declared = &contents.config.options.declared;
-    let known = match contents.backend {
-        BackendKind::Onnx => onnx(archive, &contents.config.options, surroundings),
-        BackendKind::Torch => {
-            Err("only a TorchScript model's worker process reads them from the file; none are declared under lantern: inputs".to_owned())
-        }
-        BackendKind::None | BackendKind::Fake => Err("the archive has no weights".to_owned()),
+    let (kind, info) = (contents.backend, contents.backend.info());
+    let known = if !kind.needs_artifact() {
+        Err("the archive has no weights".to_owned())
+    } else if info.may_be_inline {
+        load(archive, contents, surroundings)
+    } else {
+        Err(format!(
+            "only a {} model's worker process reads them from the file; none are declared under lantern: inputs",
+            info.format
+        ))
     };
     match known {
         Ok((signature, batching)) => Tensors::Known(signature, batching),
@@ -129,16 +133,20 @@ fn tensors(archive: &Examined, surroundings: &Surroundings) -> Tensors {
 }
 
 /// Loads the model and tries out whether its requests may be stacked, as a server would.
-fn onnx(
+fn load(
     archive: &Examined,
-    options: &Options,
+    contents: &Contents,
     surroundings: &Surroundings,
 ) -> Result<(Signature, String), String> {
     let Some(artifact) = &archive.manifest.serialized_file else {
         return Err("the archive has no weights".to_owned());
     };
-    let library = surroundings.onnxruntime();
-    let backend = OnnxBackend::new(library.as_deref()).map_err(|error| error.to_string())?;
+    let libraries = NativeLibraries {
+        onnxruntime: surroundings.onnxruntime(),
+    };
+    let backend =
+        server::backend(contents.backend, &libraries).map_err(|error| error.to_string())?;
+    let options = &contents.config.options;
     let spec = LoadSpec {
         artifact: artifact.under(archive.directory()),
         device: Device::Cpu,
@@ -148,16 +156,14 @@ fn onnx(
         state: crate::model::StateSharing::default(),
     };
     let model = backend.load(&spec).map_err(|error| error.to_string())?;
-    let samples = archive
-        .contents
-        .as_ref()
-        .ok()
-        .and_then(|contents| contents.samples.as_ref());
     let asked = Asked {
         batch_size: options.batch_size.unwrap_or(1),
         mode: options.batching.unwrap_or_default(),
         digest: &archive.digest,
-        samples: samples.map(|name| name.under(archive.directory())),
+        samples: contents
+            .samples
+            .as_ref()
+            .map(|name| name.under(archive.directory())),
     };
     let batching = batching::examine(&asked, Arc::clone(&model))?;
     Ok((model.signature().clone(), batching.to_string()))

@@ -1,41 +1,93 @@
-//! Backends for runtimes in the server's own process. A framework's library is opened when the first model needs it:
-//! a server whose models run in worker processes never opens one.
+//! The backends that this program hosts, for worker processes, for tools and for the server's own process.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock};
 
+use crate::backend::fake::{FakeBackend, Outcome};
 use crate::backend::none::NoModel;
 use crate::backend::onnx::OnnxBackend;
 use crate::backend::{Backend, BackendError, LoadSpec, LoadedModel};
-use crate::model::BackendKind;
+use crate::model::{BackendKind, Program};
+use crate::runtime::NativeLibraries;
 
-/// What may run in the server's process: ONNX, and handlers that have no model. Not TorchScript, whose files are code.
-pub fn inline_backends(onnxruntime: Option<PathBuf>) -> HashMap<BackendKind, Arc<dyn Backend>> {
-    let onnx = LazyOnnx {
-        library: onnxruntime,
-        opened: OnceLock::new(),
+/// A row of the fake backend that starts with this ends the process, as a fault in native code does.
+const ABORT: &[u8] = b"abort";
+
+/// A row that starts with this loses the device.
+const FATAL: &[u8] = b"fatal";
+
+/// A row that starts with this is in a run that does not end.
+const STUCK: &[u8] = b"stuck";
+
+/// Constructs a backend, which opens the framework's library.
+pub fn backend(
+    kind: BackendKind,
+    libraries: &NativeLibraries,
+) -> Result<Arc<dyn Backend>, BackendError> {
+    Ok(match kind {
+        BackendKind::Onnx => Arc::new(OnnxBackend::new(libraries.onnxruntime.as_deref())?),
+        BackendKind::None => Arc::new(NoModel),
+        BackendKind::Fake => Arc::new(fake()),
+        elsewhere => return Err(BackendError::not_hosted(elsewhere, Program::Lantern)),
+    })
+}
+
+fn fake() -> FakeBackend {
+    FakeBackend::new()
+        .with_mark(ABORT, Outcome::Abort)
+        .with_mark(FATAL, Outcome::Fatal)
+        .with_mark(STUCK, Outcome::Hold)
+}
+
+/// Backends for runtimes in the server's own process. A framework's library is opened when the first model needs it: a server
+/// whose models run in worker processes never opens one.
+pub fn inline_backends(libraries: &NativeLibraries) -> HashMap<BackendKind, Arc<dyn Backend>> {
+    let lazy = |kind: BackendKind| {
+        let libraries = libraries.clone();
+        let opened = LazyLock::new(move || backend(kind, &libraries));
+        (kind, Arc::new(LazyBackend(opened)) as Arc<dyn Backend>)
     };
-    HashMap::from([
-        (BackendKind::Onnx, Arc::new(onnx) as Arc<dyn Backend>),
-        (BackendKind::None, Arc::new(NoModel) as Arc<dyn Backend>),
-    ])
+    let inline = |kind: &BackendKind| kind.info().may_be_inline;
+    let kinds = BackendKind::ALL.into_iter().filter(inline);
+    kinds.map(lazy).collect()
 }
 
-struct LazyOnnx {
-    library: Option<PathBuf>,
-    opened: OnceLock<Result<OnnxBackend, BackendError>>,
+/// A backend that is constructed by the first load.
+struct LazyBackend<F>(LazyLock<Result<Arc<dyn Backend>, BackendError>, F>);
+
+impl<F> Backend for LazyBackend<F>
+where
+    F: FnOnce() -> Result<Arc<dyn Backend>, BackendError> + Send,
+{
+    fn load(&self, spec: &LoadSpec) -> Result<Arc<dyn LoadedModel>, BackendError> {
+        let opened = LazyLock::force(&self.0).as_ref();
+        opened.map_err(Clone::clone)?.load(spec)
+    }
 }
 
-impl Backend for LazyOnnx {
-    fn name(&self) -> &'static str {
-        BackendKind::Onnx.name()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_program_hosts_the_backends_that_are_said_to_be_its_own() {
+        for kind in BackendKind::ALL {
+            let libraries = NativeLibraries {
+                onnxruntime: Some("no/library".into()),
+            };
+            let made = backend(kind, &libraries).map(|_| ());
+            let elsewhere = Err(BackendError::not_hosted(kind, Program::Lantern));
+            let is_ours = kind.info().program == Program::Lantern;
+            assert_eq!(made != elsewhere, is_ours, "{kind:?}: {made:?}");
+        }
     }
 
-    fn load(&self, spec: &LoadSpec) -> Result<Arc<dyn LoadedModel>, BackendError> {
-        let opened = self
-            .opened
-            .get_or_init(|| OnnxBackend::new(self.library.as_deref()));
-        opened.as_ref().map_err(Clone::clone)?.load(spec)
+    #[test]
+    fn code_of_an_archive_has_no_backend_in_the_servers_process() {
+        let inline = inline_backends(&NativeLibraries::default());
+        let is_ours = |kind: &BackendKind| kind.info().program == Program::Lantern;
+        assert!(inline.keys().all(is_ours));
+        assert!(inline.contains_key(&BackendKind::Onnx));
+        assert!(!inline.contains_key(&BackendKind::Torch));
     }
 }

@@ -203,7 +203,7 @@ fn hosts(settings: &ServerConfig, machine: &Machine, directory: &Path) -> Hosts 
         engine: lazy_engine(EngineConfig {
             cache: cache.clone(),
         }),
-        backends: Arc::new(inline_backends(libraries.onnxruntime.clone())),
+        backends: Arc::new(inline_backends(&libraries)),
         processes: ProcessConfig {
             lantern: machine.program.clone(),
             lantern_torch: settings.lantern_torch.clone().unwrap_or(beside),

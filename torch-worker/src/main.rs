@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use lantern::backend::{Backend, BackendError};
-use lantern::model::BackendKind;
+use lantern::model::{BackendKind, Program};
 use lantern::runtime::{NativeLibraries, child};
 use lantern::telemetry;
 use torch_worker::torch::TorchBackend;
@@ -20,9 +20,6 @@ fn backend(
 ) -> Result<Arc<dyn Backend>, BackendError> {
     match kind {
         BackendKind::Torch => Ok(Arc::new(TorchBackend::new())),
-        other => Err(BackendError::Library(format!(
-            "lantern-torch hosts torch, not {}",
-            other.name()
-        ))),
+        elsewhere => Err(BackendError::not_hosted(elsewhere, Program::LanternTorch)),
     }
 }

@@ -41,10 +41,6 @@ impl TorchBackend {
 }
 
 impl Backend for TorchBackend {
-    fn name(&self) -> &'static str {
-        "torch"
-    }
-
     fn load(&self, spec: &LoadSpec) -> Result<Arc<dyn LoadedModel>, BackendError> {
         configure(spec.intra_op_threads);
         if let Device::Cuda(index) = spec.device {

@@ -6,7 +6,7 @@ use super::Target;
 use super::metadata::dims;
 use crate::catalog::{Batching, Catalog, Entry, Signature};
 use crate::error::Error;
-use crate::model::{Arity, BackendKind, DType, Device, TensorSpec};
+use crate::model::{Arity, DType, Device, TensorSpec};
 use crate::payload::Priority;
 
 /// A configuration.
@@ -89,7 +89,7 @@ pub(in crate::api) fn config(catalog: &Catalog, target: Target<'_>) -> Result<Mo
     let (spec, signature) = (entry.spec(), entry.signature());
     let is_batched = is_batched(&entry, &signature);
     let (inputs, outputs) = (signature.inputs.iter(), signature.outputs.iter());
-    let (platform, backend) = names(spec.backend);
+    let (platform, backend) = spec.backend.info().triton;
     Ok(ModelConfig {
         name: spec.name.to_string(),
         platform,
@@ -172,15 +172,6 @@ fn batching(entry: &Entry) -> DynamicBatching {
         max_queue_delay_microseconds: u64::try_from(delay).unwrap_or(u64::MAX),
         priority_levels: levels.count() as u64,
         default_priority_level: default.map_or(0, |(_, level)| level),
-    }
-}
-
-const fn names(backend: BackendKind) -> (&'static str, &'static str) {
-    match backend {
-        BackendKind::Torch => ("pytorch_libtorch", "pytorch"),
-        BackendKind::Onnx => ("onnxruntime_onnx", "onnxruntime"),
-        BackendKind::None => ("lantern_wasm", "lantern"),
-        BackendKind::Fake => ("lantern_fake", "lantern"),
     }
 }
 

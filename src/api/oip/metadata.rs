@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{Target, datatype};
 use crate::catalog::{Catalog, Which};
 use crate::error::Error;
-use crate::model::{BackendKind, TensorSpec};
+use crate::model::TensorSpec;
 
 /// Extensions of the protocol that are spoken.
 const EXTENSIONS: [&str; 7] = [
@@ -75,20 +75,10 @@ pub(in crate::api) fn model(catalog: &Catalog, target: Target<'_>) -> Result<Mod
             .iter()
             .map(|one| one.spec().version.to_string())
             .collect(),
-        platform: platform(entry.spec().backend),
+        platform: entry.spec().backend.info().platform,
         inputs: signature.inputs.iter().map(TensorMetadata::of).collect(),
         outputs: signature.outputs.iter().map(TensorMetadata::of).collect(),
     })
-}
-
-/// The protocol's names, `PROJECT_FORMAT`.
-const fn platform(backend: BackendKind) -> &'static str {
-    match backend {
-        BackendKind::Torch => "pytorch_torchscript",
-        BackendKind::Onnx => "onnx_onnxv1",
-        BackendKind::None => "lantern_wasm",
-        BackendKind::Fake => "lantern_fake",
-    }
 }
 
 impl TensorMetadata {

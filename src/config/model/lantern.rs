@@ -96,16 +96,10 @@ fn handler(fields: &mut Fields, key: &str, node: &Node) -> Option<String> {
 }
 
 fn backend(fields: &mut Fields, key: &str, node: &Node) -> Option<BackendKind> {
-    let kinds = [
-        BackendKind::Torch,
-        BackendKind::Onnx,
-        BackendKind::None,
-        BackendKind::Fake,
-    ];
     let name = fields.text(key, node)?;
-    let kind = kinds.into_iter().find(|kind| kind.name() == name);
+    let kind = BackendKind::named(&name);
     if kind.is_none() {
-        fields.problem(key, node, "must be torch, onnx or none");
+        fields.problem(key, node, format!("must be {}", BackendKind::choices()));
     }
     kind
 }

@@ -28,7 +28,7 @@ use super::words::Ears;
 use crate::backend::{NO_TELEMETRY, Signature};
 use crate::error::{Error, Kind};
 use crate::handler::Sink;
-use crate::model::{BackendKind, ModelSpec};
+use crate::model::{self, ModelSpec};
 use crate::runtime::Bounds;
 use crate::runtime::protocol::convert::{
     bounds_to_wire, check_signature, failure_from_wire, model_to_wire, path_to_wire,
@@ -172,14 +172,14 @@ impl Launcher {
     }
 
     fn program(&self) -> Program<'_> {
-        match self.model.backend {
-            BackendKind::Torch => Program {
+        match self.model.backend.info().program {
+            model::Program::LanternTorch => Program {
                 path: &self.cfg.lantern_torch,
                 argument: None,
                 advice: "TorchScript models need the program lantern-torch beside lantern: `make build` builds it; \
                          it needs libtorch (LIBTORCH)",
             },
-            BackendKind::Onnx | BackendKind::None | BackendKind::Fake => Program {
+            model::Program::Lantern => Program {
                 path: &self.cfg.lantern,
                 argument: Some(OsStr::new("worker")),
                 advice: "worker processes need the program lantern: `make build` builds it",

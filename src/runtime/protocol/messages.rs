@@ -130,7 +130,8 @@ pub struct Model {
     pub directory: PathBytes,
     pub artifact: PathBytes,
     pub handler: PathBytes,
-    pub backend: Backend,
+    /// The backend's name.
+    pub backend: String,
     pub digest: String,
     pub inputs: Vec<TensorSpec>,
     pub outputs: Vec<TensorSpec>,
@@ -140,14 +141,6 @@ pub struct Model {
     pub properties: Vec<(String, String)>,
     pub settings: Settings,
     pub limits: Limits,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub enum Backend {
-    Torch,
-    Onnx,
-    None,
-    Fake,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

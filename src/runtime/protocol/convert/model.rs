@@ -47,7 +47,7 @@ pub fn model_to_wire(spec: &ModelSpec) -> messages::Model {
         directory: path_to_wire(directory),
         artifact: path_to_wire(artifact),
         handler: path_to_wire(handler),
-        backend: backend_to_wire(*backend),
+        backend: backend.name().to_owned(),
         digest: digest.clone(),
         inputs: specs_to_wire(&declared.inputs),
         outputs: specs_to_wire(&declared.outputs),
@@ -69,7 +69,9 @@ pub fn model_from_wire(model: messages::Model) -> Result<ModelSpec, Violation> {
         directory: path_from_wire(model.directory),
         artifact: path_from_wire(model.artifact),
         handler: path_from_wire(model.handler),
-        backend: backend_from_wire(model.backend),
+        backend: BackendKind::named(&model.backend).ok_or_else(|| {
+            Violation::Message(format!("there is no backend {:?}", model.backend))
+        })?,
         digest: model.digest,
         declared: Declared {
             inputs: specs_from_wire(model.inputs)?,
@@ -82,24 +84,6 @@ pub fn model_from_wire(model: messages::Model) -> Result<ModelSpec, Violation> {
         settings: settings_from_wire(model.settings)?,
         limits: limits_from_wire(&model.limits)?,
     })
-}
-
-const fn backend_to_wire(kind: BackendKind) -> messages::Backend {
-    match kind {
-        BackendKind::Torch => messages::Backend::Torch,
-        BackendKind::Onnx => messages::Backend::Onnx,
-        BackendKind::None => messages::Backend::None,
-        BackendKind::Fake => messages::Backend::Fake,
-    }
-}
-
-const fn backend_from_wire(backend: messages::Backend) -> BackendKind {
-    match backend {
-        messages::Backend::Torch => BackendKind::Torch,
-        messages::Backend::Onnx => BackendKind::Onnx,
-        messages::Backend::None => BackendKind::None,
-        messages::Backend::Fake => BackendKind::Fake,
-    }
 }
 
 fn settings_to_wire(settings: &Settings) -> messages::Settings {
@@ -270,6 +254,17 @@ mod tests {
         let encoded = postcard::to_stdvec(&model_to_wire(&spec())).unwrap();
         let decoded = postcard::from_bytes(&encoded).unwrap();
         assert_eq!(model_from_wire(decoded).unwrap(), spec());
+    }
+
+    #[test]
+    fn every_backend_arrives_as_it_was_sent_and_no_other() {
+        for backend in BackendKind::ALL {
+            let sent = ModelSpec { backend, ..spec() };
+            assert_eq!(model_from_wire(model_to_wire(&sent)).unwrap(), sent);
+        }
+        let mut model = model_to_wire(&spec());
+        model.backend = "tensorflow".into();
+        assert!(model_from_wire(model).is_err());
     }
 
     #[test]
