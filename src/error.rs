@@ -10,6 +10,10 @@
 
 use std::fmt;
 
+mod text;
+
+pub use text::{quoted, shortened, truncated};
+
 /// What went wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {

@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use crate::error::truncated;
+
 /// Members that one object may have; no call has so many parameters.
 const MEMBERS_LIMIT: usize = 64;
 /// Bytes of a name or value that a message shows.
@@ -60,7 +62,7 @@ impl Reader<'_> {
                 return Err(self.wrong(format!("more than {MEMBERS_LIMIT} members")));
             }
             if members.iter().any(|(earlier, _)| *earlier == name) {
-                return Err(self.wrong(format!("{:?} is given twice", shown(&name))));
+                return Err(self.wrong(format!("{:?} is given twice", truncated(&name, SHOWN))));
             }
             self.expect(':')?;
             let value = self.value(&name)?;
@@ -82,7 +84,7 @@ impl Reader<'_> {
     fn value(&mut self, name: &str) -> Result<Scalar, Malformed> {
         match self.peek() {
             Some('{' | '[') => {
-                let name = shown(name);
+                let name = truncated(name, SHOWN);
                 Err(self.wrong(format!("{name:?} must be a text, a number or a flag")))
             }
             Some('"' | '\'') => self.text_value().map(Scalar::Text),
@@ -216,10 +218,6 @@ impl Reader<'_> {
             at: self.at,
         }
     }
-}
-
-fn shown(text: &str) -> &str {
-    &text[..text.floor_char_boundary(SHOWN)]
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::catalog::{Catalog, Entry};
+pub(super) use crate::error::quoted as shown;
 use crate::error::{Error, Kind};
 use crate::payload::{Body, Field, Output, Request};
 use crate::tensor::NamedTensor;
@@ -29,9 +30,6 @@ pub(super) use outputs::RequestedOutput;
 pub(super) use parameters::{Parameter, Parameters};
 pub use rest::Endpoint;
 pub(super) use rest::{failure, owns};
-
-/// Bytes of a foreign text that a message shows.
-const SHOWN: usize = 64;
 
 /// The version that a request means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,14 +139,6 @@ pub(super) async fn infer(
         id: request.id,
         outputs: outputs::select(tensors, &request.outputs, &signature)?,
     })
-}
-
-/// A foreign text in a message: quoted, and cut.
-pub(super) fn shown(text: &str) -> String {
-    if text.len() <= SHOWN {
-        return format!("{text:?}");
-    }
-    format!("{:?}…", &text[..text.floor_char_boundary(SHOWN)])
 }
 
 pub(super) fn invalid(message: String) -> Error {

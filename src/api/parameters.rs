@@ -4,7 +4,7 @@
 //! set only by `true` in any letter case. In JSON, numbers and flags may be texts.
 
 use super::lenient::{self, Scalar};
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, truncated};
 
 /// Bytes of a value that a message shows.
 const SHOWN: usize = 64;
@@ -37,7 +37,7 @@ impl Parameters {
         };
         match (text.trim().parse().ok(), self) {
             (None, Self::Json(_)) => {
-                let shown = &text[..text.floor_char_boundary(SHOWN)];
+                let shown = truncated(text, SHOWN);
                 Err(bad_request(format!(
                     "{name} must be an integer, got {shown:?}"
                 )))

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::io;
 
 use crate::config::Problems;
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, shortened};
 
 /// Longest piece of a hostile name that a message repeats.
 const SHOWN: usize = 120;
@@ -99,9 +99,9 @@ impl ArchiveError {
     /// An entry that breaks `rule`.
     pub fn entry(entry: &[u8], rule: &'static str, value: impl Display) -> Self {
         Self::Entry {
-            entry: shorten(&String::from_utf8_lossy(entry)),
+            entry: shortened(&String::from_utf8_lossy(entry), SHOWN),
             rule,
-            value: shorten(&format!("{value}")),
+            value: shortened(&format!("{value}"), SHOWN),
         }
     }
 
@@ -109,7 +109,7 @@ impl ArchiveError {
     pub fn archive(rule: &'static str, value: impl Display) -> Self {
         Self::Archive {
             rule,
-            value: shorten(&format!("{value}")),
+            value: shortened(&format!("{value}"), SHOWN),
         }
     }
 
@@ -117,14 +117,6 @@ impl ArchiveError {
     pub fn io(doing: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { doing, source }
     }
-}
-
-fn shorten(text: &str) -> String {
-    if text.chars().count() <= SHOWN {
-        return text.to_owned();
-    }
-    let start: String = text.chars().take(SHOWN).collect();
-    format!("{start}… ({} bytes)", text.len())
 }
 
 impl From<ArchiveError> for Error {

@@ -5,14 +5,12 @@
 
 use std::fmt::Write as _;
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, quoted};
 use crate::model::{Arity, Declared, TensorSpec};
 use crate::tensor::{NamedTensor, Tensor};
 
 /// Specs listed in one message; a model may have hundreds.
 const LISTED: usize = 8;
-/// Characters of a foreign name repeated in a message.
-const NAME_SHOWN: usize = 64;
 
 /// Names, dtypes and shapes of a model's inputs and outputs, in order, and what else is known of it before any run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,7 +98,7 @@ impl Axis0 {
 
 /// Why axis 0 of this one cannot be the batch.
 fn obstacle(what: &str, spec: &TensorSpec) -> Option<String> {
-    let name = shown(&spec.name);
+    let name = quoted(&spec.name);
     if spec.arity != Arity::One {
         return Some(format!("{what} {name} is not always one tensor"));
     }
@@ -123,10 +121,10 @@ fn same_name(all: &[(&str, &NamedAxis<'_>)]) -> Axis0 {
         Some((what, spec, other)) => Axis0::Refuted(format!(
             "axis 0 of {first_what} {} is called {}, that of {what} {} {}; declare inputs and outputs if it is the batch all \
              the same",
-            shown(&first.name),
-            shown(axis),
-            shown(&spec.name),
-            shown(other)
+            quoted(&first.name),
+            quoted(axis),
+            quoted(&spec.name),
+            quoted(other)
         )),
         None if named.len() == all.len() => Axis0::Shared,
         None => Axis0::Unknown,
@@ -241,7 +239,7 @@ impl Signature {
     fn no_such(&self, name: &str) -> Error {
         invalid(format!(
             "the model has no input {}; it takes {}",
-            shown(name),
+            quoted(name),
             self.taken()
         ))
     }
@@ -249,7 +247,7 @@ impl Signature {
     fn missing(&self, name: &str) -> Error {
         invalid(format!(
             "input {} is missing; the model takes {}",
-            shown(name),
+            quoted(name),
             self.taken()
         ))
     }
@@ -270,7 +268,7 @@ fn check_repeated(inputs: &[NamedTensor]) -> Result<(), Error> {
     });
     match repeated {
         None => Ok(()),
-        Some((_, input)) => Err(invalid(format!("input {} came twice", shown(&input.name)))),
+        Some((_, input)) => Err(invalid(format!("input {} came twice", quoted(&input.name)))),
     }
 }
 
@@ -283,7 +281,7 @@ fn check_spec(spec: &TensorSpec, input: &NamedTensor) -> Result<(), Error> {
     }
     let member = spec
         .member(&input.name)
-        .map(|_| format!("input {}: ", shown(&input.name)));
+        .map(|_| format!("input {}: ", quoted(&input.name)));
     Err(invalid(format!(
         "{}expected {spec}, got {}",
         member.unwrap_or_default(),
@@ -338,13 +336,6 @@ fn invalid(message: String) -> Error {
 
 fn described(tensor: &Tensor) -> String {
     format!("{}{:?}", tensor.dtype(), tensor.shape())
-}
-
-fn shown(name: &str) -> String {
-    match name.char_indices().nth(NAME_SHOWN) {
-        None => format!("{name:?}"),
-        Some((end, _)) => format!("{:?}…", &name[..end]),
-    }
 }
 
 fn listed(specs: &[TensorSpec]) -> String {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, shortened};
 
 const SHOWN: usize = 80;
 
@@ -28,7 +28,7 @@ impl Problem {
         value: impl fmt::Debug,
     ) -> Self {
         Self {
-            value: Some(shorten(&format!("{value:?}"))),
+            value: Some(shortened(&format!("{value:?}"), SHOWN)),
             ..Self::plain(origin, key, rule)
         }
     }
@@ -116,15 +116,6 @@ impl From<Problems> for Error {
         let texts: Vec<_> = problems.iter().map(ToString::to_string).collect();
         Self::new(Kind::InvalidModel, texts.join("; "))
     }
-}
-
-/// Values come from foreign files: long ones are cut.
-fn shorten(value: &str) -> String {
-    if value.chars().count() <= SHOWN {
-        return value.to_owned();
-    }
-    let start: String = value.chars().take(SHOWN).collect();
-    format!("{start}… ({} bytes)", value.len())
 }
 
 #[cfg(test)]

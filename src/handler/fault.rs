@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use wasmtime::Trap;
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, truncated};
 use crate::model::Limits;
 
 /// Longest detail of a fault, in bytes: a backtrace may have any number of long names.
@@ -72,7 +72,7 @@ pub(super) fn classify(error: &wasmtime::Error, call: Circumstances<'_>) -> Erro
         Function::Init => Kind::LoadFailed,
         Function::Preprocess | Function::Postprocess | Function::Describe => kind,
     };
-    Error::new(kind, message).with_detail(cut(&format!("{error:?}"), DETAIL_LIMIT))
+    Error::new(kind, message).with_detail(truncated(&format!("{error:?}"), DETAIL_LIMIT))
 }
 
 /// The text for the client: what the handler did, where, and where to read more.
@@ -148,11 +148,6 @@ fn name_of(trap: Trap) -> &'static str {
     }
 }
 
-/// At most `limit` bytes of `text`, whole characters.
-pub(super) fn cut(text: &str, limit: usize) -> &str {
-    &text[..text.floor_char_boundary(limit)]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,11 +186,5 @@ mod tests {
             error.message(),
             "Prediction failed: the handler used more than 250 ms of CPU time in preprocess"
         );
-    }
-
-    #[test]
-    fn cuts_never_split_a_character() {
-        assert_eq!(cut("aä", 2), "a");
-        assert_eq!(cut("ab", 9), "ab");
     }
 }

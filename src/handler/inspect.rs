@@ -8,7 +8,7 @@ use wasmparser::{
     FunctionBody, Operator, Parser, Payload,
 };
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, truncated};
 
 use super::wasi;
 
@@ -239,7 +239,7 @@ fn shown(names: &[String]) -> String {
     let names: Vec<_> = names
         .iter()
         .take(SHOWN)
-        .map(|name| super::fault::cut(name, 200))
+        .map(|name| truncated(name, 200))
         .collect();
     let rest = if more > 0 {
         format!(" and {more} more")

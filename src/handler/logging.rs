@@ -7,8 +7,9 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use crate::error::truncated;
+
 use super::bindings::lantern::handler::logging;
-use super::fault::cut;
 use super::host::Host;
 use super::{Level, LogLine};
 
@@ -105,7 +106,7 @@ impl LogGate {
 impl Host {
     /// Sends a line to the model's log, if the call and the handler may still log.
     pub fn log(&mut self, level: Level, message: &str, fields: Vec<(String, String)>) {
-        let message = cut(message, MESSAGE_LIMIT);
+        let message = truncated(message, MESSAGE_LIMIT);
         let gate = &self.shared.log_gate;
         if !self.log_quota.take(message.len()) {
             gate.count_dropped();
@@ -177,7 +178,10 @@ impl logging::Host for Host {
 /// Names and values of fields are as long as a line's message may be, divided by their number.
 fn cut_field((name, value): (String, String)) -> (String, String) {
     let limit = MESSAGE_LIMIT / FIELD_LIMIT;
-    (cut(&name, limit).to_owned(), cut(&value, limit).to_owned())
+    (
+        truncated(&name, limit).to_owned(),
+        truncated(&value, limit).to_owned(),
+    )
 }
 
 impl From<logging::Level> for Level {

@@ -1,6 +1,6 @@
 //! Values on their way to the guest: borrowed where they are, copied once into its memory.
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, truncated};
 use crate::payload;
 use crate::tensor::{DType, NamedTensor, Tensor};
 
@@ -81,7 +81,7 @@ fn dtype(named: &NamedTensor, role: Role) -> Result<Dtype, Error> {
 /// The failure of a tensor whose dtype the handler's interface has no word for. An output is what the author of the
 /// archive put together, not what the client sent.
 fn unnamed(name: &str, dtype: DType, role: Role) -> Error {
-    let name = super::fault::cut(name, NAME_SHOWN);
+    let name = truncated(name, NAME_SHOWN);
     let (kind, what, remedy) = match role {
         Role::Input => (
             Kind::InvalidInput,

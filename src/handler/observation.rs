@@ -4,6 +4,7 @@
 //! lets out, the other takes.
 
 use super::{MetricKind, Observation};
+use crate::error::truncated;
 
 /// Bytes of a metric's or label's name.
 const NAME_LIMIT: usize = 128;
@@ -37,7 +38,7 @@ pub(super) fn check_names(name: &str, labels: &[String]) -> Result<(), String> {
     if !is_name(name) {
         return Err(format!(
             "name {:?}; names are [a-zA-Z_][a-zA-Z0-9_]*, at most {NAME_LIMIT} bytes",
-            super::fault::cut(name, NAME_LIMIT)
+            truncated(name, NAME_LIMIT)
         ));
     }
     if labels.len() > LABEL_LIMIT {

@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, truncated};
 use crate::payload;
 use crate::tensor::{MAX_NAME, MAX_TENSORS, NamedTensor, Tensor};
 
 use super::bindings::exports::lantern::handler::pipeline;
 use super::bindings::lantern::handler::types::{self, TensorDataResult, TensorResult};
-use super::fault::{self, Function, cut};
+use super::fault::{self, Function};
 use super::tensors::TensorTable;
 use super::{Prepared, Step};
 
@@ -83,7 +83,7 @@ pub(super) fn failure(error: &types::Error) -> Error {
         types::Error::Unavailable(text) => (Kind::HandlerUnavailable, text),
         types::Error::Internal(text) => (Kind::HandlerFailed, text),
     };
-    Error::new(kind, cut(text, TEXT_LIMIT))
+    Error::new(kind, truncated(text, TEXT_LIMIT))
 }
 
 fn prepared(prepared: pipeline::Prepared, table: &mut TensorTable) -> Result<Prepared, Error> {
@@ -138,7 +138,7 @@ fn broken(function: Function, rule: &str) -> Error {
 }
 
 fn shown(text: &str) -> &str {
-    cut(text, SHOWN)
+    truncated(text, SHOWN)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 use bytes::Bytes;
 
 use super::Field;
+use crate::error::truncated;
 
 /// Statuses that a handler may choose: those of an answer, and above them what HTTP can carry.
 const FIRST_STATUS: u16 = 200;
@@ -204,7 +205,7 @@ fn is_header_value(text: &str) -> bool {
 }
 
 fn shown(text: &str) -> String {
-    text[..text.floor_char_boundary(SHOWN)].to_owned()
+    truncated(text, SHOWN).to_owned()
 }
 
 #[cfg(test)]

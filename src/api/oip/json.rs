@@ -7,7 +7,7 @@
 
 use serde::de::DeserializeOwned;
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, truncated};
 use crate::tensor::NamedTensor;
 
 mod data;
@@ -109,7 +109,7 @@ fn skip_text(bytes: &mut std::slice::Iter<'_, u8>) {
 /// The failure of a document that has something wrong at byte `at`.
 fn malformed(reason: &str, document: &[u8], at: usize) -> Error {
     let (line, column) = place(document, at);
-    let cut = &reason[..reason.floor_char_boundary(REASON_LIMIT)];
+    let cut = truncated(reason, REASON_LIMIT);
     failed(&format!("{cut} at line {line} column {column}"))
 }
 

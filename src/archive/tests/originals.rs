@@ -80,18 +80,21 @@ fn every_backend_is_found_by_its_settings_or_by_the_name_of_its_weights() {
     let handler = RawEntry::new("h.wasm", &component::HEADER);
     let found = |entries: &[RawEntry]| {
         let bench = Bench::new();
-        let archive = bench.write("m.mar", &zip(entries));
+        let archive = bench.put("m.mar", &zip(entries));
         bench.store().unpack(&archive).unwrap().contents().backend
     };
     for kind in BackendKind::ALL {
-        let named = manifest(r#""handler": "h.wasm", "configFile": "c.yaml", "serializedFile": "w""#);
+        let named =
+            manifest(r#""handler": "h.wasm", "configFile": "c.yaml", "serializedFile": "w""#);
         let settings = format!("lantern: {{backend: {}}}", kind.name());
         let settings = RawEntry::new("c.yaml", settings.as_bytes());
         let weights = RawEntry::new("w", b"x");
         assert_eq!(found(&[handler.clone(), named, settings, weights]), kind);
         for extension in kind.info().extensions {
             let weights = format!("w.{extension}");
-            let named = manifest(&format!(r#""handler": "h.wasm", "serializedFile": "{weights}""#));
+            let named = manifest(&format!(
+                r#""handler": "h.wasm", "serializedFile": "{weights}""#
+            ));
             let weights = RawEntry::new(&weights, b"x");
             assert_eq!(found(&[handler.clone(), named, weights]), kind);
         }

@@ -7,7 +7,7 @@ mod requests;
 mod signature;
 
 use crate::backend::{Axis0, ModelState, Signature};
-use crate::error::Error;
+use crate::error::{Error, truncated};
 use crate::model::{Arity, Device, TensorSpec};
 use crate::runtime::Bounds;
 use crate::tensor::{DType, MAX_NAME, MAX_RANK};
@@ -191,9 +191,4 @@ fn dtype_from_wire(dtype: u8) -> Result<DType, Violation> {
 
 fn size(value: u64) -> Result<usize, Violation> {
     usize::try_from(value).map_err(|_| Violation::Message(format!("{value} is too large a size")))
-}
-
-/// The longest prefix of `text` of at most `limit` bytes.
-pub fn truncated(text: &str, limit: usize) -> &str {
-    &text[..text.floor_char_boundary(limit)]
 }

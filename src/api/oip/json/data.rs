@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use super::{InputHead, number};
 use crate::api::oip::{datatype, shown};
+use crate::error::truncated;
 use crate::tensor::DType;
 
 /// Bytes of an element that a message shows.
@@ -210,7 +211,7 @@ impl<'a> Column<'a> {
             ($element:expr) => {
                 match $element {
                     Some(element) => self.push(&element.to_le_bytes()),
-                    None => Err(self.wrong(cut(word))),
+                    None => Err(self.wrong(truncated(word, SHOWN))),
                 }
             };
         }
@@ -228,7 +229,7 @@ impl<'a> Column<'a> {
             DType::Bf16 => push!(number::brain(word)),
             DType::F32 => push!(number::single(word)),
             DType::F64 => push!(number::double(word)),
-            DType::Bytes => Err(self.wrong(cut(word))),
+            DType::Bytes => Err(self.wrong(truncated(word, SHOWN))),
         }
     }
 
@@ -250,8 +251,4 @@ fn flag(word: &str) -> Option<u8> {
         "false" => Some(0),
         _ => None,
     }
-}
-
-fn cut(word: &str) -> &str {
-    &word[..word.floor_char_boundary(SHOWN)]
 }
