@@ -25,7 +25,7 @@ mod ticker;
 mod wasi;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -161,6 +161,12 @@ impl HandlerEngine {
     pub fn new(cfg: EngineConfig) -> Result<Self, Error> {
         let shared = engine::Shared::new(cfg)?;
         Ok(Self { shared })
+    }
+
+    /// Gives one engine, which the first call makes.
+    pub fn lazy(cfg: EngineConfig) -> impl Fn() -> Result<Self, Error> + Send + Sync {
+        let engine = LazyLock::new(|| Self::new(cfg));
+        move || LazyLock::force(&engine).clone()
     }
 }
 

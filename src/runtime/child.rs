@@ -7,9 +7,8 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use tokio::net::UnixStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -182,7 +181,9 @@ async fn load(
         Error::new(Kind::LoadFailed, message).with_detail(error)
     })?;
     let hosts = Hosts {
-        engine: engine_once(start.cache.map(path_from_wire)),
+        engine: Arc::new(HandlerEngine::lazy(EngineConfig {
+            cache: start.cache.map(path_from_wire),
+        })),
         backends: Arc::new(HashMap::from([(model.backend, backend)])),
         processes: ProcessConfig::default(),
         worker_ids: Arc::new(WorkerIds::from(0)),
@@ -197,21 +198,6 @@ async fn load(
         Arc::new(Reporter::new(outbox.clone())),
     )
     .await
-}
-
-type Engine = Arc<dyn Fn() -> Result<HandlerEngine, Error> + Send + Sync>;
-
-/// The engine, made when it is first asked for.
-fn engine_once(cache: Option<PathBuf>) -> Engine {
-    let engine = OnceLock::new();
-    Arc::new(move || {
-        let make = || {
-            HandlerEngine::new(EngineConfig {
-                cache: cache.clone(),
-            })
-        };
-        engine.get_or_init(make).clone()
-    })
 }
 
 /// Answers calls until the front goes away or orders the end, or the version cannot go on: then the process ends, and the

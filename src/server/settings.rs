@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use super::hosts::inline_backends;
 use super::{Config, ServerError, TlsFiles, grpc, metrics};
@@ -16,7 +16,6 @@ use crate::config::server::{
     Address, CorsConfig, LoadModels, SageMakerConfig, Scheme, ServerConfig, SourceConfig,
 };
 use crate::config::snapshot::SavedVersion;
-use crate::error::Error;
 use crate::handler::{EngineConfig, HandlerEngine};
 use crate::listen;
 use crate::model::{ModelName, Version};
@@ -200,9 +199,9 @@ fn hosts(settings: &ServerConfig, machine: &Machine, directory: &Path) -> Hosts 
     let beside = machine.program.with_file_name("lantern-torch");
     Hosts {
         verdicts: Verdicts::in_directory(settings.cache_directory.join("batching").join(RULES)),
-        engine: lazy_engine(EngineConfig {
+        engine: Arc::new(HandlerEngine::lazy(EngineConfig {
             cache: cache.clone(),
-        }),
+        })),
         backends: Arc::new(inline_backends(&libraries)),
         processes: ProcessConfig {
             lantern: machine.program.clone(),
@@ -216,16 +215,6 @@ fn hosts(settings: &ServerConfig, machine: &Machine, directory: &Path) -> Hosts 
         cores: machine.cores,
         leaders: Arc::default(),
     }
-}
-
-/// The engine for handlers in the server's process, made when the first of them needs it.
-fn lazy_engine(cfg: EngineConfig) -> Arc<dyn Fn() -> Result<HandlerEngine, Error> + Send + Sync> {
-    let engine = OnceLock::new();
-    Arc::new(move || {
-        engine
-            .get_or_init(|| HandlerEngine::new(cfg.clone()))
-            .clone()
-    })
 }
 
 fn models(load: &LoadModels, store: &ModelStore) -> Result<Vec<Registration>, ServerError> {
