@@ -148,22 +148,61 @@ const UNAVAILABLE: u8 = 14;
 const UNAUTHENTICATED: u8 = 16;
 const CANCELLED: u8 = 1;
 
-/// Where TorchServe's predictions over gRPC have another code than the wire table, which its clients know.
-const PREDICTION_CODES: [(Kind, u8); 13] = [
-    (Kind::ModelNotFound, INTERNAL),
-    (Kind::VersionNotFound, INTERNAL),
-    (Kind::NoWorker, INTERNAL),
-    (Kind::QueueFull, INTERNAL),
-    (Kind::Draining, INTERNAL),
-    (Kind::WorkerDied, INTERNAL),
-    (Kind::OutOfMemory, INTERNAL),
-    (Kind::HandlerOutOfMemory, INTERNAL),
-    (Kind::HandlerPanicked, UNAVAILABLE),
-    (Kind::HandlerTrapped, UNAVAILABLE),
-    (Kind::HandlerOutput, UNAVAILABLE),
-    (Kind::InferenceFailed, UNAVAILABLE),
-    (Kind::UnsupportedMediaType, FAILED_PRECONDITION),
-];
+/// What each protocol makes of a kind.
+#[derive(Clone, Copy)]
+struct Row {
+    /// TorchServe's protocols.
+    wire: Wire,
+    open_inference: Wire,
+    /// gRPC code of TorchServe's predictions.
+    prediction: u8,
+    is_passing: bool,
+}
+
+/// A row that is the same in every protocol.
+const fn row(status: u16, exception: &'static str, grpc: u8) -> Row {
+    let wire = Wire {
+        status,
+        exception,
+        grpc,
+    };
+    Row {
+        wire,
+        open_inference: wire,
+        prediction: grpc,
+        is_passing: false,
+    }
+}
+
+impl Row {
+    /// Triton's clients expect these of Open Inference Protocol.
+    const fn open_inference(self, status: u16, grpc: u8) -> Self {
+        Self {
+            open_inference: Wire {
+                status,
+                grpc,
+                ..self.wire
+            },
+            ..self
+        }
+    }
+
+    /// TorchServe's clients know this code from its predictions.
+    const fn prediction(self, grpc: u8) -> Self {
+        Self {
+            prediction: grpc,
+            ..self
+        }
+    }
+
+    /// The same request may well succeed in a moment.
+    const fn passing(self) -> Self {
+        Self {
+            is_passing: true,
+            ..self
+        }
+    }
+}
 
 /// The gRPC code of a status that a handler chose, as TorchServe has them; `None` if it is no failure.
 pub const fn handler_code(status: u16) -> Option<u8> {
@@ -187,86 +226,90 @@ pub const fn handler_code(status: u16) -> Option<u8> {
 }
 
 impl Kind {
-    /// The only place where a failure gets a status, an exception name and a gRPC code.
-    pub const fn wire(self) -> Wire {
-        let (status, exception, grpc) = match self {
-            Self::BadRequest | Self::InvalidInput => (400, "BadRequestException", INVALID_ARGUMENT),
-            Self::BadEncoding => (403, "IllegalArgumentException", INVALID_ARGUMENT),
-            Self::TooLarge => (413, "RequestTooLargeException", RESOURCE_EXHAUSTED),
-            Self::UnsupportedMediaType => (415, "UnsupportedMediaTypeException", INVALID_ARGUMENT),
-            Self::UnknownExpectation => (417, "ExpectationFailedException", INVALID_ARGUMENT),
-            Self::NegativeWorkers => (500, "IndexOutOfBoundsException", INTERNAL),
-            Self::ResourceNotFound => (404, "ResourceNotFoundException", UNIMPLEMENTED),
-            Self::MethodNotAllowed => (405, "MethodNotAllowedException", UNIMPLEMENTED),
-            Self::ModelApiDisabled => (405, "MethodNotAllowedException", PERMISSION_DENIED),
-            Self::InvalidKey => (400, "InvalidKeyException", PERMISSION_DENIED),
-            Self::ModelNotFound => (404, "ModelNotFoundException", NOT_FOUND),
-            Self::VersionNotFound => (404, "ModelVersionNotFoundException", NOT_FOUND),
-            Self::WorkflowNotFound => (404, "WorkflowNotFoundException", NOT_FOUND),
-            Self::CannotExplain => (501, "NotImplementedException", UNIMPLEMENTED),
-            Self::Conflict => (409, "ConflictStatusException", ALREADY_EXISTS),
-            Self::DefaultVersionInUse => (403, "InvalidModelVersionException", FAILED_PRECONDITION),
-            Self::InvalidModel => (400, "InvalidModelException", INVALID_ARGUMENT),
-            Self::DownloadFailed => (400, "DownloadArchiveException", INVALID_ARGUMENT),
-            Self::FileExists => (500, "InternalServerException", INTERNAL),
-            Self::NoWorker | Self::Loading | Self::Draining | Self::HandlerUnavailable => {
-                (503, "ServiceUnavailableException", UNAVAILABLE)
+    /// The only place where a failure gets a status, an exception name and gRPC codes.
+    const fn row(self) -> Row {
+        match self {
+            Self::BadRequest | Self::InvalidInput => {
+                row(400, "BadRequestException", INVALID_ARGUMENT)
             }
-            Self::QueueFull => (503, "ServiceUnavailableException", RESOURCE_EXHAUSTED),
-            Self::Expired => (504, "InternalServerException", DEADLINE_EXCEEDED),
-            Self::Cancelled => (499, "InternalServerException", CANCELLED),
-            Self::HandlerTimedOut => (500, "InternalServerException", DEADLINE_EXCEEDED),
+            Self::BadEncoding => row(403, "IllegalArgumentException", INVALID_ARGUMENT)
+                .open_inference(400, INVALID_ARGUMENT),
+            Self::TooLarge => row(413, "RequestTooLargeException", RESOURCE_EXHAUSTED),
+            Self::UnsupportedMediaType => {
+                row(415, "UnsupportedMediaTypeException", INVALID_ARGUMENT)
+                    .prediction(FAILED_PRECONDITION)
+            }
+            Self::UnknownExpectation => row(417, "ExpectationFailedException", INVALID_ARGUMENT),
+            Self::NegativeWorkers => row(500, "IndexOutOfBoundsException", INTERNAL),
+            Self::ResourceNotFound => row(404, "ResourceNotFoundException", UNIMPLEMENTED),
+            Self::MethodNotAllowed => row(405, "MethodNotAllowedException", UNIMPLEMENTED),
+            Self::ModelApiDisabled => row(405, "MethodNotAllowedException", PERMISSION_DENIED),
+            Self::InvalidKey => row(400, "InvalidKeyException", PERMISSION_DENIED),
+            Self::ModelNotFound => {
+                row(404, "ModelNotFoundException", NOT_FOUND).prediction(INTERNAL)
+            }
+            Self::VersionNotFound => {
+                row(404, "ModelVersionNotFoundException", NOT_FOUND).prediction(INTERNAL)
+            }
+            Self::WorkflowNotFound => row(404, "WorkflowNotFoundException", NOT_FOUND),
+            Self::CannotExplain => row(501, "NotImplementedException", UNIMPLEMENTED),
+            Self::Conflict => row(409, "ConflictStatusException", ALREADY_EXISTS),
+            Self::DefaultVersionInUse => {
+                row(403, "InvalidModelVersionException", FAILED_PRECONDITION)
+            }
+            Self::InvalidModel => row(400, "InvalidModelException", INVALID_ARGUMENT),
+            Self::DownloadFailed => row(400, "DownloadArchiveException", INVALID_ARGUMENT),
+            Self::FileExists | Self::HandlerFailed | Self::LoadFailed | Self::Internal => {
+                row(500, "InternalServerException", INTERNAL)
+            }
+            Self::NoWorker | Self::Draining => {
+                row(503, "ServiceUnavailableException", UNAVAILABLE).prediction(INTERNAL)
+            }
+            Self::HandlerUnavailable => row(503, "ServiceUnavailableException", UNAVAILABLE),
+            Self::Loading => row(503, "ServiceUnavailableException", UNAVAILABLE).passing(),
+            Self::QueueFull => row(503, "ServiceUnavailableException", RESOURCE_EXHAUSTED)
+                .open_inference(503, UNAVAILABLE)
+                .prediction(INTERNAL)
+                .passing(),
+            Self::Expired => row(504, "InternalServerException", DEADLINE_EXCEEDED),
+            Self::Cancelled => row(499, "InternalServerException", CANCELLED),
+            Self::HandlerTimedOut => row(500, "InternalServerException", DEADLINE_EXCEEDED),
             Self::HandlerOutOfMemory | Self::OutOfMemory => {
-                (507, "InternalServerException", RESOURCE_EXHAUSTED)
+                row(507, "InternalServerException", RESOURCE_EXHAUSTED).prediction(INTERNAL)
             }
             Self::HandlerPanicked
             | Self::HandlerTrapped
             | Self::HandlerOutput
-            | Self::InferenceFailed => (503, "InternalServerException", INTERNAL),
-            Self::HandlerFailed | Self::LoadFailed | Self::Internal => {
-                (500, "InternalServerException", INTERNAL)
+            | Self::InferenceFailed => row(503, "InternalServerException", INTERNAL)
+                .open_inference(500, INTERNAL)
+                .prediction(UNAVAILABLE),
+            Self::WorkerDied => {
+                row(500, "InternalServerException", UNAVAILABLE).prediction(INTERNAL)
             }
-            Self::WorkerDied => (500, "InternalServerException", UNAVAILABLE),
             Self::BodyTimedOut | Self::CleanupTimedOut => {
-                (408, "RequestTimeoutException", DEADLINE_EXCEEDED)
+                row(408, "RequestTimeoutException", DEADLINE_EXCEEDED)
             }
-        };
-        Wire {
-            status,
-            exception,
-            grpc,
         }
     }
 
-    /// Where Open Inference Protocol differs from [`Self::wire`]: what Triton's clients expect of it. A kind that is not
-    /// listed is the same in both, so that only one table has to be complete.
+    /// What TorchServe's protocols make of it.
+    pub const fn wire(self) -> Wire {
+        self.row().wire
+    }
+
+    /// What Open Inference Protocol makes of it, where Triton's clients expect something else than TorchServe's.
     pub const fn open_inference(self) -> Wire {
-        let wire = self.wire();
-        let (status, grpc) = match self {
-            Self::BadEncoding => (400, INVALID_ARGUMENT),
-            Self::QueueFull => (503, UNAVAILABLE),
-            Self::HandlerPanicked
-            | Self::HandlerTrapped
-            | Self::HandlerOutput
-            | Self::InferenceFailed => (500, INTERNAL),
-            _ => (wire.status, wire.grpc),
-        };
-        Wire {
-            status,
-            grpc,
-            ..wire
-        }
+        self.row().open_inference
     }
 
     /// The gRPC code that TorchServe's predictions have for a failure of this kind.
-    pub fn prediction_code(self) -> u8 {
-        let found = PREDICTION_CODES.iter().find(|(kind, _)| *kind == self);
-        found.map_or(self.wire().grpc, |(_, code)| *code)
+    pub const fn prediction_code(self) -> u8 {
+        self.row().prediction
     }
 
-    /// Whether the same request may well succeed in a moment, which clients are told.
+    /// Whether the same request may well succeed in a moment; clients are told so.
     pub const fn is_passing(self) -> bool {
-        matches!(self, Self::QueueFull | Self::Loading)
+        self.row().is_passing
     }
 
     /// Whose fault a failure of this kind is.
