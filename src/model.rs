@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::tensor::Tensor;
+
 pub use crate::tensor::DType;
 
 mod backend;
@@ -206,6 +208,17 @@ impl TensorSpec {
         (is_canonical && is_number)
             .then(|| index.parse().ok())
             .flatten()
+    }
+
+    /// Whether a tensor has the dtype and the shape that are said of it.
+    pub fn fits(&self, tensor: &Tensor) -> bool {
+        let fits = |axes: &Vec<Option<usize>>| {
+            let mut pairs = axes.iter().zip(tensor.shape());
+            axes.len() == tensor.shape().len()
+                && pairs.all(|(said, actual)| said.is_none_or(|said| said == *actual))
+        };
+        self.dtype.is_none_or(|dtype| dtype == tensor.dtype())
+            && self.shape.as_ref().is_none_or(fits)
     }
 
     /// Whether axis 0 is there and varies, as the batch axis does.

@@ -1,7 +1,7 @@
 //! What a model takes and gives, and whether tensors agree with it.
 //!
-//! Checks here speak to clients: messages name the input, what was expected and what came. They know nothing of
-//! frameworks. What may be stacked along axis 0 is only gathered here as evidence: `runtime::batching` decides.
+//! Messages of these checks are for clients: they name the input, what was expected and what came. Nothing here depends on a
+//! framework. What may be stacked along axis 0 is only gathered here as evidence: `runtime::batching` decides.
 
 use std::fmt::Write as _;
 
@@ -31,12 +31,12 @@ pub struct Signature {
 /// What is known, before any run, of whether axis 0 of every input and output is the batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Axis0 {
-    /// Nothing speaks against it, and too little for it.
+    /// Nothing shows that it is not, and too little shows that it is.
     #[default]
     Unknown,
     /// Every input and output has an axis 0 that varies, of one name or as declared. Necessary, not sufficient.
     Shared,
-    /// It is not; the reason completes "off: ".
+    /// Axis 0 is not the batch, for this reason, which completes "off: ".
     Refuted(String),
 }
 
@@ -52,7 +52,7 @@ pub enum ModelState {
     Copied,
 }
 
-/// Of a model that says nothing of itself.
+/// The signature of a model that says nothing of itself.
 impl Default for Signature {
     fn default() -> Self {
         Self {
@@ -274,9 +274,7 @@ fn check_repeated(inputs: &[NamedTensor]) -> Result<(), Error> {
 
 fn check_spec(spec: &TensorSpec, input: &NamedTensor) -> Result<(), Error> {
     let tensor = &input.tensor;
-    if spec.dtype.is_none_or(|dtype| dtype == tensor.dtype())
-        && fits(spec.shape.as_deref(), tensor.shape())
-    {
+    if spec.fits(tensor) {
         return Ok(());
     }
     let member = spec
@@ -287,16 +285,6 @@ fn check_spec(spec: &TensorSpec, input: &NamedTensor) -> Result<(), Error> {
         member.unwrap_or_default(),
         described(tensor)
     )))
-}
-
-fn fits(spec: Option<&[Option<usize>]>, shape: &[usize]) -> bool {
-    let Some(spec) = spec else {
-        return true;
-    };
-    let fits = |(expected, actual): (&Option<usize>, &usize)| {
-        expected.is_none_or(|expected| expected == *actual)
-    };
-    spec.len() == shape.len() && spec.iter().zip(shape).all(fits)
 }
 
 fn confirm(what: &str, actual: &[TensorSpec], declared: &[TensorSpec]) -> Result<(), String> {
@@ -316,7 +304,7 @@ fn confirm(what: &str, actual: &[TensorSpec], declared: &[TensorSpec]) -> Result
     Ok(())
 }
 
-/// Whether two accounts of one input or output can both be true.
+/// Whether what the model says of an input or output and what the owner declares can both be true.
 fn agrees(own: &TensorSpec, declared: &TensorSpec) -> bool {
     let dtypes = own.dtype.zip(declared.dtype);
     let shapes = own.shape.as_ref().zip(declared.shape.as_ref());

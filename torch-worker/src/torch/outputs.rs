@@ -3,8 +3,8 @@
 //! One tensor is `output_0`; members of a tuple or list are `output_0`, `output_1` and so on, those of a dict have its keys
 //! and those of a `NamedTuple` its fields. Names of nested members are joined by dots: `output_1.0`, `boxes.left`. `None` is
 //! left out and keeps its number. An `int` is an int64, a `float` an fp64, a `bool` a boolean and a `str` a bytes of rank 0;
-//! a list of those is one tensor of rank 1. The shim does that; owned here are what is known of it before a run, and the
-//! declared outputs: they pick outputs by name, or give counted ones names, and are checked after each run.
+//! a list of those is one tensor of rank 1. The shim does that. This module owns what is known of the outputs before a run, and the
+//! declared outputs: they select outputs by name, or give names to counted ones, and are checked after each run.
 
 use bytes::Bytes;
 use lantern::backend::BackendError;
@@ -24,7 +24,7 @@ pub(super) struct Outputs {
 }
 
 impl Outputs {
-    /// Of a module that returns `returns`. The error says which declaration contradicts that.
+    /// Reads the return type `returns`. The error says which declaration contradicts that.
     pub(super) fn of(returns: Option<&Type>, declared: &[TensorSpec]) -> Result<Self, String> {
         let known = returns.and_then(known).unwrap_or_default();
         if !known.is_empty() && !declared.is_empty() {
@@ -216,14 +216,7 @@ fn name_at(index: usize, names: &[String], known: &[TensorSpec]) -> String {
 
 /// Checks an output against its declaration.
 fn check(spec: &TensorSpec, tensor: &Tensor) -> Result<(), BackendError> {
-    let fits = |axes: &Vec<Option<usize>>| {
-        let mut pairs = axes.iter().zip(tensor.shape());
-        axes.len() == tensor.shape().len()
-            && pairs.all(|(said, actual)| said.is_none_or(|said| said == *actual))
-    };
-    let is_right = spec.dtype.is_none_or(|dtype| dtype == tensor.dtype())
-        && spec.shape.as_ref().is_none_or(fits);
-    if is_right {
+    if spec.fits(tensor) {
         return Ok(());
     }
     Err(BackendError::Infer(format!(
