@@ -1,7 +1,8 @@
 //! The seam to native inference: a [`Backend`] loads artifacts, a [`Session`] infers.
 //!
-//! Backends know tensors and devices. They know neither handlers nor batches nor requests. Three short traits
-//! are the whole contract, so that a further framework can be added beside `onnx` without touching anything else.
+//! Backends know tensors and devices. They know neither handlers nor batches nor requests. Three short traits are the whole
+//! contract: a further framework is a folder beside `onnx`, a row in [`crate::model::BackendKind::info`], and a line in the program that hosts
+//! it, which constructs it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -41,7 +42,7 @@ pub struct LoadSpec {
     pub state: StateSharing,
 }
 
-/// Why a backend could not load or infer. Texts may hold paths and the framework's own words: they are for the log
+/// Why a backend could not load or infer. Texts may hold paths and the framework's own text: they are for the log
 /// and for the operator who registers a model, not for the client of a prediction.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BackendError {
@@ -52,7 +53,7 @@ pub enum BackendError {
     #[error("{0}")]
     Load(String),
     /// The artifact, or what is declared of it, asks for what is not served. The text names nothing of this machine:
-    /// whoever registers the model is told it.
+    /// whoever registers the model sees it.
     #[error("{0}")]
     Refused(String),
     /// The framework refused these inputs.
@@ -99,7 +100,7 @@ pub trait LoadedModel: Send + Sync {
     fn session(&self) -> Result<Box<dyn Session>, BackendError>;
 }
 
-/// One worker's lane to a loaded model. Used by one thread at a time, moved between threads at will.
+/// What one worker infers with. It is used by one thread at a time, and may move between threads.
 pub trait Session: Send {
     /// Runs the model once, on inputs that passed [`Signature::check`] or several such stacked along axis 0. An error
     /// leaves the session usable unless it is [`BackendError::Fatal`]. May block; may panic, which the worker catches.

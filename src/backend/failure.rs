@@ -1,10 +1,10 @@
-//! What a framework's error text says about the device: out of memory, beyond use, or just this run.
+//! Whether a framework's error text says that the device is out of memory or unusable, or that this run alone failed.
 //!
-//! Frameworks report CUDA errors as text only. The words are those of the CUDA runtime, the same for every framework.
+//! Frameworks report CUDA errors as text only. The phrases are those of the CUDA runtime, the same for every framework.
 
 use super::BackendError;
 
-/// The allocator had nothing left; the device is fine.
+/// Errors of an allocator that had no memory left; the device remains usable.
 const OUT_OF_MEMORY: [&str; 6] = [
     "out of memory",
     "failed to allocate memory",
@@ -14,7 +14,7 @@ const OUT_OF_MEMORY: [&str; 6] = [
     "cublas_status_alloc_failed",
 ];
 
-/// Errors that leave the CUDA context, and so the process, unusable: every later call fails with the same words.
+/// Errors that leave the CUDA context, and so the process, unusable: every later call fails with the same text.
 const STICKY: [&str; 15] = [
     "illegal memory access",
     "cudaerrorillegaladdress",

@@ -1,8 +1,7 @@
 //! A backend for tests and benches: its outputs are its inputs.
 //!
-//! What it does beside that is set up in code: rows whose data starts with a mark fail, panic, kill the device or are
-//! held; a [`Gate`] holds runs without a clock; every run is logged, so that tests see how jobs were batched. It opens no
-//! artifact, so any path loads.
+//! Tests set up what else it does: rows whose data starts with a mark fail, panic, lose the device or are held; a [`Gate`] holds
+//! runs without a clock; every run is logged, so that tests see how jobs were batched. It opens no artifact, so any path loads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -57,16 +56,16 @@ impl Run {
 
 /// Holds runs until it lets them through. Open at first. Cheap to clone: clones are the same gate.
 #[derive(Debug, Clone, Default)]
-pub struct Gate(Arc<GateState>);
+pub struct Gate(Arc<SharedGate>);
 
 #[derive(Debug, Default)]
-struct GateState {
-    state: Mutex<Passage>,
+struct SharedGate {
+    state: Mutex<GateState>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Passage {
+struct GateState {
     is_shut: bool,
     permits: usize,
     waiting: usize,
@@ -80,9 +79,9 @@ impl Gate {
 
     /// Lets every run through.
     pub fn open(&self) {
-        let mut passage = self.0.state.lock();
-        passage.is_shut = false;
-        passage.permits = 0;
+        let mut state = self.0.state.lock();
+        state.is_shut = false;
+        state.permits = 0;
         self.0.changed.notify_all();
     }
 
@@ -99,10 +98,10 @@ impl Gate {
 
     /// Blocks until `runs` runs are held.
     pub fn wait_for(&self, runs: usize) {
-        let mut passage = self.0.state.lock();
+        let mut state = self.0.state.lock();
         self.0
             .changed
-            .wait_while(&mut passage, |passage| passage.waiting < runs);
+            .wait_while(&mut state, |state| state.waiting < runs);
     }
 
     /// A gate that holds runs from the start.
@@ -116,24 +115,24 @@ impl Gate {
         self.pass_unless(&AtomicBool::new(false));
     }
 
-    /// Waits at a shut gate until it lets the run through, or until somebody sets `is_interrupted` and says [`Self::look`].
+    /// Waits at a shut gate until it lets the run through, or until somebody sets `is_interrupted` and calls [`Self::wake`].
     fn pass_unless(&self, is_interrupted: &AtomicBool) {
-        let mut passage = self.0.state.lock();
-        if !passage.is_shut {
+        let mut state = self.0.state.lock();
+        if !state.is_shut {
             return;
         }
-        passage.waiting += 1;
+        state.waiting += 1;
         self.0.changed.notify_all();
-        self.0.changed.wait_while(&mut passage, |passage| {
-            passage.is_shut && passage.permits == 0 && !is_interrupted.load(Ordering::Relaxed)
+        self.0.changed.wait_while(&mut state, |state| {
+            state.is_shut && state.permits == 0 && !is_interrupted.load(Ordering::Relaxed)
         });
-        passage.waiting -= 1;
-        passage.permits = passage.permits.saturating_sub(1);
+        state.waiting -= 1;
+        state.permits = state.permits.saturating_sub(1);
     }
 
-    /// Has runs that are held look whether they were interrupted.
-    fn look(&self) {
-        let _passage = self.0.state.lock();
+    /// Wakes the runs that are held, so that each checks whether it was interrupted.
+    fn wake(&self) {
+        let _state = self.0.state.lock();
         self.0.changed.notify_all();
     }
 }
@@ -144,11 +143,11 @@ pub type Model = fn(&[NamedTensor]) -> Vec<NamedTensor>;
 /// The backend. Set up with the `with_` methods; clones share gate and log.
 #[derive(Debug, Clone, Default)]
 pub struct FakeBackend {
-    shared: Arc<Shared>,
+    shared: Arc<FakeState>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct FakeState {
     signature: Signature,
     marks: Vec<(Vec<u8>, Outcome)>,
     load_error: Option<BackendError>,
@@ -160,7 +159,7 @@ struct Shared {
     log: Mutex<Log>,
 }
 
-impl Default for Shared {
+impl Default for FakeState {
     fn default() -> Self {
         Self {
             signature: Signature::default(),
@@ -244,7 +243,7 @@ impl FakeBackend {
         self.shared.log.lock().runs.clone()
     }
 
-    fn with(self, change: impl FnOnce(&mut Shared)) -> Self {
+    fn with(self, change: impl FnOnce(&mut FakeState)) -> Self {
         let mut shared = Arc::into_inner(self.shared).expect("set up before it is cloned or used");
         change(&mut shared);
         Self {
@@ -269,7 +268,7 @@ impl Backend for FakeBackend {
 
 struct FakeModel {
     device: Device,
-    shared: Arc<Shared>,
+    shared: Arc<FakeState>,
 }
 
 impl LoadedModel for FakeModel {
@@ -294,7 +293,7 @@ struct FakeSession {
     index: usize,
     device: Device,
     is_interrupted: Arc<AtomicBool>,
-    shared: Arc<Shared>,
+    shared: Arc<FakeState>,
 }
 
 struct FakeInterrupt {
@@ -305,7 +304,7 @@ struct FakeInterrupt {
 impl Interrupt for FakeInterrupt {
     fn interrupt(&self) {
         self.is_interrupted.store(true, Ordering::Relaxed);
-        self.hold.look();
+        self.hold.wake();
     }
 }
 
@@ -324,7 +323,7 @@ impl Session for FakeSession {
                 Some(model) => model(&inputs),
                 None => inputs,
             }),
-            Some(Outcome::Hold) => self.be_held(inputs),
+            Some(Outcome::Hold) => self.hold(inputs),
             Some(outcome) => act(outcome, inputs),
         }
     }
@@ -341,7 +340,7 @@ impl Session for FakeSession {
 }
 
 impl FakeSession {
-    fn be_held(&self, inputs: Vec<NamedTensor>) -> Result<Vec<NamedTensor>, BackendError> {
+    fn hold(&self, inputs: Vec<NamedTensor>) -> Result<Vec<NamedTensor>, BackendError> {
         self.shared.hold.pass_unless(&self.is_interrupted);
         if self.is_interrupted.load(Ordering::Relaxed) {
             return Err(BackendError::Infer("the run was interrupted".into()));
@@ -350,7 +349,7 @@ impl FakeSession {
     }
 }
 
-impl Shared {
+impl FakeState {
     fn marked(&self, inputs: &[NamedTensor]) -> Option<Outcome> {
         let is_marked = |mark: &[u8]| inputs.iter().any(|input| any_row_starts_with(input, mark));
         self.marks

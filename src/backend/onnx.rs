@@ -78,7 +78,7 @@ impl Backend for OnnxBackend {
         let session = self
             .commit(spec)
             .map_err(|error| classify(error.to_string(), BackendError::Load))?;
-        memory::give_back();
+        memory::trim();
         let inputs = port::inputs(&session, &interface)?;
         let outputs = port::outputs(&session, &interface)?;
         let signature = signature(&inputs, &outputs, &spec.declared);

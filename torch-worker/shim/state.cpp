@@ -1,8 +1,8 @@
 // Whether a module keeps state: whether a call of `forward` may write to what other calls read.
 //
 // `forward` is read with everything it calls. Values that may be, hold or lie in one another are put into one set; sets
-// with the module, its attributes or its constants are the module's own. A write to one of those is state. In doubt a
-// value is in the set, and a call that cannot be read is a write.
+// with the module, its attributes or its constants are the module's own. A write to a value of such a set is state. If it is not
+// known whether a value belongs to a set, it does, and a call that cannot be read counts as a write.
 
 #include "common.h"
 
@@ -92,11 +92,11 @@ private:
   std::vector<bool> own_;
 };
 
-// Operators that may return an input and do not say so: any of them, or the first tensor.
+// Operators whose schema does not say that they may return an input: any of their tensors, or the first.
 enum class Returned { Nothing, First, Any };
 
-// What is made of other operators (a composite) says nothing of what these return, and often that is its first tensor as it
-// is: atleast_1d, sum_to_size, conj_physical, to_dense. Its other tensors are weights and the like, as of conv2d.
+// The schema of a composite operator does not say what the operators inside return, which often is its first tensor, unchanged:
+// atleast_1d, sum_to_size, conj_physical, to_dense. Its other tensors are weights and the like, as those of conv2d.
 bool is_composite(const c10::FunctionSchema &schema) {
   const auto handle = c10::Dispatcher::singleton().findSchema(schema.operator_name());
   return !handle || handle->hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd);
@@ -185,7 +185,7 @@ private:
       if (node->kind() == c10::prim::SetAttr) {
         assigned_.insert(node->s(c10::attr::name));
       }
-      // Its calls are not read yet, and may assign anything.
+      // The calls inside are not read yet, and may assign anything.
       may_assign_all_ = may_assign_all_ || node->hasAttribute(c10::attr::Subgraph);
       for (const Block *inner : node->blocks()) {
         note_assigned(inner);
@@ -282,8 +282,8 @@ private:
     }
   }
 
-  // Inputs are the most rounds, the condition, what is carried; the body takes the round and what is carried, and gives
-  // the condition and what is carried.
+  // A loop's inputs are the number of rounds, the condition and the carried values. Its body takes the round and the carried
+  // values, and returns the condition and the carried values.
   void read_loop(const Node *node) {
     const Block *body = node->blocks().at(0);
     read(body);

@@ -17,7 +17,7 @@ struct lt_stack {
 
 namespace {
 
-// What one answer may be made of.
+// Limits of one answer.
 constexpr size_t kMostOutputs = 1024;
 constexpr size_t kDeepest = 16;
 constexpr size_t kLongestName = 1024;
@@ -94,7 +94,7 @@ void check_memory(const std::string &name, const at::Tensor &value) {
   }
 }
 
-// The same of the tensors that one of another layout is made of.
+// The same check for the tensors that a tensor of another layout consists of.
 void check_parts(const std::string &name, const at::Tensor &value) {
   switch (value.layout()) {
   case at::kStrided:
@@ -113,7 +113,7 @@ void check_parts(const std::string &name, const at::Tensor &value) {
     check_memory(name, value.row_indices());
     return check_memory(name, value.values());
   default:
-    // Memory of a library's own, which knows its size.
+    // The memory belongs to a library, which alone knows its size.
     return;
   }
 }

@@ -1,8 +1,8 @@
 //! TorchScript models on libtorch.
 //!
-//! Owns how a TorchScript file becomes a loaded model, how many copies of one that keeps state there are and who may call them
-//! when, and in what words its failures are told. Only this module and those below it know libtorch. It knows neither requests
-//! nor batches.
+//! Owns how a TorchScript file becomes a loaded model, how many copies there are of a model that keeps state, which sessions may call
+//! a copy at the same time, and how libtorch's exceptions become errors. Only this module and those below it know libtorch. It
+//! knows neither requests nor batches.
 
 use std::sync::{Arc, Mutex, Once, PoisonError};
 
@@ -26,7 +26,7 @@ use shim::{Call, Module, Thrown};
 // A tensor's data is little-endian, and is handed to native code as it is.
 const _: () = assert!(cfg!(target_endian = "little"));
 
-/// libtorch's settings are for the whole process; the first model loaded makes them.
+/// libtorch's settings are for the whole process, and are made when the first model is loaded.
 static SETTINGS: Once = Once::new();
 
 /// Loads TorchScript models. CUDA is opened when the first model asks for it.
@@ -34,7 +34,7 @@ static SETTINGS: Once = Once::new();
 pub struct TorchBackend;
 
 impl TorchBackend {
-    /// The backend; costs nothing.
+    /// Makes the backend without opening anything.
     pub const fn new() -> Self {
         Self
     }
@@ -75,14 +75,14 @@ struct TorchModel {
     plan: Arc<Plan>,
 }
 
-/// Who calls which module.
+/// Which sessions call which module.
 enum Modules {
-    /// Everybody calls one, at once.
+    /// All sessions call one module, at the same time.
     Shared(Arc<Module>),
-    /// Everybody calls one, in turn.
+    /// All sessions call one module, one after the other.
     Locked(Arc<Module>, Arc<Mutex<()>>),
-    /// Each session has its own. The first takes the one that was loaded; others load theirs from the file, for what a call
-    /// may change is not only in attributes: a program's constants are as good.
+    /// Each session calls a module of its own. The first session takes the one that was loaded; others load theirs from the file, since
+    /// a call may change not only attributes but the program's constants as well.
     Copies(Mutex<Option<Module>>, LoadSpec),
 }
 
@@ -99,9 +99,9 @@ impl LoadedModel for TorchModel {
     }
 
     fn session(&self) -> Result<Box<dyn Session>, BackendError> {
-        let (module, turn) = match &self.modules {
+        let (module, lock) = match &self.modules {
             Modules::Shared(module) => (Arc::clone(module), None),
-            Modules::Locked(module, turn) => (Arc::clone(module), Some(Arc::clone(turn))),
+            Modules::Locked(module, lock) => (Arc::clone(module), Some(Arc::clone(lock))),
             Modules::Copies(first, spec) => {
                 let first = first.lock().unwrap_or_else(PoisonError::into_inner).take();
                 let module = first.map_or_else(|| load_module(spec), Ok)?;
@@ -110,7 +110,7 @@ impl LoadedModel for TorchModel {
         };
         Ok(Box::new(TorchSession {
             module,
-            turn,
+            lock,
             plan: Arc::clone(&self.plan),
         }))
     }
@@ -118,8 +118,8 @@ impl LoadedModel for TorchModel {
 
 struct TorchSession {
     module: Arc<Module>,
-    /// Held during a call, where calls of one module change it.
-    turn: Option<Arc<Mutex<()>>>,
+    /// Held during a call, if calls change the module.
+    lock: Option<Arc<Mutex<()>>>,
     plan: Arc<Plan>,
 }
 
@@ -128,9 +128,9 @@ impl Session for TorchSession {
         let mut call = Call::new(&self.module, self.plan.device).map_err(infer_failure)?;
         self.plan.arguments.fill(&mut call, &inputs)?;
         drop(inputs);
-        // Until the outputs are copied: they may be the module's own memory.
-        let turn = self.turn.as_ref();
-        let _turn = turn.map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
+        // The lock is held until the outputs are copied, since they may be the module's own memory.
+        let lock = self.lock.as_ref();
+        let _locked = lock.map(|lock| lock.lock().unwrap_or_else(PoisonError::into_inner));
         let answer = call.forward().map_err(infer_failure)?;
         self.plan.outputs.read(&answer)
     }
@@ -138,7 +138,7 @@ impl Session for TorchSession {
 
 fn load_module(spec: &LoadSpec) -> Result<Module, BackendError> {
     let module = Module::load(&spec.artifact, device_index(spec.device)).map_err(load_failure)?;
-    memory::give_back();
+    memory::trim();
     Ok(module)
 }
 
@@ -206,7 +206,7 @@ fn dtype_of(number: usize) -> Option<DType> {
 }
 
 fn infer_failure(thrown: Thrown) -> BackendError {
-    classify(told(thrown), BackendError::Infer)
+    classify(with_message_first(thrown), BackendError::Infer)
 }
 
 fn load_failure(thrown: Thrown) -> BackendError {
@@ -215,11 +215,14 @@ fn load_failure(thrown: Thrown) -> BackendError {
     } else {
         ""
     };
-    classify(format!("{hint}{}", told(thrown)), BackendError::Load)
+    classify(
+        format!("{hint}{}", with_message_first(thrown)),
+        BackendError::Load,
+    )
 }
 
-/// The message first, then what libtorch said around it.
-fn told(Thrown(text): Thrown) -> String {
+/// The exception's own message, and below it the whole text of libtorch.
+fn with_message_first(Thrown(text): Thrown) -> String {
     let line = text.lines().rev().find_map(|line| meaningful(line.trim()));
     match line.or_else(|| text.lines().next().map(str::trim)) {
         Some(line) if line != text.trim() => format!("{line}\n{text}"),
@@ -227,7 +230,7 @@ fn told(Thrown(text): Thrown) -> String {
     }
 }
 
-/// The part of a line that an exception's author wrote.
+/// The part of a line that the author of an exception wrote.
 fn meaningful(line: &str) -> Option<&str> {
     let (class, message) = line.split_once(": ")?;
     let is_class = class.ends_with("Error") || class.ends_with("Exception");

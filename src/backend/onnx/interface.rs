@@ -13,11 +13,11 @@ use super::value;
 use super::wire::{Content, Walker, WireError};
 use crate::tensor::{DType, MAX_RANK};
 
-/// Types inside types; what is served has three.
+/// How deep types may be nested; those that are served have three levels.
 const MAX_DEPTH: usize = 8;
 /// Bytes of a name, so that what is made of it fits a handshake.
 const MAX_NAME: usize = 4000;
-/// Bytes of a name that nobody but the graph uses.
+/// Bytes of an initializer's name, which is not reported.
 const MAX_INITIALIZER_NAME: usize = 1 << 20;
 
 /// Names of inputs and outputs whose tensors have no shape in the file, so that their rank is unknown.
@@ -101,7 +101,8 @@ fn read_from(reader: impl BufRead + Seek, length: u64) -> Result<Interface, Inte
         initializers: HashSet::new(),
     };
     read.model(length)?;
-    // An initializer that is an input as well has its value already: what it is concerns nobody unless it can be sent.
+    // An initializer that is an input as well has a value already, so a type that is not served only means that no request can
+    // replace it.
     let is_needed = |input: &Value| {
         let is_served = input.kind.check(Direction::Input).is_ok();
         is_served || !read.initializers.contains(&input.name)
@@ -310,7 +311,7 @@ impl<R: BufRead + Seek> Reader<R> {
         Ok(())
     }
 
-    /// It is called as its values are.
+    /// A sparse initializer has the name of its values.
     fn sparse_initializer(&mut self, end: u64) -> Result<(), WireError> {
         while let Some(field) = self.walker.next_field(end)? {
             match (field.number, field.content) {

@@ -26,7 +26,7 @@ struct Argument {
     absent: Absent,
 }
 
-/// What an argument is where its tensors are left out.
+/// What becomes of an argument whose tensors are left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Absent {
     /// It cannot be left out.
@@ -90,8 +90,8 @@ const INTEGERS: [DType; 8] = [
 ];
 
 impl Arguments {
-    /// Of a module's schema. An argument that no tensor can stand for is left to its default; the error names one that has
-    /// none.
+    /// Reads a module's schema. An argument that no tensor can stand for is left to its default; the error names one that has
+    /// no default.
     pub(super) fn of(schema: &[shim::Argument]) -> Result<Self, String> {
         let mut arguments = Vec::new();
         let mut inputs = Vec::new();
@@ -370,7 +370,7 @@ impl Input {
         })
     }
 
-    /// What speaks against a declaration.
+    /// Why a declaration contradicts the schema.
     fn problem(&self, said: &TensorSpec) -> Option<String> {
         let accepts = |value: Value| said.dtype.is_none_or(|dtype| value.accepts(dtype));
         let axes = said.shape.as_deref();
@@ -554,7 +554,7 @@ fn elements(tensor: &Tensor) -> Box<dyn Iterator<Item = &[u8]> + '_> {
     }
 }
 
-/// The integer that an element is; `None` if it is none, or none that TorchScript has.
+/// An element as an integer; `None` if its dtype is no integer, or if it does not fit into TorchScript's `int`.
 fn integer(dtype: DType, bytes: &[u8]) -> Option<i64> {
     let little = |bytes: &[u8]| {
         let mut wide = [0; 8];

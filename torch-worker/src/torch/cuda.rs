@@ -41,7 +41,7 @@ fn open() -> Result<(), String> {
     Ok(())
 }
 
-/// Beside the libtorch that is loaded already; by name alone where that is not known.
+/// The library beside the libtorch that is loaded already; its name alone where that place is not known.
 fn path() -> PathBuf {
     loaded_libtorch()
         .and_then(|libtorch| Some(libtorch.parent()?.join(LIBRARY)))

@@ -10,11 +10,11 @@ use std::ptr::{self, NonNull};
 /// Types nested deeper are not read.
 const DEEPEST_TYPE: usize = 32;
 
-/// What libtorch threw, as it said it: often many lines.
+/// The text of an exception of libtorch, often of many lines.
 #[derive(Debug)]
 pub(super) struct Thrown(pub(super) String);
 
-/// A type of TorchScript, as far as arguments and answers are concerned.
+/// The type of an argument or of a returned value in TorchScript.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Type {
     Tensor,
@@ -78,13 +78,13 @@ pub(super) enum Element {
 pub(super) struct Module(NonNull<RawModule>);
 
 #[expect(unsafe_code, reason = "a module is a pointer")]
-// SAFETY: a module is bound to no thread; the last one to hold it may drop it.
+// SAFETY: a module is bound to no thread, and any thread may drop it.
 unsafe impl Send for Module {}
 
 #[expect(unsafe_code, reason = "a module is a pointer")]
 // SAFETY: shared references read what was made when the module was loaded, or call `forward`. libtorch runs each call on an
-// interpreter state of its own and locks what it compiles on the way. Modules whose `forward` writes to what other calls
-// read say so (`state`), and whoever shares them makes their calls take turns.
+// interpreter state of its own and locks what it compiles during a call. If `forward` writes to what other calls read, `state` says
+// so, and whoever shares the module lets one call run at a time.
 unsafe impl Sync for Module {}
 
 impl Drop for Module {
@@ -176,8 +176,8 @@ impl<'a> Call<'a> {
         })
     }
 
-    /// Pushes a copy of a tensor. Not lent, even on the processor: a module may write to its inputs in place or keep them,
-    /// and the data may be shared with others and be freed after the run.
+    /// Pushes a copy of a tensor. It is copied even on the processor: a module may write to its inputs in place or keep them,
+    /// while the data may be shared with others and be freed after the run.
     pub(super) fn push_tensor(&mut self, tensor: Plain<'_>) -> Result<(), Thrown> {
         let raw = RawTensor {
             dtype: i32::try_from(tensor.dtype).unwrap_or(i32::MAX),
