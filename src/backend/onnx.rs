@@ -9,7 +9,6 @@ use std::sync::Arc;
 use ort::environment::Environment;
 use ort::ep::ExecutionProvider as _;
 use ort::logging::LogLevel;
-use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::Session as OrtSession;
 use ort::session::builder::SessionBuilder;
 use parking_lot::Mutex;
@@ -32,7 +31,7 @@ mod wire;
 
 use interface::InterfaceError;
 use port::{Form, Ports};
-use session::{OnnxSession, Shared};
+use session::{OnnxSession, SharedSession};
 
 /// What to open when no path is known: the dynamic linker searches for it.
 const LIBRARY: &str = "libonnxruntime.so";
@@ -85,26 +84,18 @@ impl Backend for OnnxBackend {
         signature
             .confirm(&spec.declared)
             .map_err(BackendError::Refused)?;
-        let memory = MemoryInfo::new(
-            AllocationDevice::CPU,
-            0,
-            AllocatorType::Device,
-            MemoryType::Default,
-        )
-        .map_err(|error| BackendError::Load(error.to_string()))?;
-        Ok(Arc::new(OnnxModel(Arc::new(Shared {
+        Ok(Arc::new(OnnxModel(Arc::new(SharedSession {
             empty: empty::sequences(&self.environment, &inputs.all),
             inputs: inputs.all,
             outputs: outputs.all,
             session,
-            memory,
             signature,
         }))))
     }
 }
 
 /// One ONNX Runtime session, which all workers of a device run at once.
-struct OnnxModel(Arc<Shared>);
+struct OnnxModel(Arc<SharedSession>);
 
 impl LoadedModel for OnnxModel {
     fn signature(&self) -> &Signature {

@@ -2,15 +2,16 @@
 
 use ort::environment::Environment;
 use ort::session::builder::SessionBuilder;
+use ort::value::DynValue;
 
 use super::port::{Form, Port};
 use super::session;
-use super::value::{EmptySequence, number_of_dtype};
+use super::value::number_of_dtype;
 use crate::tensor::DType;
 
 /// For each input that is a sequence, one without tensors; none where ONNX Runtime has none of that dtype, so that the
 /// input must then have a tensor.
-pub(super) fn sequences(environment: &Environment, inputs: &[Port]) -> Vec<Option<EmptySequence>> {
+pub(super) fn sequences(environment: &Environment, inputs: &[Port]) -> Vec<Option<DynValue>> {
     let empty = |port: &Port| match &port.form {
         Form::Sequence(elements) => make(environment, elements.dtype)
             .inspect_err(|error| tracing::debug!(%error, "no empty sequence"))
@@ -20,12 +21,11 @@ pub(super) fn sequences(environment: &Environment, inputs: &[Port]) -> Vec<Optio
     inputs.iter().map(empty).collect()
 }
 
-fn make(environment: &Environment, dtype: DType) -> Result<EmptySequence, ort::Error> {
+fn make(environment: &Environment, dtype: DType) -> Result<DynValue, ort::Error> {
     let session = SessionBuilder::new(environment)?
         .with_intra_threads(1)?
         .commit_from_memory(&model(number_of_dtype(dtype)))?;
-    let made = session::run_for_empty_sequence(&session, OUTPUT)?;
-    made.ok_or_else(|| ort::Error::new("no sequence was made"))
+    session::run_without_inputs(&session, OUTPUT)
 }
 
 const OUTPUT: &std::ffi::CStr = c"y";

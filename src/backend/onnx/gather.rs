@@ -15,31 +15,28 @@ impl Port {
         given: &OutputValue<'_>,
         tensors: &mut Vec<NamedTensor>,
     ) -> Result<(), String> {
-        if self.is_optional && !given.has_value()? {
+        if self.is_optional && !given.has_value() {
             return Ok(());
         }
         match &self.form {
             Form::Tensor(member) => tensors.push(member.named(given.tensor()?)),
             Form::Sequence(elements) => {
                 let mut gathered = Gathered::new(elements.dtype);
-                for index in 0..given.count()? {
-                    gathered.push(given.part(index)?.tensor()?)?;
+                for part in given.parts()? {
+                    gathered.push(part?.tensor()?)?;
                 }
                 gathered.copy_out(elements, tensors)?;
             }
             Form::Map { keys, values } => {
-                tensors.push(keys.named(given.part(KEYS)?.tensor()?));
-                tensors.push(values.named(given.part(VALUES)?.tensor()?));
+                let given = given.keys_and_values()?;
+                tensors.push(keys.named(given.0));
+                tensors.push(values.named(given.1));
             }
             Form::Maps { keys, values } => copy_maps_out(given, keys, values, tensors)?,
         }
         Ok(())
     }
 }
-
-/// Parts of a map, as the C API counts them.
-const KEYS: usize = 0;
-const VALUES: usize = 1;
 
 fn copy_maps_out(
     given: &OutputValue<'_>,
@@ -49,10 +46,10 @@ fn copy_maps_out(
 ) -> Result<(), String> {
     let mut gathered_keys = Gathered::new(keys.dtype);
     let mut gathered_values = Gathered::new(values.dtype);
-    for index in 0..given.count()? {
-        let map = given.part(index)?;
-        gathered_keys.push(map.part(KEYS)?.tensor()?)?;
-        gathered_values.push(map.part(VALUES)?.tensor()?)?;
+    for map in given.parts()? {
+        let (keys, values) = map?.keys_and_values()?;
+        gathered_keys.push(keys)?;
+        gathered_values.push(values)?;
     }
     gathered_keys.copy_out(keys, tensors)?;
     gathered_values.copy_out(values, tensors)

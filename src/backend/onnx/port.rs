@@ -67,8 +67,8 @@ pub(super) struct Ports {
     axes: Vec<Option<String>>,
 }
 
-/// Inputs, those that are initializers as well behind the others. Where they are too many to be served they are left
-/// out: some exporters list every weight.
+/// Inputs, and behind them the initializers that are inputs as well. Initializers are left out if all together are more than are
+/// served: some exporters list every weight.
 pub(super) fn inputs(session: &OrtSession, interface: &Interface) -> Result<Ports, BackendError> {
     let mut ports = Ports::new();
     let unranked = &interface.unranked_inputs;
@@ -208,7 +208,7 @@ impl Port {
 
 impl Member {
     fn new(name: impl Into<Arc<str>>, element: TensorElementType) -> Result<Self, String> {
-        let dtype = value::dtype(element.into()).ok_or_else(|| unserved(&element.to_string()))?;
+        let dtype = value::dtype(element).ok_or_else(|| unserved(&element.to_string()))?;
         Ok(Self {
             name: name.into(),
             dtype,

@@ -3,17 +3,22 @@
 //! Inputs are lent, not copied, wherever their data is aligned; outputs are copied once. All `unsafe` that touches
 //! tensor data is here.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::c_void;
+use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::slice;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use ort::memory::MemoryInfo;
-use ort::sys::{self, ONNXTensorElementDataType as Element};
-use ort::{AsPointer as _, api};
+use ort::memory::{Allocator, MemoryInfo};
+use ort::session::SessionInputValue;
+use ort::value::{
+    DynTensor, DynTensorValueType, DynValue, DynValueTypeMarker, PrimitiveTensorElementType,
+    Sequence, SequenceValueType, Shape, TensorElementType as Element, TensorRefMut,
+};
+use ort::{AsPointer as _, api, sys};
 
-use crate::tensor::{DType, MAX_RANK, Tensor};
+use crate::tensor::{DType, Tensor};
 
 // A tensor's data is little-endian, and is handed to native code as it is.
 const _: () = assert!(cfg!(target_endian = "little"));
@@ -23,410 +28,269 @@ const _: () = assert!(cfg!(target_endian = "little"));
 /// align to as much.
 const ALIGNMENT: usize = align_of::<u128>();
 
-/// A value that this process owns.
-struct Value(NonNull<sys::OrtValue>);
+/// Keys and values, as ONNX Runtime counts the parts of a map.
+const KEYS: i32 = 0;
+const VALUES: i32 = 1;
 
-impl Drop for Value {
-    #[expect(unsafe_code, reason = "releases what the C API gave")]
-    fn drop(&mut self) {
-        // SAFETY: the value is owned, and not used again.
-        unsafe { (api().ReleaseValue)(self.0.as_ptr()) }
+/// An input that is one tensor. Strings, and data that is not aligned to [`ALIGNMENT`], are copied; other data is lent.
+pub(super) fn tensor_value(tensor: &Tensor) -> Result<SessionInputValue<'_>, ort::Error> {
+    if !tensor.data().as_ptr().addr().is_multiple_of(ALIGNMENT) {
+        return Ok(copied(tensor)?.into());
+    }
+    match tensor.dtype() {
+        DType::Bool => lent::<bool>(tensor),
+        DType::U8 => lent::<u8>(tensor),
+        DType::I8 => lent::<i8>(tensor),
+        DType::I16 => lent::<i16>(tensor),
+        DType::I32 => lent::<i32>(tensor),
+        DType::I64 => lent::<i64>(tensor),
+        DType::F16 => lent::<half::f16>(tensor),
+        DType::Bf16 => lent::<half::bf16>(tensor),
+        DType::F32 => lent::<f32>(tensor),
+        DType::F64 => lent::<f64>(tensor),
+        DType::U16 => lent::<u16>(tensor),
+        DType::U32 => lent::<u32>(tensor),
+        DType::U64 => lent::<u64>(tensor),
+        DType::Bytes => Ok(copied(tensor)?.into()),
     }
 }
 
-/// An input for ONNX Runtime.
-pub(super) struct InputValue<'a> {
-    value: Value,
-    /// The data, where the tensor's own is not lent. Freed after the value, which points into it.
-    _copy: Option<Vec<u128>>,
-    /// What a sequence is made of, likewise.
-    _elements: Vec<Self>,
-    _tensor: PhantomData<&'a Tensor>,
+/// An input that is a sequence of at least one tensor. The tensors are copied, because ONNX Runtime promises not to write to
+/// inputs, but not to what it takes out of them.
+pub(super) fn sequence_value(
+    tensors: &[&Tensor],
+) -> Result<SessionInputValue<'static>, ort::Error> {
+    let copies = tensors.iter().map(|tensor| copied(tensor));
+    let copies: Vec<_> = copies.collect::<Result<_, _>>()?;
+    Ok(Sequence::new(copies)?.into())
 }
 
-impl<'a> InputValue<'a> {
-    /// Lends `tensor`. Strings, and data that is not aligned to [`ALIGNMENT`], are copied.
-    pub(super) fn tensor(tensor: &'a Tensor, memory: &MemoryInfo<'_>) -> Result<Self, ort::Error> {
-        if tensor.dtype() == DType::Bytes {
-            return Ok(string_value(tensor)?.into());
-        }
-        if !is_aligned(tensor) {
-            return Self::copied(tensor, memory);
-        }
-        Ok(lend(tensor, tensor.data().as_ptr(), memory)?.into())
+/// An input that is a map. ONNX Runtime copies keys and values.
+#[expect(
+    unsafe_code,
+    reason = "ort makes maps of Rust's strings alone, which hold no other bytes than UTF-8"
+)]
+pub(super) fn map_value(
+    keys: &Tensor,
+    values: &Tensor,
+) -> Result<SessionInputValue<'static>, ort::Error> {
+    // ONNX Runtime reads as many values as there are keys, without looking how many there are.
+    if keys.shape().len() != 1 || keys.shape() != values.shape() {
+        return Err(ort::Error::new_with_code(
+            ort::ErrorCode::InvalidArgument,
+            "keys and values of a map must have one axis, of the same size",
+        ));
     }
-
-    /// A sequence of copies of at least one tensor. Copies, because ONNX Runtime promises not to write to inputs, but not
-    /// to what it takes out of them.
-    pub(super) fn sequence(
-        tensors: &[&'a Tensor],
-        memory: &MemoryInfo<'_>,
-    ) -> Result<Self, ort::Error> {
-        let copy = |tensor: &&'a Tensor| Self::copied(tensor, memory);
-        let elements: Vec<_> = tensors.iter().map(copy).collect::<Result<_, _>>()?;
-        Ok(Self {
-            value: compound(&elements, sys::ONNXType::ONNX_TYPE_SEQUENCE)?,
-            _copy: None,
-            _elements: elements,
-            _tensor: PhantomData,
-        })
-    }
-
-    /// A map, whose value has copies of keys and values.
-    pub(super) fn map(
-        keys: &'a Tensor,
-        values: &'a Tensor,
-        memory: &MemoryInfo<'_>,
-    ) -> Result<Self, ort::Error> {
-        // ONNX Runtime reads as many values as there are keys, without looking how many there are.
-        if keys.shape().len() != 1 || keys.shape() != values.shape() {
-            return Err(ort::Error::new_with_code(
-                ort::ErrorCode::InvalidArgument,
-                "keys and values of a map must have one axis, of the same size",
-            ));
-        }
-        let pairs = [Self::tensor(keys, memory)?, Self::tensor(values, memory)?];
-        Ok(compound(&pairs, sys::ONNXType::ONNX_TYPE_MAP)?.into())
-    }
-
-    /// The value, valid for as long as `self`.
-    pub(super) const fn as_ptr(&self) -> *const sys::OrtValue {
-        self.value.0.as_ptr()
-    }
-
-    fn copied(tensor: &'a Tensor, memory: &MemoryInfo<'_>) -> Result<Self, ort::Error> {
-        if tensor.dtype() == DType::Bytes {
-            return Ok(string_value(tensor)?.into());
-        }
-        let copy = aligned_copy(tensor.data());
-        Ok(Self {
-            value: lend(tensor, copy.as_ptr().cast(), memory)?,
-            _copy: Some(copy),
-            _elements: Vec::new(),
-            _tensor: PhantomData,
-        })
-    }
+    let parts = [tensor_value(keys)?, tensor_value(values)?];
+    let pointers = [parts[0].ptr(), parts[1].ptr()];
+    made(|map| {
+        let kind = sys::ONNXType::ONNX_TYPE_MAP;
+        // SAFETY: the two parts live during the call, which copies them. They have one axis of the same size.
+        unsafe { (api().CreateValue)(pointers.as_ptr(), pointers.len(), kind, map) }
+    })
+    .map(Into::into)
 }
 
-/// A value that points to nothing but the tensor.
-impl From<Value> for InputValue<'_> {
-    fn from(value: Value) -> Self {
-        Self {
-            value,
-            _copy: None,
-            _elements: Vec::new(),
-            _tensor: PhantomData,
-        }
-    }
+/// Lends a tensor whose elements are of the type `T`.
+#[expect(unsafe_code, reason = "hands out a pointer to the data")]
+fn lent<T: PrimitiveTensorElementType + Debug>(
+    tensor: &Tensor,
+) -> Result<SessionInputValue<'_>, ort::Error> {
+    let data = tensor.data().as_ptr().cast_mut().cast::<c_void>();
+    // SAFETY: the data lies in host memory, is aligned, has the elements that the shape asks for, and is borrowed for as long as the
+    // value. ONNX Runtime takes a mutable pointer but only reads graph inputs, and nothing else gets the value.
+    let value = unsafe { TensorRefMut::<T>::from_raw(MemoryInfo::default(), data, shape(tensor)) };
+    Ok(value?.into())
 }
 
-/// What a run gave for one output, or a part of it; lives no longer than the run's inputs, since tensors of a sequence that
-/// were put into another one are lent as they were. Errors are the rest of a sentence about the output.
-pub(super) struct OutputValue<'a>(Option<Value>, PhantomData<&'a ()>);
+/// Copies a tensor into memory of ONNX Runtime, which aligns it.
+#[expect(unsafe_code, reason = "writes into memory of ONNX Runtime")]
+fn copied(tensor: &Tensor) -> Result<DynTensor, ort::Error> {
+    let element = element(tensor.dtype());
+    let mut copy = DynTensor::new(&Allocator::default(), element, shape(tensor))?;
+    if tensor.dtype() == DType::Bytes {
+        copy_strings(tensor, &mut copy)?;
+        return Ok(copy);
+    }
+    let data = tensor.data();
+    // SAFETY: the copy has the tensor's dtype and shape, so as many bytes, and nothing else points to them.
+    unsafe { ptr::copy_nonoverlapping(data.as_ptr(), copy.data_ptr_mut().cast(), data.len()) };
+    Ok(copy)
+}
+
+#[expect(
+    unsafe_code,
+    reason = "ort copies strings that are UTF-8 without NUL alone"
+)]
+fn copy_strings(tensor: &Tensor, copy: &mut DynTensor) -> Result<(), ort::Error> {
+    for (index, string) in tensor.strings().enumerate() {
+        let mut buffer = ptr::null_mut();
+        let (place, length) = (&raw mut buffer, string.len());
+        // SAFETY: the copy has more than `index` strings, since it has the tensor's shape; the status is used once.
+        unsafe {
+            let resize = api().GetResizedStringTensorElementBuffer;
+            ort::Error::result_from_status(resize(copy.ptr_mut(), index, length, place))
+        }?;
+        // SAFETY: the buffer has room for exactly the bytes asked for, and nothing else points to it.
+        unsafe { ptr::copy_nonoverlapping(string.as_ptr(), buffer.cast::<u8>(), length) };
+    }
+    Ok(())
+}
+
+fn shape(tensor: &Tensor) -> Shape {
+    let axes = tensor.shape().iter();
+    Shape::new(axes.map(|axis| i64::try_from(*axis).unwrap_or(i64::MAX)))
+}
+
+/// The value that a call of the C API writes to the place it is given.
+#[expect(unsafe_code, reason = "takes ownership of what the C API made")]
+fn made(
+    call: impl FnOnce(*mut *mut sys::OrtValue) -> sys::OrtStatusPtr,
+) -> Result<DynValue, ort::Error> {
+    let mut value = ptr::null_mut();
+    let status = call(&raw mut value);
+    // SAFETY: the status is as the C API returned it, and is used once.
+    unsafe { ort::Error::result_from_status(status) }?;
+    let value = NonNull::new(value).ok_or_else(|| ort::Error::new("no value was made"))?;
+    // SAFETY: nobody else owns the value, which the default allocator gave its memory.
+    Ok(unsafe { DynValue::from_ptr(value, Some(&Allocator::default())) })
+}
+
+/// What a run gave for one output, or a part of it. It lives no longer than the run's inputs, since a tensor of an input may be
+/// given as it is. Errors are the rest of a sentence about the output.
+pub(super) struct OutputValue<'a>(Option<DynValue>, PhantomData<&'a ()>);
 
 impl OutputValue<'_> {
     /// Takes ownership of what a run wrote.
     ///
     /// # Safety
-    /// `value` is null or a value that nobody else owns, given by a run whose inputs outlive it.
+    /// `value` is null or a value that nobody else owns, given by a run whose inputs outlive it and whose session has the
+    /// allocator.
     #[expect(unsafe_code, reason = "the caller vouches for the pointer")]
-    pub(super) unsafe fn from_raw(value: *mut sys::OrtValue) -> Self {
-        Self(NonNull::new(value).map(Value), PhantomData)
+    pub(super) unsafe fn from_raw(value: *mut sys::OrtValue, allocator: &Allocator) -> Self {
+        let value = NonNull::new(value).and_then(|value| {
+            let mut is_there = 0;
+            // SAFETY: the value lives, and the place written to is a local. The status is used once.
+            let asked = unsafe {
+                let ask = api().HasValue;
+                ort::Error::result_from_status(ask(value.as_ptr(), &raw mut is_there))
+            };
+            if asked.is_ok() && is_there != 0 {
+                // SAFETY: nobody else owns the value.
+                return Some(unsafe { DynValue::from_ptr(value, Some(allocator)) });
+            }
+            // SAFETY: nobody else owns the value, which is an optional that holds nothing, and it is not used again.
+            unsafe { (api().ReleaseValue)(value.as_ptr()) };
+            None
+        });
+        Self(value, PhantomData)
     }
 
-    /// Whether an optional holds something.
-    pub(super) fn has_value(&self) -> Result<bool, String> {
-        let Some(value) = &self.0 else {
-            return Ok(false);
+    /// Whether it holds something, as an optional may not.
+    pub(super) const fn has_value(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// The value of a run that had no inputs, so that it outlives the run.
+    pub(super) fn without_inputs(self) -> Option<DynValue> {
+        self.0
+    }
+
+    /// The parts of a sequence.
+    pub(super) fn parts(&self) -> Result<impl Iterator<Item = Result<Self, String>>, String> {
+        let sequence = self.value()?.view();
+        let sequence = sequence
+            .downcast::<SequenceValueType<DynValueTypeMarker>>()
+            .map_err(|error| error.to_string())?;
+        let count = sequence.len();
+        let part = move |index| match sequence.get(index) {
+            Some(part) => Ok(Self(Some(part), PhantomData)),
+            None => Err("has a part that cannot be read".to_owned()),
         };
-        has_value(value).map_err(|error| error.to_string())
+        Ok((0..count).map(part))
     }
 
-    /// How many parts a sequence or a map has.
-    pub(super) fn count(&self) -> Result<usize, String> {
-        count(self.value()?).map_err(|error| error.to_string())
-    }
-
-    /// A part of a sequence, or the keys (0) or values (1) of a map.
-    pub(super) fn part(&self, index: usize) -> Result<Self, String> {
-        let part = part(self.value()?, index).map_err(|error| error.to_string())?;
-        Ok(Self(Some(part), PhantomData))
+    /// The keys and the values of a map.
+    pub(super) fn keys_and_values(&self) -> Result<(Tensor, Tensor), String> {
+        let map = self.value()?;
+        let part = |index| copied_out(&map_part(map, index).map_err(|error| error.to_string())?);
+        Ok((part(KEYS)?, part(VALUES)?))
     }
 
     /// Copies a tensor out.
     pub(super) fn tensor(&self) -> Result<Tensor, String> {
-        let value = self.value()?;
-        let (element, shape) = element_and_shape(value).map_err(|error| error.to_string())?;
-        let dtype = dtype(element).ok_or("has a dtype that is not served")?;
-        let elements = if shape.contains(&0) {
-            0
-        } else {
-            shape.iter().product()
-        };
-        let data = match dtype.size() {
-            Some(size) => bytes(value, elements * size),
-            None => strings(value, elements),
-        };
-        let data = data.map_err(|error| error.to_string())?;
-        Tensor::new(dtype, shape, data).map_err(|error| error.to_string())
+        copied_out(self.value()?)
     }
 
-    fn value(&self) -> Result<&Value, String> {
+    fn value(&self) -> Result<&DynValue, String> {
         self.0.as_ref().ok_or_else(|| "was not computed".to_owned())
     }
 }
 
-/// A sequence without tensors, which the C API cannot make: a run gave it. It outlives the session of that run, whose
-/// memory it has none of, and is an input of many others.
-pub(super) struct EmptySequence(Value);
+#[expect(unsafe_code, reason = "ort reads keys that are Rust's strings alone")]
+fn map_part(map: &DynValue, index: i32) -> Result<DynValue, ort::Error> {
+    let allocator = Allocator::default();
+    made(|part| {
+        // SAFETY: the map and the allocator live. A part that does not exist is an error; what is handed out is a value of its
+        // own.
+        unsafe { (api().GetValue)(map.ptr(), index, allocator.ptr().cast_mut(), part) }
+    })
+}
 
-// SAFETY: the value is only read after it was made: runs copy the handle, whose reference count is atomic.
-#[expect(unsafe_code, reason = "a pointer to what nobody writes to")]
-unsafe impl Send for EmptySequence {}
-// SAFETY: as above.
-#[expect(unsafe_code, reason = "a pointer to what nobody writes to")]
-unsafe impl Sync for EmptySequence {}
-
-impl EmptySequence {
-    /// Takes what a run gave that had no inputs.
-    pub(super) fn new(given: OutputValue<'_>) -> Option<Self> {
-        given.0.map(Self)
+fn copied_out(value: &DynValue) -> Result<Tensor, String> {
+    let tensor = value.view().downcast::<DynTensorValueType>();
+    let tensor = tensor.map_err(|error| error.to_string())?;
+    // Of a run, only outputs themselves are copied to the host.
+    if !tensor.memory_info().is_cpu_accessible() {
+        return Err(
+            "has tensors in a device's memory: copy them to the host inside the graph".to_owned(),
+        );
     }
-
-    /// The value, valid for as long as `self`.
-    pub(super) const fn as_ptr(&self) -> *const sys::OrtValue {
-        self.0.0.as_ptr()
-    }
-}
-
-fn is_aligned(tensor: &Tensor) -> bool {
-    tensor.data().as_ptr().addr().is_multiple_of(ALIGNMENT)
-}
-
-#[expect(unsafe_code, reason = "writes bytes into words, which are aligned")]
-fn aligned_copy(data: &[u8]) -> Vec<u128> {
-    let mut words = vec![0u128; data.len().div_ceil(ALIGNMENT)];
-    // SAFETY: the words are at least as many bytes as `data`, all initialized, any of them may be any byte, and they are
-    // borrowed here alone.
-    let bytes = unsafe { slice::from_raw_parts_mut(words.as_mut_ptr().cast::<u8>(), data.len()) };
-    bytes.copy_from_slice(data);
-    words
-}
-
-/// Axes as the C API takes them, and how many they are.
-fn dimensions(tensor: &Tensor) -> ([i64; MAX_RANK], usize) {
-    let mut axes = [0; MAX_RANK];
-    for (axis, size) in axes.iter_mut().zip(tensor.shape()) {
-        *axis = i64::try_from(*size).unwrap_or(i64::MAX);
-    }
-    (axes, tensor.shape().len())
-}
-
-#[expect(unsafe_code, reason = "the C API takes a pointer to the data")]
-fn lend(tensor: &Tensor, data: *const u8, memory: &MemoryInfo<'_>) -> Result<Value, ort::Error> {
-    let (axes, rank) = dimensions(tensor);
-    let mut value = ptr::null_mut();
-    // SAFETY: `data` points to as many bytes as `tensor` has, in host memory, aligned to its elements, and outlives
-    // the value, which `InputValue` ties to the tensor or keeps beside the copy. ONNX Runtime checks that the bytes
-    // are enough for the shape. It takes a mutable pointer but only reads graph inputs.
-    let status = unsafe {
-        (api().CreateTensorWithDataAsOrtValue)(
-            memory.ptr(),
-            data.cast_mut().cast::<c_void>(),
-            tensor.data().len(),
-            axes.as_ptr(),
-            rank,
-            element(tensor.dtype()),
-            &raw mut value,
-        )
+    let dtype = dtype(*tensor.data_type()).ok_or("has a dtype that is not served")?;
+    let axes = tensor.shape().iter();
+    let axes = axes.map(|axis| usize::try_from(*axis).map_err(|_| "has a negative axis"));
+    let shape: Vec<usize> = axes.collect::<Result<_, _>>()?;
+    let elements = if shape.contains(&0) {
+        0
+    } else {
+        shape.iter().product()
     };
-    created(status, value)
-}
-
-#[expect(unsafe_code, reason = "the C API hands out a buffer for each string")]
-fn string_value(tensor: &Tensor) -> Result<Value, ort::Error> {
-    let (axes, rank) = dimensions(tensor);
-    let allocator = ort::memory::Allocator::default();
-    let mut value = ptr::null_mut();
-    // SAFETY: the default allocator lives as long as the process; axes are as many as said.
-    let status = unsafe {
-        (api().CreateTensorAsOrtValue)(
-            allocator.ptr().cast_mut(),
-            axes.as_ptr(),
-            rank,
-            Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_STRING,
-            &raw mut value,
-        )
+    let data = match dtype.size() {
+        Some(size) => bytes(&tensor, elements * size),
+        None => strings(&tensor, elements).map_err(|error| error.to_string())?,
     };
-    let value = created(status, value)?;
-    for (index, string) in tensor.strings().enumerate() {
-        let mut buffer = ptr::null_mut();
-        // SAFETY: the value is a string tensor with more than `index` elements, since it has the tensor's shape.
-        let status = unsafe {
-            (api().GetResizedStringTensorElementBuffer)(
-                value.0.as_ptr(),
-                index,
-                string.len(),
-                &raw mut buffer,
-            )
-        };
-        // SAFETY: the status is as the C API returned it, and is used once.
-        unsafe { ort::Error::result_from_status(status) }?;
-        // SAFETY: on success `buffer` has room for exactly the bytes asked for, and nothing else points to it.
-        unsafe { ptr::copy_nonoverlapping(string.as_ptr(), buffer.cast::<u8>(), string.len()) };
-    }
-    Ok(value)
+    Tensor::new(dtype, shape, data).map_err(|error| error.to_string())
 }
 
-/// A sequence of tensors, or a map of keys and values.
-#[expect(unsafe_code, reason = "the C API takes pointers to the parts")]
-fn compound(parts: &[InputValue<'_>], kind: sys::ONNXType) -> Result<Value, ort::Error> {
-    let parts: Vec<_> = parts.iter().map(InputValue::as_ptr).collect();
-    let mut value = ptr::null_mut();
-    // SAFETY: the parts are as many as said and live during the call; what a sequence refers to later, its
-    // `InputValue` keeps. Those of a map have one axis of the same size, as `InputValue::map` checks, and are copied.
-    let status = unsafe { (api().CreateValue)(parts.as_ptr(), parts.len(), kind, &raw mut value) };
-    created(status, value)
-}
-
-#[expect(unsafe_code, reason = "takes ownership of what the C API made")]
-fn created(status: sys::OrtStatusPtr, value: *mut sys::OrtValue) -> Result<Value, ort::Error> {
-    // SAFETY: the status is as the C API returned it, and is used once.
-    unsafe { ort::Error::result_from_status(status) }?;
-    NonNull::new(value)
-        .map(Value)
-        .ok_or_else(|| ort::Error::new("no value was made"))
-}
-
-#[expect(unsafe_code, reason = "asks the C API")]
-fn has_value(value: &Value) -> Result<bool, ort::Error> {
-    let mut answer = 0;
-    // SAFETY: the value lives, and the place written to is a local.
-    let status = unsafe { (api().HasValue)(value.0.as_ptr(), &raw mut answer) };
-    // SAFETY: the status is as the C API returned it, and is used once.
-    unsafe { ort::Error::result_from_status(status) }?;
-    Ok(answer != 0)
-}
-
-#[expect(unsafe_code, reason = "asks the C API")]
-fn count(value: &Value) -> Result<usize, ort::Error> {
-    let mut count = 0;
-    // SAFETY: the value lives, and the place written to is a local; of a value that has no parts this is an error.
-    let status = unsafe { (api().GetValueCount)(value.0.as_ptr(), &raw mut count) };
-    // SAFETY: the status is as the C API returned it, and is used once.
-    unsafe { ort::Error::result_from_status(status) }?;
-    Ok(count)
-}
-
-#[expect(unsafe_code, reason = "the C API hands out parts of a value")]
-fn part(value: &Value, index: usize) -> Result<Value, ort::Error> {
-    let index = c_int::try_from(index).map_err(|_| ort::Error::new("has too many parts"))?;
-    let allocator = ort::memory::Allocator::default();
-    let mut part = ptr::null_mut();
-    // SAFETY: the value lives, and the default allocator lives as long as the process. A part that does not exist is an
-    // error. What is handed out is a value of its own: it shares, or copies, what it has of the first.
-    let status = unsafe {
-        (api().GetValue)(
-            value.0.as_ptr(),
-            index,
-            allocator.ptr().cast_mut(),
-            &raw mut part,
-        )
-    };
-    let part = created(status, part)?;
-    check_place(&part)?;
-    Ok(part)
-}
-
-/// Refuses a tensor in a device's memory: of runs, only outputs themselves are copied to the host.
-#[expect(unsafe_code, reason = "asks the C API")]
-fn check_place(value: &Value) -> Result<(), ort::Error> {
-    let mut is_tensor = 0;
-    // SAFETY: the value lives, and the place written to is a local.
-    let status = unsafe { (api().IsTensor)(value.0.as_ptr(), &raw mut is_tensor) };
-    // SAFETY: the status is as the C API returned it, and is used once.
-    unsafe { ort::Error::result_from_status(status) }?;
-    if is_tensor == 0 {
-        return Ok(());
-    }
-    let mut memory = ptr::null();
-    // SAFETY: as above; the value is a tensor.
-    let status = unsafe { (api().GetTensorMemoryInfo)(value.0.as_ptr(), &raw mut memory) };
-    // SAFETY: the status is as the C API returned it, and is used once.
-    unsafe { ort::Error::result_from_status(status) }?;
-    let mut device = sys::OrtMemoryInfoDeviceType::OrtMemoryInfoDeviceType_CPU;
-    // SAFETY: `memory` belongs to the value, which lives; the place written to is a local.
-    unsafe { (api().MemoryInfoGetDeviceType)(memory, &raw mut device) };
-    if device == sys::OrtMemoryInfoDeviceType::OrtMemoryInfoDeviceType_CPU {
-        return Ok(());
-    }
-    Err(ort::Error::new(
-        "has tensors in a device's memory: copy them to the host inside the graph",
-    ))
-}
-
-#[expect(unsafe_code, reason = "the C API lends the shape")]
-fn element_and_shape(value: &Value) -> Result<(Element, Vec<usize>), ort::Error> {
-    let mut element = Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
-    let (mut axes, mut rank) = (ptr::null(), 0);
-    // SAFETY: the value lives, and the places written to are locals.
-    let status = unsafe {
-        (api().GetTensorElementTypeAndShapeDataReference)(
-            value.0.as_ptr(),
-            &raw mut element,
-            &raw mut axes,
-            &raw mut rank,
-        )
-    };
-    // SAFETY: the status is as the C API returned it, and is used once.
-    unsafe { ort::Error::result_from_status(status) }?;
-    if axes.is_null() {
-        return Ok((element, Vec::new()));
-    }
-    // SAFETY: on success `axes` points to `rank` sizes inside the value, which is borrowed here.
-    let axes: &[i64] = unsafe { slice::from_raw_parts(axes, rank) };
-    let size =
-        |axis: &i64| usize::try_from(*axis).map_err(|_| ort::Error::new("has a negative axis"));
-    Ok((element, axes.iter().map(size).collect::<Result<_, _>>()?))
-}
-
-#[expect(unsafe_code, reason = "the C API lends the data")]
-fn bytes(value: &Value, length: usize) -> Result<Bytes, ort::Error> {
+#[expect(
+    unsafe_code,
+    reason = "ort lends the data of types that it knows alone"
+)]
+fn bytes(tensor: &DynTensor, length: usize) -> Bytes {
     if length == 0 {
-        return Ok(Bytes::new());
+        return Bytes::new();
     }
-    let mut data = ptr::null_mut();
-    // SAFETY: the value is a tensor that is not of strings.
-    let status = unsafe { (api().GetTensorMutableData)(value.0.as_ptr(), &raw mut data) };
-    // SAFETY: the status is as the C API returned it, and is used once.
-    unsafe { ort::Error::result_from_status(status) }?;
-    // SAFETY: outputs of a run without bindings lie in host memory, and so do parts that passed `check_place`; the value holds `length` bytes, the product of its
-    // own shape and the size of its own dtype, and is borrowed while they are copied.
-    Ok(Bytes::copy_from_slice(unsafe {
-        slice::from_raw_parts(data.cast::<u8>(), length)
-    }))
+    let data = tensor.data_ptr().cast::<u8>();
+    // SAFETY: the tensor lies in memory of the host, holds `length` bytes, the product of its own shape and the size of its own
+    // dtype, and is borrowed while they are copied.
+    Bytes::copy_from_slice(unsafe { slice::from_raw_parts(data, length) })
 }
 
-#[expect(unsafe_code, reason = "the C API writes the strings into a buffer")]
-fn strings(value: &Value, elements: usize) -> Result<Bytes, ort::Error> {
+#[expect(unsafe_code, reason = "ort reads strings that are UTF-8 alone")]
+fn strings(tensor: &DynTensor, elements: usize) -> Result<Bytes, ort::Error> {
     let mut length = 0;
-    // SAFETY: the value is a tensor of strings.
-    let status = unsafe { (api().GetStringTensorDataLength)(value.0.as_ptr(), &raw mut length) };
-    // SAFETY: the status is as the C API returned it, and is used once.
-    unsafe { ort::Error::result_from_status(status) }?;
+    // SAFETY: the value is a tensor of strings; the status is used once.
+    unsafe {
+        let measure = api().GetStringTensorDataLength;
+        ort::Error::result_from_status(measure(tensor.ptr(), &raw mut length))
+    }?;
     let (mut content, mut offsets) = (vec![0u8; length], vec![0usize; elements]);
-    // SAFETY: the buffers are as long as said, the first as long as the value said its strings are.
-    let status = unsafe {
-        (api().GetStringTensorContent)(
-            value.0.as_ptr(),
-            content.as_mut_ptr().cast::<c_void>(),
-            length,
-            offsets.as_mut_ptr(),
-            elements,
-        )
-    };
-    // SAFETY: the status is as the C API returned it, and is used once.
-    unsafe { ort::Error::result_from_status(status) }?;
+    let (place, starts) = (content.as_mut_ptr().cast::<c_void>(), offsets.as_mut_ptr());
+    // SAFETY: the buffers are as long as said, the first as long as the value said its strings are; the status is used once.
+    unsafe {
+        let copy = api().GetStringTensorContent;
+        ort::Error::result_from_status(copy(tensor.ptr(), place, length, starts, elements))
+    }?;
     Ok(prefixed(&content, &offsets))
 }
 
@@ -444,20 +308,20 @@ fn prefixed(content: &[u8], starts: &[usize]) -> Bytes {
 
 const fn element(dtype: DType) -> Element {
     match dtype {
-        DType::Bool => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL,
-        DType::U8 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8,
-        DType::I8 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8,
-        DType::I16 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT16,
-        DType::I32 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32,
-        DType::I64 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64,
-        DType::F16 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16,
-        DType::Bf16 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16,
-        DType::F32 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,
-        DType::F64 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE,
-        DType::U16 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT16,
-        DType::U32 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT32,
-        DType::U64 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT64,
-        DType::Bytes => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_STRING,
+        DType::Bool => Element::Bool,
+        DType::U8 => Element::Uint8,
+        DType::I8 => Element::Int8,
+        DType::I16 => Element::Int16,
+        DType::I32 => Element::Int32,
+        DType::I64 => Element::Int64,
+        DType::F16 => Element::Float16,
+        DType::Bf16 => Element::Bfloat16,
+        DType::F32 => Element::Float32,
+        DType::F64 => Element::Float64,
+        DType::U16 => Element::Uint16,
+        DType::U32 => Element::Uint32,
+        DType::U64 => Element::Uint64,
+        DType::Bytes => Element::String,
     }
 }
 
@@ -468,8 +332,8 @@ pub(super) fn dtype_of_number(number: u64) -> Option<DType> {
 }
 
 /// A number of `TensorProto.DataType`; of dtypes that are served the C API has the same.
-pub(super) const fn number_of_dtype(dtype: DType) -> u8 {
-    element(dtype) as u8
+pub(super) fn number_of_dtype(dtype: DType) -> u8 {
+    sys::ONNXTensorElementDataType::from(element(dtype)) as u8
 }
 
 /// The dtype whose element is `wanted`, if it is served.
