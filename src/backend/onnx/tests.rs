@@ -462,6 +462,82 @@ fn workers_infer_at_once_on_one_copy() {
     });
 }
 
+/// Models of several nodes: branches, sequences and maps that allocate, strings, a loop in a subgraph.
+const BUSY: [&str; 6] = [
+    "multi.onnx",
+    "dtypes.onnx",
+    "sequences.onnx",
+    "classifier_strings.onnx",
+    "optional.onnx",
+    "slow.onnx",
+];
+
+#[test]
+fn runs_on_many_threads_give_the_bits_of_a_lone_run() {
+    for model in BUSY {
+        let fixture = Fixture::read(model);
+        let loaded = load(&fixture, Device::Cpu);
+        let mut alone = loaded.session().unwrap();
+        let cases: Vec<_> = fixture.cases.iter().map(|case| &case.inputs).collect();
+        let expected: Vec<_> = cases
+            .iter()
+            .map(|inputs| alone.infer((*inputs).clone()))
+            .collect();
+        let run = |thread: usize| {
+            let mut session = loaded.session().unwrap();
+            let interrupter = session.interrupter().unwrap();
+            for round in 0..200 {
+                // A run that is to be ended before it begins is not concerned; it ends nobody else's either.
+                if round % 3 == thread % 3 {
+                    interrupter.interrupt();
+                }
+                let place = (thread + round) % cases.len();
+                assert_eq!(
+                    session.infer(cases[place].clone()),
+                    expected[place],
+                    "{model}"
+                );
+            }
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|thread| scope.spawn(move || run(thread)))
+                .collect();
+            threads
+                .into_iter()
+                .for_each(|thread| thread.join().unwrap());
+        });
+    }
+}
+
+#[test]
+fn a_run_that_is_ended_leaves_those_of_other_threads_alone() {
+    let loaded = load(&Fixture::read("slow.onnx"), Device::Cpu);
+    let expected = loaded.session().unwrap().infer(steps(1000)).unwrap();
+    let session = || loaded.session().unwrap();
+    std::thread::scope(|scope| {
+        for mut other in [session(), session(), session()] {
+            let expected = &expected;
+            scope.spawn(move || {
+                for _ in 0..200 {
+                    assert_eq!(&other.infer(steps(1000)).unwrap(), expected);
+                }
+            });
+        }
+        for _ in 0..20 {
+            let mut session = session();
+            let interrupter = session.interrupter().unwrap();
+            let endless = scope.spawn(move || session.infer(steps(i64::MAX)));
+            while !endless.is_finished() {
+                interrupter.interrupt();
+                std::thread::yield_now();
+            }
+            let ended = endless.join().unwrap();
+            assert!(matches!(ended, Err(BackendError::Infer(_))), "{ended:?}");
+        }
+    });
+}
+
 #[test]
 fn four_sessions_cost_one_copy_of_the_weights() {
     let directory = tempfile::tempdir().unwrap();
