@@ -1,8 +1,8 @@
 //! The seam to native inference: a [`Backend`] loads artifacts, a [`Session`] infers.
 //!
 //! Backends know tensors and devices. They know neither handlers nor batches nor requests. Three short traits are the whole
-//! contract: a further framework is a folder beside `onnx`, a row in [`crate::model::BackendKind::info`], and a line in the program that hosts
-//! it, which constructs it.
+//! contract: a further framework is a folder beside `onnx`, a row in [`crate::model::BackendKind::info`], and a line in the
+//! program that hosts it, which constructs it.
 
 use std::path::PathBuf;
 use std::sync::Arc;

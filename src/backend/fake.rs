@@ -1,7 +1,8 @@
 //! A backend for tests and benches: its outputs are its inputs.
 //!
-//! Tests set up what else it does: rows whose data starts with a mark fail, panic, lose the device or are held; a [`Gate`] holds
-//! runs without a clock; every run is logged, so that tests see how jobs were batched. It opens no artifact, so any path loads.
+//! Tests set up what else it does: rows whose data starts with a mark fail, panic, lose the device or are held; a [`Gate`]
+//! holds runs without a clock; every run is logged, so that tests see how jobs were batched. It opens no artifact, so any
+//! path loads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

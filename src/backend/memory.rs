@@ -1,8 +1,8 @@
 //! Returns memory that loading left behind to the system.
 
-/// Returns what the allocator holds and nobody uses, which takes milliseconds. It is called after a load: parsing a model takes
-/// several times its size for a moment, and the allocator would keep that. A process that loaded a ResNet-18 (46 MB) had
-/// 170 MB of private memory before this and 74 MB after it.
+/// Returns what the allocator holds and nobody uses, which takes milliseconds. It is called after a load: parsing a model
+/// takes several times its size for a moment, and the allocator would keep that. A process that loaded a ResNet-18 (46 MB)
+/// had 170 MB of private memory before this and 74 MB after it.
 #[expect(unsafe_code, reason = "the allocator is asked through C")]
 pub fn trim() {
     #[cfg(target_env = "gnu")]

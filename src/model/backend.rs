@@ -1,7 +1,8 @@
 //! The frameworks that run artifacts, and what the rest of the server has to know of each.
 //!
-//! A framework is one variant of [`BackendKind`] and one [`BackendInfo`]. Settings, archives, the process protocol, the launcher and the
-//! protocols of clients read that row; only the program that hosts a framework names it in code, to construct it.
+//! A framework is one variant of [`BackendKind`] and one [`BackendInfo`]. Settings, archives, the process protocol, the
+//! launcher and the protocols of clients read that row; only the program that hosts a framework names it in code, to
+//! construct it.
 
 /// Which framework runs the artifact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

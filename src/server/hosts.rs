@@ -28,7 +28,7 @@ pub fn backend(
         BackendKind::Onnx => Arc::new(OnnxBackend::new(libraries.onnxruntime.as_deref())?),
         BackendKind::None => Arc::new(NoModel),
         BackendKind::Fake => Arc::new(fake()),
-        elsewhere => return Err(BackendError::not_hosted(elsewhere, Program::Lantern)),
+        BackendKind::Torch => return Err(BackendError::not_hosted(kind, Program::Lantern)),
     })
 }
 

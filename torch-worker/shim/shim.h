@@ -2,8 +2,8 @@
 // arguments, and answers of any shape as plain tensors. `src/torch/shim.rs` declares the same functions for Rust.
 //
 // Nothing throws across this boundary: functions that may fail return null, or an exception's text that the caller frees
-// with `lt_free_text`. At an index that does not exist, functions return null, an empty text, or a tensor of no dtype. Strings that
-// are lent live as long as the value they belong to.
+// with `lt_free_text`. At an index that does not exist, functions return null, an empty text, or a tensor of no dtype.
+// Strings that are lent live as long as the value they belong to.
 
 #pragma once
 

@@ -1,8 +1,8 @@
 // Whether a module keeps state: whether a call of `forward` may write to what other calls read.
 //
 // `forward` is read with everything it calls. Values that may be, hold or lie in one another are put into one set; sets
-// with the module, its attributes or its constants are the module's own. A write to a value of such a set is state. If it is not
-// known whether a value belongs to a set, it does, and a call that cannot be read counts as a write.
+// with the module, its attributes or its constants are the module's own. A write to a value of such a set is state. If it
+// is not known whether a value belongs to a set, it does, and a call that cannot be read counts as a write.
 
 #include "common.h"
 
@@ -95,8 +95,9 @@ private:
 // Operators whose schema does not say that they may return an input: any of their tensors, or the first.
 enum class Returned { Nothing, First, Any };
 
-// The schema of a composite operator does not say what the operators inside return, which often is its first tensor, unchanged:
-// atleast_1d, sum_to_size, conj_physical, to_dense. Its other tensors are weights and the like, as those of conv2d.
+// The schema of a composite operator does not say what the operators inside return, which often is its first tensor,
+// unchanged: atleast_1d, sum_to_size, conj_physical, to_dense. Its other tensors are weights and the like, as those of
+// conv2d.
 bool is_composite(const c10::FunctionSchema &schema) {
   const auto handle = c10::Dispatcher::singleton().findSchema(schema.operator_name());
   return !handle || handle->hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd);

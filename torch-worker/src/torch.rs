@@ -1,8 +1,8 @@
 //! TorchScript models on libtorch.
 //!
-//! Owns how a TorchScript file becomes a loaded model, how many copies there are of a model that keeps state, which sessions may call
-//! a copy at the same time, and how libtorch's exceptions become errors. Only this module and those below it know libtorch. It
-//! knows neither requests nor batches.
+//! Owns how a TorchScript file becomes a loaded model, how many copies there are of a model that keeps state, which
+//! sessions may call a copy at the same time, and how libtorch's exceptions become errors. Only this module and those below
+//! it know libtorch. It knows neither requests nor batches.
 
 use std::sync::{Arc, Mutex, Once, PoisonError};
 
@@ -81,8 +81,8 @@ enum Modules {
     Shared(Arc<Module>),
     /// All sessions call one module, one after the other.
     Locked(Arc<Module>, Arc<Mutex<()>>),
-    /// Each session calls a module of its own. The first session takes the one that was loaded; others load theirs from the file, since
-    /// a call may change not only attributes but the program's constants as well.
+    /// Each session calls a module of its own. The first session takes the one that was loaded; others load theirs from the
+    /// file, since a call may change not only attributes but the program's constants as well.
     Copies(Mutex<Option<Module>>, LoadSpec),
 }
 

@@ -16,7 +16,7 @@ pub(super) fn sequences(environment: &Environment, inputs: &[Port]) -> Vec<Optio
         Form::Sequence(elements) => make(environment, elements.dtype)
             .inspect_err(|error| tracing::debug!(%error, "no empty sequence"))
             .ok(),
-        _ => None,
+        Form::Tensor(_) | Form::Map { .. } | Form::Maps { .. } => None,
     };
     inputs.iter().map(empty).collect()
 }

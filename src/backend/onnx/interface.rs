@@ -101,8 +101,8 @@ fn read_from(reader: impl BufRead + Seek, length: u64) -> Result<Interface, Inte
         initializers: HashSet::new(),
     };
     read.model(length)?;
-    // An initializer that is an input as well has a value already, so a type that is not served only means that no request can
-    // replace it.
+    // An initializer that is an input as well has a value already, so a type that is not served only means that no request
+    // can replace it.
     let is_needed = |input: &Value| {
         let is_served = input.kind.check(Direction::Input).is_ok();
         is_served || !read.initializers.contains(&input.name)
@@ -156,7 +156,11 @@ impl Type {
         match self {
             Self::Tensor { .. } => true,
             Self::Sequence(inner) => matches!(**inner, Self::Tensor { .. }),
-            _ => false,
+            Self::Map { .. }
+            | Self::Optional(_)
+            | Self::SparseTensor
+            | Self::Opaque
+            | Self::Missing => false,
         }
     }
 
@@ -164,7 +168,11 @@ impl Type {
         match self {
             Self::Tensor { .. } => true,
             Self::Map { .. } => what == Direction::Output,
-            _ => false,
+            Self::Sequence(_)
+            | Self::Optional(_)
+            | Self::SparseTensor
+            | Self::Opaque
+            | Self::Missing => false,
         }
     }
 
@@ -174,7 +182,7 @@ impl Type {
             Self::Tensor { rank, .. } => rank.is_none(),
             Self::Optional(inner) => inner.is_unranked(),
             Self::Missing => true,
-            _ => false,
+            Self::Sequence(_) | Self::Map { .. } | Self::SparseTensor | Self::Opaque => false,
         }
     }
 }

@@ -8,7 +8,8 @@
 //! | tensor `x` | `x` |
 //! | optional `x` | what it holds; none where it is empty |
 //! | sequence of tensors `x`, taken | `x.0`, `x.1`, … in this order; none for an empty sequence |
-//! | sequence of tensors `x`, given | `x`, stacked on a new axis 0, if all have one shape; else `x.0`, `x.1`, …; a `x` of shape `[0]` for an empty sequence |
+//! | sequence of tensors `x`, given | `x`, stacked on a new axis 0, if all have one shape; else `x.0`, `x.1`, …; a `x` of
+//! shape `[0]` for an empty sequence |
 //! | map `x` | `x.keys` and `x.values`, each of one axis, in the order of the keys |
 //! | sequence of maps `x`, given | the sequence of their keys as `x.keys`, that of their values as `x.values` |
 //!
@@ -67,8 +68,8 @@ pub(super) struct Ports {
     axes: Vec<Option<String>>,
 }
 
-/// Inputs, and behind them the initializers that are inputs as well. Initializers are left out if all together are more than are
-/// served: some exporters list every weight.
+/// Inputs, and behind them the initializers that are inputs as well. Initializers are left out if all together are more
+/// than are served: some exporters list every weight.
 pub(super) fn inputs(session: &OrtSession, interface: &Interface) -> Result<Ports, BackendError> {
     let mut ports = Ports::new();
     let unranked = &interface.unranked_inputs;
@@ -259,7 +260,7 @@ fn axis(kind: &ValueType) -> Option<String> {
             let name = dimension_symbols.first();
             name.filter(|name| !name.is_empty()).cloned()
         }
-        _ => None,
+        ValueType::Sequence(_) | ValueType::Map { .. } | ValueType::Optional(_) => None,
     }
 }
 

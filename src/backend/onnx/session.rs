@@ -197,13 +197,14 @@ pub(super) fn run_without_inputs(
 
 /// What the session gives for the outputs of these names, which are NUL-terminated and live as long as the call.
 ///
-/// Several threads may be here with one session, though `ort` asks for `&mut` and warns that execution providers' allocators
-/// and ONNX Runtime's statistics are not thread-safe. ONNX Runtime documents `Run` as callable from many threads, and takes a lock
-/// of its own around it if a provider says that it supports no concurrent runs. Two providers are registered here, for processors
-/// and for CUDA, and neither says so: of what their runs share, arenas and their statistics have a lock, streams come from a pool that has
-/// one, and CUDA's handles belong to the thread. What might be kept from run to run beside that is off: memory patterns, profiling, graph
-/// capture. Values that are made here take memory from the default allocator, which is the C library's, and not from an arena.
-/// `runs_on_many_threads_give_the_bits_of_a_lone_run` tries that out.
+/// Several threads may be here with one session, though `ort` asks for `&mut` and warns that execution providers'
+/// allocators and ONNX Runtime's statistics are not thread-safe. ONNX Runtime documents `Run` as callable from many
+/// threads, and takes a lock of its own around it if a provider says that it supports no concurrent runs. Two providers are
+/// registered here, for processors and for CUDA, and neither says so: of what their runs share, arenas and their statistics
+/// have a lock, streams come from a pool that has one, and CUDA's handles belong to the thread. What might be kept from run
+/// to run beside that is off: memory patterns, profiling, graph capture. Values that are made here take memory from the
+/// default allocator, which is the C library's, and not from an arena. `runs_on_many_threads_give_the_bits_of_a_lone_run`
+/// tries that out.
 #[expect(
     unsafe_code,
     reason = "ort runs only through &mut; the C API allows concurrent runs"
@@ -217,10 +218,10 @@ fn run<'a>(
     let names: Vec<_> = feed.iter().map(|(name, _)| name.as_ptr()).collect();
     let values: Vec<_> = feed.iter().map(|(_, value)| value.ptr()).collect();
     let mut outputs = vec![ptr::null_mut(); output_names.len()];
-    // SAFETY: the session is borrowed, and runs of other threads may be under way, as said above. Names are NUL-terminated; names
-    // and values are as many as said; values live as long as `feed`, which outlives the outputs. Inputs are not written to: ONNX
-    // Runtime never reuses the buffer of a graph input. Null run options stand for the default ones; those that are borrowed
-    // differ in the flag that ends the run, which is there to be set from other threads.
+    // SAFETY: the session is borrowed, and runs of other threads may be under way, as said above. Names are NUL-terminated;
+    // names and values are as many as said; values live as long as `feed`, which outlives the outputs. Inputs are not
+    // written to: ONNX Runtime never reuses the buffer of a graph input. Null run options stand for the default ones; those
+    // that are borrowed differ in the flag that ends the run, which is there to be set from other threads.
     let status = unsafe {
         (ort::api().Run)(
             session.ptr().cast_mut(),

@@ -483,7 +483,7 @@ fn runs_on_many_threads_give_the_bits_of_a_lone_run() {
             .iter()
             .map(|inputs| alone.infer((*inputs).clone()))
             .collect();
-        let run = |thread: usize| {
+        let run = &|thread: usize| {
             let mut session = loaded.session().unwrap();
             let interrupter = session.interrupter().unwrap();
             for round in 0..200 {
@@ -500,12 +500,9 @@ fn runs_on_many_threads_give_the_bits_of_a_lone_run() {
             }
         };
         std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..8)
-                .map(|thread| scope.spawn(move || run(thread)))
-                .collect();
-            threads
-                .into_iter()
-                .for_each(|thread| thread.join().unwrap());
+            for thread in 0..8 {
+                scope.spawn(move || run(thread));
+            }
         });
     }
 }

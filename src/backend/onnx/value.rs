@@ -97,8 +97,8 @@ fn lent<T: PrimitiveTensorElementType + Debug>(
     tensor: &Tensor,
 ) -> Result<SessionInputValue<'_>, ort::Error> {
     let data = tensor.data().as_ptr().cast_mut().cast::<c_void>();
-    // SAFETY: the data lies in host memory, is aligned, has the elements that the shape asks for, and is borrowed for as long as the
-    // value. ONNX Runtime takes a mutable pointer but only reads graph inputs, and nothing else gets the value.
+    // SAFETY: the data lies in host memory, is aligned, has the elements that the shape asks for, and is borrowed for as
+    // long as the value. ONNX Runtime takes a mutable pointer but only reads graph inputs, and nothing else gets the value.
     let value = unsafe { TensorRefMut::<T>::from_raw(MemoryInfo::default(), data, shape(tensor)) };
     Ok(value?.into())
 }
@@ -156,8 +156,8 @@ fn made(
     Ok(unsafe { DynValue::from_ptr(value, Some(&Allocator::default())) })
 }
 
-/// What a run gave for one output, or a part of it. It lives no longer than the run's inputs, since a tensor of an input may be
-/// given as it is. Errors are the rest of a sentence about the output.
+/// What a run gave for one output, or a part of it. It lives no longer than the run's inputs, since a tensor of an input
+/// may be given as it is. Errors are the rest of a sentence about the output.
 pub(super) struct OutputValue<'a>(Option<DynValue>, PhantomData<&'a ()>);
 
 impl OutputValue<'_> {
@@ -231,8 +231,8 @@ impl OutputValue<'_> {
 fn map_part(map: &DynValue, index: i32) -> Result<DynValue, ort::Error> {
     let allocator = Allocator::default();
     made(|part| {
-        // SAFETY: the map and the allocator live. A part that does not exist is an error; what is handed out is a value of its
-        // own.
+        // SAFETY: the map and the allocator live. A part that does not exist is an error; what is handed out is a value of
+        // its own.
         unsafe { (api().GetValue)(map.ptr(), index, allocator.ptr().cast_mut(), part) }
     })
 }
@@ -271,8 +271,8 @@ fn bytes(tensor: &DynTensor, length: usize) -> Bytes {
         return Bytes::new();
     }
     let data = tensor.data_ptr().cast::<u8>();
-    // SAFETY: the tensor lies in memory of the host, holds `length` bytes, the product of its own shape and the size of its own
-    // dtype, and is borrowed while they are copied.
+    // SAFETY: the tensor lies in memory of the host, holds `length` bytes, the product of its own shape and the size of its
+    // own dtype, and is borrowed while they are copied.
     Bytes::copy_from_slice(unsafe { slice::from_raw_parts(data, length) })
 }
 

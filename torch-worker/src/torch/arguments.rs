@@ -227,7 +227,12 @@ impl Form {
                 Type::Float => Self::Row(name(), Element::Float),
                 Type::Bool => Self::Row(name(), Element::Bool),
                 Type::Str => Self::Row(name(), Element::Str),
-                _ => return None,
+                Type::Number
+                | Type::None
+                | Type::Optional(_)
+                | Type::List(_)
+                | Type::Tuple(_)
+                | Type::Other(_) => return None,
             },
             Type::Tuple(members) => Self::tuple(&name(), members)?,
             Type::None | Type::Other(_) => return None,

@@ -1,10 +1,11 @@
 //! What `forward` returns, as named outputs.
 //!
 //! One tensor is `output_0`; members of a tuple or list are `output_0`, `output_1` and so on, those of a dict have its keys
-//! and those of a `NamedTuple` its fields. Names of nested members are joined by dots: `output_1.0`, `boxes.left`. `None` is
-//! left out and keeps its number. An `int` is an int64, a `float` an fp64, a `bool` a boolean and a `str` a bytes of rank 0;
-//! a list of those is one tensor of rank 1. The shim does that. This module owns what is known of the outputs before a run, and the
-//! declared outputs: they select outputs by name, or give names to counted ones, and are checked after each run.
+//! and those of a `NamedTuple` its fields. Names of nested members are joined by dots: `output_1.0`, `boxes.left`. `None`
+//! is left out and keeps its number. An `int` is an int64, a `float` an fp64, a `bool` a boolean and a `str` a bytes of
+//! rank 0; a list of those is one tensor of rank 1. The shim does that. This module owns what is known of the outputs
+//! before a run, and the declared outputs: they select outputs by name, or give names to counted ones, and are checked
+//! after each run.
 
 use bytes::Bytes;
 use lantern::backend::BackendError;
@@ -108,7 +109,13 @@ const fn row_dtype(kind: &Type) -> Option<DType> {
         Type::Float => Some(DType::F64),
         Type::Bool => Some(DType::Bool),
         Type::Str => Some(DType::Bytes),
-        _ => None,
+        Type::Tensor
+        | Type::Number
+        | Type::None
+        | Type::Optional(_)
+        | Type::List(_)
+        | Type::Tuple(_)
+        | Type::Other(_) => None,
     }
 }
 

@@ -83,8 +83,8 @@ unsafe impl Send for Module {}
 
 #[expect(unsafe_code, reason = "a module is a pointer")]
 // SAFETY: shared references read what was made when the module was loaded, or call `forward`. libtorch runs each call on an
-// interpreter state of its own and locks what it compiles during a call. If `forward` writes to what other calls read, `state` says
-// so, and whoever shares the module lets one call run at a time.
+// interpreter state of its own and locks what it compiles during a call. If `forward` writes to what other calls read,
+// `state` says so, and whoever shares the module lets one call run at a time.
 unsafe impl Sync for Module {}
 
 impl Drop for Module {
