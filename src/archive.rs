@@ -1,9 +1,9 @@
-//! Archives: where they lie, what is in them, and how they are made.
+//! Archives: where they are stored, what is in them, and how they are made.
 //!
-//! A [`ModelStore`] turns the name that a client gives into a [`Location`] inside the store, a [`Fetcher`] brings
-//! there what lies elsewhere, an [`UnpackStore`] unpacks what lies there into a directory of its own and hands out leases on it, and [`pack`](pack::pack) makes
-//! archives. An archive is a stranger's: names, kinds, sizes and counts are checked while it is read, never
-//! believed. This is the only module that knows zip and tar; it runs nothing and loads no model.
+//! A [`ModelStore`] resolves the name that a client gives to a [`Location`] inside the store. A [`Fetcher`] downloads
+//! archives from elsewhere into the store. An [`UnpackStore`] unpacks each into a directory of its own and hands out leases
+//! on it. [`pack`](pack::pack) makes archives. Archives are not trusted: names, kinds, sizes and counts are checked while one
+//! is read. This is the only module that knows zip and tar; it runs nothing and loads no model.
 
 mod component;
 mod contents;
@@ -32,7 +32,7 @@ pub use manifest::{Manifest, Runtime};
 pub use store::{Location, ModelStore, default_name};
 pub use unpack::{UnpackStore, Unpacked};
 
-/// Where the manifest lies in an archive.
+/// Path of the manifest in an archive.
 pub const MANIFEST: &str = "MAR-INF/MANIFEST.json";
 
 #[cfg(test)]

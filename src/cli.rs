@@ -1,7 +1,7 @@
 //! The command line: one subcommand per file, and how a failure ends the program.
 //!
-//! It owns arguments, exit codes and what is printed on a terminal. It knows no protocol and does no work itself:
-//! each subcommand turns its arguments into the values that another module asks for.
+//! This module owns arguments, exit codes and what is printed on a terminal. It knows no protocol and does no work itself:
+//! each subcommand makes of its arguments the values that another module takes.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -33,7 +33,7 @@ enum Command {
     /// Serve the models of a model store
     #[command(infer_long_args = true)]
     Serve(Box<launch::LaunchArgs>),
-    /// Show every setting, its value, and where it was said
+    /// Show every setting, its value, and where the value comes from
     Config(Box<config::ConfigArgs>),
     /// Pack a model and its handler into an archive
     Archive(Box<archive::ArchiveArgs>),
@@ -44,12 +44,12 @@ enum Command {
     Worker(worker::WorkerArgs),
 }
 
-/// Why a subcommand did not do what it was asked for: the error and its sources, as one text.
+/// Why a subcommand failed: the error and its sources, as one text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure(String);
 
 impl Failure {
-    /// A failure that says `message`.
+    /// A failure with this text.
     pub fn new(message: impl Into<String>) -> Self {
         Self(message.into())
     }
@@ -73,7 +73,7 @@ impl<E: std::error::Error> From<E> for Failure {
     }
 }
 
-/// The names that this program answers to.
+/// Which command line the program takes, by the name under which it was called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Name {
     Lantern,
@@ -82,7 +82,8 @@ enum Name {
 }
 
 impl Name {
-    /// By the name that it was called, as links have it. What is a subcommand of `lantern` remains one.
+    /// The name under which the program was called, which is that of a link. With a subcommand of `lantern` it is `lantern`
+    /// in any case.
     fn of(arguments: &[OsString]) -> Self {
         let called = arguments.first().map(Path::new).and_then(Path::file_name);
         let is_subcommand = |first: &OsString| first == "serve" || first == "worker";
@@ -95,8 +96,8 @@ impl Name {
     }
 }
 
-/// Parses `arguments`, the program's name first, does what they ask for, and says on stderr why it failed: exit code
-/// 0 for success, 1 for a failure, 2 for arguments that do not parse. As `torchserve` and `torch-model-archiver` it
+/// Parses `arguments`, the program's name first, and runs the subcommand. A failure is printed on stderr. The exit code is
+/// 0 for success, 1 for a failure, 2 for arguments that do not parse. Called as `torchserve` or `torch-model-archiver`, it
 /// takes the arguments of those programs.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<_> = arguments.into_iter().collect();
@@ -134,7 +135,7 @@ fn rest(arguments: &[OsString], count: usize) -> &[OsString] {
     arguments.get(count..).unwrap_or_default()
 }
 
-/// Help and version are answers, not failures.
+/// Prints what clap answers. Help and version are no failures.
 fn usage(error: &clap::Error) -> ExitCode {
     let _ = error.print();
     ExitCode::from(u8::from(error.use_stderr()) * 2)

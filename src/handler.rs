@@ -56,22 +56,22 @@ pub enum Step {
 /// A request's tensors, and what its `postprocess` needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prepared {
-    /// Inputs.
+    /// The model's inputs, by name.
     pub inputs: Vec<NamedTensor>,
-    /// Comes back to `postprocess`.
+    /// Bytes that the handler gets back in `postprocess`, unchanged.
     pub carry: Bytes,
 }
 
 /// Severity of a handler's log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// Finest.
+    /// Finer than what debugging needs.
     Trace,
-    /// For the author.
+    /// Of use to the handler's author.
     Debug,
-    /// Normal course of things.
+    /// Something that happens in normal operation.
     Info,
-    /// Something odd.
+    /// Something unexpected that did no harm yet.
     Warn,
     /// Something failed.
     Error,
@@ -80,33 +80,33 @@ pub enum Level {
 /// Kind of a handler's own metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MetricKind {
-    /// Grows.
+    /// A sum that only grows.
     Counter,
-    /// Goes up and down.
+    /// A value that is set, and may go up and down.
     Gauge,
-    /// Counts observations in buckets.
+    /// Observations, counted in buckets.
     Histogram,
 }
 
 /// One line of the model's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLine {
-    /// Severity.
+    /// How severe the handler says it is.
     pub level: Level,
-    /// Text, at most 8 KiB.
+    /// The text, at most 8 KiB.
     pub message: String,
-    /// Named values.
+    /// Names and values that the handler logged beside the text.
     pub fields: Vec<(String, String)>,
-    /// The request in whose call it was written; empty for `init`.
+    /// Id of the request whose call wrote it; empty for `init`.
     pub request_id: String,
 }
 
 /// One observation of a handler's own metric. Names and label values were validated.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Observation {
-    /// Metric name.
+    /// Name of the metric, as the handler chose it.
     pub name: Arc<str>,
-    /// Kind.
+    /// Counter, gauge or histogram.
     pub kind: MetricKind,
     /// Unit, as in the interface: `none`, `milliseconds`, `bytes`, `count`, `percent`.
     pub unit: &'static str,
@@ -114,13 +114,13 @@ pub struct Observation {
     pub label_names: Arc<[String]>,
     /// Label values, as many as names.
     pub label_values: Vec<String>,
-    /// Value.
+    /// By how much a counter grows, or the value that was observed.
     pub value: f64,
-    /// The request in whose call it was observed; empty for `init`.
+    /// Id of the request whose call observed it; empty for `init`.
     pub request_id: String,
 }
 
-/// Where a handler's logs and metrics go. Called from within a call to the handler: must not block.
+/// Where a handler's logs and metrics go. It is called while the handler runs, on a runtime thread, so it must not block.
 pub trait Sink: Send + Sync {
     /// Takes a line of the model's log.
     fn log(&self, line: LogLine);
@@ -135,23 +135,23 @@ pub struct HandlerSpec {
     pub model: Arc<ModelSpec>,
     /// The device of the version's first worker.
     pub device: Device,
-    /// What it may use.
+    /// What its instances and calls may use at most.
     pub limits: Limits,
     /// Where its logs and metrics go.
     pub sink: Arc<dyn Sink>,
 }
 
-/// Settings of the engine that all handlers of a process share.
+/// Settings of the wasm engine, of which a process has one for all its handlers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EngineConfig {
-    /// Where compiled code is kept; `None` compiles anew each time.
+    /// Directory of the cache of compiled code; without one, components are compiled each time.
     pub cache: Option<PathBuf>,
 }
 
-/// Compiles and links components; owns the ticker that ends endless calls. Cheap to clone.
+/// Compiles and links components, and owns the thread by which calls notice that their time is over. Cheap to clone.
 #[derive(Clone)]
 pub struct HandlerEngine {
-    shared: Arc<engine::Shared>,
+    shared: Arc<engine::EngineState>,
 }
 
 impl HandlerEngine {
@@ -159,7 +159,7 @@ impl HandlerEngine {
     ///
     /// wasmtime installs signal handlers here: make the engine after native libraries that install their own.
     pub fn new(cfg: EngineConfig) -> Result<Self, Error> {
-        let shared = engine::Shared::new(cfg)?;
+        let shared = engine::EngineState::new(cfg)?;
         Ok(Self { shared })
     }
 
@@ -176,13 +176,13 @@ pub struct Handler {
     version: Arc<Version>,
 }
 
-/// What the instances of one handler are made from, and those that wait for a call.
+/// What instances of one handler are made from, and the idle instances.
 struct Version {
-    engine: Arc<engine::Shared>,
+    engine: Arc<engine::EngineState>,
     component: Linked,
     model: Arc<ModelSpec>,
     device: Device,
-    host: Arc<host::Shared>,
+    host: Arc<host::HandlerState>,
     pool: Pool,
 }
 
@@ -198,7 +198,7 @@ impl Handler {
             move || compile::load(&engine, &model)
         });
         let (component, assets) = compiling.await.map_err(|error| aborted(&error))??;
-        let host = Arc::new(host::Shared {
+        let host = Arc::new(host::HandlerState {
             sink: spec.sink,
             assets,
             log_gate: LogGate::new(spec.limits.log_lines_per_second, Instant::now()),
@@ -241,7 +241,7 @@ impl Handler {
         response
     }
 
-    /// What the handler says of its model: a text that should be a JSON object, `{}` if it exports nothing of the kind.
+    /// Runs `describe`: a text that should be a JSON object. It is `{}` for a component without that export.
     /// Dropping the future ends the call.
     pub async fn describe(&self, request_id: &str) -> Result<Response, Error> {
         if self.version.component.describe.is_none() {

@@ -1,4 +1,4 @@
-//! Lantern serves TorchScript and ONNX models behind REST, with handlers compiled to WebAssembly components
+//! Lantern serves TorchScript and ONNX models behind REST and gRPC, with handlers compiled to WebAssembly components
 //! and sandboxed. `ARCHITECTURE.md` beside this file has the map, the path of a request and the invariants.
 
 pub mod api;

@@ -1,7 +1,7 @@
 //! Sockets: addresses, accepting, and the streams that connections are read from and written to.
 //!
-//! It owns what happens below a protocol: TCP ports and Unix sockets, TLS, how many connections there may be, and that
-//! none is lost when the server stops. It knows no HTTP: whoever calls [`accept`] says what becomes of a connection.
+//! This module owns what is below a protocol: TCP ports and Unix sockets, TLS, the limit on connections, and accepting the
+//! last connections when the server stops. It knows no HTTP: the caller of [`accept`] says how a connection is served.
 
 mod accept;
 mod address;

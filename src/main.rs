@@ -9,7 +9,7 @@ fn main() -> ExitCode {
     lantern::cli::run(std::env::args_os())
 }
 
-/// Libraries read the process's environment when they are opened, which may be much later.
+/// Switches off reports of native libraries to their makers, by variables that they read when they are opened.
 #[expect(
     unsafe_code,
     reason = "the environment may change while there is one thread"

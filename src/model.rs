@@ -1,7 +1,7 @@
 //! What a model version is: names, versions, devices, settings and limits, parsed once into types.
 //!
-//! Everything here is plain data that was checked when it was made. Where settings come from is `config`'s
-//! business; what they do is `runtime`'s and `handler`'s.
+//! Everything here is plain data that was checked when it was made. `config` knows where settings come from; `runtime` and
+//! `handler` do what they say.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,7 +19,7 @@ pub use backend::{BackendInfo, BackendKind, Program};
 
 const NAME_LIMIT: usize = 255;
 
-/// A name or version that breaks the rule for it.
+/// The error for a name or version that breaks the rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{what} {value:?} must start with a letter or digit, hold only letters, digits, '_', '-' and '.', and be at most {NAME_LIMIT} bytes"
@@ -49,7 +49,7 @@ impl ModelName {
     }
 }
 
-/// Lets maps keyed by name be asked with what a request says.
+/// Lets a map with names as keys be searched with a text from a request.
 impl std::borrow::Borrow<str> for ModelName {
     fn borrow(&self) -> &str {
         &self.0
@@ -95,7 +95,7 @@ fn check_name(what: &'static str, value: &str) -> Result<Arc<str>, InvalidName> 
     })
 }
 
-/// Where a worker computes.
+/// A device that a worker computes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Device {
     /// The processor.
@@ -123,13 +123,13 @@ pub enum Hosting {
     Inline,
 }
 
-/// Where requests of tensors go.
+/// What takes the tensors of clients of Open Inference Protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum TensorsTo {
-    /// Straight to the model, past the handler. A version without a model has its handler take them.
+    /// The model, without the handler. A version without a model has its handler take them.
     #[default]
     Model,
-    /// Through the handler, as other requests do.
+    /// The handler, as for other requests.
     Handler,
 }
 
@@ -146,19 +146,19 @@ pub enum StateSharing {
 /// Whether requests may be stacked along axis 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum BatchingMode {
-    /// Once samples or requests have shown that it changes no answer.
+    /// They are, once samples or requests have shown that it changes no answer.
     #[default]
     Auto,
-    /// Without waiting for that, unless they show that it does.
+    /// They are from the start, unless samples or requests show that it changes answers.
     On,
-    /// Not.
+    /// They are not.
     Off,
 }
 
 /// One input or output of a model, as far as it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorSpec {
-    /// Name in the graph, or as declared.
+    /// Its name in the graph, or the declared one.
     pub name: Arc<str>,
     /// Element type; `None` where the model does not say.
     pub dtype: Option<DType>,
@@ -172,17 +172,17 @@ pub struct TensorSpec {
 /// How many tensors an input or output stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Arity {
-    /// One.
+    /// Exactly one tensor.
     #[default]
     One,
-    /// One, or none: an input then has a default, an output is left out.
+    /// One tensor or none. An input has a default then, and an output is left out.
     Optional,
-    /// Any number, none included: a list named `x` is the tensors `x.0`, `x.1` and so on.
+    /// Any number of tensors, also none: a list named `x` is the tensors `x.0`, `x.1` and so on.
     Many,
 }
 
 impl TensorSpec {
-    /// One tensor of which everything is known.
+    /// One tensor whose dtype and rank are known.
     pub fn new(name: impl Into<Arc<str>>, dtype: DType, shape: Vec<Option<usize>>) -> Self {
         Self {
             name: name.into(),
@@ -200,7 +200,7 @@ impl TensorSpec {
         *self.name == *name
     }
 
-    /// The place of the tensor named `name` in a list; `None` if it is no member.
+    /// The index in a list of the tensor named `name`; `None` if it is no member.
     pub fn member(&self, name: &str) -> Option<usize> {
         let index = name.strip_prefix(&*self.name)?.strip_prefix('.')?;
         let is_canonical = index == "0" || !index.starts_with('0');
@@ -228,7 +228,7 @@ impl TensorSpec {
     }
 }
 
-/// As an author would write it: `image: fp32[?, 28, 28]`; `any` for an unknown dtype, `[...]` for an unknown rank.
+/// Written as `image: fp32[?, 28, 28]`, with `any` for an unknown dtype and `[...]` for an unknown rank.
 impl fmt::Display for TensorSpec {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let dtype = self.dtype.map_or("any", DType::name);
@@ -245,7 +245,7 @@ impl fmt::Display for TensorSpec {
     }
 }
 
-/// What a version's owner says of inputs and outputs, in order. Empty where nothing was said.
+/// Inputs and outputs that the version's owner declared, in order. Empty without a declaration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Declared {
     /// Inputs, by the names that the model gives them.
@@ -254,14 +254,14 @@ pub struct Declared {
     pub outputs: Vec<TensorSpec>,
 }
 
-/// How a version is served: TorchServe's settings and ours. Units are in the types.
+/// How a version is served: TorchServe's settings and Lantern's own. Units are in the types.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// Workers to start with; 0 registers the version without any.
     pub min_workers: usize,
-    /// Workers there may be.
+    /// Most workers that it may have.
     pub max_workers: usize,
-    /// Rows a batch may have; at least 1.
+    /// Most rows of a batch; at least 1.
     pub batch_size: usize,
     /// How long the oldest job may wait for a fuller batch while every worker is busy.
     pub max_batch_delay: Duration,
@@ -269,27 +269,28 @@ pub struct Settings {
     pub wait_for_full_batches: bool,
     /// Whether requests may be stacked at all.
     pub batching: BatchingMode,
-    /// Requests that may wait, beyond those being run.
+    /// Most requests that may wait, beyond those being run.
     pub job_queue_size: usize,
-    /// A request is let in only while a worker is idle, whatever the queue has room for.
+    /// Whether a request is admitted only while a worker is idle, even if the queue has room.
     pub job_tickets: bool,
-    /// From arrival until the answer.
+    /// How long a request may take, from its arrival until its answer.
     pub response_timeout: Duration,
-    /// From arrival until the client is no longer interested, if that is sooner.
+    /// How long clients wait for an answer, from the request's arrival; it counts where it is shorter than the response
+    /// timeout.
     pub client_timeout: Option<Duration>,
-    /// From the start of loading until the first worker is ready.
+    /// How long loading may take, until the first worker is ready.
     pub startup_timeout: Duration,
-    /// How long a version that keeps failing is restarted.
+    /// For how long a version that keeps failing is started again.
     pub max_retry_timeout: Duration,
     /// Devices the workers go to, round robin; never empty.
     pub devices: Vec<Device>,
-    /// Threads of one worker inside one operator; `None` so that workers × threads fits the machine.
+    /// Threads that one worker uses inside one operator; `None` chooses them so that all workers together fit the machine.
     pub intra_op_threads: Option<usize>,
     /// Where the runtime is hosted.
     pub hosting: Hosting,
-    /// A fresh handler instance for each request.
+    /// Whether each request gets a new handler instance.
     pub fresh_instances: bool,
-    /// Where requests of tensors go.
+    /// What takes the tensors of clients of Open Inference Protocol.
     pub tensors_to: TensorsTo,
     /// What workers do with a model that keeps state.
     pub state: StateSharing,
@@ -321,17 +322,17 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// How long after its arrival a request is of use.
+    /// How long after its arrival a request expires.
     pub fn patience(&self) -> Duration {
         let client = self.client_timeout.unwrap_or(Duration::MAX);
         client.min(self.response_timeout)
     }
 }
 
-/// What a handler may use. Each limit has a default, a key under `lantern: limits:` and a ceiling.
+/// How much a handler may use. Each limit has a default, a key under `lantern: limits:` and a ceiling.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Linear memory and tables of one instance, in bytes, in total.
+    /// Bytes of all linear memories of one instance.
     pub memory: usize,
     /// CPU time of one call to `preprocess` or `postprocess`.
     pub cpu: Duration,
@@ -343,11 +344,11 @@ pub struct Limits {
     pub response: usize,
     /// Calls to the host that one call may make.
     pub host_calls: u64,
-    /// Log lines a second, over all instances of a version.
+    /// Log lines a second, of all instances of a version together.
     pub log_lines_per_second: u32,
-    /// Series of the handler's own metrics.
+    /// Series that the handler's own metrics may have.
     pub metric_series: usize,
-    /// Warm instances kept.
+    /// Instances that may exist at a time.
     pub instances: usize,
 }
 
@@ -367,14 +368,14 @@ impl Default for Limits {
     }
 }
 
-/// Everything needed to load one model version; its files lie unpacked in a directory.
+/// Everything that is needed to load one model version.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelSpec {
-    /// Name.
+    /// Name of the model, as it is registered.
     pub name: ModelName,
-    /// Version.
+    /// Version of the model, as it is registered.
     pub version: Version,
-    /// The unpacked archive.
+    /// The directory that the archive was unpacked into.
     pub directory: PathBuf,
     /// Weights, relative to `directory`; empty with [`BackendKind::None`].
     pub artifact: PathBuf,
@@ -386,22 +387,22 @@ pub struct ModelSpec {
     pub digest: String,
     /// Inputs and outputs as declared.
     pub declared: Declared,
-    /// Requests to try the model out on, relative to `directory`.
+    /// File of sample requests to try the model with, relative to `directory`.
     pub samples: Option<PathBuf>,
-    /// `MANIFEST.json`, as it is.
+    /// The text of `MANIFEST.json`.
     pub manifest: String,
     /// `model-config.yaml` as JSON.
     pub config: String,
-    /// Facts for the handler beyond manifest and config.
+    /// Properties that the handler gets beside manifest and config.
     pub properties: BTreeMap<String, String>,
     /// How it is served.
     pub settings: Settings,
-    /// What its handler may use.
+    /// How much its handler may use.
     pub limits: Limits,
 }
 
 impl ModelSpec {
-    /// Where requests of tensors go in fact.
+    /// What takes the tensors of clients of Open Inference Protocol: without a model it is always the handler.
     pub fn tensors_to(&self) -> TensorsTo {
         if self.backend == BackendKind::None {
             TensorsTo::Handler

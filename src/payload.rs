@@ -1,7 +1,7 @@
-//! Payloads: a request before preprocess, what is answered after postprocess, and the times of the phases between.
+//! Payloads: requests before preprocess, responses after postprocess, and the times of the phases between.
 //!
-//! These are the values that `api` makes from the wire and that travel through catalog and runtime to the
-//! handler and back. They know neither HTTP nor wasm.
+//! `api` makes requests from the wire; they go through catalog and runtime to the handler, and responses come back the
+//! same way. This module knows neither HTTP nor wasm.
 
 use std::time::{Duration, Instant};
 
@@ -19,67 +19,67 @@ pub use response::{InvalidResponse, Response};
 /// Body of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Body {
-    /// As it was sent.
+    /// The bytes as they were sent.
     Raw(Bytes),
     /// Fields of a multipart or URL-encoded form, in order.
     Form(Vec<Part>),
-    /// Tensors of a client that speaks tensors.
+    /// Tensors, sent by a client of Open Inference Protocol.
     Tensors(Vec<NamedTensor>),
 }
 
 /// One field or file of a form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
-    /// Field name.
+    /// Name of the field.
     pub name: String,
     /// File name, if the part is a file.
     pub filename: Option<String>,
-    /// Media type, without parameters.
+    /// Media type of the content, without parameters.
     pub content_type: Option<String>,
-    /// Content.
+    /// The value of the field, or the content of the file.
     pub body: Bytes,
 }
 
-/// A header: lower-case name, value.
+/// A header: its name in lower case, and its value.
 pub type Field = (String, String);
 
-/// One request on its way to a handler.
+/// One request, decoded.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// The `x-request-id` of the response.
+    /// Id of the request, which the response has as `x-request-id`.
     pub id: String,
     /// Media type of a raw body, without parameters.
     pub content_type: Option<String>,
     /// Headers the handler may see: lower-case names, no credentials, no hop-by-hop headers.
     pub headers: Vec<Field>,
-    /// Body.
+    /// What the client sent: bytes, a form or tensors.
     pub body: Body,
     /// When the request arrived.
     pub arrival: Instant,
-    /// When its answer stops being of use.
+    /// When it expires: an answer after this is of no use.
     pub deadline: Instant,
-    /// When its turn comes.
+    /// Its priority among requests that wait, and how long it may wait.
     pub schedule: Schedule,
 }
 
-/// When a request's turn at the model comes.
+/// In which order, and until when, a request waits for the model.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Schedule {
-    /// Who goes first among those that wait.
+    /// Whether it is run before or after others that wait.
     pub priority: Priority,
-    /// When it stops being of use to begin; [`Request::deadline`] holds besides.
+    /// The instant until which its run must have begun. [`Request::deadline`] applies as well.
     pub begin_by: Option<Instant>,
 }
 
-/// Who goes first among the requests that wait for the model. Lower ones may wait as long as higher ones come.
+/// Order among requests that wait for the model. A lower priority waits for as long as requests of a higher one come.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
-    /// Before all others.
+    /// Run before all others.
     High,
-    /// Where nothing was said.
+    /// The priority of requests that name none.
     #[default]
     Normal,
-    /// When nobody else waits.
+    /// Run when no other request waits.
     Low,
 }
 
@@ -103,36 +103,36 @@ pub struct Timings {
     pub batch_rows: u32,
     /// Rows of the request itself.
     pub rows: u32,
-    /// Whether the batch is counted with this request: of the requests in a batch that are answered, with one.
+    /// Whether this request is the one with which the batch is counted. Exactly one of the answered requests of a batch is.
     pub leads_batch: bool,
 }
 
-/// What came out.
+/// The result of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
-    /// What the handler made of it.
+    /// The handler's response.
     Response(Response),
-    /// What the model gave, for a request of tensors that went straight to it.
+    /// The model's outputs, for a request of tensors that did not go through the handler.
     Tensors(Vec<NamedTensor>),
 }
 
-/// What a runtime answers: the output and how it came about.
+/// What a runtime returns for a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
-    /// The output.
+    /// The handler's response or the model's outputs.
     pub output: Output,
-    /// The times of its phases.
+    /// How long each phase took.
     pub timings: Timings,
 }
 
 impl Reply {
-    /// The handler's response, which is what every request gets that is not of tensors.
+    /// The handler's response. Every request that is not of tensors has one.
     pub fn into_response(self) -> Result<Response, Error> {
         match self.output {
             Output::Response(response) => Ok(response),
             Output::Tensors(_) => Err(Error::new(
                 Kind::Internal,
-                "The model answered in place of its handler",
+                "The model's outputs came back without a response of its handler",
             )),
         }
     }

@@ -1,7 +1,7 @@
-//! Logs: how they look, and how they leave the process without holding up a request.
+//! Logs: the format of lines, and writing them without delaying a request.
 //!
-//! It owns the writers to standard output and to the log files, and the format of lines. It does not know what is
-//! logged. Whoever logs hands over a [`Record`], by itself or through `tracing`, and goes on.
+//! This module owns the writers to standard output and to the log files. It does not know what is logged. Code that logs
+//! hands over a [`Record`], directly or through `tracing`, and does not wait for it to be written.
 
 use std::path::PathBuf;
 
@@ -31,7 +31,7 @@ pub use record::{Log, Record};
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
-    /// For people.
+    /// TorchServe's text, for people.
     #[default]
     Human,
     /// One JSON object a line.
@@ -41,20 +41,20 @@ pub enum Format {
 /// Settings of the logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// How lines look.
+    /// Format of the lines on standard output and in the files.
     pub format: Format,
     /// What is logged, in the syntax of `tracing_subscriber::EnvFilter`, such as `info,lantern::catalog=debug`.
     pub filter: String,
-    /// Where log files are written, if anywhere.
+    /// Where log files are written; without it, there are none.
     pub directories: Option<Directories>,
 }
 
 /// Where log files are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Directories {
-    /// `ts_log.log`, `model_log.log` and `access_log.log`.
+    /// Directory of `ts_log.log`, `model_log.log` and `access_log.log`.
     pub logs: PathBuf,
-    /// `ts_metrics.log` and `model_metrics.log`.
+    /// Directory of `ts_metrics.log` and `model_metrics.log`.
     pub metrics: PathBuf,
 }
 
@@ -83,7 +83,7 @@ pub enum TelemetryError {
     /// The filter does not parse.
     #[error("log filter {0:?} is not understood: {1}")]
     Filter(String, String),
-    /// Somebody else set up logs in this process.
+    /// Logs were set up before in this process.
     #[error("logs are set up already")]
     Twice,
     /// The writer's thread did not start.
@@ -91,7 +91,7 @@ pub enum TelemetryError {
     Thread(#[from] std::io::Error),
 }
 
-/// The process's logs; what was logged is written when this is dropped.
+/// The logs of this process. Dropping it writes what was logged and not written yet.
 pub struct Telemetry {
     journal: Journal,
     // In this order: what the first still writes passes through the second.
@@ -100,8 +100,8 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Sends all logs of this process to standard output and to the log files. Files that cannot be written are said
-    /// to be, and nothing else comes of it.
+    /// Sends all logs of this process to standard output and to the log files. A file that cannot be written is logged on
+    /// standard output, and is no error.
     pub fn init(cfg: &Config) -> Result<Self, TelemetryError> {
         let filter = EnvFilter::try_new(&cfg.filter)
             .map_err(|error| TelemetryError::Filter(cfg.filter.clone(), error.to_string()))?;
@@ -137,14 +137,14 @@ impl Telemetry {
         })
     }
 
-    /// Takes records beside the events of `tracing`: requests, and metrics that are lines.
+    /// The journal, for records that are not events of `tracing`: requests, and metrics that are lines.
     pub const fn journal(&self) -> &Journal {
         &self.journal
     }
 }
 
-/// Sends the logs of a worker process to its stderr, as plain lines: the server that started it reads them into the
-/// model's log, with a time of its own, and keeps the last ones. Does nothing the second time.
+/// Sends the logs of a worker process to its stderr, as plain lines. The server that started it reads them into the
+/// model's log, with a time of its own, and keeps the last ones. A second call does nothing.
 pub fn init_worker() {
     let lines = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)

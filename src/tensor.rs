@@ -1,20 +1,20 @@
-//! Dtypes, shapes, checked tensors, and how tensors of many requests become one batch and part again.
+//! Dtypes, shapes, checked tensors, and stacking tensors of many requests into a batch and splitting it again.
 //!
-//! A [`Tensor`] is valid by construction: its data is exactly as long as its dtype and shape say, whatever the
-//! source. Elements are little-endian and row-major. This module knows neither handlers nor backends.
+//! A [`Tensor`] is checked when it is made: its data is exactly as long as its dtype and shape say. Elements are
+//! little-endian and row-major. This module knows neither handlers nor backends.
 
 use bytes::{Bytes, BytesMut};
 
 #[cfg(test)]
 mod tests;
 
-/// Axes of one tensor, as many as those of other frameworks.
+/// Most axes of a tensor. Other frameworks have the same limit.
 pub const MAX_RANK: usize = 64;
 
-/// Inputs, or outputs, of one model or one request.
+/// Most inputs, and most outputs, of a model or a request.
 pub const MAX_TENSORS: usize = 1024;
 
-/// Bytes of the name of a model's input or output.
+/// Most bytes of the name of an input or output.
 pub const MAX_NAME: usize = 1024;
 
 /// Element type of a tensor.
@@ -115,7 +115,7 @@ impl std::fmt::Display for DType {
 /// Why a tensor cannot exist, or cannot be stacked or split.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TensorError {
-    /// More than [`MAX_RANK`] axes.
+    /// The shape has more than [`MAX_RANK`] axes.
     #[error("{0} axes are more than the {MAX_RANK} a tensor may have")]
     Rank(usize),
     /// The number of elements or bytes overflows.
@@ -130,36 +130,36 @@ pub enum TensorError {
         shape: Vec<usize>,
         /// Bytes that dtype and shape ask for.
         expected: usize,
-        /// Bytes that came.
+        /// Bytes that the data has.
         actual: usize,
     },
-    /// Elements of [`DType::Bytes`] whose prefixes do not add up.
+    /// The length prefix of an element of [`DType::Bytes`] does not fit the data.
     #[error("bytes of shape {shape:?}: element {element} does not fit in the data")]
     Element {
         /// Shape in elements.
         shape: Vec<usize>,
-        /// Index of the element at fault.
+        /// Index of that element.
         element: usize,
     },
-    /// A boolean that is neither 0 nor 1.
+    /// An element of a boolean tensor is neither 0 nor 1.
     #[error("a boolean is 0 or 1, got {0}")]
     Boolean(u8),
-    /// Tensors that do not go together along axis 0.
+    /// Two tensors cannot be stacked: their dtypes differ, or their shapes beyond axis 0.
     #[error("cannot stack {dtype} {shape:?} onto {first_dtype} {first_shape:?}")]
     Mismatch {
-        /// Of the first tensor.
+        /// Dtype of the first tensor.
         first_dtype: DType,
-        /// Of the first tensor.
+        /// Shape of the first tensor.
         first_shape: Vec<usize>,
-        /// Of the tensor at fault.
+        /// Dtype of the tensor that differs.
         dtype: DType,
-        /// Of the tensor at fault.
+        /// Shape of the tensor that differs.
         shape: Vec<usize>,
     },
-    /// A tensor without an axis 0 has no rows.
+    /// A scalar has no axis 0, and so no rows to stack or split.
     #[error("a scalar has no rows to batch")]
     Scalar,
-    /// Rows asked for are not the rows there are.
+    /// The tensor has another number of rows than the batch.
     #[error("axis 0 has {actual} rows, the batch has {expected}")]
     Rows {
         /// Rows of the batch.
@@ -169,7 +169,7 @@ pub enum TensorError {
     },
 }
 
-/// A dtype, a shape and exactly the data they call for. Cheap to clone: the data is shared.
+/// A dtype, a shape and data of exactly that size. Cheap to clone: the data is shared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tensor {
     dtype: DType,
@@ -211,7 +211,7 @@ impl Tensor {
         &self.data
     }
 
-    /// Gives up the data.
+    /// Takes the data out.
     pub fn into_data(self) -> Bytes {
         self.data
     }
@@ -237,7 +237,7 @@ impl Tensor {
         }
     }
 
-    /// Stacks along axis 0. Dtypes and the shapes behind axis 0 must agree.
+    /// Stacks tensors along axis 0. Their dtypes must agree, and their shapes beyond axis 0.
     ///
     /// One tensor is returned as it is, without a copy.
     pub fn stack(tensors: &[&Self]) -> Result<Self, TensorError> {
@@ -260,7 +260,7 @@ impl Tensor {
         })
     }
 
-    /// Parts along axis 0 into tensors of `rows[i]` rows each, without copying.
+    /// Splits along axis 0 into tensors of `rows[i]` rows each, without copying.
     pub fn split(&self, rows: &[usize]) -> Result<Vec<Self>, TensorError> {
         let actual = self.rows().ok_or(TensorError::Scalar)?;
         let expected = rows
@@ -283,7 +283,7 @@ impl Tensor {
         Ok(parts.collect())
     }
 
-    /// Bytes that the first elements of `data`, as many as `shape` holds, take.
+    /// How many bytes the first elements of `data` take, as many elements as `shape` has.
     fn bytes_of(&self, shape: &[usize], data: &[u8]) -> usize {
         let elements: usize = shape.iter().product();
         match self.dtype.size() {
@@ -296,7 +296,7 @@ impl Tensor {
     }
 }
 
-/// Iterates over variable-length elements; stops where the prefixes stop making sense.
+/// Iterates over variable-length elements. It ends at a length prefix that does not fit the data.
 #[derive(Debug, Clone)]
 pub struct Strings<'a> {
     data: &'a [u8],
@@ -315,7 +315,7 @@ impl<'a> Iterator for Strings<'a> {
 }
 
 fn checked_elements(shape: &[usize]) -> Result<usize, TensorError> {
-    // A zero further on must not hide an overflow before it.
+    // The product is checked as if no axis were zero: a zero must not hide an overflow of the others.
     shape
         .iter()
         .try_fold(1usize, |product, &axis| product.checked_mul(axis.max(1)))
@@ -393,7 +393,7 @@ pub struct NamedTensor {
 }
 
 impl NamedTensor {
-    /// Names a tensor.
+    /// A tensor under the name of an input or output.
     pub fn new(name: impl Into<std::sync::Arc<str>>, tensor: Tensor) -> Self {
         Self {
             name: name.into(),

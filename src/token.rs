@@ -1,8 +1,8 @@
-//! Tokens: keys that requests show, what each opens, and until when.
+//! Keys: what a request with each may do, and until when.
 //!
-//! It owns the keys, their file and their rotation. Requests are compared with SHA-256 digests in constant time, so that
-//! neither the time of an answer nor a dump of the table tells a key. It knows no HTTP and no routes: `api` asks whether a
-//! key opens a scope.
+//! This module owns the keys, their file and their rotation. A request's key is compared by its SHA-256 digest and in
+//! constant time, so that neither the time of an answer nor a dump of the table reveals a key. It knows no HTTP and no
+//! routes: `api` asks whether a key opens a scope.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,22 +29,22 @@ pub enum Scope {
     Inference,
     /// Seeing and changing models.
     Management,
-    /// New keys for the two others.
+    /// Making new keys for the two other scopes.
     Api,
 }
 
 /// Where keys come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Where keys that the server makes are written for its clients.
+    /// File to which the server writes the keys that it makes, for its clients.
     pub file: PathBuf,
-    /// How long such a key is good for; the one for new keys is good for ever.
+    /// How long such a key is valid. The key of [`Scope::Api`] is valid for ever.
     pub expiration: Duration,
-    /// The operator's own keys. The server makes none then.
+    /// File of the operator's own keys. If there is one, the server makes no keys.
     pub own: Option<PathBuf>,
 }
 
-/// Why there are no tokens.
+/// Why keys cannot be made or read.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     /// The file cannot be written.
@@ -55,15 +55,15 @@ pub enum TokenError {
         /// Why.
         source: std::io::Error,
     },
-    /// There is no randomness.
-    #[error("Token Authorization setup unsuccessful: no randomness ({0})")]
+    /// The system gives no random numbers.
+    #[error("Token Authorization setup unsuccessful: the system gives no random numbers ({0})")]
     Random(getrandom::Error),
     /// The operator's keys cannot be used.
     #[error(transparent)]
     Own(#[from] OwnKeysError),
 }
 
-/// All keys. Asking takes no lock.
+/// All keys. [`Self::opens`] takes no lock.
 #[derive(Debug)]
 pub struct Tokens {
     current: ArcSwap<Table>,
@@ -72,17 +72,17 @@ pub struct Tokens {
 
 #[derive(Debug)]
 enum Source {
-    /// Made here; the lock is held while the file is written.
+    /// The server made them. The lock is held while the file is written.
     Made {
         cfg: Config,
         written: Mutex<Written>,
     },
-    /// The operator's.
+    /// The operator made them.
     Own(OwnKeys),
 }
 
 impl Tokens {
-    /// Reads the operator's keys, or makes new ones and writes them to the file, over what was there. Blocks.
+    /// Reads the operator's keys, or makes new ones and writes them to the file, replacing its contents. Blocks.
     pub fn create(cfg: Config) -> Result<Self, TokenError> {
         if let Some(path) = cfg.own {
             let own = OwnKeys::new(path);
@@ -107,8 +107,8 @@ impl Tokens {
         self.current.load().opens(key, scope, SystemTime::now())
     }
 
-    /// Makes another key for `scope` and writes it to the file; the one before opens nothing from then on. Blocks. Returns
-    /// false where keys are not made here, and for the scope whose key stays.
+    /// Makes another key for `scope` and writes it to the file. The key before is invalid from then on. Blocks. Returns
+    /// false if the keys are the operator's, and for [`Scope::Api`], whose key is not replaced.
     pub fn rotate(&self, scope: Scope) -> Result<bool, TokenError> {
         let Source::Made { cfg, written } = &self.source else {
             return Ok(false);
@@ -123,8 +123,8 @@ impl Tokens {
         Ok(true)
     }
 
-    /// Reads the operator's keys again if their file has changed. Blocks. Returns whether there is something new; after
-    /// a failure the keys stay what they were until the file changes again.
+    /// Reads the operator's keys again if their file has changed. Blocks. Returns whether there are new keys. After a
+    /// failure the old ones are valid until the file changes again.
     pub fn refresh(&self) -> Result<bool, OwnKeysError> {
         let Source::Own(own) = &self.source else {
             return Ok(false);

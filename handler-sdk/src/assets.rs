@@ -3,7 +3,7 @@
 pub use crate::bindings::lantern::handler::assets::{Asset, AssetError};
 use crate::{Error, imports};
 
-/// How much one call to the host copies.
+/// Most bytes that one call to the host copies.
 const PIECE: u32 = 1 << 20;
 
 /// The files of the archive, with sizes in bytes.
@@ -50,7 +50,7 @@ pub fn read(name: &str) -> Result<Vec<u8>, Error> {
 /// At most `max` bytes of `name` from `offset`: one call to the host. Empty at the end of the file.
 ///
 /// # Errors
-/// What the host says.
+/// The host's own: the archive has no such file, or `max` is over the host's limit.
 pub fn read_range(name: &str, offset: u64, max: u32) -> Result<Vec<u8>, AssetError> {
     imports::read_asset(name, offset, max)
 }

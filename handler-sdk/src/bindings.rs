@@ -1,6 +1,6 @@
 //! Rust types and functions generated from `wit/handler.wit`.
 //!
-//! Owns nothing by hand; the rest of the crate wraps what is generated here. The module is public only because the
+//! Nothing here is written by hand; the rest of the crate wraps it. The module is public only because the
 //! code that [`export!`](crate::export) expands to, in the handler's crate, names it.
 #![allow(
     missing_docs,

@@ -39,7 +39,7 @@ pub struct Labels {
     names: Vec<Option<String>>,
 }
 
-/// The most classes that a labels file may have: an index is also a place in memory.
+/// Most classes of a file of labels. The largest index decides how much memory they take.
 const MAX_CLASSES: usize = 1 << 20;
 
 impl Labels {

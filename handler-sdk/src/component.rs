@@ -1,4 +1,4 @@
-//! Between the generated bindings and a [`Handler`]: one instance's state, and conversions that move and never copy.
+//! Connects the generated bindings with a [`Handler`]: one instance's state, and conversions that move and never copy.
 //!
 //! Public only for the code that [`export!`](crate::export) expands to.
 
@@ -16,7 +16,7 @@ pub struct Slot<H> {
 }
 
 impl<H: Handler> Slot<H> {
-    /// Before `init`.
+    /// A slot without a handler, as before `init`.
     pub const fn new() -> Self {
         Self {
             handler: OnceCell::new(),

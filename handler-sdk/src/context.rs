@@ -7,7 +7,7 @@ use crate::Error;
 pub use crate::bindings::lantern::handler::context::Device;
 use crate::bindings::lantern::handler::context::ModelContext;
 
-/// Given to [`Handler::init`](crate::Handler::init).
+/// The facts that [`Handler::init`](crate::Handler::init) gets.
 ///
 /// ```
 /// use handler_sdk::{Context, Error};
@@ -65,7 +65,7 @@ impl Context {
         &self.facts.manifest
     }
 
-    /// What the host says beside the rest, by name.
+    /// A further property that the host gives, by name.
     pub fn property(&self, name: &str) -> Option<&str> {
         let (_, value) = self.facts.properties.iter().find(|(key, _)| key == name)?;
         Some(value)

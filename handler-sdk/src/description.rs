@@ -1,4 +1,4 @@
-//! What a handler says of its model.
+//! A handler's description of its model.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -33,7 +33,7 @@ impl Description {
         }
     }
 
-    /// A text that is a JSON object already. It goes to the host as it is, which shows `{}` if it is something else.
+    /// A text that is a JSON object already. It is not checked here; the host shows `{}` if it is something else.
     pub fn from_text(text: impl Into<String>) -> Self {
         Self(text.into())
     }

@@ -1,6 +1,6 @@
-//! The one error of a handler, and how errors of other crates become it.
+//! The error type of handlers, and the conversions from errors of other crates.
 //!
-//! Owns the choice of whose fault an error is. Knows nothing of HTTP: the host turns a kind into a status.
+//! The conversions decide whose fault an error is. HTTP is not known here: the host turns a kind into a status.
 
 use std::fmt;
 

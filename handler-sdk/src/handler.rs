@@ -1,4 +1,4 @@
-//! What a handler's author implements.
+//! The trait that a handler's author implements.
 
 use crate::{Context, Description, Error, Outputs, Request, Response, Tensor};
 
@@ -26,8 +26,8 @@ pub trait Handler: Sized {
     /// As in [`Handler::preprocess`].
     fn postprocess(&self, outputs: Outputs, carry: &[u8]) -> Result<Response, Error>;
 
-    /// What there is to say of the model beside its settings: `customizedMetadata`, for those who ask the management
-    /// API for a description with `customized=true`. Nothing, unless implemented.
+    /// Describes the model: the `customizedMetadata` that the management API shows when a description is asked for with
+    /// `customized=true`. An empty object unless implemented.
     ///
     /// # Errors
     /// As in [`Handler::preprocess`].

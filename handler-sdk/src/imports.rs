@@ -1,4 +1,4 @@
-//! What the host gives: the interface's functions in a component, an in-memory host elsewhere.
+//! The functions of the host: those of the interface in a component, an in-memory host elsewhere.
 //!
 //! Both sides have the same functions; the wrappers in [`assets`](crate::assets), [`log`](crate::log) and
 //! [`metrics`](crate::metrics) know only this module.

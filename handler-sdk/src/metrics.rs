@@ -3,7 +3,7 @@
 pub use crate::bindings::lantern::handler::metrics::{Kind, Unit};
 use crate::imports;
 
-/// Counts up.
+/// A sum that only grows.
 ///
 /// ```
 /// use handler_sdk::{metrics::{Counter, Unit}, testing::Host};
@@ -28,7 +28,7 @@ impl Counter {
     }
 }
 
-/// The last value set.
+/// A value that may go up and down: the last one that was set.
 #[derive(Debug)]
 pub struct Gauge(imports::Metric);
 

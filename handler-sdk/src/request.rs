@@ -1,6 +1,6 @@
 //! What a client sent, and the ways handlers read it.
 //!
-//! Owns the convention of TorchServe's clients: a payload is the raw body, or the form field `data`, or `body`.
+//! The convention of TorchServe's clients is kept here: a payload is the raw body, or the form field `data`, or `body`.
 
 use std::fmt;
 
@@ -33,7 +33,7 @@ pub enum Body {
     Raw(Vec<u8>),
     /// The fields of a multipart or URL-encoded form, in order.
     Form(Vec<Part>),
-    /// Tensors of a client that speaks tensors.
+    /// Tensors, sent by a client of Open Inference Protocol.
     Tensors(Vec<Tensor>),
 }
 
@@ -69,7 +69,7 @@ impl Request {
         &self.headers
     }
 
-    /// The body as it came.
+    /// The body.
     pub fn body(&self) -> &Body {
         &self.body
     }
@@ -79,7 +79,7 @@ impl Request {
         self.body
     }
 
-    /// The tensors of a client that speaks tensors.
+    /// The tensors of a client of Open Inference Protocol; `None` for any other body.
     pub fn tensors(&self) -> Option<&[Tensor]> {
         match &self.body {
             Body::Tensors(tensors) => Some(tensors),

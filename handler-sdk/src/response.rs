@@ -1,6 +1,6 @@
-//! What goes back to the client.
+//! Responses to the client.
 //!
-//! Owns how values become bodies, the way TorchServe prints JSON included. The host checks status and headers.
+//! This module turns values into bodies, also in the way TorchServe prints JSON. The host checks status and headers.
 
 use std::io;
 

@@ -1,7 +1,7 @@
 //! Named tensors: building them from typed values, and reading them back with checks.
 //!
-//! Owns the layout of elements (little-endian, row-major; `bytes` with u32 length prefixes). Knows nothing of where the
-//! elements of a tensor that stayed on the host are: [`stored`] reads those.
+//! This module knows the layout of elements (little-endian, row-major; `bytes` with u32 length prefixes). Elements of a
+//! tensor that stayed on the host are read by [`stored`].
 
 mod element;
 mod stored;
@@ -84,7 +84,7 @@ impl Tensor {
         if let Ok(elements) = bytemuck::checked::try_cast_slice_mut::<u8, T>(&mut bytes) {
             fill(elements)?;
         } else {
-            // An allocator that aligns bytes to less than an element: write beside and copy.
+            // The allocator aligned the bytes to less than an element, so elements are written elsewhere and copied.
             let mut elements = vec![T::ZERO; length / size_of::<T>()];
             fill(&mut elements)?;
             bytes.copy_from_slice(bytemuck::cast_slice(&elements));

@@ -32,7 +32,8 @@ use crate::imports::memory::{State, with_state};
 use crate::request::{Body, Field, Part};
 use crate::{Context, Device, Error, Handler, Request, Response, Step, Tensor};
 
-/// The host of the current thread: what it offers to a handler, and what the handler did to it. Dropped, it forgets.
+/// The in-memory host of the current thread: what it offers to a handler, and what the handler logged and observed.
+/// Dropping it clears both.
 #[derive(Debug)]
 pub struct Host {
     config: Value,
@@ -122,7 +123,7 @@ pub fn form<const N: usize>(fields: [(&str, &str); N]) -> Request {
     with_body(None, Body::Form(fields.map(part).into()))
 }
 
-/// A request of a client that speaks tensors.
+/// A request of tensors, as a client of Open Inference Protocol sends it.
 pub fn tensors(tensors: Vec<Tensor>) -> Request {
     with_body(None, Body::Tensors(tensors))
 }
@@ -135,7 +136,7 @@ fn with_body(content_type: Option<String>, body: Body) -> Request {
     Request::new("test".to_owned(), content_type, vec![accept], body)
 }
 
-/// The inputs and the carry of a step that wants inference.
+/// The inputs and the carry of a step that asks for inference.
 ///
 /// # Panics
 /// If the step answers at once.
@@ -149,7 +150,7 @@ pub fn inferred(step: Step) -> (Vec<Tensor>, Vec<u8>) {
 /// The response of a step that answers at once.
 ///
 /// # Panics
-/// If the step wants inference.
+/// If the step asks for inference.
 pub fn done(step: Step) -> Response {
     match step {
         Step::Done(response) => response,

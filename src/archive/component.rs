@@ -1,4 +1,4 @@
-//! Whether a file can be a handler, told from its bytes without compiling it.
+//! Checks from its bytes, without compiling it, whether a file can be a handler.
 
 use wasmparser::{Parser, Payload};
 
@@ -6,7 +6,7 @@ use super::ArchiveError;
 
 /// The interface that a handler must export, whatever its version.
 const PIPELINE: &str = "lantern:handler/pipeline@";
-/// Bytes that tell a component from everything else.
+/// The first bytes of every component.
 pub const HEADER: [u8; 8] = [0, b'a', b's', b'm', 0x0d, 0, 1, 0];
 
 /// Checks that `wasm` is a component that exports `lantern:handler/pipeline`. `name` is for messages.
@@ -27,14 +27,14 @@ pub fn check_handler(name: &str, wasm: &[u8]) -> Result<(), ArchiveError> {
     ))
 }
 
-/// Whether a file is named as a component is.
+/// Whether a file's name has the extension of WebAssembly.
 pub fn is_named_wasm(name: &str) -> bool {
     std::path::Path::new(name)
         .extension()
         .is_some_and(|extension| extension == "wasm")
 }
 
-/// Checks the first bytes alone.
+/// Checks only that the first bytes are those of a component.
 pub fn check_header(name: &str, start: &[u8]) -> Result<(), ArchiveError> {
     if start.starts_with(&HEADER) {
         return Ok(());
@@ -55,7 +55,7 @@ fn refuse(name: &str, what: &str) -> ArchiveError {
     ArchiveError::Unservable(format!("the handler {name:?} {what}"))
 }
 
-/// Names that the outermost component exports.
+/// Names of the exports of the outermost component, without those of components inside it.
 fn exports(wasm: &[u8]) -> Result<Vec<String>, wasmparser::BinaryReaderError> {
     let mut names = Vec::new();
     let mut depth = 0_usize;

@@ -1,4 +1,4 @@
-//! What an unpacked archive's files say: the manifest, the settings, and which files are the handler and the weights.
+//! Reads an unpacked archive: its manifest, its settings, and which of its files are the handler and the weights.
 
 use std::fs::File;
 use std::io::Read;
@@ -17,27 +17,27 @@ pub(super) const TEXT_LIMIT: u64 = 1 << 20;
 /// An unpacked archive that can be served.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Contents {
-    /// Its manifest.
+    /// What `MANIFEST.json` says.
     pub manifest: Manifest,
-    /// Its `model-config.yaml`; the default if it has none.
+    /// What `model-config.yaml` says; the default if the archive has none.
     pub config: ModelConfig,
     /// The handler's component, relative to the directory.
     pub handler: EntryName,
     /// The framework that runs the artifact.
     pub backend: BackendKind,
-    /// Requests to try the model out on, relative to the directory.
+    /// File of sample requests to try the model with, relative to the directory.
     pub samples: Option<EntryName>,
 }
 
 impl Contents {
-    /// Reads what lies in `directory`.
+    /// Reads the archive that was unpacked into `directory`.
     pub fn read(directory: &Path) -> Result<Self, ArchiveError> {
         let manifest = read_manifest(directory)?;
         let config = read_config(directory, &manifest)?;
         Self::of(directory, manifest, config)
     }
 
-    /// Finds handler and weights.
+    /// Finds the handler and the weights among the files.
     fn of(directory: &Path, manifest: Manifest, config: ModelConfig) -> Result<Self, ArchiveError> {
         Ok(Self {
             handler: handler(directory, &manifest, &config)?,
@@ -80,7 +80,7 @@ fn read_config(directory: &Path, manifest: &Manifest) -> Result<ModelConfig, Arc
     Ok(ModelConfig::parse(name.as_str(), &content)?)
 }
 
-/// The component: named by the settings, else by the manifest.
+/// The handler's component, which the settings name, or else the manifest.
 fn handler(
     directory: &Path,
     manifest: &Manifest,
@@ -133,7 +133,7 @@ fn samples(directory: &Path, config: &ModelConfig) -> Result<Option<EntryName>, 
     }
 }
 
-/// The framework: named by the settings, else by the artifact's extension.
+/// The framework, which the settings name, or else the artifact's extension tells.
 fn backend(
     directory: &Path,
     manifest: &Manifest,
@@ -157,7 +157,7 @@ fn backend(
         })
 }
 
-/// The framework as far as names say it: no file is looked at.
+/// The framework as far as names tell it. No file is opened.
 pub(super) fn backend_of(manifest: &Manifest, config: &ModelConfig) -> Option<BackendKind> {
     let by_name = || match &manifest.serialized_file {
         Some(artifact) => BackendKind::of_artifact(artifact.as_str()),
@@ -166,7 +166,7 @@ pub(super) fn backend_of(manifest: &Manifest, config: &ModelConfig) -> Option<Ba
     config.options.backend.or_else(by_name)
 }
 
-/// An archive without weights has a handler that answers by itself.
+/// The backend of an archive without weights: its handler answers every request by itself.
 fn without_artifact(named: Option<BackendKind>) -> Result<BackendKind, ArchiveError> {
     let kind = named.unwrap_or(BackendKind::None);
     if kind.needs_artifact() {

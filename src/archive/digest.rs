@@ -1,10 +1,10 @@
-//! SHA-256, which is what archives are told apart by.
+//! SHA-256 digests, by which archives are identified.
 
 use std::io::{self, Read};
 
 use sha2::{Digest, Sha256};
 
-/// Digest of everything that `from` has left, in lower-case hexadecimal.
+/// SHA-256 of everything that can still be read from `from`, in lower-case hexadecimal.
 pub fn sha256(mut from: impl Read) -> io::Result<String> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 256 << 10];
@@ -18,7 +18,7 @@ pub fn sha256(mut from: impl Read) -> io::Result<String> {
     }
 }
 
-/// Lower-case hexadecimal.
+/// `bytes` in lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     bytes

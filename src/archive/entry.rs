@@ -1,4 +1,4 @@
-//! Names of entries: relative paths that stay where they are put, each there once.
+//! Names of an archive's entries: relative paths that cannot lead out of the directory they are unpacked to, each once.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -53,12 +53,12 @@ impl EntryName {
         self.0.as_bytes()
     }
 
-    /// The path below `directory`.
+    /// The entry's path when the archive is unpacked into `directory`.
     pub fn under(&self, directory: &Path) -> PathBuf {
         directory.join(&self.0)
     }
 
-    /// Without its first component; `None` if that is all there is.
+    /// The path without its first component; `None` if it has only one.
     pub fn without_first(&self) -> Option<Self> {
         let (_, rest) = self.0.split_once('/')?;
         Some(Self(rest.to_owned()))
@@ -104,13 +104,13 @@ enum EntryKind {
     Directory,
 }
 
-/// The names seen so far. Two that differ only in case are the same: they would be on some machines, and nobody
-/// means both.
+/// The names of an archive seen so far. Two that differ only in case count as the same name, since they would be one file
+/// on some machines.
 #[derive(Debug, Default)]
 pub struct Names(HashMap<String, (String, EntryKind)>);
 
 impl Names {
-    /// Takes the name of a file: no entry may have it yet, and what is above it must be directories.
+    /// Adds the name of a file. Fails if an entry has it already, or if one of its parents is a file.
     pub fn file(&mut self, name: &EntryName) -> Result<(), ArchiveError> {
         self.above(name)?;
         let key = name.as_str().to_lowercase();
@@ -127,7 +127,7 @@ impl Names {
         Ok(())
     }
 
-    /// Takes the name of a directory, which may be there already.
+    /// Adds the name of a directory, which may have been added before. Fails if a file has the name or is a parent of it.
     pub fn directory(&mut self, name: &EntryName) -> Result<(), ArchiveError> {
         self.above(name)?;
         self.directory_at(name, name.as_str())

@@ -6,7 +6,7 @@ use std::io;
 use crate::config::Problems;
 use crate::error::{Error, Kind, shortened};
 
-/// Longest piece of a hostile name that a message repeats.
+/// Most bytes of a name that a message repeats.
 const SHOWN: usize = 120;
 
 /// Why an archive was not found, not read, or not made. Texts name the entry, the rule and the value; they hold names
@@ -16,13 +16,13 @@ pub enum ArchiveError {
     /// No archive was named.
     #[error("empty url")]
     EmptyUrl,
-    /// A name that climbs.
+    /// The URL leads upward by `..`.
     #[error("Relative path is not allowed in url: {0}")]
     RelativePath(String),
-    /// There is nowhere to look.
+    /// The server has no model store.
     #[error("Model store has not been configured.")]
     NoModelStore,
-    /// A place that archives are not fetched from.
+    /// `allowed_urls` does not allow the URL.
     #[error("Given URL {0} does not match any allowed URL(s)")]
     UrlNotAllowed(String),
     /// A URL that breaks a rule.
@@ -33,20 +33,20 @@ pub enum ArchiveError {
         /// What was given.
         url: String,
     },
-    /// It was not fetched.
+    /// The download failed.
     #[error("Failed to download archive from: {url}: {reason}")]
     Download {
-        /// As given, without its query.
+        /// The URL without its query.
         url: String,
-        /// For the client: nothing of what the other side or this machine said.
+        /// Text for the client. It repeats nothing that the other server or this machine said.
         reason: String,
-        /// For the log.
+        /// What the other server or this machine said, for the log.
         detail: String,
     },
-    /// There is a file of that name in the store.
+    /// A download cannot get its name: the store has a file of that name.
     #[error("Model file already exists {0}")]
     Exists(String),
-    /// No such archive in the store.
+    /// The store has no such archive.
     #[error("Model not found at: {0}")]
     NotFound(String),
     /// An entry that breaks a rule.
@@ -67,24 +67,24 @@ pub enum ArchiveError {
         /// What was found.
         value: String,
     },
-    /// Bytes that are not of the format that the name promises.
+    /// The file is not of the format that its name promises.
     #[error("the archive is not a readable {format}: {reason}")]
     Format {
-        /// The format.
+        /// The format that it should have.
         format: &'static str,
-        /// The reader's words.
+        /// What the reader of that format said.
         reason: String,
     },
-    /// A manifest that says too little, or nonsense.
+    /// The manifest lacks a member, or a member has a wrong value.
     #[error("{0}")]
     Manifest(String),
-    /// A `model-config.yaml` with problems.
+    /// The `model-config.yaml` has problems.
     #[error(transparent)]
     Config(#[from] Problems),
-    /// An archive that is sound, and cannot be served here.
+    /// The archive can be read, but this server cannot serve it.
     #[error("{0}")]
     Unservable(String),
-    /// The machine's fault.
+    /// Input or output failed on this machine.
     #[error("{doing} failed")]
     Io {
         /// What was being done.
@@ -96,7 +96,7 @@ pub enum ArchiveError {
 }
 
 impl ArchiveError {
-    /// An entry that breaks `rule`.
+    /// An error about an entry that breaks `rule`, with the value that was found.
     pub fn entry(entry: &[u8], rule: &'static str, value: impl Display) -> Self {
         Self::Entry {
             entry: shortened(&String::from_utf8_lossy(entry), SHOWN),
@@ -105,7 +105,7 @@ impl ArchiveError {
         }
     }
 
-    /// The archive as a whole breaks `rule`.
+    /// An error about an archive that as a whole breaks `rule`, with the value that was found.
     pub fn archive(rule: &'static str, value: impl Display) -> Self {
         Self::Archive {
             rule,
@@ -113,7 +113,7 @@ impl ArchiveError {
         }
     }
 
-    /// For `map_err` on input and output.
+    /// Makes errors of input and output, for `map_err`.
     pub fn io(doing: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { doing, source }
     }

@@ -1,4 +1,4 @@
-//! Looking into an archive without serving it.
+//! Reads an archive without serving it, for `lantern inspect` and `lantern archive`.
 
 use std::fs;
 use std::io;
@@ -11,22 +11,22 @@ use super::limits::UnpackLimits;
 use super::source::Source;
 use super::{ArchiveError, Location, Manifest};
 
-/// An archive that was unpacked to be looked at. Its files go with it.
+/// An archive that was unpacked to be examined. Dropping it removes the files.
 #[derive(Debug)]
 pub struct Examined {
     /// SHA-256, in hexadecimal.
     pub digest: String,
-    /// Its manifest.
+    /// What `MANIFEST.json` says.
     pub manifest: Manifest,
     /// Files and their sizes, by name.
     pub files: Vec<(String, u64)>,
-    /// Settings, handler and weights; or why it cannot be served.
+    /// Settings, handler and weights, or why the archive cannot be served.
     pub contents: Result<Contents, ArchiveError>,
     directory: TempDir,
 }
 
 impl Examined {
-    /// Where its files lie.
+    /// The directory that its files are in.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }

@@ -1,8 +1,8 @@
-//! Archives from elsewhere: fetched once, into the model store, from where `allowed_urls` says.
+//! Downloads archives into the model store, from where `allowed_urls` allows.
 //!
-//! `remote` reads what a client wrote, `http` and `s3` open it, `file` finds it on this machine, `part` keeps what
-//! has arrived, and `download` is what has arrived whole. What is refused is refused before anything is connected to
-//! or created. It unpacks nothing: an archive that was fetched is read as any other in the store.
+//! `remote` parses the URL, `http` and `s3` open it, `file` finds archives on this machine, `part` is the file of an
+//! unfinished download, and `download` a finished one. A URL is refused before anything is connected to or created.
+//! Nothing is unpacked here: a downloaded archive is read as any other in the store.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -37,27 +37,27 @@ use part::Part;
 use remote::Remote;
 use s3::S3;
 
-/// Times that a transfer goes on after its connection broke.
+/// How often a transfer is resumed after its connection broke.
 const RESUMPTIONS: u32 = 5;
-/// Before the first of them; each further one waits longer.
+/// Pause before the first resumption. Each further pause is longer.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Without a byte for so long, a connection is given up.
+/// A connection that delivers no byte for so long is given up.
 const STALL: Duration = Duration::from_mins(1);
-/// Between two lines on a download that takes long.
+/// Time between two log lines about the progress of a download.
 const PROGRESS: Duration = Duration::from_secs(10);
 
-/// Where archives may come from and how much they may be.
+/// Where archives may be fetched from, and how large they may be.
 #[derive(Clone)]
 pub struct FetchConfig {
-    /// `allowed_urls`.
+    /// The URLs that the setting `allowed_urls` allows.
     pub allowed: AllowedUrls,
-    /// Names that may lead to private addresses.
+    /// Host names that may have private addresses.
     pub private_hosts: BTreeSet<String>,
-    /// Bytes of an archive.
+    /// Most bytes of an archive.
     pub limit: u64,
-    /// From the first connection until the archive is there.
+    /// How long a download may take, resumptions included.
     pub timeout: Duration,
-    /// `AWS_*` variables, which say where S3 is and who asks.
+    /// The `AWS_*` variables: the address of the S3 store, and the credentials.
     pub s3: BTreeMap<String, String>,
     /// Finds the addresses of a name.
     pub lookup: Lookup,
@@ -79,19 +79,19 @@ impl Default for FetchConfig {
 /// Who named an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NamedBy {
-    /// A client of the API: nothing that is not allowed.
+    /// A client of the API, who may only name what is allowed.
     Client,
-    /// Whoever runs the server, at its start. A URL that is listed is allowed by that, and what an earlier start
-    /// fetched is used again.
+    /// The operator, in the settings. A URL listed there is allowed, and a file that an earlier start fetched is used
+    /// again.
     Operator,
 }
 
 /// An archive that is on this machine.
 #[derive(Debug)]
 pub struct Found {
-    /// Where.
+    /// Where it is.
     pub location: Location,
-    /// The file, if it was fetched for this.
+    /// The downloaded file, if this call downloaded it.
     pub download: Option<Download>,
 }
 
@@ -108,7 +108,7 @@ struct Inner {
     busy: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
 }
 
-/// How a source answers: from which byte on, of how many, and the bytes.
+/// A source that was opened: from which byte on it sends, how many there are in total, and the bytes.
 pub struct Opened {
     offset: u64,
     total: Option<u64>,
@@ -116,20 +116,20 @@ pub struct Opened {
     body: futures_util::stream::BoxStream<'static, Result<bytes::Bytes, String>>,
 }
 
-/// What a transfer goes on with: bytes that are there, of what the validator names.
+/// How to resume a transfer: the number of bytes that are here, and the validator of the file that they belong to.
 pub struct Resume {
     offset: u64,
     validator: String,
 }
 
-/// Why a transfer did not end well. The first text is for the client, the second for the log.
+/// Why a transfer failed. The first text is for the client, the second for the log.
 #[derive(Debug)]
 pub enum Failure {
-    /// It would not another time either.
+    /// Trying again would fail as well.
     Refused(String, String),
-    /// It might.
+    /// Trying again may succeed.
     Broken(&'static str, String),
-    /// The machine's fault.
+    /// This machine failed, not the source.
     Here(ArchiveError),
 }
 
@@ -140,7 +140,7 @@ impl Failure {
 }
 
 impl Fetcher {
-    /// Fetches into `store`, of which it removes what earlier servers left unfinished.
+    /// Fetches into `store`. Removes unfinished downloads of earlier servers that are too old to resume.
     pub fn new(cfg: FetchConfig, store: ModelStore) -> Self {
         if let Some(root) = store.root() {
             part::sweep(&root);
@@ -154,12 +154,13 @@ impl Fetcher {
         }))
     }
 
-    /// The model store.
+    /// The model store that archives are fetched into.
     pub fn store(&self) -> &ModelStore {
         &self.0.store
     }
 
-    /// The archive that the operator calls `url`, if it is on this machine: nothing is fetched. Reads the file system.
+    /// The archive that the operator calls `url`, if it is on this machine already. Nothing is fetched; reads the file
+    /// system.
     pub fn here(&self, url: &str) -> Option<Location> {
         let (named, _) = remote::split_pin(url).ok()?;
         let Some(remote) = Remote::parse(named).ok()? else {
@@ -170,12 +171,12 @@ impl Fetcher {
         Some(Location::at(path, url))
     }
 
-    /// The archive that `url` names: in the store, or brought there. Ends with whoever waits for it.
+    /// The archive that `url` names, downloaded if it is not in the store. Dropping the future ends the download.
     pub async fn find(&self, url: &str, by: NamedBy) -> Result<Found, ArchiveError> {
         let (fetcher, url) = (self.clone(), url.to_owned());
         let left = CancellationToken::new();
         let _guard = left.clone().drop_guard();
-        // File systems block, and may be those of other machines.
+        // Access to file systems blocks, and they may be on other machines.
         let runtime = Handle::current();
         let found = tokio::task::spawn_blocking(move || {
             let found = left.run_until_cancelled(fetcher.find_here(&url, by));
@@ -184,7 +185,7 @@ impl Fetcher {
         let gone =
             |why: String| ArchiveError::io("fetching an archive")(std::io::Error::other(why));
         let found = found.await.map_err(|panic| gone(panic.to_string()))?;
-        found.unwrap_or_else(|| Err(gone("nobody waits for it".to_owned())))
+        found.unwrap_or_else(|| Err(gone("no client waits for it any more".to_owned())))
     }
 
     async fn find_here(&self, url: &str, by: NamedBy) -> Result<Found, ArchiveError> {
@@ -216,7 +217,8 @@ impl Found {
 }
 
 impl Inner {
-    /// In the store, or, by its whole path, in a directory that is allowed. The operator may name any path.
+    /// An archive in the store, or, by its absolute path, in a directory that `allowed_urls` names. The operator may name
+    /// any path.
     fn local(&self, named: &str, by: NamedBy) -> Result<Location, ArchiveError> {
         let (path, allowed) = (Path::new(named), &self.cfg.allowed);
         if by == NamedBy::Operator && path.is_absolute() {
@@ -234,7 +236,7 @@ impl Inner {
         by == NamedBy::Operator || self.cfg.allowed.permit(&remote.place) || in_store()
     }
 
-    /// What is in the store already is used where it is.
+    /// Copies a `file://` into the store. A file in the store itself is used where it is.
     async fn copy(&self, remote: &Remote, by: NamedBy) -> Result<Found, ArchiveError> {
         if let Some(path) = file::in_store(remote, &self.store) {
             let source = path.display().to_string();
@@ -260,7 +262,7 @@ impl Inner {
             };
             match ended {
                 Ok(()) => Ok(part),
-                // Another time may go on with what is here.
+                // A later registration can resume from what is here.
                 Err(failure @ Failure::Broken(..)) => Err(failure),
                 Err(failure) => {
                     part.discard();
@@ -271,7 +273,7 @@ impl Inner {
         .await
     }
 
-    /// Has `bring` fill a file and puts it into the store, one at a time for each name.
+    /// Has `bring` fill a file and moves it into the store. Of one name, only one download runs at a time.
     async fn arrive(
         &self,
         remote: &Remote,
@@ -316,7 +318,7 @@ impl Inner {
         turn
     }
 
-    /// Goes on after a connection broke, if the source can and something came.
+    /// Downloads into `part`, and resumes after a connection broke, if the source can and bytes arrived.
     async fn transfer(&self, remote: &Remote, part: &mut Part) -> Result<(), Failure> {
         let mut resumptions = 0;
         loop {
@@ -364,9 +366,12 @@ impl Inner {
         let mut progress = Progress::new(remote, opened.total);
         loop {
             let next = tokio::time::timeout(STALL, body.next()).await;
-            let chunk = match next
-                .map_err(|_| Failure::Broken("it stalled", format!("{STALL:?} without a byte")))
-            {
+            let chunk = match next.map_err(|_| {
+                Failure::Broken(
+                    "its server stopped sending",
+                    format!("{STALL:?} without a byte"),
+                )
+            }) {
                 Ok(Some(Ok(chunk))) => chunk,
                 Ok(None) => break,
                 Ok(Some(Err(detail))) => {
@@ -401,7 +406,7 @@ impl Inner {
     }
 }
 
-/// Says now and then how far a download is.
+/// Logs now and then how far a download is.
 struct Progress<'a> {
     name: &'a str,
     total: Option<u64>,

@@ -1,4 +1,4 @@
-//! How much an archive may unpack to, measured while it unpacks.
+//! How much an archive may unpack to. It is measured while the archive is unpacked.
 
 use std::io::{self, Read, Write};
 
@@ -7,19 +7,19 @@ use super::entry::EntryName;
 
 /// Size of the copying buffer.
 const CHUNK: usize = 64 << 10;
-/// What an archive may unpack to whatever its compression: below it, the ratio says nothing.
+/// Unpacked bytes up to which the compression ratio is not checked: small archives may compress well.
 const FREE: u64 = 16 << 20;
 
-/// What an archive may ask for. Sizes are in bytes, unpacked.
+/// How much one archive may unpack to. Sizes are in bytes, unpacked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnpackLimits {
-    /// Files and directories.
+    /// Most files and directories.
     pub entries: usize,
-    /// All files together.
+    /// Most bytes of all files together.
     pub total: u64,
-    /// One file.
+    /// Most bytes of one file.
     pub file: u64,
-    /// Times that compressed bytes may grow, beyond the first 16 MiB.
+    /// Most unpacked bytes for one compressed byte, checked beyond the first 16 MiB.
     pub ratio: u64,
 }
 
@@ -34,7 +34,7 @@ impl Default for UnpackLimits {
     }
 }
 
-/// Counts what one archive has asked for so far.
+/// Counts what was unpacked of one archive, and fails beyond the limits.
 #[derive(Debug)]
 pub struct Meter {
     limits: UnpackLimits,
@@ -44,7 +44,7 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Nothing so far of an archive of `archive` bytes.
+    /// Starts at zero, for an archive of `archive` compressed bytes.
     pub const fn new(limits: UnpackLimits, archive: u64) -> Self {
         Self {
             limits,
@@ -54,13 +54,13 @@ impl Meter {
         }
     }
 
-    /// One entry more.
+    /// Counts one entry.
     pub fn entry(&mut self) -> Result<(), ArchiveError> {
         self.entries += 1;
         self.check_entries(self.entries)
     }
 
-    /// Whether an archive may have this many entries, as it says itself before any is read.
+    /// Checks the number of entries that an archive claims to have, before any is read.
     pub fn check_entries(&self, entries: usize) -> Result<(), ArchiveError> {
         if entries > self.limits.entries {
             let value = format!("{entries}, the limit is {}", self.limits.entries);
@@ -119,7 +119,7 @@ impl Meter {
                 value,
             ));
         }
-        // Many small bombs, or entries that share their compressed bytes.
+        // Catches many small files that each stay below the limit, and entries that share their compressed bytes.
         if grows_too_much(self.total, self.archive, ratio) {
             let value = format!(
                 "{} bytes from {}, the limit is {ratio} times",

@@ -1,4 +1,4 @@
-//! `MAR-INF/MANIFEST.json`, as it was written and as it is meant.
+//! `MAR-INF/MANIFEST.json`: the JSON as written, and the checked [`Manifest`].
 
 use serde::{Deserialize, Deserializer};
 
@@ -7,8 +7,8 @@ use crate::model::{ModelName, Version};
 use super::ArchiveError;
 use super::entry::EntryName;
 
-/// What runs the handler, by the archive's own account. A component may travel under any of them: the original
-/// archiver knows only the last three.
+/// What the archive says runs its handler. An archive with a component may name any of them, since TorchServe's archiver
+/// knows only the last three.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Runtime {
     /// `wasm`.
@@ -22,10 +22,10 @@ pub enum Runtime {
 }
 
 impl Runtime {
-    /// Every runtime, ours first.
+    /// Every runtime, Lantern's own first.
     pub const ALL: [Self; 4] = [Self::Wasm, Self::Python, Self::Python3, Self::Lsp];
 
-    /// As manifests and the API spell it.
+    /// The name in manifests and in the API.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Wasm => "wasm",
@@ -41,26 +41,26 @@ impl Runtime {
     }
 }
 
-/// A manifest whose members are what they should be.
+/// A manifest whose members were checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
-    /// Name, unless the archive leaves it to whoever registers it.
+    /// The model's name; without one, whoever registers the archive gives it.
     pub name: Option<ModelName>,
-    /// Version.
+    /// The model's version.
     pub version: Version,
-    /// Runtime.
+    /// What the archive says runs its handler.
     pub runtime: Runtime,
-    /// Handler, as written: a component, or something that only Python understands.
+    /// The handler as written: the file of a component, or the name of a Python handler.
     pub handler: Option<String>,
-    /// Weights.
+    /// The file of the weights.
     pub serialized_file: Option<EntryName>,
-    /// Settings.
+    /// The file of the settings, `model-config.yaml`.
     pub config_file: Option<EntryName>,
-    /// The file as it is.
+    /// The whole text of the file, which handlers get.
     pub text: String,
 }
 
-/// As written. Unknown members are ignored, as TorchServe does.
+/// The JSON as written. Unknown members are ignored, as in TorchServe.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct RawManifest {
@@ -84,7 +84,7 @@ struct RawModel {
     config_file: Option<String>,
 }
 
-/// Old archives have numbers where texts are meant.
+/// Reads a text. Old archives have numbers where a text is meant, which are taken as well.
 fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     use serde_json::Value;
     match Value::deserialize(deserializer)? {
@@ -98,7 +98,7 @@ fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D:
 }
 
 impl Manifest {
-    /// Reads a manifest.
+    /// Parses and checks the bytes of a manifest.
     pub fn parse(bytes: &[u8]) -> Result<Self, ArchiveError> {
         let refuse = |message: String| ArchiveError::Manifest(message);
         let text = std::str::from_utf8(bytes)

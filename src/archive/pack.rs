@@ -1,8 +1,8 @@
-//! Making archives, as `torch-model-archiver` does.
+//! Makes archives, as `torch-model-archiver` does.
 //!
-//! The same files make the same bytes, so that an archive that was packed again is known by its digest: entries are
-//! in the order of their names with the manifest last, their times are zip's first day, and the manifest has no
-//! `createdOn`, which nobody reads.
+//! The same files always make the same bytes, so that an archive that was packed again has the same digest: entries are
+//! ordered by name with the manifest last, their times are the first day that zip knows, and the manifest has no
+//! `createdOn`, which no server reads.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,7 +22,7 @@ use super::{ArchiveError, Location, MANIFEST, Runtime, UnpackLimits, examine};
 mod extra;
 mod write;
 
-/// Handlers that come with TorchServe, in Python.
+/// Names of the Python handlers that come with TorchServe.
 const BUILT_IN: [&str; 8] = [
     "base_handler",
     "text_classifier",
@@ -45,19 +45,19 @@ pub struct PackSpec {
     pub runtime: Runtime,
     /// The handler's component.
     pub handler: PathBuf,
-    /// Weights.
+    /// The file of the weights.
     pub serialized_file: Option<PathBuf>,
-    /// A Python class; taken along.
+    /// A file with a Python class. It is packed, and nothing reads it.
     pub model_file: Option<PathBuf>,
-    /// Python requirements; taken along.
+    /// A file of Python requirements. It is packed, and nothing reads it.
     pub requirements_file: Option<PathBuf>,
-    /// Settings.
+    /// The file of the settings, `model-config.yaml`.
     pub config_file: Option<PathBuf>,
     /// More files: names, wildcards and directories.
     pub extra_files: Vec<String>,
     /// Directory to write to.
     pub export_path: PathBuf,
-    /// Kind of archive.
+    /// What kind of archive to make.
     pub form: PackForm,
     /// Whether to replace an archive that is there.
     pub force: bool,
@@ -79,7 +79,7 @@ pub enum PackForm {
 /// What was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packed {
-    /// Where.
+    /// Path of the archive.
     pub path: PathBuf,
     /// Bytes of the archive, or of the directory's files.
     pub size: u64,
@@ -87,7 +87,7 @@ pub struct Packed {
     pub digest: Option<String>,
     /// Entries and their sizes, in order.
     pub files: Vec<(String, u64)>,
-    /// What the model's settings ignore.
+    /// Settings of the model that have no effect, each with the reason.
     pub warnings: Vec<Problem>,
 }
 
@@ -95,7 +95,7 @@ pub struct Packed {
 #[derive(Debug, Default)]
 struct Files(BTreeMap<EntryName, PathBuf>);
 
-/// Packs an archive. It is complete before it has its name: an archive that is there is replaced whole, or not.
+/// Packs an archive. It gets its name when it is complete, so that an existing archive is replaced as a whole or not at all.
 pub fn pack(spec: &PackSpec) -> Result<Packed, ArchiveError> {
     let target = target(spec)?;
     check_handler(&spec.handler)?;
@@ -119,7 +119,7 @@ pub fn pack(spec: &PackSpec) -> Result<Packed, ArchiveError> {
     })
 }
 
-/// Writes the archive beside its place, looks into it as a server will before it serves it, and moves it there.
+/// Writes the archive beside its final path, checks it as a server will, and moves it there.
 fn stage(
     spec: &PackSpec,
     files: &Files,
@@ -136,7 +136,7 @@ fn stage(
     write::replace(&staged, target)
 }
 
-/// Where the archive goes, if it may.
+/// The archive's path. Fails if there is one already that must not be replaced.
 fn target(spec: &PackSpec) -> Result<PathBuf, ArchiveError> {
     if !spec.export_path.is_dir() {
         let rule = format!(
@@ -188,7 +188,7 @@ fn check_config(path: Option<&Path>) -> Result<Vec<Problem>, ArchiveError> {
     Ok(config.warnings)
 }
 
-/// Takes every file under its name, and writes the manifest.
+/// Collects every file under the name that it gets in the archive, and returns the text of the manifest.
 fn gather(spec: &PackSpec, files: &mut Files) -> Result<String, ArchiveError> {
     let mut model = serde_json::Map::new();
     model.insert("modelName".to_owned(), json!(spec.name.as_str()));
@@ -218,7 +218,7 @@ fn gather(spec: &PackSpec, files: &mut Files) -> Result<String, ArchiveError> {
 }
 
 impl Files {
-    /// Takes a file under its own name, at the root.
+    /// Adds a file under its own name, at the root of the archive.
     fn take(&mut self, path: &Path) -> Result<String, ArchiveError> {
         if !path.is_file() {
             return Err(missing(path));
@@ -235,7 +235,7 @@ impl Files {
         Ok(name)
     }
 
-    /// Two files of one name: the second would silently replace the first.
+    /// Adds a file. Fails if another file has the name, which it would silently replace.
     fn insert(&mut self, name: EntryName, path: &Path) -> Result<(), ArchiveError> {
         if name.as_str().to_lowercase() == MANIFEST.to_lowercase() {
             let rule = "must not be packed: the manifest is written here";
@@ -266,7 +266,7 @@ fn summary(target: &Path, files: &[(String, u64)]) -> Result<(u64, Option<String
     Ok((size, Some(digest)))
 }
 
-/// The original tool's words.
+/// The error for a missing file, with the text of `torch-model-archiver`.
 fn missing(path: &Path) -> ArchiveError {
     ArchiveError::Unservable(format!("File does not exist: {}", path.display()))
 }

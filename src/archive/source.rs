@@ -1,7 +1,7 @@
 //! Reading the three forms of archive: zip, gzip tar, directory.
 //!
-//! Each form walks its entries and hands them to an [`Unpacker`], which checks names, counts and measures, and is the
-//! only one to write. A form's own tricks (links, devices, encryption, sizes that lie) are refused in its file.
+//! The reader of each form gives its entries to an [`Unpacker`], which checks names and limits and alone writes files.
+//! Links, devices, encryption and false sizes are refused by the reader of the form that has them.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek};
@@ -17,13 +17,13 @@ mod directory;
 mod tar;
 mod zip;
 
-/// An archive that was opened and digested.
+/// An archive that was opened, and whose digest is known.
 #[derive(Debug)]
 pub struct Source {
     /// SHA-256 of the archive, or over a directory's names and contents, in hexadecimal.
     pub digest: String,
     form: Form,
-    /// Bytes of the archive; a directory is as large as it is.
+    /// Bytes of the archive; of a directory, the largest number, since nothing in it is compressed.
     size: u64,
 }
 
@@ -45,7 +45,7 @@ impl Source {
             return Ok(Self { digest, form, size });
         }
         let missing = |_| ArchiveError::NotFound(location.url().to_owned());
-        // A pipe would never open, and a device never end.
+        // Opening a pipe may block for ever, and reading a device may never end.
         if !path.metadata().map_err(missing)?.is_file() {
             return Err(ArchiveError::Archive {
                 rule: "must be a regular file or a directory",
@@ -71,7 +71,7 @@ impl Source {
         })
     }
 
-    /// Unpacks it into `directory`, which must be empty.
+    /// Unpacks the archive into `directory`, which must be empty.
     pub fn read(&self, directory: &Path, limits: UnpackLimits) -> Result<(), ArchiveError> {
         let mut unpacker = Unpacker::new(directory, limits, self.size);
         match &self.form {
@@ -82,29 +82,29 @@ impl Source {
     }
 }
 
-/// One file of the archive at `path`, if it has at most `most` bytes, without reading the rest of the archive; `None` where
-/// that cannot be had. Nothing is digested and nothing written.
+/// One file of the archive at `path`, if it has at most `most` bytes. `None` if it is missing, too large, or cannot be read
+/// without reading the rest of the archive. Nothing is written.
 pub fn read_one(path: &Path, name: &EntryName, limits: UnpackLimits, most: u64) -> Option<Vec<u8>> {
     let metadata = path.metadata().ok()?;
     if metadata.is_dir() {
         return directory::read_one(path, name, most);
     }
     let is_zip = path.extension().is_some_and(|extension| extension == "mar");
-    // A pipe would never open, and a device never end.
+    // Opening a pipe may block for ever, and reading a device may never end.
     if !is_zip || !metadata.is_file() {
         return None;
     }
     zip::read_one(&File::open(path).ok()?, name, limits, most)
 }
 
-/// All of `content`, if it has at most `most` bytes.
+/// The whole of `content`, if it has at most `most` bytes.
 fn read_within(content: impl Read, most: u64) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     content.take(most + 1).read_to_end(&mut bytes).ok()?;
     (bytes.len() as u64 <= most).then_some(bytes)
 }
 
-/// Writes entries below a directory that was made for it and is empty.
+/// Writes the entries of one archive below an empty directory.
 #[derive(Debug)]
 pub struct Unpacker {
     directory: PathBuf,
@@ -122,7 +122,7 @@ impl Unpacker {
         }
     }
 
-    /// Whether an archive may have this many entries.
+    /// Checks the number of entries that the archive claims to have.
     pub fn announce(&self, entries: usize) -> Result<(), ArchiveError> {
         self.meter.check_entries(entries)
     }
@@ -132,14 +132,14 @@ impl Unpacker {
         self.meter.entry()
     }
 
-    /// Makes a directory.
+    /// Makes a directory, and those above it.
     pub fn directory(&mut self, name: &EntryName) -> Result<(), ArchiveError> {
         self.names.directory(name)?;
         fs::create_dir_all(name.under(&self.directory))
             .map_err(ArchiveError::io("making an unpacked directory"))
     }
 
-    /// Writes a file and returns its size. Nothing in the archive decides its permissions.
+    /// Writes a file and returns its size. Permissions that the archive asks for are ignored.
     pub fn file(
         &mut self,
         name: &EntryName,

@@ -1,7 +1,7 @@
 //! The model store: the one directory that archives are loaded from.
 //!
-//! A client names an archive by a path relative to the store. TorchServe takes absolute paths and any directory of
-//! the machine as well; here nothing outside the store can be named, and a link that leads out of it is not followed.
+//! A client names an archive by a path relative to the store. TorchServe also takes absolute paths to any directory of the
+//! machine. Here nothing outside the store can be named, and a link that leads out of it is not followed.
 
 use std::fs;
 use std::io;
@@ -9,9 +9,9 @@ use std::path::{Component, Path, PathBuf};
 
 use super::ArchiveError;
 
-/// What an archive's name must end in to be found by `all`.
+/// Endings of the names that `all` finds.
 const SUFFIXES: [&str; 3] = [".mar", ".model", ".tar.gz"];
-/// The store's directory for what is not an archive yet. No client can name what is in it.
+/// The store's directory for unfinished downloads and markers. No client can name a file in it.
 pub(super) const HIDDEN: &str = ".lantern";
 
 /// The directory that archives are loaded from, if there is one. Cheap to clone.
@@ -30,7 +30,7 @@ pub struct Location {
 }
 
 impl Location {
-    /// An archive anywhere on this machine, named by whoever runs the program and not by a client.
+    /// An archive anywhere on this machine. The path must come from whoever runs the program, not from a client.
     pub fn local(path: &Path) -> Result<Self, ArchiveError> {
         let url = path.display().to_string();
         match fs::canonicalize(path) {
@@ -39,7 +39,7 @@ impl Location {
         }
     }
 
-    /// An archive that a client calls `url`, at a path that was checked.
+    /// The archive that a client calls `url`, at a path that was checked.
     pub(super) fn at(path: PathBuf, url: &str) -> Self {
         Self {
             path,
@@ -49,12 +49,12 @@ impl Location {
         }
     }
 
-    /// What finds it again: a name in the store, or a whole path.
+    /// What finds the archive again: a name in the store, or an absolute path.
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// The same under another name.
+    /// The same archive under another URL.
     pub(super) fn named(self, url: &str) -> Self {
         Self {
             url: url.to_owned(),
@@ -62,27 +62,27 @@ impl Location {
         }
     }
 
-    /// The same, if its SHA-256 is `digest`.
+    /// The same archive, whose SHA-256 must be `digest` when it is opened.
     pub(super) fn pinned(self, digest: Option<String>) -> Self {
         Self { digest, ..self }
     }
 
-    /// What its SHA-256 must be, in hexadecimal, if whoever named it said so.
+    /// The SHA-256 that it must have, in hexadecimal, if whoever named it gave one.
     pub fn digest(&self) -> Option<&str> {
         self.digest.as_deref()
     }
 
-    /// As the client named it.
+    /// The URL by which the client named it.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Where it lies.
+    /// Its path on this machine.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The name of a model whose archive does not say it: the file's, without extension, made to fit.
+    /// The name for a model whose archive gives none: see [`default_name`].
     pub fn default_name(&self) -> String {
         default_name(&self.url)
     }
@@ -93,7 +93,8 @@ impl Location {
     }
 }
 
-/// The name of a model whose archive, at `url`, does not say it: the file's, without extension, made to fit.
+/// The name for a model whose archive, at `url`, gives none: the file's name without extension, with characters replaced
+/// that names may not have.
 pub fn default_name(url: &str) -> String {
     let plain = |c: char| {
         if c.is_ascii_alphanumeric() || c == '_' {
@@ -140,7 +141,7 @@ impl ModelStore {
         fs::canonicalize(self.directory.as_deref()?).ok()
     }
 
-    /// What lies at a whole path, if that is in the store.
+    /// The resolved form of an absolute path, if that is in the store.
     pub(super) fn holds(&self, path: &Path) -> Option<PathBuf> {
         let root = self.root()?;
         let real = fs::canonicalize(path).ok()?;
@@ -149,8 +150,8 @@ impl ModelStore {
         (!is_hidden).then_some(real)
     }
 
-    /// Every archive in the store, by name: files that look like one, and directories. Empty where the store does not
-    /// exist.
+    /// Every archive in the store, ordered by name: files whose names end as archives' do, and directories. Empty if the
+    /// store does not exist.
     pub fn list(&self) -> Result<Vec<Location>, ArchiveError> {
         let Some(directory) = &self.directory else {
             return Ok(Vec::new());
@@ -200,7 +201,7 @@ fn relative(url: &str) -> Result<&Path, ArchiveError> {
     Ok(path)
 }
 
-/// As much of a client's URL as a message repeats.
+/// The beginning of a client's URL, as much as a message repeats.
 pub(super) fn shorten(url: &str) -> String {
     url.chars().take(1024).collect()
 }

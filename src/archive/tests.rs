@@ -1,4 +1,4 @@
-//! Archives as strangers send them: honest ones from the original archiver, and hostile ones made here.
+//! Reading archives: those of `torch-model-archiver`, and hostile ones made here.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -15,7 +15,7 @@ mod raw;
 mod tars;
 mod zips;
 
-/// A place to put an archive and to unpack it, with something beside it that must not change.
+/// Directories for an archive and for unpacking it, with a file beside them that must not change.
 struct Bench {
     root: tempfile::TempDir,
     limits: UnpackLimits,
@@ -52,7 +52,8 @@ impl Bench {
         Location::local(&self.path(name)).unwrap()
     }
 
-    /// The refusal of an archive. Nothing but the process's own directory is left, and the canary sings.
+    /// The text with which an archive is refused. Asserts that only the process's own directory is left, and that the file
+    /// beside it has not changed.
     fn refused(&self, name: &str, bytes: &[u8]) -> String {
         let store = self.store();
         let error = store.unpack(&self.put(name, bytes)).unwrap_err();
@@ -90,7 +91,7 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Names that leave the directory, hide something, or mean two things.
+/// Names that lead out of the directory, hide something, or are ambiguous.
 const BAD_NAMES: [&[u8]; 11] = [
     b"../x",
     b"/abs",

@@ -1,7 +1,7 @@
-//! Unpacked archives: each once, by digest, for as long as somebody needs it.
+//! Unpacked archives. Archives of one digest are unpacked once, and removed when the last lease is dropped.
 //!
-//! A process has a directory of its own under the root and holds a lock in it. Whoever starts later removes the
-//! directories of processes that are gone, which is those whose lock is free.
+//! A process has a directory of its own under the root and holds a lock in it. A process that starts later removes the
+//! directories whose lock is free: their processes have ended.
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File};
@@ -24,7 +24,7 @@ use super::store::Location;
 /// Name of the lock in a process's directory.
 const LOCK: &str = "lock";
 
-/// Where archives are unpacked to. Cheap to clone; the directory goes with the last clone and the last lease.
+/// Where archives are unpacked to. Cheap to clone; the directory is removed with the last clone and the last lease.
 #[derive(Debug, Clone)]
 pub struct UnpackStore(Arc<Home>);
 
@@ -32,13 +32,13 @@ pub struct UnpackStore(Arc<Home>);
 struct Home {
     directory: PathBuf,
     limits: UnpackLimits,
-    /// One for each digest ever seen; kept, so that two threads never hold two for one directory.
+    /// One for each digest ever seen. None is removed, so that two threads never have two slots for one directory.
     slots: Mutex<HashMap<String, Arc<Slot>>>,
     /// Held for as long as the directory is in use.
     _lock: File,
 }
 
-/// One digest. Its lock is held while the archive is being unpacked or removed.
+/// State of one digest. Its lock is held while the archive is being unpacked or removed.
 #[derive(Debug, Default)]
 struct Slot(Mutex<Occupant>);
 
@@ -64,11 +64,12 @@ struct Lease {
 }
 
 impl UnpackStore {
-    /// Takes a directory under `root`, which is made if it is missing, and removes what dead processes left there.
+    /// Makes a directory under `root`, which is created if it is missing, and removes those of processes that have ended.
     pub fn open(root: &Path, limits: UnpackLimits) -> Result<Self, ArchiveError> {
         let doing = ArchiveError::io;
         make_private(root).map_err(doing("making the directory for unpacked archives"))?;
-        // Sweeping and making are one step: a directory is never seen before its lock is held.
+        // Removing old directories and making a new one happen under one lock, so that no process sees a directory
+        // before its lock is held.
         let gate = File::create(root.join(LOCK)).map_err(doing("locking unpacked archives"))?;
         gate.lock().map_err(doing("locking unpacked archives"))?;
         sweep(root);
@@ -85,7 +86,7 @@ impl UnpackStore {
         })))
     }
 
-    /// A directory of this process alone, which goes with it.
+    /// The directory of this process, which is removed when it ends.
     pub fn directory(&self) -> &Path {
         &self.0.directory
     }
@@ -128,7 +129,7 @@ impl UnpackStore {
 }
 
 impl Home {
-    /// Unpacks into a directory beside the final one, and renames.
+    /// Unpacks into a directory beside the final one, and renames it when it is complete.
     fn fill(&self, source: &Source) -> Result<PathBuf, ArchiveError> {
         let directory = self.directory.join(&source.digest);
         remove(&directory);
@@ -153,7 +154,7 @@ impl Drop for Home {
 impl Drop for Lease {
     fn drop(&mut self) {
         let occupant = self.slot.0.lock();
-        // Somebody may have unpacked it anew since the last lease went.
+        // Another thread may have unpacked the archive again after the last lease was dropped.
         if occupant.generation == self.generation {
             remove(&self.directory);
         }
@@ -166,17 +167,17 @@ impl Unpacked {
         &self.0.digest
     }
 
-    /// Where its files lie.
+    /// The directory that its files are in.
     pub fn directory(&self) -> &Path {
         &self.0.directory
     }
 
-    /// What its files say.
+    /// What was read from its files.
     pub fn contents(&self) -> &Contents {
         &self.0.contents
     }
 
-    /// What a runtime is loaded from, under the name and version that it is registered with.
+    /// The specification from which a runtime is loaded, under the name and version of the registration.
     pub fn spec(&self, name: ModelName, version: Version, resolved: &Resolved) -> ModelSpec {
         let contents = &self.0.contents;
         let artifact = contents.manifest.serialized_file.as_ref();
@@ -201,8 +202,8 @@ impl Unpacked {
     }
 }
 
-/// Makes the root, which often lies where anybody may write: whoever can write to it decides what code is run, so it
-/// must be this user's and closed to others.
+/// Makes the root, and fails unless it belongs to this user and is closed to others: whoever can write to it decides
+/// which code is run, and it often lies in a directory that anybody may write to.
 fn make_private(root: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(root)?;
     let found = fs::symlink_metadata(root)?;
@@ -214,7 +215,7 @@ fn make_private(root: &Path) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::PermissionDenied, rule))
 }
 
-/// Removes the directories whose process is gone.
+/// Removes the directories of processes that have ended.
 fn sweep(root: &Path) {
     let Ok(entries) = fs::read_dir(root) else {
         return;
@@ -229,7 +230,7 @@ fn sweep(root: &Path) {
     }
 }
 
-/// What cannot be removed is left for the next sweep.
+/// Removes a directory. If that fails, a later sweep tries again.
 fn remove(directory: &Path) {
     match fs::remove_dir_all(directory) {
         Ok(()) => {}

@@ -13,7 +13,7 @@ use crate::config::show_size;
 use crate::handler;
 use crate::model::{ModelName, Version};
 
-/// Flags of a program that is called `torch-model-archiver`.
+/// Command line of the program when it is called `torch-model-archiver`.
 #[derive(Debug, clap::Parser)]
 #[command(
     name = "torch-model-archiver",
@@ -22,7 +22,7 @@ use crate::model::{ModelName, Version};
     max_term_width = 100
 )]
 pub struct ArchiverArgs {
-    /// All of them.
+    /// The flags of `lantern archive`, which are the same.
     #[command(flatten)]
     pub archive: ArchiveArgs,
 }
@@ -48,7 +48,7 @@ pub struct ArchiveArgs {
     /// More files for the archive's root: comma-separated; wildcards are expanded, directories' contents are taken
     #[arg(long, value_name = "FILES")]
     pub extra_files: Vec<String>,
-    /// What runs the handler
+    /// What the manifest says runs the handler
     #[arg(long, default_value = "wasm", value_name = "RUNTIME")]
     pub runtime: String,
     /// Directory to write to; the current one by default
@@ -93,7 +93,7 @@ impl ArchiveFormat {
     }
 }
 
-/// Packs and says what was written.
+/// Packs an archive, and prints what was written.
 pub fn run(args: &ArchiveArgs) -> Result<ExitCode, Failure> {
     let spec = spec(args)?;
     screen(&spec)?;
@@ -108,7 +108,7 @@ pub fn run(args: &ArchiveArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Refuses a component that a server would refuse for its imports. What is no component at all is the packer's to refuse.
+/// Refuses a component that a server would refuse for its imports. A file that is no component is refused when it is packed.
 fn screen(spec: &PackSpec) -> Result<(), Failure> {
     let wasm = std::fs::read(&spec.handler).unwrap_or_default();
     match handler::inspect(&wasm) {

@@ -1,4 +1,4 @@
-//! What the server says of itself at the start: TorchServe's block of `Name: value` lines, ours after it.
+//! What the server logs about itself at the start: TorchServe's block of `Name: value` lines, then Lantern's own.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::server::Machine;
 pub(super) const TORCHSERVE: &str = "0.12.0";
 const NONE: &str = "N/A";
 
-/// Logs the settings an operator looks for when something is not as expected, and what was ignored.
+/// Logs the settings that an operator checks when something is not as expected, and the keys that have no effect.
 pub(super) fn introduce(settings: &ServerConfig, surroundings: &Surroundings, machine: &Machine) {
     for (name, value) in lines(settings, surroundings, machine) {
         let value = if value.is_empty() { NONE } else { &value };

@@ -35,19 +35,19 @@ pub struct InspectArgs {
 #[derive(Debug)]
 struct Report {
     archive: Examined,
-    /// The handler, or why it cannot be one.
+    /// The handler's component, or why it cannot be a handler.
     handler: Option<Result<ComponentInfo, String>>,
     tensors: Tensors,
 }
 
-/// Inputs and outputs of the model.
+/// Inputs and outputs of the model, as far as they are known without serving it.
 #[derive(Debug, PartialEq, Eq)]
 enum Tensors {
-    /// By the model's own account, and how its requests would be stacked.
+    /// The model was loaded and says so; and whether its requests would be stacked.
     Known(Signature, String),
-    /// By the account of the archive's settings.
+    /// The archive's settings declare them.
     Declared(Signature),
-    /// Not known, and why.
+    /// They are not known, for this reason.
     Unknown(String),
 }
 
@@ -60,7 +60,7 @@ fn print(report: &Report, json: bool) -> io::Result<()> {
     }
 }
 
-/// Reads the archive and prints it. An archive that cannot be served is shown all the same, and is a failure.
+/// Reads an archive and prints its report. An archive that cannot be served is shown as well, and the command fails.
 pub fn run(args: &InspectArgs) -> Result<ExitCode, Failure> {
     let archive = examine(&Location::local(&args.archive)?, UnpackLimits::default())?;
     let report = Report {
@@ -69,7 +69,7 @@ pub fn run(args: &InspectArgs) -> Result<ExitCode, Failure> {
         archive,
     };
     match print(&report, args.json) {
-        // Who reads has seen enough, as `head` has.
+        // The reader, such as `head`, has closed the pipe because it needs no more.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         printed => printed?,
     }
@@ -132,7 +132,7 @@ fn tensors(archive: &Examined, surroundings: &Surroundings) -> Tensors {
     }
 }
 
-/// Loads the model and tries out whether its requests may be stacked, as a server would.
+/// Loads the model and tests whether its requests may be stacked, as a server does.
 fn load(
     archive: &Examined,
     contents: &Contents,

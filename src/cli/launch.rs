@@ -1,6 +1,6 @@
-//! Starting in the background, stopping, and the file that holds the process id: what TorchServe's launcher does.
+//! Starting in the background and stopping, as TorchServe's launcher does.
 //!
-//! Messages, their order, standard output and exit codes are the launcher's, since scripts read them.
+//! Messages, their order, standard output and exit codes are those of that launcher, since scripts depend on them.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write as _};
@@ -18,7 +18,7 @@ use crate::config::server::Surroundings;
 
 /// How long `--stop --foreground` waits.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// How often it looks.
+/// Pause between two checks whether the process has ended.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Flags of `lantern serve`.
@@ -40,12 +40,12 @@ pub struct LaunchArgs {
     /// Leave the terminal's session: the server that `--start` started
     #[arg(long, hide = true)]
     pub detached: bool,
-    /// What the server is given.
+    /// The flags that the server itself takes.
     #[command(flatten)]
     pub serve: ServeArgs,
 }
 
-/// Flags of a program that is called `torchserve`: those of TorchServe, and ours beside them.
+/// Command line of the program when it is called `torchserve`: TorchServe's flags and Lantern's own.
 #[derive(Debug, clap::Parser)]
 #[command(
     name = "torchserve",
@@ -57,7 +57,7 @@ pub struct TorchserveArgs {
     /// Print versions
     #[arg(long, short = 'v', group = "action")]
     pub version: bool,
-    /// Everything else.
+    /// The flags of `lantern serve`.
     #[command(flatten)]
     pub launch: LaunchArgs,
 }
@@ -65,7 +65,7 @@ pub struct TorchserveArgs {
 /// `lantern serve`: in the foreground unless `--start` says otherwise. `rest` is what follows `serve`.
 pub fn serve(args: LaunchArgs, rest: &[OsString]) -> Result<ExitCode, Failure> {
     if args.detached {
-        // Fails where it leads a session already, which is as good.
+        // Fails if the process leads a session already, and then nothing has to be done.
         let _ = rustix::process::setsid();
     }
     if args.start || args.stop {
@@ -109,7 +109,7 @@ fn launch(args: LaunchArgs, rest: &[OsString]) -> Result<ExitCode, Failure> {
 }
 
 fn start(args: LaunchArgs, rest: &[OsString], file: &PidFile) -> Result<ExitCode, Failure> {
-    // The first process of a container ends the container when it ends.
+    // If the first process of a container ends, the container ends: it must not start another process and exit.
     let is_first = std::process::id() == 1;
     if args.foreground || is_first {
         file.write(std::process::id())?;
@@ -122,8 +122,8 @@ fn start(args: LaunchArgs, rest: &[OsString], file: &PidFile) -> Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
-/// The same program in a session of its own. It keeps standard output: harnesses of TorchServe read there that the
-/// server has started.
+/// The command that starts this program again in a session of its own. It keeps standard output, since scripts that start
+/// TorchServe wait there for the line that the server has started.
 fn background(rest: &[OsString]) -> io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command
@@ -134,7 +134,7 @@ fn background(rest: &[OsString]) -> io::Result<Command> {
     Ok(command)
 }
 
-/// `--start`, or what may be left out of it.
+/// Whether an argument is `--start` or an abbreviation of it.
 fn is_start(argument: &OsStr) -> bool {
     let text = argument.as_encoded_bytes();
     text.len() > "--st".len() && b"--start".starts_with(text)
@@ -167,7 +167,7 @@ fn stop(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Waits for the end of `process`, within patience.
+/// Waits for the end of `process`, at most for [`PATIENCE`].
 #[expect(
     clippy::disallowed_methods,
     reason = "there is no runtime here whose thread could be blocked"
@@ -187,8 +187,8 @@ fn remove_keys(path: &Path) -> io::Result<()> {
     }
 }
 
-/// What the launcher looks for before it starts anything, in its words and its order; other problems with settings
-/// are a failure.
+/// The message about a missing file or directory that TorchServe's launcher checks for, in its order. Other problems with
+/// settings are a failure.
 fn missing(args: &ServeArgs, surroundings: &Surroundings) -> Result<Option<String>, Failure> {
     let here = |path: &Path| surroundings.current_directory.join(path);
     let file = |flag: &str, path: &Path| {

@@ -1,4 +1,4 @@
-//! The file that holds the process id of the server in the background, and that process.
+//! The PID file of the server in the background, and the process that it names.
 
 use std::fs;
 use std::io;
@@ -6,25 +6,25 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// As TorchServe's launcher calls it, so that either stops what the other started.
+/// The name that TorchServe's launcher gives the file, so that each launcher can stop a server that the other started.
 const NAME: &str = ".model_server.pid";
 
-/// The file.
+/// The PID file in one directory.
 #[derive(Debug, Clone)]
 pub(super) struct PidFile(PathBuf);
 
-/// What the file says.
+/// What the file refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
-    /// Nothing: there is none.
+    /// There is no file.
     Absent,
-    /// A server that has ended, or no process at all.
+    /// The server has ended, or the file holds no process id.
     Orphan,
-    /// A server.
+    /// The server runs.
     Running(Process),
 }
 
-/// A process.
+/// A process, by its id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Process(Pid);
 
@@ -34,7 +34,7 @@ impl PidFile {
         Self(directory.as_ref().join(NAME))
     }
 
-    /// What it says now.
+    /// Reads the file, and checks whether its process runs.
     pub fn state(&self) -> State {
         let Ok(text) = fs::read_to_string(&self.0) else {
             return State::Absent;
@@ -43,7 +43,7 @@ impl PidFile {
             .lines()
             .next()
             .and_then(|line| line.trim().parse().ok());
-        // A number below one would name a group of processes.
+        // kill(2) takes a number below one for a group of processes.
         let number = number.filter(|number| *number > 0);
         let process = number.and_then(Pid::from_raw).map(Process);
         match process.filter(|process| process.is_alive() && process.is_server()) {
@@ -52,12 +52,12 @@ impl PidFile {
         }
     }
 
-    /// Writes the number of a process.
+    /// Writes the id of a process to the file.
     pub fn write(&self, id: u32) -> io::Result<()> {
         fs::write(&self.0, id.to_string())
     }
 
-    /// Removes it, if it is there.
+    /// Removes the file, if it exists.
     pub fn remove(&self) -> io::Result<()> {
         match fs::remove_file(&self.0) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -67,23 +67,24 @@ impl PidFile {
 }
 
 impl Process {
-    /// Asks it to end.
+    /// Sends SIGTERM.
     pub fn terminate(self) -> io::Result<()> {
         Ok(kill_process(self.0, Signal::TERM)?)
     }
 
-    /// Whether it runs. One that nobody has buried yet does not.
+    /// Whether it runs. A zombie, which has ended and was not waited for, does not.
     pub fn is_alive(self) -> bool {
         let stat = fs::read_to_string(self.at("stat")).unwrap_or_default();
-        // The state follows the program's name, which stands in parentheses and may hold any character.
+        // The state comes after the program's name, which is in parentheses and may hold any character.
         let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
         state.is_some_and(|state| !state.starts_with(['Z', 'X']))
     }
 
-    /// Whether it may be what the file was written for: numbers are given out again, and a stranger must not be ended.
+    /// Whether it may be the server that the file was written for. Process ids are used again, and another program must
+    /// not be ended.
     fn is_server(self) -> bool {
         let Ok(program) = fs::read_link(self.at("exe")) else {
-            // Another user's.
+            // The link cannot be read: the process is another user's.
             return true;
         };
         let name = program.file_name().unwrap_or_default().to_string_lossy();
@@ -110,7 +111,7 @@ mod tests {
         assert_eq!(file.state(), State::Absent);
         file.write(std::process::id()).unwrap();
         assert!(matches!(file.state(), State::Running(_)));
-        // No process has such a number; the others are none; the last is a stranger.
+        // An id that no process has, texts that are no id, and the id of another program.
         let mut stranger = std::process::Command::new("sleep")
             .arg("60")
             .spawn()

@@ -17,11 +17,11 @@ use crate::server::{Config, Machine, Server};
 
 use crate::telemetry::{self, Directories, Journal, Log, LogWriter, Record, Telemetry};
 
-/// What harnesses of TorchServe wait for on standard output.
+/// The line on standard output for which scripts that start TorchServe wait.
 const STARTED: &str = "Model server started.\n";
-/// Where the dynamic linker looks for libraries.
+/// The variable that lists directories in which the dynamic linker searches libraries.
 const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
-/// Variables that worker processes get: what native libraries cannot do without.
+/// Variables of this process that worker processes get, because native libraries need them.
 const PASSED_ON: [&str; 6] = [
     LIBRARY_PATH,
     "CUDA_VISIBLE_DEVICES",
@@ -31,7 +31,7 @@ const PASSED_ON: [&str; 6] = [
     "TZ",
 ];
 
-/// Flags of the server. What is not given comes from the environment, the file, or a default.
+/// Flags of the server. A setting that is not given comes from the environment, the file, or its default.
 #[derive(Debug, Clone, Args)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -85,7 +85,7 @@ pub struct ServeArgs {
 /// Values of `--log-format`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum LogFormat {
-    /// For people
+    /// TorchServe's text, for people
     #[default]
     Human,
     /// One JSON object a line
@@ -142,19 +142,19 @@ pub fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     cfg.metrics.server_log = metric_log(journal.log(Log::ServerMetrics));
     cfg.metrics.model_log = metric_log(journal.log(Log::ModelMetrics));
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        // One more, for the spare.
+        // One more than threads that serve: the spare, which goes on while others are held by runs.
         .worker_threads(threads.max(1) + 1)
         .thread_name("lantern-io")
         .enable_all()
         .build()?;
     cfg.hosts.leaders.keep_spare(runtime.handle());
     let code = runtime.block_on(serve(cfg, journal));
-    // Whatever still runs was given up.
+    // Blocking tasks that still run are not waited for.
     runtime.shutdown_background();
     code
 }
 
-/// Resolves the settings; what is wrong with them is said in TorchServe's words.
+/// Resolves the settings. A failure has TorchServe's text where TorchServe has one.
 pub fn load(flags: &Flags, surroundings: &Surroundings) -> Result<ServerConfig, Failure> {
     ServerConfig::load(flags, surroundings)
         .map_err(|problems| Failure::new(format!("Invalid configuration: {problems}")))
@@ -192,7 +192,7 @@ async fn serve(cfg: Config, journal: &Journal) -> Result<ExitCode, Failure> {
     tokio::select! {
         () = running.stop() => Ok(ExitCode::SUCCESS),
         signal = signals.next() => {
-            tracing::warn!("{signal}: requests in flight are given up.");
+            tracing::warn!("{signal}: requests in flight are abandoned.");
             Ok(ExitCode::FAILURE)
         }
     }
@@ -212,7 +212,7 @@ impl Signals {
         })
     }
 
-    /// The name of the next one.
+    /// Waits for a signal, and returns its name.
     async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
@@ -234,18 +234,18 @@ fn machine(surroundings: &Surroundings) -> io::Result<Machine> {
     })
 }
 
-/// The value of a variable for a process that works in another directory than this one.
+/// The value of a variable for a worker process, which works in another directory: relative paths are made absolute.
 fn passed_on(name: &str, value: &str, surroundings: &Surroundings) -> OsString {
     if name != LIBRARY_PATH {
         return value.into();
     }
-    // An entry that is empty stands for wherever a process happens to work: libraries are not looked for there.
+    // An empty entry means the working directory of a process, and libraries must not be searched there.
     let entries = value.split(':').filter(|entry| !entry.is_empty());
     let entries: Vec<_> = entries.map(|entry| surroundings.path(entry)).collect();
     std::env::join_paths(entries).unwrap_or_else(|_| value.into())
 }
 
-/// GPUs that this process may use. Counted by their device files: asking CUDA would load it into the front.
+/// The number of GPUs that this process may use. Device files are counted, since asking CUDA would load it into the front.
 fn gpus(surroundings: &Surroundings) -> u32 {
     let is_gpu = |name: &str| {
         let number = name.strip_prefix("nvidia");

@@ -9,11 +9,11 @@ use crate::runtime::child;
 use crate::server;
 use crate::telemetry;
 
-/// Nothing: what a worker process is told comes in the handshake.
+/// There are no flags: everything that a worker process is told comes in the handshake.
 #[derive(Debug, Args)]
 pub struct WorkerArgs {}
 
-/// Hosts a model version until the server that started this process says otherwise, or is gone.
+/// Hosts a model version until the server that started this process ends it or has ended itself.
 pub fn run(_args: &WorkerArgs) -> Result<ExitCode, Failure> {
     telemetry::init_worker();
     Ok(child::run(server::backend))

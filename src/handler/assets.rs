@@ -17,9 +17,9 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use super::bindings::lantern::handler::assets::{self, Asset, AssetError};
 use super::host::Host;
 
-/// Bytes of one call.
+/// Most bytes that one call may read.
 const READ_LIMIT: u32 = 16 << 20;
-/// Files and folders of one archive.
+/// Most files and folders of one archive.
 const ENTRY_LIMIT: usize = 100_000;
 
 /// The files below one directory. Cheap to clone.

@@ -1,9 +1,8 @@
-//! Compiled code on disk: loaded only if this server wrote it.
+//! The cache of compiled code on disk. Code is loaded only if its MAC shows that it was written under this cache's key.
 //!
 //! Compiled code is native code and wasmtime loads it unchecked, so each file carries a MAC under a random key that
-//! lies beside the folder of code, readable by its owner alone. Whatever is wrong with a file (missing, cut short,
-//! altered, of another version), the answer is the same: it is not there, and the component is compiled anew. Files
-//! appear by renaming, so processes can share a cache.
+//! lies beside the folder of code, readable by its owner alone. A file that is cut short, altered or of another version
+//! counts as missing, and the component is compiled again. Files appear by renaming, so processes can share a cache.
 
 use std::fmt::Write as _;
 use std::fs::{self, DirBuilder, File, Permissions};
@@ -20,18 +19,18 @@ use wasmtime::Engine;
 
 const KEY_BYTES: usize = 32;
 const MAC_BYTES: usize = 32;
-/// Files of code that are kept; the one unused for longest goes first.
+/// Most files of code that are kept; those unused for longest are removed first.
 const FILES_LIMIT: usize = 256;
 
-/// The folder `code` and the file `key` in the cache's directory.
+/// A cache directory: its folder `code` and its file `key`.
 pub(super) struct CodeCache {
     code: PathBuf,
     key: [u8; KEY_BYTES],
-    /// Of wasmtime's version and settings.
+    /// Digest of wasmtime's version and settings.
     engine: [u8; 32],
 }
 
-/// Names compiled code: digest of component, wasmtime and settings.
+/// Name of compiled code: a digest of the component, wasmtime's version and its settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct CodeId(String);
 
@@ -49,7 +48,7 @@ impl Hasher for Sha256Hasher {
 }
 
 impl CodeCache {
-    /// Makes what is missing: directory, key, folder.
+    /// Creates the directory, the folder and the key where they are missing.
     pub fn open(directory: &Path, engine: &Engine) -> io::Result<Self> {
         let code = directory.join("code");
         DirBuilder::new()
@@ -75,7 +74,7 @@ impl CodeCache {
         CodeId(hex(&digest))
     }
 
-    /// The code of that name, exactly as [`Self::put`] was given it; `None` if there is any doubt.
+    /// The code of that name, as it was given to [`Self::put`]; `None` if it is missing or its MAC does not match.
     pub fn get(&self, id: &CodeId) -> Option<Vec<u8>> {
         let mut file = self.read(id).ok()?;
         let length = file.len().checked_sub(MAC_BYTES)?;
@@ -84,7 +83,7 @@ impl CodeCache {
         Some(file)
     }
 
-    /// Keeps code for the next time.
+    /// Writes code, and removes old files beyond the limit.
     pub fn put(&self, id: &CodeId, code: &[u8]) -> io::Result<()> {
         let mut file = NamedTempFile::new_in(&self.code)?;
         file.write_all(code)?;
@@ -95,17 +94,17 @@ impl CodeCache {
         self.sweep()
     }
 
-    /// Reads a file and notes that it was of use.
+    /// Reads a file and sets its time of modification, by which [`Self::sweep`] knows when it was last used.
     fn read(&self, id: &CodeId) -> io::Result<Vec<u8>> {
         let mut file = File::open(self.path(id))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
-        // Only the order of sweeping depends on it.
+        // If this fails, the file may be swept early: nothing else depends on it.
         let _ = file.set_modified(SystemTime::now());
         Ok(bytes)
     }
 
-    /// Removes what has not been of use for longest, leftovers of processes that died while writing included.
+    /// Removes the files unused for longest. Unfinished files of processes that died while writing count as well.
     fn sweep(&self) -> io::Result<()> {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.code)? {
@@ -116,7 +115,7 @@ impl CodeCache {
         files.sort();
         let excess = files.len().saturating_sub(FILES_LIMIT);
         for (_, path) in &files[..excess] {
-            // Another process may have been faster.
+            // Another process may have removed it already.
             let _ = fs::remove_file(path);
         }
         Ok(())
@@ -139,7 +138,7 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// The key of the cache; made by whichever process comes first.
+/// The key of the cache; the first process that needs it creates it.
 fn key(directory: &Path) -> io::Result<[u8; KEY_BYTES]> {
     let path = directory.join("key");
     if let Some(key) = read_key(&path) {
@@ -158,7 +157,7 @@ fn key(directory: &Path) -> io::Result<[u8; KEY_BYTES]> {
     }
 }
 
-/// A key that is not one is replaced; all code under it becomes unknown.
+/// Replaces a key file that is damaged. Code that was written under the old key counts as missing from then on.
 fn replace_key(
     file: NamedTempFile,
     path: &Path,

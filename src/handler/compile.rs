@@ -1,4 +1,4 @@
-//! From the component's file to code that can be instantiated: read, screen, compile or take from the cache, link.
+//! Makes a component's file into code that can be instantiated: reads, screens, compiles (or takes from the cache), links.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -14,26 +14,26 @@ use crate::model::ModelSpec;
 use super::assets::Assets;
 use super::bindings::HandlerIndices;
 use super::cache::CodeCache;
-use super::engine::Shared;
+use super::engine::EngineState;
 use super::host::Host;
 use super::inspect;
 
-/// The interface that a component may export beside `pipeline`. A component built for another release of this track has
-/// another patch number; wasmtime takes them for the same.
+/// The interface that a component may export beside `pipeline`. wasmtime also finds it under the patch number of another
+/// release of the same track.
 const DESCRIBE: &str = "lantern:handler/describe@0.1.1";
 
 /// A component that can be instantiated, and where its exports are.
 pub(super) struct Linked {
-    /// Its imports are the host's.
+    /// The component with its imports linked to the host's functions.
     pub instance: InstancePre<Host>,
-    /// Of `pipeline`.
+    /// Where the exports of `pipeline` are.
     pub pipeline: HandlerIndices,
-    /// Of the function `describe`, if it is exported.
+    /// Where the function `describe` is, if it is exported.
     pub describe: Option<ComponentExportIndex>,
 }
 
-/// Blocks for as long as compiling takes: seconds for the largest handlers.
-pub(super) fn load(shared: &Shared, model: &ModelSpec) -> Result<(Linked, Assets), Error> {
+/// Compiles and links a handler. Blocks for as long as compiling takes: seconds for the largest handlers.
+pub(super) fn load(shared: &EngineState, model: &ModelSpec) -> Result<(Linked, Assets), Error> {
     let wasm = read(&model.directory.join(&model.handler))
         .map_err(|error| failed(model, "cannot be read").with_detail(error))?;
     let component = component(shared, &wasm).map_err(|reason| failed(model, reason))?;
@@ -45,7 +45,7 @@ pub(super) fn load(shared: &Shared, model: &ModelSpec) -> Result<(Linked, Assets
     Ok((linked, assets))
 }
 
-fn link(shared: &Shared, component: &Component) -> wasmtime::Result<Linked> {
+fn link(shared: &EngineState, component: &Component) -> wasmtime::Result<Linked> {
     let instance = shared.linker.instantiate_pre(component)?;
     let interface = component.get_export_index(None, DESCRIBE);
     Ok(Linked {
@@ -61,7 +61,7 @@ fn failed(model: &ModelSpec, reason: impl Display) -> Error {
     Error::new(Kind::LoadFailed, format!("The handler {file} {reason}"))
 }
 
-/// At most one byte more than components may have.
+/// Reads at most one byte more than components may have, so that one that is too large is noticed.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut wasm = Vec::new();
     let limit = inspect::SIZE_LIMIT as u64 + 1;
@@ -69,8 +69,8 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(wasm)
 }
 
-/// Compiled code of `wasm`; an error is the reason why there is none.
-fn component(shared: &Shared, wasm: &[u8]) -> Result<Component, String> {
+/// Compiled code of `wasm`, from the cache if it is there. An error is the reason for the author.
+fn component(shared: &EngineState, wasm: &[u8]) -> Result<Component, String> {
     let Some(cache) = &shared.cache else {
         return compile(&shared.engine, wasm);
     };
@@ -86,7 +86,7 @@ fn cached(engine: &Engine, cache: &CodeCache, wasm: &[u8]) -> Option<Component> 
     let code = cache.get(&cache.id(wasm))?;
     #[expect(
         unsafe_code,
-        reason = "loading compiled code is unsafe: it is run as it is"
+        reason = "loading compiled code is unsafe: wasmtime runs it without checking it"
     )]
     // SAFETY: the cache only returns bytes whose MAC it made itself in `keep`, from `Component::serialize` of this
     // version of wasmtime with these settings, which are part of the name.
@@ -94,7 +94,7 @@ fn cached(engine: &Engine, cache: &CodeCache, wasm: &[u8]) -> Option<Component> 
     component.ok()
 }
 
-/// A cache that cannot be written costs time, not the handler.
+/// Puts compiled code into the cache. If that fails the handler is served all the same, and compiled again next time.
 fn keep(cache: &CodeCache, wasm: &[u8], component: &Component) {
     let kept = component
         .serialize()
@@ -105,11 +105,11 @@ fn keep(cache: &CodeCache, wasm: &[u8], component: &Component) {
                 .map_err(|error| error.to_string())
         });
     if let Err(error) = kept {
-        tracing::warn!(error, "the compiled handler is not kept");
+        tracing::warn!(error, "the compiled handler cannot be written to the cache");
     }
 }
 
-/// The only place that compiles. It is to move into a child process with limits of its own.
+/// The only place that compiles. Compiling has no limits of its own yet beyond what [`inspect::screen`] refuses.
 fn compile(engine: &Engine, wasm: &[u8]) -> Result<Component, String> {
     inspect::screen(wasm)?;
     Component::from_binary(engine, wasm).map_err(|error| format!("does not compile: {error:#}"))

@@ -14,21 +14,21 @@ use super::host::Host;
 use super::ticker::Ticker;
 use super::wasi;
 
-/// wasm's part of a fiber's stack; the rest of the fiber is for host functions, and overflow there is fatal.
+/// The part of a fiber's stack that wasm may use. Host functions use the rest, where an overflow ends the process.
 const WASM_STACK: usize = 1 << 20;
 const FIBER_STACK: usize = 4 << 20;
 const BACKTRACE_FRAMES: usize = 20;
 
-/// What handlers share.
-pub(super) struct Shared {
+/// What all handlers of a process share.
+pub(super) struct EngineState {
     pub engine: Engine,
     pub linker: Linker<Host>,
     pub ticker: Ticker,
     pub cache: Option<CodeCache>,
 }
 
-impl Shared {
-    /// Fails if the machine cannot run wasmtime or the cache's directory cannot be used.
+impl EngineState {
+    /// Configures wasmtime, opens the cache and starts the ticker.
     pub fn new(cfg: EngineConfig) -> Result<Arc<Self>, Error> {
         let engine =
             Engine::new(&config()).map_err(|error| internal("configure wasmtime", &error))?;
@@ -61,11 +61,11 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<Host>> {
     Ok(linker)
 }
 
-/// Only what handlers need is on: each proposal that is off is code that hostile wasm cannot reach.
+/// Only the proposals that handlers need are on: code of wasmtime that serves another one cannot be reached by hostile wasm.
 ///
 /// Multi-memory must stay on: without it wasmtime 48 panics while compiling components made of several inner ones.
-/// The details of backtraces are set because their default obeys an environment variable, and they make a trap
-/// a hundred times dearer.
+/// Details of backtraces are switched off explicitly, because their default depends on an environment variable and they
+/// make a trap a hundred times slower.
 fn config() -> Config {
     let mut config = Config::new();
     config

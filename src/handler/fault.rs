@@ -1,4 +1,4 @@
-//! What ended a call that did not return: limits, traps, panics, broken values; and what the client is told.
+//! Why a call did not return (a limit, a trap, a panic, a value that breaks the interface), and what the client is told.
 //!
 //! A client's message names what happened, in which function, and the limit if there was one. wasmtime's own text,
 //! backtraces and the panic's message are for the author: they go to the detail and to the model's log.
@@ -11,7 +11,7 @@ use wasmtime::Trap;
 use crate::error::{Error, Kind, truncated};
 use crate::model::Limits;
 
-/// Longest detail of a fault, in bytes: a backtrace may have any number of long names.
+/// Most bytes of a fault's detail. A backtrace can have any number of long names.
 const DETAIL_LIMIT: usize = 8 << 10;
 
 /// A function that the handler exports.
@@ -34,19 +34,19 @@ impl fmt::Display for Function {
     }
 }
 
-/// A rule of the host that the guest broke; ends the call from within a host function or at a tick.
+/// A rule of the host that the guest broke. It ends the call, from within a host function or at a tick.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Exceeded {
-    /// CPU time of a call.
+    /// The call took more CPU time than it may.
     #[error("used more than {} ms of CPU time", .0.as_millis())]
     Cpu(Duration),
-    /// Calls to the host.
+    /// The call made more calls to the host than it may.
     #[error("made more than {0} calls to the host")]
     HostCalls(u64),
-    /// Something that handlers may not do.
+    /// The handler did something that handlers may not do; the text says what.
     #[error("{0}")]
     Forbidden(String),
-    /// `wasi:cli/exit`.
+    /// The handler called `wasi:cli/exit`.
     #[error("called exit")]
     Exit,
 }
@@ -75,7 +75,7 @@ pub(super) fn classify(error: &wasmtime::Error, call: Circumstances<'_>) -> Erro
     Error::new(kind, message).with_detail(truncated(&format!("{error:?}"), DETAIL_LIMIT))
 }
 
-/// The text for the client: what the handler did, where, and where to read more.
+/// The text for the client: what the handler did, in which function, and where to read more.
 fn message(function: Function, what: &str, kind: Kind) -> String {
     let begin = begin(function);
     let has_more = matches!(kind, Kind::HandlerPanicked | Kind::HandlerTrapped);
@@ -125,8 +125,8 @@ const fn kind_of_exceeded(exceeded: &Exceeded) -> Kind {
     }
 }
 
-/// wasmtime has no public type for exhausted hostcall fuel, so its text is all there is to go by; a test with a
-/// guest that returns too much notices if it changes.
+/// wasmtime has no public type for exhausted hostcall fuel, so it is recognized by its text. A test with a guest that
+/// returns too much fails if that text changes.
 fn broken_value(error: &wasmtime::Error, limits: &Limits) -> String {
     if format!("{error:#}").contains("too much data is being copied") {
         return format!("handed over more than {} bytes", limits.output);

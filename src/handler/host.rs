@@ -17,7 +17,7 @@ use super::tensors::TensorTable;
 use super::wasi::Output;
 
 /// What all instances of one handler share.
-pub(super) struct Shared {
+pub(super) struct HandlerState {
     pub limits: Limits,
     pub sink: Arc<dyn Sink>,
     pub assets: Assets,
@@ -25,24 +25,24 @@ pub(super) struct Shared {
     pub series: Series,
 }
 
-/// Data of one store.
+/// What host functions find in the store that they are called from.
 pub(super) struct Host {
-    pub shared: Arc<Shared>,
+    pub shared: Arc<HandlerState>,
     pub limiter: MemoryLimiter,
     pub meter: Arc<Meter>,
     pub tensors: TensorTable,
     pub metrics: MetricTable,
     pub stdout: Output,
     pub stderr: Output,
-    /// What the call may still log.
+    /// How much the call may still log.
     pub log_quota: LogQuota,
-    /// The request in whose call the guest runs; empty in `init`.
+    /// Id of the request whose call runs; empty in `init`.
     pub request_id: String,
     calls_made: u64,
 }
 
 impl Host {
-    pub fn new(shared: Arc<Shared>) -> Self {
+    pub fn new(shared: Arc<HandlerState>) -> Self {
         Self {
             limiter: MemoryLimiter::new(shared.limits.memory),
             meter: Arc::default(),
@@ -57,7 +57,7 @@ impl Host {
         }
     }
 
-    /// Starts the account of a call.
+    /// Resets what is counted per call.
     pub fn begin(&mut self, request_id: &str) {
         self.request_id.clear();
         self.request_id.push_str(request_id);
@@ -66,13 +66,13 @@ impl Host {
         self.limiter.forget_refusals();
     }
 
-    /// Releases what belonged to the call, and hands over what it printed.
+    /// Releases the call's resources, and sends what it printed to the log.
     pub fn end(&mut self, has_failed: bool) {
         self.tensors.clear();
         self.flush_output(has_failed);
     }
 
-    /// Counts a call to the host.
+    /// Counts a call to the host, and fails once there were more than the limit.
     pub fn charge(&mut self) -> wasmtime::Result<()> {
         self.calls_made += 1;
         let limit = self.shared.limits.host_calls;

@@ -1,7 +1,7 @@
-//! What a component is, read without compiling it, and the limits it must keep before a compiler sees it.
+//! Reads a component without compiling it, and checks the limits that it must keep before it is compiled.
 //!
-//! A small hostile module can make the compiler ask for gigabytes or minutes. The limits here are what the largest
-//! real handlers (Python's interpreter) need with a margin; they stop the known cheap attacks, not all of them.
+//! A small hostile module can make the compiler use gigabytes or minutes. The limits here are what the largest real
+//! handlers (Python's interpreter) need, with a margin. They stop the known cheap attacks and not all of them.
 
 use wasmparser::{
     BinaryReaderError, ComponentExportSectionReader, ComponentImportSectionReader, Encoding,
@@ -12,14 +12,14 @@ use crate::error::{Error, Kind, truncated};
 
 use super::wasi;
 
-/// Bytes of a component.
+/// Most bytes of a component.
 pub(super) const SIZE_LIMIT: usize = 64 << 20;
 const BODY_LIMIT: usize = 1 << 20;
 const LOCALS_LIMIT: u64 = 5_000;
 const CONTROL_LIMIT: usize = 50_000;
 const FUNCTIONS_LIMIT: usize = 100_000;
 const MODULES_LIMIT: usize = 200;
-/// Names of imports or exports that a message shows.
+/// Most names of imports or exports that a message shows.
 const SHOWN: usize = 8;
 
 /// The version track of the interface that this server offers: any 0.1 release.
@@ -33,10 +33,10 @@ const INTERFACES: [&str; 5] = [
     "lantern:handler/metrics",
 ];
 
-/// What a component is and wants.
+/// What a component imports and exports, and how large it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ComponentInfo {
-    /// Bytes of the file.
+    /// Size of the file in bytes.
     pub size: usize,
     /// `handler` if the component exports a pipeline of a version that this server runs.
     pub world: Option<&'static str>,
@@ -46,9 +46,9 @@ pub struct ComponentInfo {
     pub exports: Vec<String>,
     /// The imports that handlers may not have.
     pub forbidden: Vec<String>,
-    /// Core modules.
+    /// How many core modules it contains.
     pub modules: usize,
-    /// Functions of all modules.
+    /// How many functions all modules have together.
     pub functions: usize,
     /// Bytes of the largest function.
     pub largest_function: usize,
@@ -56,13 +56,13 @@ pub struct ComponentInfo {
 
 /// Reads a component without compiling it.
 ///
-/// An error says why it is no component, or which limit on components it breaks; forbidden imports and a missing
-/// export are no errors here.
+/// An error says why it is not a component, or which limit it breaks. Forbidden imports and a missing export are not
+/// errors here: they are in the result.
 pub fn inspect(wasm: &[u8]) -> Result<ComponentInfo, Error> {
     read(wasm).map_err(|reason| Error::new(Kind::InvalidModel, format!("The handler {reason}")))
 }
 
-/// As [`inspect`], and the component must be a handler that this server can run. An error is the reason.
+/// Does what [`inspect`] does, and also refuses a component that is not a handler that this server can run.
 pub(super) fn screen(wasm: &[u8]) -> Result<ComponentInfo, String> {
     let info = read(wasm)?;
     if !info.forbidden.is_empty() {
@@ -106,7 +106,7 @@ fn read(wasm: &[u8]) -> Result<ComponentInfo, String> {
 
 struct Reading {
     info: ComponentInfo,
-    /// Modules and components around what is being read; imports and exports count at 1.
+    /// How deep in nested modules and components the reader is. Only imports and exports at depth 1 are the component's own.
     depth: usize,
 }
 

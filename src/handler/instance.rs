@@ -1,7 +1,7 @@
 //! One instance: a store with an initialized handler in it, and the calls it answers.
 //!
-//! A call ends in one of two ways. The guest returned, well or badly: the instance can be used again. Or it was ended
-//! by a trap or a limit, or its future was dropped: then the whole store is dead, as wasmtime refuses to enter it.
+//! A call ends in one of two ways. If the guest returned a value or an error, the instance can be used again. If a trap
+//! or a limit ended the call, or its future was dropped, it cannot: wasmtime refuses to enter that store again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,28 +25,28 @@ use super::meter::Meter;
 use super::output;
 use super::{Level, Step, Version};
 
-/// Resources of the host that an instance may hold handles of.
+/// Most handles of host resources that an instance may hold.
 const HANDLES_LIMIT: usize = 4096;
 
-/// Calls after which an instance is replaced: at least, and up to so many more, so that instances that started
-/// together do not end together.
+/// An instance is replaced after this many calls and a random number more, so that instances that started together are
+/// not replaced together.
 const CALLS_AT_LEAST: u32 = 5_000;
 const CALLS_SPREAD: u32 = 5_000;
 
 /// The guest's function `describe`.
 type Describe = TypedFunc<(), (Result<String, types::Error>,)>;
 
-/// An initialized handler.
+/// A store with an initialized handler in it.
 pub(super) struct Instance {
     store: Store<Host>,
     guest: bindings::Handler,
-    /// The optional export.
+    /// The export `describe`, if the component has it.
     describe: Option<Describe>,
     meter: Arc<Meter>,
     calls: u32,
-    /// Calls after which it is worn.
+    /// Calls after which it is replaced.
     calls_limit: u32,
-    /// Bytes of memory after `init`.
+    /// Bytes of memory that it held after `init`.
     initial_memory: usize,
     is_dead: bool,
 }
@@ -80,7 +80,7 @@ impl Instance {
         Ok(instance)
     }
 
-    /// Whether another call may be made.
+    /// Whether it may be given another call.
     pub fn is_usable(&self) -> bool {
         !self.is_dead && self.calls < self.calls_limit && !self.holds_too_much()
     }
@@ -138,10 +138,7 @@ impl Instance {
         let limits = &version.host.limits;
         self.begin(request_id, limits.cpu);
         let describe = self.describe.ok_or_else(|| {
-            Error::new(
-                Kind::Internal,
-                "The handler exports no description any more",
-            )
+            Error::new(Kind::Internal, "The handler exports no describe any more")
         })?;
         let call = describe.call_async(&mut self.store, ());
         let answer = self.meter.run(&version.engine.ticker, call).await;
@@ -201,8 +198,8 @@ impl Instance {
         output::step(step, &mut self.store.data_mut().tensors, body_limit)
     }
 
-    /// Linear memory never shrinks, so an instance that has come close to its limit will fail soon. One whose
-    /// `init` needs that much would be replaced after each call; it may stay as large as it started.
+    /// Whether it is so close to its memory limit that later calls would fail: linear memory never shrinks. An instance
+    /// that is no larger than after `init` is kept, since a new one would be as large.
     fn holds_too_much(&self) -> bool {
         let limiter = &self.store.data().limiter;
         let used = limiter.used();
@@ -210,7 +207,7 @@ impl Instance {
     }
 }
 
-/// The guest's functions. Fails if `describe` is something else than the interface says.
+/// The guest's functions. Fails if `describe` has another type than the interface says.
 fn exports(
     store: &mut Store<Host>,
     linked: &Linked,
@@ -239,7 +236,7 @@ fn begin(store: &mut Store<Host>, meter: &Meter, request_id: &str, cpu: Duration
     store.data_mut().begin(request_id);
 }
 
-/// Tells the author's log all and the client what it may know.
+/// Writes the whole fault to the model's log, and returns what the client may know of it.
 fn fault(store: &mut Store<Host>, function: Function, error: &wasmtime::Error) -> Error {
     let host = store.data_mut();
     let fault = fault::classify(

@@ -1,18 +1,18 @@
-//! What one instance may hold: linear memories and tables, counted in total.
+//! How much memory one instance may hold: the bytes of all its linear memories, and the elements of all its tables.
 //!
 //! wasmtime's own `StoreLimits` bounds each memory by itself, so a component of several modules could hold a
-//! multiple of the limit. Here every growth is charged to one account of the store.
+//! multiple of the limit. Here each growth counts toward one total per store.
 
 use wasmtime::ResourceLimiter;
 
-/// Core instances of one component: `CPython` needs 38.
+/// Most core instances of one component. `CPython` needs 38.
 const INSTANCES: usize = 200;
 const MEMORIES: usize = 32;
 const TABLES: usize = 64;
-/// Elements of all tables.
+/// Most elements of all tables together.
 const ELEMENTS: usize = 100_000;
 
-/// The account of one store. Memory is never given back before the store goes.
+/// Memory of one store, counted. The count never falls, since wasm memory does not shrink while its store exists.
 #[derive(Debug)]
 pub(super) struct MemoryLimiter {
     limit: usize,
@@ -22,7 +22,7 @@ pub(super) struct MemoryLimiter {
 }
 
 impl MemoryLimiter {
-    /// An account of `limit` bytes.
+    /// Allows `limit` bytes.
     pub fn new(limit: usize) -> Self {
         Self {
             limit,
@@ -42,12 +42,12 @@ impl MemoryLimiter {
         self.limit
     }
 
-    /// Whether growth was ever refused since [`Self::forget_refusals`].
+    /// Whether growth was refused since [`Self::forget_refusals`].
     pub fn has_refused(&self) -> bool {
         self.has_refused
     }
 
-    /// Starts a call with a clean slate; what is held stays charged.
+    /// Makes [`Self::has_refused`] speak of the next call alone. Memory that is held stays counted.
     pub fn forget_refusals(&mut self) {
         self.has_refused = false;
     }

@@ -1,7 +1,7 @@
 //! Interface `logging`: a handler's lines in its model's log, and what it prints.
 //!
-//! A guest can log millions of lines a second, so lines are cut, counted per call, and let through at a rate for
-//! all instances together; what was left out is said in one line.
+//! A guest can log millions of lines a second. So lines are cut, their number per call is limited, and so is their rate
+//! over all instances together. How many were left out is logged in one line.
 
 use std::time::Instant;
 
@@ -13,14 +13,14 @@ use super::bindings::lantern::handler::logging;
 use super::host::Host;
 use super::{Level, LogLine};
 
-/// Bytes of one message, fields included.
+/// Most bytes of one message, fields included.
 const MESSAGE_LIMIT: usize = 8 << 10;
-/// Named values of one line.
+/// Most named values of one line.
 const FIELD_LIMIT: usize = 32;
 const LINES_PER_CALL: u32 = 100;
 const BYTES_PER_CALL: usize = 64 << 10;
 
-/// What one call may still log.
+/// How much one call may still log.
 #[derive(Debug)]
 pub(super) struct LogQuota {
     lines: u32,
@@ -47,7 +47,7 @@ impl LogQuota {
     }
 }
 
-/// Lets lines through at a rate, over all instances of a handler.
+/// Limits the rate of log lines over all instances of a handler.
 pub(super) struct LogGate {
     rate: f64,
     bucket: Mutex<Bucket>,
@@ -63,14 +63,14 @@ struct Bucket {
 #[derive(Debug, PartialEq, Eq)]
 enum Admission {
     Dropped,
-    /// The line may pass; so many were left out before it.
+    /// The line may be logged. `dropped` lines before it were left out.
     Passed {
         dropped: u64,
     },
 }
 
 impl LogGate {
-    /// A gate for `lines_per_second`, which is also the largest burst.
+    /// Lets `lines_per_second` through. That is also the most that may come at once.
     pub fn new(lines_per_second: u32, now: Instant) -> Self {
         let rate = f64::from(lines_per_second);
         Self {
@@ -104,7 +104,7 @@ impl LogGate {
 }
 
 impl Host {
-    /// Sends a line to the model's log, if the call and the handler may still log.
+    /// Sends a line to the model's log, unless the call or the handler is over its limit.
     pub fn log(&mut self, level: Level, message: &str, fields: Vec<(String, String)>) {
         let message = truncated(message, MESSAGE_LIMIT);
         let gate = &self.shared.log_gate;
@@ -125,7 +125,7 @@ impl Host {
         self.send(level, message.to_owned(), fields);
     }
 
-    /// Sends what the call printed.
+    /// Sends what the call printed to the model's log.
     pub fn flush_output(&mut self, has_failed: bool) {
         let level = if has_failed {
             Level::Error
@@ -175,7 +175,7 @@ impl logging::Host for Host {
     }
 }
 
-/// Names and values of fields are as long as a line's message may be, divided by their number.
+/// Cuts the name and the value of a field, so that all fields of a line together are no longer than a message may be.
 fn cut_field((name, value): (String, String)) -> (String, String) {
     let limit = MESSAGE_LIMIT / FIELD_LIMIT;
     (

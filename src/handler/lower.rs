@@ -1,4 +1,4 @@
-//! Values on their way to the guest: borrowed where they are, copied once into its memory.
+//! Makes values for the guest. They are borrowed where they lie, so that wasmtime copies them once, into its memory.
 
 use crate::error::{Error, Kind, truncated};
 use crate::payload;
@@ -9,19 +9,19 @@ use super::bindings::lantern::handler::types::{
 };
 use super::tensors::{TensorTable, Unnamed};
 
-/// Tensors above this many bytes stay on the host behind a handle.
+/// A tensor of more bytes than this stays on the host, and the guest gets a handle.
 pub(super) const INLINE_LIMIT: usize = 1 << 20;
 
-/// Bytes of a tensor's name that a message shows.
+/// Most bytes of a tensor's name that a message shows.
 const NAME_SHOWN: usize = 100;
 
-/// The shapes of tensors as the interface has them, one after the other.
+/// The shapes of several tensors in the interface's 32-bit form, one after the other in one list.
 pub(super) struct Shapes {
     axes: Vec<u32>,
 }
 
 impl Shapes {
-    /// Fails for an axis beyond the interface's 32 bits.
+    /// Fails if an axis does not fit into 32 bits.
     pub fn of(tensors: &[NamedTensor]) -> Result<Self, Error> {
         let axes = tensors.iter().flat_map(|named| named.tensor.shape());
         let axes = axes.map(|&axis| u32::try_from(axis).map_err(|_| too_long(axis)));
@@ -42,9 +42,9 @@ fn too_long(axis: usize) -> Error {
 /// Where tensors for a guest come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
-    /// From a client.
+    /// A client sent them, as Open Inference Protocol does.
     Input,
-    /// From the model.
+    /// The model gave them.
     Output,
 }
 
@@ -55,7 +55,7 @@ pub(super) fn tensors<'a>(
     shapes: &'a Shapes,
     table: &mut TensorTable,
 ) -> Result<Vec<TensorParam<'a>>, Error> {
-    // First, so that the table gets nothing for a call that is not made.
+    // Checked before any handle is made: no handle may be left behind by a call that is not made.
     for named in tensors {
         dtype(named, role)?;
     }
@@ -78,8 +78,8 @@ fn dtype(named: &NamedTensor, role: Role) -> Result<Dtype, Error> {
     dtype.map_err(|Unnamed(dtype)| unnamed(&named.name, dtype, role))
 }
 
-/// The failure of a tensor whose dtype the handler's interface has no word for. An output is what the author of the
-/// archive put together, not what the client sent.
+/// The error for a tensor whose dtype the handler's interface does not have. For an input it is the client's fault, for
+/// an output the archive's.
 fn unnamed(name: &str, dtype: DType, role: Role) -> Error {
     let name = truncated(name, NAME_SHOWN);
     let (kind, what, remedy) = match role {
@@ -134,7 +134,7 @@ pub(super) fn parts(body: &payload::Body) -> Vec<Part<'_>> {
     parts.collect()
 }
 
-/// The request for the guest, from what the functions above made of its members.
+/// The request for the guest, put together from what the functions above made.
 pub(super) fn request<'a>(
     request: &'a payload::Request,
     headers: &'a [FieldParam<'a>],

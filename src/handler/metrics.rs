@@ -1,8 +1,8 @@
-//! Interface `metrics`: a handler's own metrics, checked and counted before they reach the registry.
+//! Interface `metrics`: a handler's own metrics, checked and counted before they leave this module.
 //!
-//! Names and labels become part of the server's output, and each combination of labels costs memory for good: so
-//! both follow Prometheus' rules, and there is a limit on series over all instances of a handler. What breaks a rule
-//! is left out and the model's log says why: a metric is no reason to fail a prediction.
+//! Names and labels become part of the server's output, and each combination of label values takes memory until the
+//! version is unregistered. So names follow Prometheus' rules, and the number of series over all instances of a handler is
+//! limited. A metric that breaks a rule does not fail a prediction: it is left out, and the model's log says why.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use super::host::Host;
 use super::observation::{VALUE_LIMIT, check_names, check_values};
 use super::{Level, MetricKind, Observation};
 
-/// Names of one handler.
+/// Most metrics of one handler.
 const METRICS_LIMIT: usize = 64;
-/// Metric resources of one store; they are usually made in `init` and kept.
+/// Most metric handles of one store. Handlers usually make theirs in `init` and keep them.
 const HANDLES_LIMIT: usize = 1024;
 
-/// Marks the handles of metrics.
+/// Marker type of the handles that guests have of metrics.
 pub struct Metric;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,13 +32,13 @@ struct Definition {
     label_names: Arc<[String]>,
 }
 
-/// The metrics that one store has handles of.
+/// The metrics that one store has handles of, by number.
 #[derive(Default)]
 pub(super) struct MetricTable {
     slots: Vec<Slot>,
 }
 
-/// What a handle's number stands for.
+/// What a handle refers to.
 #[derive(Debug, Clone)]
 enum Slot {
     Free,
@@ -47,7 +47,7 @@ enum Slot {
     Metric(Definition),
 }
 
-/// The metrics and series that all instances of a handler have made.
+/// The metrics and series that all instances of one handler have made.
 pub(super) struct Series {
     limit: usize,
     known: Mutex<Known>,
@@ -64,14 +64,14 @@ struct Known {
 #[derive(Debug, PartialEq, Eq)]
 enum Admission {
     Admitted,
-    /// Over the limit; `is_first` for the first time only.
+    /// It would be one too many. `is_first` is true once, so that it is logged once.
     Refused {
         is_first: bool,
     },
 }
 
 impl Series {
-    /// At most `limit` series.
+    /// Allows `limit` series.
     pub fn new(limit: usize) -> Self {
         Self {
             limit,
@@ -79,7 +79,7 @@ impl Series {
         }
     }
 
-    /// Checks a definition against the rules and against what other instances defined.
+    /// Checks a definition against the rules, and against what other instances defined under the same name.
     fn define(&self, definition: &Definition) -> Result<(), String> {
         check_names(&definition.name, &definition.label_names)?;
         let mut known = self.known.lock();

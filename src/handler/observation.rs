@@ -1,16 +1,16 @@
-//! What a handler's own metric may be called and what may be observed of it.
+//! The rules for a handler's own metrics: names, labels, values.
 //!
-//! Asked where a handler makes a metric and observes a value, and again where a worker process reports one: what one end
-//! lets out, the other takes.
+//! They are checked where a handler makes a metric or observes a value, and again in the front where a worker process
+//! reports one. Both ends use these functions, so the front refuses nothing that the worker process let through.
 
 use super::{MetricKind, Observation};
 use crate::error::truncated;
 
-/// Bytes of a metric's or label's name.
+/// Most bytes of the name of a metric or a label.
 const NAME_LIMIT: usize = 128;
-/// Labels of a metric.
+/// Most labels of a metric.
 const LABEL_LIMIT: usize = 8;
-/// Bytes of a label's value.
+/// Most bytes of a label's value.
 pub(super) const VALUE_LIMIT: usize = 128;
 /// Units that the handler interface knows.
 const UNITS: [&str; 5] = ["none", "milliseconds", "bytes", "count", "percent"];
@@ -21,7 +21,7 @@ pub fn unit_named(name: &str) -> Option<&'static str> {
 }
 
 impl Observation {
-    /// Whether it keeps to every rule; the text names the one that it breaks.
+    /// Checks every rule. The error names the one that is broken.
     pub fn check(&self) -> Result<(), String> {
         check_names(&self.name, &self.label_names)?;
         check_values(
@@ -33,7 +33,7 @@ impl Observation {
     }
 }
 
-/// Prometheus' rules of names, within limits.
+/// Checks names by Prometheus' rules and the limits above.
 pub(super) fn check_names(name: &str, labels: &[String]) -> Result<(), String> {
     if !is_name(name) {
         return Err(format!(
@@ -58,7 +58,7 @@ pub(super) fn check_names(name: &str, labels: &[String]) -> Result<(), String> {
     Ok(())
 }
 
-/// One value, with one value for each of `labels` labels.
+/// Checks an observed value, and that there is one label value for each of `labels` labels.
 pub(super) fn check_values(
     kind: MetricKind,
     labels: usize,

@@ -1,7 +1,7 @@
-//! Values that come back from the guest, checked before anyone else sees them.
+//! Checks values that come back from the guest, before any other module gets them.
 //!
-//! Nothing a guest says is trusted: shapes, lengths, names, status, headers. A broken rule is the handler's fault and
-//! the message names the thing, the rule and the value.
+//! No shape, length, name, status or header is trusted. A broken rule is the handler's fault, and the message names what
+//! broke it, the rule and the value.
 
 use std::collections::HashSet;
 use std::fmt::Display;
@@ -19,11 +19,11 @@ use super::fault::{self, Function};
 use super::tensors::TensorTable;
 use super::{Prepared, Step};
 
-/// Bytes of a description: it is read by people, and parsed where it is shown.
+/// Most bytes of a description. People read it, and it is parsed where it is shown.
 const DESCRIPTION_LIMIT: usize = 256 << 10;
-/// Bytes of a handler's error text that reach the client.
+/// Most bytes of a handler's error text that the client gets.
 const TEXT_LIMIT: usize = 4 << 10;
-/// Bytes of a value that a message shows.
+/// Most bytes of a value that a message shows.
 const SHOWN: usize = 100;
 
 /// What `preprocess` returned; a response's body may have `body_limit` bytes.
@@ -61,7 +61,7 @@ pub(super) fn response(
 }
 
 /// A description, which may have as many bytes as a response's body, and [`DESCRIPTION_LIMIT`] at most. Whether it is
-/// JSON is for those to say who show it.
+/// JSON is checked where it is shown.
 pub(super) fn description(text: String, body_limit: usize) -> Result<String, Error> {
     let limit = body_limit.min(DESCRIPTION_LIMIT);
     if text.len() <= limit {
@@ -74,7 +74,7 @@ pub(super) fn description(text: String, body_limit: usize) -> Result<String, Err
     ))
 }
 
-/// An expected failure, with the author's text.
+/// An error that the handler returned, with the text that its author gave it.
 pub(super) fn failure(error: &types::Error) -> Error {
     let (kind, text) = match error {
         types::Error::BadRequest(text) => (Kind::BadRequest, text),

@@ -1,4 +1,4 @@
-//! Warm instances of one handler: taken for a call, given back after it, replaced when they are lost or worn.
+//! Warm instances of one handler: taken for a call, given back after it, and replaced when they cannot be used again.
 
 use std::sync::Arc;
 
@@ -11,15 +11,15 @@ use crate::error::{Error, Kind};
 use super::instance::Instance;
 use super::{Level, LogLine, Version};
 
-/// Idle instances, the last used on top: it is the one whose memory is still in the caches.
+/// Idle instances as a stack: the last used is taken first, since its memory is still in the processor's caches.
 pub(super) struct Pool {
     idle: Mutex<Vec<Instance>>,
-    /// One for each instance that may be in use or in the making.
+    /// One for each instance that may be in use or being made.
     permits: Semaphore,
     limit: usize,
 }
 
-/// An instance while it is in use. Unless it is given back it is lost, and a new one is made in its place.
+/// An instance while it is in use. If it is dropped without being given back, a new one is made in its place.
 pub(super) struct Lease<'a> {
     instance: Option<Instance>,
     version: &'a Arc<Version>,
@@ -27,7 +27,7 @@ pub(super) struct Lease<'a> {
 }
 
 impl Pool {
-    /// At most `limit` instances, and at least one.
+    /// Holds at most `limit` instances, and at least one.
     pub fn new(limit: usize) -> Self {
         let limit = limit.clamp(1, Semaphore::MAX_PERMITS);
         Self {
@@ -37,7 +37,7 @@ impl Pool {
         }
     }
 
-    /// Keeps an instance for later; drops it if there are enough.
+    /// Keeps an instance for later calls, or drops it if the pool is full.
     pub fn put(&self, instance: Instance) {
         let mut idle = self.idle.lock();
         let is_full = idle.len() >= self.limit;
@@ -60,7 +60,7 @@ impl Pool {
 }
 
 impl<'a> Lease<'a> {
-    /// Takes an idle instance or makes one; waits while as many as allowed are in use.
+    /// Takes an idle instance or makes one. Waits while as many as allowed are in use.
     pub async fn take(version: &'a Arc<Version>) -> Result<Self, Error> {
         let closed = |_| Error::new(Kind::Internal, "The handler's pool is closed");
         let permit = version.pool.permits.acquire().await.map_err(closed)?;
@@ -75,7 +75,7 @@ impl<'a> Lease<'a> {
         })
     }
 
-    /// The instance.
+    /// The instance to call.
     pub fn instance(&mut self) -> &mut Instance {
         self.instance
             .as_mut()
@@ -103,10 +103,10 @@ impl Drop for Lease<'_> {
     }
 }
 
-/// Makes a new instance away from the request that lost the old one.
+/// Makes a new instance in a task of its own, so that the request whose call lost the old one does not wait for it.
 ///
-/// Not while as many as allowed are in use or in the making: a storm of cancelled requests must not become a storm
-/// of `init`. Without a runtime, as at the end of a process, there is nothing to do it on.
+/// Nothing is made while as many as allowed are in use or being made: many cancelled requests must not cause as many
+/// calls of `init`. Nothing is made either where there is no tokio runtime, as at the end of a process.
 fn replace(version: &Arc<Version>) {
     let Ok(runtime) = runtime::Handle::try_current() else {
         return;
@@ -120,7 +120,7 @@ fn replace(version: &Arc<Version>) {
             Ok(instance) => version.pool.put(instance),
             Err(error) => version.host.sink.log(LogLine {
                 level: Level::Error,
-                message: format!("no new instance: {error}"),
+                message: format!("cannot make a new instance: {error}"),
                 fields: Vec::new(),
                 request_id: String::new(),
             }),

@@ -1,7 +1,7 @@
 //! Resource `tensor-handle`: tensors that stay on the host while a handler looks at them.
 //!
-//! A handle lives for one call. Numbers are never used twice in a store, so a handle that a guest kept from an
-//! earlier request is unknown instead of another request's tensor.
+//! A handle lives for one call. Numbers are never used twice in a store: a handle that a guest kept from an earlier
+//! request is unknown, and does not lead to another request's tensor.
 
 use wasmtime::component::Resource;
 
@@ -11,7 +11,7 @@ use super::bindings::lantern::handler::types::{self, Dtype};
 use super::fault::Exceeded;
 use super::host::Host;
 
-/// Marks the handles of tensors.
+/// Marker type of the handles that guests have of tensors.
 pub struct TensorHandle;
 
 /// The tensors of the call under way, by handle.
@@ -22,7 +22,7 @@ pub(super) struct TensorTable {
 }
 
 impl TensorTable {
-    /// A handle for `tensor`; `None` once a store has used up its numbers.
+    /// A handle for `tensor`; `None` if the store has used all numbers.
     pub fn push(&mut self, tensor: Tensor) -> Option<Resource<TensorHandle>> {
         let index = u32::try_from(self.tensors.len()).ok()?;
         let number = self.first.checked_add(index)?;
@@ -30,7 +30,7 @@ impl TensorTable {
         Some(Resource::new_own(number))
     }
 
-    /// The tensor behind a handle that the guest gave back; not copied.
+    /// The tensor of a handle that the guest gave back. Its elements are shared, not copied.
     pub fn take(&mut self, handle: &Resource<TensorHandle>) -> Option<Tensor> {
         let index = handle.rep().checked_sub(self.first)?;
         self.tensors.get_mut(index as usize)?.take()
@@ -41,7 +41,7 @@ impl TensorTable {
         self.tensors.get(index as usize)?.as_ref()
     }
 
-    /// Lets go of everything.
+    /// Forgets all handles, at the end of a call.
     pub fn clear(&mut self) {
         let used = u32::try_from(self.tensors.len()).unwrap_or(u32::MAX);
         self.first = self.first.saturating_add(used);
@@ -65,7 +65,7 @@ impl types::HostTensorHandle for Host {
     fn dtype(&mut self, handle: Resource<TensorHandle>) -> wasmtime::Result<Dtype> {
         self.charge()?;
         let dtype = self.tensor(&handle)?.dtype();
-        // Handles are only made of what was lowered, which has a name.
+        // Only tensors that `lower` made handles for are here, and it refuses dtypes without a name.
         dtype
             .try_into()
             .map_err(|Unnamed(dtype)| wasmtime::Error::msg(format!("{dtype} has no name here")))
@@ -101,7 +101,7 @@ impl types::HostTensorHandle for Host {
     }
 }
 
-/// A dtype that this version of the interface has no word for.
+/// A dtype that this version of the interface does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unnamed(pub DType);
 

@@ -1,4 +1,4 @@
-//! Handlers as callers see them: real guests, loaded from files, called through [`Handler`].
+//! Real guests, loaded from files and called through [`Handler`], as a runtime does.
 
 #![allow(clippy::unwrap_used)]
 

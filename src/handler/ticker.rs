@@ -1,7 +1,7 @@
-//! The thread that advances the engine's epoch, so that endless calls notice that time passes.
+//! The thread that advances the engine's epoch, at which running calls are interrupted to check their CPU time.
 //!
-//! It ticks while calls are under way and parks soon after the last one: an idle server sleeps. It holds the
-//! engine weakly and ends with [`Ticker`]. It knows nothing of what a tick means to a call.
+//! It ticks while calls are under way and parks soon after the last one, so that an idle server sleeps. It holds the
+//! engine weakly and ends with [`Ticker`]. What a call does at a tick is not decided here.
 
 use std::io;
 use std::sync::Arc;
@@ -11,42 +11,42 @@ use std::time::Duration;
 
 use wasmtime::EngineWeak;
 
-/// Time between two ticks.
+/// Time between two increments of the epoch.
 pub(super) const TICK: Duration = Duration::from_millis(1);
 
-/// Ticks without any call before the thread parks. Waking it costs a system call, so gaps between the requests
-/// of a busy server must not make it park.
+/// Ticks without any call after which the thread parks. Waking it costs a system call, so it must not park in the short
+/// gaps between the requests of a busy server.
 const IDLE_TICKS: u32 = 200;
 
-/// One call started: added to the upper bits of [`Shared::calls`], which count starts.
+/// One start of a call. The upper bits of [`TickerState::calls`] count starts.
 const STARTED: u64 = 1 << ACTIVE_BITS;
 
-/// The lower bits of [`Shared::calls`] count the calls under way.
+/// How many lower bits of [`TickerState::calls`] count the calls under way.
 const ACTIVE_BITS: u32 = 24;
 
 /// Owns the thread; dropping it ends the thread.
 pub(super) struct Ticker {
-    shared: Arc<Shared>,
+    shared: Arc<TickerState>,
     thread: Thread,
 }
 
 #[derive(Default)]
-struct Shared {
-    /// Starts of calls above, calls under way below; one word so that a call pays for one addition.
+struct TickerState {
+    /// Starts of calls in the upper bits, calls under way in the lower ones: one word, so that a call makes one addition.
     calls: AtomicU64,
     is_parked: AtomicBool,
     is_stopped: AtomicBool,
 }
 
-/// Keeps the ticker awake while guest code may run.
+/// While it exists, the ticker ticks. Held whenever guest code may run.
 pub(super) struct Awake<'a> {
-    shared: &'a Shared,
+    shared: &'a TickerState,
 }
 
 impl Ticker {
-    /// Starts the thread.
+    /// Starts the thread that ticks for `engine`.
     pub fn start(engine: EngineWeak) -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(TickerState::default());
         let theirs = Arc::clone(&shared);
         let handle = thread::Builder::new()
             .name("epoch-ticker".to_owned())
@@ -57,7 +57,7 @@ impl Ticker {
         })
     }
 
-    /// Must be held whenever guest code runs.
+    /// Wakes the thread if it is parked. The result must be held whenever guest code runs.
     pub fn keep_awake(&self) -> Awake<'_> {
         // Sequentially consistent with `park`: either the thread sees this call, or this call sees it parked.
         self.shared.calls.fetch_add(STARTED | 1, Ordering::SeqCst);
@@ -83,7 +83,7 @@ impl Drop for Awake<'_> {
     }
 }
 
-fn tick_until_stopped(shared: &Shared, engine: &EngineWeak) {
+fn tick_until_stopped(shared: &TickerState, engine: &EngineWeak) {
     let mut seen = 0;
     let mut idle_ticks = 0;
     while !shared.is_stopped.load(Ordering::SeqCst) {
@@ -105,7 +105,7 @@ fn tick_until_stopped(shared: &Shared, engine: &EngineWeak) {
 }
 
 /// Parks until a call starts or the ticker is stopped.
-fn park(shared: &Shared) {
+fn park(shared: &TickerState) {
     shared.is_parked.store(true, Ordering::SeqCst);
     while active(shared.calls.load(Ordering::SeqCst)) == 0
         && !shared.is_stopped.load(Ordering::SeqCst)

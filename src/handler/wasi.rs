@@ -1,8 +1,8 @@
 //! WASI for handlers: as little as a standard library needs to start, print and panic.
 //!
-//! Written by hand instead of linking `wasmtime-wasi`, which is where most advisories of a component host come
-//! from. There are no files, no sockets, no network, an empty environment and coarse clocks. What a call prints is
-//! kept, up to a limit, for the model's log.
+//! It is written by hand and does not link `wasmtime-wasi`, which most security advisories of component hosts are about.
+//! There are no files, no sockets, an empty environment and coarse clocks. What a call prints is kept, up to a limit,
+//! for the model's log.
 
 mod cli;
 mod clocks;
@@ -14,10 +14,10 @@ use wasmtime::component::Linker;
 
 use super::host::Host;
 
-/// Bytes that one call may print to each of stdout and stderr; the rest is lost.
+/// Most bytes that are kept of what one call prints to each of stdout and stderr.
 const OUTPUT_LIMIT: usize = 8 << 10;
 
-/// Interfaces that a component may import, without version; any 0.2 release of them.
+/// Interfaces that a component may import, in any 0.2 release.
 pub(super) const INTERFACES: [&str; 18] = [
     "wasi:cli/environment",
     "wasi:cli/exit",
@@ -39,7 +39,7 @@ pub(super) const INTERFACES: [&str; 18] = [
     "wasi:random/insecure-seed",
 ];
 
-/// The release that is offered; the linker gives it to components built for any 0.2.
+/// The release that the host defines. The linker also gives it to components built for another 0.2 release.
 const VERSION: &str = "0.2.6";
 
 /// Adds every interface of [`INTERFACES`].
@@ -57,19 +57,19 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Keeps what still fits.
+    /// Keeps as much of `bytes` as still fits.
     pub fn write(&mut self, bytes: &[u8]) {
         let room = OUTPUT_LIMIT.saturating_sub(self.bytes.len());
         self.bytes
             .extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
-    /// The text so far; bytes that are not text are replaced.
+    /// What was printed so far. Bytes that are not UTF-8 are replaced.
     pub fn text(&self) -> std::borrow::Cow<'_, str> {
         String::from_utf8_lossy(&self.bytes)
     }
 
-    /// Takes the text out; `None` if nothing was printed.
+    /// Takes what was printed; `None` if that is nothing.
     pub fn take(&mut self) -> Option<String> {
         if self.bytes.is_empty() {
             return None;
@@ -80,7 +80,7 @@ impl Output {
     }
 }
 
-/// Counts a call to the host.
+/// Counts a call to the host, as [`Host::charge`] does.
 fn charge(store: &mut StoreContextMut<'_, Host>) -> wasmtime::Result<()> {
     store.data_mut().charge()
 }

@@ -9,12 +9,12 @@ use tokio_util::task::TaskTracker;
 use super::socket::Listener;
 use super::{Peer, Socket, Stream, Tls};
 
-/// How long accepting waits after it failed for want of a resource.
+/// How long accepting pauses after it failed because a resource, such as file descriptors, was used up.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts on `socket` until `stop`, each connection in a task of its own that runs `serve`, after the handshake if the
-/// socket speaks TLS; then takes what the kernel has accepted already, closes the socket, and returns when every
-/// connection has ended. `serve` learns of the stop by itself, and ends soon after.
+/// Accepts on `socket` until `stop`. Each connection gets a task that runs `serve`, after the handshake if the socket
+/// speaks TLS. After `stop` it takes the connections that the kernel has accepted already, closes the socket, and returns
+/// when every connection has ended. `serve` must watch for the stop itself, and end soon after it.
 pub async fn accept<F>(
     socket: Socket,
     stop: CancellationToken,
@@ -69,9 +69,9 @@ fn begin<F>(
     }
 }
 
-/// Takes every connection that waits in the kernel: their clients may have sent a request. The kernel is asked itself
-/// until it has none left. The runtime would say `pending` without asking it where it has not yet heard of the newest
-/// connections, or where this task has used up its turn, and closing the socket would reset them.
+/// Takes every connection that waits in the kernel, since their clients may have sent a request and closing the socket
+/// would reset them. The kernel is asked directly: tokio may return `pending` without asking it, if it has not yet been told
+/// of the newest connections or this task has used up its budget.
 fn accept_waiting(listener: Listener, mut begin: impl FnMut((Stream, Peer))) {
     let waiting = match listener.into_last() {
         Ok(last) => last,
@@ -86,7 +86,7 @@ fn accept_waiting(listener: Listener, mut begin: impl FnMut((Stream, Peer))) {
     }
 }
 
-/// Whether accepting failed for one connection, and may go on with the next.
+/// Whether an error of accepting is about one connection, so that the next can be accepted at once.
 fn is_of_one(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     matches!(

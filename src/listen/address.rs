@@ -1,4 +1,4 @@
-//! Where to listen.
+//! Addresses to listen on.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -24,7 +24,7 @@ impl Address {
         Self::Tcp { socket, tls: false }
     }
 
-    /// Interface and port, of a TCP port.
+    /// Interface and port; `None` for a Unix socket.
     pub const fn socket(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp { socket, .. } => Some(*socket),
@@ -46,7 +46,7 @@ impl Address {
     }
 }
 
-/// As `config.properties` writes it.
+/// The form in which `config.properties` has addresses.
 impl fmt::Display for Address {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

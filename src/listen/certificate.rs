@@ -1,4 +1,4 @@
-//! Certificates and their keys: read from PEM files, read again when those change, or made for the occasion.
+//! Certificates and their keys: read from PEM files and again when those change, or self-signed.
 
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -14,13 +14,13 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-/// Largest file that is read.
+/// Most bytes of a file that is read.
 const FILE_LIMIT: u64 = 1 << 20;
 const CERTIFICATE: &str = "certificate_file";
 const KEY: &str = "private_key_file";
 
-/// A certificate with its key: what a server proves its identity with. All listeners share one, and a change of the
-/// files reaches the next handshake of each.
+/// A certificate with its key. All listeners share one, and the next handshake of each uses the new one after the files
+/// have changed.
 #[derive(Debug)]
 pub struct Certificates {
     current: ArcSwap<CertifiedKey>,
@@ -31,7 +31,7 @@ pub struct Certificates {
 struct Files {
     certificate: PathBuf,
     key: PathBuf,
-    /// What the files were when they were last looked at.
+    /// State of the two files when they were last read.
     seen: Mutex<[Option<Stamp>; 2]>,
 }
 
@@ -62,7 +62,7 @@ impl Certificates {
         })
     }
 
-    /// Makes a certificate that nobody vouches for, for `hosts`, which are names or IP addresses.
+    /// Makes a self-signed certificate for `hosts`, which are names or IP addresses.
     pub fn self_signed(hosts: Vec<String>) -> Result<Self, rcgen::Error> {
         let made = rcgen::generate_simple_self_signed(hosts)?;
         let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
@@ -74,8 +74,8 @@ impl Certificates {
         })
     }
 
-    /// Reads the files again if they have changed since they were last looked at. Blocks. Returns whether there is
-    /// something new; after a failure the certificate stays what it was until the files change again.
+    /// Reads the files again if they have changed since they were last read. Blocks. Returns whether there is a new
+    /// certificate. After a failure the old one is used until the files change again.
     pub fn refresh(&self) -> Result<bool, CertificateError> {
         let Some(files) = self.files.as_ref().filter(|files| files.have_changed()) else {
             return Ok(false);
@@ -177,7 +177,7 @@ fn stamp(path: &Path) -> Option<Stamp> {
     ))
 }
 
-/// The cryptography of every listener.
+/// The implementation of cryptography that every listener uses: ring.
 pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }

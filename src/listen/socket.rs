@@ -9,8 +9,8 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use super::unix::{self, SocketFile};
 use super::{Address, Peer, Stream, Tls};
 
-/// Connections that may wait in the kernel to be accepted. With the 128 that are usual, the clients of a burst wait a
-/// second before they ask again.
+/// Most connections that may wait in the kernel to be accepted. With the usual 128, clients of a burst are refused and
+/// wait a second before they try again.
 pub(super) const BACKLOG: u32 = 1024;
 
 /// A socket that was bound and accepts nobody yet.
@@ -18,28 +18,27 @@ pub(super) const BACKLOG: u32 = 1024;
 pub struct Socket {
     pub(super) listener: Listener,
     address: Address,
-    /// Spoken on it, if any is.
+    /// TLS, if it is spoken on this socket.
     pub(super) tls: Option<Tls>,
-    /// Of a Unix socket; goes with it.
+    /// The file of a Unix socket, removed with it.
     _file: Option<SocketFile>,
 }
 
-/// What the kernel hands connections out of.
+/// The listening socket of either kind.
 #[derive(Debug)]
 pub(super) enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
-/// A listener that takes no part in readiness any more: it is asked, and answers at once.
+/// A listener outside tokio: accepting never waits.
 pub(super) enum Last {
     Tcp(std::net::TcpListener),
     Unix(unix_net::UnixListener),
 }
 
 impl Socket {
-    /// Binds `address`. `tls` is spoken there if the address says so, and must be there then. Must be called within a
-    /// runtime.
+    /// Binds `address`. If the address asks for TLS, `tls` must be given. Must be called within a tokio runtime.
     pub fn bind(address: &Address, tls: Option<Tls>) -> io::Result<Self> {
         if address.is_tls() && tls.is_none() {
             return Err(io::Error::new(
@@ -87,7 +86,7 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
-    // A server that comes back at once is not kept out by connections of the one before.
+    // A server that is restarted can bind while connections of the one before are still in the kernel.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
@@ -105,7 +104,7 @@ impl Listener {
         }
     }
 
-    /// The same listener without the runtime.
+    /// The same listener, taken out of tokio.
     pub(super) fn into_last(self) -> io::Result<Last> {
         Ok(match self {
             Self::Tcp(listener) => Last::Tcp(listener.into_std()?),
@@ -115,7 +114,7 @@ impl Listener {
 }
 
 impl Last {
-    /// A connection that has waited, if there is one.
+    /// A connection that waits in the kernel. Fails with `WouldBlock` if there is none.
     pub(super) fn accept(&self) -> io::Result<(Stream, Peer)> {
         match self {
             Self::Tcp(listener) => {
@@ -133,7 +132,7 @@ impl Last {
 }
 
 fn tcp((stream, peer): (TcpStream, SocketAddr)) -> (Stream, Peer) {
-    // Only latency suffers where this fails.
+    // If this fails, only latency is worse.
     let _ = stream.set_nodelay(true);
     (Stream::Tcp(stream), Peer::Tcp(peer))
 }

@@ -1,4 +1,4 @@
-//! One connection's bytes, whatever carries them.
+//! The byte stream of one connection: TCP, TLS or a Unix socket.
 
 use std::fmt;
 use std::io;
@@ -13,18 +13,18 @@ use tokio_rustls::server::TlsStream;
 /// An accepted connection.
 #[derive(Debug)]
 pub enum Stream {
-    /// TCP.
+    /// A TCP connection without TLS.
     Tcp(TcpStream),
-    /// A Unix socket.
+    /// A connection of a Unix socket.
     Unix(UnixStream),
     /// TLS over TCP, after the handshake.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// Who is at the other end.
+/// Address of the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
-    /// This address.
+    /// The client's address and port.
     Tcp(SocketAddr),
     /// A program on this machine.
     Unix,
@@ -39,7 +39,7 @@ impl fmt::Display for Peer {
     }
 }
 
-/// Calls a method of whichever stream it is.
+/// Calls the same method on each kind of stream.
 macro_rules! each {
     ($stream:expr, $inner:ident => $call:expr) => {
         match $stream {

@@ -1,4 +1,4 @@
-//! TLS on a listener: handshakes with a bound on their time and number, and an answer for clients that speak none.
+//! TLS on a listener: handshakes, with limits on their time and number, and an answer for clients that do not speak TLS.
 
 use std::io;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use tokio_rustls::TlsAcceptor;
 use super::Stream;
 use super::certificate::{Certificates, provider};
 
-/// From the connection until its handshake is done, waiting included.
+/// How long a handshake may take, counted from the connection.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Handshakes at the same time on one listener. Each costs up to a millisecond of processor and some 20 KiB.
+/// Most handshakes at the same time on one listener. Each takes up to a millisecond of processor time and some 20 KiB.
 const AT_ONCE: usize = 256;
-/// Each TLS connection begins with a record of this type.
+/// Type of the record that each TLS connection begins with.
 const HANDSHAKE_RECORD: u8 = 22;
-/// How much of a request that is no TLS is read, and for how long, so that its client sees the answer.
+/// How much of a request without TLS is read, and for how long, so that its client receives the answer.
 const DISCARDED: u64 = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -34,9 +34,9 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Proves who the server is by `certificates` and agrees on one of `protocols` (ALPN), of which the first is
-    /// preferred. Clients that begin with text get `refusal` as it is, and the connection's end. Fails
-    /// only if the library has no cryptography for its versions.
+    /// TLS with `certificates`, and with `protocols` for ALPN, of which the first is preferred. Clients that do not begin
+    /// with a TLS record get the bytes of `refusal`, and the connection is closed. Fails only if rustls has no cryptography
+    /// for its versions.
     pub fn new(
         certificates: Arc<Certificates>,
         protocols: &[&[u8]],
@@ -55,7 +55,7 @@ impl Tls {
         })
     }
 
-    /// The stream within TLS; `None` if the client does not get that far.
+    /// Performs the handshake; `None` if it fails or takes too long.
     pub(super) async fn establish(&self, stream: TcpStream) -> Option<Stream> {
         match tokio::time::timeout(TIMEOUT, self.shake_hands(stream)).await {
             Ok(Ok(stream)) => stream,
@@ -75,7 +75,7 @@ impl Tls {
         if stream.peek(&mut first).await? == 0 {
             return Ok(None);
         }
-        // A client that is silent holds no permit: it has sent nothing that would have to be worked on.
+        // The permit is taken after the first byte, so that clients that send nothing hold none.
         let Ok(_permit) = self.at_once.acquire().await else {
             return Ok(None);
         };
@@ -87,7 +87,8 @@ impl Tls {
         Ok(Some(Stream::Tls(Box::new(stream))))
     }
 
-    /// Says that this listener speaks TLS. What the client still sends is read, or a reset would overtake the answer.
+    /// Answers that this listener speaks TLS. The rest of the request is read: otherwise closing the connection would reset
+    /// it before the client has read the answer.
     async fn refuse(&self, stream: &mut TcpStream) -> io::Result<()> {
         stream.write_all(&self.refusal).await?;
         stream.shutdown().await?;

@@ -1,4 +1,4 @@
-//! Unix sockets: a file that others cannot open from its first moment, and that goes when the server goes.
+//! Unix sockets. Their file is never open to other users, and is removed when the server ends.
 
 use std::fs;
 use std::io;
@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::socket::BACKLOG;
 
-/// The file of a socket; removed when dropped, unless somebody else has put theirs there.
+/// The file of a socket. It is removed when this is dropped, unless another file has taken its place.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
@@ -26,7 +26,8 @@ impl Drop for SocketFile {
     }
 }
 
-/// Listens at `path`, for this user alone. A socket that nobody listens on any more is replaced; nothing else is.
+/// Listens at `path`, for this user alone. A socket file that no process listens on is replaced. Fails if any other file
+/// is there.
 pub fn listen(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     remove_stale(path)?;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -42,7 +43,7 @@ pub fn listen(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     Ok((UnixListener::from(socket), file))
 }
 
-/// Removes the socket at `path` if nobody listens on it.
+/// Removes the socket file at `path` if no process listens on it.
 fn remove_stale(path: &Path) -> io::Result<()> {
     let Ok(metadata) = fs::symlink_metadata(path) else {
         return Ok(());

@@ -1,27 +1,27 @@
-//! The response of a handler, and the one place that says which there may be.
+//! The response of a handler, and the rules that every response keeps.
 //!
-//! A response is made where a handler's output is taken in, and again where a worker process's report is read. Both go
-//! through [`Response::new`], so that neither end lets out what the other would refuse, and what there is can be sent.
+//! A response is made where a handler's output is checked, and again where the front reads a worker process's report. Both
+//! use [`Response::new`], so the front refuses nothing that a worker process let through, and every response can be sent.
 
 use bytes::Bytes;
 
 use super::Field;
 use crate::error::truncated;
 
-/// Statuses that a handler may choose: those of an answer, and above them what HTTP can carry.
+/// Lowest status that a handler may choose: those below are not final. The highest is the last that HTTP has.
 const FIRST_STATUS: u16 = 200;
 const LAST_STATUS: u16 = 999;
-/// Statuses of responses that have no body.
+/// Statuses whose responses cannot have a body.
 const BODILESS: [u16; 3] = [204, 205, 304];
-/// Bytes of a content type.
+/// Most bytes of a content type.
 const CONTENT_TYPE_LIMIT: usize = 255;
 const HEADERS_LIMIT: usize = 64;
-/// Bytes of all headers, names and values.
+/// Most bytes of all headers together, names and values.
 const HEADER_BYTES: usize = 32 << 10;
-/// Bytes of a value that a message shows.
+/// Most bytes of a value that a message shows.
 const SHOWN: usize = 100;
 
-/// Headers that belong to the server, or to one connection.
+/// Headers that only the server sets, and those that are about one connection.
 const RESERVED: [&str; 12] = [
     "connection",
     "content-length",
@@ -37,7 +37,7 @@ const RESERVED: [&str; 12] = [
     "upgrade",
 ];
 
-/// One response of a handler, which can be sent as it is.
+/// A response of a handler that keeps every rule, so that it can be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
     status: u16,
@@ -46,13 +46,13 @@ pub struct Response {
     body: Bytes,
 }
 
-/// Why there is no such response: the thing, the rule and the value.
+/// Which rule a response breaks, with the value that breaks it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidResponse {
-    /// Not a status that a handler may choose.
+    /// A handler may not choose this status.
     #[error("status {0}, statuses are {FIRST_STATUS} to {LAST_STATUS}")]
     Status(u16),
-    /// A body where there can be none.
+    /// The status allows no body, and there is one.
     #[error("status {status} with a body of {length} bytes, it has none")]
     Body {
         /// The status.
@@ -60,35 +60,35 @@ pub enum InvalidResponse {
         /// Bytes of the body.
         length: usize,
     },
-    /// Not a media type, or too long a one.
+    /// The content type is not a media type, or too long.
     #[error(
         "content type {0:?}, which is not `type/subtype` in at most {CONTENT_TYPE_LIMIT} printable ASCII characters"
     )]
     ContentType(String),
-    /// Too many headers.
+    /// There are too many headers.
     #[error("{0} headers, the limit is {HEADERS_LIMIT}")]
     Headers(usize),
-    /// Too long headers.
+    /// The headers have too many bytes together.
     #[error("headers of {0} bytes, the limit is {HEADER_BYTES}")]
     HeaderBytes(usize),
-    /// A name that cannot be one.
+    /// The name of a header is not a token.
     #[error("header name {0:?}, which is not a token")]
     HeaderName(String),
-    /// A name that is the server's.
+    /// Only the server sets this header.
     #[error("header {0:?}, which only the server sets")]
     Reserved(String),
-    /// A value that cannot be one.
+    /// The value of a header holds other bytes than printable ASCII.
     #[error("header {name:?} with value {value:?}, values are printable ASCII")]
     HeaderValue {
-        /// Whose value.
+        /// Name of the header.
         name: String,
-        /// The value.
+        /// Its value, cut if it is long.
         value: String,
     },
 }
 
 impl Response {
-    /// A response that can be sent. An empty content type is none; names of headers become lower-case.
+    /// Checks every rule and makes a response. An empty content type means none; names of headers become lower-case.
     pub fn new(
         status: u16,
         content_type: String,
@@ -106,7 +106,7 @@ impl Response {
         })
     }
 
-    /// A response of 200 that is JSON.
+    /// A response with status 200 and a body of JSON.
     pub fn json(body: Bytes) -> Self {
         Self {
             status: 200,
@@ -126,17 +126,17 @@ impl Response {
         &self.content_type
     }
 
-    /// Further headers: lower-case names.
+    /// Headers beside the content type, with lower-case names.
     pub fn headers(&self) -> &[Field] {
         &self.headers
     }
 
-    /// Body.
+    /// The bytes of the body.
     pub const fn body(&self) -> &Bytes {
         &self.body
     }
 
-    /// Gives up the body.
+    /// Takes the body out.
     pub fn into_body(self) -> Bytes {
         self.body
     }
@@ -198,7 +198,7 @@ fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(is_tchar)
 }
 
-/// Bytes above ASCII are legal in HTTP and mean something else to each client: none are sent.
+/// Whether a text is printable ASCII. HTTP allows other bytes, but clients read them differently, so none are sent.
 fn is_header_value(text: &str) -> bool {
     text.bytes()
         .all(|b| b == b'\t' || (b' '..=b'~').contains(&b))
@@ -228,7 +228,7 @@ pub(crate) mod tests {
         Response::new(status, content_type.to_owned(), headers, body.into())
     }
 
-    /// Anything that a handler can say, legal in about one of two.
+    /// Any response that a handler can make, of which about half break a rule.
     pub(crate) fn any_response() -> impl Strategy<Value = Result<Response, InvalidResponse>> {
         let status = prop_oneof![Just(200u16), 195u16..1005, any::<u16>()];
         let content_type = prop_oneof![

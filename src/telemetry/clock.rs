@@ -1,4 +1,4 @@
-//! Times as logs have them: `2026-11-20T15:20:39,500` in local time in text, RFC 3339 in UTC in JSON.
+//! Times in logs: `2026-11-20T15:20:39,500` in local time in text, RFC 3339 in UTC in JSON.
 
 use std::io::Write as _;
 use std::time::SystemTime;
@@ -7,17 +7,17 @@ use jiff::Timestamp;
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 
-/// This machine's time.
+/// The time zone of the logs.
 #[derive(Debug, Clone)]
 pub(super) struct Clock(TimeZone);
 
 impl Clock {
-    /// In the zone that the system is set to; UTC if it is set to none.
+    /// A clock in the zone that the system is set to, or in UTC if it is set to none.
     pub fn of_system() -> Self {
         Self(TimeZone::system())
     }
 
-    /// In a zone of choice.
+    /// A clock in a given zone.
     #[cfg(test)]
     pub const fn of_zone(zone: TimeZone) -> Self {
         Self(zone)
@@ -40,7 +40,7 @@ impl Clock {
     }
 }
 
-/// Times that no calendar has are a clock's mistake, and not worth a failure.
+/// Converts a time. One that the calendar does not have comes from a wrong clock, and becomes the default, not an error.
 fn timestamp(time: SystemTime) -> Timestamp {
     Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH)
 }

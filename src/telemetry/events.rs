@@ -1,4 +1,4 @@
-//! From events of `tracing` to records.
+//! Converts events of `tracing` to records.
 
 use std::fmt::{self, Write as _};
 
@@ -11,10 +11,10 @@ use tracing_subscriber::layer::Context;
 use super::journal::Journal;
 use super::record::{Log, Record};
 
-/// The target of what models say.
+/// The `tracing` target of lines from handlers and worker processes.
 const MODEL: &str = "model";
 
-/// Hands every event to the journal.
+/// A layer that hands every event to the journal.
 pub(super) struct ToJournal(pub Journal);
 
 impl<S: Subscriber> Layer<S> for ToJournal {
@@ -36,8 +36,8 @@ impl<S: Subscriber> Layer<S> for ToJournal {
     }
 }
 
-/// Models are told apart by the thread's name, as those of TorchServe are: `W-resnet_1.0`. Their name and version
-/// stay in the fields for those who read JSON.
+/// Gives a model's lines the thread's name `W-resnet_1.0`, by which TorchServe's text tells models apart. Name and version
+/// stay in the fields, for JSON.
 fn name_thread(record: &mut Record) {
     let find = |name: &str| {
         let field = record.fields.iter().find(|(field, _)| *field == name);

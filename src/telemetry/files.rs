@@ -1,7 +1,7 @@
-//! The log files: made at the start, rotated at a size or a day, the old ones compressed and the oldest removed.
+//! The log files: created at the start, rotated by size and by day; old ones are compressed and the oldest removed.
 //!
-//! Own code rather than the `file-rotate` crate: that rotates at a size or a day but not at both, has other names
-//! for old files, and panics where a directory cannot be listed.
+//! The `file-rotate` crate is not used: it rotates by size or by day but not by both, gives old files other names, and
+//! panics where a directory cannot be listed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -15,31 +15,31 @@ use jiff::civil::Date;
 use super::clock::Clock;
 use super::record::Log;
 
-/// Bytes that a file may have.
+/// Size in bytes from which a file is rotated.
 const LARGEST: u64 = 100 << 20;
-/// Old files that are kept of each log.
+/// How many old files of each log are kept.
 const KEPT: usize = 5;
-/// As Java's `MMM` writes them in English.
+/// Names of months as Java's `MMM` writes them in English.
 const MONTHS: [&str; 12] = [
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
 ];
 
-/// The files of all logs; none where files are not wanted.
+/// The files of all logs; empty if there are to be no files.
 #[derive(Default)]
 pub(super) struct Files {
     files: Vec<LogFile>,
-    /// Takes lines that go nowhere.
+    /// Buffer for lines of a log without a file, which are dropped.
     nowhere: Vec<u8>,
 }
 
-/// One log's file.
+/// The file of one log.
 struct LogFile {
     log: Log,
     path: PathBuf,
     file: Option<File>,
     size: u64,
     largest: u64,
-    /// The day that the first line is of.
+    /// Day of the first line in the file.
     day: Option<Date>,
     /// Lines for the next flush.
     lines: Vec<u8>,
@@ -47,7 +47,8 @@ struct LogFile {
 }
 
 impl Files {
-    /// Makes the files, empty if need be. Those that cannot be made are complained of, and do not matter further.
+    /// Opens the files, and creates those that are missing. Returns a message for each that cannot be opened; its lines are
+    /// dropped.
     pub fn open(directory: impl Fn(Log) -> PathBuf, clock: &Clock) -> (Self, Vec<String>) {
         let mut complaints = Vec::new();
         let files = Log::ALL.map(|log| {
@@ -62,7 +63,7 @@ impl Files {
         (files, complaints)
     }
 
-    /// Where lines of `log` are put for the next flush.
+    /// The buffer to which lines of `log` are appended for the next flush.
     pub fn line(&mut self, log: Log) -> &mut Vec<u8> {
         match self.files.iter_mut().find(|file| file.log == log) {
             Some(file) => &mut file.lines,
@@ -70,7 +71,7 @@ impl Files {
         }
     }
 
-    /// Writes what was put; returns what went wrong for the first time.
+    /// Writes the buffers. Returns a message for each file that fails for the first time.
     pub fn flush(&mut self, today: Date) -> Vec<String> {
         self.nowhere.clear();
         let files = self.files.iter_mut();
@@ -92,7 +93,7 @@ impl LogFile {
         }
     }
 
-    /// Opens the file to append to it. What another day's server left there keeps its day.
+    /// Opens the file to append to it. Lines that a server left there on another day keep that day.
     fn open(&mut self, clock: &Clock) -> Option<String> {
         let opened = self.path.parent().map_or(Ok(()), fs::create_dir_all);
         let opened = opened.and_then(|()| append(&self.path));
@@ -134,7 +135,7 @@ impl LogFile {
         Ok(())
     }
 
-    /// Moves the file aside and goes on with an empty one; a thread compresses the old one meanwhile.
+    /// Renames the file and starts an empty one. A thread compresses the old one.
     fn rotate(&mut self, today: Date) -> io::Result<()> {
         let aside = aside(&self.path, self.day.unwrap_or(today));
         fs::rename(&self.path, &aside)?;
@@ -146,14 +147,14 @@ impl LogFile {
         std::thread::Builder::new()
             .name("log-rotation".to_owned())
             .spawn(move || {
-                // A file that cannot be compressed stays as it is, and is counted among the old ones.
+                // A file that cannot be compressed stays as it is, and counts as an old one.
                 let _ = compress(&aside);
                 prune(&path);
             })?;
         Ok(())
     }
 
-    /// The first failure is said, further ones are not.
+    /// A message for the first failure, and none for further ones.
     fn complain(&mut self, error: &io::Error) -> Option<String> {
         let is_first = !std::mem::replace(&mut self.has_complained, true);
         is_first.then(|| format!("cannot write the log {}: {error}", self.path.display()))
@@ -167,7 +168,7 @@ fn append(path: &Path) -> io::Result<(File, u64, SystemTime)> {
     Ok((file, metadata.len(), changed))
 }
 
-/// `ts_log.20-Nov.log`, as in TorchServe; `ts_log.20-Nov.1.log` where that is there already.
+/// The name of an old file: `ts_log.20-Nov.log`, as in TorchServe, or `ts_log.20-Nov.1.log` if that exists.
 fn aside(path: &Path, day: Date) -> PathBuf {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let month = usize::try_from(day.month() - 1).unwrap_or_default();
@@ -201,7 +202,7 @@ fn compress(path: &Path) -> io::Result<()> {
     fs::remove_file(path)
 }
 
-/// Removes the oldest of the files that were moved aside from `path`.
+/// Removes the oldest old files of the log at `path`.
 fn prune(path: &Path) {
     let mut old = moved_aside(path);
     old.sort_by_key(|(changed, _)| std::cmp::Reverse(*changed));

@@ -1,7 +1,7 @@
-//! How a record becomes a line: TorchServe's text, or JSON.
+//! Formats a record as a line: TorchServe's text, or JSON.
 //!
-//! What handlers and clients put into a record cannot look like a line of its own: breaks within a message are
-//! marked, and control characters are spelled out.
+//! Text from handlers and clients cannot look like a line of its own: line breaks within a message are marked, and
+//! control characters are escaped.
 
 use std::io::Write as _;
 
@@ -11,21 +11,21 @@ use super::Format;
 use super::clock::Clock;
 use super::record::{Log, Record};
 
-/// What a line begins with that continues the message before it.
+/// Beginning of a line that continues the message before it.
 const CONTINUED: &[u8] = b"    | ";
 
-/// Makes lines of records.
+/// Formats records as lines.
 pub(super) struct Formatter {
     format: Format,
     clock: Clock,
 }
 
-/// Which of its two forms a line has.
+/// Which of its two forms a line of text has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// On the terminal, where all logs meet.
+    /// The form on standard output, which shows the lines of all logs.
     Long,
-    /// In the log's own file.
+    /// The form in the log's own file.
     OfFile,
 }
 
@@ -56,7 +56,7 @@ impl Formatter {
         }
         line.extend_from_slice(b" - ");
         escape(line, &record.message);
-        // The message of the others is whole by itself: it is TorchServe's, to the letter.
+        // The message of the other logs has TorchServe's exact format, so no fields are added.
         if !record.log.is_brief() {
             for (name, value) in record.fields.iter().filter(|field| is_shown(record, field)) {
                 let _ = write!(line, " {name}=");
@@ -66,13 +66,13 @@ impl Formatter {
     }
 }
 
-/// What the thread's name says already, and what is empty, is left out of text.
+/// Whether text shows a field. Empty fields are left out, and those that the thread's name contains.
 fn is_shown(record: &Record, (name, value): &(&'static str, Value)) -> bool {
     let is_said = record.log == Log::Model && matches!(*name, "model" | "version");
     !is_said && value.as_str() != Some("")
 }
 
-/// Texts stand as they are where they are plain words, in quotes otherwise.
+/// Appends a field's value. A text of plain words stands as it is, any other in quotes.
 fn field(line: &mut Vec<u8>, value: &Value) {
     let is_plain = |text: &str| {
         !text.is_empty()
@@ -102,7 +102,7 @@ fn json(line: &mut Vec<u8>, record: &Record) {
     let _ = write!(line, "{}", Value::Object(object));
 }
 
-/// Appends `text` with its line breaks marked and its control characters spelled out.
+/// Appends `text` with its line breaks marked and its control characters escaped.
 fn escape(line: &mut Vec<u8>, text: &[u8]) {
     let text = text.strip_suffix(b"\n").unwrap_or(text);
     if !text.iter().any(|byte| is_control(*byte)) {

@@ -1,8 +1,8 @@
-//! The queue of records, and the thread that makes lines of them and writes them out.
+//! The queue of records, and the thread that formats and writes them.
 //!
-//! Those who log pay for handing over a record; formats, times and files are the thread's business. It is woken by
-//! the first record after a pause and then looks again every few milliseconds, so that a server under load pays for
-//! one wake-up per batch and an idle one for none. The queue is bounded: what does not fit is counted and said.
+//! Logging costs the caller no more than adding a record to the queue; the thread does the rest. The first record after a
+//! pause wakes it, and then it looks every few milliseconds, so that a server under load pays for one wake-up per batch
+//! and an idle one for none. The queue is bounded: records that do not fit are counted, and the number is logged.
 
 use std::io;
 use std::sync::Arc;
@@ -17,38 +17,38 @@ use super::format::{Form, Formatter};
 use super::lines::LineWriter;
 use super::record::{Log, Record};
 
-/// Bytes that may wait to be written.
+/// Most bytes of records in the queue.
 const CAPACITY: usize = 8 << 20;
-/// How long records gather before they are written.
+/// How long the thread waits for more records before it writes.
 const GATHER: Duration = Duration::from_millis(20);
-/// Bytes that are handed to the terminal's writer at a time.
+/// Bytes that are handed to the writer of standard output at a time.
 const PORTION: usize = 64 << 10;
 
 #[derive(Default)]
 struct Pending {
     items: Vec<Item>,
     weight: usize,
-    /// Records that did not fit since the last write.
+    /// Records that did not fit since the last batch.
     lost: u64,
     ended: bool,
 }
 
-/// What is written, in the order in which it was said.
+/// An item of the queue. Items are written in order.
 enum Item {
     Record(Record),
-    /// A line for standard output alone, as it is.
+    /// A line that is written to standard output alone, without a format.
     Print(&'static str),
 }
 
 #[derive(Default)]
-struct Shared {
+struct RecordQueue {
     pending: Mutex<Pending>,
     changed: Condvar,
 }
 
-/// Takes records. Cheap to clone.
+/// The side of the queue that takes records. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Journal(Arc<Shared>);
+pub struct Journal(Arc<RecordQueue>);
 
 /// Takes the lines of one log. Cheap to clone.
 #[derive(Clone)]
@@ -63,24 +63,24 @@ pub(super) struct Scribe {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Where lines go.
+/// Where the thread writes lines.
 pub(super) struct Outputs {
-    /// How they look.
+    /// Makes lines of records.
     pub formatter: Formatter,
-    /// All of them.
+    /// Standard output, which gets the lines of all logs.
     pub console: LineWriter,
-    /// Each log's.
+    /// The files, one for each log.
     pub files: Files,
 }
 
 impl Journal {
-    /// Takes one record. Never waits for a file or a terminal.
+    /// Adds one record to the queue. Never waits for a file or a terminal.
     pub fn write(&self, record: Record) {
         let weight = record.weight();
         self.push(Item::Record(record), weight);
     }
 
-    /// Takes a line for standard output alone, after everything that was logged before it.
+    /// Adds a line for standard output alone. It comes after everything that was logged before.
     pub fn print(&self, line: &'static str) {
         self.push(Item::Print(line), line.len());
     }
@@ -106,7 +106,7 @@ impl Journal {
         LogWriter { journal, log }
     }
 
-    /// Waits for items, lets them gather, and swaps them with the empty `batch`.
+    /// Waits for items, waits for more, and swaps them with the empty `batch`.
     fn take(&self, batch: &mut Vec<Item>) -> (u64, bool) {
         let mut pending = self.0.pending.lock();
         while pending.items.is_empty() && !pending.ended {
@@ -122,7 +122,7 @@ impl Journal {
 }
 
 impl LogWriter {
-    /// Takes one line, which needs no line break at its end: the message alone, without time or level.
+    /// Adds one line, given as the message alone: without time, level or line break.
     pub fn write(&self, line: &[u8]) {
         self.journal
             .write(Record::now(self.log, Level::INFO, line.to_vec()));

@@ -1,7 +1,7 @@
-//! A writer that takes lines at the cost of copying them, and a thread that writes them to standard output.
+//! A buffer of lines, and the thread that writes them to standard output.
 //!
-//! A thread of its own: a terminal that was paused, or a pipe that nobody reads, must not hold up the log files.
-//! What does not fit in the buffer is counted and said.
+//! It is another thread than the one that writes the files, since a paused terminal or a pipe that nobody reads must not
+//! delay the files. Lines that do not fit into the buffer are counted, and the number is written.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
 
-/// Bytes that may wait to be written.
+/// Most bytes in the buffer.
 const CAPACITY: usize = 4 << 20;
 
 #[derive(Default)]
@@ -21,25 +21,25 @@ struct Pending {
 }
 
 #[derive(Default)]
-struct Shared {
+struct LineBuffer {
     pending: Mutex<Pending>,
     changed: Condvar,
 }
 
-/// The writing side; dropping it writes what is left.
+/// Owns the thread. Dropping it writes what is left in the buffer.
 pub struct Lines {
-    shared: Arc<Shared>,
+    shared: Arc<LineBuffer>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Takes lines. Cheap to clone.
+/// The side of the buffer that takes lines. Cheap to clone.
 #[derive(Clone)]
-pub struct LineWriter(Arc<Shared>);
+pub struct LineWriter(Arc<LineBuffer>);
 
 impl Lines {
     /// Starts a thread that writes to `output`.
     pub fn start(output: impl Write + Send + 'static) -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(LineBuffer::default());
         let theirs = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("log-console".to_owned())
@@ -50,7 +50,7 @@ impl Lines {
         })
     }
 
-    /// A handle for those who have lines.
+    /// Another handle that adds lines.
     pub fn writer(&self) -> LineWriter {
         LineWriter(Arc::clone(&self.shared))
     }
@@ -67,7 +67,7 @@ impl Drop for Lines {
 }
 
 impl LineWriter {
-    /// Takes whole lines, each with its line break. Never waits for the output.
+    /// Adds whole lines, each with its line break. Never waits for the output.
     pub fn push(&self, lines: &[u8]) {
         let mut pending = self.0.pending.lock();
         if pending.bytes.len() + lines.len() > CAPACITY {
@@ -83,11 +83,11 @@ impl LineWriter {
     }
 }
 
-fn run(shared: &Shared, mut output: impl Write) {
+fn run(shared: &LineBuffer, mut output: impl Write) {
     let mut batch = Vec::new();
     loop {
         let (lost, ended) = shared.take(&mut batch);
-        // Nobody can be told that standard output is gone.
+        // If standard output is closed, there is nowhere to report it.
         let _ = output.write_all(&batch);
         if lost > 0 {
             let _ = writeln!(
@@ -103,7 +103,7 @@ fn run(shared: &Shared, mut output: impl Write) {
     }
 }
 
-impl Shared {
+impl LineBuffer {
     /// Waits for lines and swaps them with the empty `batch`.
     fn take(&self, batch: &mut Vec<u8>) -> (u64, bool) {
         let mut pending = self.pending.lock();

@@ -1,4 +1,4 @@
-//! One thing that is logged: which log it belongs to, when and where it happened, and what is said.
+//! A record of a log: which log it belongs to, when and where it happened, and the message.
 
 use std::cell::OnceCell;
 use std::sync::Arc;
@@ -7,12 +7,12 @@ use std::time::SystemTime;
 use serde_json::Value;
 use tracing::Level;
 
-/// The logs there are, each a file of its own.
+/// The logs, of which each has a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Log {
     /// What the server does: `ts_log.log`.
     Server,
-    /// What handlers and worker processes say: `model_log.log`.
+    /// Lines of handlers and worker processes: `model_log.log`.
     Model,
     /// One line for each request: `access_log.log`.
     Access,
@@ -23,7 +23,7 @@ pub enum Log {
 }
 
 impl Log {
-    /// All of them.
+    /// Every log.
     pub const ALL: [Self; 5] = [
         Self::Server,
         Self::Model,
@@ -32,7 +32,7 @@ impl Log {
         Self::ModelMetrics,
     ];
 
-    /// The file's name, as in TorchServe.
+    /// The name of its file, as in TorchServe.
     pub const fn file_name(self) -> &'static str {
         match self {
             Self::Server => "ts_log.log",
@@ -63,24 +63,25 @@ impl Log {
 /// One line, not yet in any format.
 #[derive(Debug, Clone)]
 pub struct Record {
-    /// Where it belongs.
+    /// The log it belongs to.
     pub log: Log,
     /// When it happened.
     pub at: SystemTime,
-    /// How much it matters.
+    /// How severe it is.
     pub level: Level,
-    /// The thread, or what stands for one.
+    /// Name of the thread; for a model's lines, the name that TorchServe would give its worker.
     pub thread: Arc<str>,
-    /// Who says it.
+    /// Name of the logger.
     pub logger: &'static str,
-    /// What is said. May hold foreign text: breaks and control characters are marked when it is written.
+    /// The message. It may hold text from clients and handlers: line breaks and control characters are marked when it is
+    /// written.
     pub message: Vec<u8>,
-    /// Named values beside the message.
+    /// Names and values beside the message.
     pub fields: Vec<(&'static str, Value)>,
 }
 
 impl Record {
-    /// A line of `log` that happens now, in this thread.
+    /// A record of `log` with the current time and thread.
     pub fn now(log: Log, level: Level, message: Vec<u8>) -> Self {
         Self {
             log,
@@ -93,14 +94,14 @@ impl Record {
         }
     }
 
-    /// The same with a named value that text leaves out unless it is of use there.
+    /// Adds a named value. Text shows it only if it is not empty and not part of the thread's name.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
         self.fields.push((name, value.into()));
         self
     }
 
-    /// About how much memory it takes.
+    /// Roughly how many bytes of memory it takes.
     pub(super) fn weight(&self) -> usize {
         size_of::<Self>() + self.message.len() + 64 * self.fields.len()
     }

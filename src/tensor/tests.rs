@@ -1,4 +1,4 @@
-//! Properties of tensors: what is built is valid, what is stacked parts again, nothing foreign panics.
+//! Properties of tensors: what is made is valid, a stack splits into what was stacked, and no input causes a panic.
 
 #![allow(clippy::unwrap_used)]
 
@@ -12,7 +12,7 @@ fn dtypes() -> impl Strategy<Value = DType> {
     select(DType::ALL.to_vec())
 }
 
-/// The axes behind axis 0, few and small.
+/// Shapes of one row: few and small axes.
 fn rows_shape() -> impl Strategy<Value = Vec<usize>> {
     vec(0..4usize, 0..4)
 }

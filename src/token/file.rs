@@ -1,4 +1,4 @@
-//! `key_file.json`: where clients find the keys that the server made, in TorchServe's format.
+//! `key_file.json`, in which clients find the keys that the server made, in TorchServe's format.
 
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -27,7 +27,7 @@ struct Expiring {
 }
 
 impl Written {
-    /// Three new keys.
+    /// Makes three new keys.
     pub fn create(expires: SystemTime) -> Result<Self, TokenError> {
         Ok(Self {
             management: Expiring::create(expires)?,
@@ -36,7 +36,7 @@ impl Written {
         })
     }
 
-    /// The same with another key for `scope`; `None` for the scope whose key stays.
+    /// The same keys with a new one for `scope`; `None` for [`Scope::Api`], whose key is not replaced.
     pub fn with_new(&self, scope: Scope, expires: SystemTime) -> Result<Option<Self>, TokenError> {
         let mut next = self.clone();
         match scope {
@@ -47,7 +47,7 @@ impl Written {
         Ok(Some(next))
     }
 
-    /// What the keys open.
+    /// The table against which requests are checked.
     pub fn table(&self) -> Table {
         Table::new(vec![
             row(
@@ -64,7 +64,7 @@ impl Written {
         ])
     }
 
-    /// Writes the file, for this user alone and at one stroke: whoever reads it finds the old keys or the new.
+    /// Writes the file, readable by this user alone. It is replaced as a whole, so a reader finds the old keys or the new.
     pub fn write(&self, path: &Path) -> Result<(), TokenError> {
         replace(path, self.json().as_bytes()).map_err(|source| TokenError::Write {
             path: path.to_owned(),
@@ -102,13 +102,13 @@ fn row(key: &Key, scope: Scope, expires: Option<SystemTime>) -> Row {
     }
 }
 
-/// ISO 8601 in UTC with nanoseconds. A time that the calendar has no room for is its last.
+/// ISO 8601 in UTC with nanoseconds. A time beyond the calendar becomes its last.
 fn shown(time: SystemTime) -> String {
     let time = Timestamp::try_from(time).unwrap_or(Timestamp::MAX);
     format!("{time:.9}")
 }
 
-/// A temporary file beside it is readable by its user alone from the first moment.
+/// Replaces a file by way of a temporary one, which is readable by this user alone from the first moment.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let directory = path.parent().unwrap_or_else(|| Path::new("."));
     let mut file = NamedTempFile::new_in(directory)?;

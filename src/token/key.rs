@@ -1,4 +1,4 @@
-//! One key: made of randomness, known by its digest, never shown.
+//! A key: random, stored by its digest, and never printed.
 
 use std::fmt;
 
@@ -6,15 +6,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 
-/// Bytes of randomness. TorchServe takes 6, of which one in a thousand is found by somebody who may try 10,000 a second
-/// for a year; these are 43 characters instead of 8, and clients that take the key from the file do not notice.
+/// Random bytes of a key. TorchServe has 6, which somebody who tries 10,000 a second for a year finds with a chance of one
+/// in a thousand. These are 43 characters instead of 8; clients that read the key from the file do not notice.
 const RANDOM: usize = 32;
 
-/// A key in plain text. Shown nowhere but in the file that clients read.
+/// A key in plain text. It is written nowhere but to the file that clients read.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Key(String);
 
-/// What a key is known by: its SHA-256.
+/// SHA-256 of a key, by which keys are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyDigest([u8; 32]);
 
@@ -26,18 +26,18 @@ impl Key {
         Ok(Self(URL_SAFE_NO_PAD.encode(bytes)))
     }
 
-    /// The text that a client shows.
+    /// The text that a client sends.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// What it is known by.
+    /// Its SHA-256.
     pub fn digest(&self) -> KeyDigest {
         KeyDigest::of(self.0.as_bytes())
     }
 }
 
-/// Keys do not get into logs by being printed.
+/// Prints no part of the key, so that none gets into a log by accident.
 impl fmt::Debug for Key {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Key(..)")
@@ -45,12 +45,12 @@ impl fmt::Debug for Key {
 }
 
 impl KeyDigest {
-    /// Of a key's text.
+    /// The digest of a key's text.
     pub fn of(key: &[u8]) -> Self {
         Self(Sha256::digest(key).into())
     }
 
-    /// Of the digest's 64 hexadecimal digits.
+    /// Parses the 64 hexadecimal digits of a digest.
     pub fn from_hex(text: &str) -> Option<Self> {
         let digits = text.as_bytes();
         if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {

@@ -1,4 +1,4 @@
-//! Keys of the operator's own: a file that a secret store wrote, read again when it changes.
+//! The operator's own keys: a file that a secret store writes, read again when it changes.
 //!
 //! ```json
 //! {"keys": [
@@ -21,14 +21,14 @@ use super::Scope;
 use super::key::KeyDigest;
 use super::table::{LONGEST, Row, Table};
 
-/// Largest file that is read.
+/// Most bytes of the file.
 const FILE_LIMIT: usize = 1 << 20;
-/// Most keys in it: each is compared with every request's.
+/// Most keys in the file. Each is compared with the key of every request.
 const KEYS_LIMIT: usize = 64;
-/// Shortest key in plain text.
+/// Fewest bytes of a key in plain text.
 const SHORTEST: usize = 8;
 
-/// Why the operator's keys cannot be used. Says where, never what the key is.
+/// Why the operator's keys cannot be used. The text names the place in the file and never repeats a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("lantern_key_file {}: {rule}", path.display())]
 pub struct OwnKeysError {
@@ -36,7 +36,7 @@ pub struct OwnKeysError {
     rule: String,
 }
 
-/// The file and what it was when it was last looked at.
+/// The file, and its state when it was last read.
 #[derive(Debug)]
 pub struct OwnKeys {
     path: PathBuf,
@@ -69,7 +69,7 @@ enum Opens {
 }
 
 impl OwnKeys {
-    /// Keys of the file at `path`.
+    /// The keys in the file at `path`, which is not read yet.
     pub fn new(path: PathBuf) -> Self {
         Self {
             seen: Mutex::new(stamp(&path)),
@@ -77,18 +77,17 @@ impl OwnKeys {
         }
     }
 
-    /// Whether the file is another than when this was last asked.
+    /// Whether the file has changed since this was last asked.
     pub fn has_changed(&self) -> bool {
         let now = stamp(&self.path);
         std::mem::replace(&mut *self.seen.lock(), now) != now
     }
 
-    /// Reads the file. Fails on whatever is not understood: a key that opens too little is found out, one that opens too
-    /// much is not.
+    /// Reads the file. Fails on anything that is not understood, since ignoring it could let a key open more than was meant.
     pub fn read(&self) -> Result<Table, OwnKeysError> {
         let text = contents(&self.path).map_err(|rule| self.error(rule))?;
         let document: Document = serde_json::from_slice(&text).map_err(|error| {
-            // serde's text may quote a value, and the value may be a key.
+            // serde's text is left out: it may quote a value, which may be a key.
             let (line, column) = (error.line(), error.column());
             self.error(format!(
                 "must be {{\"keys\": [{{\"key\" or \"sha256\": …, \"opens\": [\"inference\", \"management\"], \"expires\": \

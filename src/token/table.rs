@@ -1,4 +1,4 @@
-//! What each key opens, and the one comparison.
+//! The table of keys, and the one place where a request's key is compared with them.
 
 use std::time::SystemTime;
 
@@ -7,31 +7,31 @@ use subtle::{Choice, ConstantTimeEq as _};
 use super::Scope;
 use super::key::KeyDigest;
 
-/// Longest key that is looked at. Longer ones are wrong, and would cost time.
+/// Most bytes of a key. A longer one is refused without being hashed, which would cost time.
 pub const LONGEST: usize = 512;
 
-/// Keys by digest.
+/// All keys, by digest.
 #[derive(Debug, Default)]
 pub struct Table(Vec<Row>);
 
-/// One key.
+/// A key and what it opens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// What it is known by.
+    /// SHA-256 of the key.
     pub digest: KeyDigest,
     /// What it opens.
     pub scopes: Vec<Scope>,
-    /// From when on it opens nothing.
+    /// When it becomes invalid; `None` for never.
     pub expires: Option<SystemTime>,
 }
 
 impl Table {
-    /// A table with these rows.
+    /// A table of these keys.
     pub const fn new(rows: Vec<Row>) -> Self {
         Self(rows)
     }
 
-    /// Whether `key` opens `scope` at `now`. Every row is compared, whole and in constant time, found or not.
+    /// Whether `key` opens `scope` at `now`. It is compared with every row, in constant time, even after one has matched.
     pub fn opens(&self, key: &[u8], scope: Scope, now: SystemTime) -> bool {
         if key.len() > LONGEST {
             return false;

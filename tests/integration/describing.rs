@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::support::{Answer, Model, TestServer};
 
-/// What differs from run to run.
+/// Values that differ from run to run.
 fn settle(described: &mut Value) {
     for worker in described[0]["workers"].as_array_mut().unwrap() {
         assert!(worker["memoryUsage"].as_u64().is_some() && worker["pid"].as_u64().unwrap() > 0);
@@ -72,7 +72,7 @@ async fn unknown_models_and_versions_are_told_apart() {
     assert!(document.json()["paths"]["/models/echo"]["get"].is_object());
 }
 
-/// A model in either host whose handler does this when it is asked to describe itself.
+/// A model in either hosting whose handler obeys `order` in `describe`.
 async fn describing(order: &str, in_process: bool) -> Answer {
     let model = Model::new("hostile")
         .with(&format!("handler: {{describe: '{order}'}}"))

@@ -1,10 +1,10 @@
-//! Documents against what they are about: code that a document shows is the code that is built and tested.
+//! Checks that code shown in a document is the code that is built and tested.
 
 use std::path::Path;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// A block of code in a document, and the file it says it shows.
+/// A block of code in a document, and the file that the document says it is.
 struct Shown<'d> {
     file: &'d str,
     code: &'d str,
@@ -23,7 +23,7 @@ fn shown(document: &str) -> Vec<Shown<'_>> {
     found
 }
 
-/// A file as documents show it: without its unit tests.
+/// The text of a file without its unit tests, as documents show it.
 fn without_tests(file: &str) -> String {
     let text = std::fs::read_to_string(Path::new(ROOT).join(file)).unwrap();
     let code = text.split("#[cfg(test)]").next().unwrap_or_default();

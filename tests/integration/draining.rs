@@ -1,4 +1,4 @@
-//! The end of a server: nothing that was accepted is lost.
+//! Draining: no request that was accepted is lost when the server ends.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What a server process lets out: its sockets, its secrets, and who decides whether it asks for keys.
+//! What a server process exposes: its sockets and its secrets; and which settings switch tokens off.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -55,7 +55,7 @@ impl Process {
         }
     }
 
-    /// Everything that it wrote, to its output and to its log files, once it was asked to end and has.
+    /// Ends the server, and returns everything that it wrote to its output and its log files.
     async fn end(mut self) -> String {
         let id = self.child.id().unwrap().try_into().unwrap();
         let process = rustix::process::Pid::from_raw(id).unwrap();
@@ -127,7 +127,7 @@ async fn every_socket_is_loopback_unless_told_otherwise() {
     for socket in &sockets {
         assert!(socket.starts_with("0100007F:"), "{socket} is not 127.0.0.1");
     }
-    // With tokens a wider address needs no further word.
+    // With tokens, an address beyond loopback causes no warning.
     let wide = Process::start("metrics_address=http://0.0.0.0:0\n", &[], &[]).await;
     let sockets = listening(wide.child.id().unwrap());
     let public = sockets
@@ -181,7 +181,7 @@ async fn precedence_of_tokens_and_model_control_is_torchserves() {
             200,
         ),
         (variables.to_owned(), Some((off, "false")), vec![flag], 400),
-        // Without the file's leave, variables say nothing.
+        // Variables count only if the file allows it.
         (tokens_on.to_owned(), Some((off, "true")), vec![], 400),
     ] {
         let process = Process::start(&file, variable.as_slice(), &flags).await;

@@ -1,4 +1,4 @@
-//! Handlers that misbehave: each is an error to that one client, and the next request is served.
+//! Handlers that misbehave: only the client of that request gets an error, and the next request is served.
 
 use crate::support::{Answer, Model, TestServer, tensor};
 use lantern::backend::fake::{FakeBackend, Outcome};
@@ -21,7 +21,7 @@ const SENT: [(&str, u16); 11] = [
     ("body-bytes 6553500", 200),
 ];
 
-/// What a handler may not answer.
+/// Answers that a handler may not give.
 const REFUSED: [&str; 18] = [
     "status 0",
     "status 99",
@@ -43,7 +43,7 @@ const REFUSED: [&str; 18] = [
     "body-bytes 6553501",
 ];
 
-/// What a handler may say beside its answer, which is one to an honest request, or an error.
+/// What a handler may log and measure beside its answer, which is a correct one or an error.
 const SAID: [(&str, u16); 12] = [
     ("log 5000", 200),
     ("log-bytes 1000000", 200),
@@ -91,7 +91,7 @@ async fn each_misdeed_is_one_clients_error() {
     insta::assert_snapshot!(answers.join("\n"));
 }
 
-/// The process that hosts the model.
+/// Id of the process that hosts the model.
 async fn pid(server: &TestServer) -> u64 {
     let described = server.management("GET", "/models/hostile").await.json();
     described[0]["workers"][0]["pid"].as_u64().unwrap()
@@ -106,7 +106,7 @@ async fn answers(server: &TestServer, order: &str) -> [Answer; 2] {
     ]
 }
 
-/// That every order is answered as the tables say, and by one process.
+/// Asserts that every order is answered as the tables say, and that one process answers all of them.
 async fn puts_out_everything(model: Model) {
     let server = TestServer::with(model).await;
     let before = pid(&server).await;

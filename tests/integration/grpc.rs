@@ -1,4 +1,4 @@
-//! gRPC as clients meet it, on both of its listeners.
+//! gRPC on both of its listeners, by clients of tonic and by hand.
 
 mod calls;
 mod health;

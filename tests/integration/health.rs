@@ -1,5 +1,5 @@
-//! Health tells the truth: what loads is healthy, what has been dead for too long is not, and one failed model is one
-//! failed model.
+//! Health and readiness: a model that is loading is healthy, one that has had no worker for too long is not, and a model
+//! that does not load does not affect others.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::support::{Model, TestServer, tensor};
 
-/// `maxRetryTimeoutInSec`, where nobody says otherwise.
+/// The default of `maxRetryTimeoutInSec`.
 const WINDOW: Duration = Duration::from_mins(5);
 
 async fn health(server: &TestServer) -> (u16, String) {
@@ -30,12 +30,12 @@ fn unhealthy() -> (u16, String) {
     (500, "Unhealthy".to_owned())
 }
 
-/// Whether `/ping` is going to be healthy in a while, if nothing else happens.
+/// Whether `/ping` is healthy after a time in which nothing happens.
 fn is_healthy_in(server: &TestServer, while_: Duration) -> bool {
     server.catalog().is_healthy_at(Instant::now() + while_)
 }
 
-/// `/ping` is healthy for as long as a version is restarted, and not any more after that.
+/// Asserts that `/ping` is healthy while a version is being restarted, and unhealthy once the retry window is over.
 async fn assert_patience(server: &TestServer, window: Duration) {
     assert_eq!(health(server).await, healthy());
     // The window began before now, and not long ago.
@@ -127,7 +127,7 @@ async fn the_patience_with_a_model_is_its_own_and_begins_with_the_first_failure(
     let server = TestServer::with(broken().with("maxRetryTimeoutInSec: 1000")).await;
     assert_patience(&server, Duration::from_secs(1000)).await;
     let before = Instant::now() + Duration::from_secs(1000);
-    // Trying again and failing again is no new start.
+    // A second attempt that fails does not start the window again.
     let scaled = "/models/broken?min_worker=1&synchronous=true";
     assert_eq!(server.management("PUT", scaled).await.status, 500);
     assert!(!server.catalog().is_healthy_at(before));
@@ -230,7 +230,7 @@ async fn probes_need_no_token_and_take_get_alone() {
     assert_eq!(server.inference("HEAD", "/health/ready").await.status, 200);
 }
 
-/// Kills the process of `echo`, and none that is started takes its place.
+/// Kills the process of `echo`, and makes every new one fail.
 async fn lose_process(server: &TestServer) {
     server.lose_handlers();
     let described = server.management("GET", "/models/echo").await.json();

@@ -1,4 +1,4 @@
-//! Bodies that no honest client sends: too slow, too packed, too deep, too many. Each gets an answer in bounded time.
+//! Hostile bodies: too slow, too compressed, nested too deep, too many fields. Each gets an answer in bounded time.
 
 use std::io::Write as _;
 

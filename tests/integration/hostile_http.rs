@@ -1,4 +1,4 @@
-//! HTTP that no honest client sends. Each gets an answer or a closed connection, and the server serves on.
+//! Hostile HTTP. Each request gets an answer or a closed connection, and the server goes on serving.
 
 use lantern::api::Listener;
 use serde_json::json;
@@ -51,7 +51,7 @@ async fn heads_over_the_limit_are_invalid_messages() {
     assert_invalid(&server, huge.as_bytes(), "a header larger than the buffer").await;
 }
 
-/// Asserts that `bytes` get TorchServe's answer to what is not HTTP, and that the server serves on.
+/// Asserts that `bytes` get TorchServe's answer to bytes that are not HTTP, and that the server goes on serving.
 async fn assert_invalid(server: &TestServer, bytes: &[u8], why: &str) {
     let answer = server.raw(Listener::Inference, bytes).await;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
@@ -315,7 +315,7 @@ async fn a_body_in_very_many_chunks_is_one_body() {
         )
         .await;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    // The parser bounds chunk extensions: refusing them is as good as reading them.
+    // The parser limits chunk extensions: either a refusal or an answer is right.
     assert!(
         head.starts_with("HTTP/1.1 4") || body.len() == 100_000,
         "{head}"

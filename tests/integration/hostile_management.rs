@@ -1,4 +1,4 @@
-//! The management API under input that means harm: the right code and body for each, nothing given away, nothing kept.
+//! Hostile input to the management API: each call gets the right status and body, reveals nothing and leaves nothing behind.
 
 use lantern::api::Listener;
 use serde_json::Value;
@@ -96,7 +96,7 @@ fn numbers() -> Vec<Attack> {
     for (query, status) in [
         ("min_worker=-9223372036854775808", 500),
         ("min_worker=1&max_worker=-9223372036854775808", 400),
-        // What is no number of 64 bits is no number, as in TorchServe.
+        // A number over 64 bits counts as no number, as in TorchServe.
         ("min_worker=99999999999999999999", 202),
         ("min_worker=1e3", 202),
         ("min_worker=0x10", 202),
@@ -178,7 +178,7 @@ async fn server() -> TestServer {
     TestServer::with(Model::new("echo").with("jobQueueSize: 2")).await
 }
 
-/// Sends it; checks status and body.
+/// Sends a call, and checks status and body.
 async fn send(server: &TestServer, attack: &Attack) {
     let answer = server.raw(Listener::Management, &attack.bytes()).await;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
@@ -227,7 +227,7 @@ async fn each_attack_has_its_code_and_changes_nothing() {
     assert_eq!(server.predict("echo", "hi").await.status, 200);
 }
 
-/// Bytes of this process, and so of the server in it, that no other shares.
+/// Private bytes of memory of this process, in which the server runs.
 fn private_memory() -> usize {
     let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();
     let dirty = rollup
@@ -237,7 +237,7 @@ fn private_memory() -> usize {
     kilobytes.unwrap() * 1024
 }
 
-/// One of each sort, small enough to be sent a thousand times.
+/// One call of each kind, small enough to be sent a thousand times.
 fn repeated() -> Vec<Attack> {
     vec![
         call("GET", "/models/a%00b", 404),

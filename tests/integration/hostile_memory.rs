@@ -1,15 +1,15 @@
-//! A thousand of each kind of bad request: the server serves on, leaks nothing of itself in what it says, and grows by
-//! no more than an allocator does.
+//! A thousand of each kind of bad request: the server goes on serving, its answers reveal nothing about it, and its memory
+//! does not grow with the requests.
 
 use lantern::api::Listener;
 
 use crate::support::{Model, TestServer};
 
 const ROUNDS: usize = 1000;
-/// Growth over all rounds: a hundred lost bytes for each request would be more, and so would two kilobytes for each of a
-/// kind.
+/// Most bytes by which memory may grow over all rounds. A leak of a hundred bytes per request would exceed it, and so would
+/// one of two kilobytes per request of one kind.
 const GROWTH_LIMIT: usize = 2 << 20;
-/// What no client may see: where files lie, what runs, and where it lies in memory.
+/// Texts that no client may see: paths, process ids, addresses in memory.
 const SECRETS: [&str; 9] = [
     "/tmp",
     "/root",
@@ -118,7 +118,7 @@ async fn a_thousand_of_each_bad_request_leave_memory_flat() {
     let server = builder.model(hostile).start().await;
     let requests = requests();
     let mut growths = Vec::new();
-    // What is lost is lost each time; what an allocator keeps, it keeps once.
+    // A leak grows with each round; memory that the allocator keeps does not.
     while growths.last().is_none_or(|growth| *growth > GROWTH_LIMIT) {
         assert!(growths.len() < 3, "memory grew by {growths:?} bytes");
         let before = private_memory();

@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::support::{Model, fixture, guest};
 
-/// A directory with a link called `name` to the program, and places of its own for everything the program writes.
+/// A directory with a link called `name` to the program, and directories for everything that the program writes.
 struct Called {
     name: &'static str,
     directory: TempDir,
@@ -45,7 +45,7 @@ impl Called {
         self.command(arguments).output().unwrap()
     }
 
-    /// What is said on standard output, and the exit code.
+    /// Standard output and the exit code.
     fn says(&self, arguments: &[&str]) -> (String, Option<i32>) {
         let output = self.run(arguments);
         let text = String::from_utf8(output.stdout).unwrap();
@@ -67,7 +67,7 @@ impl Called {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         assert!(child.wait().await.unwrap().success());
-        // The server holds the same pipe.
+        // The server in the background has inherited the same pipe.
         let mut output = String::new();
         while !output.contains("Model server started.") {
             let line = lines.next_line().await.unwrap();
@@ -77,7 +77,7 @@ impl Called {
         self.read_on(lines);
     }
 
-    /// A pipe that nobody reads would fill.
+    /// Reads the pipe to its end, since the server would block once it is full.
     fn read_on<R: tokio::io::AsyncBufRead + Unpin + Send + 'static>(
         &self,
         mut lines: tokio::io::Lines<R>,

@@ -1,10 +1,10 @@
-//! The direction of imports, and that no guest is without a test.
+//! Checks the direction of imports, and that every guest has a test.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Who may import whom, as `src/ARCHITECTURE.md` says. `server`, `cli` and `main` may import everything.
+/// Which modules each module may import, as in `src/ARCHITECTURE.md`. `server`, `cli` and `main` may import everything.
 const TABLE: [(&str, &[&str]); 16] = [
     ("error", &[]),
     ("tensor", &["error"]),
@@ -43,7 +43,7 @@ const TABLE: [(&str, &[&str]); 16] = [
 ];
 const ROOTS: [&str; 3] = ["server", "cli", "main"];
 
-/// Who alone may use a library.
+/// The only modules that may use a library.
 const LIBRARIES: [(&str, &[&str]); 10] = [
     ("hyper", &["api"]),
     ("multer", &["api"]),

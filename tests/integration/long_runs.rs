@@ -1,4 +1,4 @@
-//! A model whose runs were short, and then one is not: `slow.onnx`, whose input decides how long it takes.
+//! Models whose runs were short until one is long: `slow.onnx`, whose input decides how long a run takes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,11 +7,11 @@ use serde_json::json;
 
 use crate::support::{Model, TestServer};
 
-/// More steps than anybody waits for.
+/// Steps of a run that takes longer than every timeout here.
 const ENDLESS: i64 = i64::MAX;
 /// How long the run without end goes on.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
-/// What others may have to wait: much more than a busy machine asks for, and much less than the run takes.
+/// How long other requests may take: much more than they need on a busy machine, and much less than the long run takes.
 const NOTICED: Duration = Duration::from_millis(1500);
 
 fn steps(count: i64) -> String {
@@ -38,7 +38,7 @@ async fn quick(model: Model) -> Arc<TestServer> {
     Arc::new(server)
 }
 
-/// The worker, as `describe` knows it.
+/// The worker's id, from `describe`.
 async fn worker(server: &TestServer) -> (String, u64) {
     let described = server.management("GET", "/models/slow").await.json();
     let worker = &described[0]["workers"][0];

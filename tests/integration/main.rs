@@ -1,4 +1,4 @@
-//! The server as clients meet it: started on free ports with real handlers and models, asked over HTTP.
+//! Tests of whole servers, started on free ports with real handlers and models, by requests as clients send them.
 
 #![allow(clippy::unwrap_used, clippy::too_many_lines)]
 

@@ -1,11 +1,11 @@
-//! The rows of the management API that need no story: a call, its status, what its answer says.
+//! A table of simple calls of the management API: request, status, and a part of the answer.
 
 use lantern::api::Listener;
 use serde_json::{Value, json};
 
 use crate::support::{Answer, Model, TestServer};
 
-/// Method, path, status, and the member of the answer that is looked at, with its value.
+/// Method, path, status, and the member of the answer that is checked, with its value.
 type Row<'a> = (&'a str, &'a str, u16, &'a str, &'a str);
 
 const NOT_ALLOWED: &str = "Requested method is not allowed, please refer to API document.";

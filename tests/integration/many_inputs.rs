@@ -1,4 +1,4 @@
-//! Models of many inputs: served, or refused when they are registered, with the limit that they are over.
+//! Models with many inputs: they are served, or refused at registration with the limit that they exceed.
 
 use lantern::tensor::MAX_RANK;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use crate::support::onnx::Sum;
 use crate::support::{Answer, Model, TestServer};
 
-/// The model in both hostings, and the directory that its file lies in.
+/// A server with the model in both hostings, and the directory of its file.
 fn both(sum: &Sum) -> (TempDir, [Model; 2]) {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("sum.onnx");

@@ -1,4 +1,4 @@
-//! The same calls leave the same counts, whatever the protocol they came by.
+//! Checks that the same calls give the same counts over each protocol.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ async fn counts(server: &TestServer) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// A server that nobody has asked anything yet.
+/// A server that has had no request yet.
 async fn server() -> TestServer {
     TestServer::builder()
         .model(Model::fake().with("batchSize: 4"))
@@ -56,7 +56,7 @@ async fn rest(server: &TestServer) {
     }
 }
 
-/// The same over gRPC.
+/// The same calls over gRPC.
 async fn grpc(server: &TestServer) {
     let mut client = server.grpc_inference();
     for version in ["", "", "1.0"] {
@@ -68,7 +68,7 @@ async fn grpc(server: &TestServer) {
     }
 }
 
-/// The same as tensors.
+/// The same calls as tensors, over REST.
 async fn open_inference(server: &TestServer) {
     let body = r#"{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [1.0]}]}"#;
     for path in ["fake", "fake", "fake/versions/1.0"] {
@@ -77,7 +77,7 @@ async fn open_inference(server: &TestServer) {
     }
 }
 
-/// The same as tensors over gRPC.
+/// The same calls as tensors, over gRPC.
 async fn open_inference_grpc(server: &TestServer) {
     let mut client = server.grpc_open_inference();
     for version in ["", "", "1.0"] {

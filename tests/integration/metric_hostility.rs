@@ -1,4 +1,4 @@
-//! Metrics of a handler that breaks every rule, and scrapes that ask for too much.
+//! Handlers whose metrics break every rule, and scrapes that ask for too much.
 
 use lantern::api::Listener;
 
@@ -120,7 +120,7 @@ async fn scrapes_that_ask_for_much_are_answered() {
     )
     .await;
     assert_eq!(odd.text().lines().count(), 3);
-    // More than a request line may have.
+    // Longer than a request line may be.
     let names = "name[]=n&".repeat(10_000);
     let head =
         format!("GET /metrics?{names} HTTP/1.1\r\nhost: lantern\r\nconnection: close\r\n\r\n");

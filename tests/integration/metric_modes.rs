@@ -44,7 +44,7 @@ const MODEL: [&str; 8] = [
 ];
 const DETECTED: [&str; 2] = ["HandlerMethodTime", "ExamplePercentMetric"];
 
-/// What each family of the server must look like, once: its type, and a sample up to the host's name.
+/// Each family of the server with its type, and the beginning of its one sample up to the host's name.
 const SERVER_SAMPLES: [(&str, &str, &str); 14] = [
     ("Requests2XX", "counter", r#"{Level="Host",Hostname=""#),
     (
@@ -77,7 +77,7 @@ const SERVER_SAMPLES: [(&str, &str, &str); 14] = [
     ("DiskUtilization", "gauge", r#"{Level="Host",Hostname=""#),
     ("DiskAvailable", "gauge", r#"{Level="Host",Hostname=""#),
 ];
-/// The same of models, with the dimensions that the example's file lists.
+/// The families of models likewise, with the dimensions that the example's file lists.
 const MODEL_SAMPLES: [(&str, &str, &str); 8] = [
     (
         "HandlerTime",
@@ -313,7 +313,7 @@ async fn in_mode_log_the_machine_is_lines_unless_that_is_disabled() {
 #[tokio::test(flavor = "multi_thread")]
 async fn in_mode_legacy_three_counters_are_scraped_and_the_rest_is_lines() {
     let file = MetricsFile::new("");
-    // Whatever the case, as TorchServe reads it.
+    // TorchServe ignores the case of the mode.
     let server = server(" Legacy", &file, &["model_metrics_auto_detect=true"]).await;
     let text = scrape(&server).await;
     assert_samples(&text, &SERVER_SAMPLES[1..4]);

@@ -11,7 +11,7 @@ async fn scrape(server: &TestServer, query: &str) -> Answer {
     Answer::of(request.send().await.unwrap()).await
 }
 
-/// Families by name and type: values differ from run to run.
+/// Families by name and type, without values, which differ from run to run.
 fn families(text: &str) -> String {
     let lines = text.lines().filter(|line| line.starts_with("# TYPE"));
     lines.collect::<Vec<_>>().join("\n")

@@ -1,4 +1,4 @@
-//! Open Inference Protocol as its clients meet it.
+//! Open Inference Protocol, by requests as its clients send them.
 
 mod batching;
 mod binary;
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Answer, Model, TestServer};
 
-/// Says how many bytes of a body are JSON.
+/// The header that gives the number of bytes of a body that are JSON.
 const JSON_LENGTH: &str = "inference-header-content-length";
 
 /// `multi.onnx`: inputs `a` and `b`, outputs `sum` and `diff`, fp32 of three columns.
@@ -38,7 +38,7 @@ fn one_row() -> Value {
     ]})
 }
 
-/// fp32 as they are.
+/// The little-endian bytes of fp32 numbers.
 fn bytes(values: &[f32]) -> Vec<u8> {
     values
         .iter()
@@ -46,7 +46,7 @@ fn bytes(values: &[f32]) -> Vec<u8> {
         .collect()
 }
 
-/// fp32 from what they are.
+/// The fp32 numbers in little-endian bytes.
 fn values(bytes: &[u8]) -> Vec<f32> {
     let (chunks, rest) = bytes.as_chunks::<4>();
     assert!(rest.is_empty());
@@ -74,7 +74,7 @@ async fn infer(server: &TestServer, model: &str, request: &Value) -> Answer {
     .await
 }
 
-/// A request whose tensors lie behind its JSON.
+/// A request with its tensors in binary form after its JSON.
 async fn infer_binary(server: &TestServer, model: &str, request: &Value, data: &[u8]) -> Answer {
     let json = request.to_string();
     let length = json.len().to_string();
@@ -82,7 +82,7 @@ async fn infer_binary(server: &TestServer, model: &str, request: &Value, data: &
     infer_with_length(server, model, &length, body).await
 }
 
-/// A body whose header says what it likes.
+/// A request whose header gives any value for the length of the JSON.
 async fn infer_with_length(
     server: &TestServer,
     model: &str,
@@ -95,7 +95,7 @@ async fn infer_with_length(
     Answer::of(request.send().await.unwrap()).await
 }
 
-/// The JSON of an answer, and what lies behind it.
+/// The JSON of an answer, and the binary data after it.
 fn divided(answer: &Answer) -> (Value, &[u8]) {
     let length: usize = answer.header(JSON_LENGTH).unwrap().parse().unwrap();
     let (json, data) = answer.body.split_at(length);
@@ -106,7 +106,7 @@ fn divided(answer: &Answer) -> (Value, &[u8]) {
     (serde_json::from_slice(json).unwrap(), data)
 }
 
-/// That an answer is a failure as the protocol has it; its text.
+/// Asserts that an answer is a failure in the protocol's form, and returns its text.
 fn failure(answer: &Answer, status: u16) -> String {
     assert_eq!(answer.status, status, "{}", answer.text());
     assert_eq!(answer.header("content-type"), Some("application/json"));

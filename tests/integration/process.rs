@@ -1,4 +1,4 @@
-//! Worker processes as the server sees them: real ones, with a real handler and a backend that can be told to die.
+//! Real worker processes, with a real handler and a backend that fails when a request tells it to.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,16 +19,16 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// A row of the fake backend that ends the process.
+/// A row that makes the fake backend abort the process.
 const ABORT: &[u8; 5] = b"abort";
 
-/// A row that loses the device, upon which the process ends itself.
+/// A row that makes the fake backend lose its device, after which the process ends itself.
 const FATAL: &[u8; 5] = b"fatal";
 
-/// A row in a run that does not end.
+/// A row whose run never ends.
 const STUCK: &[u8; 5] = b"stuck";
 
-/// The server looks at a process about so often. One that is stopped at many looks in a row is given up, after 2 s.
+/// How often the server checks a process. One that is stopped at every check for 2 s is given up.
 const LOOKS: Duration = Duration::from_millis(250);
 
 /// Signal numbers as they appear in messages.
@@ -43,7 +43,7 @@ impl Sink for Lines {
     fn observe(&self, _observation: Observation) {}
 }
 
-/// A version in a worker process.
+/// The specification of a version that is hosted in a worker process.
 struct Hosted {
     runtime: Runtime,
     lines: mpsc::UnboundedReceiver<LogLine>,
@@ -92,7 +92,7 @@ fn guests() -> PathBuf {
     std::env::var_os("LANTERN_GUESTS").map_or(built, PathBuf::from)
 }
 
-/// Settings under which a request stays under way until another one joins it.
+/// Settings under which a request waits in a batch until another one joins it.
 fn pairs() -> Settings {
     Settings {
         batch_size: 2,
@@ -116,7 +116,7 @@ impl Hosted {
         Ok(Self { runtime, lines })
     }
 
-    /// Calls, in a task of its own, and comes back when the request is out.
+    /// Calls in a task of its own, and returns when the request has been sent to the process.
     async fn call(&self, row: &[u8; 5]) -> JoinHandle<Result<Reply, Error>> {
         let (runtime, request) = (self.runtime.clone(), request(*row));
         let before = self.status().in_flight;
@@ -152,7 +152,7 @@ impl Hosted {
         }
     }
 
-    /// Comes back when the process has been stopped for longer than the server needs to see it.
+    /// Returns when the process has been stopped for longer than the server needs to notice.
     async fn is_seen_stopped(&self) {
         let stat = format!("/proc/{}/stat", self.pid());
         let is_stopped = || std::fs::read_to_string(&stat).unwrap().contains(") T ");
@@ -178,7 +178,7 @@ impl Hosted {
 
 fn request(row: [u8; 5]) -> Request {
     let tensor = Tensor::new(DType::U8, vec![1, 5], Bytes::copy_from_slice(&row)).unwrap();
-    // The clock of the runtime, which a test may have advanced.
+    // Tokio's clock is used, which a test may have advanced.
     let now = Instant::now().into_std();
     Request {
         id: "r".into(),
@@ -263,7 +263,7 @@ async fn a_request_that_kills_two_processes_fails_with_the_reason() {
         status.last_error.map(|e| e.message().to_owned()),
         Some(SIGABRT.to_owned())
     );
-    // The next one is served as ever.
+    // The next request is served.
     assert!(version.runtime.call(request(*b"hello")).await.is_ok());
 }
 
@@ -395,7 +395,7 @@ async fn a_version_that_keeps_failing_is_given_up() {
             .kind(),
         Kind::NoWorker
     );
-    // An operator who has mended it scales it, and it is back.
+    // Scaling starts it again, after an operator has removed the cause.
     std::fs::copy(guests().join("passthrough.wasm"), &handler).unwrap();
     version.runtime.scale(Bounds::exactly(1)).await.unwrap();
     assert!(version.runtime.call(request(*b"hello")).await.is_ok());
@@ -432,7 +432,7 @@ async fn a_stopped_process_is_replaced_long_before_it_would_count_as_silent() {
     assert_ne!(version.pid(), pid);
 }
 
-/// A version whose runs were short so far, so that they are led.
+/// A version whose runs were short so far, so that they run inline.
 async fn quick(workers: usize) -> Hosted {
     quick_with(workers, Settings::default()).await
 }
@@ -494,12 +494,12 @@ async fn a_run_that_does_not_end_costs_its_own_requests_alone() {
         let stuck = stuck_until(Duration::from_millis(200));
         let expired = version.runtime.call(stuck).await.unwrap_err();
         assert_eq!(expired.kind(), Kind::Expired);
-        // Answered by the worker that takes the place of the one in the run.
+        // The worker that replaces the one in the endless run answers.
         assert!(version.runtime.call(request(*b"hello")).await.is_ok());
         version.until(|status| status.workers[0].id == id).await;
         assert_eq!(version.pid(), pid);
     }
-    // Threads that are left behind end with their process, when there are too many.
+    // When too many threads are left behind, the process ends and they end with it.
     let stuck = stuck_until(Duration::from_millis(200));
     let expired = version.runtime.call(stuck).await.unwrap_err();
     assert_eq!(expired.kind(), Kind::Expired);

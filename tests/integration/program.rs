@@ -59,7 +59,7 @@ impl Program {
         }
     }
 
-    /// Where a listener listens, as the output says.
+    /// The address of a listener, from the output.
     async fn address(&mut self, listener: Listener) -> String {
         let line = self
             .read_until(&format!("{} API listens on", listener.name()))
@@ -97,7 +97,7 @@ fn command(store: &Path) -> Command {
         .args(["serve", "--disable-token-auth", "--model-store"])
         .arg(store)
         .env("XDG_CACHE_HOME", store)
-        // Hidden from a server that loads everything in its store.
+        // The name is hidden, so a server that loads everything in its store ignores it.
         .env("LOG_LOCATION", ".logs")
         .env("METRICS_LOCATION", ".logs")
         .current_dir(store)
@@ -168,7 +168,7 @@ async fn a_second_signal_ends_it_at_once() {
     let mut program = Program::start(&[Model::linear()]);
     let address = program.address(Listener::Inference).await;
     program.read_until("1 of 1 models loaded").await;
-    // A request that never ends holds up the end.
+    // A request that never ends delays the end of the server.
     let mut stream = TcpStream::connect(&address).await.unwrap();
     let head = "POST /predictions/linear HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
@@ -340,7 +340,7 @@ async fn json_logs_have_the_request_in_each_line() {
     let mut child = command.spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut address = None;
-    // Kept until the line is there: who leaves before the answer has none.
+    // The connection is kept until the line is written: a client that leaves before the answer gets no line.
     let mut asked = None;
     let access = loop {
         let line = lines.next_line().await.unwrap().unwrap();

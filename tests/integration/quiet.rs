@@ -1,4 +1,4 @@
-//! The server tells nobody about itself: no file but its own, no socket but its listeners'.
+//! The server and its processes report to nobody: they open no socket but the listeners, and write no file but their own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use crate::support::{Model, Place};
 
-/// What the handles of a process lead to.
+/// What the file descriptors of a process refer to.
 fn handles(pid: u64) -> Vec<String> {
     let handles = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
     let targets = handles.filter_map(|handle| fs::read_link(handle.path()).ok());
@@ -58,7 +58,7 @@ async fn onnx_runtime_reports_to_nobody() {
     ]);
     let home = place.directory.path().join("home");
     fs::create_dir(&home).unwrap();
-    // Whoever starts the server does not switch it on again.
+    // The environment of the server cannot switch telemetry on again.
     let place = place
         .variable("HOME", home.to_str().unwrap())
         .variable("ORT_DISABLE_TELEMETRY", "0");

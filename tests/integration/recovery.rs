@@ -1,7 +1,7 @@
-//! A server that is killed in the middle of something: what the next one finds is what was before, or what was to be.
+//! A server that is killed in the middle of a management call: the next one finds either the state before or the state after.
 //!
-//! The kernel says which files appear, are renamed and go while one call of the management API is served. The server
-//! is killed at the first of these moments, in another run at the second, and so on.
+//! inotify reports which files are created, renamed and removed while one call is served. The server is killed at the
+//! first of these moments, in another run at the second, and so on.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,10 +17,10 @@ use rustix::process::{Signal, kill_process};
 use crate::support::origin::Origin;
 use crate::support::{Life, Model, Place};
 
-/// More moments than any call has.
+/// A number of moments that no call reaches.
 const MOMENTS: usize = 60;
 
-/// Watches for files that come, go or get their names.
+/// Watches for files that are created, removed or renamed.
 fn watch(place: &Place, flags: CreateFlags) -> OwnedFd {
     let queue = inotify::init(flags | CreateFlags::CLOEXEC).unwrap();
     let hidden = place.store().join(".lantern");
@@ -35,15 +35,15 @@ fn watch(place: &Place, flags: CreateFlags) -> OwnedFd {
     queue
 }
 
-/// How many moments there were.
+/// Counts the moments that were reported.
 fn passed(queue: &OwnedFd) -> usize {
     let mut buffer = [MaybeUninit::uninit(); 4096];
     let mut reader = Reader::new(queue, &mut buffer);
     std::iter::from_fn(|| reader.next().ok().map(|_| ())).count()
 }
 
-/// Kills the server at the moment after `count - 1` others, until the returned flag is raised: its process is gone then.
-/// If there never is such a moment, the thread ends with the test's process.
+/// Kills the server at moment number `count`, unless the caller has set the returned flag: its process may have ended then.
+/// If there is no such moment, the thread ends with the test's process.
 fn kill_at(place: &Place, count: usize, life: &Life) -> Arc<Mutex<bool>> {
     let (queue, id) = (watch(place, CreateFlags::empty()), life.id());
     let is_over = Arc::new(Mutex::new(false));
@@ -65,7 +65,7 @@ fn plain() -> Model {
     Model::new("passthrough").named("plain").without_workers()
 }
 
-/// What a server says it has, and what lies in the store.
+/// The models that a server lists, and the files in the store.
 async fn seen(place: &Place, life: &Life) -> (BTreeSet<String>, BTreeSet<String>) {
     (
         life.versions().await,
@@ -79,14 +79,14 @@ fn names(directory: &Path, which: fn(&str) -> bool) -> BTreeSet<String> {
     names.filter(|name| which(name)).collect()
 }
 
-/// Whether nothing is left half-done; what has arrived of a download waits for whoever asks again.
+/// Whether no file is left half-done. The part of an unfinished download may stay, for a resumption.
 fn is_tidy(place: &Place) -> bool {
     let half_done = |name: &str| name.ends_with(".partial") || name.ends_with(".pending");
     names(&place.store().join(".lantern"), half_done).is_empty()
         && names(&place.snapshot_directory(), half_done).is_empty()
 }
 
-/// Kills servers in copies of `place` while they serve one call, and looks at what their successors restore.
+/// Kills servers in copies of `place` while they serve one call, and checks what the next server restores.
 async fn kill_during(place: &Place, method: &str, path: &str) {
     let undisturbed = place.copy();
     let life = undisturbed.settled(&[]).await;
@@ -114,7 +114,7 @@ async fn kill_during(place: &Place, method: &str, path: &str) {
         );
         assert!(is_tidy(&place), "killed at moment {count}");
         if found == before {
-            // Nothing that was left stands in the way.
+            // Files that are left do not make the same call fail.
             let (status, answer) = life.ask(method, path).await;
             assert_eq!(status, 200, "killed at moment {count}: {answer}");
             assert_eq!(seen(&place, &life).await, after);

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::support::origin::Origin;
 use crate::support::{Model, TestServer};
 
-/// One call.
+/// One call of the suite.
 #[derive(Deserialize)]
 pub struct Row {
     #[serde(rename = "row")]
@@ -17,7 +17,7 @@ pub struct Row {
     pub method: String,
     path: String,
     rest: u16,
-    /// The gRPC code.
+    /// Code that the same call has over gRPC.
     pub grpc: i32,
 }
 
@@ -30,7 +30,7 @@ const ARCHIVES: [&str; 5] = [
     "resnet-18",
 ];
 
-/// A model in place of the one that the suite downloads.
+/// The model that stands for the one that the suite downloads.
 fn stand_in(name: &str) -> Model {
     Model::new("echo").named(name).without_workers()
 }

@@ -1,4 +1,4 @@
-//! The paths of the inference API, and what each makes of query, headers and body.
+//! The paths of the inference API, and what the handler gets of query, headers and body on each.
 
 use lantern::api::Listener;
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ async fn mirror() -> TestServer {
     server.api(|api| api.oip = false).start().await
 }
 
-/// What the handler saw of a request.
+/// The request as the handler got it.
 async fn seen(server: &TestServer, path: &str, content_type: &str, body: &str) -> Value {
     let request = server.request(Listener::Inference, "POST", path);
     let request = match content_type {

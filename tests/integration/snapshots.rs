@@ -1,4 +1,4 @@
-//! Snapshots and recovery: what is registered outlives the process, however it ends.
+//! Snapshots: what is registered is restored after the process has ended, in whatever way.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -101,7 +101,7 @@ async fn what_is_restored_is_there_from_the_first_moment_on() {
     let expected = set(&["plain 1.0 1..1", "plain 2.0* 1..3", "third 1.0* 0..0"]);
     life.end(Signal::KILL).await;
     let mut life = place.start(&[]).await;
-    // It may be anywhere on its way to being loaded.
+    // It may be in any state of loading.
     assert_eq!(life.versions().await, expected);
     life.read_until("3 of 3 models loaded").await;
     assert_eq!(life.versions().await, expected);
@@ -181,11 +181,11 @@ async fn a_snapshot_holds_what_torchserve_reads_and_no_secret() {
     life.end(Signal::KILL).await;
     let mut life = place.settled(&[]).await;
     life.read_until("1 of 1 models loaded").await;
-    // What a client named is no variable of the server's when the snapshot is read.
+    // A `$$NAME$$` from a client must not be replaced by a variable of the server when the snapshot is read.
     let (_, restored) = life.ask("GET", "/models/plain").await;
     assert_eq!(restored[0]["modelUrl"], origin.url("/$$A$$/plain.mar"));
     assert_eq!(restored[0]["loadedAtStartup"], false);
-    // It was fetched for this version, in another life, and still goes with it.
+    // An earlier server downloaded the file for this version, and it is still removed with the version.
     assert_eq!(life.ask("DELETE", "/models/plain").await.0, 200);
     assert!(!place.store().join("plain.mar").exists());
 }

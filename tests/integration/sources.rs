@@ -1,4 +1,4 @@
-//! Registration from elsewhere: what may be fetched, what becomes of it, and what is left in the model store.
+//! Registration from URLs: what may be fetched, how it is served, and which files are left in the model store.
 
 use std::fs;
 
@@ -191,9 +191,7 @@ async fn every_refusal_has_torchserves_words() {
             refused(
                 400,
                 "DownloadArchiveException",
-                &format!(
-                    "Failed to download archive from: {missing}: the server that has it answered 404"
-                ),
+                &format!("Failed to download archive from: {missing}: its server answered 404"),
             ),
         ),
         (

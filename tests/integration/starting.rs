@@ -1,5 +1,5 @@
-//! The start tells the truth: what is listed is known before anybody can ask, requests for it wait for it no longer than
-//! they have time, and probes are told.
+//! The start of a server: listed models are known before it listens, requests for them wait within their deadlines, and
+//! probes show what is missing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ async fn held(model: &Model) -> Origin {
     Origin::serving(model.packed()).await.hold()
 }
 
-/// A server that is fetching `model`, whose name it was told, from the origin.
+/// A server that is fetching `model` from the origin, under a name that the settings give.
 async fn fetching(model: &Model) -> (Origin, Builder) {
     let origin = held(model).await;
     let listed = format!("linear={}", origin.url("/linear.mar"));
@@ -234,7 +234,7 @@ async fn what_lies_in_the_store_is_known_before_anything_runs() {
         TestServer::builder().model(fake()),
         TestServer::builder().in_store(fake()).list("all"),
     ] {
-        // Nothing else runs on this thread before the first await.
+        // No other task runs on this thread before the first await.
         let mut server = builder.begin();
         let catalog = server.catalog().clone();
         assert!(!catalog.is_ready());
@@ -299,7 +299,7 @@ async fn a_version_that_is_to_be_the_default_is_waited_for_and_holds_up_nobody_e
     let second = Model::linear().version("2.0");
     let builder = TestServer::builder().list(&first).model(second);
     let server = Arc::new(builder.model(Model::new("echo")).begin());
-    // Neither another model nor another version waits for what is fetched.
+    // Requests for another model or another version do not wait for the archive that is fetched.
     assert_eq!(server.predict("echo", "hi").await.text(), "hi");
     assert_eq!(server.predict("linear/2.0", ROW).await.status, 200);
     let asked = Arc::clone(&server);
@@ -326,7 +326,7 @@ async fn a_version_that_is_named_as_the_default_waits_for_no_other() {
     let mut server = builder.begin();
     let path = "/v2/models/linear/infer";
     let answer = post(&server, path, row_of_tensors()).await.json();
-    // The archive that is fetched may be of version 2.0 as well, and then it would be the one.
+    // Version 2.0 answers, although the archive that is fetched may turn out to be version 2.0 as well.
     assert_eq!(answer["model_version"], "2.0", "{answer}");
     origin.release();
     server.loaded().await;

@@ -1,4 +1,4 @@
-//! One door to the server under test: [`TestServer`], made by a builder, on port 0, with directories of its own.
+//! The server under test: [`TestServer`], made by a builder, on port 0, with directories of its own.
 
 pub mod frames;
 pub mod grpc;

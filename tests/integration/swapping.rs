@@ -1,4 +1,4 @@
-//! Versions that come and go while requests are under way: nothing is lost, and nothing is half gone.
+//! Registering, unregistering and swapping versions while requests are under way: no request is lost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ async fn get(server: &TestServer, path: &str) -> Answer {
     server.management("GET", path).await
 }
 
-/// Calls until told to end; fails on any answer but 200. How many there were.
+/// Sends requests until it is told to end, and returns how many. Any answer but 200 is a failure.
 async fn call_on(server: Arc<TestServer>, is_over: Arc<AtomicBool>, calls: Arc<AtomicUsize>) {
     while !is_over.load(Ordering::Relaxed) {
         let answer = server.predict("echo", "hi").await;
@@ -131,7 +131,7 @@ async fn a_version_that_leaves_does_not_become_the_default() {
     assert_eq!(added.status, 200);
     let default = get(&server, "/models/fake").await.json()[0]["modelVersion"].clone();
     assert_eq!(default, "1.0");
-    // Nothing can leave that is the default, so the other one becomes it first.
+    // The default version cannot be unregistered, so the other one becomes the default first.
     let set = server
         .management("PUT", "/models/fake/2.0/set-default")
         .await;
@@ -216,7 +216,7 @@ async fn workers_that_demand_brought_let_more_requests_in() {
         tokio::spawn(async move { asked.predict("fake", tensor(1.0)).await.status })
     };
     let second = ask();
-    // It waits, which brings another worker, which takes it.
+    // The request waits, so another worker is started, which takes it.
     server.wait_for_held(2).await;
     let third = ask();
     let expected = json!({ "remainingCapacity": 0, "pendingRequests": 1 });

@@ -1,4 +1,4 @@
-//! Tokens and model control: who may do what, on every route there is.
+//! Tokens and model control: what each key may do, on every route.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const REFUSED: &str =
 const NOT_ROTATED: &str =
     "Token Authentication failed. Token either incorrect, expired, or not provided correctly";
 
-/// What a request shows.
+/// The key that a request sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shown {
     Nothing,
@@ -37,7 +37,7 @@ fn builder() -> Builder {
     TestServer::builder().set("disable_token_authorization=false")
 }
 
-/// A server whose keys expire before anybody can use them.
+/// A server whose keys have expired at once.
 async fn expired() -> TestServer {
     builder()
         .set("token_expiration_min=0.0000001")
@@ -146,7 +146,7 @@ async fn every_route_asks_for_its_key() {
     for (listener, route) in rows() {
         let (method, path) = request(&route);
         for shown in ALL {
-            // A right key would make another, and end the test's.
+            // With the right key this would replace the key that the test uses.
             if route.permission == Permission::Rotate && shown == Shown::Api {
                 continue;
             }
@@ -356,7 +356,7 @@ async fn new_keys_are_for_who_has_the_api_key_and_names_a_kind() {
         before,
         [key(&server, "inference"), key(&server, "management")]
     );
-    // TorchServe finds the word in any header; here it has to be the path.
+    // TorchServe looks for the word in any header; here it has to be in the path.
     let listed = server
         .request(Listener::Management, "GET", "/models")
         .header("authorization", header(&server, Shown::Management).unwrap())

@@ -1,4 +1,4 @@
-//! `lantern archive` and `lantern inspect` as an author runs them.
+//! `lantern archive` and `lantern inspect`, run as programs.
 
 use std::path::Path;
 use std::process::{Command, Output};

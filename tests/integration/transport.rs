@@ -1,4 +1,4 @@
-//! What HTTP is carried by: TLS, Unix sockets, and several APIs on one address.
+//! HTTP over TLS and Unix sockets, and several APIs on one address.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ impl Identity {
         identity
     }
 
-    /// Another certificate in the same files; returns it.
+    /// Writes another certificate to the same files, and returns it.
     fn renew(&self) -> Vec<u8> {
         let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
         let path = |file| self.directory.path().join(file);
@@ -212,6 +212,6 @@ async fn one_address_serves_predictions_models_and_metrics() {
             answer.text()
         );
     }
-    // Metrics have their own address besides.
+    // Metrics still have an address of their own.
     assert!(server.sample("Requests2XX{").await.is_some());
 }

@@ -62,8 +62,8 @@ pub fn onnxruntime() -> Option<PathBuf> {
     std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from)
 }
 
-/// Bytes of memory that this process shares with no other.
-/// Clean pages do not count: those of a library are private or shared as other processes come and go.
+/// Private dirty bytes of memory of this process. Clean pages are left out: whether those of a library count as private
+/// depends on other processes.
 pub fn private_memory() -> usize {
     let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();
     let kilobytes = |line: &str| {
@@ -102,7 +102,7 @@ impl Fixture {
         }
     }
 
-    /// Asserts that a call gave what it must.
+    /// Asserts that a call gave the expected outputs or error.
     pub fn check<E: std::fmt::Display>(&self, case: &Case, actual: Result<Vec<NamedTensor>, E>) {
         let name = format!("{} {}", self.path.display(), case.name);
         match (&case.expected, actual) {

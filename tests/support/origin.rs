@@ -1,5 +1,5 @@
-//! A server that archives are fetched from: it answers each request with the bytes that a test says, and remembers
-//! what it was asked.
+//! A server that archives are fetched from. It answers each request with bytes that a test gives, and keeps the heads of
+//! the requests.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-/// What is sent back: the n-th request's head → bytes, after which the connection ends.
+/// Makes the answer from the number and the head of a request. After it the connection is closed.
 type Script = dyn Fn(&str, usize) -> Vec<u8> + Send + Sync;
 
 /// A server on a free port of the loopback interface.
@@ -22,7 +22,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Answers as `script` says.
+    /// A server that answers as `script` says.
     pub async fn start(script: impl Fn(&str, usize) -> Vec<u8> + Send + Sync + 'static) -> Self {
         Self::listen(script, None).await
     }
@@ -45,20 +45,20 @@ impl Origin {
         }
     }
 
-    /// Answers nothing until it is told to.
+    /// A server that holds every answer until it is released.
     #[allow(dead_code, reason = "not every test that shares this file holds one")]
     pub fn hold(self) -> Self {
         self.is_open.send_replace(false);
         self
     }
 
-    /// Answers what it held.
+    /// Sends the answers that were held.
     #[allow(dead_code, reason = "not every test that shares this file holds one")]
     pub fn release(&self) {
         self.is_open.send_replace(true);
     }
 
-    /// The same over TLS, with a certificate of its own for `localhost`, in PEM.
+    /// The same server over TLS. Returns its certificate for `localhost`, in PEM.
     pub async fn start_tls(
         script: impl Fn(&str, usize) -> Vec<u8> + Send + Sync + 'static,
     ) -> (Self, String) {
@@ -148,7 +148,7 @@ async fn answer(
         heads.push(head.clone());
         heads.len() - 1
     };
-    // Without an origin, nobody waits for the answer.
+    // Once the test has dropped the origin, no answer is needed.
     let _ = opened.wait_for(|is_open| *is_open).await;
     let _ = stream.write_all(&script(&head, index)).await;
     let _ = stream.shutdown().await;

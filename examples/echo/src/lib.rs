@@ -2,7 +2,7 @@
 
 use handler_sdk::{Context, Error, Handler, Outputs, Request, Response, Step};
 
-/// Keeps nothing.
+/// A handler without state.
 pub struct Echo;
 
 impl Handler for Echo {

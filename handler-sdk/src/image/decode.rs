@@ -1,4 +1,4 @@
-//! Which format bytes are in, and how large a picture may be.
+//! Recognizes the format of a picture, and limits its size.
 
 use super::{Image, jpeg, png};
 use crate::Error;
@@ -6,9 +6,9 @@ use crate::Error;
 /// How large a picture may be, checked on its header before memory is taken for pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Width times height. A progressive JPEG needs three times the memory and may have a third of this.
+    /// Most pixels: width times height. A progressive JPEG needs three times the memory and may have a third of this.
     pub max_pixels: u64,
-    /// Width or height.
+    /// Most pixels of the width, and of the height.
     pub max_side: u32,
 }
 

@@ -73,7 +73,7 @@ impl Image {
     }
 }
 
-/// What of one axis is copied where.
+/// Which pixels of one axis are copied, and where to.
 struct Overlap {
     from: usize,
     to: usize,

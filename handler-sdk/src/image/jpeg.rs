@@ -35,7 +35,7 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Image, Error> {
     Image::new(width, height, channels, pixels)
 }
 
-/// Size and colors to decode to, after the limits.
+/// Checks the limits, and chooses the color space to decode to.
 fn check_header(
     bytes: &[u8],
     options: DecoderOptions,

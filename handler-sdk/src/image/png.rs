@@ -7,7 +7,7 @@ use png::{ColorType, Decoder, DecodingError, Transformations};
 use super::{Image, Limits};
 use crate::Error;
 
-/// What the decoder may take beside the pixels: its rows and the text chunks, which are skipped.
+/// Most bytes that the decoder may use beside the pixels, for its rows and for text chunks, which are skipped.
 const OVERHEAD_BYTES: usize = 4 << 20;
 
 /// Decodes to 8 bits per channel, palettes expanded.

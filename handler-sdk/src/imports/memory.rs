@@ -7,7 +7,7 @@ use crate::assets::{Asset, AssetError};
 use crate::log::Level;
 use crate::metrics::{Kind, Unit};
 
-/// What one call may copy, as a host has such a limit too.
+/// Most bytes that one call may copy, as a real host limits them.
 const MAX_READ: u32 = 16 << 20;
 
 /// A line that a handler logged.
@@ -32,7 +32,7 @@ pub struct Observation {
     pub unit: Unit,
     /// Label names and values.
     pub labels: Vec<(String, String)>,
-    /// What was added, set or observed.
+    /// The value that was added, set or observed.
     pub value: f64,
 }
 

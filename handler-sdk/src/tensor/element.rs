@@ -21,7 +21,7 @@ const _: () = assert!(
 pub trait Element: CheckedBitPattern + NoUninit + sealed::Sealed {
     /// The dtype whose elements are `Self`.
     const DTYPE: Dtype;
-    /// What a zeroed element is.
+    /// The element whose bytes are all zero.
     const ZERO: Self;
 }
 
@@ -52,7 +52,7 @@ elements! {
     f64 => Fp64, 0.0;
 }
 
-/// Every dtype with its word in `wit/handler.wit`.
+/// Every dtype with its name in `wit/handler.wit`.
 const WORDS: [(Dtype, &str); 11] = [
     (Dtype::Boolean, "boolean"),
     (Dtype::Uint8, "uint8"),

@@ -1,4 +1,4 @@
-//! Elements that stayed on the host, read when they are needed.
+//! Elements of tensors that stayed on the host. They are read when they are needed.
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
@@ -7,7 +7,7 @@ use std::fmt;
 use super::slice;
 use crate::bindings::lantern::handler::types::TensorHandle;
 
-/// How much one call to the host copies.
+/// Most bytes that one call to the host copies.
 const PIECE: u32 = 1 << 20;
 
 /// Where the bytes of a tensor that is not inline come from.
@@ -24,7 +24,7 @@ impl Source for TensorHandle {
     }
 }
 
-/// A source and, once they were asked for, all its bytes.
+/// A source, and all its bytes once they have been read.
 pub(super) struct Stored {
     source: Box<dyn Source>,
     loaded: OnceCell<Vec<u8>>,

@@ -1,8 +1,8 @@
-//! Which addresses a name may lead to.
+//! Which addresses a host name may have.
 //!
-//! A name that is allowed may still lead into this machine or its network, by mistake or because whoever owns the
-//! name wants it to. So names lead to public addresses alone, unless the operator listed the very name; an address
-//! that is itself in `allowed_urls` needs no name. Only addresses that were checked are connected to.
+//! An allowed name may still have an address of this machine or its network, by mistake or because the owner of the name
+//! wants it so. So a name may only have public addresses, unless the operator listed it in `lantern_private_hosts`. An
+//! address that is itself in `allowed_urls` is not looked up. Only addresses that were checked are connected to.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -15,7 +15,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 /// Finds the addresses of a name.
 pub type Lookup = Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> + Send + Sync>;
 
-/// Asks the system.
+/// Looks names up by the system's resolver.
 pub fn system_lookup() -> Lookup {
     Arc::new(|name| {
         Box::pin(async move {
@@ -25,17 +25,17 @@ pub fn system_lookup() -> Lookup {
     })
 }
 
-/// Who may be reached at an address.
+/// What can be reached at an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reach {
     Public,
-    /// Machines of the same network.
+    /// A machine of the same network.
     Private,
-    /// This machine, its link, or nobody.
+    /// This machine or its link, or nothing at all.
     Local,
 }
 
-/// Looks names up and refuses what they must not lead to.
+/// Looks names up, and fails if one has an address that it must not have.
 pub struct CheckedLookup {
     lookup: Lookup,
     private_hosts: Arc<BTreeSet<String>>,
@@ -58,7 +58,7 @@ impl Resolve for CheckedLookup {
         Box::pin(async move {
             let addresses = found.await?;
             let is_named = name.as_str() == "localhost" || private_hosts.contains(name.as_str());
-            // One bad address among good ones is no accident either.
+            // One forbidden address among allowed ones is refused too: it may be the one that is connected to.
             let bad = addresses
                 .iter()
                 .find(|address| reach(**address) != Reach::Public);
@@ -119,7 +119,7 @@ fn reach_of_six(six: Ipv6Addr) -> Reach {
     }
 }
 
-/// The IPv4 address that translators take out of an IPv6 one: NAT64, 6to4, and the old compatible form.
+/// The IPv4 address inside an IPv6 address of NAT64, 6to4 or the old compatible form, which routers translate to it.
 fn embedded(six: Ipv6Addr) -> Option<Ipv4Addr> {
     let four = |high: u16, low: u16| {
         let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());

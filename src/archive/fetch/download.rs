@@ -1,9 +1,9 @@
-//! An archive that was fetched and lies in the model store, until it is known whether it stays.
+//! A downloaded archive in the model store that is removed again unless its registration is saved.
 //!
-//! From before its file gets its name until a registration has been saved, and again while it is being unregistered,
-//! a marker in the store's hidden directory says so, with the file's identity. A server that finds a marker when it
-//! starts removes the file, unless what it restores needs it: whoever is killed half-way leaves nothing behind, and no
-//! file of the operator's is taken for one of ours.
+//! From before the file gets its name until the registration is saved, and again while it is unregistered, a marker with
+//! the file's identity lies in the store's hidden directory. A server that finds a marker when it starts removes the file,
+//! unless the snapshot it restores needs it. So a server that is killed half-way leaves nothing behind, and a file that
+//! the operator put into the store is never removed.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -19,21 +19,21 @@ use super::part::Part;
 use crate::archive::ArchiveError;
 use crate::archive::store::HIDDEN;
 
-/// What a marker's name ends in.
+/// Ending of a marker's name.
 const MARKER: &str = ".pending";
 
-/// A fetched archive in the store. Dropped before it is kept, it is removed.
+/// A downloaded archive in the store. If it is dropped without [`Self::keep`], the file is removed.
 #[derive(Debug)]
 pub struct Download {
     path: PathBuf,
     marker: PathBuf,
     identity: String,
-    /// The marker, locked for as long as it stands; `None` while the file is kept.
+    /// The marker, locked while it exists; `None` while the file is kept.
     pending: Mutex<Option<File>>,
 }
 
 impl Download {
-    /// Moves a whole part to `name` in the store at `root`, where nothing may be yet.
+    /// Moves a complete part to `name` in the store at `root`. Fails if there is a file of that name.
     pub fn publish(part: Part, root: &Path, name: &str) -> Result<Self, ArchiveError> {
         let publishing = || ArchiveError::io("putting an archive into the model store");
         let download = Self {
@@ -63,7 +63,7 @@ impl Download {
         }
     }
 
-    /// What an earlier server fetched to `name` and kept, if it is there.
+    /// The file that an earlier server downloaded to `name` and kept, if it is still there.
     pub fn kept(root: &Path, name: &str) -> Option<Self> {
         let path = root.join(name);
         let metadata = fs::symlink_metadata(&path)
@@ -77,19 +77,20 @@ impl Download {
         })
     }
 
-    /// Where it lies.
+    /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// It stays: what is saved needs it.
+    /// Keeps the file, because a saved registration needs it. Removes the marker.
     pub fn keep(&self) {
         if self.pending.lock().take().is_some() {
             let _ = fs::remove_file(&self.marker);
         }
     }
 
-    /// It goes when this is dropped, or with this server if that is killed, unless what is saved still needs it then.
+    /// Undoes [`Self::keep`]: the file is removed when this is dropped. If the server is killed first, the next one removes
+    /// it, unless a saved registration still needs it.
     pub fn give_up(&self) {
         let mut pending = self.pending.lock();
         if pending.is_none() {
@@ -100,7 +101,7 @@ impl Download {
         }
     }
 
-    /// What is left of it when the process is killed.
+    /// Leaves the file and its marker as they are when the process is killed.
     #[cfg(test)]
     pub fn abandon(self) {
         drop(self.pending.lock().take());
@@ -110,7 +111,7 @@ impl Download {
         let directory = self.marker.parent().unwrap_or(Path::new("/"));
         fs::create_dir_all(directory)?;
         let mut file = File::create(&self.marker)?;
-        // Nobody else holds it: names are fetched to one at a time, and another server would have seen the file.
+        // The lock is free: a name is fetched to one at a time, and another server would have seen the file.
         file.try_lock().map_err(io::Error::from)?;
         file.write_all(self.identity.as_bytes())?;
         sync_directory(directory)?;
@@ -126,7 +127,7 @@ impl Drop for Download {
     }
 }
 
-/// Removes what a server that was killed was about to keep or to remove; files in `needed` stay.
+/// Removes the marked files of servers that were killed, except those in `needed`.
 pub fn recover(root: &Path, needed: &BTreeSet<String>) {
     let entries = fs::read_dir(root.join(HIDDEN))
         .into_iter()
@@ -137,7 +138,7 @@ pub fn recover(root: &Path, needed: &BTreeSet<String>) {
         let Some(name) = name.and_then(|name| name.strip_suffix(MARKER)) else {
             continue;
         };
-        // Whoever holds the lock is alive and knows what to do.
+        // A marker that is locked belongs to a server that is alive.
         let is_forsaken = File::open(&marker).is_ok_and(|file| file.try_lock().is_ok());
         if !is_forsaken {
             continue;
@@ -152,7 +153,7 @@ pub fn recover(root: &Path, needed: &BTreeSet<String>) {
     }
 }
 
-/// The file first: a marker without a file does no harm.
+/// Removes the file and then the marker: a marker without a file does no harm.
 fn remove(path: &Path, marker: &Path, recorded: &str) {
     let is_ours = fs::symlink_metadata(path).is_ok_and(|metadata| identity(&metadata) == recorded);
     if is_ours && let Err(error) = fs::remove_file(path) {
@@ -170,7 +171,7 @@ fn identity(metadata: &fs::Metadata) -> String {
     format!("{}:{}", metadata.dev(), metadata.ino())
 }
 
-/// Moves a file to where nothing is yet; not every file system can do it in one step.
+/// Moves a file without replacing another. Not every file system can do that in one step.
 fn move_new(from: &Path, to: &Path) -> io::Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {

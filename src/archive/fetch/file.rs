@@ -1,6 +1,6 @@
-//! Archives elsewhere on this machine: in the directories that `allowed_urls` names.
+//! Archives in other directories of this machine, those that `allowed_urls` names.
 //!
-//! Links are followed only as long as they stay in the directory.
+//! Links are followed only while they stay in such a directory.
 
 use std::fs::File;
 use std::io;
@@ -17,12 +17,12 @@ use crate::archive::ArchiveError;
 use crate::archive::store::ModelStore;
 use crate::config::AllowedUrls;
 
-/// The path in the store that a `file://` leads to, if it does.
+/// The path of a `file://` URL, if that is in the store.
 pub fn in_store(remote: &Remote, store: &ModelStore) -> Option<PathBuf> {
     store.holds(&remote.path())
 }
 
-/// What lies at a whole path, if that is in the store or in a directory that is allowed.
+/// The resolved form of an absolute path, if that is in the store or in an allowed directory.
 pub fn allowed_path(path: &Path, store: &ModelStore, allowed: &AllowedUrls) -> Option<PathBuf> {
     if !path.is_absolute()
         || path
@@ -65,7 +65,7 @@ pub fn copy(
         .map_err(|error| Failure::Here(ArchiveError::io("copying an archive")(error)))
 }
 
-/// Opens a file without leaving the directory that allows it. What the operator listed needs none.
+/// Opens a file without leaving the directory that allows it. A file that the operator listed may be anywhere.
 fn open_allowed(path: &Path, allowed: &AllowedUrls, by: NamedBy) -> io::Result<File> {
     for root in allowed.directories() {
         match path.strip_prefix(&root) {
@@ -87,11 +87,11 @@ fn open_below(root: &Path, below: &Path) -> io::Result<File> {
         Mode::empty(),
     )?;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    // A pipe must not hold up whoever opens it.
+    // Opening a pipe must not block.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     match openat2(&directory, below, flags, Mode::empty(), resolve) {
         Ok(file) => Ok(file.into()),
-        // An old kernel, or a sandbox that does not know the call.
+        // The kernel is old, or a sandbox around this server refuses the call.
         Err(Errno::NOSYS | Errno::PERM) => {
             let (root, real) = (root.canonicalize()?, root.join(below).canonicalize()?);
             if !real.starts_with(&root) {

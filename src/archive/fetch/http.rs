@@ -1,6 +1,6 @@
 //! Archives over HTTP and HTTPS.
 //!
-//! No proxy, no cookies, no content coding, and redirects only to where `allowed_urls` leads as well.
+//! No proxy, no cookies and no content coding is used, and only redirects to URLs that `allowed_urls` allows are followed.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -15,24 +15,25 @@ use super::address::CheckedLookup;
 use super::{Failure, FetchConfig, Opened, Resume};
 use crate::config::{AllowedUrls, Place};
 
-/// Redirects that are followed.
+/// Most redirects that are followed.
 const REDIRECTS: usize = 5;
-/// For a connection to be there.
+/// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(10);
-/// For a server to begin its answer.
+/// How long a server may take to begin its answer.
 const HEAD: Duration = Duration::from_mins(1);
 
-/// Opens URLs.
+/// Opens `http://` and `https://` URLs.
 pub struct Http {
     allowed: AllowedUrls,
     lookup: Arc<CheckedLookup>,
-    /// Made when first needed: certificates are read then, and a machine may have none.
+    /// The client for TLS. It is made when first needed, since making it reads the machine's certificates and fails if
+    /// there are none.
     tls: OnceLock<Result<Client, String>>,
     plain: OnceLock<Result<Client, String>>,
 }
 
 impl Http {
-    /// Nothing is connected to yet.
+    /// Connects to nothing yet.
     pub fn new(cfg: &FetchConfig) -> Self {
         Self {
             allowed: cfg.allowed.clone(),
@@ -45,7 +46,7 @@ impl Http {
         }
     }
 
-    /// Asks for what lies at `url`, or for the rest of it.
+    /// Requests the file at `url`, or the rest of it.
     pub async fn open(&self, url: &Url, resume: Option<&Resume>) -> Result<Opened, Failure> {
         let mut url = url.clone();
         for _ in 0..=REDIRECTS {
@@ -55,7 +56,7 @@ impl Http {
                 Some(next) => {
                     let detail = format!("redirected to {}", next.host_str().unwrap_or_default());
                     return Err(Failure::Refused(
-                        "it leads to where nothing is fetched from".to_owned(),
+                        "it redirects to a URL that is not allowed".to_owned(),
                         detail,
                     ));
                 }
@@ -75,7 +76,7 @@ impl Http {
     async fn send(&self, url: &Url, resume: Option<&Resume>) -> Result<Response, Failure> {
         let client = self.client(url).map_err(|detail| {
             Failure::Refused(
-                "this server has no certificates to check others by".to_owned(),
+                "this server has no root certificates to verify others with".to_owned(),
                 detail,
             )
         })?;
@@ -114,9 +115,9 @@ impl Http {
     }
 }
 
-/// A client that goes nowhere by itself.
+/// A client that follows no redirect and uses no proxy by itself.
 pub fn base(tls: bool) -> reqwest::ClientBuilder {
-    // Whoever was first decides; there is one provider in this program.
+    // Fails if a provider is installed already, which is the same one: this program has no other.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = Client::builder()
         .no_proxy()
@@ -151,7 +152,7 @@ fn redirect(url: &Url, response: &Response) -> Result<Option<Url>, Failure> {
     let location = location.and_then(|value| value.to_str().ok());
     let next = location.and_then(|location| url.join(location).ok());
     next.map(Some)
-        .ok_or_else(|| Failure::refused("it is redirected to nowhere"))
+        .ok_or_else(|| Failure::refused("it redirects without naming a URL"))
 }
 
 fn opened(response: Response, resume: Option<&Resume>) -> Result<Opened, Failure> {
@@ -163,21 +164,23 @@ fn opened(response: Response, resume: Option<&Resume>) -> Result<Opened, Failure
             Some((start, total)) if start == resume.offset => (start, total),
             _ => {
                 return Err(Failure::refused(
-                    "the server sent another part than it was asked for",
+                    "its server sent another part than was requested",
                 ));
             }
         },
-        // What is here is all there is, or of something else: both are settled by starting anew.
+        // The bytes that are here are all there are, or belong to another file: starting again settles both.
         (StatusCode::RANGE_NOT_SATISFIABLE, Some(_)) => {
-            return Err(Failure::refused("the server has less of it than before"));
+            return Err(Failure::refused(
+                "its server has fewer bytes than it sent before",
+            ));
         }
         _ if status.is_server_error() => {
             let detail = format!("status {status}");
-            return Err(Failure::Broken("the server that has it fails", detail));
+            return Err(Failure::Broken("its server failed", detail));
         }
         _ => {
             return Err(Failure::refused(format!(
-                "the server that has it answered {}",
+                "its server answered {}",
                 status.as_u16()
             )));
         }
@@ -193,7 +196,7 @@ fn opened(response: Response, resume: Option<&Resume>) -> Result<Opened, Failure
     })
 }
 
-/// A strong `ETag`, else the date of the last change. Weak ones name no bytes.
+/// A strong `ETag`, or else the date of the last change. A weak `ETag` does not identify bytes.
 fn validator(headers: &HeaderMap) -> Option<String> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let etag = text(header::ETAG).filter(|etag| etag.starts_with('"'));
@@ -201,7 +204,7 @@ fn validator(headers: &HeaderMap) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// First byte and, if it is said, the length of the whole.
+/// The first byte of the range and, if it is given, the length of the whole file.
 fn content_range(headers: &HeaderMap) -> Option<(u64, Option<u64>)> {
     let text = headers.get(header::CONTENT_RANGE)?.to_str().ok()?;
     let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;

@@ -1,7 +1,7 @@
-//! What has arrived of an archive: a file in the store's hidden directory, named by the digest of its URL.
+//! The file of an unfinished download, in the store's hidden directory, named by the digest of its URL.
 //!
-//! It is locked while somebody writes to it. Beside it lies what its source calls the bytes (`.tag`), without which a
-//! transfer cannot go on. What nobody came back for is removed when a server starts.
+//! It is locked while a download writes to it. Beside it lies the validator that its source gave (`.tag`), without which
+//! the download cannot be resumed. Old parts are removed when a server starts.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Seek as _, SeekFrom};
@@ -13,12 +13,12 @@ use super::Resume;
 use crate::archive::ArchiveError;
 use crate::archive::store::HIDDEN;
 
-/// How long a part waits for somebody to go on with it.
+/// How long a part is kept for a resumption.
 const KEPT: Duration = Duration::from_hours(24);
-/// Bytes of a tag.
+/// Most bytes of a tag.
 const TAG_LIMIT: u64 = 1024;
 
-/// A file that is being filled, and nobody else's.
+/// A file that this download alone is filling.
 #[derive(Debug)]
 pub struct Part {
     file: File,
@@ -26,7 +26,7 @@ pub struct Part {
 }
 
 impl Part {
-    /// The part named `digest` in the store at `root`, with what is there of it.
+    /// Opens and locks the part named `digest` in the store at `root`, with the bytes that it has.
     pub fn open(root: &Path, digest: &str) -> Result<Self, ArchiveError> {
         let opening = ArchiveError::io("making a file for an archive");
         let directory = root.join(HIDDEN);
@@ -36,14 +36,14 @@ impl Part {
             .map_err(opening)
     }
 
-    /// Bytes that are there.
+    /// How many bytes have arrived.
     pub fn len(&self) -> Result<u64, ArchiveError> {
         let metadata = self.file.metadata();
         let metadata = metadata.map_err(ArchiveError::io("reading a file for an archive"))?;
         Ok(metadata.len())
     }
 
-    /// What to go on with, if that is possible.
+    /// How to resume the download; `None` if it has to start again.
     pub fn resume(&self) -> Option<Resume> {
         let offset = self.len().ok().filter(|len| *len > 0)?;
         let tag = self.tag();
@@ -52,7 +52,7 @@ impl Part {
         Some(Resume { offset, validator })
     }
 
-    /// Forgets what is there: what comes now is called `validator`.
+    /// Empties the file, for a download of the file that `validator` identifies.
     pub fn restart(&self, validator: Option<&str>) -> Result<(), ArchiveError> {
         let restarting = || ArchiveError::io("writing a file for an archive");
         self.file.set_len(0).map_err(restarting())?;
@@ -62,7 +62,7 @@ impl Part {
         })
     }
 
-    /// Writes from `offset` on.
+    /// A writer that continues at `offset`.
     pub fn writer(&self, offset: u64) -> Result<tokio::fs::File, ArchiveError> {
         let writing = || ArchiveError::io("writing a file for an archive");
         let mut file = self.file.try_clone().map_err(writing())?;
@@ -70,27 +70,27 @@ impl Part {
         Ok(tokio::fs::File::from_std(file))
     }
 
-    /// The file, for whoever writes by himself.
+    /// The file itself, for callers that write without a runtime.
     pub const fn file(&self) -> &File {
         &self.file
     }
 
-    /// Where it lies.
+    /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Removes it.
+    /// Removes the file and its tag.
     pub fn discard(self) {
         self.forget_tag();
     }
 
-    /// Removes the tag: the file is whole, or of no use.
+    /// Removes the tag, because the file is complete or of no use.
     pub fn forget_tag(&self) {
         let _ = fs::remove_file(self.tag());
     }
 
-    /// Whether the file has its name: another may have got it since.
+    /// Whether the file still has its name. Another server may have moved it.
     fn is_here(&self) -> bool {
         is_same(&self.file, &self.path)
     }
@@ -100,7 +100,7 @@ impl Part {
     }
 }
 
-/// What nobody can go on with is removed, however its transfer ended.
+/// Removes a part that cannot be resumed.
 impl Drop for Part {
     fn drop(&mut self) {
         if self.resume().is_none() && self.is_here() {
@@ -124,7 +124,7 @@ fn open_locked(directory: &Path, path: &Path) -> io::Result<File> {
             .open(path)?;
         file.try_lock()
             .map_err(|_| io::Error::other("another server is fetching the same archive"))?;
-        // Whoever held it before may have moved it away meanwhile.
+        // The server that held the lock before may have moved the file away meanwhile.
         if is_same(&file, path) {
             return Ok(file);
         }
@@ -138,7 +138,7 @@ fn is_same(file: &File, path: &Path) -> bool {
     })
 }
 
-/// Removes parts that nobody came back for.
+/// Removes parts that were not resumed in time.
 pub fn sweep(root: &Path) {
     let entries = fs::read_dir(root.join(HIDDEN))
         .into_iter()

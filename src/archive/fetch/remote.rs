@@ -1,4 +1,4 @@
-//! What a client wrote: the URL, the digest that it pins, and the name of the file that it makes.
+//! Parses what a client wrote: the URL, the digest that it pins, and the name that the file gets in the store.
 
 use std::path::PathBuf;
 
@@ -9,28 +9,28 @@ use crate::archive::ArchiveError;
 use crate::archive::store::shorten;
 use crate::config::{BadPlace, Place};
 
-/// What pins a digest, at the end of any source.
+/// What comes before a pinned digest, at the end of a URL or name.
 const PIN: &str = "#sha256=";
-/// Bytes of a URL.
+/// Most bytes of a URL.
 const LONGEST: usize = 8192;
-/// Bytes of a file's name.
+/// Most bytes of a file's name.
 const NAME_LIMIT: usize = 255;
 
 /// A URL to fetch.
 #[derive(Debug)]
 pub struct Remote {
-    /// Where it leads, to be compared.
+    /// The URL in the form that is compared with `allowed_urls`.
     pub place: Place,
-    /// What is asked for; no fragment.
+    /// The URL to request, without fragment.
     pub url: Url,
-    /// The file that it makes in the store.
+    /// The name of the file in the store.
     pub name: String,
     /// The URL without its query, which may hold a signature.
     pub shown: String,
     typed: String,
 }
 
-/// Takes the pinned digest off a source.
+/// Splits a URL or name from the digest that it pins.
 pub fn split_pin(text: &str) -> Result<(&str, Option<String>), ArchiveError> {
     let Some((source, digest)) = text.rsplit_once(PIN) else {
         return Ok((text, None));
@@ -46,7 +46,7 @@ pub fn split_pin(text: &str) -> Result<(&str, Option<String>), ArchiveError> {
 }
 
 impl Remote {
-    /// Reads a URL; `None` if `text` is a plain name.
+    /// Parses a URL; `None` if `text` is the name of an archive in the store.
     pub fn parse(text: &str) -> Result<Option<Self>, ArchiveError> {
         let scheme = text
             .split_once("://")
@@ -85,18 +85,18 @@ impl Remote {
         }))
     }
 
-    /// The path that a `file://` names.
+    /// The path of a `file://` URL.
     pub fn path(&self) -> PathBuf {
         let segments = self.place.segments.iter().map(String::as_str);
         std::iter::once("/").chain(segments).collect()
     }
 
-    /// It is not to be fetched.
+    /// The error that `allowed_urls` does not allow it.
     pub fn not_allowed(&self) -> ArchiveError {
         ArchiveError::UrlNotAllowed(self.typed.clone())
     }
 
-    /// It was not fetched.
+    /// The error that the download failed.
     pub fn failed(&self, failure: Failure) -> ArchiveError {
         let (reason, detail) = match failure {
             Failure::Refused(reason, detail) => (reason, detail),

@@ -1,4 +1,4 @@
-//! Archives in stores that speak S3. Where the store is and who asks is the operator's: `AWS_*` variables.
+//! Archives in S3-compatible stores. The operator's `AWS_*` variables give the store's address and the credentials.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,23 +13,23 @@ use super::http::{base, chain};
 use super::remote::Remote;
 use super::{Failure, Opened, Resume};
 
-/// How long one request is tried again, within one attempt.
+/// How long `object_store` may retry one request.
 const PATIENCE: Duration = Duration::from_secs(10);
 const RETRIES: usize = 2;
 
-/// Opens objects.
+/// Opens `s3://` URLs.
 pub struct S3 {
     variables: BTreeMap<String, String>,
 }
 
-/// Connects as downloads do: no proxy, no redirects, no limit on the time of a whole answer.
+/// Makes the HTTP client for `object_store`: no proxy, no redirects, and no limit on the time of a whole answer.
 #[derive(Debug)]
 struct Connector;
 
 impl HttpConnector for Connector {
     fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
         let with_certificates = base(true).https_only(false).build();
-        // A machine without certificates may yet reach a store of its own without TLS.
+        // A machine without certificates can still reach a store that does not use TLS.
         let client = with_certificates.or_else(|_| base(false).build());
         let client = client.map_err(|error| object_store::Error::Generic {
             store: "S3",
@@ -40,20 +40,21 @@ impl HttpConnector for Connector {
 }
 
 impl S3 {
-    /// Nothing is connected to yet.
+    /// Connects to nothing yet.
     pub const fn new(variables: BTreeMap<String, String>) -> Self {
         Self { variables }
     }
 
-    /// Asks for an object, or for the rest of it.
+    /// Requests an object, or the rest of it.
     pub async fn open(&self, remote: &Remote, resume: Option<&Resume>) -> Result<Opened, Failure> {
         let bucket = remote.url.host_str().unwrap_or_default();
         if !is_bucket(bucket) {
             return Err(Failure::refused("it names no bucket"));
         }
         let key = Path::parse(remote.place.segments.join("/"));
-        let key = key
-            .map_err(|error| Failure::Refused("its key is not taken".to_owned(), chain(&error)))?;
+        let key = key.map_err(|error| {
+            Failure::Refused("its key is not a valid path".to_owned(), chain(&error))
+        })?;
         let store = self.store(bucket)?;
         let options = match resume {
             Some(resume) => GetOptions {
@@ -64,7 +65,7 @@ impl S3 {
             None => GetOptions::default(),
         };
         let found = match store.get_opts(&key, options).await {
-            // It changed since: from the start.
+            // The object has changed since: start again.
             Err(object_store::Error::Precondition { .. }) => {
                 store.get_opts(&key, GetOptions::default()).await
             }
@@ -115,13 +116,13 @@ fn failure(error: &object_store::Error) -> Failure {
     match error {
         Found::NotFound { .. } => Failure::Refused("there is no such object".to_owned(), detail),
         Found::PermissionDenied { .. } | Found::Unauthenticated { .. } => {
-            Failure::Refused("the store denies it".to_owned(), detail)
+            Failure::Refused("the store denies access".to_owned(), detail)
         }
-        _ => Failure::Broken("the store fails", detail),
+        _ => Failure::Broken("the store failed", detail),
     }
 }
 
-/// The rule of S3, which keeps a bucket from being anything else in a host's name.
+/// S3's rule for names of buckets. It also ensures that the name cannot change the host when it becomes part of one.
 fn is_bucket(name: &str) -> bool {
     let is_end = |byte: Option<u8>| {
         byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())

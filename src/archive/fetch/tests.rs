@@ -1,4 +1,4 @@
-//! What is fetched, refused and left behind, against servers that answer from a script.
+//! Downloads from scripted servers: what is fetched, what is refused, and which files are left.
 
 #![allow(clippy::unwrap_used)]
 
@@ -13,7 +13,7 @@ use origin::{Origin, header, reply, whole_or_rest};
 #[allow(dead_code, reason = "tests of the program use the rest")]
 mod origin;
 
-/// A model store and what fetches into it.
+/// A model store and a fetcher into it.
 struct Place {
     directory: TempDir,
     cfg: FetchConfig,
@@ -144,7 +144,7 @@ async fn nothing_that_is_not_allowed_is_connected_to() {
     }
     let redirected = place.refused(&allowed.url("/x.mar")).await;
     assert!(
-        redirected.ends_with("it leads to where nothing is fetched from"),
+        redirected.ends_with("it redirects to a URL that is not allowed"),
         "{redirected}"
     );
     let rebound = place
@@ -207,7 +207,7 @@ async fn failures_of_the_source_say_why_and_leave_nothing() {
         ),
         (
             |_, _| reply("500 Oops", &["content-length: 0"], b""),
-            "the server that has it fails",
+            "its server failed",
         ),
         (
             |_, _| reply("200 OK", &["content-length: 2097152"], b"x"),
@@ -338,7 +338,7 @@ async fn what_the_operator_lists_is_fetched_once_and_used_again() {
 async fn nothing_is_left_of_a_download_whose_client_left() {
     let origin = Origin::start(|_, _| reply("200 OK", &["content-length: 9"], b"part")).await;
     let place = Place::allowing(&origin.url("/"));
-    // No validator: nobody could go on with it.
+    // Without a validator the download cannot be resumed.
     place.refused(&origin.url("/x.mar")).await;
     assert_eq!(place.names(), Vec::<String>::new());
     let root = place.store();
@@ -438,7 +438,7 @@ async fn a_killed_server_leaves_no_download_behind() {
     let origin = Origin::serving(body()).await;
     let place = Place::allowing(&origin.url("/"));
     let found = place.find(&origin.url("/x.mar")).await.unwrap();
-    // As if the process had ended here.
+    // Leaves everything as if the process had been killed here.
     found.download.unwrap().abandon();
     assert_eq!(place.names(), [".lantern/x.mar.pending", "x.mar"]);
     let root = place.store();

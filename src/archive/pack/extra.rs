@@ -1,4 +1,4 @@
-//! `--extra-files`: names, wildcards, and directories whose contents are taken.
+//! `--extra-files`: files, wildcards, and directories whose contents are packed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ const SKIPPED: [&str; 2] = ["__MACOSX", "__pycache__"];
 /// Deepest directory that is followed.
 const DEPTH_LIMIT: usize = 16;
 
-/// Files and the names they get: a file its own, a directory's contents theirs below it.
+/// Files and the names that they get: a file its own, a file of a directory its path below that directory.
 pub fn expand(patterns: &[String]) -> Result<Vec<(EntryName, PathBuf)>, ArchiveError> {
     let mut found = Vec::new();
     for pattern in patterns
@@ -64,7 +64,7 @@ fn walk(
     Ok(())
 }
 
-/// Paths that a pattern means: itself, or what its last component matches.
+/// The paths that match a pattern. Only its last component may hold wildcards.
 fn glob(pattern: &str) -> Result<Vec<PathBuf>, ArchiveError> {
     let path = Path::new(pattern);
     if path.exists() {
@@ -96,7 +96,7 @@ fn glob(pattern: &str) -> Result<Vec<PathBuf>, ArchiveError> {
     Ok(matching)
 }
 
-/// `*` for any run of bytes, `?` for any one.
+/// Whether `name` matches `pattern`: `*` stands for any number of bytes, `?` for one.
 fn matches(pattern: &[u8], name: &[u8]) -> bool {
     match (pattern.split_first(), name.split_first()) {
         (None, None) => true,

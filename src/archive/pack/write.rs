@@ -1,4 +1,4 @@
-//! Writing the four kinds of archive.
+//! Writes the four kinds of archive.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -16,12 +16,12 @@ use super::super::{ArchiveError, MANIFEST};
 use super::{PackForm, PackSpec};
 
 const DOING: &str = "writing the archive";
-/// Permissions of files in the archive; whoever unpacks decides for themselves.
+/// Permissions of files in the archive. Lantern ignores them when it unpacks.
 const MODE: u32 = 0o644;
-/// From here on a zip entry needs 64-bit sizes.
+/// Files of this size and more are written with 64-bit sizes.
 const LARGE: u64 = u32::MAX as u64 / 2;
 
-/// Moves an archive to its place, whatever is there.
+/// Moves an archive to its final path, and replaces what is there.
 pub fn replace(staged: &Path, target: &Path) -> Result<(), ArchiveError> {
     let replaced = if target.is_dir() {
         fs::remove_dir_all(target)
@@ -35,7 +35,7 @@ pub fn replace(staged: &Path, target: &Path) -> Result<(), ArchiveError> {
         .map_err(ArchiveError::io(DOING))
 }
 
-/// Writes the archive to `target`, where nothing is.
+/// Writes the archive to `target`, which must not exist.
 pub fn write(
     spec: &PackSpec,
     files: &BTreeMap<EntryName, PathBuf>,
@@ -69,7 +69,7 @@ fn file(
     Ok(())
 }
 
-/// Temporary files are for their owner alone; archives are for the server, which may be another user.
+/// Lets others read the archive: the server may be another user, and temporary files are readable by their owner alone.
 fn readable(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(path, fs::Permissions::from_mode(MODE))
@@ -98,7 +98,7 @@ fn zip(
     Ok(())
 }
 
-/// Everything under one directory, as the original tool does.
+/// Writes a gzip tar with everything under one directory, as `torch-model-archiver` does.
 fn tar(
     file: &mut File,
     files: &BTreeMap<EntryName, PathBuf>,

@@ -1,5 +1,5 @@
-//! A directory in the model store, laid out as an archive would unpack. It is copied, so that a model that is being
-//! served does not change under the server.
+//! A directory in the model store with the files of an archive. It is copied, so that a change of it does not affect a
+//! model that is being served.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -14,14 +14,14 @@ use super::super::entry::EntryName;
 use super::super::limits::UnpackLimits;
 use super::{Unpacker, read_within};
 
-/// One file or directory, in the order of names.
+/// One file or directory.
 struct Found {
     name: EntryName,
     path: PathBuf,
     is_directory: bool,
 }
 
-/// Copies a directory's files and directories.
+/// Copies all files and directories of `directory`.
 pub fn read(
     directory: &Path,
     limits: UnpackLimits,
@@ -50,7 +50,7 @@ pub fn read_one(directory: &Path, name: &EntryName, most: u64) -> Option<Vec<u8>
     is_file.then(|| read_within(file, most))?
 }
 
-/// SHA-256 over names and contents.
+/// SHA-256 of the names and contents of all files.
 pub fn digest(directory: &Path, limits: UnpackLimits) -> Result<String, ArchiveError> {
     let mut summary = String::new();
     for found in list(directory, limits)? {
@@ -59,7 +59,7 @@ pub fn digest(directory: &Path, limits: UnpackLimits) -> Result<String, ArchiveE
         } else {
             sha256(open(&found)?).map_err(ArchiveError::io("reading a file of the model"))?
         };
-        // Names hold no control characters, so lines cannot be forged.
+        // Names hold no control characters, so no name can look like another line.
         summary.extend([&content, " ", found.name.as_str(), "\n"]);
     }
     sha256(summary.as_bytes()).map_err(ArchiveError::io("reading a file of the model"))
@@ -89,7 +89,7 @@ fn list(directory: &Path, limits: UnpackLimits) -> Result<Vec<Found>, ArchiveErr
     Ok(found)
 }
 
-/// TorchServe looks one level deeper when a directory holds a directory and nothing else.
+/// The directory with the files: as in TorchServe, one level deeper if a directory holds one directory and nothing else.
 fn unwrapped(directory: &Path) -> Result<PathBuf, ArchiveError> {
     let children = children(directory)?;
     match children.as_slice() {

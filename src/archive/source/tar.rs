@@ -1,5 +1,5 @@
-//! Gzip tar, as `torch-model-archiver --archive-format tgz` makes it: everything under one directory, which is
-//! stripped.
+//! Gzip tar, as `torch-model-archiver --archive-format tgz` makes it: everything is under one directory, which is left
+//! out of the names.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -12,10 +12,10 @@ use super::super::ArchiveError;
 use super::super::entry::EntryName;
 use super::Unpacker;
 
-/// Bytes that a header extension may have: a name and a few numbers.
+/// Most bytes of a header extension, which holds a name and a few numbers.
 const EXTENSION_LIMIT: u64 = 64 << 10;
 
-/// Counts the compressed bytes that were read.
+/// A reader that counts the compressed bytes.
 struct Counted<'a, R> {
     inner: R,
     count: &'a Cell<u64>,
@@ -29,7 +29,7 @@ impl<R: Read> Read for Counted<'_, R> {
     }
 }
 
-/// Unpacks a gzip tar. Header extensions are read here rather than by the tar reader, which would take any length.
+/// Unpacks a gzip tar. Header extensions are read here, because the `tar` crate reads them without a limit on their length.
 pub fn read(file: &File, unpacker: &mut Unpacker) -> Result<(), ArchiveError> {
     let count = Cell::new(0);
     let counted = Counted {
@@ -63,7 +63,7 @@ fn read_entry<R: Read>(
     let name = EntryName::parse(&raw)?.and_then(|name| name.without_first());
     let kind = entry.header().entry_type();
     match (kind, name) {
-        // The one directory that everything is under.
+        // This is the directory that everything is under.
         (EntryType::Directory, None) => Ok(()),
         (EntryType::Directory, Some(name)) => unpacker.directory(&name),
         (EntryType::Regular | EntryType::Continuous, Some(name)) => {
@@ -90,7 +90,7 @@ fn read_entry<R: Read>(
     }
 }
 
-/// The path of a pax header. A size there means a file over 8 GiB, whose header would have to be believed twice.
+/// The path of a pax header. A size in it means a file over 8 GiB, which is refused.
 fn extended_name<R: Read>(entry: &mut Entry<'_, R>) -> Result<Option<Vec<u8>>, ArchiveError> {
     let content = extension(entry)?;
     let mut path = None;

@@ -1,4 +1,4 @@
-//! Zip, as `.mar` files are.
+//! Zip, the format of `.mar` files.
 
 use std::fs::File;
 use std::io::Read;
@@ -18,8 +18,8 @@ const TYPE_MASK: u32 = 0o170_000;
 const REGULAR: u32 = 0o100_000;
 const DIRECTORY: u32 = 0o040_000;
 
-/// Unpacks a zip file. The directory at its end is walked entry by entry, so that its length costs no memory, and
-/// each entry's two headers must agree.
+/// Unpacks a zip file. The directory at its end is read entry by entry, so that a long one takes no memory, and the two
+/// headers of each entry must agree.
 pub fn read(file: &File, unpacker: &mut Unpacker) -> Result<(), ArchiveError> {
     let directory = file
         .try_clone()
@@ -35,8 +35,7 @@ pub fn read(file: &File, unpacker: &mut Unpacker) -> Result<(), ArchiveError> {
     Ok(())
 }
 
-/// One file, if it has at most `most` bytes. The first of that name counts; that there are more is found out when the
-/// archive is unpacked.
+/// One file, if it has at most `most` bytes. Of several with that name it is the first; unpacking the archive fails then.
 pub fn read_one(file: &File, name: &EntryName, limits: UnpackLimits, most: u64) -> Option<Vec<u8>> {
     let directory = file.try_clone().ok()?;
     let mut bodies = reopen(file).ok()?;
@@ -55,7 +54,7 @@ pub fn read_one(file: &File, name: &EntryName, limits: UnpackLimits, most: u64) 
     None
 }
 
-/// A second handle with a position of its own: clones of a handle share theirs.
+/// A second handle with a position of its own. Clones of a handle share one position.
 fn reopen(file: &File) -> Result<File, ArchiveError> {
     use std::os::fd::AsRawFd;
     File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))

@@ -1,4 +1,4 @@
-//! Models that lie unpacked in the store.
+//! Directories in the store that hold the files of an archive.
 
 use std::os::unix::fs::symlink;
 

@@ -1,4 +1,4 @@
-//! What an archive says of itself before it is unpacked.
+//! Reading the manifest and the settings of an archive without unpacking it.
 
 use super::*;
 
@@ -33,7 +33,7 @@ fn zipped(entries: &[(&str, &str)]) -> Vec<u8> {
 #[test]
 fn a_zip_and_a_directory_say_which_model_they_are() {
     let bench = Bench::new();
-    // What else is wrong with it is no reason not to know its name.
+    // Its name is read even if other entries are wrong.
     let zip = zipped(&[
         ("m.onnx", "weights"),
         ("c.yaml", CONFIG),

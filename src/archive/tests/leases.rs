@@ -1,4 +1,4 @@
-//! How long unpacked files stay.
+//! Leases: how long unpacked files are kept.
 
 use super::raw::{RawEntry, zip};
 use super::*;

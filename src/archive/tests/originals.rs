@@ -1,4 +1,4 @@
-//! Archives that the original archiver made, and what is said of archives that cannot be served.
+//! Archives that `torch-model-archiver` made, and the errors of archives that cannot be served.
 
 use super::raw::{RawEntry, zip};
 use super::*;

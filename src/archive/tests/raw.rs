@@ -1,11 +1,11 @@
-//! Zip files byte by byte: an honest writer would refuse to write most of these.
+//! Zip files written byte by byte: a zip library would refuse to write most of these.
 
 use std::io::Write;
 
 use flate2::write::DeflateEncoder;
 use flate2::{Compression, Crc};
 
-/// One entry, with everything that can be lied about.
+/// One entry, each of whose fields can be set to a false value.
 #[derive(Debug, Clone)]
 pub struct RawEntry {
     name: Vec<u8>,
@@ -131,7 +131,7 @@ pub fn zip(entries: &[RawEntry]) -> Vec<u8> {
     bytes
 }
 
-/// A zip whose end says that it has a million entries.
+/// A zip whose end record claims a million entries.
 pub fn million_entries() -> Vec<u8> {
     let count: u64 = 1_000_000;
     let mut bytes = vec![0; usize::try_from(46 * count).unwrap()];

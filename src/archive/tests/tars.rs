@@ -8,7 +8,7 @@ use flate2::write::GzEncoder;
 
 use super::*;
 
-/// A header whose name is taken as it is.
+/// A header whose name is written without any check.
 fn header(name: &[u8], kind: EntryType, size: u64) -> Header {
     let mut header = Header::new_gnu();
     header.as_old_mut().name[..name.len()].copy_from_slice(name);

@@ -1,4 +1,4 @@
-//! An archive for programs to read.
+//! The report on an archive as JSON, for programs.
 
 use serde_json::{Value, json};
 
@@ -78,7 +78,7 @@ fn tensors(tensors: &Tensors) -> Value {
     })
 }
 
-/// Axes that vary are -1, as they are declared; what is not known is null.
+/// Inputs or outputs. An axis that varies is -1, as in a declaration, and what is not known is null.
 fn specs(specs: &[TensorSpec]) -> Vec<Value> {
     let axis = |size: &Option<usize>| size.map_or(json!(-1), |size| json!(size));
     specs

@@ -1,4 +1,4 @@
-//! An archive for people to read.
+//! The report on an archive as text, for people.
 
 use std::io::{self, Write};
 
@@ -98,7 +98,7 @@ fn list(out: &mut impl Write, key: &str, names: &[String]) -> io::Result<()> {
     }
 }
 
-/// What the handler asks for, or the default.
+/// Writes each limit: what the archive asks for, or the default.
 fn limits(out: &mut impl Write, report: &Report) -> io::Result<()> {
     let Ok(contents) = &report.archive.contents else {
         return Ok(());

@@ -1,4 +1,4 @@
-//! The optional export `describe`: what handlers say of themselves, and what becomes of those that misbehave.
+//! The optional export `describe`: its answers, and the errors of handlers that misbehave in it.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use super::fixture::{Fixture, raw};
 use super::*;
 
-/// A hostile guest that does this when it is asked to describe itself.
+/// A hostile guest that obeys `order` in `describe`.
 async fn hostile(order: &str) -> Handler {
     let mut fixture = Fixture::new("hostile");
     fixture.config = format!(r#"{{"handler": {{"describe": "{order}"}}}}"#);

@@ -11,7 +11,7 @@ use super::*;
 use crate::model::{BackendKind, Declared, ModelName, Settings, Version as ModelVersion};
 use crate::payload::Schedule;
 
-/// What a handler logged and observed.
+/// A sink that keeps what a handler logs and observes.
 #[derive(Default)]
 pub struct Recorder {
     pub lines: Mutex<Vec<LogLine>>,

@@ -1,9 +1,9 @@
-//! One bad thing after another: each has its error, and the next request is answered.
+//! Misbehaving handlers: each misdeed gives its own error, and the next request is answered.
 
 use super::fixture::{Fixture, raw};
 use super::*;
 
-/// A hostile guest that is given up on sooner than in service.
+/// A hostile guest with lower limits than in service, so that the tests are quick.
 fn hostile() -> Fixture {
     let mut fixture = Fixture::new("hostile");
     fixture.limits.cpu = Duration::from_millis(100);
@@ -26,7 +26,7 @@ async fn still_answers(handler: &Handler) {
     assert!(matches!(step, Step::Done(response) if response.body().as_ref() == b"hostile"));
 }
 
-/// Orders with the kind and a part of the message of their errors.
+/// Sends each order, and expects an error of that kind with that text in its message.
 async fn each_is_refused(orders: &[(&str, Kind, &str)]) {
     let handler = hostile().load().await.unwrap();
     for (order, kind, says) in orders {

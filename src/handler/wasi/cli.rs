@@ -8,7 +8,7 @@ use super::super::host::Host;
 use super::io::{InputStream, OutputStream};
 use super::{VERSION, charge};
 
-/// A terminal, which there never is.
+/// Resource type of terminals. There is never one.
 struct TerminalInput;
 struct TerminalOutput;
 

@@ -1,4 +1,4 @@
-//! `wasi:clocks`: coarse, so that timing tells a handler little about its neighbors. Handlers do not sleep.
+//! `wasi:clocks`: clocks that are coarse, so that a handler learns little about others by timing. Handlers cannot sleep.
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

@@ -1,4 +1,4 @@
-//! `wasi:io`: an input that is always at its end, outputs that are kept for the log, and nothing to wait for.
+//! `wasi:io`: stdin is always at its end, stdout and stderr are kept for the log, and every pollable is ready.
 
 use wasmtime::StoreContextMut;
 use wasmtime::component::{
@@ -9,19 +9,19 @@ use super::super::fault::Exceeded;
 use super::super::host::Host;
 use super::{VERSION, charge};
 
-/// stdin. All of its handles are number 0.
+/// Resource type of stdin. All of its handles have the number 0.
 pub(super) struct InputStream;
 
-/// stdout or stderr, told apart by the number of the handle.
+/// Resource type of stdout and stderr, which differ by the number of the handle.
 pub(super) struct OutputStream;
 
-/// Something to wait for; always ready.
+/// Resource type of what can be waited for. It is always ready.
 pub(super) struct Pollable;
 
-/// Why a stream failed. Never made: streams here do not fail.
+/// Resource type of a stream's error. None is ever made, since streams here do not fail.
 struct IoError;
 
-/// What a guest may write at once; the limit on what is kept is [`super::Output`]'s.
+/// Most bytes that a guest may write at once. How much is kept is decided by [`super::Output`].
 const WRITE_SIZE: u64 = 4096;
 
 type Ctx<'a> = StoreContextMut<'a, Host>;
@@ -152,7 +152,7 @@ fn add_output(streams: &mut LinkerInstance<'_, Host>) -> wasmtime::Result<()> {
     add_rare_output(streams)
 }
 
-/// What no standard library uses but the interface has.
+/// Functions that are part of the interface but that no standard library calls.
 fn add_rare_output(streams: &mut LinkerInstance<'_, Host>) -> wasmtime::Result<()> {
     for name in ["write-zeroes", "blocking-write-zeroes-and-flush"] {
         streams.func_wrap(

@@ -7,7 +7,7 @@ use super::super::fault::Exceeded;
 use super::super::host::Host;
 use super::{VERSION, charge};
 
-/// Bytes of one call.
+/// Most bytes that one call may ask for.
 const BYTES_LIMIT: u64 = 4096;
 
 type Ctx<'a> = StoreContextMut<'a, Host>;

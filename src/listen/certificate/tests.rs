@@ -1,4 +1,4 @@
-//! Files that are certificates and keys, and files that are not.
+//! Reading certificates and keys: good files, broken ones, and ones that change.
 #![allow(clippy::unwrap_used)]
 
 use tempfile::TempDir;
@@ -20,7 +20,7 @@ impl Fixture {
         fixture.renewed()
     }
 
-    /// The same files with another certificate and key in them.
+    /// Writes another certificate and key to the same files.
     fn renewed(mut self) -> Self {
         let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
         self.key = made.signing_key.serialize_pem();
@@ -42,7 +42,7 @@ impl Fixture {
         Certificates::read(&self.path("certificate.pem"), &self.path("key.pem"))
     }
 
-    /// What is wrong with the files, without where they are.
+    /// The error of reading the files, without their paths.
     fn problem(&self) -> String {
         let text = self.read().unwrap_err().to_string();
         text.replace(&self.directory.path().display().to_string(), "DIR")

@@ -1,4 +1,4 @@
-//! What every call has: a deadline, a way to be given up, a line in the log, and its place in the metrics.
+//! Deadlines, cancellation, log lines and metrics of gRPC calls.
 
 use lantern::api::Listener;
 use prost::Message as _;
@@ -18,7 +18,7 @@ async fn the_deadline_of_the_client_reaches_the_job() {
     let first =
         tokio::spawn(async move { client.predictions(prediction("fake", tensor(1.0))).await });
     server.wait_for_held(1).await;
-    // The second waits behind the first, and is not computed any more when its turn comes.
+    // The second request waits behind the first, and has expired when the worker is free.
     let body = message(0, &prediction("fake", tensor(2.0)).encode_to_vec());
     let headers = [GRPC, ("grpc-timeout", "50m")];
     let late = server.call(Listener::GrpcInference, PREDICTIONS, &headers, body);
@@ -107,7 +107,7 @@ async fn metrics_count_calls_as_they_count_requests() {
         .predictions(prediction("nope", ROW))
         .await
         .unwrap_err();
-    // The prediction, and the scrape before it.
+    // The count is two: the prediction, and the scrape before it.
     assert_eq!(server.sample("Requests2XX{").await, Some(ok + 2.0));
     assert_eq!(server.sample("Requests4XX{").await, Some(1.0));
     for (name, before) in names.iter().zip(before) {

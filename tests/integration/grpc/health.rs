@@ -52,7 +52,7 @@ async fn a_watch_tells_every_change() {
     assert_eq!(first.status(), ServingStatus::ServiceUnknown);
     assert_eq!(server.management("POST", &url).await.status, 200);
     loop {
-        // It may be seen while it loads.
+        // A model that is loading may be seen before it is ready.
         match watched.message().await.unwrap().unwrap().status() {
             ServingStatus::Serving => break,
             other => assert_eq!(other, ServingStatus::NotServing),

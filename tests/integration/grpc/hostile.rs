@@ -1,4 +1,4 @@
-//! HTTP/2 and gRPC that no honest client sends. Each is refused in the protocol's words, and the server serves on.
+//! Hostile HTTP/2 and gRPC. Each is refused as the protocol says, and the server goes on serving.
 
 use std::io::Write as _;
 
@@ -227,24 +227,24 @@ async fn bytes_that_are_no_http2_end_their_connection() {
 async fn floods_end_their_connection_and_leave_no_memory() {
     let server = server().await;
     let streams = |count: u32| (0..count).map(|index| 2 * index + 1);
-    // A call and its cancellation, thousands of times.
+    // Thousands of calls, each cancelled at once.
     let resets = streams(20_000).flat_map(|stream| {
         let reset = frame(3, 0, stream, &8_u32.to_be_bytes());
         [call(PREDICTIONS, 0, stream), reset].concat()
     });
     let resets = [PREFACE.to_vec(), resets.collect()].concat();
-    // Headers without an end.
+    // Headers that never end.
     let headers = frame(1, 0, 1, &[]);
     let more = frame(9, 0, 1, &[0x40; 16_000]).repeat(1000);
     let continued = [PREFACE, &headers, &more].concat();
-    // Settings and pings that want an answer which nobody reads.
+    // Settings and pings, whose answers are never read.
     let settings = [PREFACE, &frame(4, 0, 0, &[]).repeat(50_000)].concat();
     let pings = [PREFACE, &frame(6, 0, 0, &[0; 8]).repeat(50_000)].concat();
     let mut before = 0;
     for round in 0..4 {
         for flood in [&resets, &continued, &settings, &pings] {
             let attack = server.bytes(Listener::GrpcInference, flood);
-            // Some floods are only slowed down: the client may stay, it gets nothing more.
+            // Some floods are only slowed down: the connection stays open and nothing more is sent.
             let _ = tokio::time::timeout(std::time::Duration::from_millis(500), attack).await;
         }
         serves_on(&server).await;
@@ -256,7 +256,7 @@ async fn floods_end_their_connection_and_leave_no_memory() {
     assert!(grown < 32 << 20, "{grown} bytes");
 }
 
-/// Bytes of this process that no file is behind.
+/// Anonymous memory of this process, in bytes.
 fn anonymous_memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("RssAnon:"));
@@ -274,7 +274,7 @@ async fn streams_over_the_limit_wait_and_are_served() {
         asked.spawn(async move { client.predictions(prediction("echo", "x")).await });
     }
     for answer in asked.join_all().await {
-        // A queue has an end, and says so.
+        // A full queue answers with an error.
         assert!(answer.map_or_else(|refused| refused.code() == Code::Internal, |_| true));
     }
     serves_on(&server).await;

@@ -166,7 +166,7 @@ async fn workers_are_scaled_to_none_and_back() {
     for (min, max, message) in [
         (Some(2), Some(3), "Workers scaled to 2 for model: echo"),
         (Some(0), None, "Workers scaled to 0 for model: echo"),
-        // What is not sent is one, as in TorchServe.
+        // A number that is not sent counts as 1, as in TorchServe.
         (None, None, "Workers scaled to 1 for model: echo"),
     ] {
         let answer = client.scale_worker(scale("echo", min, max)).await;
@@ -217,7 +217,7 @@ async fn descriptions_are_those_of_rest_without_the_line_break() {
             server.management("GET", path).await.json(),
         );
         for one in [&mut here, &mut there] {
-            // Measured at the moment.
+            // These values differ from run to run.
             for version in one.as_array_mut().unwrap() {
                 version["workers"] = Value::Null;
             }

@@ -76,7 +76,7 @@ async fn inputs_are_what_a_form_is_over_rest() {
         };
         match client.predictions(request).await {
             Ok(answer) => assert_eq!(answer.into_inner().prediction, rest, "{inputs:?}"),
-            // Both ask the handler, which finds no payload.
+            // Both reach the handler, which finds no payload.
             Err(refused) => {
                 assert_eq!(
                     (refused.code(), status.as_u16()),

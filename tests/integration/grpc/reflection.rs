@@ -11,7 +11,7 @@ use crate::support::TestServer;
 const INFERENCE: &str = "org.pytorch.serve.grpc.inference.InferenceAPIsService";
 const MANAGEMENT: &str = "org.pytorch.serve.grpc.management.ManagementAPIsService";
 
-/// The answer to one question, asked by version 1.
+/// The answer to one request of version 1.
 async fn ask(
     server: &TestServer,
     listener: Listener,
@@ -91,7 +91,7 @@ async fn descriptors_are_those_of_the_proto_files() {
         inference.dependency,
         ["google/protobuf/empty.proto", "google/rpc/status.proto"]
     );
-    // One source, two packages.
+    // Both packages are made from one file.
     for package in ["inference", "org.pytorch.serve.grpc.openinference"] {
         let file = file(&server, &format!("{package}.ModelInferRequest")).await;
         assert_eq!(file.package(), package);

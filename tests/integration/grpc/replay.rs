@@ -1,6 +1,6 @@
 //! The management calls of TorchServe's own suite over gRPC, each with the code that the suite asserts.
 //!
-//! As in the suite, what a message cannot say is left out: an empty URL, and numbers that are none.
+//! As in the suite, calls are left out that a message cannot express: an empty URL, and numbers that are not numbers.
 
 use std::collections::HashMap;
 
@@ -95,7 +95,7 @@ fn register(query: &Query) -> RegisterModelRequest {
         initial_workers: query.number("initial_workers"),
         max_batch_delay: query.number("max_batch_delay").unwrap_or(0),
         startup_timeout: query.number("startup_timeout"),
-        // Nobody waits in the suite; here the next row must find what this one did.
+        // The suite does not wait; here the next row must find the effect of this one.
         synchronous: true,
         ..RegisterModelRequest::default()
     }

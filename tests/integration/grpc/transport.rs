@@ -1,4 +1,4 @@
-//! Connections: how they end, how old they become, and TLS.
+//! Connections of gRPC: their end, their largest age, and TLS.
 
 use std::time::Duration;
 
@@ -147,6 +147,6 @@ async fn tls_is_spoken_where_it_is_asked_for() {
     assert_eq!(answer.version(), reqwest::Version::HTTP_2);
     let body = answer.bytes().await.unwrap();
     assert!(body.ends_with(b"\"Healthy\"\n}"), "{body:?}");
-    // Without TLS the server does not speak.
+    // A client without TLS gets no answer.
     assert!(frame_types(&server.bytes(Listener::GrpcInference, PREFACE).await).is_empty());
 }

@@ -1,4 +1,4 @@
-//! Requests that arrive together: stacked where that changes no answer, and kept apart where it would.
+//! Requests that arrive together are stacked where that changes no answer, and run by themselves where it would.
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ const MIXING: [&str; 4] = [
     "mixing/running_sum.onnx",
 ];
 
-/// Two requests share a run, if anything lets them.
+/// Sends two requests so that they share a run if the server stacks them at all.
 fn eager(artifact: &'static str) -> Model {
     Model::new("passthrough")
         .named("m")

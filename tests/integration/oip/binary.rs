@@ -13,7 +13,7 @@ use super::{
 };
 use crate::support::{Answer, Model, TestServer};
 
-/// An input whose data lies behind the JSON.
+/// An input whose data comes in binary form after the JSON.
 fn behind(name: &str, size: usize) -> Value {
     json!({"name": name, "shape": [1, 3], "datatype": "FP32", "parameters": {"binary_data_size": size}})
 }
@@ -28,7 +28,7 @@ fn strings() -> Model {
 async fn inputs_lie_behind_the_json_in_their_order() {
     let server = TestServer::with(multi()).await;
     let (a, b) = (bytes(&[1.0, 2.0, 3.0]), bytes(&[0.5, 0.25, 4.0]));
-    // Not in the model's order.
+    // The inputs are in another order than the model's.
     let request = json!({"inputs": [behind("b", 12), behind("a", 12)],
         "outputs": [{"name": "diff", "parameters": {"binary_data": true}},
                     {"name": "sum", "parameters": {"binary_data": false}}],
@@ -144,7 +144,7 @@ async fn bodies_and_headers_that_disagree_are_refused() {
         let answer = infer_with_length(&server, "multi", &length.to_string(), body.clone()).await;
         failure(&answer, 400);
     }
-    // Without the header all of it is JSON.
+    // Without the header the whole body is JSON.
     failure(
         &super::post(&server, "/v2/models/multi/infer", body).await,
         400,

@@ -1,5 +1,5 @@
-//! The clients that others wrote, unmodified. They are installed by `make clients`; without them these tests are
-//! skipped, and say so.
+//! Unmodified clients of other projects. `make clients` installs them; without them these tests print that they are
+//! skipped.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -29,7 +29,7 @@ fn python() -> Option<PathBuf> {
     None
 }
 
-/// The models that the scripts ask.
+/// The models that the scripts use.
 async fn server() -> TestServer {
     let raw = |name: &str, file| Model::new("linear").named(name).artifact(file);
     TestServer::builder()

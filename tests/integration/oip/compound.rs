@@ -1,4 +1,4 @@
-//! Models whose inputs and outputs are more, or less, than one tensor of a known shape each.
+//! Models whose inputs and outputs are sequences, maps, optional, or of unknown rank.
 
 use lantern::api::grpc::proto::open_inference::model_infer_request::InferInputTensor;
 use lantern::api::grpc::proto::open_inference::{
@@ -123,7 +123,7 @@ async fn over_grpc(server: &TestServer, model: &str, case: &Case) -> Vec<NamedTe
     };
     let mut client = server.grpc_open_inference();
     let answer = client.model_infer(request).await.unwrap().into_inner();
-    // Without data in the request, nothing says that it is to be raw.
+    // The request has no data, so nothing says whether the answer is to be in raw form.
     if case.inputs.is_empty() {
         typed(answer)
     } else {
@@ -255,7 +255,7 @@ async fn a_list_is_asked_for_by_its_name_and_its_members_by_theirs() {
         let text = failure(&answer, 400);
         assert!(text.contains(&format!("no output {output:?}")), "{text}");
     }
-    // An optional that is empty is left out, and so it is no error to ask for it.
+    // An empty optional is left out of the answer, and asking for it is no error.
     let both = json!([{"name": "copy"}, {"name": "has_row"}]);
     assert_eq!(
         names(&asked("optional", json!([]), both).await),
@@ -330,7 +330,7 @@ async fn metadata_says_what_is_known() {
         serving(MODELS.map(|file| model(file).in_process())).await,
     ] {
         let norank = get(&server, "/v2/models/norank").await.json();
-        // One axis that varies stands for an unknown rank; no axes would claim a scalar.
+        // One axis that varies stands for an unknown rank. An empty shape would mean a scalar.
         assert_eq!(norank["inputs"][0]["shape"], json!([-1]));
         let classifier = get(&server, "/v2/models/classifier_strings").await.json();
         assert_eq!(

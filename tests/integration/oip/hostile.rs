@@ -1,4 +1,4 @@
-//! Requests that mean harm, or know no better.
+//! Hostile and malformed requests.
 
 use lantern::api::Listener;
 use serde_json::json;
@@ -89,7 +89,7 @@ async fn bodies_over_the_limit_are_refused_in_the_protocols_form() {
         .start()
         .await;
     failure(&post(&server, INFER, vec![b' '; 10_001]).await, 413);
-    // A kilobyte that becomes ten megabytes.
+    // A kilobyte that decompresses to ten megabytes.
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     std::io::Write::write_all(&mut encoder, &vec![b' '; 10 << 20]).unwrap();
     let bomb = encoder.finish().unwrap();

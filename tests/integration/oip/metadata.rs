@@ -1,4 +1,4 @@
-//! What server and models say of themselves.
+//! Metadata of the server and of models.
 
 use serde_json::json;
 
@@ -70,7 +70,7 @@ async fn readiness_is_true_of_each_version() {
         (ready.status, ready.json()["ready"].as_bool()),
         (503, Some(false))
     );
-    // Nobody wants workers of it: the server is ready without.
+    // It is registered with no workers, so readiness does not depend on it.
     assert_eq!(get(&server, "/v2/health/ready").await.status, 200);
     failure(&get(&server, "/v2/models/nomodel/ready").await, 404);
     let server = TestServer::builder()

@@ -1,4 +1,4 @@
-//! Numbers keep their bits, in JSON too: on both transports, in each form, in both hosts.
+//! Checks that numbers keep their bits, also in JSON: over both transports, in each form, in both hostings.
 
 use lantern::api::Listener;
 use lantern::api::grpc::proto::open_inference::model_infer_request::InferInputTensor;
@@ -39,7 +39,7 @@ fn floats_of(data: &Value) -> Vec<f64> {
     data.map(|value| value.as_f64().unwrap()).collect()
 }
 
-/// The answer to a request for `model`, written by hand: it may hold what JSON has no form for.
+/// The answer to a request for `model` whose body is written by hand, with values that JSON has no form for.
 async fn infer_text(server: &TestServer, model: &str, inputs: &str) -> Answer {
     let path = format!("/v2/models/{model}/infer");
     post(server, &path, format!(r#"{{"inputs": [{inputs}]}}"#)).await
@@ -142,7 +142,7 @@ fn unsigned(has_data: bool) -> Vec<Value> {
     UNSIGNED.map(input).to_vec()
 }
 
-/// Their bytes.
+/// The bytes of these inputs.
 fn unsigned_bytes() -> [Vec<u8>; 3] {
     UNSIGNED.map(|(_, _, size, largest, _)| {
         let bytes = |value: u64| value.to_le_bytes()[..size].to_vec();
@@ -330,7 +330,7 @@ async fn a_handler_that_has_no_such_dtype_is_told_in_both_hosts() {
             "{}",
             answer.text()
         );
-        // Its tensors go to clients that take them.
+        // Clients of Open Inference Protocol get its outputs.
         let request = json!({"inputs": [super::floats("x", &json!([1, 2]), &json!([0, 7]))]});
         let answer = infer(&server, "gives", &request).await;
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Models that come and go through the protocol.
+//! Loading and unloading models through the protocol.
 
 use serde_json::{Value, json};
 
@@ -25,7 +25,7 @@ async fn models_are_loaded_from_the_store_and_unloaded() {
     let loaded = post(&server, "/v2/repository/models/shelf-1.0/load", "").await;
     assert_eq!((loaded.status, loaded.text()), (200, ""));
     assert_eq!(infer(&server, "shelf-1.0", &one_row()).await.status, 200);
-    // Loading what serves changes nothing.
+    // Loading a model that is loaded already changes nothing.
     let again = post(&server, "/v2/repository/models/shelf-1.0/load", "{}").await;
     assert_eq!(again.status, 200);
     let request = r#"{"parameters": {"unload_dependents": false}}"#;

@@ -121,7 +121,7 @@ async fn a_version_may_have_its_handler_take_tensors() {
     let request = json!({"inputs": [floats("x", &json!([1, 2]), &json!([1.5, 2]))]});
     let answer = infer(&server, "fake", &request).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
-    // The handler speaks of dtypes in its own words, so that its answer is taken as a whole.
+    // The handler's JSON has its own names of dtypes, so it becomes one output as a whole.
     let outputs = answer.json()["outputs"].clone();
     assert_eq!(
         (&outputs[0]["name"], &outputs[0]["datatype"]),
@@ -136,7 +136,7 @@ async fn a_handler_without_a_model_takes_tensors() {
     let server = TestServer::with(Model::new("echo")).await;
     let request = json!({"inputs": [floats("x", &json!([1]), &json!([1]))]});
     let answer = infer(&server, "echo", &request).await;
-    // Echo gives back bodies of bytes, and says so.
+    // The echo handler answers with bytes, and the content type says so.
     let text = failure(&answer, 400);
     assert!(!text.is_empty());
 }

@@ -1,4 +1,4 @@
-//! HTTP/2 and gRPC by hand, for what no client library sends.
+//! HTTP/2 and gRPC written by hand, for requests that no client library sends.
 
 use lantern::api::Listener;
 use reqwest::header::HeaderMap;
@@ -8,12 +8,12 @@ use super::TestServer;
 
 /// The client's preface and empty SETTINGS.
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-/// Flag of HEADERS: these are all headers.
+/// Flag of HEADERS: no CONTINUATION follows.
 pub const END_HEADERS: u8 = 4;
-/// Flag of HEADERS and DATA: nothing follows.
+/// Flag of HEADERS and DATA: the stream ends.
 pub const END_STREAM: u8 = 1;
 
-/// A frame.
+/// The bytes of a frame.
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut frame = length[1..].to_vec();
@@ -49,7 +49,7 @@ pub fn message(flag: u8, body: &[u8]) -> Vec<u8> {
     [&[flag][..], &length, body].concat()
 }
 
-/// What came of a call by hand.
+/// The answer to a call written by hand.
 #[derive(Debug)]
 pub struct RawAnswer {
     /// HTTP status.
@@ -96,7 +96,7 @@ impl TestServer {
     pub async fn bytes(&self, listener: Listener, bytes: &[u8]) -> Vec<u8> {
         let (mut reader, mut writer) = self.connect(listener).await.into_split();
         let bytes = bytes.to_vec();
-        // The server may go before all is sent.
+        // The server may close the connection before everything is sent.
         let sent = tokio::spawn(async move {
             let _ = writer.write_all(&bytes).await;
             writer

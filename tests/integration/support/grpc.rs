@@ -1,4 +1,4 @@
-//! Clients of gRPC, as `tonic` makes them.
+//! tonic's clients of each service.
 
 use lantern::api::Listener;
 use lantern::api::grpc::proto::inference::PredictionsRequest;

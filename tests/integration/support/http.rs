@@ -1,4 +1,4 @@
-//! An answer as tests look at it.
+//! HTTP answers, and requests written by hand.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Takes a response whole.
+    /// Reads a response to its end.
     pub async fn of(response: reqwest::Response) -> Self {
         let headers = response.headers().iter();
         let headers = headers
@@ -51,7 +51,7 @@ impl Answer {
     }
 }
 
-/// The whole answer, for insta snapshots; what differs from run to run is named instead.
+/// The whole answer, for insta snapshots. Values that differ from run to run are replaced by their names.
 impl fmt::Display for Answer {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(formatter, "{}", self.status)?;
@@ -67,13 +67,13 @@ impl fmt::Display for Answer {
 }
 
 impl TestServer {
-    /// Sends `bytes` as they are and returns what comes back until the server ends the connection, as it does after an
-    /// error or if it was asked to.
+    /// Sends `bytes` and returns everything that comes back until the server closes the connection, which it does after an
+    /// error or when the request asks for it.
     pub async fn raw(&self, listener: Listener, bytes: &[u8]) -> String {
         self.exchange(listener, bytes, false).await
     }
 
-    /// The same, but the client says that nothing more will come.
+    /// Does the same, and closes the client's side after sending.
     pub async fn raw_and_no_more(&self, listener: Listener, bytes: &[u8]) -> String {
         self.exchange(listener, bytes, true).await
     }
@@ -81,7 +81,7 @@ impl TestServer {
     async fn exchange(&self, listener: Listener, bytes: &[u8], no_more: bool) -> String {
         let (mut reader, mut writer) = self.connect(listener).await.into_split();
         let bytes = bytes.to_vec();
-        // The server may answer and go before all is sent.
+        // The server may answer and close the connection before everything is sent.
         let sent = tokio::spawn(async move {
             let _ = writer.write_all(&bytes).await;
             if no_more {

@@ -7,7 +7,7 @@ use lantern::archive::Runtime;
 use lantern::archive::pack::{PackForm, PackSpec, pack};
 use lantern::model::{ModelName, Version};
 
-/// One version of a model.
+/// A version of a model, to be packed.
 #[derive(Clone)]
 pub struct Model {
     name: String,
@@ -33,19 +33,19 @@ impl Model {
         }
     }
 
-    /// `linear.onnx` behind JSON.
+    /// `linear.onnx` with the handler that takes JSON.
     pub fn linear() -> Self {
         Self::new("linear").artifact("linear.onnx")
     }
 
-    /// The fake backend behind tensors in JSON.
+    /// The fake backend with the handler that takes tensors in JSON.
     pub fn fake() -> Self {
         let mut fake = Self::new("passthrough").named("fake");
         fake.lantern.push("backend: fake".to_owned());
         fake
     }
 
-    /// Another name.
+    /// Sets the name.
     pub fn named(self, name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -53,7 +53,7 @@ impl Model {
         }
     }
 
-    /// Another version.
+    /// Sets the version.
     pub fn version(self, version: &str) -> Self {
         Self {
             version: version.to_owned(),
@@ -61,7 +61,7 @@ impl Model {
         }
     }
 
-    /// An artifact of `tests/fixtures`.
+    /// Sets the artifact, a file of `tests/fixtures`.
     pub fn artifact(self, file: &'static str) -> Self {
         Self {
             artifact: Some(file),
@@ -69,31 +69,31 @@ impl Model {
         }
     }
 
-    /// In a worker process.
+    /// Hosts it in a worker process.
     pub fn in_process(mut self) -> Self {
         self.lantern.retain(|line| !line.starts_with("hosting"));
         self
     }
 
-    /// A line of the settings' section `lantern:`.
+    /// Adds a line to the section `lantern:` of the settings.
     pub fn lantern(mut self, line: &str) -> Self {
         self.lantern.push(line.to_owned());
         self
     }
 
-    /// A line of settings.
+    /// Adds a line to the settings.
     pub fn with(mut self, line: &str) -> Self {
         self.settings.push(line.to_owned());
         self
     }
 
-    /// The workers are whoever registers it's choice.
+    /// Leaves the number of workers to the registration.
     pub fn without_workers(mut self) -> Self {
         self.settings.retain(|line| !line.contains("Workers"));
         self
     }
 
-    /// What its archive is called.
+    /// File name of its archive.
     pub fn url(&self) -> String {
         format!("{}-{}.mar", self.name, self.version)
     }

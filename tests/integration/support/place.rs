@@ -1,4 +1,4 @@
-//! The program, started again and again in one place: what it prints, what it saves, how it ends.
+//! The program, started several times with the same directories: what it prints, what it saves, how it ends.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,15 +13,15 @@ use tokio::process::{Child, ChildStdout, Command};
 
 use super::Model;
 
-/// Directories of a server that is started again and again.
+/// Directories of a server that is started several times.
 pub struct Place {
-    /// Everything lies in it.
+    /// The directory that holds all others.
     pub directory: TempDir,
     settings: Vec<String>,
     variables: Vec<(String, String)>,
 }
 
-/// One life of it.
+/// One running process of that server.
 pub struct Life {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -45,7 +45,7 @@ impl Place {
         }
     }
 
-    /// Another place where everything is the same.
+    /// A copy of all directories.
     pub fn copy(&self) -> Self {
         let directory = TempDir::new().unwrap();
         copy(self.directory.path(), directory.path());
@@ -56,13 +56,13 @@ impl Place {
         }
     }
 
-    /// A variable of the environment.
+    /// Sets a variable of the server's environment.
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.variables.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// One more setting, `KEY=VALUE`.
+    /// Adds a setting, `KEY=VALUE`.
     pub fn set(mut self, setting: &str) -> Self {
         self.settings.push(setting.to_owned());
         self
@@ -73,7 +73,7 @@ impl Place {
         self.directory.path().join("store")
     }
 
-    /// Where snapshots lie.
+    /// The directory of the snapshots.
     pub fn snapshot_directory(&self) -> PathBuf {
         self.directory.path().join("logs/config")
     }
@@ -90,7 +90,7 @@ impl Place {
         names
     }
 
-    /// What each snapshot is called after its time.
+    /// The part of each snapshot's name after the time.
     pub fn moments(&self) -> Vec<String> {
         self.snapshots()
             .iter()
@@ -150,7 +150,7 @@ impl Place {
         life
     }
 
-    /// Starts the server and waits until it has saved that.
+    /// Starts the server and waits until it has written the snapshot of its start.
     pub async fn settled(&self, more: &[&str]) -> Life {
         let mut life = self.start(more).await;
         life.read_until("The catalog is saved: ").await;
@@ -172,14 +172,14 @@ impl Life {
         }
     }
 
-    /// A call of the management API that is the server's to answer.
+    /// A call of the management API, which the server must answer.
     pub async fn ask(&self, method: &str, path: &str) -> (u16, Value) {
         let answer = self.try_ask(method, path).await.unwrap();
         assert!(answer.0 < 500, "{method} {path}: {answer:?}");
         answer
     }
 
-    /// A call of the management API, whatever comes of it.
+    /// A call of the management API, which may fail because the server ends.
     pub async fn try_ask(&self, method: &str, path: &str) -> reqwest::Result<(u16, Value)> {
         drop(rustls::crypto::ring::default_provider().install_default());
         let url = format!("http://{}{path}", self.management);
@@ -221,7 +221,7 @@ impl Life {
         kill_process(self.id(), signal).unwrap();
     }
 
-    /// Its process.
+    /// Its process id.
     pub fn id(&self) -> Pid {
         let id = i32::try_from(self.child.id().unwrap()).unwrap();
         Pid::from_raw(id).unwrap()

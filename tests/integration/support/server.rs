@@ -20,7 +20,7 @@ use tempfile::TempDir;
 
 use super::{Answer, Model};
 
-/// Settings of every server; a test may say otherwise.
+/// Settings of every server, which a test may override.
 const FIXED: [&str; 2] = [
     "lantern_allow_inline=true",
     "disable_token_authorization=true",
@@ -106,24 +106,24 @@ impl Builder {
         self
     }
 
-    /// Changed settings of the API.
+    /// Changes settings of the API.
     pub fn api(mut self, change: impl FnOnce(&mut api::Config)) -> Self {
         change(&mut self.api);
         self
     }
 
-    /// One more setting, `KEY=VALUE`.
+    /// Adds a setting, `KEY=VALUE`.
     pub fn set(mut self, setting: &str) -> Self {
         self.settings.push(setting.to_owned());
         self
     }
 
-    /// Another fake backend for models in the server's process.
+    /// Sets the fake backend of models in the server's process.
     pub fn fake(self, fake: FakeBackend) -> Self {
         Self { fake, ..self }
     }
 
-    /// How long unregistering may wait.
+    /// Sets how long unregistering may wait.
     pub fn unregister_timeout(self, unregister_timeout: Duration) -> Self {
         Self {
             unregister_timeout: Some(unregister_timeout),
@@ -138,7 +138,7 @@ impl Builder {
         server
     }
 
-    /// Starts the server, which loads its models meanwhile.
+    /// Starts the server, and does not wait for its models.
     pub fn begin(self) -> TestServer {
         let directory = TempDir::new().unwrap();
         let (gate, fake) = (self.fake.gate(), self.fake.clone());
@@ -156,7 +156,7 @@ impl Builder {
             Listener::GrpcInference,
             Listener::GrpcManagement,
         ];
-        // A client does not start without one; a second test of the process finds it installed.
+        // Clients need a provider. A second test of the same process finds it installed, which is no error.
         drop(rustls::crypto::ring::default_provider().install_default());
         TestServer {
             addresses: listeners
@@ -217,7 +217,7 @@ impl TestServer {
         self.running.as_mut().unwrap().loaded().await;
     }
 
-    /// All models, for what no client can ask.
+    /// The catalog, for what no client can ask.
     pub fn catalog(&self) -> &Catalog {
         self.running.as_ref().unwrap().catalog()
     }
@@ -237,7 +237,7 @@ impl TestServer {
         self.directory.path()
     }
 
-    /// Removes the handlers that were unpacked: whoever loads one again fails.
+    /// Removes the handlers that were unpacked, so that loading one again fails.
     pub fn lose_handlers(&self) {
         let mut directories = vec![self.directory.path().to_owned()];
         while let Some(directory) = directories.pop() {
@@ -303,7 +303,7 @@ impl TestServer {
         self.metric_lines.models.lock().clone()
     }
 
-    /// Empties the access log, and gives its memory back.
+    /// Empties the access log, and frees its memory.
     pub fn forget_access_log(&self) {
         *self.access.lock() = Vec::new();
     }
@@ -361,7 +361,7 @@ impl TestServer {
         line.rsplit(' ').next()?.parse().ok()
     }
 
-    /// The same, for what is measured beside the requests: asks until it is there.
+    /// Asks for a sample until it is there, for metrics that are not measured by a request.
     pub async fn sample_once_there(&self, start: &str) -> f64 {
         let asked = async {
             loop {
@@ -380,13 +380,13 @@ impl TestServer {
         self.running.take().unwrap().stop().await;
     }
 
-    /// Starts draining the server, and goes on.
+    /// Starts draining the server, and does not wait for its end.
     pub fn begin_stop(&mut self) -> tokio::task::JoinHandle<()> {
         tokio::spawn(self.running.take().unwrap().stop())
     }
 }
 
-/// A client that takes any certificate, and tells which it was.
+/// A verifier that accepts any certificate, and keeps the last one.
 fn client() -> reqwest::Client {
     let client = reqwest::Client::builder()
         .danger_accept_invalid_certs(true)
@@ -394,7 +394,7 @@ fn client() -> reqwest::Client {
     client.build().unwrap()
 }
 
-/// This machine, as a server sees it; one GPU more or less must not change a test.
+/// The machine as servers under test see it: the same on every machine, with or without GPUs.
 #[allow(
     clippy::disallowed_methods,
     reason = "tests are told by the Makefile where libraries lie"
@@ -410,7 +410,7 @@ fn machine() -> Machine {
     }
 }
 
-/// An environment that holds nothing but where the libraries are.
+/// An environment with nothing but the paths of the native libraries.
 #[allow(
     clippy::disallowed_methods,
     reason = "tests are told by the Makefile where libraries lie"

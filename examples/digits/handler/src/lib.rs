@@ -24,13 +24,13 @@ struct Settings {
 }
 
 impl Default for Settings {
-    /// As many as TorchServe's image classifier gives.
+    /// As many classes as TorchServe's image classifier answers with.
     fn default() -> Self {
         Self { topk: 5 }
     }
 }
 
-/// What `customizedMetadata` says of the model.
+/// The description of the model, shown as `customizedMetadata`.
 #[derive(Serialize)]
 struct Facts<'a> {
     /// Names of the classes, by index.
@@ -40,7 +40,7 @@ struct Facts<'a> {
     topk: usize,
 }
 
-/// What was read once: how many classes to answer with, and their names.
+/// The settings and the names of the classes, read once per instance.
 pub struct Digits {
     settings: Settings,
     labels: Labels,
@@ -55,7 +55,7 @@ impl Handler for Digits {
     }
 
     fn preprocess(&self, request: Request) -> Result<Step, Error> {
-        // On paper: what is transparent is white, before anything asks how bright the border is.
+        // Transparent pixels become white, as on paper, before the brightness of the border is measured.
         let picture = white_on_black(image::decode(request.bytes()?)?.flatten(255).to_gray());
         Ok(Step::infer(picture.resize(SIDE, SIDE)?.to_tensor_chw(
             "image",
@@ -84,7 +84,7 @@ impl Handler for Digits {
 
 handler_sdk::export!(Digits);
 
-/// A gray picture, inverted if its border is bright: ink on paper is dark on white, and the model knows the opposite.
+/// Inverts a gray picture if its border is bright: ink on paper is dark on white, and the model was trained on the opposite.
 fn white_on_black(picture: Image) -> Image {
     if border_brightness(&picture) > 127 {
         picture.invert()

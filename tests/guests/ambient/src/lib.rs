@@ -1,4 +1,4 @@
-//! Says what it can see of the world outside: nearly nothing, if the host is right.
+//! Reports what it can see of its environment, which is nearly nothing if the host is right.
 //!
 //! Beside what every handler imports, it imports `wasi:clocks` (monotonic and wall) and `wasi:random`. The body is the time
 //! to sleep in milliseconds, 0 if it is empty; the answer is a [`Sight`] as JSON.
@@ -13,10 +13,10 @@ use std::time::{Duration, Instant, SystemTime};
 use handler_sdk::{Context, Error, Handler, Outputs, Request, Response, Step};
 use serde::Serialize;
 
-/// Keeps nothing.
+/// A handler without state.
 pub struct Ambient;
 
-/// What was seen.
+/// What the handler saw.
 #[derive(Serialize)]
 struct Sight {
     /// Command-line arguments.

@@ -5,7 +5,7 @@ use handler_sdk::metrics::{Counter, Gauge, Histogram, Unit};
 /// More series than any model may have.
 const MANY: usize = 2000;
 
-/// Measures.
+/// Observes all of them.
 pub fn measure() {
     names();
     values();
@@ -13,7 +13,7 @@ pub fn measure() {
     series();
 }
 
-/// Names that are the server's, or none.
+/// Names that belong to the server, or that are not legal.
 fn names() {
     for name in [
         "Requests2XX",
@@ -41,7 +41,7 @@ fn values() {
     }
 }
 
-/// Label values that try to get out of their quotes, and labels that are the server's to set.
+/// Label values with quotes and line breaks, and labels that only the server may set.
 fn labels() {
     let gauge = Gauge::new(
         "HostileLabels",

@@ -1,7 +1,7 @@
-//! Measures itself in every way there is, with the names of TorchServe's example of custom metrics.
+//! Observes metrics of every kind, with the names of TorchServe's example of custom metrics.
 //!
-//! A request adds one row of one number, the length of its body. With the body `hostile` it measures what no server
-//! should show as it is.
+//! A request adds one row of one number, the length of its body. With the body `hostile` it observes metrics that a server
+//! must refuse.
 
 mod hostile;
 

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 
 use handler_sdk::{Context, Error, Handler, Outputs, Request, Response, Step};
 
-/// Keeps nothing.
+/// A handler without state.
 pub struct Forbidden;
 
 impl Handler for Forbidden {

@@ -1,4 +1,4 @@
-//! Acts that any phase can commit: ends, resources without end, floods of host calls, errors.
+//! Acts of every phase: ending, using resources without end, many host calls, errors.
 
 use std::hint::black_box;
 
@@ -8,7 +8,7 @@ use handler_sdk::{Error, ErrorKind, assets};
 
 use crate::Order;
 
-/// Commits the act and comes back if it has an end; false if it is none of these.
+/// Commits the act, and returns if the act has an end; false if it is none of these.
 pub fn commit(order: &Order) -> Result<bool, Error> {
     let argument = order.argument;
     match order.act {
@@ -64,7 +64,7 @@ fn allocate_forever() -> ! {
     }
 }
 
-/// Without end; the array keeps every frame on the stack.
+/// Recurses without end. The array makes every frame take space on the stack.
 #[expect(unconditional_recursion, reason = "the act")]
 fn recurse(depth: u64) {
     let frame = black_box([depth; 32]);

@@ -12,7 +12,7 @@ mod responses;
 use handler_sdk::{Context, Description, Error, Handler, Outputs, Request, Response, Step};
 use serde::{Deserialize, Serialize};
 
-/// Keeps what it is to do when it is asked to describe itself.
+/// Keeps the order for `describe`.
 #[derive(Default)]
 pub struct Hostile {
     describe: String,

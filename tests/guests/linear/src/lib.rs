@@ -13,7 +13,7 @@ use input::Rows;
 /// Numbers per row of `x`.
 const WIDTH: usize = 16;
 
-/// Keeps nothing.
+/// A handler without state.
 pub struct Linear;
 
 impl Handler for Linear {

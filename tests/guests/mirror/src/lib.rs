@@ -1,10 +1,10 @@
-//! Answers with what it saw: media type, headers, and body or fields, as JSON; bytes that are no text are told by their
-//! number. So tests can ask what the server made of a request.
+//! Answers with the request as it got it: media type, headers, and body or fields, as JSON. Of bytes that are not UTF-8 it
+//! gives the number. Tests use it to check what the server made of a request.
 
 use handler_sdk::{Body, Context, Error, Handler, Outputs, Part, Request, Response, Step};
 use serde_json::{Map, Value, json};
 
-/// Keeps nothing.
+/// A handler without state.
 pub struct Mirror;
 
 impl Handler for Mirror {

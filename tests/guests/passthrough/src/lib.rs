@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use json::TensorJson;
 
-/// Keeps nothing.
+/// A handler without state.
 pub struct Passthrough;
 
 /// What a client sends.

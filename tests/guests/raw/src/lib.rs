@@ -1,12 +1,12 @@
 //! Bytes in and out around one big tensor: raw little-endian fp32 elements to an input, the first output's bytes back.
 //!
-//! Nothing is parsed, so that what is measured is the way of the bytes. Settings: `handler: {input: NAME, shape: [..]}`,
+//! Nothing is parsed, so that benchmarks measure how bytes are moved. Settings: `handler: {input: NAME, shape: [..]}`,
 //! the shape without the batch axis; a request has one row or several.
 
 use handler_sdk::{Context, Dtype, Error, Handler, Outputs, Request, Response, Step, Tensor};
 use serde::Deserialize;
 
-/// What the model's input is.
+/// Name and shape of the model's input.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Raw {
