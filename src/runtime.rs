@@ -19,27 +19,20 @@ pub mod batcher;
 pub mod batching;
 pub mod child;
 mod inflight;
-mod lane;
 mod leaders;
-mod loader;
 pub mod local;
-mod overdue;
-mod pace;
 mod pool;
 pub mod process;
 mod protocol;
-mod scale;
 #[cfg(test)]
 mod testing;
-mod warmup;
-mod worker;
 
 pub use crate::backend::{ModelState, Signature};
 pub use crate::handler::{Level, LogLine, MetricKind, Observation, Sink};
 
 pub use batching::{Batching, Grounds, Verdict, Verdicts};
 pub use leaders::Leaders;
-pub use scale::Bounds;
+pub use pool::Bounds;
 
 use local::LocalRuntime;
 use process::ProcessRuntime;

@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::lane::Lane;
+use super::pool::lane::Lane;
 use crate::backend::{Axis0, LoadedModel, ModelState, Signature};
 use crate::model::{BatchingMode, ModelSpec};
 

@@ -25,8 +25,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
-use super::pace::LONG;
 use super::pool::Pool;
+use super::pool::pace::LONG;
 use spare::Spare;
 
 mod spare;

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use super::batcher::expired;
 use super::inflight::InFlight;
-use super::loader::Loader;
+use super::pool::loader::Loader;
+use super::pool::worker::load_failed;
 use super::pool::{Pool, Standing};
-use super::worker::load_failed;
 use super::{Batching, Bounds, Hosts, Status, Verdict};
 use crate::backend::Signature;
 use crate::error::{Error, Kind};

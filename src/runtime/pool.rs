@@ -21,9 +21,9 @@
 //!
 //! A led run holds its thread of tokio, and nobody knows beforehand how long. So a leader is a task of its own, and the
 //! request's task stays free to keep its deadline; it needs one of the places in [`Leaders`], which are fewer than
-//! tokio's threads; and it runs one batch. While any run of the pool is under way for longer than `LONG` of [`super::pace`], no
+//! tokio's threads; and it runs one batch. While any run of the pool is under way for longer than `LONG` of [`pace`], no
 //! run is called short. What has been left on the held thread is freed by [`Leaders`] within a few milliseconds more. A run
-//! that outlives its requests is ended or left behind (`runtime::overdue`).
+//! that outlives its requests is ended or left behind ([`overdue`]).
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -34,11 +34,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::batcher::{Answer, Batcher, BatcherConfig, Job};
 use super::batching::{self, Batching, Decision, Verdict, Verdicts};
-use super::lane::{Compared, Condition, Lane, Ran};
 use super::leaders::Leaders;
-use super::loader::Loader;
-use super::pace::Pace;
-use super::worker::Worker;
 use super::{WorkerIds, WorkerStatus};
 use crate::backend::{BackendError, ModelState, Signature};
 use crate::error::{Error, Kind};
@@ -46,9 +42,22 @@ use crate::model::{Device, ModelSpec};
 use crate::payload::Priority;
 use crate::tensor::NamedTensor;
 
+pub(super) mod lane;
+pub(super) mod loader;
+mod overdue;
+pub(super) mod pace;
+mod scale;
 mod state;
+mod warmup;
+pub(super) mod worker;
 
-pub(super) use state::State;
+pub use scale::Bounds;
+
+use lane::{Compared, Condition, Lane, Ran};
+use loader::Loader;
+use pace::Pace;
+use state::State;
+use worker::Worker;
 
 /// Batcher and workers of one version.
 pub(crate) struct Pool {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::compare::{Finding, Single, compare};
 use super::samples::Sample;
 use crate::backend::{BackendError, Interrupt};
-use crate::runtime::lane::Lane;
+use crate::runtime::pool::lane::Lane;
 use crate::tensor::{NamedTensor, Tensor};
 
 /// Stacks of different orders at most.

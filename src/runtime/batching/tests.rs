@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::model::{DType, Settings, TensorSpec};
 use crate::payload::Priority;
 use crate::runtime::batcher::Answer;
-use crate::runtime::loader::Loader;
+use crate::runtime::pool::loader::Loader;
 use crate::runtime::pool::{Pool, Standing};
 use crate::runtime::{Bounds, WorkerIds, testing};
 use crate::tensor::{NamedTensor, Tensor};

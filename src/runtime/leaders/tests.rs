@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::backend::fake::FakeBackend;
 use crate::model::Settings;
-use crate::runtime::loader::Loader;
+use crate::runtime::pool::loader::Loader;
 use crate::runtime::{Verdicts, WorkerIds, testing};
 
 fn leaders() -> Arc<Leaders> {

@@ -3,15 +3,15 @@
 use std::thread::{JoinHandle, Thread};
 use std::time::Instant;
 
+use super::lane::{Condition, Lane};
 use super::no_worker;
+use super::pace::LONG;
+use super::scale::Bounds;
+use super::worker::{Phase, Worker};
 use crate::error::{Error, Kind};
 use crate::model::ModelSpec;
 use crate::runtime::WorkerState;
 use crate::runtime::batcher::{Batcher, Job};
-use crate::runtime::lane::{Condition, Lane};
-use crate::runtime::pace::LONG;
-use crate::runtime::scale::Bounds;
-use crate::runtime::worker::{Phase, Worker};
 
 /// What the pool's lock guards.
 pub(in crate::runtime) struct State {

@@ -1,8 +1,8 @@
 //! Runs that take longer than expected, and runs that do not end. What fails here hangs.
 
 use super::*;
-use crate::runtime::overdue::{GRACE, MOST_ABANDONED};
-use crate::runtime::pace::LONG;
+use crate::runtime::pool::overdue::{GRACE, MOST_ABANDONED};
+use crate::runtime::pool::pace::LONG;
 
 /// How long the requests of endless runs are waited for.
 const PATIENCE: Duration = Duration::from_millis(50);

@@ -104,7 +104,7 @@ mod tests {
     use super::*;
     use crate::backend::fake::{FakeBackend, Outcome, Run};
     use crate::model::Settings;
-    use crate::runtime::{loader::Loader, testing};
+    use crate::runtime::{pool::loader::Loader, testing};
     use crate::tensor::DType;
 
     fn warmed(inputs: Vec<TensorSpec>, marks: &[(Vec<u8>, Outcome)]) -> (FakeBackend, bool) {

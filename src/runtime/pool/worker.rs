@@ -9,11 +9,11 @@ use std::thread::Thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::lane::Lane;
-use super::pool::{Pool, State};
-use super::{WorkerState, WorkerStatus};
+use super::{Pool, State};
 use crate::backend::{BackendError, Interrupt};
 use crate::error::{Error, Kind};
 use crate::model::Device;
+use crate::runtime::{WorkerState, WorkerStatus};
 
 /// Stack of a worker's thread: what native code is used to from a main thread.
 const STACK: usize = 8 << 20;
@@ -23,44 +23,44 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// A worker as the pool knows it.
-pub(super) struct Worker {
-    pub(super) id: u32,
-    pub(super) device: Device,
+pub(in crate::runtime) struct Worker {
+    pub(in crate::runtime) id: u32,
+    pub(in crate::runtime) device: Device,
     started: SystemTime,
-    pub(super) phase: Phase,
+    pub(in crate::runtime) phase: Phase,
     /// Its thread, once that runs.
-    pub(super) thread: Option<Thread>,
+    pub(in crate::runtime) thread: Option<Thread>,
     /// Was told to look for a job and has not come yet.
-    pub(super) is_woken: bool,
+    pub(in crate::runtime) is_woken: bool,
     /// Sleeps until the oldest job is due.
-    pub(super) is_watching: bool,
+    pub(in crate::runtime) is_watching: bool,
     /// Ends once its lane is back.
-    pub(super) is_stopping: bool,
+    pub(in crate::runtime) is_stopping: bool,
     /// Ends its session's runs, if that can be done.
     interrupt: Option<Arc<dyn Interrupt>>,
 }
 
 /// A run under way.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Run {
+pub(in crate::runtime) struct Run {
     since: Instant,
     /// When nobody waits for it any more.
-    pub(super) expires: Instant,
+    pub(in crate::runtime) expires: Instant,
     /// When it was first asked to end.
-    pub(super) asked: Option<Instant>,
+    pub(in crate::runtime) asked: Option<Instant>,
     /// It does not end, and nothing can be done about it.
-    pub(super) is_lost: bool,
+    pub(in crate::runtime) is_lost: bool,
 }
 
 impl Run {
     /// How long it has taken so far.
-    pub(super) fn age(&self, now: Instant) -> Duration {
+    pub(in crate::runtime) fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.since)
     }
 }
 
 /// What a worker is at.
-pub(super) enum Phase {
+pub(in crate::runtime) enum Phase {
     /// Loading the model.
     Loading,
     /// Its lane is free.
@@ -105,17 +105,17 @@ impl Worker {
     }
 
     /// Whether its lane may be taken.
-    pub(super) const fn is_idle(&self) -> bool {
+    pub(in crate::runtime) const fn is_idle(&self) -> bool {
         matches!(self.phase, Phase::Idle(_)) && !self.is_stopping
     }
 
     /// Whether its lane is in use.
-    pub(super) const fn is_busy(&self) -> bool {
+    pub(in crate::runtime) const fn is_busy(&self) -> bool {
         matches!(self.phase, Phase::Busy(_))
     }
 
     /// The run its lane is in.
-    pub(super) const fn run(&self) -> Option<Run> {
+    pub(in crate::runtime) const fn run(&self) -> Option<Run> {
         match self.phase {
             Phase::Busy(run) => Some(run),
             _ => None,
@@ -123,7 +123,7 @@ impl Worker {
     }
 
     /// The same, to be changed.
-    pub(super) const fn run_mut(&mut self) -> Option<&mut Run> {
+    pub(in crate::runtime) const fn run_mut(&mut self) -> Option<&mut Run> {
         match &mut self.phase {
             Phase::Busy(run) => Some(run),
             _ => None,
@@ -131,7 +131,7 @@ impl Worker {
     }
 
     /// Asks its run to end if nobody waits for that any more.
-    pub(super) fn interrupt_overdue(&mut self, now: Instant) {
+    pub(in crate::runtime) fn interrupt_overdue(&mut self, now: Instant) {
         let Some(run) = self.run_mut().filter(|run| run.expires <= now) else {
             return;
         };
@@ -142,7 +142,7 @@ impl Worker {
     }
 
     /// Takes the lane of an idle worker, which is busy from then on.
-    pub(super) fn take_lane(&mut self, now: Instant) -> Option<Lane> {
+    pub(in crate::runtime) fn take_lane(&mut self, now: Instant) -> Option<Lane> {
         let run = Run {
             since: now,
             expires: now,
@@ -170,7 +170,7 @@ impl Worker {
     }
 
     /// The state that clients see.
-    pub(super) const fn state(&self) -> WorkerState {
+    pub(in crate::runtime) const fn state(&self) -> WorkerState {
         match self.phase {
             Phase::Loading => WorkerState::Loading,
             Phase::Idle(_) | Phase::Busy(Run { is_lost: false, .. }) => WorkerState::Ready,
@@ -181,17 +181,17 @@ impl Worker {
     }
 
     /// Whether jobs may wait for it.
-    pub(super) const fn will_take_jobs(&self) -> bool {
+    pub(in crate::runtime) const fn will_take_jobs(&self) -> bool {
         !self.is_stopping && !matches!(self.phase, Phase::Failed)
     }
 
     /// Whether its thread has nothing more to do.
-    pub(super) const fn has_ended(&self) -> bool {
+    pub(in crate::runtime) const fn has_ended(&self) -> bool {
         matches!(self.phase, Phase::Failed)
     }
 
     /// The worker as `describe` shows it.
-    pub(super) fn status(&self, pid: u32, memory: u64) -> WorkerStatus {
+    pub(in crate::runtime) fn status(&self, pid: u32, memory: u64) -> WorkerStatus {
         WorkerStatus {
             id: self.id,
             device: self.device,
@@ -205,7 +205,7 @@ impl Worker {
 
 impl Pool {
     /// Starts one more worker; returns its id.
-    pub(super) fn start_worker(self: &Arc<Self>, state: &mut State) -> u32 {
+    pub(in crate::runtime) fn start_worker(self: &Arc<Self>, state: &mut State) -> u32 {
         let (id, device) = self.assign(state);
         let mut worker = Worker::new(id, device);
         let pool = Arc::clone(self);
@@ -337,7 +337,7 @@ impl Pool {
         drop(state);
         drop(worker);
         for job in stranded {
-            job.answer(Err(super::pool::no_worker(&self.model)));
+            job.answer(Err(super::no_worker(&self.model)));
         }
         self.announce();
     }
@@ -376,6 +376,6 @@ impl Pool {
     }
 }
 
-pub(super) fn load_failed(text: &str, detail: &dyn std::fmt::Display) -> Error {
+pub(in crate::runtime) fn load_failed(text: &str, detail: &dyn std::fmt::Display) -> Error {
     Error::new(Kind::LoadFailed, text).with_detail(detail)
 }

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::WorkerState;
-use super::pool::{Pool, State};
 use super::worker::{Phase, Worker};
+use super::{Pool, State};
 use crate::error::Error;
+use crate::runtime::WorkerState;
 
 /// How often demand is looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -240,7 +240,7 @@ impl State {
         }
         if self.staying().next().is_none() {
             let error = self.last_error.clone();
-            return Err(error.unwrap_or_else(|| super::pool::no_worker(model)));
+            return Err(error.unwrap_or_else(|| super::no_worker(model)));
         }
         Ok(self
             .staying()

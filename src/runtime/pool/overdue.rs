@@ -17,14 +17,14 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::batcher::Job;
-use super::pool::{Pool, State, no_worker, worker_died};
 use super::worker::{Run, Worker};
+use super::{Pool, State, no_worker, worker_died};
+use crate::runtime::batcher::Job;
 
 /// How much longer than the response timeout a run may take, and how long it has to end when it is asked to.
-pub(super) const GRACE: Duration = Duration::from_secs(1);
+pub(in crate::runtime) const GRACE: Duration = Duration::from_secs(1);
 /// Runs that are left behind and have not ended, at most.
-pub(super) const MOST_ABANDONED: usize = 2;
+pub(in crate::runtime) const MOST_ABANDONED: usize = 2;
 /// Between two looks where no run is overdue, at most.
 const TICK: Duration = Duration::from_secs(1);
 /// Between two looks where one is.
@@ -37,7 +37,7 @@ impl Pool {
     }
 
     /// Asks overdue runs to end and leaves behind those that do not. Returns how long there is nothing to do.
-    pub(super) fn see_to_overdue(self: &Arc<Self>, now: Instant) -> Duration {
+    pub(in crate::runtime) fn see_to_overdue(self: &Arc<Self>, now: Instant) -> Duration {
         let mut stranded = Vec::new();
         let longest = self.model.settings.response_timeout;
         let mut state = self.state.lock();
@@ -130,7 +130,7 @@ impl State {
     }
 
     /// Takes note that a worker's run has ended, or that it is left behind; whether it counted as one that does not end.
-    pub(super) fn note_end(&mut self, id: u32) -> bool {
+    pub(in crate::runtime) fn note_end(&mut self, id: u32) -> bool {
         let run = self.worker(id).and_then(Worker::run_mut);
         let was_lost = run.is_some_and(|run| std::mem::take(&mut run.is_lost));
         let mut runs = self.workers.iter().filter_map(Worker::run);

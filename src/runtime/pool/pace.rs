@@ -6,8 +6,8 @@
 //! that at once.
 //!
 //! That is a guess from runs that have ended, and inputs decide how long the next one takes. The pool does not wait for
-//! a long run's end to give the guess up ([`super::pool`]), and what is done for the thread it is on is in
-//! [`super::leaders`].
+//! a long run's end to give the guess up ([`super`]), and what is done for the thread it is on is in
+//! [`crate::runtime::leaders`].
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -17,7 +17,7 @@ const SHORT: Duration = Duration::from_micros(200);
 /// Runs below this cost no more than letting other tasks go first.
 const TRIVIAL: Duration = Duration::from_micros(5);
 /// One run of this length proves that runs are not short.
-pub(super) const LONG: Duration = Duration::from_millis(5);
+pub(in crate::runtime) const LONG: Duration = Duration::from_millis(5);
 /// Longer runs count as this long, so that one that was preempted does not outweigh a hundred that were not.
 const CLIP: u32 = 400_000;
 /// One over the weight of the latest run.

@@ -6,9 +6,9 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use super::lane::Lane;
-use super::protocol::convert::check_signature;
 use crate::backend::{Backend, BackendError, LoadSpec, LoadedModel};
 use crate::model::{Device, ModelSpec};
+use crate::runtime::protocol::convert::check_signature;
 
 /// Makes lanes. Blocks while it loads.
 pub(crate) struct Loader {

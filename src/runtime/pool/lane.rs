@@ -8,10 +8,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::batcher::{Answer, Job, expired};
-use super::batching::{Finding, Single, compare};
 use crate::backend::{BackendError, Interrupt, LoadedModel, Session};
 use crate::error::{Error, Kind};
+use crate::runtime::batcher::{Answer, Job, expired};
+use crate::runtime::batching::{Finding, Single, compare};
 use crate::tensor::{NamedTensor, Tensor, TensorError};
 
 /// A session, the model it came from, and a buffer for the batch in it.
@@ -336,7 +336,7 @@ fn client_error(error: &BackendError) -> Error {
         BackendError::OutOfMemory(_) => {
             Error::new(Kind::OutOfMemory, "Out of resources").with_detail(error)
         }
-        BackendError::Fatal(text) => super::pool::worker_died(text),
+        BackendError::Fatal(text) => super::worker_died(text),
         BackendError::Library(_)
         | BackendError::Load(_)
         | BackendError::Refused(_)
