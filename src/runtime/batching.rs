@@ -11,7 +11,7 @@
 //!   answered from the single runs, until eight of them agreed.
 //!
 //! A difference at any time refutes for good: the version runs unbatched. The verdict is kept by the archive's digest
-//! ([`Verdicts`]), and by how many rows a batch may have. This module knows tensors and lanes; it knows neither queues nor threads.
+//! ([`Verdicts`]), and by how many rows a batch may have. This module knows tensors and sessions; it knows neither queues nor threads.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::pool::lane::Lane;
+use super::pool::session::WorkerSession;
 use crate::backend::{Axis0, LoadedModel, ModelState, Signature};
 use crate::model::{BatchingMode, ModelSpec};
 
@@ -135,16 +135,16 @@ impl Decision {
         before % SPOT_CHECK == SPOT_CHECK - 1
     }
 
-    /// Decides, unless it is decided. Runs the model on `lane`, and blocks others who ask meanwhile.
+    /// Decides, unless it is decided. Runs the model on `session`, and blocks others who ask meanwhile.
     pub(crate) fn settle(
         &self,
         model: &ModelSpec,
-        lane: &mut Lane,
+        session: &mut WorkerSession,
         verdicts: &Verdicts,
     ) -> Result<(), String> {
         let mut settled = self.settled.lock();
         if settled.is_none() {
-            let decided = decide(&Asked::of(model), lane, verdicts)?;
+            let decided = decide(&Asked::of(model), session, verdicts)?;
             self.set(&mut settled, decided, model);
         }
         Ok(())
@@ -230,13 +230,17 @@ impl<'a> Asked<'a> {
 
 /// What would be done with a loaded model. Blocks while it is tried out. The error says why it cannot be told.
 pub fn examine(asked: &Asked<'_>, model: Arc<dyn LoadedModel>) -> Result<Batching, String> {
-    let mut lane = Lane::new(model).map_err(|error| error.to_string())?;
-    decide(asked, &mut lane, &Verdicts::default())
+    let mut session = WorkerSession::new(model).map_err(|error| error.to_string())?;
+    decide(asked, &mut session, &Verdicts::default())
 }
 
 /// What is done with a model that was just loaded. The error says what is wrong with the archive's samples.
-fn decide(asked: &Asked<'_>, lane: &mut Lane, verdicts: &Verdicts) -> Result<Batching, String> {
-    let signature = lane.model().signature().clone();
+fn decide(
+    asked: &Asked<'_>,
+    session: &mut WorkerSession,
+    verdicts: &Verdicts,
+) -> Result<Batching, String> {
+    let signature = session.model().signature().clone();
     let samples = samples::read(asked.samples.as_deref(), &signature)?;
     if asked.batch_size <= 1 {
         return Ok(Batching::Single);
@@ -252,7 +256,7 @@ fn decide(asked: &Asked<'_>, lane: &mut Lane, verdicts: &Verdicts) -> Result<Bat
     }
     let key = key(asked.digest, asked.batch_size);
     let verdict = verdicts.of(&key).or_else(|| {
-        let verdict = self_check(lane, &signature, &samples, asked.batch_size)?;
+        let verdict = self_check(session, &signature, &samples, asked.batch_size)?;
         verdicts.keep(&key, &verdict);
         Some(verdict)
     });
@@ -279,7 +283,7 @@ fn ruled_out(mode: BatchingMode, signature: &Signature) -> Option<String> {
 
 /// What samples show; `None` where there are none, they do not run, or they cannot tell one place from another.
 fn self_check(
-    lane: &mut Lane,
+    session: &mut WorkerSession,
     signature: &Signature,
     archived: &[samples::Sample],
     batch_size: usize,
@@ -289,9 +293,9 @@ fn self_check(
     let finding = if is_made {
         let sizes = samples::FREE_AXES.iter();
         let mut made = sizes.map_while(|size| samples::make(signature, batch_size, *size));
-        made.find_map(|made| check::check(lane, &made, batch_size))
+        made.find_map(|made| check::check(session, &made, batch_size))
     } else {
-        check::check(lane, archived, batch_size)
+        check::check(session, archived, batch_size)
     };
     tracing::debug!(took = ?started.elapsed(), ?finding, is_made, "samples were compared");
     let may_confirm = !is_made || signature.axis0 == Axis0::Shared;

@@ -1,21 +1,21 @@
 //! The pool: the batcher and the workers of one version, and who runs which batch on which thread.
 //!
-//! It knows jobs, lanes and threads; it knows neither handlers nor requests. All state is behind one lock, which is
-//! held to move a job or a lane and never while a session runs.
+//! It knows jobs, sessions and threads; it knows neither handlers nor requests. All state is behind one lock, which is
+//! held to move a job or a session and never while a session runs.
 //!
 //! # Who runs a batch
 //!
-//! A worker is an OS thread and a lane. While a worker is idle its lane lies in the pool, for whoever comes first:
+//! A worker is an OS thread and a session. While a worker is idle its session lies in the pool, for whoever comes first:
 //!
 //! - If runs of this model are **short** (see [`Pace`]), a task leads: a leader is called, yields once, so that other
-//!   tasks that are ready finish their preprocess and push their jobs, then takes the lane and the whole batch, runs
+//!   tasks that are ready finish their preprocess and push their jobs, then takes the session and the whole batch, runs
 //!   it, and answers everybody. Waking a thread and being woken by it costs 40–50 µs each, which is as much as such a
 //!   run takes; led, a lone call costs 1 to 2 µs beyond handler and session (`benches/pipeline.rs`, `one caller`). Where runs
 //!   cost less than yielding does there is nothing to gain from company, and the leader does not yield.
 //! - Otherwise the worker's own thread is woken and runs it, and tokio's threads stay free.
 //!
-//! Either way a lane never rests while a job could run: every push with an idle lane calls a leader or wakes a thread,
-//! and so does every return of a lane with jobs left. Both decisions are made under the lock, so none is missed.
+//! Either way a session never rests while a job could run: every push with an idle session calls a leader or wakes a thread,
+//! and so does every return of a session with jobs left. Both decisions are made under the lock, so none is missed.
 //!
 //! # When a run takes longer than expected
 //!
@@ -42,20 +42,20 @@ use crate::model::{Device, ModelSpec};
 use crate::payload::Priority;
 use crate::tensor::NamedTensor;
 
-pub(super) mod lane;
 pub(super) mod loader;
 mod overdue;
 pub(super) mod pace;
 mod scale;
+pub(super) mod session;
 mod state;
 mod warmup;
 pub(super) mod worker;
 
 pub use scale::Bounds;
 
-use lane::{Compared, Condition, Lane, Ran};
 use loader::Loader;
 use pace::Pace;
+use session::{Compared, Condition, Ran, WorkerSession};
 use state::State;
 use worker::Worker;
 
@@ -159,13 +159,13 @@ impl Pool {
     }
 
     /// Takes note of what the model is, and finds out whether its requests may be stacked.
-    pub(super) fn learn(&self, lane: &mut Lane) -> Result<(), BackendError> {
-        let settled = self.decision.settle(&self.model, lane, &self.verdicts);
+    pub(super) fn learn(&self, session: &mut WorkerSession) -> Result<(), BackendError> {
+        let settled = self.decision.settle(&self.model, session, &self.verdicts);
         settled.map_err(BackendError::Refused)?;
         if let Some(batching) = self.decision.status() {
             self.apply(&batching);
         }
-        let signature = lane.model().signature();
+        let signature = session.model().signature();
         if signature.state == ModelState::Locked {
             self.state.lock().takes_turns = true;
             // A run may still wait for the trial run of a worker that loads, which is no place for a thread of tokio.
@@ -283,7 +283,7 @@ impl Pool {
         state.admit(&self.model)?;
         let now = job.arrival;
         state.batcher.push(job);
-        if !state.has_idle_lane() {
+        if !state.has_idle_session() {
             return Ok(());
         }
         if self.may_lead(&state, now) {
@@ -325,7 +325,7 @@ impl Pool {
         });
     }
 
-    /// Runs the next batch on this thread, if there is one, a lane is idle and runs are short.
+    /// Runs the next batch on this thread, if there is one, a session is idle and runs are short.
     fn lead(self: &Arc<Self>) {
         let mut state = self.state.lock();
         state.leader_called = false;
@@ -336,10 +336,10 @@ impl Pool {
             return Self::wake_runner(&mut state, now);
         };
         let jobs = state.batcher.len();
-        let Some((id, lane)) = state.check_out(None, now) else {
+        let Some((id, session)) = state.check_out(None, now) else {
             return;
         };
-        let has_answered = jobs != state.batcher.len() + lane.batch.len();
+        let has_answered = jobs != state.batcher.len() + session.batch.len();
         let has_called = self.call_runner(&mut state, now);
         drop(state);
         if has_answered || has_called {
@@ -347,40 +347,40 @@ impl Pool {
             // into. A further one takes its place, and it goes to where they do.
             self.tasks.spawn(async {});
         }
-        self.run(id, lane, now, false);
+        self.run(id, session, now, false);
     }
 
-    /// Runs the lane's batch, and further ones until nothing waits if it goes on; returns the lane then.
+    /// Runs the session's batch, and further ones until nothing waits if it goes on; returns the session then.
     pub(super) fn run(
         self: &Arc<Self>,
         id: u32,
-        mut lane: Lane,
+        mut session: WorkerSession,
         mut taken: Instant,
         goes_on: bool,
     ) {
         loop {
-            let ran = if self.decision.compares(lane.batch.len()) {
-                lane.run_both_ways(taken)
+            let ran = if self.decision.compares(session.batch.len()) {
+                session.run_both_ways(taken)
             } else {
-                lane.run(taken)
+                session.run(taken)
             };
             self.note_comparison(&ran);
             self.pace.note(ran.infer);
-            match self.check_in(id, lane, ran, goes_on) {
-                Some(next) => (lane, taken) = next,
+            match self.check_in(id, session, ran, goes_on) {
+                Some(next) => (session, taken) = next,
                 None => return,
             }
         }
     }
 
-    /// Returns a lane. A caller who goes on gets it back with the next batch in it, and when that was taken.
+    /// Returns a session. A caller who goes on gets it back with the next batch in it, and when that was taken.
     fn check_in(
         self: &Arc<Self>,
         id: u32,
-        mut lane: Lane,
+        mut session: WorkerSession,
         ran: Ran,
         goes_on: bool,
-    ) -> Option<(Lane, Instant)> {
+    ) -> Option<(WorkerSession, Instant)> {
         let mut state = self.state.lock();
         if state.worker(id).is_none() {
             self.note_abandoned_end(state, id, ran.condition);
@@ -389,10 +389,10 @@ impl Pool {
         let was_lost = state.note_end(id);
         let now = Instant::now();
         if ran.again {
-            state.batcher.push_back_alone(lane.batch.drain(..));
+            state.batcher.push_back_alone(session.batch.drain(..));
         }
         let needs_owner = ran.condition != Condition::Usable;
-        let owner = state.check_in(id, lane, &ran.condition);
+        let owner = state.check_in(id, session, &ran.condition);
         if let Condition::Fatal(text) = &ran.condition {
             state.last_error = Some(worker_died(text));
         }
@@ -410,10 +410,10 @@ impl Pool {
         } else if was_lost {
             self.announce();
         }
-        next.map(|(_, lane)| (lane, now))
+        next.map(|(_, session)| (session, now))
     }
 
-    /// Takes note of the end of a run that was left behind. Its lane is not used again.
+    /// Takes note of the end of a run that was left behind. Its session is not used again.
     fn note_abandoned_end(&self, mut state: MutexGuard<'_, State>, id: u32, condition: Condition) {
         state.abandoned -= 1;
         if let Condition::Fatal(text) = &condition {
@@ -432,9 +432,9 @@ impl Pool {
         self.close(&worker_died(text));
     }
 
-    /// Sees to it that somebody comes for the jobs that wait, if a lane is idle. Returns whether it called a leader.
+    /// Sees to it that somebody comes for the jobs that wait, if a session is idle. Returns whether it called a leader.
     pub(super) fn call_runner(self: &Arc<Self>, state: &mut State, now: Instant) -> bool {
-        if !state.has_idle_lane() || !state.batcher.is_ready(now) {
+        if !state.has_idle_session() || !state.batcher.is_ready(now) {
             return false;
         }
         if !self.may_lead(state, now) {

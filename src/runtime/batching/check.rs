@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::compare::{Finding, Single, compare};
 use super::samples::Sample;
 use crate::backend::{BackendError, Interrupt};
-use crate::runtime::pool::lane::Lane;
+use crate::runtime::pool::session::WorkerSession;
 use crate::tensor::{NamedTensor, Tensor};
 
 /// Stacks of different orders at most.
@@ -25,9 +25,13 @@ const AGAIN: Duration = Duration::from_millis(100);
 
 /// What samples show. `None` where they do not run by themselves, take too long, or nothing could be stacked. A stacked run
 /// that fails while single ones do not is a difference.
-pub(super) fn check(lane: &mut Lane, samples: &[Sample], batch_size: usize) -> Option<Finding> {
+pub(super) fn check(
+    session: &mut WorkerSession,
+    samples: &[Sample],
+    batch_size: usize,
+) -> Option<Finding> {
     let started = Instant::now();
-    let _limit = lane.interrupter().map(Limit::start);
+    let _limit = session.interrupter().map(Limit::start);
     let is_in_time = || started.elapsed() < PATIENCE;
     let stacks = stacks(samples, batch_size);
     if stacks.is_empty() {
@@ -35,13 +39,13 @@ pub(super) fn check(lane: &mut Lane, samples: &[Sample], batch_size: usize) -> O
     }
     let singles: Option<Vec<Single>> = samples
         .iter()
-        .map(|sample| alone(lane, sample).filter(|_| is_in_time()))
+        .map(|sample| alone(session, sample).filter(|_| is_in_time()))
         .collect();
     let singles = singles?;
     let (mut is_telling, mut is_exact) = (false, true);
     for Stack { order, inputs } in stacks {
         let together: Vec<&Single> = order.iter().map(|index| &singles[*index]).collect();
-        match run(lane, inputs, &together).filter(|_| is_in_time())? {
+        match run(session, inputs, &together).filter(|_| is_in_time())? {
             Finding::Same {
                 is_telling: tells,
                 is_exact: exact,
@@ -63,8 +67,8 @@ pub(super) fn has_stacks(samples: &[Sample], batch_size: usize) -> bool {
     orders(samples, batch_size).next().is_some()
 }
 
-fn alone(lane: &mut Lane, sample: &Sample) -> Option<Single> {
-    let outputs = lane.try_out(sample.inputs.clone());
+fn alone(session: &mut WorkerSession, sample: &Sample) -> Option<Single> {
+    let outputs = session.try_out(sample.inputs.clone());
     let outputs = outputs.inspect_err(|error| {
         tracing::debug!(%error, "a sample does not run, and shows nothing about batching");
     });
@@ -75,8 +79,12 @@ fn alone(lane: &mut Lane, sample: &Sample) -> Option<Single> {
 }
 
 /// What a stacked run shows; `None` where it failed for want of memory or of the device.
-fn run(lane: &mut Lane, inputs: Vec<NamedTensor>, together: &[&Single]) -> Option<Finding> {
-    match lane.try_out(inputs) {
+fn run(
+    session: &mut WorkerSession,
+    inputs: Vec<NamedTensor>,
+    together: &[&Single],
+) -> Option<Finding> {
+    match session.try_out(inputs) {
         Ok(outputs) => Some(compare(together, &outputs)),
         Err(BackendError::OutOfMemory(_) | BackendError::Fatal(_)) => None,
         Err(error) => {

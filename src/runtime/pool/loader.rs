@@ -5,12 +5,12 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::lane::Lane;
+use super::session::WorkerSession;
 use crate::backend::{Backend, BackendError, LoadSpec, LoadedModel};
 use crate::model::{Device, ModelSpec};
 use crate::runtime::protocol::convert::check_signature;
 
-/// Makes lanes. Blocks while it loads.
+/// Makes sessions. Blocks while it loads.
 pub(crate) struct Loader {
     backend: Arc<dyn Backend>,
     /// What to load; the device is filled in.
@@ -48,9 +48,9 @@ impl Loader {
         }
     }
 
-    /// A lane to the weights on `device`, which are loaded if they are not there. Others who want the same device
+    /// A session to the weights on `device`, which are loaded if they are not there. Others who want the same device
     /// wait meanwhile.
-    pub(crate) fn lane(&self, device: Device) -> Result<Lane, BackendError> {
+    pub(crate) fn session(&self, device: Device) -> Result<WorkerSession, BackendError> {
         let place = Arc::clone(self.copies.lock().entry(device).or_default());
         let mut copy = place.lock();
         let loaded = copy.as_ref().and_then(Weak::upgrade);
@@ -59,7 +59,7 @@ impl Loader {
             None => self.load(device)?,
         };
         *copy = Some(Arc::downgrade(&model));
-        Lane::new(model)
+        WorkerSession::new(model)
     }
 
     /// The weights, of a model that says no more of itself than can be served.
@@ -93,11 +93,11 @@ mod tests {
     #[test]
     fn a_device_is_loaded_once_while_it_is_in_use_and_anew_afterwards() {
         let (backend, loader) = loader(Settings::default(), 2, 2);
-        let lanes = [loader.lane(Device::Cpu), loader.lane(Device::Cpu)];
+        let sessions = [loader.session(Device::Cpu), loader.session(Device::Cpu)];
         assert_eq!(backend.loads().len(), 1);
-        drop(lanes);
-        loader.lane(Device::Cpu).map(drop).unwrap();
-        loader.lane(Device::Cuda(1)).map(drop).unwrap();
+        drop(sessions);
+        loader.session(Device::Cpu).map(drop).unwrap();
+        loader.session(Device::Cuda(1)).map(drop).unwrap();
         let devices: Vec<_> = backend.loads().iter().map(|load| load.device).collect();
         assert_eq!(devices, [Device::Cpu, Device::Cpu, Device::Cuda(1)]);
     }
@@ -106,7 +106,7 @@ mod tests {
     fn workers_times_threads_fits_the_cores_unless_configured() {
         let threads = |settings, workers, cores| {
             let (backend, loader) = loader(settings, workers, cores);
-            loader.lane(Device::Cpu).map(drop).unwrap();
+            loader.session(Device::Cpu).map(drop).unwrap();
             backend.loads()[0].intra_op_threads
         };
         let upto = |max_workers| Settings {

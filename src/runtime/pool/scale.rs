@@ -57,7 +57,7 @@ struct Demand {
     workers: usize,
     /// Whether one is loading.
     is_loading: bool,
-    /// Most lanes in use at a time.
+    /// Most sessions in use at a time.
     busiest: usize,
     /// Whether a job has waited too long.
     is_pressing: bool,

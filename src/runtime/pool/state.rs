@@ -3,10 +3,10 @@
 use std::thread::{JoinHandle, Thread};
 use std::time::Instant;
 
-use super::lane::{Condition, Lane};
 use super::no_worker;
 use super::pace::LONG;
 use super::scale::Bounds;
+use super::session::{Condition, WorkerSession};
 use super::worker::{Phase, Worker};
 use crate::error::{Error, Kind};
 use crate::model::ModelSpec;
@@ -26,7 +26,7 @@ pub(in crate::runtime) struct State {
     pub(super) without_worker_since: Option<Instant>,
     /// Bounds within which demand decides on the number of workers.
     pub(in crate::runtime) bounds: Bounds,
-    /// Most lanes in use at a time since it was last asked.
+    /// Most sessions in use at a time since it was last asked.
     pub(in crate::runtime) busiest: usize,
     /// A leader was called and has not come yet.
     pub(super) leader_called: bool,
@@ -60,12 +60,12 @@ impl State {
         self.workers.iter_mut().find(|worker| worker.id == id)
     }
 
-    /// Takes an idle lane, `of` a certain worker or of any, with the batch that goes next in it.
+    /// Takes an idle session, `of` a certain worker or of any, with the batch that goes next in it.
     pub(in crate::runtime) fn check_out(
         &mut self,
         of: Option<u32>,
         now: Instant,
-    ) -> Option<(u32, Lane)> {
+    ) -> Option<(u32, WorkerSession)> {
         let is_meant = |worker: &Worker| of.is_none_or(|id| worker.id == id);
         let mut workers = self.workers.iter();
         let place = workers.position(|worker| is_meant(worker) && self.may_run(worker))?;
@@ -74,32 +74,32 @@ impl State {
         }
         let worker = &mut self.workers[place];
         let id = worker.id;
-        let mut lane = worker.take_lane(now)?;
-        self.batcher.take(now, &mut lane.batch);
-        if lane.batch.is_empty() {
-            worker.phase = Phase::Idle(lane);
+        let mut session = worker.take_session(now)?;
+        self.batcher.take(now, &mut session.batch);
+        if session.batch.is_empty() {
+            worker.phase = Phase::Idle(session);
             return None;
         }
         if let Some(run) = worker.run_mut() {
-            let expires = lane.batch.iter().map(|job| job.expires).max();
+            let expires = session.batch.iter().map(|job| job.expires).max();
             run.expires = expires.unwrap_or(now);
         }
         let busy = self.workers.iter().filter(|worker| worker.is_busy());
         self.busiest = self.busiest.max(busy.count());
-        Some((id, lane))
+        Some((id, session))
     }
 
-    /// Puts a lane back. Returns its worker's thread if that has to look after it.
+    /// Puts a session back. Returns its worker's thread if that has to look after it.
     pub(super) fn check_in(
         &mut self,
         id: u32,
-        lane: Lane,
+        session: WorkerSession,
         condition: &Condition,
     ) -> Option<Thread> {
         let worker = self.worker(id)?;
         worker.phase = match condition {
-            Condition::Usable => Phase::Idle(lane),
-            Condition::Broken => Phase::Broken(lane),
+            Condition::Usable => Phase::Idle(session),
+            Condition::Broken => Phase::Broken(session),
             Condition::Fatal(_) => Phase::Failed,
         };
         let is_wanted = worker.is_stopping || *condition != Condition::Usable;
@@ -175,11 +175,11 @@ impl State {
         Some(due)
     }
 
-    pub(super) fn has_idle_lane(&self) -> bool {
+    pub(super) fn has_idle_session(&self) -> bool {
         self.workers.iter().any(|worker| self.may_run(worker))
     }
 
-    /// Whether a worker's lane may be taken: it is idle, and it is its turn where workers take turns.
+    /// Whether a worker's session may be taken: it is idle, and it is its turn where workers take turns.
     fn may_run(&self, worker: &Worker) -> bool {
         let is_in_its_way = |other: &Worker| other.is_busy() && other.device == worker.device;
         worker.is_idle() && !(self.takes_turns && self.workers.iter().any(is_in_its_way))

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::lane::Lane;
+use super::session::WorkerSession;
 use crate::backend::{BackendError, ModelState, Signature};
 use crate::model::{Arity, TensorSpec};
 use crate::tensor::{NamedTensor, Tensor};
@@ -17,11 +17,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Inputs over this many bytes are not made up.
 const INPUT_LIMIT: usize = 64 << 20;
 
-/// Runs the lane on one row and on full batches, if the signature says what a row is. Returns the shortest time of
+/// Runs the session on one row and on full batches, if the signature says what a row is. Returns the shortest time of
 /// a run on one row. A model that fails on zeros is only logged: it may know why.
-pub(crate) fn warm_up(lane: &mut Lane, batch_size: usize) -> Option<Duration> {
+pub(crate) fn warm_up(session: &mut WorkerSession, batch_size: usize) -> Option<Duration> {
     let started = Instant::now();
-    let signature = lane.model().signature().clone();
+    let signature = session.model().signature().clone();
     if signature.state != ModelState::Stateless {
         // Clients are to see what their own requests make of it.
         return None;
@@ -33,7 +33,7 @@ pub(crate) fn warm_up(lane: &mut Lane, batch_size: usize) -> Option<Duration> {
             if started.elapsed() > PATIENCE {
                 return shortest;
             }
-            match timed(lane, &inputs) {
+            match timed(session, &inputs) {
                 Ok(time) if rows == 1 => shortest = Some(shortest.unwrap_or(time).min(time)),
                 Ok(_) => {}
                 Err(error) => {
@@ -46,9 +46,9 @@ pub(crate) fn warm_up(lane: &mut Lane, batch_size: usize) -> Option<Duration> {
     shortest
 }
 
-fn timed(lane: &mut Lane, inputs: &[NamedTensor]) -> Result<Duration, BackendError> {
+fn timed(session: &mut WorkerSession, inputs: &[NamedTensor]) -> Result<Duration, BackendError> {
     let started = Instant::now();
-    lane.try_out(inputs.to_vec())?;
+    session.try_out(inputs.to_vec())?;
     Ok(started.elapsed())
 }
 
@@ -118,8 +118,8 @@ mod tests {
         }
         let model = testing::model(Settings::default());
         let loader = Loader::new(Arc::new(backend.clone()), &model, 1, 1);
-        let mut lane = loader.lane(crate::model::Device::Cpu).unwrap();
-        let is_timed = warm_up(&mut lane, 4).is_some();
+        let mut session = loader.session(crate::model::Device::Cpu).unwrap();
+        let is_timed = warm_up(&mut session, 4).is_some();
         (backend, is_timed)
     }
 

@@ -1,4 +1,4 @@
-//! Workers: one OS thread each, which owns a lane, lends it to whoever runs a batch, and runs what others do not.
+//! Workers: one OS thread each, which owns a session, lends it to whoever runs a batch, and runs what others do not.
 //!
 //! A worker's thread loads the model (or takes the copy that its device has already), makes a session, and then
 //! serves orders from the pool until it is told to stop. It sleeps while it has no order and holds no lock then.
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread::Thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::lane::Lane;
+use super::session::WorkerSession;
 use super::{Pool, State};
 use crate::backend::{BackendError, Interrupt};
 use crate::error::{Error, Kind};
@@ -34,7 +34,7 @@ pub(in crate::runtime) struct Worker {
     pub(in crate::runtime) is_woken: bool,
     /// Sleeps until the oldest job is due.
     pub(in crate::runtime) is_watching: bool,
-    /// Ends once its lane is back.
+    /// Ends once its session is back.
     pub(in crate::runtime) is_stopping: bool,
     /// Ends its session's runs, if that can be done.
     interrupt: Option<Arc<dyn Interrupt>>,
@@ -63,12 +63,12 @@ impl Run {
 pub(in crate::runtime) enum Phase {
     /// Loading the model.
     Loading,
-    /// Its lane is free.
-    Idle(Lane),
-    /// Its lane is in use.
+    /// Its session is free.
+    Idle(WorkerSession),
+    /// Its session is in use.
     Busy(Run),
     /// Its session panicked and waits to be made anew.
-    Broken(Lane),
+    Broken(WorkerSession),
     /// Its session is being made anew.
     Rebuilding,
     /// Did not load, or cannot go on.
@@ -77,10 +77,10 @@ pub(in crate::runtime) enum Phase {
 
 /// What the pool has for a worker's thread to do.
 enum Order {
-    /// Run the lane's batch, taken at that time.
-    Run(Lane, Instant),
-    /// Make the lane's session anew.
-    Rebuild(Lane),
+    /// Run the session's batch, taken at that time.
+    Run(WorkerSession, Instant),
+    /// Make the session's session anew.
+    Rebuild(WorkerSession),
 }
 
 impl Worker {
@@ -98,23 +98,23 @@ impl Worker {
         }
     }
 
-    /// Makes its lane available.
-    fn enlist(&mut self, lane: Lane) {
-        self.interrupt = lane.interrupter();
-        self.phase = Phase::Idle(lane);
+    /// Makes its session available.
+    fn enlist(&mut self, session: WorkerSession) {
+        self.interrupt = session.interrupter();
+        self.phase = Phase::Idle(session);
     }
 
-    /// Whether its lane may be taken.
+    /// Whether its session may be taken.
     pub(in crate::runtime) const fn is_idle(&self) -> bool {
         matches!(self.phase, Phase::Idle(_)) && !self.is_stopping
     }
 
-    /// Whether its lane is in use.
+    /// Whether its session is in use.
     pub(in crate::runtime) const fn is_busy(&self) -> bool {
         matches!(self.phase, Phase::Busy(_))
     }
 
-    /// The run its lane is in.
+    /// The run its session is in.
     pub(in crate::runtime) const fn run(&self) -> Option<Run> {
         match self.phase {
             Phase::Busy(run) => Some(run),
@@ -141,8 +141,8 @@ impl Worker {
         }
     }
 
-    /// Takes the lane of an idle worker, which is busy from then on.
-    pub(in crate::runtime) fn take_lane(&mut self, now: Instant) -> Option<Lane> {
+    /// Takes the session of an idle worker, which is busy from then on.
+    pub(in crate::runtime) fn take_session(&mut self, now: Instant) -> Option<WorkerSession> {
         let run = Run {
             since: now,
             expires: now,
@@ -150,7 +150,7 @@ impl Worker {
             is_lost: false,
         };
         match std::mem::replace(&mut self.phase, Phase::Busy(run)) {
-            Phase::Idle(lane) => Some(lane),
+            Phase::Idle(session) => Some(session),
             other => {
                 self.phase = other;
                 None
@@ -158,10 +158,10 @@ impl Worker {
         }
     }
 
-    /// Takes the lane of a worker whose session panicked, to make it anew.
-    fn take_broken_lane(&mut self) -> Option<Lane> {
+    /// Takes the session of a worker whose session panicked, to make it anew.
+    fn take_broken_session(&mut self) -> Option<WorkerSession> {
         match std::mem::replace(&mut self.phase, Phase::Rebuilding) {
-            Phase::Broken(lane) => Some(lane),
+            Phase::Broken(session) => Some(session),
             other => {
                 self.phase = other;
                 None
@@ -231,36 +231,36 @@ impl Pool {
     /// A worker's life.
     fn work(self: Arc<Self>, id: u32, device: Device) {
         match self.load(device) {
-            Ok(lane) => self.enlist(id, lane),
+            Ok(session) => self.enlist(id, session),
             Err(error) => return self.give_up(id, &error),
         }
         while let Some(order) = self.next_order(id) {
             match order {
-                Order::Run(lane, taken) => self.run(id, lane, taken, true),
-                Order::Rebuild(lane) => self.rebuild(id, lane),
+                Order::Run(session, taken) => self.run(id, session, taken, true),
+                Order::Rebuild(session) => self.rebuild(id, session),
             }
         }
     }
 
-    fn load(&self, device: Device) -> Result<Lane, BackendError> {
+    fn load(&self, device: Device) -> Result<WorkerSession, BackendError> {
         let load = || {
-            let mut lane = self.loader.lane(device)?;
+            let mut session = self.loader.session(device)?;
             let batch_size = self.model.settings.batch_size;
-            if let Some(run) = super::warmup::warm_up(&mut lane, batch_size) {
+            if let Some(run) = super::warmup::warm_up(&mut session, batch_size) {
                 self.pace().set(run);
             }
-            self.learn(&mut lane)?;
-            Ok(lane)
+            self.learn(&mut session)?;
+            Ok(session)
         };
         catch_unwind(AssertUnwindSafe(load))
             .unwrap_or_else(|_| Err(BackendError::Load("the backend panicked".into())))
     }
 
-    /// Makes a loaded worker's lane available.
-    fn enlist(self: &Arc<Self>, id: u32, lane: Lane) {
+    /// Makes a loaded worker's session available.
+    fn enlist(self: &Arc<Self>, id: u32, session: WorkerSession) {
         let mut state = self.state.lock();
         if let Some(worker) = state.worker(id) {
-            worker.enlist(lane);
+            worker.enlist(session);
         }
         self.call_runner(&mut state, Instant::now());
         drop(state);
@@ -308,12 +308,12 @@ impl Pool {
                 self.dismiss(state, id);
                 return None;
             }
-            if let Some(lane) = state.worker(id).and_then(Worker::take_broken_lane) {
-                return Some(Order::Rebuild(lane));
+            if let Some(session) = state.worker(id).and_then(Worker::take_broken_session) {
+                return Some(Order::Rebuild(session));
             }
-            if let Some((_, lane)) = state.check_out(Some(id), now) {
+            if let Some((_, session)) = state.check_out(Some(id), now) {
                 self.call_runner(&mut state, now);
-                return Some(Order::Run(lane, now));
+                return Some(Order::Run(session, now));
             }
             let due = state.watch(id);
             drop(state);
@@ -343,13 +343,13 @@ impl Pool {
     }
 
     /// Makes a session anew, with pauses, for as long as the version's retry window; gives up then.
-    fn rebuild(self: &Arc<Self>, id: u32, mut lane: Lane) {
+    fn rebuild(self: &Arc<Self>, id: u32, mut session: WorkerSession) {
         let first = Instant::now();
         let mut pause = FIRST_PAUSE;
         loop {
-            let made = catch_unwind(AssertUnwindSafe(|| lane.rebuild()));
+            let made = catch_unwind(AssertUnwindSafe(|| session.rebuild()));
             let error = match made {
-                Ok(Ok(())) => return self.enlist(id, lane),
+                Ok(Ok(())) => return self.enlist(id, session),
                 Ok(Err(error)) => error,
                 Err(_) => BackendError::Load("the backend panicked".into()),
             };

@@ -1,6 +1,6 @@
-//! One worker's lane to the model: runs one batch and answers each of its jobs.
+//! One worker's session to the model: runs one batch and answers each of its jobs.
 //!
-//! Whoever holds the lane runs it, on whichever thread. It knows sessions and jobs; it knows neither queues nor
+//! Whoever holds the session runs it, on whichever thread. It knows sessions and jobs; it knows neither queues nor
 //! threads.
 
 use std::any::Any;
@@ -15,14 +15,14 @@ use crate::runtime::batching::{Finding, Single, compare};
 use crate::tensor::{NamedTensor, Tensor, TensorError};
 
 /// A session, the model it came from, and a buffer for the batch in it.
-pub(crate) struct Lane {
+pub(crate) struct WorkerSession {
     session: Box<dyn Session>,
     model: Arc<dyn LoadedModel>,
     /// The batch to be run; empty between runs. Kept for its memory.
     pub(crate) batch: Vec<Job>,
 }
 
-/// How a run left the lane.
+/// How a run left the session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Condition {
     /// Fit for the next batch.
@@ -36,11 +36,11 @@ pub(crate) enum Condition {
 /// What came of a run.
 #[derive(Debug)]
 pub(crate) struct Ran {
-    /// How the run left the lane.
+    /// How the run left the session.
     pub(crate) condition: Condition,
     /// Time in the session.
     pub(crate) infer: Duration,
-    /// Whether the jobs that are still in the lane's batch have to be run one by one.
+    /// Whether the jobs that are still in the session's batch have to be run one by one.
     pub(crate) again: bool,
     /// What the run showed about stacking, if it did.
     pub(crate) compared: Option<Compared>,
@@ -55,8 +55,8 @@ pub(crate) struct Compared {
     pub(crate) rows: usize,
 }
 
-impl Lane {
-    /// A lane on one of `model`'s sessions.
+impl WorkerSession {
+    /// A session on one of `model`'s sessions.
     pub(crate) fn new(model: Arc<dyn LoadedModel>) -> Result<Self, BackendError> {
         let session = model.session()?;
         Ok(Self {
@@ -77,7 +77,7 @@ impl Lane {
         self.session.interrupter()
     }
 
-    /// The model the lane leads to.
+    /// The model the session leads to.
     pub(crate) fn model(&self) -> &Arc<dyn LoadedModel> {
         &self.model
     }
