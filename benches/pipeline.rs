@@ -133,7 +133,7 @@ fn hosts() -> Hosts {
         processes: ProcessConfig::default(),
         worker_ids: Arc::new(WorkerIds::from(9000)),
         cores: 1,
-        leaders: Arc::default(),
+        inline_runs: Arc::default(),
     }
 }
 

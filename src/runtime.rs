@@ -19,7 +19,7 @@ pub mod batcher;
 pub mod batching;
 pub mod child;
 mod inflight;
-mod leaders;
+mod inline_runs;
 pub mod local;
 mod pool;
 pub mod process;
@@ -31,7 +31,7 @@ pub use crate::backend::{ModelState, Signature};
 pub use crate::handler::{Level, LogLine, MetricKind, Observation, Sink};
 
 pub use batching::{Batching, Grounds, Verdict, Verdicts};
-pub use leaders::Leaders;
+pub use inline_runs::InlineRuns;
 pub use pool::Bounds;
 
 use local::LocalRuntime;
@@ -114,7 +114,7 @@ pub struct Hosts {
     /// What was found out about archives.
     pub verdicts: Verdicts,
     /// Which runs hold threads of tokio.
-    pub leaders: Arc<Leaders>,
+    pub inline_runs: Arc<InlineRuns>,
 }
 
 /// A loaded model version, wherever it is hosted. Cheap to clone.

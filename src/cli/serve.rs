@@ -147,7 +147,7 @@ pub fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
         .thread_name("lantern-io")
         .enable_all()
         .build()?;
-    cfg.hosts.leaders.keep_spare(runtime.handle());
+    cfg.hosts.inline_runs.keep_spare_thread(runtime.handle());
     let code = runtime.block_on(serve(cfg, journal));
     // Blocking tasks that still run are not waited for.
     runtime.shutdown_background();

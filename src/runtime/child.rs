@@ -25,7 +25,7 @@ use super::protocol::incoming::{Ending, Incoming};
 use super::protocol::messages::{Order, Report, Start};
 use super::protocol::outbox::{Outbox, Urgency};
 use super::protocol::{BUILD, GREETING, ORDER_LIMITS, REPORT_HEADER_LIMIT};
-use super::{Hosts, Leaders, NativeLibraries, Verdicts, WorkerIds};
+use super::{Hosts, InlineRuns, NativeLibraries, Verdicts, WorkerIds};
 use crate::backend::{Backend, BackendError};
 use crate::error::{Error, Kind};
 use crate::handler::{EngineConfig, HandlerEngine};
@@ -74,15 +74,15 @@ fn try_run(backend: impl MakeBackend) -> io::Result<()> {
         .enable_all()
         .build()?;
     // In a task, on a runtime thread: calls then start on the thread that read them.
-    let leaders = Arc::<Leaders>::default();
-    leaders.keep_spare(runtime.handle());
-    let served = runtime.block_on(async { tokio::spawn(serve(backend, leaders)).await });
+    let inline_runs = Arc::<InlineRuns>::default();
+    inline_runs.keep_spare_thread(runtime.handle());
+    let served = runtime.block_on(async { tokio::spawn(serve(backend, inline_runs)).await });
     // Workers may be inside native code that does not come back.
     runtime.shutdown_background();
     served.unwrap_or_else(|panic| Err(io::Error::other(panic)))
 }
 
-async fn serve(backend: impl MakeBackend, leaders: Arc<Leaders>) -> io::Result<()> {
+async fn serve(backend: impl MakeBackend, inline_runs: Arc<InlineRuns>) -> io::Result<()> {
     let stream = Arc::new(stdin_socket()?);
     let _signals = leave_to_front()?;
     let mut incoming = Incoming::new(stream.clone(), ORDER_LIMITS);
@@ -100,7 +100,7 @@ async fn serve(backend: impl MakeBackend, leaders: Arc<Leaders>) -> io::Result<(
     tokio::spawn(async move { flusher.run_flusher().await });
     pulse::start(&outbox)?;
     let loaded = tokio::select! {
-        loaded = load(start, backend, leaders, &outbox) => loaded,
+        loaded = load(start, backend, inline_runs, &outbox) => loaded,
         // Nothing is ordered before the version is loaded, so this is the end.
         ended = incoming.next::<Order<String>>(|| false) => return ended.map_or_else(over, |_| {
             Err(io::Error::other("an order came before the version was loaded"))
@@ -152,7 +152,7 @@ fn leave_to_front() -> io::Result<[Signal; 3]> {
 async fn load(
     start: Start,
     backend: impl MakeBackend,
-    leaders: Arc<Leaders>,
+    inline_runs: Arc<InlineRuns>,
     outbox: &Arc<Outbox>,
 ) -> Result<LocalRuntime, Error> {
     if start.build != BUILD {
@@ -189,7 +189,7 @@ async fn load(
         worker_ids: Arc::new(WorkerIds::from(0)),
         cores: start.cores as usize,
         verdicts,
-        leaders,
+        inline_runs,
     };
     LocalRuntime::start(
         &hosts,

@@ -290,8 +290,14 @@ fn pool(hosts: &Hosts, model: &Arc<ModelSpec>, workers: usize) -> Result<Arc<Poo
     };
     let loader = Loader::new(Arc::clone(backend), model, workers, hosts.cores);
     let ids = Arc::clone(&hosts.worker_ids);
-    let (verdicts, leaders) = (hosts.verdicts.clone(), &hosts.leaders);
-    Ok(Pool::new(loader, Arc::clone(model), ids, verdicts, leaders))
+    let (verdicts, inline_runs) = (hosts.verdicts.clone(), &hosts.inline_runs);
+    Ok(Pool::new(
+        loader,
+        Arc::clone(model),
+        ids,
+        verdicts,
+        inline_runs,
+    ))
 }
 
 async fn load_handler(

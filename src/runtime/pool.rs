@@ -20,9 +20,9 @@
 //! # When a run takes longer than expected
 //!
 //! A led run holds its thread of tokio, and nobody knows beforehand how long. So a leader is a task of its own, and the
-//! request's task stays free to keep its deadline; it needs one of the places in [`Leaders`], which are fewer than
+//! request's task stays free to keep its deadline; it needs one of the places in [`InlineRuns`], which are fewer than
 //! tokio's threads; and it runs one batch. While any run of the pool is under way for longer than `LONG` of [`pace`], no
-//! run is called short. What has been left on the held thread is freed by [`Leaders`] within a few milliseconds more. A run
+//! run is called short. What has been left on the held thread is freed by [`InlineRuns`] within a few milliseconds more. A run
 //! that outlives its requests is ended or left behind ([`overdue`]).
 
 use std::sync::{Arc, OnceLock};
@@ -34,7 +34,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::batcher::{Answer, Batcher, BatcherConfig, Job};
 use super::batching::{self, Batching, Decision, Verdict, Verdicts};
-use super::leaders::Leaders;
+use super::inline_runs::InlineRuns;
 use super::{WorkerIds, WorkerStatus};
 use crate::backend::{BackendError, ModelState, Signature};
 use crate::error::{Error, Kind};
@@ -68,7 +68,7 @@ pub(crate) struct Pool {
     decision: Decision,
     verdicts: Verdicts,
     pace: Pace,
-    leaders: Arc<Leaders>,
+    inline_runs: Arc<InlineRuns>,
     tasks: Handle,
     ids: Arc<WorkerIds>,
     /// Counts changes of workers; waiters look at the state again.
@@ -93,7 +93,7 @@ impl Pool {
         model: Arc<ModelSpec>,
         ids: Arc<WorkerIds>,
         verdicts: Verdicts,
-        leaders: &Arc<Leaders>,
+        inline_runs: &Arc<InlineRuns>,
     ) -> Arc<Self> {
         let settings = &model.settings;
         let batcher = Batcher::new(BatcherConfig {
@@ -111,12 +111,12 @@ impl Pool {
             decision: Decision::default(),
             verdicts,
             pace,
-            leaders: Arc::clone(leaders),
+            inline_runs: Arc::clone(inline_runs),
             tasks: Handle::current(),
             ids,
             changes: watch::Sender::new(0),
         });
-        leaders.watch(&pool, &pool.tasks);
+        inline_runs.watch(&pool, &pool.tasks);
         pool
     }
 
@@ -304,7 +304,7 @@ impl Pool {
 
     /// Whether the next run may hold a thread of tokio.
     fn may_lead(&self, state: &State, now: Instant) -> bool {
-        self.may_hold_thread(state, now) && self.leaders.has_place()
+        self.may_hold_thread(state, now) && self.inline_runs.has_free_slot()
     }
 
     /// Whether the next run is expected to be short. On trial, several jobs make a run each and one more.
@@ -332,7 +332,7 @@ impl Pool {
         // Read under the lock: an earlier time would let jobs through whose deadline has passed since.
         let now = Instant::now();
         let may_lead = self.may_hold_thread(&state, now);
-        let Some(_place) = may_lead.then(|| self.leaders.enter(now)).flatten() else {
+        let Some(_place) = may_lead.then(|| self.inline_runs.begin(now)).flatten() else {
             return Self::wake_runner(&mut state, now);
         };
         let jobs = state.batcher.len();

@@ -213,7 +213,7 @@ fn hosts(settings: &ServerConfig, machine: &Machine, directory: &Path) -> Hosts 
         },
         worker_ids: Arc::new(WorkerIds::from(settings.initial_worker_id)),
         cores: machine.cores,
-        leaders: Arc::default(),
+        inline_runs: Arc::default(),
     }
 }
 

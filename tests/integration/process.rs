@@ -60,7 +60,7 @@ fn hosts() -> Hosts {
         },
         worker_ids: Arc::new(WorkerIds::from(9000)),
         cores: 2,
-        leaders: Arc::default(),
+        inline_runs: Arc::default(),
     }
 }
 

@@ -41,7 +41,7 @@ fn hosts() -> Hosts {
         },
         worker_ids: Arc::new(WorkerIds::from(9000)),
         cores: 1,
-        leaders: Arc::default(),
+        inline_runs: Arc::default(),
     }
 }
 

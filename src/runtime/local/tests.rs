@@ -35,7 +35,7 @@ fn hosts(backend: &FakeBackend) -> Hosts {
         processes: ProcessConfig::default(),
         worker_ids: Arc::new(WorkerIds::from(9000)),
         cores: 2,
-        leaders: Arc::default(),
+        inline_runs: Arc::default(),
     }
 }
 
@@ -166,16 +166,16 @@ async fn one_request_of_a_batch_counts_it_and_high_priorities_go_first() {
     }
     backend.gate().open();
     first.await.unwrap().unwrap();
-    let mut leaders = 0;
+    let mut counted = 0;
     for call in calls {
-        leaders += usize::from(call.await.unwrap().unwrap().timings.leads_batch);
+        counted += usize::from(call.await.unwrap().unwrap().timings.leads_batch);
     }
     let runs = backend.runs();
     let batches = runs[runs.len() - 2..]
         .iter()
         .map(|run| testing::marks(&run.inputs));
     assert_eq!(batches.collect::<Vec<_>>(), [vec![5, 3, 4], vec![2]]);
-    assert_eq!(leaders, 2);
+    assert_eq!(counted, 2);
 }
 
 #[tokio::test]

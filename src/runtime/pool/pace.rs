@@ -7,7 +7,7 @@
 //!
 //! That is a guess from runs that have ended, and inputs decide how long the next one takes. The pool does not wait for
 //! a long run's end to give the guess up ([`super`]), and what is done for the thread it is on is in
-//! [`crate::runtime::leaders`].
+//! [`crate::runtime::inline_runs`].
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;

@@ -49,12 +49,12 @@ async fn pool(backend: FakeBackend, settings: Settings, workers: usize) -> Fixtu
 
 /// A pool that may hold the only thread of tokio, as its tests' runs are short.
 async fn leading(backend: FakeBackend, settings: Settings, workers: usize) -> Fixture {
-    let leaders = Leaders::with_places(1, &Handle::current());
-    pool_with(leaders, backend, settings, workers).await
+    let inline_runs = InlineRuns::with_slots(1, &Handle::current());
+    pool_with(inline_runs, backend, settings, workers).await
 }
 
 async fn pool_with(
-    leaders: Arc<Leaders>,
+    inline_runs: Arc<InlineRuns>,
     backend: FakeBackend,
     settings: Settings,
     workers: usize,
@@ -62,7 +62,7 @@ async fn pool_with(
     let model = Arc::new(testing::model(settings));
     let loader = Loader::new(Arc::new(backend.clone()), &model, workers, 2);
     let ids = Arc::new(WorkerIds::from(9000));
-    let pool = Pool::new(loader, model, ids, Verdicts::default(), &leaders);
+    let pool = Pool::new(loader, model, ids, Verdicts::default(), &inline_runs);
     let bounds = Bounds {
         min: workers,
         max: workers.max(pool.model.settings.max_workers),

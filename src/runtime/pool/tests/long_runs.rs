@@ -103,18 +103,18 @@ impl Fixture {
 fn on_threads<F: Future<Output = ()> + Send + 'static>(
     threads: usize,
     has_spare: bool,
-    test: impl FnOnce(Arc<Leaders>) -> F,
+    test: impl FnOnce(Arc<InlineRuns>) -> F,
 ) {
     let tokio = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads + usize::from(has_spare))
         .enable_all()
         .build()
         .unwrap();
-    let leaders = Arc::<Leaders>::default();
+    let inline_runs = Arc::<InlineRuns>::default();
     if has_spare {
-        leaders.keep_spare(tokio.handle());
+        inline_runs.keep_spare_thread(tokio.handle());
     }
-    let test = test(Arc::clone(&leaders));
+    let test = test(Arc::clone(&inline_runs));
     tokio.block_on(async { tokio::spawn(test).await.unwrap() });
     tokio.shutdown_background();
 }
@@ -122,8 +122,8 @@ fn on_threads<F: Future<Output = ()> + Send + 'static>(
 #[test]
 fn a_run_that_takes_long_delays_none_that_another_worker_can_serve() {
     for (threads, has_spare) in [(1, false), (1, true), (2, false), (2, true)] {
-        on_threads(threads, has_spare, async move |leaders| {
-            let fixture = pool_with(leaders, holding(), settings(1, 4), 4).await;
+        on_threads(threads, has_spare, async move |inline_runs| {
+            let fixture = pool_with(inline_runs, holding(), settings(1, 4), 4).await;
             for _ in 0..3 {
                 fixture.quicken();
                 let long = fixture.long().await;
@@ -143,11 +143,11 @@ async fn while_a_run_is_long_none_is_led() {
     let fixture = pool(holding(), settings(1, 2), 2).await;
     fixture.quicken();
     let long = fixture.long().await;
-    assert!(!fixture.pool.leaders.has_place(), "it was led");
+    assert!(!fixture.pool.inline_runs.has_free_slot(), "it was led");
     tokio::time::sleep(LONG).await;
     fixture.backend.hold().let_through(1);
     long.await.unwrap().unwrap();
-    assert!(fixture.pool.leaders.has_place());
+    assert!(fixture.pool.inline_runs.has_free_slot());
     assert!(!fixture.pool.pace.is_short());
     // One of a worker's thread counts as well, before it ends.
     let long = fixture.long().await;
@@ -177,7 +177,7 @@ async fn without_a_place_a_leader_wakes_a_worker() {
     fixture.quicken();
     let request = fixture.send(b"b");
     tokio::task::yield_now().await;
-    let taken = fixture.pool.leaders.enter(Instant::now());
+    let taken = fixture.pool.inline_runs.begin(Instant::now());
     request.await.unwrap().unwrap();
     fixture.serves().await;
     drop(taken);
@@ -240,7 +240,7 @@ async fn a_run_that_cannot_be_ended_is_left_behind() {
         fixture.serves().await;
         assert!(!endless.is_finished());
         assert_eq!(fixture.states(), [(9001, WorkerState::Ready)]);
-        assert_eq!(fixture.pool.leaders.has_place(), !is_led);
+        assert_eq!(fixture.pool.inline_runs.has_free_slot(), !is_led);
         fixture.quicken();
         assert!(!fixture.pool.pace.is_short());
         fixture.backend.hold().let_through(1);

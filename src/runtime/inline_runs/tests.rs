@@ -11,27 +11,27 @@ use crate::model::Settings;
 use crate::runtime::pool::loader::Loader;
 use crate::runtime::{Verdicts, WorkerIds, testing};
 
-fn leaders() -> Arc<Leaders> {
-    let leaders = Arc::<Leaders>::default();
-    leaders.bind(&Handle::current());
-    leaders
+fn inline_runs() -> Arc<InlineRuns> {
+    let inline_runs = Arc::<InlineRuns>::default();
+    inline_runs.bind(&Handle::current());
+    inline_runs
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn places_are_fewer_than_threads() {
-    let leaders = leaders();
+    let inline_runs = inline_runs();
     let now = Instant::now();
-    let taken = [leaders.enter(now), leaders.enter(now)];
-    assert!(taken.iter().all(Option::is_some) && !leaders.has_place());
-    assert!(leaders.enter(now).is_none());
+    let taken = [inline_runs.begin(now), inline_runs.begin(now)];
+    assert!(taken.iter().all(Option::is_some) && !inline_runs.has_free_slot());
+    assert!(inline_runs.begin(now).is_none());
     drop(taken);
-    assert!(leaders.has_place() && leaders.enter(now).is_some());
+    assert!(inline_runs.has_free_slot() && inline_runs.begin(now).is_some());
 }
 
 #[tokio::test]
-async fn the_only_thread_is_no_place() {
-    let leaders = leaders();
-    assert!(!leaders.has_place() && leaders.enter(Instant::now()).is_none());
+async fn the_only_thread_is_no_slot() {
+    let inline_runs = inline_runs();
+    assert!(!inline_runs.has_free_slot() && inline_runs.begin(Instant::now()).is_none());
 }
 
 /// A run that holds its thread until it is told.
@@ -42,12 +42,12 @@ struct Held {
 
 impl Held {
     /// Begins it, and returns when the thread is held.
-    async fn begin(leaders: &Arc<Leaders>) -> Self {
+    async fn begin(inline_runs: &Arc<InlineRuns>) -> Self {
         let (release, released) = std::sync::mpsc::channel();
         let (entered, is_held) = oneshot::channel();
-        let leaders = Arc::clone(leaders);
+        let inline_runs = Arc::clone(inline_runs);
         let task = tokio::spawn(async move {
-            let _place = leaders.enter(Instant::now()).unwrap();
+            let _slot = inline_runs.begin(Instant::now()).unwrap();
             entered.send(()).unwrap();
             released.recv().unwrap();
         });
@@ -69,9 +69,9 @@ async fn timers_and_tasks_go_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_held_thread_leaves_sockets_and_timers_to_another() {
-    let leaders = leaders();
+    let inline_runs = inline_runs();
     for _ in 0..10 {
-        let held = Held::begin(&leaders).await;
+        let held = Held::begin(&inline_runs).await;
         timers_and_tasks_go_on().await;
         held.end().await;
     }
@@ -79,15 +79,15 @@ async fn a_held_thread_leaves_sockets_and_timers_to_another() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_spare_thread_takes_over_and_steps_back() {
-    let leaders = Arc::<Leaders>::default();
-    leaders.keep_spare(&Handle::current());
+    let inline_runs = Arc::<InlineRuns>::default();
+    inline_runs.keep_spare_thread(&Handle::current());
     for _ in 0..3 {
-        while !leaders.spare.is_kept() {
+        while !inline_runs.spare.is_kept() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        let held = Held::begin(&leaders).await;
+        let held = Held::begin(&inline_runs).await;
         timers_and_tasks_go_on().await;
-        while leaders.spare.is_kept() {
+        while inline_runs.spare.is_kept() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         held.end().await;
@@ -96,12 +96,12 @@ async fn the_spare_thread_takes_over_and_steps_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_task_that_yielded_on_a_held_thread_comes_back_on_another() {
-    let leaders = leaders();
+    let inline_runs = inline_runs();
     let (release, released) = std::sync::mpsc::channel();
     let (yielding, yielded) = oneshot::channel();
     let holding = tokio::spawn(async move {
         yielded.await.unwrap();
-        let _place = leaders.enter(Instant::now()).unwrap();
+        let _slot = inline_runs.begin(Instant::now()).unwrap();
         released.recv().unwrap();
     });
     let back = tokio::spawn(async move {
@@ -116,11 +116,11 @@ async fn a_task_that_yielded_on_a_held_thread_comes_back_on_another() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_watcher_sleeps_when_nobody_leads() {
-    let leaders = leaders();
+    let inline_runs = inline_runs();
     for _ in 0..2 {
-        drop(leaders.enter(Instant::now()).unwrap());
-        assert!(!leaders.is_asleep.load(Ordering::SeqCst));
-        while !leaders.is_asleep.load(Ordering::SeqCst) {
+        drop(inline_runs.begin(Instant::now()).unwrap());
+        assert!(!inline_runs.is_asleep.load(Ordering::SeqCst));
+        while !inline_runs.is_asleep.load(Ordering::SeqCst) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
@@ -128,15 +128,15 @@ async fn the_watcher_sleeps_when_nobody_leads() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pool_that_is_busy_keeps_none_from_being_added() {
-    let leaders = leaders();
+    let inline_runs = inline_runs();
     let model = Arc::new(testing::model(Settings::default()));
     let loader = Loader::new(Arc::new(FakeBackend::new()), &model, 1, 2);
     let ids = Arc::new(WorkerIds::from(9000));
-    let pool = Pool::new(loader, model, ids, Verdicts::default(), &leaders);
-    let relieving = Arc::clone(&leaders);
+    let pool = Pool::new(loader, model, ids, Verdicts::default(), &inline_runs);
+    let relieving = Arc::clone(&inline_runs);
     let state = pool.state.lock();
     let relieving = std::thread::spawn(move || relieving.relieve());
-    while Arc::strong_count(&pool) == 1 || leaders.pools.is_locked() {
+    while Arc::strong_count(&pool) == 1 || inline_runs.pools.is_locked() {
         std::thread::yield_now();
     }
     drop(state);

@@ -1,7 +1,7 @@
 //! Runs on tokio's threads: how many there may be at a time, and what is done when one takes longer than expected.
 //!
 //! The pool has short runs led by a task, on a thread of tokio (see [`super::pool`]). The thread does nothing else
-//! meanwhile, and how long a run takes is known when it has ended. So there are fewer places to lead from than
+//! meanwhile, and how long a run takes is known when it has ended. So there are fewer slots to lead from than
 //! threads, and a thread of this module's own watches them. When a run is under way for [`LONG`], it frees what the
 //! held thread keeps from others:
 //!
@@ -15,7 +15,7 @@
 //!
 //! Another thread of tokio costs short runs a good deal where cores are few: it takes over the waiting for events from
 //! the thread that answers them. So the one that is to go on while others are held is kept out of the way
-//! ([`Leaders::keep_spare`]) until it is needed.
+//! ([`InlineRuns::keep_spare_thread`]) until it is needed.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -36,15 +36,15 @@ mod tests;
 /// How long a task that yielded may stay on a thread that is held.
 const HELD: Duration = Duration::from_millis(10);
 
-/// Between two looks at the places.
+/// Between two looks at the slots.
 const TICK: Duration = Duration::from_millis(5);
 /// After so long without a run there is nothing to watch.
 const QUIET: Duration = Duration::from_millis(250);
 /// What a run can keep from others is freed when it has been under way for so long.
 const FREED: Duration = Duration::from_secs(1);
 
-/// The places to lead from. One value per process, shared by its pools; bound to the tokio runtime of the first.
-pub struct Leaders {
+/// The slots to lead from. One value per process, shared by its pools; bound to the tokio runtime of the first.
+pub struct InlineRuns {
     epoch: Instant,
     bound: OnceLock<Bound>,
     pools: Mutex<Vec<Weak<Pool>>>,
@@ -56,16 +56,16 @@ pub struct Leaders {
 /// What depends on the tokio runtime.
 struct Bound {
     tasks: Handle,
-    places: Box<[Place]>,
+    slots: Box<[Slot]>,
     watcher: Option<Thread>,
 }
 
 /// When the last run here began, in nanoseconds of the epoch, and whether it is still under way.
 #[derive(Default)]
-struct Place(AtomicU64);
+struct Slot(AtomicU64);
 
-/// A place is taken as long as this is there.
-pub(super) struct Leading<'a>(&'a Place);
+/// A slot is taken as long as this is there.
+pub(super) struct InlineRun<'a>(&'a Slot);
 
 /// What the watcher remembers from one look to the next.
 #[derive(Default)]
@@ -83,7 +83,7 @@ enum Rest {
     UntilWoken,
 }
 
-impl Default for Leaders {
+impl Default for InlineRuns {
     fn default() -> Self {
         Self {
             epoch: Instant::now(),
@@ -95,10 +95,10 @@ impl Default for Leaders {
     }
 }
 
-impl Leaders {
+impl InlineRuns {
     /// Takes one of the threads of `tasks` out of the way until a run holds another. To be called once, before there are
     /// other tasks; the runtime needs a thread more for it, and must not wait for its threads to end.
-    pub(crate) fn keep_spare(self: &Arc<Self>, tasks: &Handle) {
+    pub(crate) fn keep_spare_thread(self: &Arc<Self>, tasks: &Handle) {
         self.bind(tasks);
         self.spare.keep(tasks);
     }
@@ -111,52 +111,52 @@ impl Leaders {
         pools.push(Arc::downgrade(pool));
     }
 
-    /// Whether a place is free.
-    pub(super) fn has_place(&self) -> bool {
-        let is_free = |place: &Place| !place.last(Ordering::Relaxed).is_under_way;
-        self.places().iter().any(is_free)
+    /// Whether a slot is free.
+    pub(super) fn has_free_slot(&self) -> bool {
+        let is_free = |slot: &Slot| !slot.last(Ordering::Relaxed).is_under_way;
+        self.slots().iter().any(is_free)
     }
 
-    /// Takes a place for a run that begins now; `None` if there is none.
-    pub(super) fn enter(&self, now: Instant) -> Option<Leading<'_>> {
+    /// Takes a slot for a run that begins now; `None` if there is none.
+    pub(super) fn begin(&self, now: Instant) -> Option<InlineRun<'_>> {
         let began = self.nanos(now);
-        let place = self.places().iter().find(|place| place.take(began))?;
+        let slot = self.slots().iter().find(|slot| slot.take(began))?;
         if self.is_asleep.load(Ordering::SeqCst) && self.is_asleep.swap(false, Ordering::SeqCst) {
             self.wake_watcher();
         }
-        Some(Leading(place))
+        Some(InlineRun(slot))
     }
 
     fn bind(self: &Arc<Self>, tasks: &Handle) {
-        let places = tasks.metrics().num_workers().saturating_sub(1);
-        self.bind_with(tasks, places);
+        let slots = tasks.metrics().num_workers().saturating_sub(1);
+        self.bind_with(tasks, slots);
     }
 
-    /// With so many places, whatever the number of threads.
+    /// With so many slots, whatever the number of threads.
     #[cfg(test)]
-    pub(super) fn with_places(places: usize, tasks: &Handle) -> Arc<Self> {
-        let leaders = Arc::<Self>::default();
-        leaders.bind_with(tasks, places);
-        leaders
+    pub(super) fn with_slots(slots: usize, tasks: &Handle) -> Arc<Self> {
+        let inline_runs = Arc::<Self>::default();
+        inline_runs.bind_with(tasks, slots);
+        inline_runs
     }
 
-    fn bind_with(self: &Arc<Self>, tasks: &Handle, places: usize) {
+    fn bind_with(self: &Arc<Self>, tasks: &Handle, slots: usize) {
         self.bound.get_or_init(|| {
-            let watcher = (places > 0).then(|| self.start_watcher()).flatten();
+            let watcher = (slots > 0).then(|| self.start_watcher()).flatten();
             // Nobody leads unwatched.
-            let places = watcher.as_ref().map_or(0, |_| places);
+            let slots = watcher.as_ref().map_or(0, |_| slots);
             Bound {
                 tasks: tasks.clone(),
-                places: (0..places).map(|_| Place::default()).collect(),
+                slots: (0..slots).map(|_| Slot::default()).collect(),
                 watcher,
             }
         });
     }
 
     fn start_watcher(self: &Arc<Self>) -> Option<Thread> {
-        let leaders = Arc::downgrade(self);
+        let inline_runs = Arc::downgrade(self);
         let watcher = std::thread::Builder::new().name("watcher".to_owned());
-        match watcher.spawn(move || watch(&leaders)) {
+        match watcher.spawn(move || watch(&inline_runs)) {
             Ok(watcher) => Some(watcher.thread().clone()),
             Err(error) => {
                 tracing::warn!(%error, "no thread could be started; every run is one of a worker's thread");
@@ -172,8 +172,8 @@ impl Leaders {
         }
     }
 
-    fn places(&self) -> &[Place] {
-        self.bound.get().map_or(&[], |bound| &bound.places)
+    fn slots(&self) -> &[Slot] {
+        self.bound.get().map_or(&[], |bound| &bound.slots)
     }
 
     fn nanos(&self, at: Instant) -> u64 {
@@ -181,7 +181,7 @@ impl Leaders {
         u64::try_from(nanos).unwrap_or(u64::MAX >> 1)
     }
 
-    /// Looks at every place, and relieves threads that are held.
+    /// Looks at every slot, and relieves threads that are held.
     fn look(&self, watch: &mut Watch) -> Rest {
         let now = Instant::now();
         if self.is_any_under_way(now, LONG, FREED) {
@@ -203,7 +203,7 @@ impl Leaders {
             return Rest::Tick;
         }
         self.is_asleep.store(true, Ordering::SeqCst);
-        // A place that was taken before that is seen here; whoever takes one later sees that the watcher sleeps.
+        // A slot that was taken before that is seen here; whoever takes one later sees that the watcher sleeps.
         if self.is_quiet(now) {
             return Rest::UntilWoken;
         }
@@ -213,16 +213,16 @@ impl Leaders {
 
     /// Whether a run has been under way for at least `from` and less than `to`.
     fn is_any_under_way(&self, now: Instant, from: Duration, to: Duration) -> bool {
-        self.places().iter().any(|place| {
-            let last = place.last(Ordering::SeqCst);
+        self.slots().iter().any(|slot| {
+            let last = slot.last(Ordering::SeqCst);
             last.is_under_way && (from..to).contains(&self.age(last, now))
         })
     }
 
-    /// Whether no place was taken for a while, but by runs that are known to be long.
+    /// Whether no slot was taken for a while, but by runs that are known to be long.
     fn is_quiet(&self, now: Instant) -> bool {
-        self.places().iter().all(|place| {
-            let last = place.last(Ordering::SeqCst);
+        self.slots().iter().all(|slot| {
+            let last = slot.last(Ordering::SeqCst);
             let quiet = if last.is_under_way { FREED } else { QUIET };
             self.age(last, now) >= quiet
         })
@@ -258,7 +258,7 @@ impl Leaders {
     }
 }
 
-impl Drop for Leaders {
+impl Drop for InlineRuns {
     fn drop(&mut self) {
         self.spare.release();
         self.wake_watcher();
@@ -270,11 +270,11 @@ pub(super) async fn yield_now() {
     let _ = tokio::time::timeout(HELD, tokio::task::yield_now()).await;
 }
 
-fn watch(leaders: &Weak<Leaders>) {
+fn watch(inline_runs: &Weak<InlineRuns>) {
     let mut watch = Watch::default();
-    while let Some(leaders) = leaders.upgrade() {
-        let rest = leaders.look(&mut watch);
-        drop(leaders);
+    while let Some(inline_runs) = inline_runs.upgrade() {
+        let rest = inline_runs.look(&mut watch);
+        drop(inline_runs);
         match rest {
             Rest::Tick => std::thread::park_timeout(TICK),
             Rest::UntilWoken => std::thread::park(),
@@ -282,7 +282,7 @@ fn watch(leaders: &Weak<Leaders>) {
     }
 }
 
-/// The last run at a place.
+/// The last run at a slot.
 #[derive(Debug, Clone, Copy)]
 struct Last {
     /// In nanoseconds of the epoch.
@@ -290,7 +290,7 @@ struct Last {
     is_under_way: bool,
 }
 
-impl Place {
+impl Slot {
     const UNDER_WAY: u64 = 1;
 
     fn last(&self, ordering: Ordering) -> Last {
@@ -312,8 +312,8 @@ impl Place {
     }
 }
 
-impl Drop for Leading<'_> {
+impl Drop for InlineRun<'_> {
     fn drop(&mut self) {
-        self.0.0.fetch_and(!Place::UNDER_WAY, Ordering::Release);
+        self.0.0.fetch_and(!Slot::UNDER_WAY, Ordering::Release);
     }
 }
