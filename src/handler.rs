@@ -42,6 +42,7 @@ use metrics::Series;
 use pool::{Lease, Pool};
 
 pub use self::inspect::{ComponentInfo, inspect};
+pub(crate) use self::meter::yield_now;
 pub(crate) use self::observation::unit_named;
 
 /// What `preprocess` decided.

@@ -18,7 +18,7 @@ use super::ticker::{TICK, Ticker};
 /// A call that has run for less than this since it was polled goes on at a tick; one that ran longer yields.
 const SLICE: Duration = TICK.checked_div(2).expect("two is not zero");
 
-/// How long a call that yielded may be kept by the thread it yielded on.
+/// How long a task that yielded may stay on a thread that a model's run holds.
 const HELD: Duration = Duration::from_millis(10);
 
 /// CPU time used and allowed. Shared by the store's callback and the future that polls the call.
@@ -74,8 +74,8 @@ impl Meter {
     }
 }
 
-/// For no longer than [`HELD`]: a run may hold the thread before it comes back to the call.
-async fn yield_now() {
+/// Yields as tokio's own does, but for no longer than [`HELD`]: a model's run may hold the thread before it comes back.
+pub(crate) async fn yield_now() {
     let _ = tokio::time::timeout(HELD, tokio::task::yield_now()).await;
 }
 

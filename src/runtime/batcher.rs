@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::error::{Error, Kind};
+use super::pool::failures::expired;
+use crate::error::Error;
 use crate::payload::Priority;
 use crate::tensor::NamedTensor;
 
@@ -341,14 +342,6 @@ fn still_wanted(job: Job, now: Instant) -> Option<Job> {
         return None;
     }
     Some(job)
-}
-
-/// The failure of a request whose deadline passed; `phase` completes the sentence.
-pub(crate) fn expired(phase: &str) -> Error {
-    Error::new(
-        Kind::Expired,
-        format!("The request's deadline passed {phase}"),
-    )
 }
 
 #[cfg(test)]

@@ -19,19 +19,20 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 
 use super::pool::session::WorkerSession;
 use crate::backend::{Axis0, LoadedModel, ModelState, Signature};
 use crate::model::{BatchingMode, ModelSpec};
 
 mod check;
-mod compare;
+pub(super) mod compare;
 mod samples;
 mod trial;
 mod verdicts;
 
-pub(crate) use compare::{Finding, Single, compare};
-pub(crate) use trial::Trial;
+use compare::Finding;
+use trial::Trial;
 pub use verdicts::{Verdict, Verdicts};
 
 /// Names the rules by which verdicts come about, in the path of their files: another number forgets what was found by others.
@@ -103,8 +104,10 @@ impl std::fmt::Display for Grounds {
 }
 
 /// What one version does, from the first worker that loaded it on.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Decision {
+    model: Arc<ModelSpec>,
+    verdicts: Verdicts,
     settled: Mutex<Option<Batching>>,
     trial: Mutex<Trial>,
     /// Whether the status is [`Batching::Trial`]; read before every run.
@@ -116,9 +119,38 @@ pub(crate) struct Decision {
 }
 
 impl Decision {
+    /// Nothing is decided before [`Self::settle`].
+    pub(crate) fn new(model: Arc<ModelSpec>, verdicts: Verdicts) -> Self {
+        Self {
+            model,
+            verdicts,
+            settled: Mutex::default(),
+            trial: Mutex::default(),
+            is_trial: AtomicBool::default(),
+            is_spot_checked: AtomicBool::default(),
+            batches: AtomicU32::default(),
+        }
+    }
+
     /// What is done; `None` before a worker loaded the model.
     pub(crate) fn status(&self) -> Option<Batching> {
         self.settled.lock().clone()
+    }
+
+    /// What was found out about the archive, if anything.
+    pub(crate) fn verdict(&self) -> Option<Verdict> {
+        self.verdicts.of(&self.key())
+    }
+
+    /// The rows that a batch may have.
+    pub(crate) fn batch_size(&self) -> usize {
+        let settled = self.settled.lock();
+        let batching = settled.as_ref().unwrap_or(&Batching::Single);
+        batching.batch_size(self.model.settings.batch_size)
+    }
+
+    fn key(&self) -> String {
+        key(&self.model.digest, self.model.settings.batch_size)
     }
 
     /// Whether batches run both ways.
@@ -136,46 +168,45 @@ impl Decision {
     }
 
     /// Decides, unless it is decided. Runs the model on `session`, and blocks others who ask meanwhile.
-    pub(crate) fn settle(
-        &self,
-        model: &ModelSpec,
-        session: &mut WorkerSession,
-        verdicts: &Verdicts,
-    ) -> Result<(), String> {
+    pub(crate) fn settle(&self, session: &mut WorkerSession) -> Result<(), String> {
         let mut settled = self.settled.lock();
         if settled.is_none() {
-            let decided = decide(&Asked::of(model), session, verdicts)?;
-            self.set(&mut settled, decided, model);
+            let decided = decide(&Asked::of(&self.model), session, &self.verdicts)?;
+            self.set(&mut settled, decided);
         }
         Ok(())
     }
 
-    /// Takes what a batch on trial showed, or that a stacked run could not be parted. Returns what was found out, which is
-    /// done from now on, if that is new.
-    pub(crate) fn learn(
-        &self,
-        finding: &Finding,
-        rows: usize,
-        model: &ModelSpec,
-    ) -> Option<Verdict> {
-        let verdict = match finding {
-            Finding::Different(reason) => Verdict::Refuted(reason.clone()),
-            Finding::Same { .. } if !self.is_trial() => return None,
-            Finding::Same { is_telling, .. } => {
-                let most = model.settings.batch_size;
-                let is_enough = self.trial.lock().note(*is_telling, rows, most);
-                is_enough.then_some(Verdict::Confirmed(Grounds::Requests))?
-            }
+    /// Takes what a run showed: one of a batch that was run both ways, or one whose outputs could not be split. Returns
+    /// whether that decides anew; then a thread of `tasks` writes the verdict's file.
+    pub(crate) fn learn(&self, finding: &Finding, rows: usize, tasks: &Handle) -> bool {
+        let Some(verdict) = self.verdict_after(finding, rows) else {
+            return false;
         };
         let mut settled = self.settled.lock();
         if matches!(*settled, Some(Batching::Off(_))) {
-            return None;
+            return false;
         }
-        self.set(&mut settled, verdict.batching(), model);
-        Some(verdict)
+        self.set(&mut settled, verdict.batching());
+        drop(settled);
+        self.verdicts.keep_soon(&self.key(), verdict, tasks);
+        true
     }
 
-    fn set(&self, settled: &mut Option<Batching>, decided: Batching, model: &ModelSpec) {
+    fn verdict_after(&self, finding: &Finding, rows: usize) -> Option<Verdict> {
+        match finding {
+            Finding::Different(reason) => Some(Verdict::Refuted(reason.clone())),
+            Finding::Same { .. } if !self.is_trial() => None,
+            Finding::Same { is_telling, .. } => {
+                let most = self.model.settings.batch_size;
+                let is_enough = self.trial.lock().note(*is_telling, rows, most);
+                is_enough.then_some(Verdict::Confirmed(Grounds::Requests))
+            }
+        }
+    }
+
+    fn set(&self, settled: &mut Option<Batching>, decided: Batching) {
+        let model = &self.model;
         let is_trial = decided == Batching::Trial;
         self.is_trial.store(is_trial, Ordering::Relaxed);
         let is_spot_checked = decided == Batching::On(Grounds::Requests);

@@ -1,21 +1,21 @@
-//! Runs on tokio's threads: how many there may be at a time, and what is done when one takes longer than expected.
+//! Inline runs: how many batches may run on tokio's threads at a time, and what is done when one takes longer than expected.
 //!
-//! The pool has short runs led by a task, on a thread of tokio (see [`super::pool`]). The thread does nothing else
-//! meanwhile, and how long a run takes is known when it has ended. So there are fewer slots to lead from than
-//! threads, and a thread of this module's own watches them. When a run is under way for [`LONG`], it frees what the
-//! held thread keeps from others:
+//! The pool has short runs made by a task, on a thread of tokio (see [`super::pool`]). The thread does nothing else
+//! meanwhile, and how long a run takes is known only when it has ended. So a run needs a slot, of which there are fewer than
+//! threads, and a thread of this module watches the slots. When a run has been under way for [`LONG`], the watcher frees what
+//! the held thread keeps from others:
 //!
-//! - **Sockets and timers.** tokio asks the system for events on one thread at a time, and only before that thread goes
-//!   to sleep. If it is held instead, nobody asks until another one wakes and finds nothing to do. The watcher wakes one.
-//! - **Tasks in its queue.** A thread that wakes steals them. It cannot steal the one that was woken last, which has a
-//!   slot of its own: [`Pool`] sees to it that the slot holds nothing of worth when a run begins.
-//! - **Tasks that yielded there.** They wait for their thread alone, unless they wait for something else as well: for
-//!   their socket, or for a short while ([`yield_now`]).
-//! - **Jobs that wait for a leader who was called there.** [`Pool::rescue`] wakes the workers' threads for them.
+//! - **Sockets and timers.** One thread of tokio at a time asks the system for events, and only before it goes to sleep. If
+//!   it is held instead, nobody asks until another thread wakes and finds nothing to do. The watcher wakes one.
+//! - **Tasks in its queue.** A thread that wakes steals them. It cannot steal the task that was woken last, which tokio keeps
+//!   in a place of its own: [`super::pool`] puts an empty task there before a run begins.
+//! - **Tasks that yielded there.** They wait for this thread alone, unless they wait for something else as well: for their
+//!   socket, or for a short while ([`crate::handler::yield_now`]).
+//! - **Jobs that wait for an inline run that was to begin there.** [`WakeWorkers`] wakes the workers' threads for them.
 //!
-//! Another thread of tokio costs short runs a good deal where cores are few: it takes over the waiting for events from
-//! the thread that answers them. So the one that is to go on while others are held is kept out of the way
-//! ([`InlineRuns::keep_spare_thread`]) until it is needed.
+//! One more running thread of tokio slows short runs down where cores are few, as it takes over the waiting for events from
+//! the thread that answers them. So the thread that is to take over from a held one is kept from running until it is needed
+//! ([`InlineRuns::keep_spare_thread`]).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -25,32 +25,36 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
-use super::pool::Pool;
-use super::pool::pace::LONG;
 use spare::Spare;
 
 mod spare;
 #[cfg(test)]
 mod tests;
 
-/// How long a task that yielded may stay on a thread that is held.
-const HELD: Duration = Duration::from_millis(10);
+/// A run of this length shows that runs are not short, and holds its thread for too long.
+pub(super) const LONG: Duration = Duration::from_millis(5);
 
-/// Between two looks at the slots.
+/// The pause between two looks at the slots.
 const TICK: Duration = Duration::from_millis(5);
-/// After so long without a run there is nothing to watch.
+/// When no run began for this long, there is nothing to watch.
 const QUIET: Duration = Duration::from_millis(250);
-/// What a run can keep from others is freed when it has been under way for so long.
+/// When a run has been under way for this long, everything it kept from others was freed.
 const FREED: Duration = Duration::from_secs(1);
 
-/// The slots to lead from. One value per process, shared by its pools; bound to the tokio runtime of the first.
+/// The slots for inline runs. One value per process, shared by its pools; bound to the tokio runtime of the first.
 pub struct InlineRuns {
     epoch: Instant,
     bound: OnceLock<Bound>,
-    pools: Mutex<Vec<Weak<Pool>>>,
+    pools: Mutex<Vec<Weak<dyn WakeWorkers>>>,
     spare: Spare,
     /// The watcher has nothing to watch and sleeps until it is woken.
     is_asleep: AtomicBool,
+}
+
+/// A pool whose inline run may be waiting for a thread that is held.
+pub(super) trait WakeWorkers: Send + Sync {
+    /// Wakes workers' threads for the jobs that wait. Called from the watcher's thread.
+    fn wake_workers(&self);
 }
 
 /// What depends on the tokio runtime.
@@ -60,11 +64,11 @@ struct Bound {
     watcher: Option<Thread>,
 }
 
-/// When the last run here began, in nanoseconds of the epoch, and whether it is still under way.
+/// When the last run in this slot began, in nanoseconds since the epoch, and whether it is still under way.
 #[derive(Default)]
 struct Slot(AtomicU64);
 
-/// A slot is taken as long as this is there.
+/// An inline run under way. Its slot is free again when this is dropped.
 pub(super) struct InlineRun<'a>(&'a Slot);
 
 /// What the watcher remembers from one look to the next.
@@ -96,19 +100,19 @@ impl Default for InlineRuns {
 }
 
 impl InlineRuns {
-    /// Takes one of the threads of `tasks` out of the way until a run holds another. To be called once, before there are
-    /// other tasks; the runtime needs a thread more for it, and must not wait for its threads to end.
+    /// Keeps one of the threads of `tasks` from running tasks until a run holds another thread. To be called once, before
+    /// there are other tasks. The tokio runtime needs one more thread for it, and must not wait for its threads to end.
     pub(crate) fn keep_spare_thread(self: &Arc<Self>, tasks: &Handle) {
         self.bind(tasks);
         self.spare.keep(tasks);
     }
 
-    /// Has `pool` told when a thread is held.
-    pub(super) fn watch(self: &Arc<Self>, pool: &Arc<Pool>, tasks: &Handle) {
+    /// Has `pool` wake its workers when a thread is held.
+    pub(super) fn add_pool(self: &Arc<Self>, pool: Weak<dyn WakeWorkers>, tasks: &Handle) {
         self.bind(tasks);
         let mut pools = self.pools.lock();
         pools.retain(|pool| pool.strong_count() > 0);
-        pools.push(Arc::downgrade(pool));
+        pools.push(pool);
     }
 
     /// Whether a slot is free.
@@ -132,7 +136,7 @@ impl InlineRuns {
         self.bind_with(tasks, slots);
     }
 
-    /// With so many slots, whatever the number of threads.
+    /// With this many slots, whatever the number of threads.
     #[cfg(test)]
     pub(super) fn with_slots(slots: usize, tasks: &Handle) -> Arc<Self> {
         let inline_runs = Arc::<Self>::default();
@@ -143,7 +147,7 @@ impl InlineRuns {
     fn bind_with(self: &Arc<Self>, tasks: &Handle, slots: usize) {
         self.bound.get_or_init(|| {
             let watcher = (slots > 0).then(|| self.start_watcher()).flatten();
-            // Nobody leads unwatched.
+            // No run is inline unless it is watched.
             let slots = watcher.as_ref().map_or(0, |_| slots);
             Bound {
                 tasks: tasks.clone(),
@@ -159,7 +163,7 @@ impl InlineRuns {
         match watcher.spawn(move || watch(&inline_runs)) {
             Ok(watcher) => Some(watcher.thread().clone()),
             Err(error) => {
-                tracing::warn!(%error, "no thread could be started; every run is one of a worker's thread");
+                tracing::warn!(%error, "no thread could be started; every run is on a worker's thread");
                 None
             }
         }
@@ -181,7 +185,7 @@ impl InlineRuns {
         u64::try_from(nanos).unwrap_or(u64::MAX >> 1)
     }
 
-    /// Looks at every slot, and relieves threads that are held.
+    /// Looks at every slot, and frees what held threads keep from others.
     fn look(&self, watch: &mut Watch) -> Rest {
         let now = Instant::now();
         if self.is_any_under_way(now, LONG, FREED) {
@@ -203,7 +207,7 @@ impl InlineRuns {
             return Rest::Tick;
         }
         self.is_asleep.store(true, Ordering::SeqCst);
-        // A slot that was taken before that is seen here; whoever takes one later sees that the watcher sleeps.
+        // A slot that was taken before this store is seen here. Whoever takes one later sees that the watcher sleeps.
         if self.is_quiet(now) {
             return Rest::UntilWoken;
         }
@@ -219,7 +223,7 @@ impl InlineRuns {
         })
     }
 
-    /// Whether no slot was taken for a while, but by runs that are known to be long.
+    /// Whether no slot was taken for a while, those of runs that are known to be long aside.
     fn is_quiet(&self, now: Instant) -> bool {
         self.slots().iter().all(|slot| {
             let last = slot.last(Ordering::SeqCst);
@@ -232,21 +236,21 @@ impl InlineRuns {
         Duration::from_nanos(self.nanos(now).saturating_sub(last.began))
     }
 
-    /// Has another thread take over what the held one leaves. Repeated while a run is newly long: it costs little, and
-    /// the thread that was woken may be held by now itself.
+    /// Has another thread take over from the held one. This is repeated while a run is newly long: it costs little, and the
+    /// thread that was woken may itself be held by now.
     fn relieve(&self) {
         self.spare.release();
         if let Some(bound) = self.bound.get() {
-            // From outside of the runtime, and so it wakes a thread.
+            // A task that is spawned from outside of the tokio runtime wakes a thread.
             bound.tasks.spawn(async {});
         }
         for pool in self.living() {
-            pool.rescue();
+            pool.wake_workers();
         }
     }
 
-    /// The pools that are there. Their list is not locked any more: the last to know a pool frees it.
-    fn living(&self) -> Vec<Arc<Pool>> {
+    /// The pools that exist. The list is not locked while they are used, as the last reference to a pool frees it.
+    fn living(&self) -> Vec<Arc<dyn WakeWorkers>> {
         let pools = self.pools.lock();
         pools.iter().filter_map(Weak::upgrade).collect()
     }
@@ -265,11 +269,6 @@ impl Drop for InlineRuns {
     }
 }
 
-/// Yields as tokio's own does, but for no longer than [`HELD`]: the thread may be held by a run before it comes back.
-pub(super) async fn yield_now() {
-    let _ = tokio::time::timeout(HELD, tokio::task::yield_now()).await;
-}
-
 fn watch(inline_runs: &Weak<InlineRuns>) {
     let mut watch = Watch::default();
     while let Some(inline_runs) = inline_runs.upgrade() {
@@ -282,10 +281,10 @@ fn watch(inline_runs: &Weak<InlineRuns>) {
     }
 }
 
-/// The last run at a slot.
+/// The last run in a slot.
 #[derive(Debug, Clone, Copy)]
 struct Last {
-    /// In nanoseconds of the epoch.
+    /// In nanoseconds since the epoch.
     began: u64,
     is_under_way: bool,
 }

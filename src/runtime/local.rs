@@ -7,11 +7,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::batcher::expired;
 use super::inflight::InFlight;
+use super::pool::failures::{draining, expired, load_failed};
 use super::pool::loader::Loader;
-use super::pool::worker::load_failed;
-use super::pool::{Pool, Standing};
+use super::pool::{JobOptions, Pool, Supervisor};
 use super::{Batching, Bounds, Hosts, Status, Verdict};
 use crate::backend::Signature;
 use crate::error::{Error, Kind};
@@ -32,13 +31,10 @@ pub struct LocalRuntime(Arc<Inner>);
 
 struct Inner {
     handler: Handler,
-    workers: Workers,
+    workers: Arc<Supervisor>,
     in_flight: InFlight,
     tensors_to: TensorsTo,
 }
-
-/// The pool of a runtime that was started; closed when dropped.
-struct Workers(Arc<Pool>);
 
 impl LocalRuntime {
     /// Loads handler and model side by side, starts `bounds.min` workers, and waits until the first is ready, for as
@@ -49,22 +45,22 @@ impl LocalRuntime {
         bounds: Bounds,
         sink: Arc<dyn Sink>,
     ) -> Result<Self, Error> {
-        let pool = Workers(pool(hosts, &model, bounds.max)?);
+        let workers = supervisor(hosts, &model, bounds.max)?;
         let timeout = model.settings.startup_timeout;
         let tensors_to = model.tensors_to();
         let load = async {
             tokio::try_join!(
                 load_handler(hosts, Arc::clone(&model), sink),
-                pool.start(bounds)
+                workers.start(bounds)
             )
         };
         let loaded = tokio::time::timeout(timeout, load).await;
         let (handler, ()) = loaded.map_err(|_| too_slow(&model))??;
-        pool.0.follow_demand();
-        pool.0.oversee();
+        workers.follow_demand();
+        workers.watch_overdue_runs();
         Ok(Self(Arc::new(Inner {
             handler,
-            workers: pool,
+            workers,
             in_flight: InFlight::default(),
             tensors_to,
         })))
@@ -74,7 +70,7 @@ impl LocalRuntime {
     /// handler call ends, and its job leaves the queue.
     pub async fn call(&self, request: Request) -> Result<Reply, Error> {
         let Some(_ticket) = self.0.in_flight.enter() else {
-            return Err(draining(self.pool()));
+            return Err(draining(self.pool().model()));
         };
         if request.deadline <= Instant::now() {
             return Err(expired("before it was begun"));
@@ -87,7 +83,7 @@ impl LocalRuntime {
     /// Asks the handler what it says of its model: a text that should be a JSON object. Dropping the future ends the call.
     pub async fn describe(&self, request_id: &str, deadline: Instant) -> Result<Response, Error> {
         let Some(_ticket) = self.0.in_flight.enter() else {
-            return Err(draining(self.pool()));
+            return Err(draining(self.pool().model()));
         };
         let described = self.0.handler.describe(request_id);
         let described = tokio::time::timeout_at(deadline.into(), described).await;
@@ -97,7 +93,7 @@ impl LocalRuntime {
     /// Starts or stops workers until there are as many as `bounds` allow, and waits until the new ones are ready.
     /// Workers that stop finish the batch they are in. Demand keeps to the bounds from now on.
     pub async fn scale(&self, bounds: Bounds) -> Result<(), Error> {
-        self.pool().scale(bounds).await
+        self.0.workers.scale(bounds).await
     }
 
     /// The runtime at this moment. Reads the process's resident memory and asks nobody.
@@ -147,8 +143,8 @@ impl LocalRuntime {
     /// Refuses new requests, waits at most `patience` for those under way, then ends the workers.
     pub async fn drain(&self, patience: Duration) {
         let _ = tokio::time::timeout(patience, self.0.in_flight.drain()).await;
-        self.pool().close(&draining(self.pool()));
-        if tokio::time::timeout(FAREWELL, self.pool().ended())
+        self.pool().close(&draining(self.pool().model()));
+        if tokio::time::timeout(FAREWELL, self.0.workers.ended())
             .await
             .is_err()
         {
@@ -157,24 +153,24 @@ impl LocalRuntime {
     }
 
     fn pool(&self) -> &Arc<Pool> {
-        &self.0.workers.0
+        self.0.workers.pool()
     }
 }
 
 impl Inner {
     async fn run(&self, request: Request) -> Result<Reply, Error> {
-        let pool = &self.workers.0;
+        let pool = self.workers.pool();
         pool.admit()?;
         let signature = match pool.signature() {
             Some(signature) => signature,
-            None => self.workers.loaded().await?,
+            None => loaded(pool).await?,
         };
-        let standing = standing(&request);
+        let options = job_options(&request);
         match request.body {
             Body::Tensors(inputs) if self.tensors_to == TensorsTo::Model => {
-                self.infer_straight(signature, inputs, standing).await
+                self.infer_straight(signature, inputs, options).await
             }
-            _ => self.run_handler(signature, request, standing).await,
+            _ => self.run_handler(signature, request, options).await,
         }
     }
 
@@ -183,10 +179,10 @@ impl Inner {
         &self,
         signature: &Signature,
         inputs: Vec<NamedTensor>,
-        standing: Standing,
+        options: JobOptions,
     ) -> Result<Reply, Error> {
         let mut timings = Timings::default();
-        let outputs = self.infer(signature, inputs, standing, &mut timings);
+        let outputs = self.infer(signature, inputs, options, &mut timings);
         let output = Output::Tensors(outputs.await?);
         Ok(Reply { output, timings })
     }
@@ -196,7 +192,7 @@ impl Inner {
         &self,
         signature: &Signature,
         request: Request,
-        standing: Standing,
+        options: JobOptions,
     ) -> Result<Reply, Error> {
         let started = Instant::now();
         let step = self.handler.preprocess(&request).await?;
@@ -216,7 +212,7 @@ impl Inner {
         signature
             .check_names(&inputs)
             .map_err(|error| misnamed(&error))?;
-        let outputs = self.infer(signature, inputs, standing, &mut timings);
+        let outputs = self.infer(signature, inputs, options, &mut timings);
         let outputs = outputs.await?;
         let inferred = Instant::now();
         let response = self.handler.postprocess(&request.id, outputs, carry);
@@ -230,13 +226,13 @@ impl Inner {
         &self,
         signature: &Signature,
         inputs: Vec<NamedTensor>,
-        standing: Standing,
+        options: JobOptions,
         timings: &mut Timings,
     ) -> Result<Vec<NamedTensor>, Error> {
         signature.check(&inputs)?;
         let rows = signature.rows(&inputs).filter(|rows| *rows <= MAX_ROWS);
         let inputs = signature.arrange(inputs);
-        let answer = self.workers.0.infer(inputs, rows, standing).await?;
+        let answer = self.workers.pool().infer(inputs, rows, options).await?;
         timings.queue = answer.queue;
         timings.infer = answer.infer;
         timings.batch_rows = u32::try_from(answer.batch_rows).unwrap_or(u32::MAX);
@@ -246,39 +242,27 @@ impl Inner {
     }
 }
 
-fn standing(request: &Request) -> Standing {
+fn job_options(request: &Request) -> JobOptions {
     let Schedule { priority, begin_by } = request.schedule;
-    Standing {
+    JobOptions {
         begin_by: begin_by.map_or(request.deadline, |by| by.min(request.deadline)),
         deadline: request.deadline,
         priority,
     }
 }
 
-impl Workers {
-    async fn start(&self, bounds: Bounds) -> Result<(), Error> {
-        if bounds.min == 0 {
-            return Ok(());
-        }
-        self.0.launch(bounds);
-        self.0.first_ready().await
-    }
-
-    /// Waits for the first worker of a version that was started without any.
-    async fn loaded(&self) -> Result<&Arc<Signature>, Error> {
-        self.0.first_ready().await?;
-        let signature = self.0.signature();
-        signature.ok_or_else(|| Error::new(Kind::Internal, "The model has no signature"))
-    }
+/// Waits for the first worker of a version that was started without any.
+async fn loaded(pool: &Pool) -> Result<&Arc<Signature>, Error> {
+    pool.first_ready().await?;
+    let signature = pool.signature();
+    signature.ok_or_else(|| Error::new(Kind::Internal, "The model has no signature"))
 }
 
-impl Drop for Workers {
-    fn drop(&mut self) {
-        self.0.close(&draining(&self.0));
-    }
-}
-
-fn pool(hosts: &Hosts, model: &Arc<ModelSpec>, workers: usize) -> Result<Arc<Pool>, Error> {
+fn supervisor(
+    hosts: &Hosts,
+    model: &Arc<ModelSpec>,
+    workers: usize,
+) -> Result<Arc<Supervisor>, Error> {
     let Some(backend) = hosts.backends.get(&model.backend) else {
         let text = format!(
             "model \"{}\" version {} needs the {} backend, which this process does not have",
@@ -289,15 +273,9 @@ fn pool(hosts: &Hosts, model: &Arc<ModelSpec>, workers: usize) -> Result<Arc<Poo
         return Err(Error::new(Kind::LoadFailed, text));
     };
     let loader = Loader::new(Arc::clone(backend), model, workers, hosts.cores);
-    let ids = Arc::clone(&hosts.worker_ids);
-    let (verdicts, inline_runs) = (hosts.verdicts.clone(), &hosts.inline_runs);
-    Ok(Pool::new(
-        loader,
-        Arc::clone(model),
-        ids,
-        verdicts,
-        inline_runs,
-    ))
+    let verdicts = hosts.verdicts.clone();
+    let pool = Pool::new(Arc::clone(model), verdicts, &hosts.inline_runs);
+    Ok(Supervisor::new(pool, loader, Arc::clone(&hosts.worker_ids)))
 }
 
 async fn load_handler(
@@ -331,14 +309,6 @@ fn too_slow(model: &ModelSpec) -> Error {
         model.settings.startup_timeout.as_secs()
     );
     Error::new(Kind::LoadFailed, text)
-}
-
-fn draining(pool: &Pool) -> Error {
-    let text = format!(
-        "Model \"{}\" Version {} is being unloaded",
-        pool.model.name, pool.model.version
-    );
-    Error::new(Kind::Draining, text)
 }
 
 /// Names that a handler gives are its own mistake, not the client's.

@@ -1,132 +1,127 @@
-//! The pool: the batcher and the workers of one version, and who runs which batch on which thread.
+//! The pool: the jobs and workers of one version, and who runs which batch on which thread.
 //!
-//! It knows jobs, sessions and threads; it knows neither handlers nor requests. All state is behind one lock, which is
-//! held to move a job or a session and never while a session runs.
+//! It knows jobs, sessions and threads; it knows neither handlers nor requests. Its files depend on each other in one
+//! direction: [`pace`], [`scale`] and [`session`] ← [`workers`] ← [`state`] ← [`Pool`] ← [`worker`] ← [`supervisor`].
+//! [`State`] decides under the lock and returns what is to be done. [`Pool`] holds the lock, runs batches and wakes threads.
+//! The lock is never held while a session runs.
+//!
+//! # Words
+//!
+//! - **session**: what runs batches. Each worker has one; whoever runs a batch holds it meanwhile, on whichever thread.
+//! - **inline run**: a run on one of tokio's threads instead of the worker's own. It has nothing to do with
+//!   `hosting: inline`, which says in which process the model is.
+//! - **slot**: what an inline run needs from [`InlineRuns`]. There are fewer slots than tokio threads.
+//! - **overdue run**: a run that no request waits for any more. One that does not end is **left behind**.
 //!
 //! # Who runs a batch
 //!
-//! A worker is an OS thread and a session. While a worker is idle its session lies in the pool, for whoever comes first:
+//! A worker is an OS thread and a session. While a worker is idle, its session is in the pool for whoever comes first:
 //!
-//! - If runs of this model are **short** (see [`Pace`]), a task leads: a leader is called, yields once, so that other
-//!   tasks that are ready finish their preprocess and push their jobs, then takes the session and the whole batch, runs
-//!   it, and answers everybody. Waking a thread and being woken by it costs 40–50 µs each, which is as much as such a
-//!   run takes; led, a lone call costs 1 to 2 µs beyond handler and session (`benches/pipeline.rs`, `one caller`). Where runs
-//!   cost less than yielding does there is nothing to gain from company, and the leader does not yield.
-//! - Otherwise the worker's own thread is woken and runs it, and tokio's threads stay free.
+//! - If runs of this model are **short** (see [`pace`]), a task runs the batch inline. It first yields once, so that other
+//!   tasks that are ready finish their preprocess and push their jobs. Then it takes a session and the whole batch, runs it
+//!   and answers each job. Waking a thread and being woken by it costs 40–50 µs each, which is as much as such a run takes.
+//!   Inline, a single call costs 1 to 2 µs beyond handler and session (`benches/pipeline.rs`, `one caller`). Where runs cost
+//!   less than yielding does, a larger batch saves nothing, and the task does not yield.
+//! - Otherwise the worker's own thread is woken to run the batch, and tokio's threads stay free.
 //!
-//! Either way a session never rests while a job could run: every push with an idle session calls a leader or wakes a thread,
-//! and so does every return of a session with jobs left. Both decisions are made under the lock, so none is missed.
+//! No session stays idle while a job could run: every push that finds an idle session starts an inline run or wakes a
+//! thread, and so does every return of a session while jobs are left. Both decisions are made under the lock, so that none
+//! is missed.
 //!
 //! # When a run takes longer than expected
 //!
-//! A led run holds its thread of tokio, and nobody knows beforehand how long. So a leader is a task of its own, and the
-//! request's task stays free to keep its deadline; it needs one of the places in [`InlineRuns`], which are fewer than
-//! tokio's threads; and it runs one batch. While any run of the pool is under way for longer than `LONG` of [`pace`], no
-//! run is called short. What has been left on the held thread is freed by [`InlineRuns`] within a few milliseconds more. A run
-//! that outlives its requests is ended or left behind ([`overdue`]).
+//! An inline run holds its tokio thread, and nobody knows beforehand for how long. So it is a task of its own, which leaves
+//! the request's task free to keep its deadline; it needs a slot; and it runs one batch. While any run of the pool has been
+//! under way for [`LONG`](super::inline_runs::LONG), no further one is inline. What the held thread keeps from others is
+//! freed by [`InlineRuns`] within a few milliseconds more. A run that outlives its requests is ended or left behind
+//! ([`supervisor`]).
 
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::thread::Thread;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
-use super::batcher::{Answer, Batcher, BatcherConfig, Job};
-use super::batching::{self, Batching, Decision, Verdict, Verdicts};
-use super::inline_runs::InlineRuns;
-use super::{WorkerIds, WorkerStatus};
+use super::WorkerStatus;
+use super::batcher::{Answer, Job};
+use super::batching::{Batching, Decision, Verdict, Verdicts};
+use super::inline_runs::{InlineRuns, WakeWorkers};
 use crate::backend::{BackendError, ModelState, Signature};
-use crate::error::{Error, Kind};
-use crate::model::{Device, ModelSpec};
+use crate::error::Error;
+use crate::model::ModelSpec;
 use crate::payload::Priority;
 use crate::tensor::NamedTensor;
 
+pub(super) mod failures;
 pub(super) mod loader;
-mod overdue;
-pub(super) mod pace;
+mod pace;
 mod scale;
 pub(super) mod session;
 mod state;
+mod supervisor;
 mod warmup;
-pub(super) mod worker;
+mod worker;
+mod workers;
 
 pub use scale::Bounds;
+pub(super) use supervisor::Supervisor;
 
-use loader::Loader;
-use pace::Pace;
-use session::{Compared, Condition, Ran, WorkerSession};
-use state::State;
-use worker::Worker;
+use session::{Comparison, Condition, RunResult, WorkerSession};
+use state::{Departure, Order, Runner, State};
 
-/// Batcher and workers of one version.
+/// The jobs and workers of one version.
 pub(crate) struct Pool {
-    pub(super) state: Mutex<State>,
-    pub(super) loader: Loader,
-    pub(super) model: Arc<ModelSpec>,
+    model: Arc<ModelSpec>,
+    state: Mutex<State>,
     signature: OnceLock<Arc<Signature>>,
     decision: Decision,
-    verdicts: Verdicts,
-    pace: Pace,
     inline_runs: Arc<InlineRuns>,
     tasks: Handle,
-    ids: Arc<WorkerIds>,
-    /// Counts changes of workers; waiters look at the state again.
+    /// Counts changes of workers. Whoever waits for one looks at the state again.
     changes: watch::Sender<u64>,
 }
 
-/// A request's place among those that wait for the model.
+/// When a request's job is of use, and which job goes first.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Standing {
-    /// When its run stops being of use to begin.
+pub(crate) struct JobOptions {
+    /// A run that begins later is of no use.
     pub(crate) begin_by: Instant,
-    /// When it is answered, whatever its run does.
+    /// When the request is answered, whatever its run does.
     pub(crate) deadline: Instant,
-    /// Who goes first.
     pub(crate) priority: Priority,
 }
 
 impl Pool {
     /// A pool without workers. Must be called within a tokio runtime.
     pub(crate) fn new(
-        loader: Loader,
         model: Arc<ModelSpec>,
-        ids: Arc<WorkerIds>,
         verdicts: Verdicts,
         inline_runs: &Arc<InlineRuns>,
     ) -> Arc<Self> {
-        let settings = &model.settings;
-        let batcher = Batcher::new(BatcherConfig {
-            // Nothing is stacked before it is known whether that is right.
-            batch_size: 1,
-            max_batch_delay: settings.max_batch_delay,
-            wait_for_full_batches: settings.wait_for_full_batches,
-        });
-        let pace = Pace::new(!settings.wait_for_full_batches);
+        let tasks = Handle::current();
         let pool = Arc::new(Self {
-            state: Mutex::new(State::new(batcher)),
-            loader,
-            model,
+            state: Mutex::new(State::new(Arc::clone(&model))),
             signature: OnceLock::new(),
-            decision: Decision::default(),
-            verdicts,
-            pace,
+            decision: Decision::new(Arc::clone(&model), verdicts),
             inline_runs: Arc::clone(inline_runs),
-            tasks: Handle::current(),
-            ids,
+            tasks: tasks.clone(),
             changes: watch::Sender::new(0),
+            model,
         });
-        inline_runs.watch(&pool, &pool.tasks);
+        let weak = Arc::downgrade(&pool);
+        inline_runs.add_pool(weak, &tasks);
         pool
     }
 
-    /// Runs inputs, which are in the model's order and have `rows` rows in common or none, together with what else waits;
-    /// not if the run cannot begin in time. Dropping the future abandons the job.
+    /// Runs inputs, which are in the model's order and have `rows` rows in common or none, in a batch with other jobs that
+    /// wait; not if the run cannot begin in time. Dropping the future abandons the job.
     pub(crate) async fn infer(
         self: &Arc<Self>,
         inputs: Vec<NamedTensor>,
         rows: Option<usize>,
-        standing: Standing,
+        options: JobOptions,
     ) -> Result<Answer, Error> {
         let (reply, answer) = oneshot::channel();
         self.push(Job {
@@ -134,45 +129,32 @@ impl Pool {
             rows: rows.unwrap_or(1),
             stacks: rows.is_some(),
             arrival: Instant::now(),
-            deadline: standing.begin_by,
-            expires: standing.deadline,
-            priority: standing.priority,
+            deadline: options.begin_by,
+            expires: options.deadline,
+            priority: options.priority,
             is_alone: false,
             reply,
         })?;
-        let mut waiting = Waiting {
+        let mut pending = PendingJob {
             pool: self,
             answer,
             is_answered: false,
         };
-        waiting.answer().await
+        pending.answer().await
     }
 
-    /// Whether a job pushed now would be taken in; the reason if not.
+    pub(crate) const fn model(&self) -> &Arc<ModelSpec> {
+        &self.model
+    }
+
+    /// Whether a job pushed now would be accepted; the reason if not.
     pub(crate) fn admit(&self) -> Result<(), Error> {
-        self.state.lock().admit(&self.model)
+        self.state.lock().admit()
     }
 
-    /// Inputs and outputs of the model, once a worker loaded it.
+    /// The model's inputs and outputs, once a worker loaded it.
     pub(crate) fn signature(&self) -> Option<&Arc<Signature>> {
         self.signature.get()
-    }
-
-    /// Takes note of what the model is, and finds out whether its requests may be stacked.
-    pub(super) fn learn(&self, session: &mut WorkerSession) -> Result<(), BackendError> {
-        let settled = self.decision.settle(&self.model, session, &self.verdicts);
-        settled.map_err(BackendError::Refused)?;
-        if let Some(batching) = self.decision.status() {
-            self.apply(&batching);
-        }
-        let signature = session.model().signature();
-        if signature.state == ModelState::Locked {
-            self.state.lock().takes_turns = true;
-            // A run may still wait for the trial run of a worker that loads, which is no place for a thread of tokio.
-            self.pace.forbid();
-        }
-        self.signature.get_or_init(|| Arc::new(signature.clone()));
-        Ok(())
     }
 
     /// How requests are stacked, once a worker loaded the model.
@@ -182,30 +164,7 @@ impl Pool {
 
     /// What was found out about stacking, if anything.
     pub(crate) fn verdict(&self) -> Option<Verdict> {
-        self.verdicts.of(&self.verdict_key())
-    }
-
-    fn verdict_key(&self) -> String {
-        batching::key(&self.model.digest, self.model.settings.batch_size)
-    }
-
-    fn apply(&self, batching: &Batching) {
-        let batch_size = batching.batch_size(self.model.settings.batch_size);
-        self.state.lock().batcher.set_batch_size(batch_size);
-    }
-
-    /// Takes note of what a run showed about stacking.
-    fn note_comparison(&self, ran: &Ran) {
-        let Some(Compared { finding, rows }) = &ran.compared else {
-            return;
-        };
-        let Some(verdict) = self.decision.learn(finding, *rows, &self.model) else {
-            return;
-        };
-        self.apply(&verdict.batching());
-        self.verdicts
-            .keep_soon(&self.verdict_key(), verdict, &self.tasks);
-        self.announce();
+        self.decision.verdict()
     }
 
     /// Resolves at the next change of a worker after the receiver was last looked at.
@@ -213,323 +172,346 @@ impl Pool {
         self.changes.subscribe()
     }
 
-    /// Takes note of a change of workers, and tells those who wait for one. The state must not be locked.
-    pub(super) fn announce(&self) {
-        self.state.lock().note_readiness(Instant::now());
-        self.changes.send_modify(|count| *count += 1);
+    /// Waits until a worker is ready; an error if none is going to be.
+    pub(crate) async fn first_ready(&self) -> Result<(), Error> {
+        self.wait_until(State::is_any_ready).await
     }
 
-    /// Refuses jobs from now on, answers those that wait with `reason`, and stops all workers after their batch.
-    pub(crate) fn close(&self, reason: &Error) {
-        let (jobs, stopped) = {
-            let mut state = self.state.lock();
-            state.closed.get_or_insert_with(|| reason.clone());
-            (state.batcher.take_all(), state.stop_all())
-        };
-        for job in jobs {
-            job.answer(Err(reason.clone()));
-        }
-        stopped.iter().for_each(std::thread::Thread::unpark);
-        self.announce();
-    }
-
-    /// Workers, the last failure, and whether the pool cannot go on.
-    pub(crate) fn report(&self) -> (Vec<WorkerStatus>, Option<Error>, bool) {
-        let (pid, memory) = (std::process::id(), resident_memory());
-        let state = self.state.lock();
-        let workers = state.workers.iter();
-        let workers = workers.map(|worker| worker.status(pid, memory)).collect();
-        (workers, state.last_error.clone(), state.lost().is_some())
-    }
-
-    /// How many workers take jobs.
-    pub(crate) fn workers_ready(&self) -> usize {
-        self.state.lock().workers_ready()
-    }
-
-    /// Since when no worker takes jobs; `None` while one does.
-    pub(crate) fn without_worker_since(&self) -> Option<Instant> {
-        self.state.lock().without_worker_since
-    }
-
-    /// Resolves with the reason when the device or the process is lost, or when so many runs do not end that only the
-    /// end of the process helps.
+    /// Resolves with the reason when the device or the process is lost, or when so many runs do not end that only the end of
+    /// the process helps.
     pub(crate) async fn failure(&self) -> Error {
         let mut changes = self.changes();
         loop {
-            if let Some(error) = self.state.lock().beyond_help() {
+            if let Some(error) = self.state.lock().should_exit() {
                 return error.clone();
             }
-            // The pool holds the sender, so this waits.
+            // The pool has the sender, so this waits.
             let _ = changes.changed().await;
         }
     }
 
-    /// Resolves when all workers of a closed pool have ended, and joins their threads.
-    pub(crate) async fn ended(&self) {
-        let mut changes = self.changes();
-        while !self.state.lock().workers.iter().all(Worker::has_ended) {
-            if changes.changed().await.is_err() {
-                return;
-            }
-        }
-        let threads = std::mem::take(&mut self.state.lock().threads);
-        let join = move || threads.into_iter().for_each(|thread| drop(thread.join()));
-        let _ = tokio::task::spawn_blocking(join).await;
+    /// The workers, the last failure, and whether the pool cannot continue.
+    pub(crate) fn report(&self) -> (Vec<WorkerStatus>, Option<Error>, bool) {
+        let (pid, memory) = (std::process::id(), resident_memory());
+        let state = self.state.lock();
+        let workers = state.statuses(pid, memory);
+        (workers, state.last_error(), state.lost().is_some())
     }
 
-    fn push(self: &Arc<Self>, job: Job) -> Result<(), Error> {
-        let mut state = self.state.lock();
-        state.admit(&self.model)?;
-        let now = job.arrival;
-        state.batcher.push(job);
-        if !state.has_idle_session() {
-            return Ok(());
-        }
-        if self.may_lead(&state, now) {
-            let is_called = state.call_leader();
-            drop(state);
-            if is_called {
-                self.start_leader(self.pace.is_worth_company());
+    /// How many workers take jobs.
+    pub(crate) fn workers_ready(&self) -> usize {
+        self.state.lock().ready_workers()
+    }
+
+    /// Since when no worker takes jobs; `None` while one does.
+    pub(crate) fn without_worker_since(&self) -> Option<Instant> {
+        self.state.lock().without_worker_since()
+    }
+
+    /// Accepts no more jobs, answers those that wait with `reason`, and stops all workers after their run.
+    pub(crate) fn close(&self, reason: &Error) {
+        let (jobs, stopped) = self.state.lock().close(reason);
+        answer_all(jobs, reason);
+        stopped.iter().for_each(Thread::unpark);
+        self.announce();
+    }
+
+    /// Waits until `holds`; an error if it never will.
+    async fn wait_until(&self, holds: impl Fn(&State) -> Result<bool, Error>) -> Result<(), Error> {
+        let mut changes = self.changes();
+        while !holds(&self.state.lock())? {
+            if changes.changed().await.is_err() {
+                break;
             }
-            return Ok(());
-        }
-        let woken = state.wake_for_push(now);
-        drop(state);
-        if let Some(thread) = woken {
-            thread.unpark();
         }
         Ok(())
     }
 
-    /// Whether the next run may hold a thread of tokio.
-    fn may_lead(&self, state: &State, now: Instant) -> bool {
-        self.may_hold_thread(state, now) && self.inline_runs.has_free_slot()
+    /// Notes a change of workers and wakes whoever waits for one. The state must not be locked.
+    fn announce(&self) {
+        self.state.lock().note_readiness(Instant::now());
+        self.changes.send_modify(|count| *count += 1);
     }
 
-    /// Whether the next run is expected to be short. On trial, several jobs make a run each and one more.
-    fn may_hold_thread(&self, state: &State, now: Instant) -> bool {
-        let is_one_run = state.batcher.len() <= 1 || !self.decision.is_trial();
-        self.pace.is_short() && is_one_run && !state.has_long_run(now)
+    /// Finds out what the model is and whether its requests may be stacked. `run` is how long a run took in the warm-up.
+    fn learn(
+        &self,
+        session: &mut WorkerSession,
+        run: Option<Duration>,
+    ) -> Result<(), BackendError> {
+        if let Some(run) = run {
+            self.state.lock().set_pace(run);
+        }
+        let settled = self.decision.settle(session);
+        settled.map_err(BackendError::Refused)?;
+        let signature = session.model().signature();
+        let mut state = self.state.lock();
+        state.set_batch_size(self.decision.batch_size());
+        if signature.state == ModelState::Locked {
+            state.set_take_turns();
+        }
+        drop(state);
+        self.signature.get_or_init(|| Arc::new(signature.clone()));
+        Ok(())
     }
 
-    /// Starts the leader that was called. With company it yields first, so that requests that were just answered may go on
-    /// and others join.
-    fn start_leader(self: &Arc<Self>, has_company: bool) {
+    /// Makes a worker's new session available.
+    fn set_session(self: &Arc<Self>, id: u32, session: WorkerSession) {
+        let mut state = self.state.lock();
+        state.set_session(id, session);
+        let runner = self.next_runner(&mut state, Instant::now());
+        drop(state);
+        self.call(runner);
+        self.announce();
+    }
+
+    /// Notes that a worker cannot serve at present.
+    fn set_failed(&self, id: u32) {
+        self.state.lock().set_failed(id);
+        self.announce();
+    }
+
+    /// Notes that a worker cannot continue, and answers the jobs that no worker is left for.
+    fn give_up(&self, id: u32, error: &Error) {
+        let stranded = self.state.lock().give_up(id, error);
+        answer_all(stranded, error);
+        self.announce();
+    }
+
+    fn is_stopping(&self, id: u32) -> bool {
+        self.state.lock().is_stopping(id)
+    }
+
+    /// What a worker's thread has to do.
+    fn next_order(self: &Arc<Self>, id: u32) -> Order {
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        let order = state.next_order(id, now);
+        let runner = match order {
+            Order::Run(..) => self.next_runner(&mut state, now),
+            _ => Runner::Nobody,
+        };
+        drop(state);
+        self.call(runner);
+        order
+    }
+
+    /// Completes the end of a worker, unless its run was left behind.
+    fn depart(&self, departure: Option<Departure>) {
+        let Some(departure) = departure else {
+            return;
+        };
+        if let Some(successor) = departure.successor {
+            successor.unpark();
+        }
+        drop(departure.worker);
+        self.answer_stranded(departure.stranded);
+        self.announce();
+    }
+
+    fn answer_stranded(&self, jobs: Vec<Job>) {
+        answer_all(jobs, &failures::no_worker(&self.model));
+    }
+
+    fn push(self: &Arc<Self>, job: Job) -> Result<(), Error> {
+        let mut state = self.state.lock();
+        let now = job.arrival;
+        state.push(job)?;
+        if !state.has_idle_session() {
+            return Ok(());
+        }
+        let is_inline = self.may_run_inline(&state, now);
+        let runner = state.runner_after_push(is_inline, now);
+        drop(state);
+        self.call(runner);
+        Ok(())
+    }
+
+    /// Decides who runs the next batch, if there is one and a session is idle. The caller has to [`Self::call`] the runner.
+    fn next_runner(&self, state: &mut State, now: Instant) -> Runner {
+        if !state.has_next_run(now) {
+            return Runner::Nobody;
+        }
+        let is_inline = self.may_run_inline(state, now);
+        state.next_runner(is_inline)
+    }
+
+    fn may_run_inline(&self, state: &State, now: Instant) -> bool {
+        state.expects_short_run(self.decision.is_trial(), now) && self.inline_runs.has_free_slot()
+    }
+
+    fn call(self: &Arc<Self>, runner: Runner) {
+        match runner {
+            Runner::Nobody => {}
+            Runner::Worker(thread) => thread.unpark(),
+            Runner::InlineRun { yields_first } => self.start_inline_run(yields_first),
+        }
+    }
+
+    fn start_inline_run(self: &Arc<Self>, yields_first: bool) {
         let pool = Arc::clone(self);
         self.tasks.spawn(async move {
-            if has_company {
+            if yields_first {
                 tokio::task::yield_now().await;
             }
-            pool.lead();
+            pool.run_inline();
         });
     }
 
-    /// Runs the next batch on this thread, if there is one, a session is idle and runs are short.
-    fn lead(self: &Arc<Self>) {
+    /// Runs the next batch on this thread if there is one, a session is idle, and the run is expected to be short.
+    fn run_inline(self: &Arc<Self>) {
         let mut state = self.state.lock();
-        state.leader_called = false;
-        // Read under the lock: an earlier time would let jobs through whose deadline has passed since.
+        state.clear_inline_run();
+        // Read under the lock: with an earlier time, jobs would run whose deadline has passed since.
         let now = Instant::now();
-        let may_lead = self.may_hold_thread(&state, now);
-        let Some(_place) = may_lead.then(|| self.inline_runs.begin(now)).flatten() else {
-            return Self::wake_runner(&mut state, now);
+        let is_short = state.expects_short_run(self.decision.is_trial(), now);
+        let Some(_slot) = is_short.then(|| self.inline_runs.begin(now)).flatten() else {
+            let woken = state.wake_worker(now);
+            drop(state);
+            return self.call(Runner::of(woken));
         };
-        let jobs = state.batcher.len();
-        let Some((id, session)) = state.check_out(None, now) else {
+        let jobs = state.jobs();
+        let Some((id, session)) = state.start_run(None, now) else {
             return;
         };
-        let has_answered = jobs != state.batcher.len() + session.batch.len();
-        let has_called = self.call_runner(&mut state, now);
+        let has_answered = jobs != state.jobs() + session.batch.len();
+        let runner = self.next_runner(&mut state, now);
         drop(state);
-        if has_answered || has_called {
-            // Tasks that were woken here since this one began: the last of them has a slot that other threads do not look
-            // into. A further one takes its place, and it goes to where they do.
+        let has_woken_task = has_answered || matches!(runner, Runner::InlineRun { .. });
+        self.call(runner);
+        if has_woken_task {
+            // tokio keeps the task that was woken last in a place that other threads do not look into. An empty task takes
+            // that place, and the other one moves to where they do.
             self.tasks.spawn(async {});
         }
         self.run(id, session, now, false);
     }
 
-    /// Runs the session's batch, and further ones until nothing waits if it goes on; returns the session then.
-    pub(super) fn run(
+    /// Runs the session's batch, and if it `continues` further ones until none is left. Returns the session then.
+    fn run(
         self: &Arc<Self>,
         id: u32,
         mut session: WorkerSession,
         mut taken: Instant,
-        goes_on: bool,
+        continues: bool,
     ) {
         loop {
-            let ran = if self.decision.compares(session.batch.len()) {
+            let result = if self.decision.compares(session.batch.len()) {
                 session.run_both_ways(taken)
             } else {
                 session.run(taken)
             };
-            self.note_comparison(&ran);
-            self.pace.note(ran.infer);
-            match self.check_in(id, session, ran, goes_on) {
+            self.note_comparison(&result);
+            match self.end_run(id, session, &result, continues) {
                 Some(next) => (session, taken) = next,
                 None => return,
             }
         }
     }
 
-    /// Returns a session. A caller who goes on gets it back with the next batch in it, and when that was taken.
-    fn check_in(
+    /// Returns a session. If the caller `continues`, it gets the session with the next batch, and when that was taken.
+    fn end_run(
         self: &Arc<Self>,
         id: u32,
-        mut session: WorkerSession,
-        ran: Ran,
-        goes_on: bool,
+        session: WorkerSession,
+        result: &RunResult,
+        continues: bool,
     ) -> Option<(WorkerSession, Instant)> {
         let mut state = self.state.lock();
-        if state.worker(id).is_none() {
-            self.note_abandoned_end(state, id, ran.condition);
-            return None;
-        }
-        let was_lost = state.note_end(id);
+        let ended = match state.end_run(id, session, result) {
+            Ok(ended) => ended,
+            Err(unused) => {
+                drop(state);
+                drop(unused);
+                tracing::info!(worker = id, "a run that was left behind has ended");
+                if let Condition::Fatal(text) = &result.condition {
+                    self.close_as_lost(id, text);
+                }
+                return None;
+            }
+        };
         let now = Instant::now();
-        if ran.again {
-            state.batcher.push_back_alone(session.batch.drain(..));
-        }
-        let needs_owner = ran.condition != Condition::Usable;
-        let owner = state.check_in(id, session, &ran.condition);
-        if let Condition::Fatal(text) = &ran.condition {
-            state.last_error = Some(worker_died(text));
-        }
-        let next = goes_on.then(|| state.check_out(Some(id), now)).flatten();
-        self.call_runner(&mut state, now);
+        let next = continues.then(|| state.start_run(Some(id), now)).flatten();
+        let runner = self.next_runner(&mut state, now);
         drop(state);
-        if let Some(owner) = owner {
+        if let Some(owner) = ended.owner {
             owner.unpark();
         }
-        if let Condition::Fatal(text) = ran.condition {
-            self.lose(id, &text);
-        } else if needs_owner {
-            tracing::warn!(worker = id, "the session panicked and is made anew");
-            self.announce();
-        } else if was_lost {
-            self.announce();
+        self.call(runner);
+        match &result.condition {
+            Condition::Fatal(text) => self.close_as_lost(id, text),
+            Condition::Broken => {
+                tracing::warn!(worker = id, "the session panicked and is made again");
+                self.announce();
+            }
+            Condition::Usable if ended.was_unending => self.announce(),
+            Condition::Usable => {}
         }
         next.map(|(_, session)| (session, now))
     }
 
-    /// Takes note of the end of a run that was left behind. Its session is not used again.
-    fn note_abandoned_end(&self, mut state: MutexGuard<'_, State>, id: u32, condition: Condition) {
-        state.abandoned -= 1;
-        if let Condition::Fatal(text) = &condition {
-            state.last_error = Some(worker_died(text));
-        }
-        drop(state);
-        tracing::info!(worker = id, "a run that was left behind has ended");
-        if let Condition::Fatal(text) = condition {
-            self.lose(id, &text);
-        }
-    }
-
-    /// Goes on no more, as the device or the process is lost.
-    fn lose(&self, id: u32, text: &str) {
+    fn close_as_lost(&self, id: u32, text: &str) {
         tracing::error!(worker = id, error = text, "the device or process is lost");
-        self.close(&worker_died(text));
+        self.close(&failures::worker_died(text));
     }
 
-    /// Sees to it that somebody comes for the jobs that wait, if a session is idle. Returns whether it called a leader.
-    pub(super) fn call_runner(self: &Arc<Self>, state: &mut State, now: Instant) -> bool {
-        if !state.has_idle_session() || !state.batcher.is_ready(now) {
-            return false;
-        }
-        if !self.may_lead(state, now) {
-            Self::wake_runner(state, now);
-            return false;
-        }
-        let is_called = state.call_leader();
-        if is_called {
-            self.start_leader(true);
-        }
-        is_called
-    }
-
-    /// Wakes a worker's thread for the jobs that wait.
-    fn wake_runner(state: &mut State, now: Instant) {
-        if state.batcher.is_ready(now)
-            && let Some(thread) = state.wake_one()
-        {
-            thread.unpark();
-        }
-    }
-
-    /// Wakes workers' threads for the jobs that wait, because a thread of tokio is held: a leader who was called may be
-    /// stuck there.
-    pub(super) fn rescue(&self) {
-        let mut state = self.state.lock();
-        state.leader_called = false;
-        let now = Instant::now();
-        for _ in 0..state.batcher.batches() {
-            Self::wake_runner(&mut state, now);
-        }
-    }
-
-    /// A new worker's id, and its device: the round-robin place of the first gap.
-    pub(super) fn assign(&self, state: &State) -> (u32, Device) {
-        let devices = &self.model.settings.devices;
-        let load = |device: &Device| {
-            let workers = state.workers.iter();
-            workers.filter(|worker| worker.device == *device).count()
+    /// Applies what a run showed about stacking.
+    fn note_comparison(&self, result: &RunResult) {
+        let Some(Comparison { finding, rows }) = &result.comparison else {
+            return;
         };
-        let device = devices.iter().min_by_key(|device| load(device));
-        (self.ids.next(), device.copied().unwrap_or(Device::Cpu))
+        if self.decision.learn(finding, *rows, &self.tasks) {
+            let batch_size = self.decision.batch_size();
+            self.state.lock().set_batch_size(batch_size);
+            self.announce();
+        }
     }
 
-    /// How long runs take.
-    pub(super) fn pace(&self) -> &Pace {
-        &self.pace
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    #[cfg(test)]
+    pub(super) fn waiting_jobs(&self) -> usize {
+        self.state.lock().jobs()
     }
 }
 
-/// A job that was pushed; abandons it when dropped before its answer.
-struct Waiting<'a> {
+impl WakeWorkers for Pool {
+    fn wake_workers(&self) {
+        let woken = self.state.lock().wake_workers(Instant::now());
+        woken.iter().for_each(Thread::unpark);
+    }
+}
+
+/// A job that was pushed. It is abandoned when this is dropped before the answer.
+struct PendingJob<'a> {
     pool: &'a Pool,
     answer: oneshot::Receiver<Result<Answer, Error>>,
     is_answered: bool,
 }
 
-impl Waiting<'_> {
+impl PendingJob<'_> {
     async fn answer(&mut self) -> Result<Answer, Error> {
         let answer = (&mut self.answer).await;
         self.is_answered = true;
-        answer.unwrap_or_else(|_| {
-            Err(Error::new(
-                Kind::Internal,
-                "The request was lost by its worker",
-            ))
-        })
+        answer.unwrap_or_else(|_| Err(failures::lost()))
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for PendingJob<'_> {
     fn drop(&mut self) {
         if !self.is_answered {
             self.answer.close();
-            self.pool.state.lock().batcher.note_abandoned();
+            self.pool.state.lock().note_abandoned();
         }
     }
 }
 
-/// The failure of a request for a version that has no worker, in TorchServe's words.
-pub(crate) fn no_worker(model: &ModelSpec) -> Error {
-    Error::new(
-        Kind::NoWorker,
-        format!(
-            "Model \"{}\" has no worker to serve inference request. Please use scale workers API to add workers. \
-             If this is a sequence inference, please check if it is closed, or expired; or exceeds \
-             maxSequenceJobQueueSize",
-            model.name
-        ),
-    )
-}
-
-/// The failure of requests in a runtime that cannot go on.
-pub(crate) fn worker_died(text: &str) -> Error {
-    Error::new(Kind::WorkerDied, "Worker died.").with_detail(text)
+fn answer_all(jobs: Vec<Job>, error: &Error) {
+    for job in jobs {
+        job.answer(Err(error.clone()));
+    }
 }
 
 /// Resident memory of this process in bytes; 0 where that is unknown.

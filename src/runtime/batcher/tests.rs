@@ -5,6 +5,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::error::Kind;
 use crate::runtime::testing::{marks, rows};
 
 const DELAY: Duration = Duration::from_millis(100);

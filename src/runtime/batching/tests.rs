@@ -14,7 +14,7 @@ use crate::model::{DType, Settings, TensorSpec};
 use crate::payload::Priority;
 use crate::runtime::batcher::Answer;
 use crate::runtime::pool::loader::Loader;
-use crate::runtime::pool::{Pool, Standing};
+use crate::runtime::pool::{JobOptions, Pool, Supervisor};
 use crate::runtime::{Bounds, WorkerIds, testing};
 use crate::tensor::{NamedTensor, Tensor};
 
@@ -129,6 +129,7 @@ fn signature(axis0: Axis0) -> Signature {
 }
 
 struct Served {
+    _supervisor: Arc<Supervisor>,
     pool: Arc<Pool>,
     backend: FakeBackend,
 }
@@ -173,9 +174,14 @@ async fn serve_sized(
     let spec = Arc::new(spec);
     let loader = Loader::new(Arc::new(backend.clone()), &spec, 1, 1);
     let ids = Arc::new(WorkerIds::from(0));
-    let pool = Pool::new(loader, spec, ids, verdicts, &Arc::default());
-    pool.scale(Bounds::exactly(1)).await.unwrap();
-    Served { pool, backend }
+    let pool = Pool::new(spec, verdicts, &Arc::default());
+    let supervisor = Supervisor::new(Arc::clone(&pool), loader, ids);
+    supervisor.scale(Bounds::exactly(1)).await.unwrap();
+    Served {
+        _supervisor: supervisor,
+        pool,
+        backend,
+    }
 }
 
 async fn serve_auto(model: Model, axis0: Axis0) -> Served {
@@ -200,7 +206,7 @@ impl Served {
             .map(|rows| {
                 let (pool, count) = (Arc::clone(&self.pool), rows.len());
                 let inputs = vec![NamedTensor::new("x", tensor(rows))];
-                tokio::spawn(async move { pool.infer(inputs, Some(count), standing()).await })
+                tokio::spawn(async move { pool.infer(inputs, Some(count), options()).await })
             })
             .collect();
         let mut answers = Vec::new();
@@ -211,9 +217,9 @@ impl Served {
     }
 }
 
-fn standing() -> Standing {
+fn options() -> JobOptions {
     let deadline = Instant::now() + HOUR;
-    Standing {
+    JobOptions {
         begin_by: deadline,
         deadline,
         priority: Priority::default(),
@@ -480,7 +486,7 @@ async fn requests_without_rows_in_common_run_by_themselves() {
     let ask = |rows: Option<usize>| {
         let inputs = vec![NamedTensor::new("x", tensor(&[vec![1.0, 2.0]]))];
         let pool = Arc::clone(&served.pool);
-        tokio::spawn(async move { pool.infer(inputs, rows, standing()).await })
+        tokio::spawn(async move { pool.infer(inputs, rows, options()).await })
     };
     let asked = [ask(None), ask(Some(1)), ask(None), ask(Some(1))];
     for answer in asked {

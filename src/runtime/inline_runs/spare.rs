@@ -1,4 +1,4 @@
-//! The spare thread: one of tokio's that is kept from running tasks until another is held.
+//! The spare thread: a thread of tokio that is kept from running tasks until another one is held.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ struct State {
     kept: Option<Arc<Latch>>,
 }
 
-/// Holds a thread until it is opened, which is for good.
+/// Holds a thread until it is opened. It is not shut again.
 #[derive(Default)]
 struct Latch {
     is_open: Mutex<bool>,
@@ -53,11 +53,11 @@ impl Spare {
     }
 }
 
-/// Holds the thread of the task that calls this, once what only this thread could run is where others find it: tasks that
-/// yielded and the one that was woken last are moved to its queue, and two new ones wake a thread that steals from there.
-/// If another thread has taken over the queue meanwhile, it is not one of tokio's that is held but one of those for blocking
-/// calls. Then there is a thread more that runs tasks, which costs short runs what [`super`] says, until a run is long and
-/// this is done again, and one of the threads for blocking calls is missing for as long.
+/// Holds the thread of the task that calls this. Before, it moves the tasks that only this thread could run, those that
+/// yielded and the one that was woken last, to the thread's queue, and spawns two tasks that wake a thread to steal from there.
+/// If another thread has taken over the queue meanwhile, a thread for blocking calls is held instead of one that runs tasks.
+/// Until a run is long and this is done again, one more thread runs tasks, which slows short runs down ([`super`]), and one
+/// thread less is there for blocking calls.
 fn keep(latch: &Latch) {
     tokio::task::block_in_place(|| ());
     for _ in 0..2 {

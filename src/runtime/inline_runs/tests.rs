@@ -6,10 +6,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::backend::fake::FakeBackend;
-use crate::model::Settings;
-use crate::runtime::pool::loader::Loader;
-use crate::runtime::{Verdicts, WorkerIds, testing};
+use crate::handler::yield_now;
 
 fn inline_runs() -> Arc<InlineRuns> {
     let inline_runs = Arc::<InlineRuns>::default();
@@ -29,7 +26,7 @@ async fn places_are_fewer_than_threads() {
 }
 
 #[tokio::test]
-async fn the_only_thread_is_no_slot() {
+async fn with_one_thread_there_is_no_slot() {
     let inline_runs = inline_runs();
     assert!(!inline_runs.has_free_slot() && inline_runs.begin(Instant::now()).is_none());
 }
@@ -115,7 +112,7 @@ async fn a_task_that_yielded_on_a_held_thread_comes_back_on_another() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_watcher_sleeps_when_nobody_leads() {
+async fn the_watcher_sleeps_without_inline_runs() {
     let inline_runs = inline_runs();
     for _ in 0..2 {
         drop(inline_runs.begin(Instant::now()).unwrap());
@@ -126,19 +123,28 @@ async fn the_watcher_sleeps_when_nobody_leads() {
     }
 }
 
+/// A pool whose state is locked.
+#[derive(Default)]
+struct Locked(Mutex<()>);
+
+impl WakeWorkers for Locked {
+    fn wake_workers(&self) {
+        drop(self.0.lock());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pool_that_is_busy_keeps_none_from_being_added() {
     let inline_runs = inline_runs();
-    let model = Arc::new(testing::model(Settings::default()));
-    let loader = Loader::new(Arc::new(FakeBackend::new()), &model, 1, 2);
-    let ids = Arc::new(WorkerIds::from(9000));
-    let pool = Pool::new(loader, model, ids, Verdicts::default(), &inline_runs);
+    let pool = Arc::<Locked>::default();
+    let weak = Arc::downgrade(&pool);
+    inline_runs.add_pool(weak, &Handle::current());
     let relieving = Arc::clone(&inline_runs);
-    let state = pool.state.lock();
+    let locked = pool.0.lock();
     let relieving = std::thread::spawn(move || relieving.relieve());
     while Arc::strong_count(&pool) == 1 || inline_runs.pools.is_locked() {
         std::thread::yield_now();
     }
-    drop(state);
+    drop(locked);
     relieving.join().unwrap();
 }

@@ -304,7 +304,7 @@ async fn impatient_draining_fails_what_still_waits() {
         })
         .collect();
     until_held(&backend).await;
-    while runtime.pool().state.lock().batcher.is_empty() {
+    while runtime.pool().waiting_jobs() == 0 {
         tokio::task::yield_now().await;
     }
     runtime.drain(Duration::ZERO).await;
@@ -396,6 +396,8 @@ async fn the_last_clone_ends_the_workers() {
     let runtime = passthrough(&backend).await;
     let pool = Arc::clone(runtime.pool());
     drop(runtime);
-    pool.ended().await;
-    assert!(pool.report().0.is_empty());
+    let mut changes = pool.changes();
+    while !pool.report().0.is_empty() {
+        changes.changed().await.unwrap();
+    }
 }

@@ -1,4 +1,4 @@
-//! Loads a version's artifact: once for each device, shared by the workers there for as long as there are any.
+//! Loads a version's artifact once for each device. The workers of a device share the copy for as long as there are any.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -10,12 +10,12 @@ use crate::backend::{Backend, BackendError, LoadSpec, LoadedModel};
 use crate::model::{Device, ModelSpec};
 use crate::runtime::protocol::convert::check_signature;
 
-/// Makes sessions. Blocks while it loads.
+/// Loads the model and makes sessions.
 pub(crate) struct Loader {
     backend: Arc<dyn Backend>,
-    /// What to load; the device is filled in.
+    /// What to load. The device is replaced.
     spec: LoadSpec,
-    /// The copy of the weights on each device, as long as a worker uses it.
+    /// The copy of the weights on each device, for as long as a worker uses it.
     copies: Mutex<HashMap<Device, Arc<Mutex<Copy>>>>,
 }
 
@@ -48,11 +48,10 @@ impl Loader {
         }
     }
 
-    /// A session to the weights on `device`, which are loaded if they are not there. Others who want the same device
-    /// wait meanwhile.
+    /// Makes a session on `device`. If the weights are not there, it loads them, and blocks others who ask for the device.
     pub(crate) fn session(&self, device: Device) -> Result<WorkerSession, BackendError> {
-        let place = Arc::clone(self.copies.lock().entry(device).or_default());
-        let mut copy = place.lock();
+        let shared = Arc::clone(self.copies.lock().entry(device).or_default());
+        let mut copy = shared.lock();
         let loaded = copy.as_ref().and_then(Weak::upgrade);
         let model = match loaded {
             Some(model) => model,
@@ -62,7 +61,7 @@ impl Loader {
         WorkerSession::new(model)
     }
 
-    /// The weights, of a model that says no more of itself than can be served.
+    /// Loads the weights, and refuses a model whose signature a worker process could not report.
     fn load(&self, device: Device) -> Result<Arc<dyn LoadedModel>, BackendError> {
         let model = self.backend.load(&LoadSpec {
             device,

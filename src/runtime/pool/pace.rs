@@ -1,78 +1,74 @@
-//! How long runs of a model take, and whether that is short enough to run them on the thread that is awake.
+//! How long runs of a model take, and whether that is short enough to run them inline.
 //!
-//! A run on a tokio thread holds up the other tasks of that thread. It pays where a run costs less than waking a
-//! worker's thread and being woken by it, some 80 to 100 µs together, and does no harm where it ends before other
-//! tasks notice. So runs are short while their moving average is below [`SHORT`], and a single one beyond [`LONG`] ends
-//! that at once.
+//! An inline run holds up the other tasks of its tokio thread. It pays where a run costs less than waking a worker's thread
+//! and being woken by it, some 80 to 100 µs together, and does no harm where it ends before other tasks notice. So runs
+//! count as short while their moving average is below [`SHORT`]; one run of [`LONG`] or more ends that at once.
 //!
-//! That is a guess from runs that have ended, and inputs decide how long the next one takes. The pool does not wait for
-//! a long run's end to give the guess up ([`super`]), and what is done for the thread it is on is in
-//! [`crate::runtime::inline_runs`].
+//! The average is an estimate from runs that have ended, and inputs decide how long the next one takes. The pool does not
+//! wait for the end of a long run to correct the estimate ([`super`]), and [`crate::runtime::inline_runs`] takes care of
+//! the thread that such a run is on.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-/// Runs below this, on average, are short.
+use crate::runtime::inline_runs::LONG;
+
+/// Runs are short if they take less than this on average.
 const SHORT: Duration = Duration::from_micros(200);
-/// Runs below this cost no more than letting other tasks go first.
+/// A run that takes less than this costs no more than yielding to other tasks first.
 const TRIVIAL: Duration = Duration::from_micros(5);
-/// One run of this length proves that runs are not short.
-pub(in crate::runtime) const LONG: Duration = Duration::from_millis(5);
 /// Longer runs count as this long, so that one that was preempted does not outweigh a hundred that were not.
 const CLIP: u32 = 400_000;
-/// One over the weight of the latest run.
+/// The latest run has a weight of one in this many.
 const WINDOW: u32 = 16;
 
-/// A moving average of run times. Races between runs lose one of them, which does not matter.
+/// A moving average of run times.
 #[derive(Debug)]
-pub(crate) struct Pace {
-    average_nanos: AtomicU32,
-    may_be_short: AtomicBool,
+pub(super) struct Pace {
+    average_nanos: u32,
+    may_be_short: bool,
 }
 
 impl Pace {
-    /// Knows of no run yet, and so calls none short. Never does if not `may_be_short`.
-    pub(crate) const fn new(may_be_short: bool) -> Self {
+    /// No run is known yet, so the next one is not expected to be short. It never is unless `may_be_short`.
+    pub(super) const fn new(may_be_short: bool) -> Self {
         Self {
-            average_nanos: AtomicU32::new(CLIP),
-            may_be_short: AtomicBool::new(may_be_short),
+            average_nanos: CLIP,
+            may_be_short,
         }
     }
 
-    /// Whether the next run may be expected to be short.
-    pub(crate) fn is_short(&self) -> bool {
-        self.may_be_short.load(Ordering::Relaxed) && self.average() < SHORT
+    /// Whether the next run is expected to be short.
+    pub(super) fn is_short(&self) -> bool {
+        self.may_be_short && self.average() < SHORT
     }
 
-    /// Calls no run short any more: one did not end.
-    pub(crate) fn forbid(&self) {
-        self.may_be_short.store(false, Ordering::Relaxed);
+    /// Expects no short run from now on.
+    pub(super) const fn forbid_short(&mut self) {
+        self.may_be_short = false;
     }
 
-    /// Whether sharing a run saves more than waiting for company costs.
-    pub(crate) fn is_worth_company(&self) -> bool {
+    /// Whether a larger batch saves more than yielding to the tasks that would join it costs.
+    pub(super) fn is_worth_yielding(&self) -> bool {
         self.average() >= TRIVIAL
     }
 
-    /// Takes a run into the average.
-    pub(crate) fn note(&self, run: Duration) {
-        let average = self.average_nanos.load(Ordering::Relaxed);
-        let next = if run >= LONG {
+    /// Adds a run to the average.
+    pub(super) fn note(&mut self, run: Duration) {
+        let average = self.average_nanos;
+        self.average_nanos = if run >= LONG {
             CLIP
         } else {
-            let run = clipped(run);
-            average - average / WINDOW + run / WINDOW
+            average - average / WINDOW + clipped(run) / WINDOW
         };
-        self.average_nanos.store(next, Ordering::Relaxed);
+    }
+
+    /// Starts the average from a run that is known to be typical, as the last one of a warm-up is.
+    pub(super) fn set(&mut self, run: Duration) {
+        self.average_nanos = clipped(run);
     }
 
     fn average(&self) -> Duration {
-        Duration::from_nanos(self.average_nanos.load(Ordering::Relaxed).into())
-    }
-
-    /// Starts the average from a run that is known to be typical, as the last of a warm-up is.
-    pub(crate) fn set(&self, run: Duration) {
-        self.average_nanos.store(clipped(run), Ordering::Relaxed);
+        Duration::from_nanos(self.average_nanos.into())
     }
 }
 
@@ -87,14 +83,14 @@ mod tests {
     const QUICK: Duration = Duration::from_micros(20);
 
     fn quick() -> Pace {
-        let pace = Pace::new(true);
+        let mut pace = Pace::new(true);
         pace.set(QUICK);
         pace
     }
 
     #[test]
     fn runs_are_not_short_before_many_were() {
-        let pace = Pace::new(true);
+        let mut pace = Pace::new(true);
         let needed = (0..100).find(|_| {
             pace.note(QUICK);
             pace.is_short()
@@ -104,7 +100,7 @@ mod tests {
 
     #[test]
     fn a_preempted_run_is_forgiven_and_a_long_one_is_not() {
-        let pace = quick();
+        let mut pace = quick();
         pace.note(Duration::from_millis(3));
         assert!(pace.is_short());
         pace.note(LONG);
@@ -112,16 +108,16 @@ mod tests {
     }
 
     #[test]
-    fn company_is_worth_it_unless_runs_are_trivial() {
-        let pace = quick();
-        assert!(pace.is_worth_company());
+    fn yielding_is_worth_it_unless_runs_are_trivial() {
+        let mut pace = quick();
+        assert!(pace.is_worth_yielding());
         pace.set(Duration::from_micros(2));
-        assert!(!pace.is_worth_company());
+        assert!(!pace.is_worth_yielding());
     }
 
     #[test]
     fn slow_runs_end_it_within_a_few() {
-        let pace = quick();
+        let mut pace = quick();
         let needed = (0..100).find(|_| {
             pace.note(Duration::from_millis(1));
             !pace.is_short()
@@ -131,15 +127,15 @@ mod tests {
 
     #[test]
     fn after_a_run_that_did_not_end_none_is_short() {
-        let pace = quick();
-        pace.forbid();
+        let mut pace = quick();
+        pace.forbid_short();
         pace.set(QUICK);
         assert!(!pace.is_short());
     }
 
     #[test]
-    fn full_batches_never_run_on_the_thread_that_is_awake() {
-        let pace = Pace::new(false);
+    fn runs_that_must_not_be_short_never_are() {
+        let mut pace = Pace::new(false);
         pace.set(QUICK);
         assert!(!pace.is_short());
     }

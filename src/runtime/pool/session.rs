@@ -1,62 +1,58 @@
-//! One worker's session to the model: runs one batch and answers each of its jobs.
+//! A worker's session: runs one batch and answers each of its jobs.
 //!
-//! Whoever holds the session runs it, on whichever thread. It knows sessions and jobs; it knows neither queues nor
-//! threads.
+//! Whoever holds the session runs it, on whichever thread. It knows jobs; it knows neither queues nor threads.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::failures::{expired, not_stacked, prediction_failed, run_failed};
 use crate::backend::{BackendError, Interrupt, LoadedModel, Session};
 use crate::error::{Error, Kind};
-use crate::runtime::batcher::{Answer, Job, expired};
-use crate::runtime::batching::{Finding, Single, compare};
+use crate::runtime::batcher::{Answer, Job};
+use crate::runtime::batching::compare::{Finding, Single, compare};
 use crate::tensor::{NamedTensor, Tensor, TensorError};
 
-/// A session, the model it came from, and a buffer for the batch in it.
+/// A backend's session, the model it came from, and the batch it is to run.
 pub(crate) struct WorkerSession {
     session: Box<dyn Session>,
     model: Arc<dyn LoadedModel>,
-    /// The batch to be run; empty between runs. Kept for its memory.
-    pub(crate) batch: Vec<Job>,
+    /// Empty between runs. It is kept for its memory.
+    pub(super) batch: Vec<Job>,
 }
 
 /// How a run left the session.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Condition {
+pub(super) enum Condition {
     /// Fit for the next batch.
     Usable,
-    /// The session panicked and must be made anew.
+    /// The session panicked and must be made again.
     Broken,
-    /// The device or the process cannot be used any more; the text is the backend's.
+    /// The device or the process cannot be used any more. The text is the backend's.
     Fatal(String),
 }
 
-/// What came of a run.
+/// The result of a run. Jobs that are still in the session's batch have to be run one by one.
 #[derive(Debug)]
-pub(crate) struct Ran {
-    /// How the run left the session.
-    pub(crate) condition: Condition,
+pub(super) struct RunResult {
+    pub(super) condition: Condition,
     /// Time in the session.
-    pub(crate) infer: Duration,
-    /// Whether the jobs that are still in the session's batch have to be run one by one.
-    pub(crate) again: bool,
+    pub(super) infer: Duration,
     /// What the run showed about stacking, if it did.
-    pub(crate) compared: Option<Compared>,
+    pub(super) comparison: Option<Comparison>,
 }
 
-/// A stacked run beside the runs of its jobs.
+/// A stacked run compared with the runs of its jobs.
 #[derive(Debug)]
-pub(crate) struct Compared {
-    /// Whether they gave the same.
-    pub(crate) finding: Finding,
+pub(super) struct Comparison {
+    pub(super) finding: Finding,
     /// Rows of the stacked run.
-    pub(crate) rows: usize,
+    pub(super) rows: usize,
 }
 
 impl WorkerSession {
-    /// A session on one of `model`'s sessions.
+    /// Makes one of `model`'s sessions.
     pub(crate) fn new(model: Arc<dyn LoadedModel>) -> Result<Self, BackendError> {
         let session = model.session()?;
         Ok(Self {
@@ -66,23 +62,23 @@ impl WorkerSession {
         })
     }
 
-    /// Makes the session anew after a panic.
-    pub(crate) fn rebuild(&mut self) -> Result<(), BackendError> {
+    /// Makes the session again after a panic.
+    pub(super) fn rebuild(&mut self) -> Result<(), BackendError> {
         self.session = self.model.session()?;
         Ok(())
     }
 
-    /// What ends the session's runs from another thread, if anything does.
+    /// What ends the session's runs from another thread, if the backend has that.
     pub(crate) fn interrupter(&self) -> Option<Arc<dyn Interrupt>> {
         self.session.interrupter()
     }
 
-    /// The model the session leads to.
+    /// The model that the session runs.
     pub(crate) fn model(&self) -> &Arc<dyn LoadedModel> {
         &self.model
     }
 
-    /// Runs the session on inputs that nobody waits for.
+    /// Runs the session on inputs of no request.
     pub(crate) fn try_out(
         &mut self,
         inputs: Vec<NamedTensor>,
@@ -97,42 +93,37 @@ impl WorkerSession {
         }
     }
 
-    /// Runs the batch once and answers every job in it. If several jobs were in a run that failed, none is
-    /// answered: each has to be run by itself, so that one job's failure is its own.
-    pub(crate) fn run(&mut self, taken: Instant) -> Ran {
+    /// Runs the batch once and answers every job in it. If a run of several jobs fails, none is answered: each has to be run
+    /// by itself, so that it fails by itself.
+    pub(super) fn run(&mut self, taken: Instant) -> RunResult {
         let rows = self.batch.iter().map(|job| job.rows).sum();
         let inputs = stacked(&mut self.batch);
         let started = Instant::now();
-        let result = inputs.and_then(|inputs| self.infer(inputs));
-        let infer = started.elapsed();
-        let (mut condition, mut compared) = (Condition::Usable, None);
-        let outcome = match result {
-            Ok(outputs) => {
-                let delivered = self.deliver(outputs, taken, infer, rows);
-                delivered.map_err(|Unparted { error, finding }| {
-                    compared = Some(Compared { finding, rows });
-                    error
-                })
-            }
+        let outputs = inputs.and_then(|inputs| self.infer(inputs));
+        let mut result = RunResult {
+            condition: Condition::Usable,
+            infer: started.elapsed(),
+            comparison: None,
+        };
+        let parts = outputs.and_then(|outputs| {
+            let parts = self.parts(outputs);
+            parts.map_err(|NotSplit { error, finding }| {
+                result.comparison = Some(Comparison { finding, rows });
+                Failure::usable(error)
+            })
+        });
+        match parts {
+            Ok(parts) => self.answer_all(parts, taken, result.infer, rows),
             Err(failure) => {
-                condition = failure.condition;
-                Err(failure.error)
+                self.fail(&failure);
+                result.condition = failure.condition;
             }
-        };
-        let again = match outcome {
-            Ok(()) => false,
-            Err(error) => self.fail(&error, &condition),
-        };
-        Ran {
-            condition,
-            infer,
-            again,
-            compared,
         }
+        result
     }
 
     /// Runs each job of the batch by itself and answers it, then all of them stacked, and compares.
-    pub(crate) fn run_both_ways(&mut self, taken: Instant) -> Ran {
+    pub(super) fn run_both_ways(&mut self, taken: Instant) -> RunResult {
         if self.batch.len() < 2 {
             return self.run(taken);
         }
@@ -140,53 +131,57 @@ impl WorkerSession {
         let expires = self.batch.iter().map(|job| job.expires).max();
         let inputs = stacked(&mut self.batch);
         let mut jobs = std::mem::take(&mut self.batch).into_iter();
-        let mut ran = Ran {
+        let mut result = RunResult {
             condition: Condition::Usable,
             infer: Duration::ZERO,
-            again: false,
-            compared: None,
+            comparison: None,
         };
         let mut singles = Vec::with_capacity(jobs.len());
         for job in jobs.by_ref() {
-            singles.push(self.run_alone(job, taken, &mut ran));
-            if ran.condition != Condition::Usable {
+            singles.push(self.run_alone(job, taken, &mut result));
+            if result.condition != Condition::Usable {
                 break;
             }
         }
         let is_whole = jobs.len() == 0 && singles.iter().all(Option::is_some);
         self.batch.extend(jobs);
-        ran.again = !self.batch.is_empty();
         let singles: Vec<Single> = singles.into_iter().flatten().collect();
         if let (true, Ok(inputs)) = (is_whole, inputs) {
-            let finding = self.compare(inputs, &singles, &mut ran.condition);
-            // A run that outlives its requests is ended, which says nothing of stacking.
+            let finding = self.compare(inputs, &singles, &mut result.condition);
+            // A run that outlives its requests is ended, which says nothing about stacking.
             let is_in_time = expires.is_some_and(|expires| Instant::now() < expires);
             let finding = finding.filter(|_| is_in_time);
-            ran.compared = finding.map(|finding| Compared { finding, rows });
+            result.comparison = finding.map(|finding| Comparison { finding, rows });
         }
-        ran
+        result
     }
 
-    /// Runs one job and answers it; gives what the model gave, unless the run failed.
-    fn run_alone(&mut self, mut job: Job, taken: Instant, ran: &mut Ran) -> Option<Single> {
+    /// Runs one job and answers it. Returns what the model gave, unless the run failed.
+    fn run_alone(
+        &mut self,
+        mut job: Job,
+        taken: Instant,
+        result: &mut RunResult,
+    ) -> Option<Single> {
         let (inputs, rows) = (std::mem::take(&mut job.inputs), job.rows);
         let started = Instant::now();
-        let result = self.infer(inputs);
-        ran.infer = started.elapsed();
-        match result {
+        let outputs = self.infer(inputs);
+        result.infer = started.elapsed();
+        match outputs {
             Ok(outputs) => {
-                answer(job, outputs.clone(), taken, ran.infer);
+                let leads_batch = !job.is_abandoned();
+                answer(job, outputs.clone(), taken, result.infer, rows, leads_batch);
                 Some(Single { rows, outputs })
             }
             Err(failure) => {
-                ran.condition = failure.condition;
+                result.condition = failure.condition;
                 job.answer(Err(failure.error));
                 None
             }
         }
     }
 
-    /// What the stacked run shows; `None` where it failed for want of memory or lost the session.
+    /// What the stacked run shows. `None` if it ran out of memory or lost the session.
     fn compare(
         &mut self,
         inputs: Vec<NamedTensor>,
@@ -217,32 +212,8 @@ impl WorkerSession {
         }
     }
 
-    fn deliver(
-        &mut self,
-        outputs: Vec<NamedTensor>,
-        taken: Instant,
-        infer: Duration,
-        batch_rows: usize,
-    ) -> Result<(), Unparted> {
-        let parts = self.parts(outputs)?;
-        let mut is_counted = false;
-        for (job, outputs) in self.batch.drain(..).zip(parts) {
-            let queue = taken.saturating_duration_since(job.arrival);
-            let leads_batch = !is_counted && !job.is_abandoned();
-            is_counted |= leads_batch;
-            job.answer(Ok(Answer {
-                outputs,
-                queue,
-                infer,
-                batch_rows,
-                leads_batch,
-            }));
-        }
-        Ok(())
-    }
-
-    /// Each job's outputs. A job that was alone gets what the model gave, whatever its shape: nothing has to be parted.
-    fn parts(&self, outputs: Vec<NamedTensor>) -> Result<Vec<Vec<NamedTensor>>, Unparted> {
+    /// Each job's outputs. A job that was alone gets what the model gave, whatever its shape: there is nothing to split.
+    fn parts(&self, outputs: Vec<NamedTensor>) -> Result<Vec<Vec<NamedTensor>>, NotSplit> {
         if self.batch.len() == 1 {
             return Ok(vec![outputs]);
         }
@@ -253,7 +224,7 @@ impl WorkerSession {
             .collect();
         for output in outputs {
             let split = output.tensor.split(&rows);
-            let split = split.map_err(|error| Unparted::of(&output.name, &error))?;
+            let split = split.map_err(|error| NotSplit::of(&output.name, &error))?;
             for (part, tensor) in parts.iter_mut().zip(split) {
                 part.push(NamedTensor::new(Arc::clone(&output.name), tensor));
             }
@@ -261,25 +232,45 @@ impl WorkerSession {
         Ok(parts)
     }
 
-    /// Answers the jobs of a failed run, or leaves them to be run one by one.
-    fn fail(&mut self, error: &Error, condition: &Condition) -> bool {
-        if self.batch.len() > 1 && !matches!(condition, Condition::Fatal(_)) {
-            return true;
+    /// Answers each job with its part. The batch is counted with the first job that somebody waits for.
+    fn answer_all(
+        &mut self,
+        parts: Vec<Vec<NamedTensor>>,
+        taken: Instant,
+        infer: Duration,
+        rows: usize,
+    ) {
+        let mut is_counted = false;
+        for (job, outputs) in self.batch.drain(..).zip(parts) {
+            let leads_batch = !is_counted && !job.is_abandoned();
+            is_counted |= leads_batch;
+            answer(job, outputs, taken, infer, rows, leads_batch);
+        }
+    }
+
+    /// Answers the jobs of a failed run, unless they have to be run one by one.
+    fn fail(&mut self, failure: &Failure) {
+        if self.batch.len() > 1 && !matches!(failure.condition, Condition::Fatal(_)) {
+            return;
         }
         let now = Instant::now();
         for job in self.batch.drain(..) {
             let is_late = job.expires <= now;
-            // Its run was ended because nobody waits for it.
+            // The run was ended because no request waits for it.
             let late = is_late.then(|| expired("before its run ended"));
-            job.answer(Err(late.unwrap_or_else(|| error.clone())));
+            job.answer(Err(late.unwrap_or_else(|| failure.error.clone())));
         }
-        false
     }
 }
 
-/// The answer of a run that `job` was alone in.
-fn answer(job: Job, outputs: Vec<NamedTensor>, taken: Instant, infer: Duration) {
-    let (batch_rows, leads_batch) = (job.rows, !job.is_abandoned());
+fn answer(
+    job: Job,
+    outputs: Vec<NamedTensor>,
+    taken: Instant,
+    infer: Duration,
+    batch_rows: usize,
+    leads_batch: bool,
+) {
     let queue = taken.saturating_duration_since(job.arrival);
     job.answer(Ok(Answer {
         outputs,
@@ -290,13 +281,13 @@ fn answer(job: Job, outputs: Vec<NamedTensor>, taken: Instant, infer: Duration) 
     }));
 }
 
-/// Outputs of a stacked run that do not have the batch's rows: axis 0 is not the batch.
-struct Unparted {
+/// The outputs of a stacked run do not have the batch's rows: axis 0 is not the batch.
+struct NotSplit {
     error: Error,
     finding: Finding,
 }
 
-impl Unparted {
+impl NotSplit {
     fn of(output: &str, error: &TensorError) -> Self {
         let output: String = output.chars().take(64).collect();
         Self {
@@ -319,41 +310,21 @@ impl Failure {
             _ => Condition::Usable,
         };
         Self {
-            error: client_error(error),
+            error: run_failed(error),
             condition,
         }
     }
-}
 
-/// What a client is told of a failed run; the framework's text goes to the log.
-fn client_error(error: &BackendError) -> Error {
-    match error {
-        BackendError::Input(_) => Error::new(
-            Kind::InvalidInput,
-            "Prediction failed: the model refused the shapes or values of its inputs",
-        )
-        .with_detail(error),
-        BackendError::OutOfMemory(_) => {
-            Error::new(Kind::OutOfMemory, "Out of resources").with_detail(error)
+    const fn usable(error: Error) -> Self {
+        Self {
+            error,
+            condition: Condition::Usable,
         }
-        BackendError::Fatal(text) => super::worker_died(text),
-        BackendError::Library(_)
-        | BackendError::Load(_)
-        | BackendError::Refused(_)
-        | BackendError::Infer(_) => prediction_failed(error),
     }
 }
 
-fn prediction_failed(detail: &dyn std::fmt::Display) -> Error {
-    Error::new(
-        Kind::InferenceFailed,
-        "Prediction failed: the model failed to run",
-    )
-    .with_detail(detail)
-}
-
-/// The jobs' inputs as one batch. A job that is alone gives its inputs away; of several each keeps its own, for
-/// they may have to be run again.
+/// The jobs' inputs as one batch. A job that is alone gives its inputs away; of several each keeps its own, as they may have
+/// to be run again.
 fn stacked(batch: &mut [Job]) -> Result<Vec<NamedTensor>, Failure> {
     if let [job] = batch {
         return Ok(std::mem::take(&mut job.inputs));
@@ -365,10 +336,7 @@ fn stacked(batch: &mut [Job]) -> Result<Vec<NamedTensor>, Failure> {
         Tensor::stack(&tensors).map(|tensor| NamedTensor::new(name, tensor))
     };
     let stacked: Result<_, _> = (0..inputs).map(stack).collect();
-    stacked.map_err(|error| Failure {
-        error: Error::new(Kind::Internal, "The requests could not be batched").with_detail(error),
-        condition: Condition::Usable,
-    })
+    stacked.map_err(|error| Failure::usable(not_stacked(&error)))
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {

@@ -4,12 +4,14 @@
 
 use std::time::Duration;
 
+use super::loader::Loader;
 use super::*;
 use crate::backend::Axis0;
 use crate::backend::fake::{FakeBackend, Outcome};
-use crate::model::{BatchingMode, Settings, TensorSpec};
+use crate::error::Kind;
+use crate::model::{BatchingMode, Device, Settings, TensorSpec};
 use crate::runtime::testing::{self, marks, rows};
-use crate::runtime::{Bounds, WorkerState};
+use crate::runtime::{Bounds, WorkerIds, WorkerState};
 use crate::tensor::DType;
 
 mod long_runs;
@@ -18,6 +20,7 @@ mod stress;
 const HOUR: Duration = Duration::from_hours(1);
 
 struct Fixture {
+    supervisor: Arc<Supervisor>,
     pool: Arc<Pool>,
     backend: FakeBackend,
 }
@@ -48,7 +51,7 @@ async fn pool(backend: FakeBackend, settings: Settings, workers: usize) -> Fixtu
 }
 
 /// A pool that may hold the only thread of tokio, as its tests' runs are short.
-async fn leading(backend: FakeBackend, settings: Settings, workers: usize) -> Fixture {
+async fn inline_pool(backend: FakeBackend, settings: Settings, workers: usize) -> Fixture {
     let inline_runs = InlineRuns::with_slots(1, &Handle::current());
     pool_with(inline_runs, backend, settings, workers).await
 }
@@ -62,13 +65,18 @@ async fn pool_with(
     let model = Arc::new(testing::model(settings));
     let loader = Loader::new(Arc::new(backend.clone()), &model, workers, 2);
     let ids = Arc::new(WorkerIds::from(9000));
-    let pool = Pool::new(loader, model, ids, Verdicts::default(), &inline_runs);
+    let pool = Pool::new(model, Verdicts::default(), &inline_runs);
+    let supervisor = Supervisor::new(Arc::clone(&pool), loader, ids);
     let bounds = Bounds {
         min: workers,
         max: workers.max(pool.model.settings.max_workers),
     };
-    pool.scale(bounds).await.unwrap();
-    Fixture { pool, backend }
+    supervisor.scale(bounds).await.unwrap();
+    Fixture {
+        supervisor,
+        pool,
+        backend,
+    }
 }
 
 impl Fixture {
@@ -84,18 +92,18 @@ impl Fixture {
     ) -> tokio::task::JoinHandle<Result<Answer, Error>> {
         let (pool, inputs, count) = (Arc::clone(&self.pool), rows(marks, 2), marks.len());
         tokio::spawn(async move {
-            let standing = Standing {
+            let options = JobOptions {
                 begin_by: deadline,
                 deadline,
                 priority: Priority::default(),
             };
-            pool.infer(inputs, Some(count), standing).await
+            pool.infer(inputs, Some(count), options).await
         })
     }
 
     /// Lets tasks run until so many jobs wait.
     async fn queued(&self, jobs: usize) {
-        while self.pool.state.lock().batcher.len() != jobs {
+        while self.pool.state.lock().jobs() != jobs {
             tokio::task::yield_now().await;
         }
     }
@@ -122,9 +130,9 @@ impl Fixture {
         workers.iter().map(|w| (w.id, w.state)).collect()
     }
 
-    /// Lets runs count as short, so that requests lead.
+    /// Lets runs count as short, so that they are inline.
     fn quicken(&self) {
-        self.pool.pace.set(Duration::from_micros(50));
+        self.pool.state.lock().set_pace(Duration::from_micros(50));
     }
 }
 
@@ -211,7 +219,7 @@ async fn a_stacked_run_that_loses_rows_gives_nobody_rows_of_others() {
 #[tokio::test]
 async fn a_session_that_panicked_is_made_anew() {
     let backend = FakeBackend::new().with_mark("p", Outcome::Panic);
-    let fixture = leading(backend, settings(1, 1), 1).await;
+    let fixture = inline_pool(backend, settings(1, 1), 1).await;
     for quick in [false, true] {
         if quick {
             fixture.quicken();
@@ -261,8 +269,8 @@ async fn expired_and_abandoned_jobs_are_not_run() {
 }
 
 #[tokio::test]
-async fn short_runs_are_led_by_the_requests_and_still_batched() {
-    let fixture = leading(FakeBackend::new(), settings(8, 1), 1).await;
+async fn short_runs_are_inline_and_still_batched() {
+    let fixture = inline_pool(FakeBackend::new(), settings(8, 1), 1).await;
     fixture.quicken();
     let requests: Vec<_> = b"abcdef".iter().map(|m| fixture.send(&[*m])).collect();
     for (request, mark) in requests.into_iter().zip(b"abcdef") {
@@ -272,9 +280,9 @@ async fn short_runs_are_led_by_the_requests_and_still_batched() {
 }
 
 #[tokio::test]
-async fn jobs_left_by_a_leader_find_another() {
+async fn jobs_left_by_an_inline_run_are_run_too() {
     let backend = FakeBackend::new().with_mark("x", Outcome::Fail);
-    let fixture = leading(backend, settings(2, 1), 1).await;
+    let fixture = inline_pool(backend, settings(2, 1), 1).await;
     fixture.quicken();
     let requests: Vec<_> = b"abxcdef".iter().map(|m| fixture.send(&[*m])).collect();
     let mut failed = 0;
@@ -285,14 +293,14 @@ async fn jobs_left_by_a_leader_find_another() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn jobs_that_came_during_a_led_run_are_run_after_it() {
+async fn jobs_that_came_during_an_inline_run_are_run_after_it() {
     let fixture = pool(FakeBackend::new(), settings(8, 1), 1).await;
     fixture.quicken();
-    let led = fixture.hold(b'a').await;
+    let inline = fixture.hold(b'a').await;
     let late = [fixture.send(b"b"), fixture.send(b"c")];
     fixture.queued(2).await;
     fixture.backend.gate().open();
-    led.await.unwrap().unwrap();
+    inline.await.unwrap().unwrap();
     for request in late {
         request.await.unwrap().unwrap();
     }
@@ -359,7 +367,7 @@ async fn a_fixed_axis_keeps_requests_apart() {
     };
     let backend = FakeBackend::new().with_signature(signature);
     let fixture = pool(backend, settings(8, 1), 1).await;
-    fixture.pool.pace.note(HOUR);
+    fixture.pool.state.lock().set_pace(HOUR);
     let warm_up = fixture.batches().len();
     let first = fixture.hold(b'a').await;
     let requests = [fixture.send(b"b"), fixture.send(b"c")];
@@ -412,7 +420,7 @@ async fn workers_go_round_the_devices() {
 async fn scaling_down_finishes_the_batch_and_scaling_up_takes_new_ids() {
     let fixture = pool(FakeBackend::new(), settings(1, 1), 2).await;
     let held = [fixture.hold(b'a').await, fixture.hold(b'b').await];
-    fixture.pool.scale(Bounds::exactly(1)).await.unwrap();
+    fixture.supervisor.scale(Bounds::exactly(1)).await.unwrap();
     let waiting = fixture.send(b"c");
     fixture.queued(1).await;
     fixture.backend.gate().open();
@@ -421,7 +429,7 @@ async fn scaling_down_finishes_the_batch_and_scaling_up_takes_new_ids() {
     }
     waiting.await.unwrap().unwrap();
     settled(&fixture, 1).await;
-    fixture.pool.scale(Bounds::exactly(3)).await.unwrap();
+    fixture.supervisor.scale(Bounds::exactly(3)).await.unwrap();
     let ready = WorkerState::Ready;
     assert_eq!(
         fixture.states(),
@@ -442,7 +450,7 @@ async fn without_workers_requests_are_refused() {
     let held = fixture.hold(b'a').await;
     let waiting = fixture.send(b"b");
     fixture.queued(1).await;
-    fixture.pool.scale(Bounds::exactly(0)).await.unwrap();
+    fixture.supervisor.scale(Bounds::exactly(0)).await.unwrap();
     let refused = fixture.send(b"c").await.unwrap().unwrap_err();
     assert_eq!(refused.kind(), Kind::NoWorker);
     assert!(refused.message().starts_with("Model \"m\" has no worker"));
@@ -459,7 +467,7 @@ async fn demand_adds_a_worker_and_its_end_takes_it_away() {
         ..settings(1, 2)
     };
     let fixture = pool(FakeBackend::new(), settings, 1).await;
-    fixture.pool.follow_demand();
+    fixture.supervisor.follow_demand();
     let held = fixture.hold(b'a').await;
     let waiting = fixture.send(b"b");
     settled(&fixture, 2).await;
@@ -477,10 +485,10 @@ async fn scaled(workers: usize, max: usize, bounds: Bounds) -> Fixture {
         ..settings(1, max)
     };
     let fixture = pool(FakeBackend::new(), settings, workers).await;
-    fixture.pool.follow_demand();
+    fixture.supervisor.follow_demand();
     // The follower has looked at the bounds of registration.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    fixture.pool.scale(bounds).await.unwrap();
+    fixture.supervisor.scale(bounds).await.unwrap();
     settled(&fixture, bounds.hold(workers)).await;
     fixture
 }
@@ -537,8 +545,9 @@ async fn a_model_that_does_not_load_is_a_failed_worker() {
     let model = Arc::new(testing::model(settings(1, 1)));
     let loader = Loader::new(Arc::new(backend), &model, 1, 2);
     let ids = Arc::new(WorkerIds::from(9000));
-    let pool = Pool::new(loader, model, ids, Verdicts::default(), &Arc::default());
-    let error = pool.scale(Bounds::exactly(1)).await.unwrap_err();
+    let pool = Pool::new(model, Verdicts::default(), &Arc::default());
+    let supervisor = Supervisor::new(Arc::clone(&pool), loader, ids);
+    let error = supervisor.scale(Bounds::exactly(1)).await.unwrap_err();
     assert_eq!(error.kind(), Kind::LoadFailed);
     assert_eq!(
         error.message(),
@@ -556,8 +565,9 @@ async fn what_is_wrong_with_samples_is_told_to_whoever_registers() {
     let model = Arc::new(model);
     let loader = Loader::new(Arc::new(FakeBackend::new()), &model, 1, 2);
     let ids = Arc::new(WorkerIds::from(9000));
-    let pool = Pool::new(loader, model, ids, Verdicts::default(), &Arc::default());
-    let error = pool.scale(Bounds::exactly(1)).await.unwrap_err();
+    let pool = Pool::new(model, Verdicts::default(), &Arc::default());
+    let supervisor = Supervisor::new(Arc::clone(&pool), loader, ids);
+    let error = supervisor.scale(Bounds::exactly(1)).await.unwrap_err();
     assert_eq!(error.kind(), Kind::LoadFailed);
     let told = "model \"m\" version 1 cannot be served: samples no_such_samples.json: ";
     assert!(error.message().starts_with(told), "{error}");
@@ -576,7 +586,7 @@ async fn a_closed_pool_answers_what_waits_and_ends_its_threads() {
     for request in held {
         request.await.unwrap().unwrap();
     }
-    fixture.pool.ended().await;
+    fixture.supervisor.ended().await;
     assert!(fixture.states().is_empty());
-    assert!(fixture.pool.state.lock().threads.is_empty());
+    assert!(fixture.supervisor.threads() == 0);
 }

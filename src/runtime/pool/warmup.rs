@@ -1,5 +1,5 @@
-//! Warm-up: runs a model on zeros before the first request does, which would otherwise pay for what frameworks
-//! put off until then: memory, kernels, specialised code.
+//! Warm-up: runs a model on zeros before the first request does. The first runs would otherwise pay for what frameworks put
+//! off until then: memory, kernels, specialised code.
 
 use std::time::{Duration, Instant};
 
@@ -10,20 +10,20 @@ use crate::backend::{BackendError, ModelState, Signature};
 use crate::model::{Arity, TensorSpec};
 use crate::tensor::{NamedTensor, Tensor};
 
-/// Runs of each size; some frameworks specialise during the second.
+/// Runs of each size. Some frameworks specialise during the second.
 const RUNS: usize = 2;
 /// No further run starts after this.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Inputs over this many bytes are not made up.
+/// Larger inputs, in bytes, are not made up.
 const INPUT_LIMIT: usize = 64 << 20;
 
-/// Runs the session on one row and on full batches, if the signature says what a row is. Returns the shortest time of
-/// a run on one row. A model that fails on zeros is only logged: it may know why.
+/// Runs the session on one row and on full batches, if the signature says what a row is. Returns the shortest time of a run on
+/// one row. A model that fails on zeros is only logged, as it may serve other inputs.
 pub(crate) fn warm_up(session: &mut WorkerSession, batch_size: usize) -> Option<Duration> {
     let started = Instant::now();
     let signature = session.model().signature().clone();
     if signature.state != ModelState::Stateless {
-        // Clients are to see what their own requests make of it.
+        // The model's state must come from the requests of clients alone.
         return None;
     }
     let mut shortest = None;
@@ -52,7 +52,7 @@ fn timed(session: &mut WorkerSession, inputs: &[NamedTensor]) -> Result<Duration
     Ok(started.elapsed())
 }
 
-/// Full batches first, so that the time of one row is that of a warm model.
+/// Full batches come first, so that the time of one row is that of a warm model.
 fn sizes(signature: &Signature, batch_size: usize) -> Vec<usize> {
     let mut required = signature.inputs.iter();
     let has_rows = required.all(|spec| spec.arity == Arity::Optional || spec.has_free_rows());
@@ -63,7 +63,7 @@ fn sizes(signature: &Signature, batch_size: usize) -> Vec<usize> {
     }
 }
 
-/// Inputs of `rows` rows that hold zeros, or no inputs where a size is unknown or too large.
+/// Inputs of `rows` rows that hold zeros; `None` where a size is unknown or too large.
 fn zeros(signature: &Signature, rows: usize) -> Option<Vec<NamedTensor>> {
     if signature.inputs.is_empty() {
         return None;
@@ -85,7 +85,7 @@ fn zero(spec: &TensorSpec, rows: usize) -> Option<NamedTensor> {
         .map(|(axis, size)| size.or((axis == 0).then_some(rows)))
         .collect();
     let shape = shape?;
-    // An empty string is a prefix of four zeros.
+    // A string is four bytes of length and its text, so four zeros are an empty string.
     let size = dtype.size().unwrap_or(size_of::<u32>());
     let bytes = shape
         .iter()

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use super::Violation;
 use super::frame::{self, FrameLimits};
-use crate::runtime::inline_runs;
+use crate::handler::yield_now;
 
 /// A buffer that grew beyond this is given back after use.
 const KEPT_BUFFER: usize = 1 << 20;
@@ -109,7 +109,7 @@ impl Outbox {
     pub async fn run_flusher(&self) {
         loop {
             self.call.notified().await;
-            inline_runs::yield_now().await;
+            yield_now().await;
             self.is_called.store(false, Ordering::Release);
             if self.flush_when_writable().await == Flushed::Broken {
                 return;
@@ -120,7 +120,7 @@ impl Outbox {
     /// Writes everything that waits, or finds that the other side is gone.
     pub async fn flush_all(&self) {
         while self.flush_when_writable().await == Flushed::Done && self.is_waiting() {
-            inline_runs::yield_now().await;
+            yield_now().await;
         }
     }
 

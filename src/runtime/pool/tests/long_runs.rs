@@ -1,8 +1,9 @@
 //! Runs that take longer than expected, and runs that do not end. What fails here hangs.
 
 use super::*;
-use crate::runtime::pool::overdue::{GRACE, MOST_ABANDONED};
-use crate::runtime::pool::pace::LONG;
+use crate::runtime::inline_runs::LONG;
+use crate::runtime::pool::state::MOST_LEFT_BEHIND;
+use crate::runtime::pool::workers::GRACE;
 
 /// How long the requests of endless runs are waited for.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -29,30 +30,30 @@ fn locked() -> FakeBackend {
 
 impl Fixture {
     /// Sees to overdue runs as if it were that much later, and so long after that they have been asked to end.
-    fn see_to_overdue_after(&self, time: Duration) {
+    fn end_overdue_runs_after(&self, time: Duration) {
         let later = Instant::now() + time;
-        self.pool.see_to_overdue(later);
-        self.pool.see_to_overdue(later + GRACE);
+        self.supervisor.end_overdue_runs(later);
+        self.supervisor.end_overdue_runs(later + GRACE);
     }
 
     /// How many workers are in runs once all that were woken have looked for jobs.
     async fn busy(&self) -> usize {
         let is_any_woken = || {
             let state = self.pool.state.lock();
-            state.workers.iter().any(|worker| worker.is_woken)
+            state.workers().woken() > 0
         };
         while is_any_woken() {
             tokio::task::yield_now().await;
         }
         let state = self.pool.state.lock();
-        state.workers.iter().filter(|w| w.is_busy()).count()
+        state.workers().busy()
     }
 
     /// A job that waits, of which nobody was told.
     fn put(&self) -> oneshot::Receiver<Result<Answer, Error>> {
         let (reply, answer) = oneshot::channel();
         let now = Instant::now();
-        self.pool.state.lock().batcher.push(Job {
+        let pushed = self.pool.state.lock().push(Job {
             inputs: rows(b"a", 2),
             rows: 1,
             stacks: true,
@@ -63,6 +64,7 @@ impl Fixture {
             is_alone: false,
             reply,
         });
+        pushed.unwrap();
         answer
     }
 
@@ -88,9 +90,9 @@ impl Fixture {
         self.long_until(Instant::now() + PATIENCE).await
     }
 
-    fn may_lead(&self) -> bool {
+    fn may_run_inline(&self) -> bool {
         let state = self.pool.state.lock();
-        self.pool.may_lead(&state, Instant::now())
+        self.pool.may_run_inline(&state, Instant::now())
     }
 
     async fn serves(&self) {
@@ -139,41 +141,41 @@ fn a_run_that_takes_long_delays_none_that_another_worker_can_serve() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_a_run_is_long_none_is_led() {
+async fn while_a_run_is_long_none_is_inline() {
     let fixture = pool(holding(), settings(1, 2), 2).await;
     fixture.quicken();
     let long = fixture.long().await;
-    assert!(!fixture.pool.inline_runs.has_free_slot(), "it was led");
+    assert!(!fixture.pool.inline_runs.has_free_slot(), "it was inline");
     tokio::time::sleep(LONG).await;
     fixture.backend.hold().let_through(1);
     long.await.unwrap().unwrap();
     assert!(fixture.pool.inline_runs.has_free_slot());
-    assert!(!fixture.pool.pace.is_short());
-    // One of a worker's thread counts as well, before it ends.
+    assert!(!fixture.pool.state.lock().pace().is_short());
+    // A run on a worker's thread counts as well, before it ends.
     let long = fixture.long().await;
     fixture.quicken();
     tokio::time::sleep(LONG).await;
-    assert!(!fixture.may_lead());
+    assert!(!fixture.may_run_inline());
     fixture.backend.hold().open();
     long.await.unwrap().unwrap();
 }
 
 #[tokio::test]
-async fn jobs_whose_leader_is_stuck_are_run_by_a_worker() {
-    let fixture = leading(FakeBackend::new(), settings(1, 2), 2).await;
+async fn jobs_whose_inline_run_is_stuck_are_run_by_a_worker() {
+    let fixture = inline_pool(FakeBackend::new(), settings(1, 2), 2).await;
     fixture.quicken();
-    fixture.pool.state.lock().leader_called = true;
+    drop(fixture.pool.state.lock().next_runner(true));
     let waiting = [fixture.send(b"b"), fixture.send(b"c")];
     fixture.queued(2).await;
-    fixture.pool.rescue();
+    fixture.pool.wake_workers();
     for request in waiting {
         request.await.unwrap().unwrap();
     }
 }
 
 #[tokio::test]
-async fn without_a_place_a_leader_wakes_a_worker() {
-    let fixture = leading(FakeBackend::new(), settings(1, 1), 1).await;
+async fn without_a_slot_an_inline_run_wakes_a_worker() {
+    let fixture = inline_pool(FakeBackend::new(), settings(1, 1), 1).await;
     fixture.quicken();
     let request = fixture.send(b"b");
     tokio::task::yield_now().await;
@@ -185,11 +187,11 @@ async fn without_a_place_a_leader_wakes_a_worker() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_that_outlives_its_requests_is_ended() {
-    for is_led in [false, true] {
+    for is_inline in [false, true] {
         let backend = holding().with_interrupter();
         let fixture = pool(backend, settings(1, 1), 1).await;
-        fixture.pool.oversee();
-        if is_led {
+        fixture.supervisor.watch_overdue_runs();
+        if is_inline {
             fixture.quicken();
         }
         let endless = fixture.endless().await;
@@ -212,66 +214,66 @@ async fn a_client_that_gives_up_early_costs_no_worker() {
         PATIENCE + 2 * GRACE,
         response_timeout.checked_sub(2 * GRACE).unwrap(),
     ] {
-        fixture.see_to_overdue_after(time);
+        fixture.end_overdue_runs_after(time);
         assert_eq!(fixture.states(), before);
     }
-    assert!(fixture.pool.state.lock().beyond_help().is_none());
+    assert!(fixture.pool.state.lock().should_exit().is_none());
     fixture.backend.hold().let_through(3);
     for request in long {
         request.await.unwrap().unwrap();
     }
     fixture.quicken();
-    assert!(fixture.pool.pace.is_short());
+    assert!(fixture.pool.state.lock().pace().is_short());
     let endless = fixture.endless().await;
-    fixture.see_to_overdue_after(response_timeout + 2 * GRACE);
+    fixture.end_overdue_runs_after(response_timeout + 2 * GRACE);
     assert_ne!(fixture.states(), before);
     endless.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_that_cannot_be_ended_is_left_behind() {
-    for is_led in [false, true] {
+    for is_inline in [false, true] {
         let fixture = pool(holding(), impatient(1), 1).await;
-        fixture.pool.oversee();
-        if is_led {
+        fixture.supervisor.watch_overdue_runs();
+        if is_inline {
             fixture.quicken();
         }
         let endless = fixture.endless().await;
         fixture.serves().await;
         assert!(!endless.is_finished());
         assert_eq!(fixture.states(), [(9001, WorkerState::Ready)]);
-        assert_eq!(fixture.pool.inline_runs.has_free_slot(), !is_led);
+        assert_eq!(fixture.pool.inline_runs.has_free_slot(), !is_inline);
         fixture.quicken();
-        assert!(!fixture.pool.pace.is_short());
+        assert!(!fixture.pool.state.lock().pace().is_short());
         fixture.backend.hold().let_through(1);
         endless.await.unwrap().unwrap();
-        while fixture.pool.state.lock().abandoned > 0 {
+        while *fixture.pool.state.lock().left_behind_mut() > 0 {
             tokio::task::yield_now().await;
         }
         fixture.serves().await;
         assert_eq!(fixture.states(), [(9001, WorkerState::Ready)]);
         fixture.pool.close(&gone());
-        fixture.pool.ended().await;
+        fixture.supervisor.ended().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_is_to_stop_is_left_behind_without_another() {
     let fixture = pool(holding(), impatient(1), 1).await;
-    fixture.pool.oversee();
+    fixture.supervisor.watch_overdue_runs();
     let endless = fixture.endless().await;
-    fixture.pool.scale(Bounds::exactly(0)).await.unwrap();
+    fixture.supervisor.scale(Bounds::exactly(0)).await.unwrap();
     settled(&fixture, 0).await;
     assert_eq!(kind(fixture.send(b"a").await.unwrap()), Kind::NoWorker);
     fixture.pool.close(&gone());
-    fixture.pool.ended().await;
+    fixture.supervisor.ended().await;
     endless.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn too_many_runs_without_end_are_the_process_failure() {
     let fixture = pool(holding(), impatient(1), 1).await;
-    fixture.pool.oversee();
+    fixture.supervisor.watch_overdue_runs();
     let mut endless = Vec::new();
     for _ in 0..2 {
         endless.push(fixture.endless().await);
@@ -290,9 +292,9 @@ async fn too_many_runs_without_end_are_the_process_failure() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_whose_run_ends_after_all_serves_again() {
     let fixture = pool(holding(), impatient(1), 1).await;
-    fixture.pool.state.lock().abandoned = MOST_ABANDONED;
+    *fixture.pool.state.lock().left_behind_mut() = MOST_LEFT_BEHIND;
     let long = fixture.endless().await;
-    fixture.see_to_overdue_after(2 * GRACE);
+    fixture.end_overdue_runs_after(2 * GRACE);
     assert_eq!(fixture.states(), [(9000, WorkerState::Failed)]);
     assert!(fixture.pool.without_worker_since().is_some());
     fixture.backend.hold().let_through(1);
@@ -300,20 +302,20 @@ async fn a_worker_whose_run_ends_after_all_serves_again() {
     while fixture.pool.without_worker_since().is_some() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    assert!(fixture.pool.state.lock().beyond_help().is_none());
+    assert!(fixture.pool.state.lock().should_exit().is_none());
     fixture.serves().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_without_end_is_replaced_when_another_has_ended() {
     let fixture = pool(holding(), impatient(1), 1).await;
-    fixture.pool.state.lock().abandoned = MOST_ABANDONED;
+    *fixture.pool.state.lock().left_behind_mut() = MOST_LEFT_BEHIND;
     let long = fixture.endless().await;
-    fixture.see_to_overdue_after(2 * GRACE);
-    fixture.pool.state.lock().abandoned -= 1;
-    fixture.see_to_overdue_after(2 * GRACE);
+    fixture.end_overdue_runs_after(2 * GRACE);
+    *fixture.pool.state.lock().left_behind_mut() -= 1;
+    fixture.end_overdue_runs_after(2 * GRACE);
     fixture.serves().await;
-    assert!(fixture.pool.state.lock().beyond_help().is_none());
+    assert!(fixture.pool.state.lock().should_exit().is_none());
     long.abort();
 }
 
@@ -322,8 +324,8 @@ async fn a_device_that_is_lost_in_a_run_that_was_left_behind_is_lost() {
     let backend = FakeBackend::new().with_mark("f", Outcome::Fatal);
     let fixture = pool(backend, impatient(1), 1).await;
     let held = fixture.hold(b'f').await;
-    fixture.see_to_overdue_after(2 * HOUR);
-    assert_eq!(fixture.pool.state.lock().abandoned, 1);
+    fixture.end_overdue_runs_after(2 * HOUR);
+    assert_eq!(*fixture.pool.state.lock().left_behind_mut(), 1);
     fixture.backend.gate().open();
     assert_eq!(kind(held.await.unwrap()), Kind::WorkerDied);
     assert_eq!(fixture.pool.failure().await.kind(), Kind::WorkerDied);
@@ -396,7 +398,7 @@ async fn jobs_that_wait_for_their_turn_expire_without_a_run() {
     }
     abandoned.abort();
     assert!(abandoned.await.unwrap_err().is_cancelled());
-    fixture.see_to_overdue_after(GRACE);
+    fixture.end_overdue_runs_after(GRACE);
     assert!(fixture.states().iter().all(|(id, _)| *id < 9004));
     fixture.backend.gate().open();
     first.await.unwrap().unwrap();
@@ -415,7 +417,7 @@ async fn nobody_watches_for_full_batches_out_of_turn() {
     let held = fixture.hold(b'a').await;
     let waiting = fixture.send(b"b");
     fixture.queued(1).await;
-    let watches = |id: &u32| fixture.pool.state.lock().watch(*id).is_some();
+    let watches = |id: &u32| fixture.pool.state.lock().wait_until_due(*id).is_some();
     assert!(![9000, 9001].iter().any(watches));
     fixture.backend.gate().open();
     held.await.unwrap().unwrap();
@@ -426,9 +428,9 @@ async fn nobody_watches_for_full_batches_out_of_turn() {
 async fn where_workers_take_turns_a_run_without_end_is_the_process_failure() {
     let fixture = pool(locked(), impatient(4), 4).await;
     let long = fixture.endless().await;
-    fixture.see_to_overdue_after(2 * GRACE);
+    fixture.end_overdue_runs_after(2 * GRACE);
     assert_eq!(fixture.pool.failure().await.kind(), Kind::WorkerDied);
-    assert_eq!(fixture.pool.state.lock().abandoned, 0);
+    assert_eq!(*fixture.pool.state.lock().left_behind_mut(), 0);
     assert_eq!(fixture.states().len(), 4);
     long.abort();
 }
@@ -443,30 +445,23 @@ fn whose_thread(inputs: &[NamedTensor]) -> Vec<NamedTensor> {
 }
 
 #[tokio::test]
-async fn several_jobs_on_trial_are_not_led() {
+async fn several_jobs_on_trial_are_not_run_inline() {
     let settings = Settings {
         batching: BatchingMode::Auto,
         ..settings(8, 1)
     };
     let backend = FakeBackend::new().with_model(whose_thread);
-    let fixture = leading(backend, settings, 1).await;
+    let fixture = inline_pool(backend, settings, 1).await;
     assert!(fixture.pool.decision.is_trial());
     for (jobs, is_workers) in [(1, 0), (2, 1), (1, 0)] {
         fixture.quicken();
         let waiting: Vec<_> = (0..jobs).map(|_| fixture.put()).collect();
-        fixture.pool.lead();
+        fixture.pool.run_inline();
         for answer in waiting {
             let answer = answer.await.unwrap().unwrap();
             assert_eq!(marks(&answer.outputs), [is_workers]);
         }
-        while fixture
-            .pool
-            .state
-            .lock()
-            .workers
-            .iter()
-            .any(Worker::is_busy)
-        {
+        while fixture.pool.state.lock().workers().busy() > 0 {
             tokio::task::yield_now().await;
         }
     }

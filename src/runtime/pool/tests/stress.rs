@@ -72,7 +72,11 @@ async fn play(round: Round) {
             requests.push((*client, send(&fixture, *client)));
         }
         tokio::task::yield_now().await;
-        fixture.pool.scale(Bounds::exactly(workers)).await.unwrap();
+        fixture
+            .supervisor
+            .scale(Bounds::exactly(workers))
+            .await
+            .unwrap();
     }
     for (client, request) in requests {
         check(client, request.await);
