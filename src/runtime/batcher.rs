@@ -1,13 +1,16 @@
 //! The batcher: which waiting jobs go into the next batch, and which are too late for it.
 //!
-//! A plain data structure that is told the time. It knows neither threads nor locks nor sessions: the pool holds
-//! it behind its lock and hands batches to workers.
+//! A plain data structure that is told the time. It knows neither threads nor locks nor sessions: the pool keeps it behind
+//! its lock and passes batches to workers.
 //!
-//! The rules: jobs whose inputs have the same names, dtypes and shapes behind axis 0 wait in a queue of their own and
-//! may be stacked, unless they have no rows in common: those run by themselves. Within a queue the order is that of arrival; of several queues the one whose first job is oldest
-//! goes first, so none starves. A batch is what is there, up to the batch size: nobody waits for company unless the
-//! operator asked for full batches, and then not longer than the delay, counted from the arrival of the oldest
-//! job. Jobs of a higher priority go before all of a lower one; a batch holds both if they stack. Jobs that expired or were abandoned are left out, the first in the queue included.
+//! - Jobs whose inputs have the same names, dtypes and shapes behind axis 0 share a queue and may be stacked. Jobs without
+//!   rows in common run by themselves.
+//! - Within a queue the order is that of arrival. Of several queues the one whose first job is oldest goes first, so that
+//!   none starves.
+//! - A batch is what is there, up to the batch size. No job waits for others unless the operator asked for full batches, and
+//!   then not longer than the delay, counted from the arrival of the oldest job.
+//! - Jobs of a higher priority go before all of a lower one. A batch holds both if they stack.
+//! - Jobs that expired or were abandoned are left out, the first in the queue included.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -19,25 +22,25 @@ use crate::error::Error;
 use crate::payload::Priority;
 use crate::tensor::NamedTensor;
 
-/// Empty queues kept for their buffers.
+/// This many empty queues are kept for their buffers.
 const SPARE_QUEUES: usize = 1;
 
-/// What a job is answered: its own rows of the outputs, and how they came about.
+/// The answer to a job: its own rows of the outputs, and how they came about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// Outputs; axis 0 holds the job's rows.
+    /// Axis 0 of each holds the job's rows.
     pub outputs: Vec<NamedTensor>,
-    /// From being pushed until a worker took the job for the run that succeeded.
+    /// Time from the push until the job was taken for the run that succeeded.
     pub queue: Duration,
-    /// In the session, for the whole batch.
+    /// Time in the session, for the whole batch.
     pub infer: Duration,
     /// Rows of the batch.
     pub batch_rows: usize,
-    /// Whether the batch is counted with this job: it is so for one of the jobs that are answered.
+    /// Whether the batch is counted with this job. It is with one of the jobs that are answered.
     pub leads_batch: bool,
 }
 
-/// Where a job's answer goes. A dropped receiver abandons the job.
+/// The sender of a job's answer. Dropping the receiver abandons the job.
 pub type ReplyTo = oneshot::Sender<Result<Answer, Error>>;
 
 /// Tensors of one request waiting for inference.
@@ -51,35 +54,35 @@ pub struct Job {
     pub stacks: bool,
     /// When it was pushed.
     pub arrival: Instant,
-    /// When it stops being of use to begin.
+    /// When a run of it must have begun.
     pub deadline: Instant,
-    /// When nobody waits for its answer any more.
+    /// When no client waits for its answer any more.
     pub expires: Instant,
-    /// Who goes first.
+    /// Which jobs go first.
     pub priority: Priority,
-    /// Runs in a batch of its own: it was in a batch that failed, and its next failure is its own.
+    /// It runs in a batch of its own, because it was in a batch that failed.
     pub is_alone: bool,
-    /// Where the answer goes.
+    /// The sender of the answer.
     pub reply: ReplyTo,
 }
 
 impl Job {
-    /// Answers the job. Nothing happens if nobody waits.
+    /// Answers the job. Nothing happens if it was abandoned.
     pub fn answer(self, answer: Result<Answer, Error>) {
         let _ = self.reply.send(answer);
     }
 
-    /// Whether nobody waits for the answer any more.
+    /// Whether the receiver of the answer was dropped.
     pub fn is_abandoned(&self) -> bool {
         self.reply.is_closed()
     }
 
     /// Lower goes first: jobs that run alone, then by priority.
-    fn place(&self) -> (bool, Priority) {
+    fn order(&self) -> (bool, Priority) {
         (!self.is_alone, self.priority)
     }
 
-    /// Whether both may wait in one queue: they stack, or neither does.
+    /// Whether both may share a queue: they stack, or neither does.
     fn queues_with(&self, other: &Self) -> bool {
         (!self.stacks && !other.stacks) || self.stacks_with(other)
     }
@@ -111,7 +114,7 @@ pub struct BatcherConfig {
     pub wait_for_full_batches: bool,
 }
 
-/// Waiting jobs. Admission bounds how many there are, see `catalog`.
+/// The jobs that wait. `catalog` bounds how many there are.
 #[derive(Debug)]
 pub struct Batcher {
     cfg: BatcherConfig,
@@ -138,7 +141,7 @@ impl Batcher {
         }
     }
 
-    /// Changes the batch size for batches still to be formed.
+    /// Changes the batch size of later batches.
     pub const fn set_batch_size(&mut self, batch_size: usize) {
         self.cfg.batch_size = batch_size;
     }
@@ -148,7 +151,7 @@ impl Batcher {
         self.cfg.wait_for_full_batches
     }
 
-    /// Jobs that wait, those that expired or were abandoned meanwhile included.
+    /// How many jobs wait, those that expired or were abandoned meanwhile included.
     pub const fn len(&self) -> usize {
         self.jobs
     }
@@ -158,19 +161,19 @@ impl Batcher {
         self.jobs == 0
     }
 
-    /// Batches that the waiting jobs make at least.
+    /// The least number of batches that the waiting jobs make.
     pub fn batches(&self) -> usize {
         let queues = self.queues.iter();
         queues.map(|queue| queue.batches(self.cfg.batch_size)).sum()
     }
 
-    /// Takes a job in.
+    /// Adds a job.
     pub fn push(&mut self, job: Job) {
         self.jobs += 1;
         self.queue_for(&job).push(job);
     }
 
-    /// Takes jobs of a failed batch back, to be run one by one before all others.
+    /// Adds jobs of a failed batch again, to be run one by one before all others.
     pub fn push_back_alone(&mut self, jobs: impl DoubleEndedIterator<Item = Job>) {
         for mut job in jobs.rev() {
             job.is_alone = true;
@@ -179,7 +182,7 @@ impl Batcher {
         }
     }
 
-    /// Fills `batch` with the jobs that go next, none if it is better to wait. Answers jobs that expired.
+    /// Fills `batch` with the jobs that go next; with none if batches wait to be full. Answers jobs that expired.
     pub fn take(&mut self, now: Instant, batch: &mut Vec<Job>) {
         debug_assert!(batch.is_empty(), "a batch is taken into an empty buffer");
         while batch.is_empty()
@@ -198,7 +201,7 @@ impl Batcher {
         self.next_queue(now).is_some()
     }
 
-    /// When the oldest job stops waiting for company; `None` if no job waits.
+    /// When the oldest job stops waiting for a full batch; `None` if no job waits.
     pub fn next_due(&self) -> Option<Instant> {
         let fronts = self.queues.iter().filter_map(|queue| queue.jobs.front());
         fronts
@@ -214,8 +217,8 @@ impl Batcher {
             .max()
     }
 
-    /// Notes that a job was abandoned. Memory is given back when half of the jobs are, so that one abandonment
-    /// costs a constant on average.
+    /// Notes that a job was abandoned. The jobs are freed when half of all jobs were abandoned, so that one costs a constant
+    /// time on average.
     pub fn note_abandoned(&mut self) {
         self.abandoned += 1;
         if self.abandoned * 2 <= self.jobs {
@@ -244,24 +247,24 @@ impl Batcher {
                 .front()
                 .is_some_and(|first| first.queues_with(job))
         };
-        let place = self
+        let index = self
             .queues
             .iter()
             .position(fits)
             .or_else(|| self.queues.iter().position(|queue| queue.jobs.is_empty()));
-        let place = place.unwrap_or_else(|| {
+        let index = index.unwrap_or_else(|| {
             self.queues.push(Queue::default());
             self.queues.len() - 1
         });
-        &mut self.queues[place]
+        &mut self.queues[index]
     }
 
-    /// Of the queues that need not wait, the one whose first job goes first: by priority, then by age.
+    /// The queue, of those that need not wait, whose first job goes first by priority, then by age.
     fn next_queue(&self, now: Instant) -> Option<usize> {
         let ready = self.queues.iter().enumerate().filter_map(|(index, queue)| {
             let first = queue.jobs.front()?;
             self.need_not_wait(queue, first, now)
-                .then_some((first.place(), first.arrival, index))
+                .then_some((first.order(), first.arrival, index))
         });
         ready.min().map(|(_, _, index)| index)
     }
@@ -282,11 +285,11 @@ impl Batcher {
 }
 
 impl Queue {
-    /// Batches that its jobs make at least.
+    /// The least number of batches that its jobs make.
     fn batches(&self, batch_size: usize) -> usize {
         let jobs = self.jobs.len();
         match self.jobs.front() {
-            // A job that is larger than a batch makes one.
+            // A job that is larger than a batch makes one batch.
             Some(first) if first.stacks => self.rows.div_ceil(batch_size).min(jobs),
             _ => jobs,
         }
@@ -295,11 +298,11 @@ impl Queue {
     /// Puts a job behind those of its priority.
     fn push(&mut self, job: Job) {
         self.rows += job.rows;
-        let goes_before = |other: &Job| other.place() <= job.place();
+        let goes_before = |other: &Job| other.order() <= job.order();
         match self.jobs.back() {
             Some(last) if !goes_before(last) => {
-                let place = self.jobs.partition_point(goes_before);
-                self.jobs.insert(place, job);
+                let index = self.jobs.partition_point(goes_before);
+                self.jobs.insert(index, job);
             }
             _ => self.jobs.push_back(job),
         }

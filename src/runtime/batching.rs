@@ -1,17 +1,18 @@
 //! Whether requests of a version may be stacked along axis 0, and how that is found out.
 //!
-//! Stacking is right only where axis 0 of every input and output is the batch. What a model says of itself
-//! ([`Axis0`]) can refute that, and never prove it: a softmax over axis 0 keeps names and shapes and mixes the rows. So a
-//! version whose batch size is over 1 is tried out:
+//! Stacking is right only where axis 0 of every input and output is the batch. What a model says of itself ([`Axis0`]) can
+//! refute that but never prove it: a softmax over axis 0 keeps names and shapes and mixes the rows. So a version whose batch
+//! size is over 1 is tried out:
 //!
 //! - `check` runs samples alone, stacked, and stacked in other orders, before the version is ready. Samples come from the
-//!   archive (`lantern: samples`), else they are made from the signature. Made ones may refute; they confirm only where
-//!   the names of the axes, or the owner, say that axis 0 is the batch.
-//! - Where that settles nothing, the version is on [`Batching::Trial`]: the first real batches run both ways, and are
-//!   answered from the single runs, until eight of them agreed.
+//!   archive (`lantern: samples`), else they are made from the signature. Made ones may refute; they confirm only where the
+//!   names of the axes, or the owner, say that axis 0 is the batch.
+//! - Where that decides nothing, the version is on [`Batching::Trial`]: the first real batches are run both ways and answered
+//!   from the single runs, until eight of them agreed.
 //!
-//! A difference at any time refutes for good: the version runs unbatched. The verdict is kept by the archive's digest
-//! ([`Verdicts`]), and by how many rows a batch may have. This module knows tensors and sessions; it knows neither queues nor threads.
+//! A difference at any time refutes for good: the version runs unbatched. The verdict is kept by the archive's digest and the
+//! number of rows that a batch may have ([`Verdicts`]). This module knows tensors and sessions; it knows neither queues nor
+//! threads.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,44 +36,45 @@ use compare::Finding;
 use trial::Trial;
 pub use verdicts::{Verdict, Verdicts};
 
-/// Names the rules by which verdicts come about, in the path of their files: another number forgets what was found by others.
+/// The version of the rules by which verdicts are found. It is in the path of their files, so that another version of the rules
+/// does not use them.
 pub const RULES: &str = "1";
-/// Of the batches of a version that requests confirmed, one in so many is run both ways: later requests may be of another kind.
+/// One in this many batches is run both ways if requests confirmed the version: later requests may be of another kind.
 const SPOT_CHECK: u32 = 256;
 
 /// How a version's requests are stacked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Batching {
-    /// They are not, since `batchSize` is 1.
+    /// They are not stacked, since `batchSize` is 1.
     #[default]
     Single,
-    /// They are.
+    /// They are stacked, as something showed that this is right.
     On(Grounds),
-    /// They are, beside the single runs that answer them, until enough agreed.
+    /// They are stacked because the owner says so, and nothing refuted it.
+    OnByOwner,
+    /// They are run both stacked and one by one, and answered from the single runs, until enough batches agreed.
     Trial,
-    /// They are not; the reason completes "off: ".
+    /// They are not stacked, for this reason.
     Off(String),
 }
 
-/// Why requests are stacked.
+/// What showed that requests may be stacked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Grounds {
     /// Samples gave the same alone and stacked.
     Samples,
-    /// So they did, but for rounding that depends on the company, as in models that are quantized dynamically.
+    /// Samples gave the same but for rounding that depends on the other rows, as in models that are quantized dynamically.
     Rounded,
     /// The first real requests gave the same alone and stacked.
     Requests,
-    /// The owner says so, and nothing refuted it.
-    Owner,
 }
 
 impl Batching {
-    /// The rows that a batch may have where `configured` are asked for.
+    /// The rows that a batch may have where the settings allow `configured`.
     pub(crate) fn batch_size(&self, configured: usize) -> usize {
         match self {
             Self::Single | Self::Off(_) => 1,
-            Self::Trial | Self::On(_) => configured,
+            Self::Trial | Self::On(_) | Self::OnByOwner => configured,
         }
     }
 }
@@ -86,6 +88,9 @@ impl std::fmt::Display for Batching {
                 "on trial (the first batches are run both ways and answered from the single runs)",
             ),
             Self::On(grounds) => write!(formatter, "on ({grounds})"),
+            Self::OnByOwner => {
+                formatter.write_str("on (the owner says so, and nothing refuted it)")
+            }
         }
     }
 }
@@ -98,12 +103,11 @@ impl std::fmt::Display for Grounds {
                 "samples gave the same alone and stacked, but for rounding that depends on the company"
             }
             Self::Requests => "the first requests gave the same alone and stacked",
-            Self::Owner => "the owner says so, and nothing refuted it",
         })
     }
 }
 
-/// What one version does, from the first worker that loaded it on.
+/// The decision on one version, from the first worker that loaded it on.
 #[derive(Debug)]
 pub(crate) struct Decision {
     model: Arc<ModelSpec>,
@@ -114,7 +118,7 @@ pub(crate) struct Decision {
     is_trial: AtomicBool,
     /// Whether requests confirmed it; read before every run.
     is_spot_checked: AtomicBool,
-    /// Batches since then.
+    /// Batches since requests confirmed it.
     batches: AtomicU32,
 }
 
@@ -132,7 +136,7 @@ impl Decision {
         }
     }
 
-    /// What is done; `None` before a worker loaded the model.
+    /// What was decided; `None` before a worker loaded the model.
     pub(crate) fn status(&self) -> Option<Batching> {
         self.settled.lock().clone()
     }
@@ -167,7 +171,7 @@ impl Decision {
         before % SPOT_CHECK == SPOT_CHECK - 1
     }
 
-    /// Decides, unless it is decided. Runs the model on `session`, and blocks others who ask meanwhile.
+    /// Decides if nothing was decided yet. Runs the model on `session`; other callers block meanwhile.
     pub(crate) fn settle(&self, session: &mut WorkerSession) -> Result<(), String> {
         let mut settled = self.settled.lock();
         if settled.is_none() {
@@ -217,7 +221,7 @@ impl Decision {
             Batching::Off(_) => {
                 tracing::warn!(model = %model.name, version = %model.version, "batching: {decided}");
             }
-            Batching::On(_) | Batching::Trial => {
+            Batching::On(_) | Batching::OnByOwner | Batching::Trial => {
                 tracing::info!(model = %model.name, version = %model.version, "batching: {decided}");
             }
         }
@@ -225,8 +229,8 @@ impl Decision {
     }
 }
 
-/// What verdicts on an archive are kept by: its digest and the batch size that it is tried out with, since what two rows show
-/// is not enough for eight.
+/// The key of an archive's verdict: its digest and the batch size that it was tried out with, since what two rows show is not
+/// enough for eight.
 pub(crate) fn key(digest: &str, batch_size: usize) -> String {
     if digest.is_empty() {
         return String::new();
@@ -259,13 +263,13 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// What would be done with a loaded model. Blocks while it is tried out. The error says why it cannot be told.
+/// Decides on a loaded model. Blocks while it is tried out. The error says why nothing can be decided.
 pub fn examine(asked: &Asked<'_>, model: Arc<dyn LoadedModel>) -> Result<Batching, String> {
     let mut session = WorkerSession::new(model).map_err(|error| error.to_string())?;
     decide(asked, &mut session, &Verdicts::default())
 }
 
-/// What is done with a model that was just loaded. The error says what is wrong with the archive's samples.
+/// Decides on a model that was just loaded. The error says what is wrong with the archive's samples.
 fn decide(
     asked: &Asked<'_>,
     session: &mut WorkerSession,
@@ -293,12 +297,12 @@ fn decide(
     });
     Ok(match verdict {
         Some(verdict) => verdict.batching(),
-        None if asked.mode == BatchingMode::On => Batching::On(Grounds::Owner),
+        None if asked.mode == BatchingMode::On => Batching::OnByOwner,
         None => Batching::Trial,
     })
 }
 
-/// Why a version is not batched, where that is known without a run.
+/// Why a version must not be batched, where that is known without a run.
 fn ruled_out(mode: BatchingMode, signature: &Signature) -> Option<String> {
     if mode == BatchingMode::Off {
         return Some("as lantern.batching says".to_owned());
@@ -312,7 +316,7 @@ fn ruled_out(mode: BatchingMode, signature: &Signature) -> Option<String> {
     }
 }
 
-/// What samples show; `None` where there are none, they do not run, or they cannot tell one place from another.
+/// What samples show; `None` where there are none, they do not run, or a row in the wrong place would not show.
 fn self_check(
     session: &mut WorkerSession,
     signature: &Signature,

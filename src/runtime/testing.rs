@@ -1,11 +1,20 @@
 //! What tests of the runtime share: a model that has no files, and tensors that say whose they are.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 
+use crate::error::Error;
 use crate::model::{BackendKind, Declared, Limits, ModelName, ModelSpec, Settings, Version};
+use crate::payload::Priority;
+use crate::runtime::batcher::{Answer, Job};
+use crate::runtime::pool::JobOptions;
 use crate::tensor::{DType, NamedTensor, Tensor};
+
+/// Receives a job's answer.
+pub(crate) type Receiver = oneshot::Receiver<Result<Answer, Error>>;
 
 /// A model for the fake backend.
 pub(crate) fn model(settings: Settings) -> ModelSpec {
@@ -37,6 +46,33 @@ pub(crate) fn rows(marks: &[u8], width: usize) -> Vec<NamedTensor> {
     let shape = vec![marks.len(), width];
     let tensor = Tensor::new(DType::U8, shape, Bytes::from(data)).expect("lengths agree");
     vec![NamedTensor::new("x", tensor)]
+}
+
+/// A job of one row per mark, which may wait for an hour.
+pub(crate) fn job(marks: &[u8], width: usize, arrival: Instant) -> (Job, Receiver) {
+    let (reply, answer) = oneshot::channel();
+    let deadline = arrival + Duration::from_hours(1);
+    let job = Job {
+        inputs: rows(marks, width),
+        rows: marks.len(),
+        stacks: true,
+        arrival,
+        deadline,
+        expires: deadline,
+        priority: Priority::default(),
+        is_alone: false,
+        reply,
+    };
+    (job, answer)
+}
+
+/// What a request with this deadline asks of its job.
+pub(crate) fn options(deadline: Instant) -> JobOptions {
+    JobOptions {
+        begin_by: deadline,
+        deadline,
+        priority: Priority::default(),
+    }
 }
 
 /// The marks of the rows in the first tensor.

@@ -42,7 +42,7 @@ impl Entry {
                 stacking: match self.batching() {
                     None | Some(Batching::Single | Batching::Off(_)) => Stacking::Off,
                     Some(Batching::Trial) => Stacking::Trial,
-                    Some(Batching::On(_)) => Stacking::On,
+                    Some(Batching::On(_) | Batching::OnByOwner) => Stacking::On,
                 },
                 has_failed: matches!(**self.phase.load(), Phase::Failed(_)),
             });

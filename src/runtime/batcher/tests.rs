@@ -6,12 +6,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::error::Kind;
-use crate::runtime::testing::{marks, rows};
+use crate::runtime::testing::{Receiver, job, marks};
 
 const DELAY: Duration = Duration::from_millis(100);
 const HOUR: Duration = Duration::from_hours(1);
-
-type Receiver = oneshot::Receiver<Result<Answer, Error>>;
 
 fn config(batch_size: usize) -> BatcherConfig {
     BatcherConfig {
@@ -26,23 +24,6 @@ fn full(batch_size: usize) -> Batcher {
         wait_for_full_batches: true,
         ..config(batch_size)
     })
-}
-
-/// A job of one row per mark.
-fn job(marks: &[u8], width: usize, arrival: Instant) -> (Job, Receiver) {
-    let (reply, answer) = oneshot::channel();
-    let job = Job {
-        inputs: rows(marks, width),
-        rows: marks.len(),
-        stacks: true,
-        arrival,
-        deadline: arrival + HOUR,
-        expires: arrival + HOUR,
-        priority: Priority::default(),
-        is_alone: false,
-        reply,
-    };
-    (job, answer)
 }
 
 fn pushed(batcher: &mut Batcher, mark: u8, arrival: Instant) -> Receiver {

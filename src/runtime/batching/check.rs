@@ -1,4 +1,4 @@
-//! The self-check: samples alone, stacked in different orders, and stacked to a full batch.
+//! The self-check: it runs samples alone, stacked in different orders, and stacked to a full batch.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -10,21 +10,21 @@ use crate::backend::{BackendError, Interrupt};
 use crate::runtime::pool::session::WorkerSession;
 use crate::tensor::{NamedTensor, Tensor};
 
-/// Stacks of different orders at most.
+/// At most this many different orders are run.
 const STACKS: usize = 3;
-/// Orders in which three samples are stacked; the first ones that fit the batch size are run.
+/// The orders in which three samples are stacked. The first that fit the batch size are run.
 const ORDERS: [&[usize]; 5] = [&[0, 1, 2], &[2, 0, 1], &[1, 0], &[0, 2], &[2, 1]];
-/// Rows of a full batch at most; a model that treats so many one by one does so with more.
+/// A full batch has at most this many rows: a model that treats so many one by one does so with more.
 const FULL: usize = 64;
-/// Bytes of one input of a stack at most.
+/// One input of a stack has at most this many bytes.
 const STACK_LIMIT: usize = 64 << 20;
-/// After so long runs are ended, where the backend can: a model that is so slow is left to its first requests.
+/// Runs are ended after this, where the backend can: a slower model is tried out by its first requests.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Between two attempts to end a run.
+/// The pause between two attempts to end a run.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// What samples show. `None` where they do not run by themselves, take too long, or nothing could be stacked. A stacked run
-/// that fails while single ones do not is a difference.
+/// What samples show; `None` where they do not run by themselves, take too long, or cannot be stacked. A stacked run that fails
+/// while single ones do not is a difference.
 pub(super) fn check(
     session: &mut WorkerSession,
     samples: &[Sample],
@@ -78,7 +78,7 @@ fn alone(session: &mut WorkerSession, sample: &Sample) -> Option<Single> {
     })
 }
 
-/// What a stacked run shows; `None` where it failed for want of memory or of the device.
+/// What a stacked run shows; `None` where it ran out of memory or lost the device.
 fn run(
     session: &mut WorkerSession,
     inputs: Vec<NamedTensor>,
@@ -132,7 +132,7 @@ fn orders(samples: &[Sample], batch_size: usize) -> impl Iterator<Item = &'stati
     ORDERS.into_iter().filter(fits)
 }
 
-/// Samples in turn until the batch is full; `None` where an order of each once does that.
+/// The samples in turn until the batch is full; `None` where each sample once fills it.
 fn full(samples: &[Sample], batch_size: usize) -> Option<Vec<usize>> {
     let (mut order, mut rows) = (Vec::new(), 0);
     for index in (0..samples.len()).cycle() {
@@ -161,7 +161,7 @@ fn stack(samples: &[Sample], order: &[usize]) -> Option<Vec<NamedTensor>> {
     first.iter().enumerate().map(stack).collect()
 }
 
-/// Ends runs that go on beyond [`PATIENCE`], from a thread of its own, for as long as it is there.
+/// Ends runs that take longer than [`PATIENCE`], from a thread of its own, until it is dropped.
 struct Limit {
     _over: mpsc::Sender<()>,
 }
@@ -171,7 +171,7 @@ impl Limit {
         let (over, is_over) = mpsc::channel();
         std::thread::spawn(move || {
             let mut pause = PATIENCE;
-            // Again and again: each run begins anew.
+            // This is repeated, as it ends one run and others follow.
             while is_over.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
                 interrupt.interrupt();
                 pause = AGAIN;

@@ -1,21 +1,22 @@
 //! Whether a stacked run gave each request what a run of its own gave.
 //!
-//! Outputs are compared by place. Framework kernels round differently for other batch sizes, so floats may differ by
-//! rounding; what a row of somebody else would look like is known from the single runs, and tells rounding from place.
+//! Outputs are compared place by place within a row. Kernels of frameworks round differently for other batch sizes, so floats
+//! may differ by rounding. The single runs show what the row of another request would look like, which tells the difference
+//! between rounding and a row in the wrong place.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash as _, Hasher as _};
 
 use crate::tensor::{DType, NamedTensor, Tensor};
 
-/// A difference of this part of what lies between the outputs of different requests is rounding that depends on the other
-/// requests in the run, as in models that are quantized dynamically.
+/// A difference of at most this fraction of the distance between the outputs of different requests counts as rounding that
+/// depends on the other requests in the run, as in models that are quantized dynamically.
 const SHARED_ROUNDING: f64 = 0.02;
-/// Rows tell one request from another where they differ by this many tolerances.
+/// Rows in the wrong place show where different requests differ by at least this many tolerances.
 const TELLING: f64 = 8.0;
 const DIFFERS: &str = "differs between single and stacked runs";
 
-/// One request's inputs and what a run of its own gave.
+/// What a run of one request by itself gave.
 #[derive(Debug, Clone)]
 pub(crate) struct Single {
     /// Rows on axis 0 of its inputs.
@@ -27,18 +28,18 @@ pub(crate) struct Single {
 /// What a comparison shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Finding {
-    /// Each request got its own.
+    /// Each request got what it gets by itself.
     Same {
         /// Whether a row in the wrong place would have shown in every output.
         is_telling: bool,
-        /// Whether the same up to the rounding of a kernel, and not of a quantization that depends on the company.
+        /// Whether it is the same but for a kernel's rounding, without rounding that depends on the other requests.
         is_exact: bool,
     },
-    /// Somebody got something else; the text says what.
+    /// A request got something else. The text says what.
     Different(String),
 }
 
-/// Compares what a stacked run of `singles` gave, in that order, with what each run of their own gave.
+/// Compares the outputs of a run of `singles`, stacked in that order, with what each run by itself gave.
 pub(crate) fn compare(singles: &[&Single], stacked: &[NamedTensor]) -> Finding {
     let (mut is_telling, mut is_exact) = (true, true);
     for (index, output) in stacked.iter().enumerate() {
@@ -102,8 +103,8 @@ fn compare_output(singles: &[&Single], own: &[&NamedTensor], output: &NamedTenso
     by_place(&own, &together, &rows, output)
 }
 
-/// Compares place by place within a row, since the places of one output may be of different sizes; `rows` are those of each
-/// request, in order.
+/// Compares place by place within a row, since the values in the places of one output may be of different sizes. `rows` are the
+/// rows of each request, in order.
 fn by_place(own: &Columns, together: &Columns, rows: &[usize], output: &NamedTensor) -> Finding {
     let rounding = Rounding::of(output.tensor.dtype(), own);
     let (mut is_telling, mut is_exact) = (false, true);
@@ -125,7 +126,7 @@ fn by_place(own: &Columns, together: &Columns, rows: &[usize], output: &NamedTen
     }
 }
 
-/// One place of all rows, alone and stacked.
+/// One place in all rows, alone and stacked.
 struct Place {
     /// The largest finite magnitude.
     scale: f64,
@@ -133,12 +134,12 @@ struct Place {
     spread: f64,
     /// The largest distance between a row alone and stacked.
     moved: f64,
-    /// Rows of different requests differ in what is no finite number, which no rounding explains.
+    /// One request has a value that is no finite number where another has none, which no rounding explains.
     is_mixed: bool,
 }
 
 impl Place {
-    /// `None` where what is no finite number alone is something else stacked, or the other way round.
+    /// `None` where a value that is not finite alone is another one stacked, or the other way round.
     fn of(own: &[f64], together: &[f64], rows: &[usize]) -> Option<Self> {
         let moved = own
             .iter()
@@ -157,7 +158,7 @@ impl Place {
     }
 }
 
-/// How far a value moved; `None` from a finite number to none, or from one that is none to another.
+/// How far a value moved; `None` if one of the two is not finite and they differ.
 fn moved(own: f64, together: f64) -> Option<f64> {
     let is_same = own.to_bits() == together.to_bits() || (own.is_nan() && together.is_nan());
     if is_same {
@@ -167,11 +168,11 @@ fn moved(own: f64, together: f64) -> Option<f64> {
     distance.is_finite().then_some(distance)
 }
 
-/// The values that one request has in one place.
+/// The range of one request's values in one place.
 struct Range {
     low: f64,
     high: f64,
-    /// Whether some are no finite numbers.
+    /// Whether some values are not finite.
     has_others: bool,
 }
 
@@ -206,11 +207,11 @@ fn largest(values: impl Iterator<Item = f64>) -> f64 {
     values.fold(0.0, f64::max)
 }
 
-/// What kernels differ by when they sum in another order.
+/// The rounding of kernels that sum in another order.
 struct Rounding {
-    /// Of a value itself.
+    /// As a fraction of the value itself.
     relative: f64,
-    /// Of the output's largest value: what is left where larger ones cancel out.
+    /// The least rounding, a fraction of the output's largest value: it remains where larger values cancel out.
     absolute: f64,
 }
 
@@ -236,8 +237,8 @@ impl Rounding {
     }
 }
 
-/// A tensor by places within a row: each has the values of all rows. What is no float has one place, whose values are equal
-/// where the rows are.
+/// A tensor by places within a row: each has the values of all rows. A tensor that does not hold floats has one place, whose
+/// values are equal where the rows are.
 struct Columns(Vec<Vec<f64>>);
 
 fn columns(tensor: &Tensor) -> Columns {
@@ -254,14 +255,14 @@ fn columns(tensor: &Tensor) -> Columns {
     Columns((0..width).map(column).collect())
 }
 
-/// A whole number for each row, equal for equal rows.
+/// A number for each row, equal for equal rows.
 fn fingerprints(tensor: &Tensor) -> Vec<f64> {
     let each = vec![1; tensor.rows().unwrap_or(0)];
     let rows = tensor.split(&each).unwrap_or_default();
     let fingerprint = |row: &Tensor| {
         let mut hasher = DefaultHasher::new();
         row.data().hash(&mut hasher);
-        // Of 52 bits, which a double holds exactly.
+        // A double holds 52 bits exactly.
         #[expect(clippy::cast_precision_loss, reason = "52 bits fit")]
         let number = (hasher.finish() >> 12) as f64;
         number

@@ -1,4 +1,4 @@
-//! Samples to try a model out on: from its archive, or made up from its signature.
+//! Samples that a model is tried out with: from its archive, or made up from its signature.
 //!
 //! A file of samples is a JSON array of requests, each an object of the model's inputs by name:
 //! `[{"x": {"dtype": "fp32", "shape": [1, 2], "data": [0.5, 2]}}, …]`, elements flat and row-major.
@@ -12,17 +12,17 @@ use crate::backend::Signature;
 use crate::model::{Arity, TensorSpec};
 use crate::tensor::{DType, NamedTensor, Tensor};
 
-/// As many are stacked in different orders.
+/// This many are stacked in different orders.
 const NEEDED: usize = 3;
-/// More are not looked at.
+/// At most this many are read.
 const MOST: usize = 16;
-/// Bytes of a file of samples.
+/// A file of samples has at most this many bytes.
 const FILE_LIMIT: u64 = 16 << 20;
-/// Bytes of one input that is made up.
+/// An input that is made up has at most this many bytes.
 const INPUT_LIMIT: usize = 64 << 20;
 
-/// Sizes that axes other than axis 0 get where they vary, in the order in which they are tried: what a sentence, a small
-/// picture and a usual one have.
+/// The sizes of axes other than axis 0 where they vary, in the order in which they are tried: those of a sentence, a small
+/// picture and a usual one.
 pub(super) const FREE_AXES: [usize; 3] = [8, 64, 224];
 
 /// Inputs of one request, in the model's order.
@@ -30,11 +30,10 @@ pub(super) const FREE_AXES: [usize; 3] = [8, 64, 224];
 pub(super) struct Sample {
     /// Rows on axis 0.
     pub(super) rows: usize,
-    /// What goes in.
     pub(super) inputs: Vec<NamedTensor>,
 }
 
-/// The archive's samples; none where it names no file. The error says what is wrong with them.
+/// Reads the archive's samples; none if it names no file. The error says what is wrong with them.
 pub(super) fn read(file: Option<&Path>, signature: &Signature) -> Result<Vec<Sample>, String> {
     let Some(file) = file else {
         return Ok(Vec::new());
@@ -61,7 +60,7 @@ pub(super) fn read(file: Option<&Path>, signature: &Signature) -> Result<Vec<Sam
     Ok(samples)
 }
 
-/// The first request, and the next ones that differ from all before and stack with it; as many as are needed.
+/// The first request, and the next ones that differ from all before and stack with it, as many as are needed.
 fn first_that_stack(samples: Vec<Sample>) -> Vec<Sample> {
     let mut kept: Vec<Sample> = Vec::with_capacity(NEEDED);
     for sample in samples {
@@ -141,7 +140,7 @@ fn tensor(value: &Value) -> Result<Tensor, String> {
     Tensor::new(dtype, shape, data.freeze()).map_err(|error| error.to_string())
 }
 
-/// Appends one element; `None` if it is none of that dtype.
+/// Appends one element; `None` if it is not of that dtype.
 fn put(data: &mut BytesMut, dtype: DType, element: &Value) -> Option<()> {
     macro_rules! integer {
         ($type:ty, $read:ident) => {
@@ -179,8 +178,8 @@ fn put(data: &mut BytesMut, dtype: DType, element: &Value) -> Option<()> {
     Some(())
 }
 
-/// Three requests made up for a model whose inputs have an axis 0 that varies, other axes that vary being `size` long.
-/// `None` where dtypes or shapes are not known, hold strings, or are too large.
+/// Makes up three requests for a model whose inputs have an axis 0 that varies. Other axes that vary are `size` long. `None`
+/// where dtypes or shapes are unknown, inputs hold strings, or are too large.
 pub(super) fn make(signature: &Signature, batch_size: usize, size: usize) -> Option<Vec<Sample>> {
     let required = signature.inputs.iter();
     let required: Vec<_> = required
@@ -189,7 +188,7 @@ pub(super) fn make(signature: &Signature, batch_size: usize, size: usize) -> Opt
     if required.is_empty() {
         return None;
     }
-    // One of several rows, where a batch has room for it and another.
+    // One has several rows if a batch has room for it and another one.
     let rows = [1, 1, if batch_size > 2 { 2 } else { 1 }];
     let mut numbers = Numbers(0);
     let samples = rows.into_iter().map(|rows| {
@@ -230,7 +229,7 @@ fn made_input(
     Some(NamedTensor::new(spec.name.clone(), tensor))
 }
 
-/// Numbers that look random and are the same every time (splitmix64).
+/// Pseudo-random numbers that are the same every time (splitmix64).
 struct Numbers(u64);
 
 impl Numbers {
@@ -241,7 +240,7 @@ impl Numbers {
         mixed ^ (mixed >> 31)
     }
 
-    /// Appends a float from 0 up to 1, or an integer that every vocabulary, mask and flag has: 0 or 1.
+    /// Appends a float from 0 to 1, or 0 or 1 as an integer, which every vocabulary, mask and flag has.
     fn put(&mut self, data: &mut BytesMut, dtype: DType) {
         let number = self.next();
         let bit = u8::from(number >> 63 == 1);

@@ -11,7 +11,6 @@ use super::*;
 use crate::backend::fake::{FakeBackend, Model};
 use crate::error::Error;
 use crate::model::{DType, Settings, TensorSpec};
-use crate::payload::Priority;
 use crate::runtime::batcher::Answer;
 use crate::runtime::pool::loader::Loader;
 use crate::runtime::pool::{JobOptions, Pool, Supervisor};
@@ -218,12 +217,7 @@ impl Served {
 }
 
 fn options() -> JobOptions {
-    let deadline = Instant::now() + HOUR;
-    JobOptions {
-        begin_by: deadline,
-        deadline,
-        priority: Priority::default(),
-    }
+    testing::options(Instant::now() + HOUR)
 }
 
 /// What the model gives each request by itself.
@@ -270,7 +264,7 @@ async fn a_refutation_wins_over_the_owner_and_saying_off_over_all() {
     reason(&on.await.batching());
     let unproven = signature(Axis0::Unknown);
     let on = serve(doubles, unproven, BatchingMode::On, Verdicts::default()).await;
-    assert_eq!(on.batching(), Batching::On(Grounds::Owner));
+    assert_eq!(on.batching(), Batching::OnByOwner);
     let off = serve(
         doubles,
         signature(Axis0::Shared),

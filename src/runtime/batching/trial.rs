@@ -1,11 +1,11 @@
-//! A version on trial: how many of its first batches agreed.
+//! The trial of a version: how many of its first batches agreed.
 
-/// Batches that have to agree.
+/// This many batches have to agree.
 pub(super) const AGREEMENTS: usize = 8;
-/// Different numbers of rows among them, where the batch size allows as many.
+/// They need this many different numbers of rows, where the batch size allows as many.
 const SIZES: usize = 2;
 
-/// Batches that gave the same both ways.
+/// The batches that gave the same both ways.
 #[derive(Debug, Default)]
 pub(crate) struct Trial {
     agreed: usize,
@@ -14,8 +14,8 @@ pub(crate) struct Trial {
 }
 
 impl Trial {
-    /// Takes a batch of `rows` rows that agreed; `most` is the largest a batch may be. Whether that is enough. A batch that
-    /// could not have told one place from another does not count.
+    /// Adds a batch of `rows` rows that agreed, where a batch may have `most`. Returns whether that is enough. A batch in which
+    /// a row in the wrong place would not have shown does not count.
     pub(super) fn note(&mut self, is_telling: bool, rows: usize, most: usize) -> bool {
         if is_telling {
             self.agreed += 1;

@@ -1,4 +1,4 @@
-//! What was found out about archives, so that it is not found out again. Keys are those of [`super::key`].
+//! What was found out about archives, kept so that it is not found out again. Keys are those of [`super::key`].
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -9,9 +9,9 @@ use tokio::runtime::Handle;
 
 use super::{Batching, Grounds};
 
-/// Verdicts kept in memory; beyond that the rest is forgotten, which costs a few runs.
+/// At most this many verdicts are kept in memory. With one more the others are forgotten, which costs a few runs.
 const MOST: usize = 10_000;
-/// Bytes of a reason that are kept.
+/// At most this many characters of a reason are kept.
 const REASON: usize = 1 << 10;
 
 /// What was found out about one archive.
@@ -24,7 +24,7 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// What follows from it.
+    /// What follows for the version's requests.
     pub fn batching(&self) -> Batching {
         match self {
             Self::Confirmed(grounds) => Batching::On(*grounds),
@@ -44,7 +44,7 @@ struct Inner {
 }
 
 impl Verdicts {
-    /// Verdicts that are also kept in `directory`, which is made when the first one is.
+    /// Verdicts that are also kept in `directory`, which is created with the first one.
     pub fn in_directory(directory: PathBuf) -> Self {
         Self(Arc::new(Inner {
             known: Mutex::default(),
@@ -63,7 +63,7 @@ impl Verdicts {
         Some(verdict)
     }
 
-    /// Keeps a verdict. Blocks while its file is written. A file that cannot be written is only logged: the archive is tried out again then.
+    /// Keeps a verdict. Blocks while its file is written. If that fails, it is only logged: the archive is tried out again.
     pub fn keep(&self, key: &str, verdict: &Verdict) {
         self.remember(key, verdict);
         let Some(file) = self.file(key) else {
@@ -74,7 +74,7 @@ impl Verdicts {
         }
     }
 
-    /// Keeps a verdict, whose file a thread of `tasks` writes that may block.
+    /// Keeps a verdict. A thread of `tasks` for blocking calls writes its file.
     pub fn keep_soon(&self, key: &str, verdict: Verdict, tasks: &Handle) {
         self.remember(key, &verdict);
         let (verdicts, key) = (self.clone(), key.to_owned());
@@ -92,7 +92,7 @@ impl Verdicts {
         known.insert(key.to_owned(), verdict.clone());
     }
 
-    /// Keys name files, so only those of archives do.
+    /// The file of a key; `None` for what is not the key of an archive, as it could name any file.
     fn file(&self, key: &str) -> Option<PathBuf> {
         let (digest, rows) = key.split_once('-')?;
         let is_digest = digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -103,7 +103,7 @@ impl Verdicts {
     }
 }
 
-/// In one step, so that nobody reads half of it.
+/// Writes a partial file and renames it, so that no reader sees half of it.
 fn write(file: &std::path::Path, text: &str) -> std::io::Result<()> {
     let directory = file.parent().unwrap_or(file);
     std::fs::create_dir_all(directory)?;
@@ -148,7 +148,6 @@ const fn word(grounds: Grounds) -> &'static str {
         Grounds::Samples => "samples",
         Grounds::Rounded => "rounded",
         Grounds::Requests => "requests",
-        Grounds::Owner => "owner",
     }
 }
 

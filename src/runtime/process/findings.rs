@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use crate::model::ModelSpec;
-use crate::runtime::{Batching, Grounds, Verdict, Verdicts, batching};
+use crate::runtime::{Batching, Verdict, Verdicts, batching};
 
 /// What is known of one version's batching.
 #[derive(Debug)]
@@ -46,10 +46,10 @@ impl Findings {
         self.latest.lock().clone()
     }
 
-    /// A refutation is final, and what the owner says was not found out.
+    /// A refutation is final.
     fn is_news(&self, verdict: &Verdict) -> bool {
         match (self.verdict(), verdict) {
-            (Some(Verdict::Refuted(_)), _) | (_, Verdict::Confirmed(Grounds::Owner)) => false,
+            (Some(Verdict::Refuted(_)), _) => false,
             (None, _) => true,
             (Some(Verdict::Confirmed(_)), said) => matches!(said, Verdict::Refuted(_)),
         }
@@ -60,7 +60,7 @@ impl Findings {
 mod tests {
     use super::*;
     use crate::model::Settings;
-    use crate::runtime::testing;
+    use crate::runtime::{Grounds, testing};
 
     #[test]
     fn a_process_changes_what_is_known_at_most_twice() {
@@ -69,7 +69,6 @@ mod tests {
         for (known, said, is_news) in [
             (None, confirmed(Grounds::Samples), true),
             (None, refuted("a"), true),
-            (None, confirmed(Grounds::Owner), false),
             (
                 Some(confirmed(Grounds::Samples)),
                 confirmed(Grounds::Requests),

@@ -233,6 +233,7 @@ pub enum BatchingMode {
 pub enum Batching {
     Single,
     On(Grounds),
+    OnByOwner,
     Trial,
     Off(String),
 }
@@ -242,7 +243,6 @@ pub enum Grounds {
     Samples,
     Rounded,
     Requests,
-    Owner,
 }
 
 /// What was found out about an archive, as in `runtime::batching`.

@@ -9,6 +9,7 @@ pub fn batching_to_wire(batching: &Batching) -> messages::Batching {
     match batching {
         Batching::Single => messages::Batching::Single,
         Batching::On(grounds) => messages::Batching::On(grounds_to_wire(*grounds)),
+        Batching::OnByOwner => messages::Batching::OnByOwner,
         Batching::Trial => messages::Batching::Trial,
         Batching::Off(reason) => {
             messages::Batching::Off(truncated(reason, FAILURE_TEXT).to_owned())
@@ -21,6 +22,7 @@ pub fn batching_from_wire(batching: messages::Batching) -> Batching {
     match batching {
         messages::Batching::Single => Batching::Single,
         messages::Batching::On(grounds) => Batching::On(grounds_from_wire(grounds)),
+        messages::Batching::OnByOwner => Batching::OnByOwner,
         messages::Batching::Trial => Batching::Trial,
         messages::Batching::Off(reason) => {
             Batching::Off(truncated(&reason, FAILURE_TEXT).to_owned())
@@ -53,7 +55,6 @@ const fn grounds_to_wire(grounds: Grounds) -> messages::Grounds {
         Grounds::Samples => messages::Grounds::Samples,
         Grounds::Rounded => messages::Grounds::Rounded,
         Grounds::Requests => messages::Grounds::Requests,
-        Grounds::Owner => messages::Grounds::Owner,
     }
 }
 
@@ -62,6 +63,5 @@ const fn grounds_from_wire(grounds: messages::Grounds) -> Grounds {
         messages::Grounds::Samples => Grounds::Samples,
         messages::Grounds::Rounded => Grounds::Rounded,
         messages::Grounds::Requests => Grounds::Requests,
-        messages::Grounds::Owner => Grounds::Owner,
     }
 }
