@@ -113,7 +113,7 @@ pub struct Hosts {
     pub cores: usize,
     /// What was found out about archives.
     pub verdicts: Verdicts,
-    /// Which runs hold threads of tokio.
+    /// The slots for runs on threads of tokio.
     pub inline_runs: Arc<InlineRuns>,
 }
 

@@ -71,22 +71,6 @@ struct Slot(AtomicU64);
 /// An inline run under way. Its slot is free again when this is dropped.
 pub(super) struct InlineRun<'a>(&'a Slot);
 
-/// What the watcher remembers from one look to the next.
-#[derive(Default)]
-struct Watch {
-    /// When a held thread was last relieved.
-    relieved: Option<Instant>,
-}
-
-/// What the watcher does until its next look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rest {
-    /// Sleeps for a tick.
-    Tick,
-    /// Sleeps until it is woken.
-    UntilWoken,
-}
-
 impl Default for InlineRuns {
     fn default() -> Self {
         Self {
@@ -185,34 +169,34 @@ impl InlineRuns {
         u64::try_from(nanos).unwrap_or(u64::MAX >> 1)
     }
 
-    /// Looks at every slot, and frees what held threads keep from others.
-    fn look(&self, watch: &mut Watch) -> Rest {
+    /// Looks at every slot, and frees what held threads keep from others; `relieved` is when it last did so. Returns whether
+    /// there is nothing to watch before another run begins.
+    fn look(&self, relieved: &mut Option<Instant>) -> bool {
         let now = Instant::now();
         if self.is_any_under_way(now, LONG, FREED) {
-            watch.relieved = Some(now);
+            *relieved = Some(now);
             self.relieve();
-            return Rest::Tick;
+            return false;
         }
-        if !self.is_any_under_way(now, LONG, Duration::MAX)
-            && watch.relieved.is_some_and(|at| now - at > QUIET)
-        {
-            watch.relieved = None;
+        let is_over = relieved.is_some_and(|at| now - at > QUIET);
+        if is_over && !self.is_any_under_way(now, LONG, Duration::MAX) {
+            *relieved = None;
             self.keep_spare_again();
         }
-        self.rest(watch, now)
+        relieved.is_none() && self.may_sleep(now)
     }
 
-    fn rest(&self, watch: &Watch, now: Instant) -> Rest {
-        if watch.relieved.is_some() || !self.is_quiet(now) {
-            return Rest::Tick;
+    fn may_sleep(&self, now: Instant) -> bool {
+        if !self.is_quiet(now) {
+            return false;
         }
         self.is_asleep.store(true, Ordering::SeqCst);
         // A slot that was taken before this store is seen here. Whoever takes one later sees that the watcher sleeps.
-        if self.is_quiet(now) {
-            return Rest::UntilWoken;
+        let is_quiet = self.is_quiet(now);
+        if !is_quiet {
+            self.is_asleep.store(false, Ordering::SeqCst);
         }
-        self.is_asleep.store(false, Ordering::SeqCst);
-        Rest::Tick
+        is_quiet
     }
 
     /// Whether a run has been under way for at least `from` and less than `to`.
@@ -270,13 +254,14 @@ impl Drop for InlineRuns {
 }
 
 fn watch(inline_runs: &Weak<InlineRuns>) {
-    let mut watch = Watch::default();
+    let mut relieved = None;
     while let Some(inline_runs) = inline_runs.upgrade() {
-        let rest = inline_runs.look(&mut watch);
+        let sleeps = inline_runs.look(&mut relieved);
         drop(inline_runs);
-        match rest {
-            Rest::Tick => std::thread::park_timeout(TICK),
-            Rest::UntilWoken => std::thread::park(),
+        if sleeps {
+            std::thread::park();
+        } else {
+            std::thread::park_timeout(TICK);
         }
     }
 }

@@ -40,7 +40,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
@@ -69,7 +69,8 @@ pub use scale::Bounds;
 pub(super) use supervisor::Supervisor;
 
 use session::{Comparison, Condition, RunResult, WorkerSession};
-use state::{Departure, Order, Runner, State};
+use state::{Order, Runner, State};
+use workers::Worker;
 
 /// The jobs and workers of one version.
 pub(crate) struct Pool {
@@ -100,18 +101,17 @@ impl Pool {
         verdicts: Verdicts,
         inline_runs: &Arc<InlineRuns>,
     ) -> Arc<Self> {
-        let tasks = Handle::current();
         let pool = Arc::new(Self {
             state: Mutex::new(State::new(Arc::clone(&model))),
             signature: OnceLock::new(),
             decision: Decision::new(Arc::clone(&model), verdicts),
             inline_runs: Arc::clone(inline_runs),
-            tasks: tasks.clone(),
+            tasks: Handle::current(),
             changes: watch::Sender::new(0),
             model,
         });
         let weak = Arc::downgrade(&pool);
-        inline_runs.add_pool(weak, &tasks);
+        inline_runs.add_pool(weak, &pool.tasks);
         pool
     }
 
@@ -147,7 +147,7 @@ impl Pool {
         &self.model
     }
 
-    /// Whether a job pushed now would be accepted; the reason if not.
+    /// Whether a job would be accepted now; the reason if not.
     pub(crate) fn admit(&self) -> Result<(), Error> {
         self.state.lock().admit()
     }
@@ -194,25 +194,25 @@ impl Pool {
     pub(crate) fn report(&self) -> (Vec<WorkerStatus>, Option<Error>, bool) {
         let (pid, memory) = (std::process::id(), resident_memory());
         let state = self.state.lock();
-        let workers = state.statuses(pid, memory);
-        (workers, state.last_error(), state.lost().is_some())
+        let workers = state.workers.iter();
+        let workers = workers.map(|worker| worker.status(pid, memory)).collect();
+        (workers, state.last_error.clone(), state.lost().is_some())
     }
 
     /// How many workers take jobs.
     pub(crate) fn workers_ready(&self) -> usize {
-        self.state.lock().ready_workers()
+        self.state.lock().workers.ready()
     }
 
     /// Since when no worker takes jobs; `None` while one does.
     pub(crate) fn without_worker_since(&self) -> Option<Instant> {
-        self.state.lock().without_worker_since()
+        self.state.lock().without_worker_since
     }
 
     /// Accepts no more jobs, answers those that wait with `reason`, and stops all workers after their run.
     pub(crate) fn close(&self, reason: &Error) {
-        let (jobs, stopped) = self.state.lock().close(reason);
+        let jobs = self.state.lock().close(reason);
         answer_all(jobs, reason);
-        stopped.iter().for_each(Thread::unpark);
         self.announce();
     }
 
@@ -240,15 +240,17 @@ impl Pool {
         run: Option<Duration>,
     ) -> Result<(), BackendError> {
         if let Some(run) = run {
-            self.state.lock().set_pace(run);
+            self.state.lock().pace.set(run);
         }
         let settled = self.decision.settle(session);
         settled.map_err(BackendError::Refused)?;
         let signature = session.model().signature();
         let mut state = self.state.lock();
-        state.set_batch_size(self.decision.batch_size());
+        state.batcher.set_batch_size(self.decision.batch_size());
         if signature.state == ModelState::Locked {
-            state.set_take_turns();
+            state.workers.take_turns = true;
+            // A run may have to wait for the trial run of a worker that loads, which would hold a tokio thread.
+            state.pace.forbid_short();
         }
         drop(state);
         self.signature.get_or_init(|| Arc::new(signature.clone()));
@@ -265,21 +267,22 @@ impl Pool {
         self.announce();
     }
 
-    /// Notes that a worker cannot serve at present.
-    fn set_failed(&self, id: u32) {
-        self.state.lock().set_failed(id);
+    /// Notes that a worker cannot serve at present. Returns whether it is to stay.
+    fn set_failed(&self, id: u32) -> bool {
+        let stays = self.state.lock().set_failed(id);
         self.announce();
+        stays
     }
 
     /// Notes that a worker cannot continue, and answers the jobs that no worker is left for.
     fn give_up(&self, id: u32, error: &Error) {
-        let stranded = self.state.lock().give_up(id, error);
+        let mut state = self.state.lock();
+        state.set_failed(id);
+        state.last_error = Some(error.clone());
+        let stranded = state.take_stranded();
+        drop(state);
         answer_all(stranded, error);
         self.announce();
-    }
-
-    fn is_stopping(&self, id: u32) -> bool {
-        self.state.lock().is_stopping(id)
     }
 
     /// What a worker's thread has to do.
@@ -296,16 +299,10 @@ impl Pool {
         order
     }
 
-    /// Completes the end of a worker, unless its run was left behind.
-    fn depart(&self, departure: Option<Departure>) {
-        let Some(departure) = departure else {
-            return;
-        };
-        if let Some(successor) = departure.successor {
-            successor.unpark();
-        }
-        drop(departure.worker);
-        self.answer_stranded(departure.stranded);
+    /// Completes the end of a worker.
+    fn drop_worker(&self, worker: Worker, stranded: Vec<Job>) {
+        drop(worker);
+        self.answer_stranded(stranded);
         self.announce();
     }
 
@@ -316,8 +313,9 @@ impl Pool {
     fn push(self: &Arc<Self>, job: Job) -> Result<(), Error> {
         let mut state = self.state.lock();
         let now = job.arrival;
-        state.push(job)?;
-        if !state.has_idle_session() {
+        state.admit()?;
+        state.batcher.push(job);
+        if !state.workers.is_any_runnable() {
             return Ok(());
         }
         let is_inline = self.may_run_inline(&state, now);
@@ -361,7 +359,7 @@ impl Pool {
     /// Runs the next batch on this thread if there is one, a session is idle, and the run is expected to be short.
     fn run_inline(self: &Arc<Self>) {
         let mut state = self.state.lock();
-        state.clear_inline_run();
+        state.is_inline_run_coming = false;
         // Read under the lock: with an earlier time, jobs would run whose deadline has passed since.
         let now = Instant::now();
         let is_short = state.expects_short_run(self.decision.is_trial(), now);
@@ -370,11 +368,11 @@ impl Pool {
             drop(state);
             return self.call(Runner::of(woken));
         };
-        let jobs = state.jobs();
+        let jobs = state.batcher.len();
         let Some((id, session)) = state.start_run(None, now) else {
             return;
         };
-        let has_answered = jobs != state.jobs() + session.batch.len();
+        let has_answered = jobs != state.batcher.len() + session.batch.len();
         let runner = self.next_runner(&mut state, now);
         drop(state);
         let has_woken_task = has_answered || matches!(runner, Runner::InlineRun { .. });
@@ -418,8 +416,8 @@ impl Pool {
         continues: bool,
     ) -> Option<(WorkerSession, Instant)> {
         let mut state = self.state.lock();
-        let ended = match state.end_run(id, session, result) {
-            Ok(ended) => ended,
+        let was_unending = match state.end_run(id, session, result) {
+            Ok(was_unending) => was_unending,
             Err(unused) => {
                 drop(state);
                 drop(unused);
@@ -434,9 +432,6 @@ impl Pool {
         let next = continues.then(|| state.start_run(Some(id), now)).flatten();
         let runner = self.next_runner(&mut state, now);
         drop(state);
-        if let Some(owner) = ended.owner {
-            owner.unpark();
-        }
         self.call(runner);
         match &result.condition {
             Condition::Fatal(text) => self.close_as_lost(id, text),
@@ -444,7 +439,7 @@ impl Pool {
                 tracing::warn!(worker = id, "the session panicked and is made again");
                 self.announce();
             }
-            Condition::Usable if ended.was_unending => self.announce(),
+            Condition::Usable if was_unending => self.announce(),
             Condition::Usable => {}
         }
         next.map(|(_, session)| (session, now))
@@ -462,18 +457,14 @@ impl Pool {
         };
         if self.decision.learn(finding, *rows, &self.tasks) {
             let batch_size = self.decision.batch_size();
-            self.state.lock().set_batch_size(batch_size);
+            self.state.lock().batcher.set_batch_size(batch_size);
             self.announce();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
-    }
-
     #[cfg(test)]
     pub(super) fn waiting_jobs(&self) -> usize {
-        self.state.lock().jobs()
+        self.state.lock().batcher.len()
     }
 }
 
@@ -503,7 +494,7 @@ impl Drop for PendingJob<'_> {
     fn drop(&mut self) {
         if !self.is_answered {
             self.answer.close();
-            self.pool.state.lock().note_abandoned();
+            self.pool.state.lock().batcher.note_abandoned();
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The spare thread: a thread of tokio that is kept from running tasks until another one is held.
 
-use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 /// The spare thread, if there is one.
@@ -12,14 +12,8 @@ pub(super) struct Spare(Mutex<State>);
 #[derive(Default)]
 struct State {
     is_wanted: bool,
-    kept: Option<Arc<Latch>>,
-}
-
-/// Holds a thread until it is opened. It is not shut again.
-#[derive(Default)]
-struct Latch {
-    is_open: Mutex<bool>,
-    opened: Condvar,
+    /// Dropping it releases the thread that is kept.
+    kept: Option<Sender<()>>,
 }
 
 impl Spare {
@@ -33,9 +27,9 @@ impl Spare {
     pub(super) fn keep_again(&self, tasks: &Handle) {
         let mut state = self.0.lock();
         if state.is_wanted && state.kept.is_none() {
-            let latch = Arc::<Latch>::default();
-            state.kept = Some(Arc::clone(&latch));
-            tasks.spawn(async move { keep(&latch) });
+            let (kept, released) = mpsc::channel();
+            state.kept = Some(kept);
+            tasks.spawn(async move { keep(&released) });
         }
     }
 
@@ -47,9 +41,7 @@ impl Spare {
 
     /// Lets the thread run tasks.
     pub(super) fn release(&self) {
-        if let Some(latch) = self.0.lock().kept.take() {
-            latch.open();
-        }
+        self.0.lock().kept = None;
     }
 }
 
@@ -58,22 +50,10 @@ impl Spare {
 /// If another thread has taken over the queue meanwhile, a thread for blocking calls is held instead of one that runs tasks.
 /// Until a run is long and this is done again, one more thread runs tasks, which slows short runs down ([`super`]), and one
 /// thread less is there for blocking calls.
-fn keep(latch: &Latch) {
+fn keep(released: &Receiver<()>) {
     tokio::task::block_in_place(|| ());
     for _ in 0..2 {
         tokio::spawn(async {});
     }
-    latch.wait();
-}
-
-impl Latch {
-    fn open(&self) {
-        *self.is_open.lock() = true;
-        self.opened.notify_all();
-    }
-
-    fn wait(&self) {
-        let mut is_open = self.is_open.lock();
-        self.opened.wait_while(&mut is_open, |is_open| !*is_open);
-    }
+    let _ = released.recv();
 }

@@ -107,9 +107,11 @@ impl WorkerSession {
         };
         let parts = outputs.and_then(|outputs| {
             let parts = self.parts(outputs);
-            parts.map_err(|NotSplit { error, finding }| {
+            parts.map_err(|(output, error)| {
+                let text = format!("output {output:?} of a stacked run: {error}");
+                let finding = Finding::Different(text);
                 result.comparison = Some(Comparison { finding, rows });
-                Failure::usable(error)
+                Failure::usable(prediction_failed(&error))
             })
         });
         match parts {
@@ -212,8 +214,12 @@ impl WorkerSession {
         }
     }
 
-    /// Each job's outputs. A job that was alone gets what the model gave, whatever its shape: there is nothing to split.
-    fn parts(&self, outputs: Vec<NamedTensor>) -> Result<Vec<Vec<NamedTensor>>, NotSplit> {
+    /// Each job's outputs. A job that was alone gets what the model gave, whatever its shape: there is nothing to split. The error
+    /// names an output that does not have the batch's rows: axis 0 is not the batch.
+    fn parts(
+        &self,
+        outputs: Vec<NamedTensor>,
+    ) -> Result<Vec<Vec<NamedTensor>>, (String, TensorError)> {
         if self.batch.len() == 1 {
             return Ok(vec![outputs]);
         }
@@ -224,7 +230,7 @@ impl WorkerSession {
             .collect();
         for output in outputs {
             let split = output.tensor.split(&rows);
-            let split = split.map_err(|error| NotSplit::of(&output.name, &error))?;
+            let split = split.map_err(|error| (output.name.chars().take(64).collect(), error))?;
             for (part, tensor) in parts.iter_mut().zip(split) {
                 part.push(NamedTensor::new(Arc::clone(&output.name), tensor));
             }
@@ -279,22 +285,6 @@ fn answer(
         batch_rows,
         leads_batch,
     }));
-}
-
-/// The outputs of a stacked run do not have the batch's rows: axis 0 is not the batch.
-struct NotSplit {
-    error: Error,
-    finding: Finding,
-}
-
-impl NotSplit {
-    fn of(output: &str, error: &TensorError) -> Self {
-        let output: String = output.chars().take(64).collect();
-        Self {
-            error: prediction_failed(error),
-            finding: Finding::Different(format!("output {output:?} of a stacked run: {error}")),
-        }
-    }
 }
 
 /// A run that failed.

@@ -27,9 +27,9 @@ use super::Pool;
 use super::failures::{draining, load_failed};
 use super::loader::Loader;
 use super::scale::{Bounds, Scaler, TICK};
-use super::state::{LeftBehind, Look, State};
+use super::state::State;
 use super::worker::WorkerThread;
-use super::workers::CHECK_INTERVAL;
+use super::workers::{CHECK_INTERVAL, Worker};
 use crate::error::Error;
 use crate::runtime::WorkerIds;
 
@@ -39,7 +39,7 @@ pub(crate) struct Supervisor {
     loader: Arc<Loader>,
     ids: Arc<WorkerIds>,
     /// The threads of workers by id, those that ended a while ago left out. Locked after the pool's state.
-    threads: Mutex<Vec<(u32, JoinHandle<()>)>>,
+    pub(super) threads: Mutex<Vec<(u32, JoinHandle<()>)>>,
 }
 
 impl Supervisor {
@@ -87,26 +87,22 @@ impl Supervisor {
 
     /// Waits until all workers of a closed pool have ended, and joins their threads.
     pub(crate) async fn ended(&self) {
-        let all_ended = |state: &State| Ok(state.have_all_ended());
+        let all_ended = |state: &State| Ok(state.workers.iter().all(Worker::has_failed));
         let _ = self.pool.wait_until(all_ended).await;
         let threads = std::mem::take(&mut *self.threads.lock());
         let join = move || {
-            threads
-                .into_iter()
-                .for_each(|(_, thread)| drop(thread.join()))
+            for (_, thread) in threads {
+                let _ = thread.join();
+            }
         };
         let _ = tokio::task::spawn_blocking(join).await;
     }
 
-    #[cfg(test)]
-    pub(super) fn threads(&self) -> usize {
-        self.threads.lock().len()
-    }
-
     /// Sets the bounds, and starts or stops workers. Returns the ids of new ones.
     fn launch(&self, bounds: Bounds) -> Vec<u32> {
-        let mut state = self.pool.lock();
-        let workers = state.set_bounds(bounds);
+        let mut state = self.pool.state.lock();
+        state.bounds = bounds;
+        let workers = bounds.hold(state.workers.staying().count());
         let started = self.resize(&mut state, workers);
         drop(state);
         self.pool.announce();
@@ -114,24 +110,29 @@ impl Supervisor {
     }
 
     fn resize(&self, state: &mut State, workers: usize) -> Vec<u32> {
-        let (missing, stopped) = state.resize(workers);
-        stopped.iter().for_each(Thread::unpark);
-        (0..missing).map(|_| self.start_worker(state)).collect()
+        let missing = 0..state.resize(workers);
+        missing.map(|_| self.start_worker(state)).collect()
     }
 
     /// Starts one more worker. Returns its id.
     fn start_worker(&self, state: &mut State) -> u32 {
-        let (id, device) = (self.ids.next(), state.next_device());
+        let id = self.ids.next();
+        let devices = &self.pool.model.settings.devices;
+        let device = state.workers.least_used(devices);
         let worker = WorkerThread {
             pool: Arc::clone(&self.pool),
             loader: Arc::clone(&self.loader),
             id,
             device,
         };
-        let spawned = worker.spawn();
-        let thread = spawned.map(|handle| self.keep_thread(id, handle));
-        let thread = thread.map_err(|error| load_failed("no thread could be started", &error));
-        state.add_worker(id, device, thread);
+        let thread = match worker.spawn() {
+            Ok(handle) => Some(self.keep_thread(id, handle)),
+            Err(error) => {
+                state.last_error = Some(load_failed("no thread could be started", &error));
+                None
+            }
+        };
+        state.workers.add(id, device, thread);
         id
     }
 
@@ -145,54 +146,65 @@ impl Supervisor {
 
     /// Adapts the number of workers to demand once.
     fn adapt(&self, scaler: &mut Scaler) -> Look {
-        let mut state = self.pool.lock();
-        let look = state.look(Instant::now());
-        match look {
-            Look::Closed => {}
-            Look::Fixed => *scaler = Scaler::default(),
-            Look::Demand(demand, bounds) => {
-                let wanted = scaler.decide(demand, bounds);
-                if wanted != demand.workers {
-                    tracing::info!(
-                        model = %self.pool.model.name,
-                        from = demand.workers,
-                        to = wanted,
-                        "the number of workers follows demand"
-                    );
-                    self.resize(&mut state, wanted);
-                }
-            }
+        let mut state = self.pool.state.lock();
+        if state.closed.is_some() {
+            return Look::Closed;
         }
-        look
+        let Some(bounds) = state.bounds.of_demand() else {
+            *scaler = Scaler::default();
+            return Look::Fixed;
+        };
+        let demand = state.demand(Instant::now());
+        let wanted = scaler.decide(demand, bounds);
+        if wanted != demand.workers {
+            tracing::info!(
+                model = %self.pool.model.name,
+                from = demand.workers,
+                to = wanted,
+                "the number of workers follows demand"
+            );
+            self.resize(&mut state, wanted);
+        }
+        Look::Demand
     }
 
     /// Asks overdue runs to end and replaces the workers whose run did not. Returns when to call this again.
     pub(super) fn end_overdue_runs(&self, now: Instant) -> Duration {
-        let mut state = self.pool.lock();
-        let overdue = state.end_overdue_runs(now);
-        for run in &overdue.left_behind {
-            self.leave_behind(run, &mut state);
+        let mut state = self.pool.state.lock();
+        let (removed, has_changed) = state.end_overdue_runs(now);
+        for worker in &removed {
+            self.replace(worker, &mut state);
         }
-        let has_left = !overdue.left_behind.is_empty();
+        let has_left = !removed.is_empty();
         let stranded = has_left.then(|| state.take_stranded());
+        let pause = state.workers.until_overdue(now);
         drop(state);
         self.pool.answer_stranded(stranded.unwrap_or_default());
-        if overdue.has_changed {
+        if has_left || has_changed {
             self.pool.announce();
         }
-        overdue.pause
+        pause
     }
 
-    fn leave_behind(&self, run: &LeftBehind, state: &mut State) {
-        tracing::error!(model = %self.pool.model.name, worker = run.id, seconds = run.took.as_secs(),
-            "a run does not end, and nobody waits for it: its worker is replaced");
-        self.threads.lock().retain(|(id, _)| *id != run.id);
-        // The thread sleeps if the run is on another one. It is no longer a worker's, and ends.
-        run.worker.unpark();
-        if run.is_replaced {
+    /// Starts another worker in the place of one that was removed, unless that was stopping.
+    fn replace(&self, removed: &Worker, state: &mut State) {
+        self.threads.lock().retain(|(id, _)| *id != removed.id);
+        // If the run is on another thread, this one sleeps. It finds that its worker was removed, and ends.
+        removed.unpark();
+        if !removed.is_stopping && state.closed.is_none() {
             self.start_worker(state);
         }
     }
+}
+
+/// What a look at the pool found.
+enum Look {
+    /// Demand decides on the number of workers.
+    Demand,
+    /// The bounds fix the number of workers until they change.
+    Fixed,
+    /// The pool accepts no more jobs.
+    Closed,
 }
 
 impl Drop for Supervisor {
@@ -209,7 +221,7 @@ async fn follow_demand(supervisor: Weak<Supervisor>, mut changes: watch::Receive
         ticks.tick().await;
         let look = supervisor.upgrade().map(|one| one.adapt(&mut scaler));
         match look {
-            Some(Look::Demand(..)) => {}
+            Some(Look::Demand) => {}
             // New bounds are announced as changes of workers are, so that a fixed number costs no ticks.
             Some(Look::Fixed) if changes.changed().await.is_ok() => {}
             Some(Look::Fixed | Look::Closed) | None => return,

@@ -19,6 +19,9 @@ mod stress;
 
 const HOUR: Duration = Duration::from_hours(1);
 
+/// A request under way.
+type Request = tokio::task::JoinHandle<Result<Answer, Error>>;
+
 struct Fixture {
     supervisor: Arc<Supervisor>,
     pool: Arc<Pool>,
@@ -81,35 +84,27 @@ async fn pool_with(
 
 impl Fixture {
     /// A request of one row per mark, under way.
-    fn send(&self, marks: &[u8]) -> tokio::task::JoinHandle<Result<Answer, Error>> {
+    fn send(&self, marks: &[u8]) -> Request {
         self.send_until(marks, Instant::now() + HOUR)
     }
 
-    fn send_until(
-        &self,
-        marks: &[u8],
-        deadline: Instant,
-    ) -> tokio::task::JoinHandle<Result<Answer, Error>> {
+    fn send_until(&self, marks: &[u8], deadline: Instant) -> Request {
         let (pool, inputs, count) = (Arc::clone(&self.pool), rows(marks, 2), marks.len());
         tokio::spawn(async move {
-            let options = JobOptions {
-                begin_by: deadline,
-                deadline,
-                priority: Priority::default(),
-            };
+            let options = testing::options(deadline);
             pool.infer(inputs, Some(count), options).await
         })
     }
 
     /// Lets tasks run until so many jobs wait.
     async fn queued(&self, jobs: usize) {
-        while self.pool.state.lock().jobs() != jobs {
+        while self.pool.state.lock().batcher.len() != jobs {
             tokio::task::yield_now().await;
         }
     }
 
     /// Shuts the gate and sends a request that is held there.
-    async fn hold(&self, mark: u8) -> tokio::task::JoinHandle<Result<Answer, Error>> {
+    async fn hold(&self, mark: u8) -> Request {
         let gate = self.backend.gate();
         gate.shut();
         let held = gate.waiting();
@@ -132,7 +127,13 @@ impl Fixture {
 
     /// Lets runs count as short, so that they are inline.
     fn quicken(&self) {
-        self.pool.state.lock().set_pace(Duration::from_micros(50));
+        self.pool.state.lock().pace.set(Duration::from_micros(50));
+    }
+}
+
+async fn answered(requests: impl IntoIterator<Item = Request>) {
+    for request in requests {
+        request.await.unwrap().unwrap();
     }
 }
 
@@ -301,9 +302,7 @@ async fn jobs_that_came_during_an_inline_run_are_run_after_it() {
     fixture.queued(2).await;
     fixture.backend.gate().open();
     inline.await.unwrap().unwrap();
-    for request in late {
-        request.await.unwrap().unwrap();
-    }
+    answered(late).await;
     assert_eq!(fixture.batches().len(), 2);
 }
 
@@ -339,9 +338,7 @@ async fn full_batches_are_waited_for_if_asked() {
     fixture.queued(2).await;
     assert!(fixture.batches().is_empty());
     let last = fixture.send(b"c");
-    for request in requests {
-        request.await.unwrap().unwrap();
-    }
+    answered(requests).await;
     last.await.unwrap().unwrap();
     assert_eq!(fixture.batches(), [b"abc"]);
 }
@@ -367,16 +364,14 @@ async fn a_fixed_axis_keeps_requests_apart() {
     };
     let backend = FakeBackend::new().with_signature(signature);
     let fixture = pool(backend, settings(8, 1), 1).await;
-    fixture.pool.state.lock().set_pace(HOUR);
+    fixture.pool.state.lock().pace.set(HOUR);
     let warm_up = fixture.batches().len();
     let first = fixture.hold(b'a').await;
     let requests = [fixture.send(b"b"), fixture.send(b"c")];
     fixture.queued(2).await;
     fixture.backend.gate().open();
     first.await.unwrap().unwrap();
-    for request in requests {
-        request.await.unwrap().unwrap();
-    }
+    answered(requests).await;
     assert_eq!(fixture.batches()[warm_up..], [b"a", b"b", b"c"]);
 }
 
@@ -391,9 +386,7 @@ async fn workers_share_one_copy_and_run_side_by_side() {
         tokio::task::yield_now().await;
     }
     gate.open();
-    for request in requests {
-        request.await.unwrap().unwrap();
-    }
+    answered(requests).await;
     let sessions: Vec<_> = fixture.backend.runs().iter().map(|r| r.session).collect();
     assert!(sessions == [0, 1] || sessions == [1, 0], "{sessions:?}");
 }
@@ -424,9 +417,7 @@ async fn scaling_down_finishes_the_batch_and_scaling_up_takes_new_ids() {
     let waiting = fixture.send(b"c");
     fixture.queued(1).await;
     fixture.backend.gate().open();
-    for request in held {
-        request.await.unwrap().unwrap();
-    }
+    answered(held).await;
     waiting.await.unwrap().unwrap();
     settled(&fixture, 1).await;
     fixture.supervisor.scale(Bounds::exactly(3)).await.unwrap();
@@ -504,9 +495,7 @@ async fn workers_under_demand(fixture: &Fixture) -> usize {
     }
     let workers = fixture.states().len();
     fixture.backend.gate().open();
-    for request in requests {
-        request.await.unwrap().unwrap();
-    }
+    answered(requests).await;
     workers
 }
 
@@ -583,10 +572,8 @@ async fn a_closed_pool_answers_what_waits_and_ends_its_threads() {
     assert_eq!(kind(waiting.await.unwrap()), Kind::Draining);
     assert_eq!(kind(fixture.send(b"d").await.unwrap()), Kind::Draining);
     fixture.backend.gate().open();
-    for request in held {
-        request.await.unwrap().unwrap();
-    }
+    answered(held).await;
     fixture.supervisor.ended().await;
     assert!(fixture.states().is_empty());
-    assert!(fixture.supervisor.threads() == 0);
+    assert!(fixture.supervisor.threads.lock().is_empty());
 }

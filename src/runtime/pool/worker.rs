@@ -54,7 +54,10 @@ impl WorkerThread {
                 Order::Sleep(Some(until)) => {
                     std::thread::park_timeout(until.saturating_duration_since(Instant::now()));
                 }
-                Order::End(departure) => return self.pool.depart(departure),
+                Order::End(None) => return,
+                Order::End(Some((worker, stranded))) => {
+                    return self.pool.drop_worker(worker, stranded);
+                }
             }
         }
     }
@@ -85,11 +88,10 @@ impl WorkerThread {
         let window = self.pool.model.settings.max_retry_timeout;
         let mut pause = FIRST_PAUSE;
         while let Err(error) = caught(|| session.rebuild()) {
-            if self.pool.is_stopping(self.id) || first.elapsed() > window {
+            if first.elapsed() > window || !self.pool.set_failed(self.id) {
                 return self.give_up(&error);
             }
             tracing::warn!(worker = self.id, %error, "the session cannot be made yet");
-            self.pool.set_failed(self.id);
             std::thread::park_timeout(pause);
             pause = (pause * 2).min(LONGEST_PAUSE);
         }

@@ -24,17 +24,17 @@ const OVERDUE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 pub(super) struct Workers {
     list: Vec<Worker>,
     /// The workers of a device share a model that runs change, so that only one of them runs at a time.
-    take_turns: bool,
+    pub(super) take_turns: bool,
     /// The most sessions in use at a time since [`Self::take_busiest`] was last called.
     busiest: usize,
 }
 
 /// One worker.
 pub(super) struct Worker {
-    id: u32,
+    pub(super) id: u32,
     device: Device,
     started: SystemTime,
-    phase: Phase,
+    pub(super) phase: Phase,
     /// `None` if the thread could not be started.
     thread: Option<Thread>,
     /// The thread was woken to look for a job and has not looked yet.
@@ -42,12 +42,12 @@ pub(super) struct Worker {
     /// The thread sleeps until the oldest job is due.
     is_waiting_until_due: bool,
     /// The worker ends when its session is not in use.
-    is_stopping: bool,
+    pub(super) is_stopping: bool,
     /// Ends the session's runs from another thread, where the backend can.
     interrupt: Option<Arc<dyn Interrupt>>,
 }
 
-enum Phase {
+pub(super) enum Phase {
     /// The thread loads the model.
     Loading,
     /// The session is free.
@@ -63,14 +63,14 @@ enum Phase {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Run {
+pub(super) struct Run {
     since: Instant,
     /// When the last request in the batch stops waiting.
     expires: Instant,
     /// When the run was first asked to end.
     interrupted: Option<Instant>,
     /// The run does not end, and its worker cannot be replaced.
-    is_unending: bool,
+    pub(super) is_unending: bool,
 }
 
 impl Workers {
@@ -94,7 +94,8 @@ impl Workers {
     }
 
     pub(super) fn remove(&mut self, id: u32) -> Option<Worker> {
-        Some(self.list.remove(self.position(id)?))
+        let index = self.list.iter().position(|worker| worker.id == id)?;
+        Some(self.list.remove(index))
     }
 
     pub(super) fn remove_failed(&mut self) {
@@ -105,71 +106,53 @@ impl Workers {
         self.list.iter_mut().find(|worker| worker.id == id)
     }
 
-    pub(super) const fn set_take_turns(&mut self) {
-        self.take_turns = true;
-    }
-
-    pub(super) const fn take_turns(&self) -> bool {
-        self.take_turns
-    }
-
-    /// The device that the fewest workers use; of several, the first.
-    pub(super) fn least_used(&self, devices: &[Device]) -> Device {
-        let users = |device: &&Device| {
-            self.list
-                .iter()
-                .filter(|one| one.device == **device)
-                .count()
-        };
-        let device = devices.iter().min_by_key(users);
-        device.copied().unwrap_or(Device::Cpu)
-    }
-
-    pub(super) fn statuses(&self, pid: u32, memory: u64) -> Vec<WorkerStatus> {
-        let workers = self.list.iter();
-        workers.map(|worker| worker.status(pid, memory)).collect()
-    }
-
-    /// How many workers take jobs.
-    pub(super) fn ready(&self) -> usize {
-        self.list.iter().filter(|worker| worker.is_ready()).count()
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Worker> {
+        self.list.iter()
     }
 
     /// Workers that jobs may wait for.
     pub(super) fn staying(&self) -> impl Iterator<Item = &Worker> {
-        self.list.iter().filter(|worker| worker.is_staying())
+        self.iter().filter(|worker| worker.is_staying())
     }
 
-    pub(super) fn have_all_failed(&self) -> bool {
-        self.list.iter().all(Worker::has_failed)
+    /// How many workers take jobs.
+    pub(super) fn ready(&self) -> usize {
+        let is_ready = |worker: &&Worker| worker.state() == WorkerState::Ready;
+        self.iter().filter(is_ready).count()
     }
 
-    pub(super) fn has_any_failed(&self, ids: &[u32]) -> bool {
-        let mut failed = self.list.iter().filter(|worker| worker.has_failed());
-        failed.any(|worker| ids.contains(&worker.id))
+    /// How many sessions are in use.
+    pub(super) fn busy(&self) -> usize {
+        self.iter().filter(|worker| worker.is_busy()).count()
     }
 
-    /// Whether one of these workers loads the model and is to stay.
-    pub(super) fn is_any_loading(&self, ids: &[u32]) -> bool {
-        let mut loading = self.list.iter().filter(|worker| worker.is_loading());
-        loading.any(|worker| ids.contains(&worker.id) && !worker.is_stopping)
+    /// The most sessions that were in use at a time since this was last called.
+    pub(super) fn take_busiest(&mut self) -> usize {
+        let busy = self.busy();
+        std::mem::replace(&mut self.busiest, busy)
     }
 
-    /// Stops the `surplus` newest workers that stay. Returns the threads to wake.
-    pub(super) fn stop_newest(&mut self, surplus: usize) -> Vec<Thread> {
+    /// The device that the fewest workers use; of several, the first.
+    pub(super) fn least_used(&self, devices: &[Device]) -> Device {
+        let users = |device: &&Device| self.iter().filter(|one| one.device == **device).count();
+        let device = devices.iter().min_by_key(users);
+        device.copied().unwrap_or(Device::Cpu)
+    }
+
+    /// Stops the `surplus` newest workers that stay.
+    pub(super) fn stop_newest(&mut self, surplus: usize) {
         let newest_first = self.list.iter_mut().rev();
         let staying = newest_first.filter(|worker| worker.is_staying());
-        staying.take(surplus).filter_map(Worker::stop).collect()
+        staying.take(surplus).for_each(Worker::stop);
     }
 
-    /// Stops every worker. Returns the threads to wake.
-    pub(super) fn stop_all(&mut self) -> Vec<Thread> {
-        self.list.iter_mut().filter_map(Worker::stop).collect()
+    pub(super) fn stop_all(&mut self) {
+        self.list.iter_mut().for_each(Worker::stop);
     }
 
     /// Whether a session could be used now.
     pub(super) fn is_any_runnable(&self) -> bool {
-        self.list.iter().any(|worker| self.may_run(worker))
+        self.iter().any(|worker| self.may_run(worker))
     }
 
     /// Starts a run of worker `of`, or of any worker, with the batch that `fill` puts into its session. `None` if no session
@@ -180,58 +163,37 @@ impl Workers {
         now: Instant,
         fill: impl FnOnce(&mut Vec<Job>),
     ) -> Option<(u32, WorkerSession)> {
-        let is_asked_for = |worker: &Worker| of.is_none_or(|id| worker.id == id);
-        let mut workers = self.list.iter();
-        let index = workers.position(|worker| is_asked_for(worker) && self.may_run(worker))?;
-        let worker = &mut self.list[index];
+        let worker = self.runnable(|worker| of.is_none_or(|id| worker.id == id))?;
         let started = (worker.id, worker.start_run(now, fill)?);
-        let busy = self.busy();
-        self.busiest = self.busiest.max(busy);
+        self.busiest = self.busiest.max(self.busy());
         Some(started)
-    }
-
-    /// How many sessions are in use.
-    pub(super) fn busy(&self) -> usize {
-        self.list.iter().filter(|worker| worker.is_busy()).count()
-    }
-
-    /// The most sessions that were in use at a time since this was last called.
-    pub(super) fn take_busiest(&mut self) -> usize {
-        let busy = self.busy();
-        std::mem::replace(&mut self.busiest, busy)
     }
 
     /// Marks an idle worker as woken. Returns its thread, which the caller has to wake.
     pub(super) fn wake_one(&mut self) -> Option<Thread> {
-        let sleeps = |worker: &Worker| self.may_run(worker) && !worker.is_woken;
-        let index = self.list.iter().position(sleeps)?;
-        let worker = &mut self.list[index];
+        let worker = self.runnable(|worker| !worker.is_woken)?;
         worker.is_woken = true;
         worker.thread.clone()
     }
 
     /// How many threads were woken and have not looked for jobs yet.
     pub(super) fn woken(&self) -> usize {
-        self.list.iter().filter(|worker| worker.is_woken).count()
+        self.iter().filter(|worker| worker.is_woken).count()
     }
 
     pub(super) fn is_any_waiting_until_due(&self) -> bool {
-        self.list.iter().any(|worker| worker.is_waiting_until_due)
+        self.iter().any(|worker| worker.is_waiting_until_due)
     }
 
-    /// Marks an idle worker as sleeping until the oldest job is due. Returns whether the worker may do so.
+    /// Marks an idle worker as sleeping until the oldest job is due. Returns whether it is idle.
     pub(super) fn wait_until_due(&mut self, id: u32) -> bool {
-        let index = self.position(id);
-        let index = index.filter(|index| self.may_run(&self.list[*index]));
-        if let Some(index) = index {
-            self.list[index].is_waiting_until_due = true;
-        }
-        index.is_some()
+        let worker = self.runnable(|worker| worker.id == id);
+        worker.is_some_and(|worker| !std::mem::replace(&mut worker.is_waiting_until_due, true))
     }
 
-    /// Whether a run has been under way for at least `long`.
-    pub(super) fn has_run_since(&self, long: Duration, now: Instant) -> bool {
-        self.runs().any(|(_, run)| run.age(now) >= long)
+    pub(super) fn runs(&self) -> impl Iterator<Item = (u32, Run)> {
+        self.iter()
+            .filter_map(|worker| Some((worker.id, worker.run()?)))
     }
 
     /// Asks every run to end that no request waits for any more. Call this under the pool's lock: the run that is asked must
@@ -245,14 +207,11 @@ impl Workers {
     /// Workers whose run has taken longer than `longest`, was asked to end and did not.
     pub(super) fn unending(&self, longest: Duration, now: Instant) -> Vec<u32> {
         let longest = longest.saturating_add(GRACE);
-        let unending = self
-            .runs()
-            .filter(|(_, run)| run.age(now) >= longest && run.ignores_interrupt(now));
+        let ignores = |asked: Instant| now.saturating_duration_since(asked) >= GRACE;
+        let is_unending =
+            |run: &Run| run.age(now) >= longest && run.interrupted.is_some_and(ignores);
+        let unending = self.runs().filter(|(_, run)| is_unending(run));
         unending.map(|(id, _)| id).collect()
-    }
-
-    pub(super) fn has_unending_run(&self) -> bool {
-        self.runs().any(|(_, run)| run.is_unending)
     }
 
     /// How long until the next run may be overdue.
@@ -265,19 +224,18 @@ impl Workers {
         pause.clamp(OVERDUE_CHECK_INTERVAL, CHECK_INTERVAL)
     }
 
-    fn runs(&self) -> impl Iterator<Item = (u32, Run)> {
-        let workers = self.list.iter();
-        workers.filter_map(|worker| Some((worker.id, worker.run()?)))
-    }
-
-    fn position(&self, id: u32) -> Option<usize> {
-        self.list.iter().position(|worker| worker.id == id)
+    /// The first worker that `is_meant` and may run.
+    fn runnable(&mut self, is_meant: impl Fn(&Worker) -> bool) -> Option<&mut Worker> {
+        let mut workers = self.list.iter();
+        let index = workers.position(|worker| is_meant(worker) && self.may_run(worker))?;
+        self.list.get_mut(index)
     }
 
     /// Whether the worker's session is free, and no other worker of its device runs where workers take turns.
     fn may_run(&self, worker: &Worker) -> bool {
         let is_in_its_way = |other: &Worker| other.is_busy() && other.device == worker.device;
-        worker.is_idle() && !(self.take_turns && self.list.iter().any(is_in_its_way))
+        let is_idle = matches!(worker.phase, Phase::Idle(_)) && !worker.is_stopping;
+        is_idle && !(self.take_turns && self.iter().any(is_in_its_way))
     }
 }
 
@@ -288,23 +246,16 @@ impl Worker {
         self.phase = Phase::Idle(session);
     }
 
-    /// Takes the session back after a run. Returns the thread to wake if it has something to do.
-    pub(super) fn end_run(
-        &mut self,
-        session: WorkerSession,
-        condition: &Condition,
-    ) -> Option<Thread> {
+    /// Takes the session back after a run, and wakes the worker's thread if it has something to do.
+    pub(super) fn end_run(&mut self, session: WorkerSession, condition: &Condition) {
         self.phase = match condition {
             Condition::Usable => Phase::Idle(session),
             Condition::Broken => Phase::Broken(session),
             Condition::Fatal(_) => Phase::Failed,
         };
-        let is_needed = self.is_stopping || *condition != Condition::Usable;
-        is_needed.then(|| self.thread.clone()).flatten()
-    }
-
-    pub(super) fn fail(&mut self) {
-        self.phase = Phase::Failed;
+        if self.is_stopping || *condition != Condition::Usable {
+            self.unpark();
+        }
     }
 
     /// Notes that the thread looks for something to do.
@@ -315,29 +266,13 @@ impl Worker {
 
     /// Takes the session if it panicked and has to be made again.
     pub(super) fn take_broken_session(&mut self) -> Option<WorkerSession> {
-        if !matches!(self.phase, Phase::Broken(_)) {
-            return None;
-        }
         match std::mem::replace(&mut self.phase, Phase::Rebuilding) {
             Phase::Broken(session) => Some(session),
-            _ => None,
+            other => {
+                self.phase = other;
+                None
+            }
         }
-    }
-
-    pub(super) const fn is_stopping(&self) -> bool {
-        self.is_stopping
-    }
-
-    pub(super) const fn is_busy(&self) -> bool {
-        matches!(self.phase, Phase::Busy(_))
-    }
-
-    pub(super) const fn is_ready(&self) -> bool {
-        matches!(self.state(), WorkerState::Ready)
-    }
-
-    pub(super) const fn is_loading(&self) -> bool {
-        matches!(self.state(), WorkerState::Loading)
     }
 
     /// Wakes the thread.
@@ -347,22 +282,49 @@ impl Worker {
         }
     }
 
-    /// Marks the run as one that does not end. Returns how long it has taken, unless it was marked before.
-    pub(super) fn mark_unending(&mut self, now: Instant) -> Option<Duration> {
-        let run = self.run_mut().filter(|run| !run.is_unending)?;
-        run.is_unending = true;
-        Some(run.age(now))
+    pub(super) const fn is_busy(&self) -> bool {
+        matches!(self.phase, Phase::Busy(_))
     }
 
-    /// Removes that mark. Returns whether it was there.
-    pub(super) fn unmark_unending(&mut self) -> bool {
-        let run = self.run_mut();
-        run.is_some_and(|run| std::mem::take(&mut run.is_unending))
+    pub(super) const fn has_failed(&self) -> bool {
+        matches!(self.phase, Phase::Failed)
     }
 
-    /// How long the run has taken so far; zero without a run.
-    pub(super) fn run_age(&self, now: Instant) -> Duration {
-        self.run().map(|run| run.age(now)).unwrap_or_default()
+    pub(super) const fn run(&self) -> Option<Run> {
+        match self.phase {
+            Phase::Busy(run) => Some(run),
+            _ => None,
+        }
+    }
+
+    pub(super) const fn run_mut(&mut self) -> Option<&mut Run> {
+        match &mut self.phase {
+            Phase::Busy(run) => Some(run),
+            _ => None,
+        }
+    }
+
+    /// The state that clients see.
+    pub(super) const fn state(&self) -> WorkerState {
+        match &self.phase {
+            Phase::Loading => WorkerState::Loading,
+            Phase::Idle(_) => WorkerState::Ready,
+            Phase::Busy(run) if !run.is_unending => WorkerState::Ready,
+            Phase::Busy(_) | Phase::Broken(_) | Phase::Rebuilding | Phase::Failed => {
+                WorkerState::Failed
+            }
+        }
+    }
+
+    pub(super) fn status(&self, pid: u32, memory: u64) -> WorkerStatus {
+        WorkerStatus {
+            id: self.id,
+            device: self.device,
+            state: self.state(),
+            started: self.started,
+            pid,
+            memory,
+        }
     }
 
     fn start_run(
@@ -386,35 +348,13 @@ impl Worker {
         }
     }
 
-    fn stop(&mut self) -> Option<Thread> {
+    fn stop(&mut self) {
         self.is_stopping = true;
-        self.thread.clone()
-    }
-
-    const fn is_idle(&self) -> bool {
-        matches!(self.phase, Phase::Idle(_)) && !self.is_stopping
-    }
-
-    const fn has_failed(&self) -> bool {
-        matches!(self.phase, Phase::Failed)
+        self.unpark();
     }
 
     const fn is_staying(&self) -> bool {
         !self.is_stopping && !self.has_failed()
-    }
-
-    const fn run(&self) -> Option<Run> {
-        match self.phase {
-            Phase::Busy(run) => Some(run),
-            _ => None,
-        }
-    }
-
-    const fn run_mut(&mut self) -> Option<&mut Run> {
-        match &mut self.phase {
-            Phase::Busy(run) => Some(run),
-            _ => None,
-        }
     }
 
     fn interrupt_overdue(&mut self, now: Instant) {
@@ -426,40 +366,10 @@ impl Worker {
             interrupt.interrupt();
         }
     }
-
-    /// The state that clients see.
-    const fn state(&self) -> WorkerState {
-        match self.phase {
-            Phase::Loading => WorkerState::Loading,
-            Phase::Idle(_)
-            | Phase::Busy(Run {
-                is_unending: false, ..
-            }) => WorkerState::Ready,
-            Phase::Busy(_) | Phase::Broken(_) | Phase::Rebuilding | Phase::Failed => {
-                WorkerState::Failed
-            }
-        }
-    }
-
-    fn status(&self, pid: u32, memory: u64) -> WorkerStatus {
-        WorkerStatus {
-            id: self.id,
-            device: self.device,
-            state: self.state(),
-            started: self.started,
-            pid,
-            memory,
-        }
-    }
 }
 
 impl Run {
-    fn age(&self, now: Instant) -> Duration {
+    pub(super) fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.since)
-    }
-
-    fn ignores_interrupt(&self, now: Instant) -> bool {
-        let asked = self.interrupted;
-        asked.is_some_and(|asked| now.saturating_duration_since(asked) >= GRACE)
     }
 }

@@ -40,43 +40,28 @@ impl Fixture {
     async fn busy(&self) -> usize {
         let is_any_woken = || {
             let state = self.pool.state.lock();
-            state.workers().woken() > 0
+            state.workers.woken() > 0
         };
         while is_any_woken() {
             tokio::task::yield_now().await;
         }
         let state = self.pool.state.lock();
-        state.workers().busy()
+        state.workers.busy()
     }
 
-    /// A job that waits, of which nobody was told.
-    fn put(&self) -> oneshot::Receiver<Result<Answer, Error>> {
-        let (reply, answer) = oneshot::channel();
-        let now = Instant::now();
-        let pushed = self.pool.state.lock().push(Job {
-            inputs: rows(b"a", 2),
-            rows: 1,
-            stacks: true,
-            arrival: now,
-            deadline: now + HOUR,
-            expires: now + HOUR,
-            priority: Priority::default(),
-            is_alone: false,
-            reply,
-        });
-        pushed.unwrap();
+    /// A job that waits, for which nobody was called.
+    fn put(&self) -> testing::Receiver {
+        let (job, answer) = testing::job(b"a", 2, Instant::now());
+        self.pool.state.lock().batcher.push(job);
         answer
     }
 
     /// A request whose run does not end before it is told, under way.
-    async fn long(&self) -> tokio::task::JoinHandle<Result<Answer, Error>> {
+    async fn long(&self) -> Request {
         self.long_until(Instant::now() + HOUR).await
     }
 
-    async fn long_until(
-        &self,
-        deadline: Instant,
-    ) -> tokio::task::JoinHandle<Result<Answer, Error>> {
+    async fn long_until(&self, deadline: Instant) -> Request {
         let held = self.backend.hold().waiting();
         let request = self.send_until(b"h", deadline);
         while self.backend.hold().waiting() == held {
@@ -86,7 +71,7 @@ impl Fixture {
     }
 
     /// A request whose run outlives it.
-    async fn endless(&self) -> tokio::task::JoinHandle<Result<Answer, Error>> {
+    async fn endless(&self) -> Request {
         self.long_until(Instant::now() + PATIENCE).await
     }
 
@@ -150,7 +135,7 @@ async fn while_a_run_is_long_none_is_inline() {
     fixture.backend.hold().let_through(1);
     long.await.unwrap().unwrap();
     assert!(fixture.pool.inline_runs.has_free_slot());
-    assert!(!fixture.pool.state.lock().pace().is_short());
+    assert!(!fixture.pool.state.lock().pace.is_short());
     // A run on a worker's thread counts as well, before it ends.
     let long = fixture.long().await;
     fixture.quicken();
@@ -168,9 +153,7 @@ async fn jobs_whose_inline_run_is_stuck_are_run_by_a_worker() {
     let waiting = [fixture.send(b"b"), fixture.send(b"c")];
     fixture.queued(2).await;
     fixture.pool.wake_workers();
-    for request in waiting {
-        request.await.unwrap().unwrap();
-    }
+    answered(waiting).await;
 }
 
 #[tokio::test]
@@ -219,11 +202,9 @@ async fn a_client_that_gives_up_early_costs_no_worker() {
     }
     assert!(fixture.pool.state.lock().should_exit().is_none());
     fixture.backend.hold().let_through(3);
-    for request in long {
-        request.await.unwrap().unwrap();
-    }
+    answered(long).await;
     fixture.quicken();
-    assert!(fixture.pool.state.lock().pace().is_short());
+    assert!(fixture.pool.state.lock().pace.is_short());
     let endless = fixture.endless().await;
     fixture.end_overdue_runs_after(response_timeout + 2 * GRACE);
     assert_ne!(fixture.states(), before);
@@ -244,10 +225,10 @@ async fn a_run_that_cannot_be_ended_is_left_behind() {
         assert_eq!(fixture.states(), [(9001, WorkerState::Ready)]);
         assert_eq!(fixture.pool.inline_runs.has_free_slot(), !is_inline);
         fixture.quicken();
-        assert!(!fixture.pool.state.lock().pace().is_short());
+        assert!(!fixture.pool.state.lock().pace.is_short());
         fixture.backend.hold().let_through(1);
         endless.await.unwrap().unwrap();
-        while *fixture.pool.state.lock().left_behind_mut() > 0 {
+        while fixture.pool.state.lock().left_behind > 0 {
             tokio::task::yield_now().await;
         }
         fixture.serves().await;
@@ -292,7 +273,7 @@ async fn too_many_runs_without_end_are_the_process_failure() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_whose_run_ends_after_all_serves_again() {
     let fixture = pool(holding(), impatient(1), 1).await;
-    *fixture.pool.state.lock().left_behind_mut() = MOST_LEFT_BEHIND;
+    fixture.pool.state.lock().left_behind = MOST_LEFT_BEHIND;
     let long = fixture.endless().await;
     fixture.end_overdue_runs_after(2 * GRACE);
     assert_eq!(fixture.states(), [(9000, WorkerState::Failed)]);
@@ -309,10 +290,10 @@ async fn a_worker_whose_run_ends_after_all_serves_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_without_end_is_replaced_when_another_has_ended() {
     let fixture = pool(holding(), impatient(1), 1).await;
-    *fixture.pool.state.lock().left_behind_mut() = MOST_LEFT_BEHIND;
+    fixture.pool.state.lock().left_behind = MOST_LEFT_BEHIND;
     let long = fixture.endless().await;
     fixture.end_overdue_runs_after(2 * GRACE);
-    *fixture.pool.state.lock().left_behind_mut() -= 1;
+    fixture.pool.state.lock().left_behind -= 1;
     fixture.end_overdue_runs_after(2 * GRACE);
     fixture.serves().await;
     assert!(fixture.pool.state.lock().should_exit().is_none());
@@ -325,7 +306,7 @@ async fn a_device_that_is_lost_in_a_run_that_was_left_behind_is_lost() {
     let fixture = pool(backend, impatient(1), 1).await;
     let held = fixture.hold(b'f').await;
     fixture.end_overdue_runs_after(2 * HOUR);
-    assert_eq!(*fixture.pool.state.lock().left_behind_mut(), 1);
+    assert_eq!(fixture.pool.state.lock().left_behind, 1);
     fixture.backend.gate().open();
     assert_eq!(kind(held.await.unwrap()), Kind::WorkerDied);
     assert_eq!(fixture.pool.failure().await.kind(), Kind::WorkerDied);
@@ -368,9 +349,7 @@ async fn workers_take_turns_on_each_device() {
     let runs = fixture.backend.runs();
     assert_ne!(runs[0].device, runs[1].device);
     fixture.backend.gate().open();
-    for request in requests {
-        request.await.unwrap().unwrap();
-    }
+    answered(requests).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -430,7 +409,7 @@ async fn where_workers_take_turns_a_run_without_end_is_the_process_failure() {
     let long = fixture.endless().await;
     fixture.end_overdue_runs_after(2 * GRACE);
     assert_eq!(fixture.pool.failure().await.kind(), Kind::WorkerDied);
-    assert_eq!(*fixture.pool.state.lock().left_behind_mut(), 0);
+    assert_eq!(fixture.pool.state.lock().left_behind, 0);
     assert_eq!(fixture.states().len(), 4);
     long.abort();
 }
@@ -461,7 +440,7 @@ async fn several_jobs_on_trial_are_not_run_inline() {
             let answer = answer.await.unwrap().unwrap();
             assert_eq!(marks(&answer.outputs), [is_workers]);
         }
-        while fixture.pool.state.lock().workers().busy() > 0 {
+        while fixture.pool.state.lock().workers.busy() > 0 {
             tokio::task::yield_now().await;
         }
     }

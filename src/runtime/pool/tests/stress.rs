@@ -85,7 +85,7 @@ async fn play(round: Round) {
     fixture.queued(0).await;
 }
 
-fn send(fixture: &Fixture, client: Client) -> tokio::task::JoinHandle<Result<Answer, Error>> {
+fn send(fixture: &Fixture, client: Client) -> Request {
     match client {
         Client::Stays => fixture.send(b"a"),
         Client::Fails => fixture.send(b"x"),
