@@ -18,8 +18,8 @@ use crate::metrics::Metrics;
 use crate::model::{ModelName, Version};
 use crate::runtime::Hosts;
 
+mod admission;
 mod describe;
-mod door;
 mod entry;
 mod expected;
 mod index;
@@ -63,9 +63,9 @@ pub struct Parts {
 
 /// All registered models. Cheap to clone.
 #[derive(Clone)]
-pub struct Catalog(Arc<Shared>);
+pub struct Catalog(Arc<CatalogState>);
 
-struct Shared {
+struct CatalogState {
     models: ArcSwap<Models>,
     /// Held while `models` is replaced, never while anything is awaited.
     writing: Mutex<()>,
@@ -99,7 +99,7 @@ impl Catalog {
     /// An empty catalog.
     pub fn new(parts: Parts) -> Self {
         let (snapshots, restored) = (parts.snapshots.clone(), parts.restored.clone());
-        Self(Arc::new_cyclic(|shared| Shared {
+        Self(Arc::new_cyclic(|shared| CatalogState {
             models: ArcSwap::default(),
             writing: Mutex::default(),
             expected: Expectations::default(),
@@ -161,7 +161,7 @@ impl Catalog {
     /// Whether any worker of any version is ready.
     pub fn has_ready_worker(&self) -> bool {
         let entries = self.entries();
-        entries.iter().any(|entry| entry.ready_workers() > 0)
+        entries.iter().any(|entry| entry.workers_ready() > 0)
     }
 
     /// Whether requests should be sent here now: as many of the models that should serve do as the operator requires. Those

@@ -89,7 +89,7 @@ pub struct Status {
     /// Whether the runtime failed for longer than the version's retry window and was given up.
     pub given_up: bool,
     /// The last lines a worker process wrote to stderr before it died, oldest first.
-    pub last_words: Vec<String>,
+    pub last_output: Vec<String>,
     /// Why the last start failed, if it did.
     pub last_error: Option<Error>,
     /// Requests called and not answered.

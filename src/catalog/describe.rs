@@ -65,7 +65,7 @@ pub struct Description {
     /// How requests are stacked, once the model was loaded.
     pub batching: Option<Batching>,
     /// The last lines a worker process wrote before it died.
-    pub last_words: Vec<String>,
+    pub last_output: Vec<String>,
     /// Why the last start failed.
     pub last_error: Option<Error>,
 }

@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::Shared;
-use super::door::{Door, Refusal};
+use super::CatalogState;
+use super::admission::{Admission, Refusal};
 use super::library::Opened;
 use super::sink::ModelSink;
 use super::statistics::{Keeper, Statistics};
@@ -46,7 +46,7 @@ pub struct Entry {
     metrics: ModelMetrics,
     statistics: Keeper,
     sink: Arc<ModelSink>,
-    door: Door,
+    admission: Admission,
     bounds: Mutex<Bounds>,
     phase: ArcSwap<Phase>,
     phase_changed: Notify,
@@ -55,7 +55,7 @@ pub struct Entry {
     /// Why it cannot be started, if that is known.
     unusable: Option<Error>,
     /// Where requests find the version that takes its place.
-    catalog: Weak<Shared>,
+    catalog: Weak<CatalogState>,
     /// One unregistration at a time.
     pub(super) unregistering: tokio::sync::Mutex<()>,
     /// One start, scaling or end at a time.
@@ -76,7 +76,7 @@ pub struct Entry {
 
 impl Entry {
     /// A version without workers, for `catalog`.
-    pub(super) fn new(opened: Opened, catalog: &Arc<Shared>) -> Self {
+    pub(super) fn new(opened: Opened, catalog: &Arc<CatalogState>) -> Self {
         let metrics = &catalog.parts.metrics;
         let spec = opened.spec;
         let bounds = Bounds {
@@ -87,7 +87,7 @@ impl Entry {
             metrics: metrics.model(&spec.name, &spec.version, opened.is_profiled),
             sink: Arc::new(ModelSink::new(&spec, metrics)),
             statistics: Keeper::default(),
-            door: Door::new(queue(&spec.settings)),
+            admission: Admission::new(queue(&spec.settings)),
             bounds: Mutex::new(bounds),
             phase: ArcSwap::from_pointee(Phase::Empty),
             phase_changed: Notify::new(),
@@ -242,12 +242,12 @@ impl Entry {
 
     fn admit(&self) -> Result<Ticket<'_>, Refusal> {
         if self.spec.settings.job_tickets {
-            self.door.set_running(self.workers_ready());
+            self.admission.set_running(self.workers_ready());
         }
-        let mut entered = self.door.enter();
+        let mut entered = self.admission.enter();
         let may_follow = !self.spec.settings.job_tickets;
         if entered == Err(Refusal::Full) && may_follow && self.follow_workers() {
-            entered = self.door.enter();
+            entered = self.admission.enter();
         }
         entered?;
         Ok(Ticket {
@@ -271,21 +271,14 @@ impl Entry {
         (!std::ptr::eq(&raw const **default, self)).then(|| Arc::clone(default))
     }
 
-    fn workers_ready(&self) -> usize {
-        match &**self.phase.load() {
-            Phase::Ready(runtime) => runtime.workers_ready(),
-            Phase::Loading | Phase::Empty | Phase::Failed(_) => 0,
-        }
-    }
-
     /// Waits, at most until `deadline`, while its runtime starts. Who waits is counted as a request in flight is.
     pub async fn loaded(&self, deadline: Instant) -> Result<(), Error> {
         if !self.is_loading() {
             return Ok(());
         }
-        let entered = self.door.enter();
+        let entered = self.admission.enter();
         entered.map_err(|refusal| self.refused(refusal, false))?;
-        let _inside = Inside(&self.door);
+        let _inside = Inside(&self.admission);
         self.phase_until(deadline).await.map(drop)
     }
 
@@ -359,7 +352,7 @@ impl Entry {
 }
 
 /// One who was let in; out when dropped.
-struct Inside<'a>(&'a Door);
+struct Inside<'a>(&'a Admission);
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
@@ -424,7 +417,7 @@ impl Drop for Ticket<'_> {
         if let Some(outcome) = self.outcome {
             self.entry.metrics.ended(outcome);
         }
-        self.entry.door.leave();
+        self.entry.admission.leave();
     }
 }
 

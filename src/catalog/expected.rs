@@ -139,7 +139,7 @@ impl Expected {
             queue_pending: waiting.min(settings.job_queue_size),
             signature: Arc::new(Signature::declared(&self.foreseen.spec.declared)),
             batching: None,
-            last_words: Vec::new(),
+            last_output: Vec::new(),
             last_error: None,
         }
     }

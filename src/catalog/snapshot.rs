@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::entry::Entry;
-use super::{Catalog, Requested, Shared};
+use super::{Catalog, CatalogState, Requested};
 use crate::config::snapshot::{More, SavedVersion};
 use crate::model::{ModelName, Version};
 
@@ -61,7 +61,7 @@ impl Snapshots {
     pub(super) fn new(
         cfg: Option<SnapshotConfig>,
         restored: Vec<SavedVersion>,
-        catalog: Weak<Shared>,
+        catalog: Weak<CatalogState>,
     ) -> Self {
         let requests = cfg.and_then(|cfg| {
             let (requests, received) = mpsc::channel();
@@ -133,7 +133,7 @@ impl Catalog {
 }
 
 /// Writes until nobody can ask any more.
-fn write_all(files: &SnapshotFiles, requests: &Receiver<Request>, catalog: &Weak<Shared>) {
+fn write_all(files: &SnapshotFiles, requests: &Receiver<Request>, catalog: &Weak<CatalogState>) {
     while let Ok(first) = requests.recv() {
         let mut due = vec![first];
         due.extend(requests.try_iter());
@@ -158,7 +158,7 @@ fn write_all(files: &SnapshotFiles, requests: &Receiver<Request>, catalog: &Weak
 }
 
 /// Everything to be restored, by model and version.
-fn saved(catalog: &Shared) -> Vec<SavedVersion> {
+fn saved(catalog: &CatalogState) -> Vec<SavedVersion> {
     let mut all = catalog.snapshots.missing.lock().clone();
     let models = catalog.models.load();
     for ((name, _), missing) in &mut all {

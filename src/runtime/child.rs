@@ -33,8 +33,8 @@ use crate::model::{BackendKind, ModelSpec};
 use host::Host;
 use reporter::Reporter;
 
+mod heartbeat;
 mod host;
-mod pulse;
 mod reporter;
 
 /// Makes the backend of a kind.
@@ -98,7 +98,7 @@ async fn serve(backend: impl MakeBackend, inline_runs: Arc<InlineRuns>) -> io::R
     let outbox = Arc::new(Outbox::new(stream, limits, &GREETING));
     let flusher = outbox.clone();
     tokio::spawn(async move { flusher.run_flusher().await });
-    pulse::start(&outbox)?;
+    heartbeat::start(&outbox)?;
     let loaded = tokio::select! {
         loaded = load(start, backend, inline_runs, &outbox) => loaded,
         // Nothing is ordered before the version is loaded, so this is the end.

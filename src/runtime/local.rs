@@ -102,7 +102,7 @@ impl LocalRuntime {
         Status {
             workers,
             given_up,
-            last_words: Vec::new(),
+            last_output: Vec::new(),
             last_error,
             in_flight: self.0.in_flight.count(),
             batching: self.batching(),

@@ -25,17 +25,17 @@ use connection::{Connection, Lost};
 use findings::Findings;
 use launch::Launcher;
 use roster::Roster;
-use supervisor::{Book, Command, Link, State, Supervisor};
+use supervisor::{Availability, Command, LastFailure, State, Supervisor};
 
 mod backoff;
 mod connection;
 mod findings;
 mod launch;
-mod listener;
-mod pulse;
+mod liveness;
+mod output_capture;
+mod reports;
 mod roster;
 mod supervisor;
-mod words;
 
 /// Commands that may wait for the supervisor; whoever has one more waits for room.
 const COMMANDS: usize = 16;
@@ -61,9 +61,9 @@ pub struct ProcessConfig {
 /// A version hosted in a worker process. Cheap to clone; when the last clone is dropped, the process is killed.
 #[derive(Clone)]
 pub struct ProcessRuntime {
-    link: watch::Receiver<Link>,
+    availability: watch::Receiver<Availability>,
     commands: mpsc::Sender<Command>,
-    book: Arc<Mutex<Book>>,
+    last_failure: Arc<Mutex<LastFailure>>,
     roster: Arc<Roster>,
     findings: Arc<Findings>,
     /// Requests called and not answered.
@@ -89,22 +89,22 @@ impl ProcessRuntime {
             roster: roster.clone(),
             findings: findings.clone(),
         };
-        let (state, link, book) = first_state(&launcher, bounds).await?;
-        let (link_sender, link) = watch::channel(link);
+        let (state, availability, last_failure) = first_state(&launcher, bounds).await?;
+        let (availability_sender, availability) = watch::channel(availability);
         let (commands, receiver) = mpsc::channel(COMMANDS);
-        let book = Arc::new(Mutex::new(book));
+        let last_failure = Arc::new(Mutex::new(last_failure));
         let supervisor = Supervisor::new(
             Arc::new(launcher),
-            link_sender,
-            book.clone(),
+            availability_sender,
+            last_failure.clone(),
             receiver,
             bounds,
         );
         tokio::spawn(supervisor.run(state));
         Ok(Self {
-            link,
+            availability,
             commands,
-            book,
+            last_failure,
             roster,
             findings,
             calls: TaskTracker::new(),
@@ -117,12 +117,12 @@ impl ProcessRuntime {
             return Err(draining());
         }
         let _counted = self.calls.token();
-        let mut link = Waiter::new(self.link.clone(), request.deadline);
+        let mut availability = Waiter::new(self.availability.clone(), request.deadline);
         loop {
-            let connection = link.connection().await?;
+            let connection = availability.connection().await?;
             match connection.call(&request).await {
                 Ok(answer) => return answer,
-                Err(lost) => link.lost(connection, lost)?,
+                Err(lost) => availability.lost(connection, lost)?,
             }
         }
     }
@@ -134,8 +134,8 @@ impl ProcessRuntime {
             return Err(draining());
         }
         let _counted = self.calls.token();
-        let mut link = Waiter::new(self.link.clone(), deadline);
-        let connection = link.connection().await?;
+        let mut availability = Waiter::new(self.availability.clone(), deadline);
+        let connection = availability.connection().await?;
         match connection.describe(request_id, deadline.into()).await {
             Ok(answer) => answer?.into_response(),
             Err(lost) => Err(lost.reason.as_ref().map_or_else(draining, worker_died)),
@@ -153,12 +153,12 @@ impl ProcessRuntime {
 
     /// The runtime at this moment.
     pub fn status(&self) -> Status {
-        let book = self.book.lock();
+        let last_failure = self.last_failure.lock();
         Status {
             workers: self.roster.workers(),
-            given_up: matches!(*self.link.borrow(), Link::GivenUp),
-            last_words: book.last_words.clone(),
-            last_error: book.last_error.clone(),
+            given_up: matches!(*self.availability.borrow(), Availability::GivenUp),
+            last_output: last_failure.last_output.clone(),
+            last_error: last_failure.last_error.clone(),
             in_flight: self.calls.len(),
             batching: self.batching(),
         }
@@ -181,7 +181,7 @@ impl ProcessRuntime {
 
     /// Inputs and outputs of the model, once a process has loaded it.
     pub fn signature(&self) -> Option<Arc<Signature>> {
-        self.book.lock().signature.clone()
+        self.last_failure.lock().signature.clone()
     }
 
     /// Refuses new requests, waits at most `patience` for those under way, then ends the process.
@@ -202,22 +202,25 @@ impl ProcessRuntime {
     }
 }
 
-async fn first_state(launcher: &Launcher, bounds: Bounds) -> Result<(State, Link, Book), Error> {
+async fn first_state(
+    launcher: &Launcher,
+    bounds: Bounds,
+) -> Result<(State, Availability, LastFailure), Error> {
     if bounds.min == 0 {
-        return Ok((State::Empty, Link::Empty, Book::default()));
+        return Ok((State::Empty, Availability::Empty, LastFailure::default()));
     }
     let process = launcher.launch(bounds).await?;
-    let book = Book {
+    let last_failure = LastFailure {
         signature: Some(process.signature.clone()),
-        ..Book::default()
+        ..LastFailure::default()
     };
-    let link = Link::Up(process.connection.clone());
-    Ok((State::Up(Box::new(process)), link, book))
+    let availability = Availability::Up(process.connection.clone());
+    Ok((State::Up(Box::new(process)), availability, last_failure))
 }
 
 /// One request's way to a connection that lives, and what it saw on that way.
 struct Waiter {
-    link: watch::Receiver<Link>,
+    availability: watch::Receiver<Availability>,
     deadline: Instant,
     /// The connection that was lost last.
     lost: Option<Arc<Connection>>,
@@ -226,9 +229,9 @@ struct Waiter {
 }
 
 impl Waiter {
-    const fn new(link: watch::Receiver<Link>, deadline: Instant) -> Self {
+    const fn new(availability: watch::Receiver<Availability>, deadline: Instant) -> Self {
         Self {
-            link,
+            availability,
             deadline,
             lost: None,
             death: None,
@@ -238,24 +241,24 @@ impl Waiter {
     /// A connection that was not lost yet; waits for one while a process is about to come.
     async fn connection(&mut self) -> Result<Arc<Connection>, Error> {
         let lost = self.lost.clone();
-        if let Link::Up(connection) = &*self.link.borrow()
+        if let Availability::Up(connection) = &*self.availability.borrow()
             && lost.is_none()
         {
             return Ok(connection.clone());
         }
-        let is_settled = |link: &Link| match link {
-            Link::Up(connection) => !lost
+        let is_settled = |availability: &Availability| match availability {
+            Availability::Up(connection) => !lost
                 .as_ref()
                 .is_some_and(|lost| Arc::ptr_eq(lost, connection)),
-            Link::Down => false,
-            Link::Empty | Link::GivenUp | Link::Ended => true,
+            Availability::Down => false,
+            Availability::Empty | Availability::GivenUp | Availability::Ended => true,
         };
-        let settled = self.link.wait_for(is_settled);
+        let settled = self.availability.wait_for(is_settled);
         match tokio::time::timeout_at(self.deadline.into(), settled).await {
-            Ok(Ok(link)) => match &*link {
-                Link::Up(connection) => Ok(connection.clone()),
-                Link::Ended => Err(self.death.as_ref().map_or_else(draining, worker_died)),
-                Link::Empty | Link::GivenUp | Link::Down => {
+            Ok(Ok(availability)) => match &*availability {
+                Availability::Up(connection) => Ok(connection.clone()),
+                Availability::Ended => Err(self.death.as_ref().map_or_else(draining, worker_died)),
+                Availability::Empty | Availability::GivenUp | Availability::Down => {
                     Err(self.death.as_ref().map_or_else(no_worker, worker_died))
                 }
             },

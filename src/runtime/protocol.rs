@@ -5,12 +5,12 @@
 //! whatever it sends is bounded, decoded and checked here before anything else sees it; what breaks a rule is a
 //! [`Violation`], and ends the connection. This module knows neither processes nor pipelines.
 
+mod busy_poll;
 pub(super) mod convert;
 pub(super) mod frame;
 pub(super) mod incoming;
 pub(super) mod messages;
 pub(super) mod outbox;
-mod vigil;
 
 use frame::FrameLimits;
 

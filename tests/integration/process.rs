@@ -407,8 +407,8 @@ async fn a_process_whose_device_is_lost_says_so_and_is_replaced() {
     let mut version = Hosted::start(model(Settings::default()), 1).await.unwrap();
     let pid = version.pid();
     let _ = version.runtime.call(request(*FATAL)).await;
-    let status = version.until(|status| !status.last_words.is_empty()).await;
-    let word = status.last_words.last().unwrap().clone();
+    let status = version.until(|status| !status.last_output.is_empty()).await;
+    let word = status.last_output.last().unwrap().clone();
     let line = version.line(&word).await;
     assert_eq!(line.fields, [("stream".to_owned(), "stderr".to_owned())]);
     assert!(version.runtime.call(request(*b"hello")).await.is_ok());

@@ -251,7 +251,7 @@ fn lantern(description: &Description) -> Lantern {
         keeps_state: keeps_state(description.signature.state),
         inputs: specs(&description.signature.inputs),
         outputs: specs(&description.signature.outputs),
-        last_words: description.last_words.clone(),
+        last_words: description.last_output.clone(),
     }
 }
 

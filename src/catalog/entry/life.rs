@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{Entry, Phase};
-use crate::catalog::door::Refusal;
+use crate::catalog::admission::Refusal;
 use crate::error::{Error, Kind};
 use crate::runtime::{Bounds, Hosts, Runtime, Status, WorkerState};
 
@@ -158,23 +158,23 @@ impl Entry {
 
     /// Whether it is on its way out of the catalog.
     pub(in crate::catalog) fn is_leaving(&self) -> bool {
-        self.door.is_closed()
+        self.admission.is_closed()
     }
 
     /// Refuses new requests from now on.
     pub(in crate::catalog) fn begin_leaving(&self) {
-        self.door.close();
+        self.admission.close();
     }
 
     /// Refuses new requests and waits for those in flight, at most `patience`; then ends the runtime. If they take
     /// longer, requests are let in again. Whether the version is drained.
     pub(in crate::catalog) async fn drain(&self, patience: Duration) -> bool {
-        self.door.close();
+        self.admission.close();
         self.leaving.lock().cancel();
         let since = Instant::now();
-        if !self.door.wait_empty(patience).await {
+        if !self.admission.wait_empty(patience).await {
             *self.leaving.lock() = CancellationToken::new();
-            self.door.open();
+            self.admission.open();
             return false;
         }
         self.end_runtime(patience.saturating_sub(since.elapsed()))
@@ -184,10 +184,10 @@ impl Entry {
 
     /// As [`Self::drain`], but the runtime ends in any case.
     pub(in crate::catalog) async fn shut_down(&self, patience: Duration) {
-        self.door.close();
+        self.admission.close();
         self.leaving.lock().cancel();
         let since = Instant::now();
-        self.door.wait_empty(patience).await;
+        self.admission.wait_empty(patience).await;
         self.end_runtime(patience.saturating_sub(since.elapsed()))
             .await;
     }
@@ -232,7 +232,7 @@ impl Entry {
     }
 
     fn set_running(&self, workers: usize) -> bool {
-        self.door
+        self.admission
             .set_running(workers * self.spec.settings.batch_size)
     }
 }

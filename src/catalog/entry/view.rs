@@ -28,7 +28,7 @@ impl Entry {
 
     /// Whether it takes requests, and a worker takes jobs.
     pub fn is_ready(&self) -> bool {
-        !self.door.is_closed() && self.ready_workers() > 0
+        !self.admission.is_closed() && self.workers_ready() > 0
     }
 
     /// Sets the gauges that are only known when somebody asks.
@@ -36,9 +36,9 @@ impl Entry {
         self.follow_workers();
         if self.metrics.shows_load() {
             self.metrics.set_load(Load {
-                in_flight: self.door.inside(),
-                queued: self.door.queued(),
-                workers_ready: self.ready_workers(),
+                in_flight: self.admission.inside(),
+                queued: self.admission.queued(),
+                workers_ready: self.workers_ready(),
                 stacking: match self.batching() {
                     None | Some(Batching::Single | Batching::Off(_)) => Stacking::Off,
                     Some(Batching::Trial) => Stacking::Trial,
@@ -49,7 +49,7 @@ impl Entry {
         }
     }
 
-    pub(in crate::catalog) fn ready_workers(&self) -> usize {
+    pub(in crate::catalog) fn workers_ready(&self) -> usize {
         match &**self.phase.load() {
             Phase::Ready(runtime) => runtime.workers_ready(),
             Phase::Loading | Phase::Empty | Phase::Failed(_) => 0,
@@ -80,13 +80,13 @@ impl Entry {
             bounds: *self.bounds.lock(),
             loaded_at_startup: self.loaded_at_startup,
             condition: self.condition(),
-            queue_remaining: self.door.remaining(),
-            queue_pending: self.door.queued(),
+            queue_remaining: self.admission.remaining(),
+            queue_pending: self.admission.queued(),
             signature: self.signature(),
             batching: self.batching(),
-            last_words: status
+            last_output: status
                 .as_ref()
-                .map(|status| status.last_words.clone())
+                .map(|status| status.last_output.clone())
                 .unwrap_or_default(),
             last_error: status.as_ref().and_then(|status| status.last_error.clone()),
             workers: status.map(|status| status.workers).unwrap_or_default(),
@@ -105,11 +105,11 @@ impl Entry {
 
     /// Whether requests for it are to be served: it has, or should have, workers, and is not on its way out.
     pub(in crate::catalog) fn should_serve(&self) -> bool {
-        !self.door.is_closed() && !matches!(**self.phase.load(), Phase::Empty)
+        !self.admission.is_closed() && !matches!(**self.phase.load(), Phase::Empty)
     }
 
     fn condition(&self) -> Condition {
-        if self.door.is_closed() {
+        if self.admission.is_closed() {
             return Condition::Draining;
         }
         match &**self.phase.load() {

@@ -21,7 +21,7 @@ use crate::error::{Error, Kind};
 use crate::payload::{Output, Reply, Timings};
 use crate::runtime::Bounds;
 
-/// Calls under way beyond which nobody waits awake: there is work to do.
+/// Calls under way beyond which nobody polls for the next: cores have work to do.
 const FEW: usize = 2;
 
 /// A handler says what it is within this time, whatever the front allows: it keeps instants from overflowing.
@@ -99,7 +99,7 @@ impl Host {
         self.runtime.drain(patience).await;
     }
 
-    /// Whether a call may be expected soon: few are under way, so that cores are free to wait awake on.
+    /// Whether a call may be expected soon: few are under way, so that a core is free to poll for it.
     pub fn is_lively(&self) -> bool {
         self.calls.lock().len() <= FEW
     }

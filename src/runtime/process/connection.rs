@@ -14,8 +14,8 @@ use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::listener::Listener;
-use super::pulse::Signs;
+use super::liveness::Observed;
+use super::reports::ReportReceiver;
 use crate::error::{Error, Kind};
 use crate::payload::{Reply, Request};
 use crate::runtime::Bounds;
@@ -174,21 +174,21 @@ impl Connection {
     }
 
     /// What has been heard of the process, which gives a sign of life every second.
-    pub fn signs(&self) -> Signs {
-        Signs {
+    pub fn observed(&self) -> Observed {
+        Observed {
             heard: self.heard.load(Ordering::Relaxed),
             stuck: Duration::from_millis(self.stuck.load(Ordering::Relaxed)),
             is_stopped: false,
         }
     }
 
-    /// Hands out answers and tells `listener` the rest, until the process is gone or breaks a rule.
-    pub async fn read(&self, mut incoming: Incoming, mut listener: Listener) -> Ending {
+    /// Hands out answers and passes other reports to `reports`, until the process is gone or breaks a rule.
+    pub async fn read(&self, mut incoming: Incoming, mut reports: ReportReceiver) -> Ending {
         let ending = loop {
             match incoming.next(|| self.is_lively()).await {
                 Ok((report, body)) => {
                     self.heard.fetch_add(1, Ordering::Relaxed);
-                    if let Err(violation) = self.take(report, body, &mut listener) {
+                    if let Err(violation) = self.take(report, body, &mut reports) {
                         break violation.into();
                     }
                 }
@@ -203,7 +203,7 @@ impl Connection {
         &self,
         report: Report<String>,
         body: Bytes,
-        listener: &mut Listener,
+        reports: &mut ReportReceiver,
     ) -> Result<(), Violation> {
         match report {
             Report::Reply(reply) => {
@@ -227,11 +227,11 @@ impl Connection {
                 self.stuck.store(millis, Ordering::Relaxed);
                 Ok(())
             }
-            other => listener.take(other),
+            other => reports.take(other),
         }
     }
 
-    /// Whether an answer may be expected soon: few requests are under way, so that cores are free to wait awake on.
+    /// Whether an answer may be expected soon: few requests are under way, so that a core is free to poll for it.
     fn is_lively(&self) -> bool {
         (1..=FEW).contains(&self.waiting.lock().by_id.len())
     }

@@ -21,10 +21,10 @@ use tokio_util::task::AbortOnDropHandle;
 use super::ProcessConfig;
 use super::connection::Connection;
 use super::findings::Findings;
-use super::listener::Listener;
-use super::pulse::{self, Ailment};
+use super::liveness::{self, Unresponsive};
+use super::output_capture::OutputCapture;
+use super::reports::ReportReceiver;
 use super::roster::Roster;
-use super::words::Ears;
 use crate::backend::{NO_TELEMETRY, Signature};
 use crate::error::{Error, Kind};
 use crate::handler::Sink;
@@ -66,7 +66,7 @@ pub struct WorkerProcess {
     child: Child,
     reader: AbortOnDropHandle<Ending>,
     _flusher: AbortOnDropHandle<()>,
-    ears: Ears,
+    output: OutputCapture,
     /// Where it works.
     _directory: Option<TempDir>,
 }
@@ -77,7 +77,7 @@ pub struct Death {
     /// Why, for a client: no path, no process id.
     pub reason: String,
     /// Its last lines on stderr.
-    pub last_words: Vec<String>,
+    pub last_output: Vec<String>,
 }
 
 impl Launcher {
@@ -90,31 +90,31 @@ impl Launcher {
             directory.as_ref().map_or(Path::new("/"), TempDir::path),
         )?;
         let pid = child.id().unwrap_or_default();
-        let ears = ears(&mut child, &self.sink)?;
+        let output = output(&mut child, &self.sink)?;
         self.roster.process_started(pid);
         let (connection, incoming) = Connection::new(ours, self.model.limits.response);
         let flusher = AbortOnDropHandle::new(tokio::spawn({
             let connection = connection.clone();
             async move { connection.run_flusher().await }
         }));
-        let listener = Listener::new(
+        let reports = ReportReceiver::new(
             self.sink.clone(),
             self.roster.clone(),
             self.findings.clone(),
             &self.model.limits,
         );
         let limit = self.model.settings.startup_timeout;
-        let handshake = self.handshake(&connection, incoming, listener, bounds);
+        let handshake = self.handshake(&connection, incoming, reports, bounds);
         let shaken = tokio::select! {
             shaken = tokio::time::timeout(limit, handshake) => {
                 shaken.unwrap_or(Err(StartFailure::TooSlow(limit)))
             }
-            ailment = pulse::stopped(pid) => Err(StartFailure::Ill(ailment)),
+            unresponsive = liveness::stopped(pid) => Err(StartFailure::Unresponsive(unresponsive)),
         };
         match shaken {
-            Ok((signature, incoming, listener)) => {
+            Ok((signature, incoming, reports)) => {
                 let reader = connection.clone();
-                let reader = tokio::spawn(async move { reader.read(incoming, listener).await });
+                let reader = tokio::spawn(async move { reader.read(incoming, reports).await });
                 Ok(WorkerProcess {
                     connection,
                     signature: Arc::new(signature),
@@ -122,11 +122,11 @@ impl Launcher {
                     child,
                     reader: AbortOnDropHandle::new(reader),
                     _flusher: flusher,
-                    ears,
+                    output,
                     _directory: directory,
                 })
             }
-            Err(failure) => Err(failure.explain(&mut child, ears).await),
+            Err(failure) => Err(failure.explain(&mut child, output).await),
         }
     }
 
@@ -191,9 +191,9 @@ impl Launcher {
         &self,
         connection: &Connection,
         mut incoming: Incoming,
-        mut listener: Listener,
+        mut reports: ReportReceiver,
         bounds: Bounds,
-    ) -> Result<(Signature, Incoming, Listener), StartFailure> {
+    ) -> Result<(Signature, Incoming, ReportReceiver), StartFailure> {
         let start = Order::Start(Box::new(self.start_message(bounds)));
         connection.order(&start).map_err(StartFailure::TooMuch)?;
         loop {
@@ -204,12 +204,12 @@ impl Launcher {
                     let signature = signature_from_wire(signature)?;
                     check_signature(&signature)
                         .map_err(|error| Violation::Message(error.to_string()))?;
-                    return Ok((signature, incoming, listener));
+                    return Ok((signature, incoming, reports));
                 }
                 Report::Failed(failure) => {
                     return Err(StartFailure::Refused(failure_from_wire(&failure)));
                 }
-                other => listener.take(other)?,
+                other => reports.take(other)?,
             }
         }
     }
@@ -273,9 +273,9 @@ fn socket_pair() -> Result<(UnixStream, OwnedFd), Error> {
     })
 }
 
-fn ears(child: &mut Child, sink: &Arc<dyn Sink>) -> Result<Ears, Error> {
+fn output(child: &mut Child, sink: &Arc<dyn Sink>) -> Result<OutputCapture, Error> {
     match (child.stdout.take(), child.stderr.take()) {
-        (Some(stdout), Some(stderr)) => Ok(Ears::new(stdout, stderr, sink)),
+        (Some(stdout), Some(stderr)) => Ok(OutputCapture::new(stdout, stderr, sink)),
         _ => Err(Error::new(
             Kind::Internal,
             "the worker process has no pipes",
@@ -298,7 +298,7 @@ impl WorkerProcess {
     }
 
     /// Makes sure that it is dead, and tells how it died.
-    pub async fn bury(mut self, cause: Cause) -> Death {
+    pub async fn reap(mut self, cause: Cause) -> Death {
         let how = match cause {
             Cause::Exited(status) => describe(status),
             Cause::Disconnected => describe(exit_of(&mut self.child).await),
@@ -306,14 +306,14 @@ impl WorkerProcess {
                 let _ = self.child.kill().await;
                 format!("broke the protocol: {violation}")
             }
-            Cause::Ill(ailment) => {
+            Cause::Unresponsive(unresponsive) => {
                 let _ = self.child.kill().await;
-                ailment.to_string()
+                unresponsive.to_string()
             }
         };
         Death {
             reason: how,
-            last_words: self.ears.last_words().await,
+            last_output: self.output.last_output().await,
         }
     }
 
@@ -339,7 +339,7 @@ pub enum Cause {
     /// It broke a rule.
     Untrusted(Violation),
     /// It does not answer.
-    Ill(Ailment),
+    Unresponsive(Unresponsive),
 }
 
 impl Cause {
@@ -378,7 +378,7 @@ enum StartFailure {
     TooMuch(Violation),
     Ended(Ending),
     TooSlow(Duration),
-    Ill(Ailment),
+    Unresponsive(Unresponsive),
 }
 
 impl From<Ending> for StartFailure {
@@ -395,7 +395,7 @@ impl From<Violation> for StartFailure {
 
 impl StartFailure {
     /// The whole story, once the process is dead.
-    async fn explain(self, child: &mut Child, ears: Ears) -> Error {
+    async fn explain(self, child: &mut Child, output: OutputCapture) -> Error {
         let (error, story) = match self {
             Self::Refused(error) => {
                 let story = error.detail().map(str::to_owned);
@@ -407,8 +407,10 @@ impl StartFailure {
                 ),
                 Some(violation.to_string()),
             ),
-            Self::Ill(ailment) => (
-                load_failed(&format!("Worker died: {ailment} while it loaded the model")),
+            Self::Unresponsive(unresponsive) => (
+                load_failed(&format!(
+                    "Worker died: {unresponsive} while it loaded the model"
+                )),
                 None,
             ),
             Self::Ended(Ending::Violated(violation)) => (
@@ -431,7 +433,7 @@ impl StartFailure {
             ),
         };
         let _ = child.kill().await;
-        with_last_words(error, story, &ears.last_words().await)
+        with_last_words(error, story, &output.last_output().await)
     }
 }
 
@@ -439,8 +441,8 @@ fn load_failed(message: &str) -> Error {
     Error::new(Kind::LoadFailed, message)
 }
 
-fn with_last_words(error: Error, story: Option<String>, last_words: &[String]) -> Error {
-    let stderr = (!last_words.is_empty()).then(|| format!("stderr: {}", last_words.join("\n")));
+fn with_last_words(error: Error, story: Option<String>, last_output: &[String]) -> Error {
+    let stderr = (!last_output.is_empty()).then(|| format!("stderr: {}", last_output.join("\n")));
     let parts: Vec<String> = story.into_iter().chain(stderr).collect();
     if parts.is_empty() {
         return error;

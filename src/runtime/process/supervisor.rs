@@ -1,6 +1,6 @@
 //! The life of one version's worker process: started, watched, restarted with back-off, given up, drained.
 //!
-//! One task owns the process and everything that decides about it; callers see a [`Link`] and the [`Book`].
+//! One task owns the process and everything that decides about it; callers see a [`Availability`] and the [`LastFailure`].
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::backoff::Backoff;
 use super::connection::Connection;
 use super::launch::{Cause, Launcher, WorkerProcess};
-use super::pulse::{self, Pulse, Signs};
+use super::liveness::{self, Liveness, Observed};
 use crate::backend::Signature;
 use crate::error::{Error, Kind};
 use crate::runtime::Bounds;
@@ -45,7 +45,7 @@ pub enum Command {
 
 /// Where calls go at the moment.
 #[derive(Debug, Clone)]
-pub enum Link {
+pub enum Availability {
     /// To this process.
     Up(Arc<Connection>),
     /// Nowhere yet: a process is about to come.
@@ -60,11 +60,11 @@ pub enum Link {
 
 /// What is known of failures and the model.
 #[derive(Debug, Default)]
-pub struct Book {
+pub struct LastFailure {
     /// Inputs and outputs, from the last process that loaded the model.
     pub signature: Option<Arc<Signature>>,
     /// The last lines of the last process that died.
-    pub last_words: Vec<String>,
+    pub last_output: Vec<String>,
     /// Why the last start failed.
     pub last_error: Option<Error>,
 }
@@ -72,8 +72,8 @@ pub struct Book {
 /// Owns the process of one version.
 pub struct Supervisor {
     launcher: Arc<Launcher>,
-    link: watch::Sender<Link>,
-    book: Arc<Mutex<Book>>,
+    availability: watch::Sender<Availability>,
+    last_failure: Arc<Mutex<LastFailure>>,
     commands: mpsc::Receiver<Command>,
     backoff: Backoff,
     /// Workers there shall be, at least and at most.
@@ -102,16 +102,16 @@ impl Supervisor {
     /// A supervisor of a version with as many workers as `target` allows.
     pub fn new(
         launcher: Arc<Launcher>,
-        link: watch::Sender<Link>,
-        book: Arc<Mutex<Book>>,
+        availability: watch::Sender<Availability>,
+        last_failure: Arc<Mutex<LastFailure>>,
         commands: mpsc::Receiver<Command>,
         target: Bounds,
     ) -> Self {
         let backoff = Backoff::new(launcher.model.settings.max_retry_timeout);
         Self {
             launcher,
-            link,
-            book,
+            availability,
+            last_failure,
             commands,
             backoff,
             target,
@@ -123,20 +123,20 @@ impl Supervisor {
     pub async fn run(mut self, mut state: State) {
         loop {
             state = match state {
-                State::Empty => self.idle(Link::Empty).await,
-                State::GivenUp => self.idle(Link::GivenUp).await,
+                State::Empty => self.idle(Availability::Empty).await,
+                State::GivenUp => self.idle(Availability::GivenUp).await,
                 State::Down => self.restart().await,
-                State::Up(process) => self.watch_over(*process).await,
+                State::Up(process) => self.supervise(*process).await,
                 State::Ended => break,
             };
         }
-        self.link.send_replace(Link::Ended);
+        self.availability.send_replace(Availability::Ended);
         self.launcher.roster.clear();
     }
 
     /// Without a process until somebody wants one.
-    async fn idle(&mut self, link: Link) -> State {
-        self.link.send_replace(link);
+    async fn idle(&mut self, availability: Availability) -> State {
+        self.availability.send_replace(availability);
         self.answer_waiting(&Err(no_worker()));
         match self.commands.recv().await {
             Some(Command::Scale { bounds, done }) if bounds.min == 0 => {
@@ -157,7 +157,7 @@ impl Supervisor {
 
     /// Starts a process after the pause that back-off asks for.
     async fn restart(&mut self) -> State {
-        self.link.send_replace(Link::Down);
+        self.availability.send_replace(Availability::Down);
         let Some(pause) = self.backoff.failed(Instant::now()) else {
             tracing::error!(model = %self.launcher.model.name, version = %self.launcher.model.version,
                 "Auto recovery failed again: gave up after {:?}", self.launcher.model.settings.max_retry_timeout);
@@ -169,7 +169,7 @@ impl Supervisor {
             Ok(Err(error)) => {
                 tracing::warn!(model = %self.launcher.model.name, version = %self.launcher.model.version, %error,
                     "worker process did not start");
-                self.book.lock().last_error = Some(error.clone());
+                self.last_failure.lock().last_error = Some(error.clone());
                 self.launcher.roster.process_died();
                 self.answer_waiting(&Err(error));
                 State::Down
@@ -220,32 +220,32 @@ impl Supervisor {
     }
 
     /// Lets calls through to `process` until it ends.
-    async fn watch_over(&mut self, mut process: WorkerProcess) -> State {
-        self.welcome(&process);
-        let mut pulse = Pulse::new(self.launcher.model.settings.response_timeout);
-        let mut sweep = tokio::time::interval(pulse::INTERVAL);
+    async fn supervise(&mut self, mut process: WorkerProcess) -> State {
+        self.process_is_up(&process);
+        let mut liveness = Liveness::new(self.launcher.model.settings.response_timeout);
+        let mut sweep = tokio::time::interval(liveness::INTERVAL);
         let mut sweeps = 0u32;
         loop {
             tokio::select! {
-                cause = process.ended() => return self.mourn(process, cause).await,
+                cause = process.ended() => return self.process_died(process, cause).await,
                 command = self.commands.recv() => match command {
                     Some(Command::Scale { bounds, done }) if bounds.max == 0 => {
                         self.target = bounds;
-                        self.retire(process, Duration::ZERO).await;
+                        self.stop_process(process, Duration::ZERO).await;
                         let _ = done.send(Ok(()));
                         return State::Empty;
                     }
                     Some(Command::Scale { bounds, done }) => self.scale(&process, bounds, done),
                     Some(Command::Drain { patience, done }) => {
-                        self.retire(process, patience).await;
+                        self.stop_process(process, patience).await;
                         return ended(done);
                     }
                     None => return State::Ended,
                 },
                 _ = sweep.tick() => {
                     process.connection.expire(GRACE);
-                    if let Some(ailment) = pulse.look(signs(&process)) {
-                        return self.mourn(process, Cause::Ill(ailment)).await;
+                    if let Some(unresponsive) = liveness.check(observed(&process)) {
+                        return self.process_died(process, Cause::Unresponsive(unresponsive)).await;
                     }
                     if sweeps.is_multiple_of(SWEEPS_PER_MEMORY) {
                         self.launcher.roster.set_memory(resident(process.pid));
@@ -256,11 +256,12 @@ impl Supervisor {
         }
     }
 
-    fn welcome(&mut self, process: &WorkerProcess) {
+    fn process_is_up(&mut self, process: &WorkerProcess) {
         self.backoff.reset();
-        self.book.lock().signature = Some(process.signature.clone());
-        self.book.lock().last_error = None;
-        self.link.send_replace(Link::Up(process.connection.clone()));
+        self.last_failure.lock().signature = Some(process.signature.clone());
+        self.last_failure.lock().last_error = None;
+        self.availability
+            .send_replace(Availability::Up(process.connection.clone()));
         // The target may have changed while the process was starting.
         for done in std::mem::take(&mut self.waiting) {
             self.scale(process, self.target, done);
@@ -288,27 +289,27 @@ impl Supervisor {
     }
 
     /// Ends `process` in good order; calls that come meanwhile find nobody.
-    async fn retire(&mut self, process: WorkerProcess, patience: Duration) {
-        self.link.send_replace(Link::Empty);
+    async fn stop_process(&mut self, process: WorkerProcess, patience: Duration) {
+        self.availability.send_replace(Availability::Empty);
         let connection = process.connection.clone();
         process.drain(patience).await;
         connection.lose(&Arc::from("the worker was stopped"));
         self.launcher.roster.clear();
     }
 
-    /// `process` is over: those who wait learn why, after the link has been taken down, so that they wait for the next.
-    async fn mourn(&mut self, process: WorkerProcess, cause: Cause) -> State {
-        self.link.send_replace(Link::Down);
+    /// `process` is over: those who wait learn why, after the availability has been taken down, so that they wait for the next.
+    async fn process_died(&mut self, process: WorkerProcess, cause: Cause) -> State {
+        self.availability.send_replace(Availability::Down);
         let connection = process.connection.clone();
-        let death = process.bury(cause).await;
+        let death = process.reap(cause).await;
         tracing::warn!(model = %self.launcher.model.name, version = %self.launcher.model.version,
             reason = death.reason, "Worker died.");
         self.launcher.roster.process_died();
         let error = Error::new(Kind::WorkerDied, format!("Worker died: {}", death.reason));
-        let mut book = self.book.lock();
-        book.last_words = death.last_words;
-        book.last_error = Some(error);
-        drop(book);
+        let mut last_failure = self.last_failure.lock();
+        last_failure.last_output = death.last_output;
+        last_failure.last_error = Some(error);
+        drop(last_failure);
         connection.lose(&Arc::from(death.reason));
         State::Down
     }
@@ -320,10 +321,10 @@ impl Supervisor {
     }
 }
 
-fn signs(process: &WorkerProcess) -> Signs {
-    Signs {
-        is_stopped: pulse::is_stopped(process.pid),
-        ..process.connection.signs()
+fn observed(process: &WorkerProcess) -> Observed {
+    Observed {
+        is_stopped: liveness::is_stopped(process.pid),
+        ..process.connection.observed()
     }
 }
 

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use super::busy_poll::{BusyPoll, PATIENCE};
 use super::frame::{Decoder, FrameLimits};
-use super::vigil::{PATIENCE, Vigil};
 use super::{GREETING, Violation};
 
 /// Why nothing more can be read.
@@ -38,7 +38,7 @@ pub struct Incoming {
     stream: Arc<UnixStream>,
     decoder: Decoder,
     is_greeted: bool,
-    vigil: Vigil,
+    busy_poll: BusyPoll,
 }
 
 impl Incoming {
@@ -48,12 +48,12 @@ impl Incoming {
             stream,
             decoder: Decoder::new(limits),
             is_greeted: false,
-            vigil: Vigil::default(),
+            busy_poll: BusyPoll::default(),
         }
     }
 
     /// The next message and its body. Safe to cancel. `is_lively` says, when there is nothing to read, whether a message
-    /// may be expected at once, so that it is worth staying awake for it.
+    /// may be expected at once, so that polling for it may pay.
     pub async fn next<H: DeserializeOwned>(
         &mut self,
         is_lively: impl Fn() -> bool,
@@ -83,18 +83,20 @@ impl Incoming {
 
     async fn read_some(&mut self, is_lively: bool) -> Result<(), Ending> {
         let started = Instant::now();
-        let is_awake = is_lively && self.vigil.is_worth_it();
+        let polls = is_lively && self.busy_poll.is_worth_it();
         loop {
             match self.stream.try_read_buf(self.decoder.space()) {
                 Ok(0) => return Err(Ending::Closed),
                 Ok(_) => {
-                    self.vigil.note(started.elapsed(), is_awake);
+                    self.busy_poll.note(started.elapsed(), polls);
                     return Ok(());
                 }
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
                     return Err(Ending::Failed(error));
                 }
-                Err(_) if is_awake && started.elapsed() < PATIENCE => self.yield_awake().await,
+                Err(_) if polls && started.elapsed() < PATIENCE => {
+                    self.yield_until_readable().await
+                }
                 Err(_) => self.stream.readable().await.map_err(Ending::Failed)?,
             }
         }
@@ -102,7 +104,7 @@ impl Incoming {
 
     /// Yields, but for no longer than there is nothing to read: the thread that this task yields on may be held by a run,
     /// and another one learns of the socket then.
-    async fn yield_awake(&self) {
+    async fn yield_until_readable(&self) {
         let mut yielded = pin!(tokio::task::yield_now());
         poll_fn(|ctx| match self.stream.poll_read_ready(ctx) {
             Poll::Ready(_) => Poll::Ready(()),

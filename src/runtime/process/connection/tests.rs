@@ -56,11 +56,11 @@ fn pair() -> (Front, Peer) {
         &testing::model(Settings::default()),
         Verdicts::default(),
     ));
-    let listener = Listener::new(log.clone(), roster, findings, &limits);
+    let reports = ReportReceiver::new(log.clone(), roster, findings, &limits);
     let (reader, flusher) = (connection.clone(), connection.clone());
     tokio::spawn(async move { flusher.run_flusher().await });
     let front = Front {
-        reader: tokio::spawn(async move { reader.read(incoming, listener).await }),
+        reader: tokio::spawn(async move { reader.read(incoming, reports).await }),
         connection,
         log,
     };

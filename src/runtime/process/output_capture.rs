@@ -1,5 +1,5 @@
-//! What a worker process writes to stdout and stderr: lines for the model's log, and the last of them kept for when
-//! it dies.
+//! Captures what a worker process writes to stdout and stderr: each line goes to the model's log, and the last lines of
+//! stderr are kept to explain its death.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::listener::Gate;
+use super::reports::RateLimit;
 use crate::handler::{Level, LogLine, Sink};
 
 /// Lines that are kept.
@@ -19,18 +19,18 @@ const KEPT_LINES: usize = 20;
 /// Bytes of a line; what is longer is cut into several.
 const LINE_LIMIT: usize = 4 << 10;
 
-/// Lines a second that go to the log; all are looked at for the last ones.
+/// Lines a second that go to the log. All of them count as last lines.
 const LINES_PER_SECOND: u32 = 100;
 
-/// How long the rest of the output of a dead process may take to arrive. It can fail to end at all: a grandchild may
-/// have inherited the pipe.
-const LAST_BREATH: Duration = Duration::from_millis(200);
+/// How long reading the rest of a dead process's output may take. The pipe may never close: a grandchild can have
+/// inherited it.
+const READ_PATIENCE: Duration = Duration::from_millis(200);
 
-/// The last lines on stderr, oldest first.
+/// The last lines of stderr, oldest first.
 #[derive(Debug, Clone, Default)]
-pub struct LastWords(Arc<Mutex<VecDeque<String>>>);
+pub struct LastLines(Arc<Mutex<VecDeque<String>>>);
 
-impl LastWords {
+impl LastLines {
     /// The lines.
     pub fn lines(&self) -> Vec<String> {
         self.0.lock().iter().cloned().collect()
@@ -47,52 +47,55 @@ impl LastWords {
 
 /// Reads both streams of one process until they end, or until dropped.
 #[derive(Debug)]
-pub struct Ears {
-    words: LastWords,
+pub struct OutputCapture {
+    last_lines: LastLines,
     readers: [AbortOnDropHandle<()>; 2],
 }
 
-impl Ears {
-    /// Listens; what is heard goes to `sink`.
+impl OutputCapture {
+    /// Starts to read both streams; their lines go to `sink`.
     pub fn new(
         stdout: impl AsyncRead + Send + Unpin + 'static,
         stderr: impl AsyncRead + Send + Unpin + 'static,
         sink: &Arc<dyn Sink>,
     ) -> Self {
-        let words = LastWords::default();
-        let out = Hearing::new("stdout", sink.clone(), None);
-        let err = Hearing::new("stderr", sink.clone(), Some(words.clone()));
+        let last_lines = LastLines::default();
+        let out = StreamReader::new("stdout", sink.clone(), None);
+        let err = StreamReader::new("stderr", sink.clone(), Some(last_lines.clone()));
         let readers = [
             AbortOnDropHandle::new(tokio::spawn(out.read(stdout))),
             AbortOnDropHandle::new(tokio::spawn(err.read(stderr))),
         ];
-        Self { words, readers }
+        Self {
+            last_lines,
+            readers,
+        }
     }
 
-    /// The last lines, once the process is dead and its output read.
-    pub async fn last_words(mut self) -> Vec<String> {
+    /// The last lines of stderr. To be called when the process is dead; waits for the rest of its output.
+    pub async fn last_output(mut self) -> Vec<String> {
         let [out, err] = &mut self.readers;
         let both = async { tokio::join!(out, err) };
-        // Lines that come later than this are lost; those before are kept.
-        let _ = tokio::time::timeout(LAST_BREATH, both).await;
-        self.words.lines()
+        // Lines that come later are lost.
+        let _ = tokio::time::timeout(READ_PATIENCE, both).await;
+        self.last_lines.lines()
     }
 }
 
-struct Hearing {
+struct StreamReader {
     stream: &'static str,
     sink: Arc<dyn Sink>,
-    words: Option<LastWords>,
-    gate: Gate,
+    last_lines: Option<LastLines>,
+    limit: RateLimit,
 }
 
-impl Hearing {
-    fn new(stream: &'static str, sink: Arc<dyn Sink>, words: Option<LastWords>) -> Self {
+impl StreamReader {
+    fn new(stream: &'static str, sink: Arc<dyn Sink>, last_lines: Option<LastLines>) -> Self {
         Self {
             stream,
             sink,
-            words,
-            gate: Gate::new(LINES_PER_SECOND),
+            last_lines,
+            limit: RateLimit::new(LINES_PER_SECOND),
         }
     }
 
@@ -100,20 +103,20 @@ impl Hearing {
         let mut buffer = BytesMut::with_capacity(LINE_LIMIT);
         while matches!(stream.read_buf(&mut buffer).await, Ok(count) if count > 0) {
             while let Some(line) = next_line(&mut buffer) {
-                self.hear(&line);
+                self.take(&line);
             }
             buffer.reserve(LINE_LIMIT);
         }
         if !buffer.is_empty() {
-            self.hear(&printable(&buffer));
+            self.take(&printable(&buffer));
         }
     }
 
-    fn hear(&mut self, line: &str) {
-        if let Some(words) = &self.words {
-            words.keep(line);
+    fn take(&mut self, line: &str) {
+        if let Some(last_lines) = &self.last_lines {
+            last_lines.keep(line);
         }
-        if self.gate.admit(Instant::now()) {
+        if self.limit.admit(Instant::now()) {
             self.sink.log(LogLine {
                 level: Level::Info,
                 message: line.to_owned(),
@@ -152,35 +155,35 @@ fn printable(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    struct Deaf;
+    struct NoSink;
 
-    impl Sink for Deaf {
+    impl Sink for NoSink {
         fn log(&self, _line: LogLine) {}
         fn observe(&self, _observation: crate::handler::Observation) {}
     }
 
-    async fn heard(output: &'static [u8]) -> Vec<String> {
-        let sink: Arc<dyn Sink> = Arc::new(Deaf);
-        Ears::new(tokio::io::empty(), output, &sink)
-            .last_words()
+    async fn captured(output: &'static [u8]) -> Vec<String> {
+        let sink: Arc<dyn Sink> = Arc::new(NoSink);
+        OutputCapture::new(tokio::io::empty(), output, &sink)
+            .last_output()
             .await
     }
 
     #[tokio::test]
     async fn the_last_lines_are_kept_without_control_characters() {
         let lines: Vec<_> = (0..30).map(|number| format!("line {number}\n")).collect();
-        let kept = heard(lines.concat().leak().as_bytes()).await;
+        let kept = captured(lines.concat().leak().as_bytes()).await;
         assert_eq!(kept.len(), KEPT_LINES);
         assert_eq!(kept.last().map(String::as_str), Some("line 29"));
         assert_eq!(
-            heard(b"\x1b[31mred\x07\r\n\xff tail").await,
+            captured(b"\x1b[31mred\x07\r\n\xff tail").await,
             ["[31mred", "\u{fffd} tail"]
         );
     }
 
     #[tokio::test]
     async fn a_line_without_end_is_cut() {
-        let kept = heard(vec![b'a'; 3 * LINE_LIMIT + 1].leak()).await;
+        let kept = captured(vec![b'a'; 3 * LINE_LIMIT + 1].leak()).await;
         let lengths: Vec<_> = kept.iter().map(String::len).collect();
         assert_eq!(lengths, [LINE_LIMIT, LINE_LIMIT, LINE_LIMIT, 1]);
     }

@@ -1,4 +1,4 @@
-//! What a worker process tells without being asked: its workers, its handler's log lines and metrics.
+//! What a worker process reports without being asked: its workers, its handler's log lines and metrics.
 //!
 //! A worker process may lie and may flood: numbers are bounded here before they reach logs, metrics and `describe`.
 
@@ -18,16 +18,16 @@ use crate::runtime::protocol::convert::{
 use crate::runtime::protocol::messages::Report;
 
 /// Where the reports of one worker process go.
-pub struct Listener {
+pub struct ReportReceiver {
     sink: Arc<dyn Sink>,
     roster: Arc<Roster>,
     findings: Arc<Findings>,
-    lines: Gate,
+    lines: RateLimit,
     series: HashSet<u64>,
     most_series: usize,
 }
 
-impl Listener {
+impl ReportReceiver {
     /// Passes on what keeps to `limits`; the rest is dropped.
     pub fn new(
         sink: Arc<dyn Sink>,
@@ -39,7 +39,7 @@ impl Listener {
             sink,
             roster,
             findings,
-            lines: Gate::new(limits.log_lines_per_second),
+            lines: RateLimit::new(limits.log_lines_per_second),
             series: HashSet::new(),
             most_series: limits.metric_series,
         }
@@ -55,7 +55,6 @@ impl Listener {
                 let verdict = verdict.map(verdict_from_wire);
                 self.findings.take(batching_from_wire(batching), verdict);
             }
-            // That it came is what it says.
             Report::Alive { .. } => {}
             other => {
                 return Err(Violation::Message(format!(
@@ -105,16 +104,16 @@ const fn name_of(report: &Report<String>) -> &'static str {
     }
 }
 
-/// Lets through so many a second; what was not used in one second is not saved for the next.
+/// Admits a number of events a second; what one second leaves unused is not saved for the next.
 #[derive(Debug)]
-pub struct Gate {
+pub struct RateLimit {
     per_second: u32,
     second: Option<Instant>,
     admitted: u32,
 }
 
-impl Gate {
-    /// Lets `per_second` through.
+impl RateLimit {
+    /// Admits `per_second` events a second.
     pub const fn new(per_second: u32) -> Self {
         Self {
             per_second,
@@ -123,7 +122,7 @@ impl Gate {
         }
     }
 
-    /// Whether one more may pass.
+    /// Whether one more event is admitted.
     pub fn admit(&mut self, now: Instant) -> bool {
         let is_over = |start: Instant| now.saturating_duration_since(start).as_secs() >= 1;
         if self.second.is_none_or(is_over) {
@@ -144,10 +143,10 @@ mod tests {
     #[test]
     fn a_flood_is_cut_each_second() {
         let start = Instant::now();
-        let mut gate = Gate::new(3);
-        let admitted = |gate: &mut Gate, now| (0..10).filter(|_| gate.admit(now)).count();
-        assert_eq!(admitted(&mut gate, start), 3);
-        assert_eq!(admitted(&mut gate, start + Duration::from_millis(999)), 0);
-        assert_eq!(admitted(&mut gate, start + Duration::from_secs(1)), 3);
+        let mut limit = RateLimit::new(3);
+        let admitted = |limit: &mut RateLimit, now| (0..10).filter(|_| limit.admit(now)).count();
+        assert_eq!(admitted(&mut limit, start), 3);
+        assert_eq!(admitted(&mut limit, start + Duration::from_millis(999)), 0);
+        assert_eq!(admitted(&mut limit, start + Duration::from_secs(1)), 3);
     }
 }

@@ -20,7 +20,7 @@ pub(super) enum Refusal {
 }
 
 /// Counts requests in and out. Written by every request, so without a lock.
-pub(super) struct Door {
+pub(super) struct Admission {
     queue: usize,
     inside: AtomicUsize,
     running: AtomicUsize,
@@ -28,8 +28,8 @@ pub(super) struct Door {
     emptied: Notify,
 }
 
-impl Door {
-    /// A door that lets `queue` requests wait beyond those that run.
+impl Admission {
+    /// Lets `queue` requests wait beyond those that run.
     pub(super) fn new(queue: usize) -> Self {
         Self {
             queue,
@@ -44,7 +44,7 @@ impl Door {
     pub(super) fn enter(&self) -> Result<(), Refusal> {
         let before = self.inside.fetch_add(1, Ordering::SeqCst);
         let refusal = match self.running.load(Ordering::Relaxed) {
-            // Read after the count was raised: whoever closes the door then waits for this request.
+            // Read after the count was raised: whoever closes then waits for this request.
             _ if self.closed.load(Ordering::SeqCst) => Refusal::Closed,
             0 => Refusal::NoWorker,
             running if before >= self.queue.saturating_add(running) => Refusal::Full,
@@ -81,7 +81,7 @@ impl Door {
         self.closed.load(Ordering::SeqCst)
     }
 
-    /// Waits until everybody is out, at most `patience`. The door must be closed. Whether everybody is out.
+    /// Waits until everybody is out, at most `patience`. The admission must be closed. Whether everybody is out.
     pub(super) async fn wait_empty(&self, patience: Duration) -> bool {
         let emptied = async {
             loop {
@@ -117,41 +117,41 @@ impl Door {
 mod tests {
     use super::*;
 
-    fn door(queue: usize, running: usize) -> Door {
-        let door = Door::new(queue);
-        door.set_running(running);
-        door
+    fn admission(queue: usize, running: usize) -> Admission {
+        let admission = Admission::new(queue);
+        admission.set_running(running);
+        admission
     }
 
     #[test]
     fn as_many_enter_as_may_wait_and_run() {
-        let door = door(2, 1);
+        let admission = admission(2, 1);
         for _ in 0..3 {
-            assert_eq!(door.enter(), Ok(()));
+            assert_eq!(admission.enter(), Ok(()));
         }
-        assert_eq!(door.enter(), Err(Refusal::Full));
-        assert_eq!((door.queued(), door.remaining()), (2, 0));
-        door.leave();
-        assert_eq!(door.enter(), Ok(()));
+        assert_eq!(admission.enter(), Err(Refusal::Full));
+        assert_eq!((admission.queued(), admission.remaining()), (2, 0));
+        admission.leave();
+        assert_eq!(admission.enter(), Ok(()));
     }
 
     #[test]
     fn without_workers_nobody_enters() {
-        let door = door(2, 0);
-        assert_eq!(door.enter(), Err(Refusal::NoWorker));
-        assert_eq!((door.queued(), door.remaining()), (0, 2));
+        let admission = admission(2, 0);
+        assert_eq!(admission.enter(), Err(Refusal::NoWorker));
+        assert_eq!((admission.queued(), admission.remaining()), (0, 2));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_closed_door_waits_for_those_inside() {
-        let door = door(2, 1);
-        assert_eq!(door.enter(), Ok(()));
-        door.close();
-        assert_eq!(door.enter(), Err(Refusal::Closed));
-        assert!(!door.wait_empty(Duration::from_secs(1)).await);
-        let (is_empty, ()) = tokio::join!(door.wait_empty(Duration::from_secs(1)), async {
+        let admission = admission(2, 1);
+        assert_eq!(admission.enter(), Ok(()));
+        admission.close();
+        assert_eq!(admission.enter(), Err(Refusal::Closed));
+        assert!(!admission.wait_empty(Duration::from_secs(1)).await);
+        let (is_empty, ()) = tokio::join!(admission.wait_empty(Duration::from_secs(1)), async {
             tokio::task::yield_now().await;
-            door.leave();
+            admission.leave();
         });
         assert!(is_empty);
     }
