@@ -6,6 +6,8 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tracing::Span;
+use tracing::field::Empty;
 
 use crate::error::{Error, Kind};
 use crate::tensor::NamedTensor;
@@ -60,6 +62,12 @@ pub struct Request {
     pub deadline: Instant,
     /// Its priority among requests that wait, and how long it may wait.
     pub schedule: Schedule,
+}
+
+/// The span of the request `id`: lines that are logged within it carry its id, and name and version of the model once they
+/// are recorded. It is an error-level span so that no filter leaves it out where it lets lines through.
+pub fn request_span(id: &str) -> Span {
+    tracing::error_span!("request", request_id = id, model = Empty, version = Empty)
 }
 
 /// In which order, and until when, a request waits for the model.

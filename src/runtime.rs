@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use tracing::Span;
+
 use crate::backend::Backend;
 use crate::error::Error;
 use crate::handler::HandlerEngine;
@@ -18,19 +20,22 @@ use crate::payload::{Reply, Request, Response};
 pub mod batcher;
 pub mod batching;
 pub mod child;
+pub mod failures;
 mod inflight;
 mod inline_runs;
 pub mod local;
+mod memory;
 mod pool;
 pub mod process;
 mod protocol;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use crate::backend::{ModelState, Signature};
 pub use crate::handler::{Level, LogLine, MetricKind, Observation, Sink};
 
 pub use batching::{Batching, Grounds, Verdict, Verdicts};
+pub use inflight::{InFlight, InFlightTicket};
 pub use inline_runs::InlineRuns;
 pub use pool::Bounds;
 
@@ -77,8 +82,16 @@ pub struct WorkerStatus {
     pub started: SystemTime,
     /// Process that hosts it.
     pub pid: u32,
-    /// Resident memory of that process in bytes, shared by its workers.
-    pub memory: u64,
+}
+
+impl WorkerStatus {
+    /// Resident memory in bytes, now, of the process that hosts it and its other workers; 0 once it failed.
+    pub fn memory(&self) -> u64 {
+        match self.state {
+            WorkerState::Loading | WorkerState::Ready => memory::resident(self.pid),
+            WorkerState::Failed => 0,
+        }
+    }
 }
 
 /// A runtime at one moment, as `describe`, `/ping` and the metrics show it.
@@ -115,6 +128,12 @@ pub struct Hosts {
     pub verdicts: Verdicts,
     /// The slots for runs on threads of tokio.
     pub inline_runs: Arc<InlineRuns>,
+}
+
+/// Names the version in the span of a request for it, see [`crate::payload::request_span`].
+pub fn record_version(span: &Span, model: &ModelSpec) {
+    let (name, version) = (model.name.as_str(), model.version.as_str());
+    tracing::record_all!(span, model = name, version = version);
 }
 
 /// A loaded model version, wherever it is hosted. Cheap to clone.

@@ -3,12 +3,14 @@
 //! This module owns the writers to standard output and to the log files. It does not know what is logged. Code that logs
 //! hands over a [`Record`], directly or through `tracing`, and does not wait for it to be written.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use tracing::Level;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 mod clock;
 mod events;
@@ -19,7 +21,7 @@ mod lines;
 mod record;
 
 use clock::Clock;
-use events::ToJournal;
+use events::Records;
 use files::Files;
 use format::Formatter;
 use journal::{Outputs, Scribe};
@@ -103,8 +105,7 @@ impl Telemetry {
     /// Sends all logs of this process to standard output and to the log files. A file that cannot be written is logged on
     /// standard output, and is no error.
     pub fn init(cfg: &Config) -> Result<Self, TelemetryError> {
-        let filter = EnvFilter::try_new(&cfg.filter)
-            .map_err(|error| TelemetryError::Filter(cfg.filter.clone(), error.to_string()))?;
+        let filter = filter(&cfg.filter)?;
         let console = Lines::start(std::io::stdout())?;
         let clock = Clock::of_system();
         let (files, complaints) = match &cfg.directories {
@@ -118,9 +119,10 @@ impl Telemetry {
             files,
         };
         let scribe = Scribe::start(journal.clone(), outputs)?;
+        let records = journal.clone();
         tracing_subscriber::registry()
             .with(filter)
-            .with(ToJournal(journal.clone()))
+            .with(Records(move |record| records.write(record)))
             .try_init()
             .map_err(|_| TelemetryError::Twice)?;
         for complaint in complaints {
@@ -143,14 +145,29 @@ impl Telemetry {
     }
 }
 
-/// Sends the logs of a worker process to its stderr, as plain lines. The server that started it reads them into the
-/// model's log, with a time of its own, and keeps the last ones. A second call does nothing.
+type Filter = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// What `text` lets through. `EnvFilter` takes locks whenever a span is made or entered, in case a directive is about spans:
+/// where none is, [`Targets`] mean the same without.
+fn filter(text: &str) -> Result<Filter, TelemetryError> {
+    let bad = |error: String| TelemetryError::Filter(text.to_owned(), error);
+    let filter = EnvFilter::try_new(text).map_err(|error| bad(error.to_string()))?;
+    let directives: Vec<_> = text.split(',').filter(|one| !one.is_empty()).collect();
+    if text.contains('[') || directives.is_empty() {
+        return Ok(filter.boxed());
+    }
+    let targets: Result<Targets, _> = directives.join(",").parse();
+    Ok(targets.map_err(|error| bad(error.to_string()))?.boxed())
+}
+
+/// Sends the logs of a worker process to its stderr, as plain lines: the server that started it reads them into the
+/// model's log, with a time, model and version of its own, and keeps the last ones. Does nothing the second time.
 pub fn init_worker() {
-    let lines = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_max_level(tracing::Level::INFO)
-        .with_ansi(false)
-        .with_target(false)
-        .without_time();
-    let _ = lines.try_init();
+    let lines = Records(|record: Record| {
+        let _ = std::io::stderr().write_all(&format::worker_line(&record));
+    });
+    let _ = tracing_subscriber::registry()
+        .with(LevelFilter::INFO)
+        .with(lines)
+        .try_init();
 }

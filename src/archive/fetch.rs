@@ -4,13 +4,13 @@
 //! unfinished download, and `download` a finished one. A URL is refused before anything is connected to or created.
 //! Nothing is unpacked here: a downloaded archive is read as any other in the store.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use dashmap::DashMap;
 use futures_util::StreamExt as _;
-use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt as _;
 use tokio::runtime::Handle;
@@ -105,7 +105,7 @@ struct Inner {
     http: Http,
     s3: S3,
     /// Downloads under way, by the name of the file they make.
-    busy: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
+    busy: DashMap<String, Weak<tokio::sync::Mutex<()>>>,
 }
 
 /// A source that was opened: from which byte on it sends, how many there are in total, and the bytes.
@@ -148,7 +148,7 @@ impl Fetcher {
         Self(Arc::new(Inner {
             http: Http::new(&cfg),
             s3: S3::new(cfg.s3.clone()),
-            busy: Mutex::default(),
+            busy: DashMap::new(),
             cfg,
             store,
         }))
@@ -308,14 +308,13 @@ impl Inner {
     }
 
     fn turn(&self, name: &str) -> Arc<tokio::sync::Mutex<()>> {
-        let mut busy = self.busy.lock();
-        busy.retain(|_, turn| turn.strong_count() > 0);
-        if let Some(turn) = busy.get(name).and_then(Weak::upgrade) {
-            return turn;
-        }
-        let turn = Arc::default();
-        busy.insert(name.to_owned(), Arc::downgrade(&turn));
-        turn
+        self.busy.retain(|_, turn| turn.strong_count() > 0);
+        let mut turn = self.busy.entry(name.to_owned()).or_default();
+        turn.upgrade().unwrap_or_else(|| {
+            let first = Arc::default();
+            *turn = Arc::downgrade(&first);
+            first
+        })
     }
 
     /// Downloads into `part`, and resumes after a connection broke, if the source can and bytes arrived.

@@ -3,13 +3,13 @@
 //! A process has a directory of its own under the root and holds a lock in it. A process that starts later removes the
 //! directories whose lock is free: their processes have ended.
 
-use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
+use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use crate::config::model::Resolved;
@@ -33,7 +33,7 @@ struct Home {
     directory: PathBuf,
     limits: UnpackLimits,
     /// One for each digest ever seen. None is removed, so that two threads never have two slots for one directory.
-    slots: Mutex<HashMap<String, Arc<Slot>>>,
+    slots: DashMap<String, Arc<Slot>>,
     /// Held for as long as the directory is in use.
     _lock: File,
 }
@@ -81,7 +81,7 @@ impl UnpackStore {
         Ok(Self(Arc::new(Home {
             directory,
             limits,
-            slots: Mutex::default(),
+            slots: DashMap::new(),
             _lock: lock,
         })))
     }
@@ -123,8 +123,7 @@ impl UnpackStore {
     }
 
     fn slot(&self, digest: &str) -> Arc<Slot> {
-        let mut slots = self.0.slots.lock();
-        Arc::clone(slots.entry(digest.to_owned()).or_default())
+        Arc::clone(&self.0.slots.entry(digest.to_owned()).or_default())
     }
 }
 

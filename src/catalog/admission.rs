@@ -1,12 +1,12 @@
-//! Admission to one version: how many requests are inside, how many may be, and whether it is closed.
+//! Admission to one version: how many requests may be under way, and why one is refused.
 //!
 //! The queue that admission bounds is counted here, in front: what was admitted and not answered, less what the
 //! workers can run at once.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use crate::runtime::{InFlight, InFlightTicket};
 
 /// Why a request was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,13 +19,11 @@ pub(super) enum Refusal {
     Closed,
 }
 
-/// Counts requests in and out. Written by every request, so without a lock.
+/// Admits requests to one version and counts them. Written by every request, so without a lock.
 pub(super) struct Admission {
     queue: usize,
-    inside: AtomicUsize,
     running: AtomicUsize,
-    closed: AtomicBool,
-    emptied: Notify,
+    in_flight: InFlight,
 }
 
 impl Admission {
@@ -33,76 +31,55 @@ impl Admission {
     pub(super) fn new(queue: usize) -> Self {
         Self {
             queue,
-            inside: AtomicUsize::new(0),
             running: AtomicUsize::new(0),
-            closed: AtomicBool::new(false),
-            emptied: Notify::new(),
+            in_flight: InFlight::default(),
         }
     }
 
-    /// Lets one request in, or says why not. Who is let in must [`Self::leave`].
-    pub(super) fn enter(&self) -> Result<(), Refusal> {
-        let before = self.inside.fetch_add(1, Ordering::SeqCst);
-        let refusal = match self.running.load(Ordering::Relaxed) {
-            // Read after the count was raised: whoever closes then waits for this request.
-            _ if self.closed.load(Ordering::SeqCst) => Refusal::Closed,
-            0 => Refusal::NoWorker,
-            running if before >= self.queue.saturating_add(running) => Refusal::Full,
-            _ => return Ok(()),
-        };
-        self.leave();
-        Err(refusal)
-    }
-
-    /// One request is out.
-    pub(super) fn leave(&self) {
-        if self.inside.fetch_sub(1, Ordering::SeqCst) == 1 && self.closed.load(Ordering::SeqCst) {
-            self.emptied.notify_waiters();
+    /// Admits one request until the ticket is dropped, or says why not.
+    pub(super) fn enter(&self) -> Result<InFlightTicket<'_>, Refusal> {
+        let ticket = self.in_flight.enter().ok_or(Refusal::Closed)?;
+        match self.running.load(Ordering::Relaxed) {
+            0 => Err(Refusal::NoWorker),
+            running if ticket.ahead >= self.queue.saturating_add(running) => Err(Refusal::Full),
+            _ => Ok(ticket),
         }
     }
 
-    /// How many requests the workers run at once; with 0 nobody is let in. Whether that is another number than before.
+    /// How many requests the workers run at once; with 0 none is admitted. Whether that is another number than before.
     pub(super) fn set_running(&self, running: usize) -> bool {
         self.running.swap(running, Ordering::Relaxed) != running
     }
 
-    /// Lets nobody in from now on.
+    /// Refuses all requests from now on.
     pub(super) fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
+        self.in_flight.close();
     }
 
-    /// Lets requests in again.
+    /// Admits requests again.
     pub(super) fn open(&self) {
-        self.closed.store(false, Ordering::SeqCst);
+        self.in_flight.open();
     }
 
-    /// Whether nobody is let in.
+    /// Whether all requests are refused.
     pub(super) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::SeqCst)
+        self.in_flight.is_closed()
     }
 
-    /// Waits until everybody is out, at most `patience`. The admission must be closed. Whether everybody is out.
+    /// Waits, while closed, until no request is under way, at most `patience`. Whether none is.
     pub(super) async fn wait_empty(&self, patience: Duration) -> bool {
-        let emptied = async {
-            loop {
-                let notified = self.emptied.notified();
-                if self.inside.load(Ordering::SeqCst) == 0 {
-                    return;
-                }
-                notified.await;
-            }
-        };
+        let emptied = self.in_flight.emptied();
         tokio::time::timeout(patience, emptied).await.is_ok()
     }
 
-    /// Requests that are in.
-    pub(super) fn inside(&self) -> usize {
-        self.inside.load(Ordering::Relaxed)
+    /// Requests that were admitted and not answered.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.count()
     }
 
     /// Requests that wait.
     pub(super) fn queued(&self) -> usize {
-        self.inside()
+        self.in_flight()
             .saturating_sub(self.running.load(Ordering::Relaxed))
             .min(self.queue)
     }
@@ -114,6 +91,7 @@ impl Admission {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -123,35 +101,37 @@ mod tests {
         admission
     }
 
-    #[test]
-    fn as_many_enter_as_may_wait_and_run() {
-        let admission = admission(2, 1);
-        for _ in 0..3 {
-            assert_eq!(admission.enter(), Ok(()));
-        }
-        assert_eq!(admission.enter(), Err(Refusal::Full));
-        assert_eq!((admission.queued(), admission.remaining()), (2, 0));
-        admission.leave();
-        assert_eq!(admission.enter(), Ok(()));
+    fn refusal(admission: &Admission) -> Option<Refusal> {
+        admission.enter().err()
     }
 
     #[test]
-    fn without_workers_nobody_enters() {
+    fn as_many_are_admitted_as_may_wait_and_run() {
+        let admission = admission(2, 1);
+        let mut tickets: Vec<_> = (0..3).map(|_| admission.enter().unwrap()).collect();
+        assert_eq!(refusal(&admission), Some(Refusal::Full));
+        assert_eq!((admission.queued(), admission.remaining()), (2, 0));
+        tickets.pop();
+        assert_eq!(refusal(&admission), None);
+    }
+
+    #[test]
+    fn without_workers_none_is_admitted() {
         let admission = admission(2, 0);
-        assert_eq!(admission.enter(), Err(Refusal::NoWorker));
+        assert_eq!(refusal(&admission), Some(Refusal::NoWorker));
         assert_eq!((admission.queued(), admission.remaining()), (0, 2));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_closed_door_waits_for_those_inside() {
+    async fn a_closed_version_waits_for_the_requests_under_way() {
         let admission = admission(2, 1);
-        assert_eq!(admission.enter(), Ok(()));
+        let ticket = admission.enter().unwrap();
         admission.close();
-        assert_eq!(admission.enter(), Err(Refusal::Closed));
+        assert_eq!(refusal(&admission), Some(Refusal::Closed));
         assert!(!admission.wait_empty(Duration::from_secs(1)).await);
         let (is_empty, ()) = tokio::join!(admission.wait_empty(Duration::from_secs(1)), async {
             tokio::task::yield_now().await;
-            admission.leave();
+            drop(ticket);
         });
         assert!(is_empty);
     }

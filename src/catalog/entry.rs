@@ -9,6 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use super::CatalogState;
 use super::admission::{Admission, Refusal};
@@ -17,10 +18,10 @@ use super::sink::ModelSink;
 use super::statistics::{Keeper, Statistics};
 use crate::archive::{Download, Unpacked};
 use crate::error::{Error, Kind};
-use crate::metrics::{ModelMetrics, Observed, Outcome};
+use crate::metrics::{Metrics, ModelMetrics, Observed, Outcome};
 use crate::model::{ModelName, ModelSpec, Settings};
 use crate::payload::{Reply, Request, Response};
-use crate::runtime::{Bounds, Runtime, Signature};
+use crate::runtime::{Bounds, InFlightTicket, Runtime, Signature, failures, record_version};
 
 mod life;
 mod view;
@@ -76,8 +77,7 @@ pub struct Entry {
 
 impl Entry {
     /// A version without workers, for `catalog`.
-    pub(super) fn new(opened: Opened, catalog: &Arc<CatalogState>) -> Self {
-        let metrics = &catalog.parts.metrics;
+    pub(super) fn new(opened: Opened, metrics: &Metrics, catalog: Weak<CatalogState>) -> Self {
         let spec = opened.spec;
         let bounds = Bounds {
             min: spec.settings.min_workers,
@@ -93,7 +93,7 @@ impl Entry {
             phase_changed: Notify::new(),
             failing_since: Mutex::default(),
             unusable: opened.unusable,
-            catalog: Arc::downgrade(catalog),
+            catalog,
             unregistering: tokio::sync::Mutex::default(),
             lifecycle: tokio::sync::Mutex::default(),
             leaving: Mutex::default(),
@@ -183,6 +183,7 @@ impl Entry {
     /// the request named the version: one that did not, and comes while this one leaves, goes to the version that is the
     /// default instead. Dropping the future cancels the request.
     pub async fn call(&self, request: Request, named: bool) -> Result<Reply, Error> {
+        record_version(&Span::current(), &self.spec);
         let refusal = match self.admit() {
             Ok(ticket) => return ticket.run(request, named).await,
             Err(refusal) => refusal,
@@ -191,6 +192,7 @@ impl Entry {
             && !named
             && let Some(successor) = self.successor()
         {
+            record_version(&Span::current(), &successor.spec);
             return match successor.admit() {
                 Ok(ticket) => ticket.run(request, named).await,
                 Err(refusal) => Err(successor.reject(refusal, &request, named)),
@@ -244,15 +246,15 @@ impl Entry {
         if self.spec.settings.job_tickets {
             self.admission.set_running(self.workers_ready());
         }
-        let mut entered = self.admission.enter();
         let may_follow = !self.spec.settings.job_tickets;
-        if entered == Err(Refusal::Full) && may_follow && self.follow_workers() {
-            entered = self.admission.enter();
-        }
-        entered?;
+        let admitted = match self.admission.enter() {
+            Err(Refusal::Full) if may_follow && self.follow_workers() => self.admission.enter(),
+            admitted => admitted,
+        };
         Ok(Ticket {
             entry: self,
             outcome: Some(Outcome::Cancelled),
+            _admitted: admitted?,
         })
     }
 
@@ -263,7 +265,7 @@ impl Entry {
         self.refused(refusal, named)
     }
 
-    /// The default version, if that is another.
+    /// The default version, if it is another one.
     fn successor(&self) -> Option<Arc<Self>> {
         let catalog = self.catalog.upgrade()?;
         let models = catalog.models.load();
@@ -276,9 +278,8 @@ impl Entry {
         if !self.is_loading() {
             return Ok(());
         }
-        let entered = self.admission.enter();
-        entered.map_err(|refusal| self.refused(refusal, false))?;
-        let _inside = Inside(&self.admission);
+        let admitted = self.admission.enter();
+        let _admitted = admitted.map_err(|refusal| self.refused(refusal, false))?;
         self.phase_until(deadline).await.map(drop)
     }
 
@@ -302,7 +303,7 @@ impl Entry {
         };
         let result = runtime.call(request).await;
         result.map_err(|error| match error.kind() {
-            // Its workers were taken away after it was let in.
+            // Its workers were taken away after it was admitted.
             Kind::NoWorker | Kind::Draining => {
                 self.refused(Refusal::NoWorker, named).with_detail(error)
             }
@@ -311,7 +312,7 @@ impl Entry {
         })
     }
 
-    /// The phase, once it is not [`Phase::Loading`]: who was let in while the runtime starts waits for it.
+    /// The phase, once it is not [`Phase::Loading`]: a request that was admitted while the runtime starts waits for it.
     async fn settled_phase(&self) -> Arc<Phase> {
         loop {
             let changed = self.phase_changed.notified();
@@ -323,40 +324,17 @@ impl Entry {
         }
     }
 
-    /// TorchServe's message, with its unbalanced quote, which clients match.
     fn refused(&self, refusal: Refusal, named: bool) -> Error {
-        let (name, version) = (&self.spec.name, &self.spec.version);
         let kind = match refusal {
             Refusal::NoWorker => Kind::NoWorker,
             Refusal::Full => Kind::QueueFull,
             Refusal::Closed => Kind::Draining,
         };
-        let version = if named {
-            format!(" Version {version}\"")
-        } else {
-            String::new()
-        };
-        Error::new(
-            kind,
-            format!(
-                "Model \"{name}\"{version} has no worker to serve inference request. Please use scale workers API to \
-                 add workers. If this is a sequence inference, please check if it is closed, or expired; or exceeds \
-                 maxSequenceJobQueueSize"
-            ),
-        )
+        failures::not_served(kind, &self.spec.name, named.then_some(&self.spec.version))
     }
 
     fn still_loading(&self) -> Error {
         super::expected::still_loading(self.spec.name.as_str())
-    }
-}
-
-/// One who was let in; out when dropped.
-struct Inside<'a>(&'a Admission);
-
-impl Drop for Inside<'_> {
-    fn drop(&mut self) {
-        self.0.leave();
     }
 }
 
@@ -377,11 +355,12 @@ const fn queue(settings: &Settings) -> usize {
     }
 }
 
-/// A request that was let in. Dropped before it is given an outcome, it counts as cancelled.
+/// A request that was admitted. Dropped before it is given an outcome, it counts as cancelled.
 struct Ticket<'a> {
     entry: &'a Entry,
     /// `None` if it was answered as asked for.
     outcome: Option<Outcome>,
+    _admitted: InFlightTicket<'a>,
 }
 
 impl Ticket<'_> {
@@ -417,7 +396,6 @@ impl Drop for Ticket<'_> {
         if let Some(outcome) = self.outcome {
             self.entry.metrics.ended(outcome);
         }
-        self.entry.admission.leave();
     }
 }
 
@@ -441,3 +419,6 @@ fn observed(arrival: Instant, reply: &Reply) -> Observed {
         batch_rows: timings.batch_rows,
     }
 }
+
+#[cfg(test)]
+mod tests;

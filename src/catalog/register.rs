@@ -157,7 +157,11 @@ impl Catalog {
         if !at_startup && self.0.expected.holds(name, version) {
             return Err(conflict(name, version));
         }
-        let entry = Arc::new(Entry::new(opened, &self.0));
+        let entry = Arc::new(Entry::new(
+            opened,
+            &self.0.parts.metrics,
+            Arc::downgrade(&self.0),
+        ));
         if entry.spec().settings.min_workers > 0 {
             entry.expect_workers();
         }

@@ -16,8 +16,9 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
+use tracing::Span;
 
-use super::pool::failures::expired;
+use super::failures::expired;
 use crate::error::Error;
 use crate::payload::Priority;
 use crate::tensor::NamedTensor;
@@ -62,6 +63,8 @@ pub struct Job {
     pub priority: Priority,
     /// It runs in a batch of its own, because it was in a batch that failed.
     pub is_alone: bool,
+    /// The request's span, for what is logged on the thread that runs it.
+    pub span: Span,
     /// The sender of the answer.
     pub reply: ReplyTo,
 }

@@ -7,16 +7,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::inflight::InFlight;
-use super::pool::failures::{draining, expired, load_failed};
+use tracing::Span;
+
+use super::failures::{draining, expired, load_failed, not_ready_in_time};
 use super::pool::loader::Loader;
 use super::pool::{JobOptions, Pool, Supervisor};
-use super::{Batching, Bounds, Hosts, Status, Verdict};
+use super::{Batching, Bounds, Hosts, InFlight, Status, Verdict, record_version};
 use crate::backend::Signature;
 use crate::error::{Error, Kind};
 use crate::handler::{Handler, HandlerSpec, Prepared, Sink, Step};
 use crate::model::{Device, ModelSpec, TensorsTo};
-use crate::payload::{Body, Output, Reply, Request, Response, Schedule, Timings};
+use crate::payload::{Body, Output, Reply, Request, Response, Schedule, Timings, request_span};
 use crate::tensor::NamedTensor;
 
 /// Rows of a request that may share a run; more cannot be counted in a batch.
@@ -55,7 +56,7 @@ impl LocalRuntime {
             )
         };
         let loaded = tokio::time::timeout(timeout, load).await;
-        let (handler, ()) = loaded.map_err(|_| too_slow(&model))??;
+        let (handler, ()) = loaded.map_err(|_| not_ready_in_time(&model))??;
         workers.follow_demand();
         workers.watch_overdue_runs();
         Ok(Self(Arc::new(Inner {
@@ -80,6 +81,13 @@ impl LocalRuntime {
         answered.unwrap_or_else(|_| Err(expired("before it was answered")))
     }
 
+    /// A span for a request of its worker process, with everything that is known of it.
+    pub fn span(&self, request_id: &str) -> Span {
+        let span = request_span(request_id);
+        record_version(&span, self.pool().model());
+        span
+    }
+
     /// Asks the handler what it says of its model: a text that should be a JSON object. Dropping the future ends the call.
     pub async fn describe(&self, request_id: &str, deadline: Instant) -> Result<Response, Error> {
         let Some(_ticket) = self.0.in_flight.enter() else {
@@ -96,7 +104,7 @@ impl LocalRuntime {
         self.0.workers.scale(bounds).await
     }
 
-    /// The runtime at this moment. Reads the process's resident memory and asks nobody.
+    /// The runtime at this moment. Asks nobody.
     pub fn status(&self) -> Status {
         let (workers, last_error, given_up) = self.pool().report();
         Status {
@@ -142,7 +150,8 @@ impl LocalRuntime {
 
     /// Refuses new requests, waits at most `patience` for those under way, then ends the workers.
     pub async fn drain(&self, patience: Duration) {
-        let _ = tokio::time::timeout(patience, self.0.in_flight.drain()).await;
+        self.0.in_flight.close();
+        let _ = tokio::time::timeout(patience, self.0.in_flight.emptied()).await;
         self.pool().close(&draining(self.pool().model()));
         if tokio::time::timeout(FAREWELL, self.0.workers.ended())
             .await
@@ -301,16 +310,6 @@ fn first_device(model: &ModelSpec) -> Device {
     first.copied().unwrap_or(Device::Cpu)
 }
 
-fn too_slow(model: &ModelSpec) -> Error {
-    let text = format!(
-        "model \"{}\" version {} was not ready within its startup timeout of {} s",
-        model.name,
-        model.version,
-        model.settings.startup_timeout.as_secs()
-    );
-    Error::new(Kind::LoadFailed, text)
-}
-
 /// Names that a handler gives are its own mistake, not the client's.
 fn misnamed(error: &Error) -> Error {
     let text = format!(
@@ -321,4 +320,4 @@ fn misnamed(error: &Error) -> Error {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -43,10 +43,12 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
+use tracing::Span;
 
 use super::WorkerStatus;
 use super::batcher::{Answer, Job};
 use super::batching::{Batching, Decision, Verdict, Verdicts};
+use super::failures::{no_worker, worker_lost};
 use super::inline_runs::{InlineRuns, WakeWorkers};
 use crate::backend::{BackendError, ModelState, Signature};
 use crate::error::Error;
@@ -54,7 +56,7 @@ use crate::model::ModelSpec;
 use crate::payload::Priority;
 use crate::tensor::NamedTensor;
 
-pub(super) mod failures;
+mod failures;
 pub(super) mod loader;
 mod pace;
 mod scale;
@@ -133,6 +135,7 @@ impl Pool {
             expires: options.deadline,
             priority: options.priority,
             is_alone: false,
+            span: Span::current(),
             reply,
         })?;
         let mut pending = PendingJob {
@@ -192,10 +195,10 @@ impl Pool {
 
     /// The workers, the last failure, and whether the pool cannot continue.
     pub(crate) fn report(&self) -> (Vec<WorkerStatus>, Option<Error>, bool) {
-        let (pid, memory) = (std::process::id(), resident_memory());
+        let pid = std::process::id();
         let state = self.state.lock();
         let workers = state.workers.iter();
-        let workers = workers.map(|worker| worker.status(pid, memory)).collect();
+        let workers = workers.map(|worker| worker.status(pid)).collect();
         (workers, state.last_error.clone(), state.lost().is_some())
     }
 
@@ -307,7 +310,7 @@ impl Pool {
     }
 
     fn answer_stranded(&self, jobs: Vec<Job>) {
-        answer_all(jobs, &failures::no_worker(&self.model));
+        answer_all(jobs, &no_worker(&self.model));
     }
 
     fn push(self: &Arc<Self>, job: Job) -> Result<(), Error> {
@@ -447,7 +450,7 @@ impl Pool {
 
     fn close_as_lost(&self, id: u32, text: &str) {
         tracing::error!(worker = id, error = text, "the device or process is lost");
-        self.close(&failures::worker_died(text));
+        self.close(&worker_lost(text));
     }
 
     /// Applies what a run showed about stacking.
@@ -503,14 +506,6 @@ fn answer_all(jobs: Vec<Job>, error: &Error) {
     for job in jobs {
         job.answer(Err(error.clone()));
     }
-}
-
-/// Resident memory of this process in bytes; 0 where that is unknown.
-fn resident_memory() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok());
-    let page = u64::try_from(rustix::param::page_size()).unwrap_or(0);
-    pages.unwrap_or(0u64).saturating_mul(page)
 }
 
 #[cfg(test)]

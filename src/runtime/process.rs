@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio_util::task::TaskTracker;
 
-use super::{Batching, Bounds, Hosts, NativeLibraries, Status};
+use super::failures::{draining, expired, no_worker, worker_died};
+use super::{Batching, Bounds, Hosts, InFlight, NativeLibraries, Status};
 use crate::backend::Signature;
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::handler::Sink;
 use crate::model::ModelSpec;
 use crate::payload::{Reply, Request, Response};
@@ -25,6 +25,7 @@ use connection::{Connection, Lost};
 use findings::Findings;
 use launch::Launcher;
 use roster::Roster;
+pub use spawn::{ChildProcess, Spawn, Spawned};
 use supervisor::{Availability, Command, LastFailure, State, Supervisor};
 
 mod backoff;
@@ -35,13 +36,16 @@ mod liveness;
 mod output_capture;
 mod reports;
 mod roster;
+mod spawn;
 mod supervisor;
+#[cfg(test)]
+pub(crate) mod testing;
 
-/// Commands that may wait for the supervisor; whoever has one more waits for room.
+/// Commands that may wait for the supervisor; a further one waits for room.
 const COMMANDS: usize = 16;
 
 /// How worker processes are started.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct ProcessConfig {
     /// The `lantern` program, started as `lantern worker`.
     pub lantern: PathBuf,
@@ -51,23 +55,25 @@ pub struct ProcessConfig {
     pub libraries: NativeLibraries,
     /// Where compiled handlers are kept.
     pub cache: Option<PathBuf>,
-    /// The environment of worker processes, beside what every one is told: what native libraries cannot do without, such as
+    /// The environment of worker processes, beside what every one gets: what native libraries cannot do without, such as
     /// `LD_LIBRARY_PATH` and `CUDA_VISIBLE_DEVICES`.
     pub environment: Vec<(OsString, OsString)>,
     /// Where each process gets a working directory of its own, which is removed when it is dead. Without, all work in `/`.
     pub directory: Option<PathBuf>,
+    /// Starts something else in place of the programs, as tests do.
+    pub spawn: Option<Arc<dyn Spawn>>,
 }
 
 /// A version hosted in a worker process. Cheap to clone; when the last clone is dropped, the process is killed.
 #[derive(Clone)]
 pub struct ProcessRuntime {
+    model: Arc<ModelSpec>,
     availability: watch::Receiver<Availability>,
     commands: mpsc::Sender<Command>,
     last_failure: Arc<Mutex<LastFailure>>,
     roster: Arc<Roster>,
     findings: Arc<Findings>,
-    /// Requests called and not answered.
-    calls: TaskTracker,
+    in_flight: Arc<InFlight>,
 }
 
 impl ProcessRuntime {
@@ -83,7 +89,7 @@ impl ProcessRuntime {
         let findings = Arc::new(Findings::new(&model, hosts.verdicts.clone()));
         let launcher = Launcher {
             cfg: hosts.processes.clone(),
-            model,
+            model: model.clone(),
             cores: hosts.cores,
             sink,
             roster: roster.clone(),
@@ -102,27 +108,27 @@ impl ProcessRuntime {
         );
         tokio::spawn(supervisor.run(state));
         Ok(Self {
+            model,
             availability,
             commands,
             last_failure,
             roster,
             findings,
-            calls: TaskTracker::new(),
+            in_flight: Arc::default(),
         })
     }
 
     /// Has one request answered by the process. Dropping the future cancels the request there.
     pub async fn call(&self, request: Request) -> Result<Reply, Error> {
-        if self.calls.is_closed() {
-            return Err(draining());
-        }
-        let _counted = self.calls.token();
-        let mut availability = Waiter::new(self.availability.clone(), request.deadline);
+        let Some(_ticket) = self.in_flight.enter() else {
+            return Err(draining(&self.model));
+        };
+        let mut attempts = Attempts::new(self, request.deadline);
         loop {
-            let connection = availability.connection().await?;
+            let connection = attempts.connection().await?;
             match connection.call(&request).await {
                 Ok(answer) => return answer,
-                Err(lost) => availability.lost(connection, lost)?,
+                Err(lost) => attempts.lost(connection, lost)?,
             }
         }
     }
@@ -130,15 +136,14 @@ impl ProcessRuntime {
     /// Asks the handler what it says of its model: a text that should be a JSON object. Dropping the future ends the call.
     /// It is not asked again if its process dies.
     pub async fn describe(&self, request_id: &str, deadline: Instant) -> Result<Response, Error> {
-        if self.calls.is_closed() {
-            return Err(draining());
-        }
-        let _counted = self.calls.token();
-        let mut availability = Waiter::new(self.availability.clone(), deadline);
-        let connection = availability.connection().await?;
+        let Some(_ticket) = self.in_flight.enter() else {
+            return Err(draining(&self.model));
+        };
+        let mut attempts = Attempts::new(self, deadline);
+        let connection = attempts.connection().await?;
         match connection.describe(request_id, deadline.into()).await {
             Ok(answer) => answer?.into_response(),
-            Err(lost) => Err(lost.reason.as_ref().map_or_else(draining, worker_died)),
+            Err(lost) => Err(lost.error(&self.model)),
         }
     }
 
@@ -147,8 +152,11 @@ impl ProcessRuntime {
     pub async fn scale(&self, bounds: Bounds) -> Result<(), Error> {
         let (done, scaled) = oneshot::channel();
         let command = Command::Scale { bounds, done };
-        self.commands.send(command).await.map_err(|_| draining())?;
-        scaled.await.unwrap_or_else(|_| Err(draining()))
+        self.commands
+            .send(command)
+            .await
+            .map_err(|_| draining(&self.model))?;
+        scaled.await.unwrap_or_else(|_| Err(draining(&self.model)))
     }
 
     /// The runtime at this moment.
@@ -159,7 +167,7 @@ impl ProcessRuntime {
             given_up: matches!(*self.availability.borrow(), Availability::GivenUp),
             last_output: last_failure.last_output.clone(),
             last_error: last_failure.last_error.clone(),
-            in_flight: self.calls.len(),
+            in_flight: self.in_flight.count(),
             batching: self.batching(),
         }
     }
@@ -186,11 +194,11 @@ impl ProcessRuntime {
 
     /// Refuses new requests, waits at most `patience` for those under way, then ends the process.
     pub async fn drain(&self, patience: Duration) {
-        let deadline = Instant::now() + patience;
-        self.calls.close();
-        let _ = tokio::time::timeout(patience, self.calls.wait()).await;
+        let deadline = tokio::time::Instant::now() + patience;
+        self.in_flight.close();
+        let _ = tokio::time::timeout(patience, self.in_flight.emptied()).await;
         let (done, drained) = oneshot::channel();
-        let patience = deadline.saturating_duration_since(Instant::now());
+        let patience = deadline.saturating_duration_since(tokio::time::Instant::now());
         if self
             .commands
             .send(Command::Drain { patience, done })
@@ -218,8 +226,9 @@ async fn first_state(
     Ok((State::Up(Box::new(process)), availability, last_failure))
 }
 
-/// One request's way to a connection that lives, and what it saw on that way.
-struct Waiter {
+/// The attempts to have one request answered.
+struct Attempts<'a> {
+    model: &'a ModelSpec,
     availability: watch::Receiver<Availability>,
     deadline: Instant,
     /// The connection that was lost last.
@@ -228,10 +237,11 @@ struct Waiter {
     death: Option<Arc<str>>,
 }
 
-impl Waiter {
-    const fn new(availability: watch::Receiver<Availability>, deadline: Instant) -> Self {
+impl<'a> Attempts<'a> {
+    fn new(runtime: &'a ProcessRuntime, deadline: Instant) -> Self {
         Self {
-            availability,
+            model: &runtime.model,
+            availability: runtime.availability.clone(),
             deadline,
             lost: None,
             death: None,
@@ -254,17 +264,19 @@ impl Waiter {
             Availability::Empty | Availability::GivenUp | Availability::Ended => true,
         };
         let settled = self.availability.wait_for(is_settled);
-        match tokio::time::timeout_at(self.deadline.into(), settled).await {
+        let failure = match tokio::time::timeout_at(self.deadline.into(), settled).await {
             Ok(Ok(availability)) => match &*availability {
-                Availability::Up(connection) => Ok(connection.clone()),
-                Availability::Ended => Err(self.death.as_ref().map_or_else(draining, worker_died)),
+                Availability::Up(connection) => return Ok(connection.clone()),
+                Availability::Ended => draining(self.model),
                 Availability::Empty | Availability::GivenUp | Availability::Down => {
-                    Err(self.death.as_ref().map_or_else(no_worker, worker_died))
+                    no_worker(self.model)
                 }
             },
-            Ok(Err(_)) => Err(self.death.as_ref().map_or_else(draining, worker_died)),
-            Err(_) => Err(self.death.as_ref().map_or_else(expired, worker_died)),
-        }
+            Ok(Err(_)) => draining(self.model),
+            Err(_) => expired("while its worker was restarted"),
+        };
+        // What happened to the request itself says more.
+        Err(self.death.as_deref().map_or(failure, worker_died))
     }
 
     /// `connection` was lost. An error when the request may have killed two processes.
@@ -279,23 +291,4 @@ impl Waiter {
         self.death = Some(reason);
         Ok(())
     }
-}
-
-fn draining() -> Error {
-    Error::new(Kind::Draining, "the version is being unloaded")
-}
-
-fn no_worker() -> Error {
-    Error::new(Kind::NoWorker, "the version has no worker")
-}
-
-fn expired() -> Error {
-    Error::new(
-        Kind::Expired,
-        "the deadline passed while the worker was restarted",
-    )
-}
-
-fn worker_died(reason: &Arc<str>) -> Error {
-    Error::new(Kind::WorkerDied, format!("Worker died: {reason}"))
 }

@@ -1,4 +1,4 @@
-//! What the front and a worker process say to each other, and how it lies on the socket between them.
+//! The messages between the front and a worker process, and how they are encoded on the socket.
 //!
 //! One stream socket, one greeting each way, then frames: an encoded header and a raw body. The front sends
 //! [`Order`](messages::Order)s, the worker process [`Report`](messages::Report)s. A worker process runs foreign code, so

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
+use tracing::Span;
 
 use crate::error::Error;
 use crate::model::{BackendKind, Declared, Limits, ModelName, ModelSpec, Settings, Version};
@@ -61,6 +62,7 @@ pub(crate) fn job(marks: &[u8], width: usize, arrival: Instant) -> (Job, Receive
         expires: deadline,
         priority: Priority::default(),
         is_alone: false,
+        span: Span::none(),
         reply,
     };
     (job, answer)

@@ -19,6 +19,9 @@ const FATAL: &[u8] = b"fatal";
 /// A row that starts with this is in a run that does not end.
 const STUCK: &[u8] = b"stuck";
 
+/// A row that starts with this makes the session panic.
+const PANIC: &[u8] = b"panic";
+
 /// Constructs a backend, which opens the framework's library.
 pub fn backend(
     kind: BackendKind,
@@ -37,6 +40,7 @@ fn fake() -> FakeBackend {
         .with_mark(ABORT, Outcome::Abort)
         .with_mark(FATAL, Outcome::Fatal)
         .with_mark(STUCK, Outcome::Hold)
+        .with_mark(PANIC, Outcome::Panic)
 }
 
 /// Backends for runtimes in the server's own process. A framework's library is opened when the first model needs it: a server

@@ -210,6 +210,7 @@ fn hosts(settings: &ServerConfig, machine: &Machine, directory: &Path) -> Hosts 
             cache,
             environment: machine.environment.clone(),
             directory: Some(directory.to_owned()),
+            ..ProcessConfig::default()
         },
         worker_ids: Arc::new(WorkerIds::from(settings.initial_worker_id)),
         cores: machine.cores,

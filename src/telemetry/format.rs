@@ -58,18 +58,32 @@ impl Formatter {
         escape(line, &record.message);
         // The message of the other logs has TorchServe's exact format, so no fields are added.
         if !record.log.is_brief() {
-            for (name, value) in record.fields.iter().filter(|field| is_shown(record, field)) {
-                let _ = write!(line, " {name}=");
-                field(line, value);
-            }
+            // What the thread's name says already.
+            let is_named = record.log == Log::Model;
+            fields(line, record, is_named);
         }
     }
 }
 
-/// Whether text shows a field. Empty fields are left out, and those that the thread's name contains.
-fn is_shown(record: &Record, (name, value): &(&'static str, Value)) -> bool {
-    let is_said = record.log == Log::Model && matches!(*name, "model" | "version");
-    !is_said && value.as_str() != Some("")
+/// A line of a worker process, which its server takes apart again: it knows model and version, and the id of the request is
+/// last, if there is one.
+pub(super) fn worker_line(record: &Record) -> Vec<u8> {
+    let mut line = format!("{:>5} ", record.level.as_str()).into_bytes();
+    escape(&mut line, &record.message);
+    fields(&mut line, record, true);
+    line.push(b'\n');
+    line
+}
+
+/// What is empty is left out of text, and so are model and version where they are known besides.
+fn fields(line: &mut Vec<u8>, record: &Record, is_version_known: bool) {
+    for (name, value) in &record.fields {
+        let is_known = is_version_known && matches!(*name, "model" | "version");
+        if !is_known && value.as_str() != Some("") {
+            let _ = write!(line, " {name}=");
+            field(line, value);
+        }
+    }
 }
 
 /// Appends a field's value. A text of plain words stands as it is, any other in quotes.

@@ -25,6 +25,9 @@ const ABORT: &[u8; 5] = b"abort";
 /// A row that makes the fake backend lose its device, after which the process ends itself.
 const FATAL: &[u8; 5] = b"fatal";
 
+/// A row that makes the session panic.
+const PANIC: &[u8; 5] = b"panic";
+
 /// A row whose run never ends.
 const STUCK: &[u8; 5] = b"stuck";
 
@@ -225,7 +228,7 @@ async fn a_request_is_answered_by_a_worker_process() {
     let reply = version.runtime.call(request(*b"hello")).await.unwrap();
     assert!(answer(&reply).contains("104"), "{}", answer(&reply));
     assert_eq!(reply.timings.batch_rows, 1);
-    let status = version.until(|status| status.workers[0].memory > 0).await;
+    let status = version.until(|status| status.workers[0].memory() > 0).await;
     assert_eq!(status.workers[0].id, 9000);
     assert_eq!(status.workers[0].state, WorkerState::Ready);
     assert_ne!(status.workers[0].pid, std::process::id());
@@ -413,6 +416,20 @@ async fn a_process_whose_device_is_lost_says_so_and_is_replaced() {
     assert_eq!(line.fields, [("stream".to_owned(), "stderr".to_owned())]);
     assert!(version.runtime.call(request(*b"hello")).await.is_ok());
     assert_ne!(version.pid(), pid);
+}
+
+#[tokio::test]
+async fn a_line_of_a_worker_thread_carries_the_id_of_its_request() {
+    let mut version = Hosted::start(model(Settings::default()), 1).await.unwrap();
+    let failing = Request {
+        id: "r-7".into(),
+        ..request(*PANIC)
+    };
+    let error = version.runtime.call(failing).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::InferenceFailed);
+    let line = version.line("ERROR the session panicked").await;
+    assert_eq!(line.request_id, "r-7");
+    assert!(!line.message.contains("request_id"), "{}", line.message);
 }
 
 #[tokio::test]

@@ -227,7 +227,7 @@ fn worker(status: &WorkerStatus) -> Worker {
             WorkerState::Ready => "READY",
             WorkerState::Loading | WorkerState::Failed => "UNLOADING",
         },
-        memory_usage: status.memory,
+        memory_usage: status.memory(),
         pid: status.pid,
         gpu: gpu.is_some(),
         gpu_usage: gpu.map_or_else(|| "N/A".to_owned(), |index| format!("gpuId::{index}")),

@@ -1,14 +1,15 @@
 //! The life of a version's runtime: start, scaling, drain, end; one at a time.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Entry, Phase};
 use crate::catalog::admission::Refusal;
-use crate::error::{Error, Kind};
-use crate::runtime::{Bounds, Hosts, Runtime, Status, WorkerState};
+use crate::error::Error;
+use crate::runtime::{Bounds, Hosts, Runtime, Status, WorkerState, failures};
 
 /// How long a runtime that is replaced by nothing may take to end.
 const RUNTIME_PATIENCE: Duration = Duration::from_secs(30);
@@ -111,14 +112,8 @@ impl Entry {
 
     /// A version that has no time to start does not, however quick it would have been.
     fn without_time(&self) -> Option<Error> {
-        let spec = &self.spec;
-        spec.settings.startup_timeout.is_zero().then(|| {
-            let message = format!(
-                "model \"{}\" version {} was not ready within its startup timeout of 0 s",
-                spec.name, spec.version
-            );
-            Error::new(Kind::LoadFailed, message)
-        })
+        let timeout = self.spec.settings.startup_timeout;
+        (timeout.is_zero()).then(|| failures::not_ready_in_time(&self.spec))
     }
 
     fn log_loaded(&self, status: &Status, took: Duration) {
@@ -167,7 +162,7 @@ impl Entry {
     }
 
     /// Refuses new requests and waits for those in flight, at most `patience`; then ends the runtime. If they take
-    /// longer, requests are let in again. Whether the version is drained.
+    /// longer, requests are admitted again. Whether the version is drained.
     pub(in crate::catalog) async fn drain(&self, patience: Duration) -> bool {
         self.admission.close();
         self.leaving.lock().cancel();
@@ -203,7 +198,9 @@ impl Entry {
 
     /// Its runtime did not start. The time without one goes on from the first failure.
     fn set_failed(&self, error: Error) {
-        self.failing_since.lock().get_or_insert_with(Instant::now);
+        self.failing_since
+            .lock()
+            .get_or_insert_with(|| Instant::now().into_std());
         self.set_phase(Phase::Failed(error), 0);
     }
 
@@ -216,7 +213,7 @@ impl Entry {
         self.phase_changed.notify_waiters();
     }
 
-    /// Lets as many in as the workers that demand has brought meanwhile can run. Whether that is another number.
+    /// Admits as many requests as the workers can run that demand has brought meanwhile. Whether that is another number.
     pub(super) fn follow_workers(&self) -> bool {
         let Bounds { min, max } = *self.bounds.lock();
         if min == max {

@@ -36,7 +36,7 @@ impl Entry {
         self.follow_workers();
         if self.metrics.shows_load() {
             self.metrics.set_load(Load {
-                in_flight: self.admission.inside(),
+                in_flight: self.admission.in_flight(),
                 queued: self.admission.queued(),
                 workers_ready: self.workers_ready(),
                 stacking: match self.batching() {

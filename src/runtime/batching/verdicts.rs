@@ -1,10 +1,9 @@
 //! What was found out about archives, kept so that it is not found out again. Keys are those of [`super::key`].
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use dashmap::DashMap;
 use tokio::runtime::Handle;
 
 use super::{Batching, Grounds};
@@ -39,7 +38,7 @@ pub struct Verdicts(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    known: Mutex<HashMap<String, Verdict>>,
+    known: DashMap<String, Verdict>,
     directory: Option<PathBuf>,
 }
 
@@ -47,14 +46,14 @@ impl Verdicts {
     /// Verdicts that are also kept in `directory`, which is created with the first one.
     pub fn in_directory(directory: PathBuf) -> Self {
         Self(Arc::new(Inner {
-            known: Mutex::default(),
+            known: DashMap::new(),
             directory: Some(directory),
         }))
     }
 
     /// The verdict of that key.
     pub fn of(&self, key: &str) -> Option<Verdict> {
-        if let Some(known) = self.0.known.lock().get(key) {
+        if let Some(known) = self.0.known.get(key) {
             return Some(known.clone());
         }
         let text = std::fs::read_to_string(self.file(key)?).ok()?;
@@ -85,7 +84,7 @@ impl Verdicts {
         if key.is_empty() {
             return;
         }
-        let mut known = self.0.known.lock();
+        let known = &self.0.known;
         if known.len() >= MOST {
             known.clear();
         }

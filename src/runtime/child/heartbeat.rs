@@ -1,6 +1,6 @@
-//! The process's sign of life, from a thread of its own: neither tasks nor runs of a model hold it up, however long.
+//! Signs of life, sent by a thread of its own: neither tasks nor runs of a model delay them.
 //!
-//! What it says beside that it is there is how long the runtime threads have done nothing. They are asked by a task, which
+//! Each says how long the runtime threads have done nothing. A task counts for them, which
 //! any of them runs as soon as it is free.
 
 use std::io;
@@ -14,7 +14,7 @@ use super::super::protocol::outbox::{Outbox, Urgency};
 /// Between two signs of life.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Between two signs of the runtime threads, which are counted and not sent.
+/// Time between two counts of the runtime threads.
 const TICK: Duration = Duration::from_millis(500);
 
 /// Begins to give signs of life, for as long as there is an outbox. Must be called on a runtime thread.

@@ -1,14 +1,15 @@
 //! Calls in a worker process: each is a task, from the order to its answer.
 
-use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use dashmap::DashMap;
 use futures_util::FutureExt;
-use parking_lot::Mutex;
 use tokio::task::AbortHandle;
+use tracing::{Instrument, Span};
 
 use super::super::local::LocalRuntime;
 use super::super::protocol::Violation;
@@ -28,15 +29,17 @@ const FEW: usize = 2;
 const LONGEST_DESCRIPTION: Duration = Duration::from_hours(1);
 
 /// What becomes an answer.
-trait Called: Future<Output = Result<Reply, Error>> + Send + 'static {}
+trait CallFuture: Future<Output = Result<Reply, Error>> + Send + 'static {}
 
-impl<F: Future<Output = Result<Reply, Error>> + Send + 'static> Called for F {}
+impl<F: Future<Output = Result<Reply, Error>> + Send + 'static> CallFuture for F {}
 
 /// A version and the calls under way in it.
 pub struct Host {
     runtime: LocalRuntime,
     outbox: Arc<Outbox>,
-    calls: Mutex<HashMap<u64, AbortHandle>>,
+    calls: DashMap<u64, AbortHandle>,
+    /// How many calls are listed. It is asked at every message, and the map would lock all its shards to say so.
+    under_way: AtomicUsize,
 }
 
 impl Host {
@@ -45,7 +48,8 @@ impl Host {
         Self {
             runtime,
             outbox,
-            calls: Mutex::default(),
+            calls: DashMap::new(),
+            under_way: AtomicUsize::new(0),
         }
     }
 
@@ -54,8 +58,8 @@ impl Host {
         let id = call.id;
         match call_from_wire(call, body) {
             Ok(request) => {
-                let runtime = self.runtime.clone();
-                self.start(id, async move { runtime.call(request).await });
+                let (runtime, span) = (self.runtime.clone(), self.runtime.span(&request.id));
+                self.start(id, span, async move { runtime.call(request).await });
             }
             Err(violation) => self.refuse(id, &malformed(&violation), Urgency::Now),
         }
@@ -65,7 +69,8 @@ impl Host {
     pub fn describe(self: &Arc<Self>, id: u64, request_id: String, left: Duration) {
         let runtime = self.runtime.clone();
         let deadline = Instant::now() + left.min(LONGEST_DESCRIPTION);
-        self.start(id, async move {
+        let span = self.runtime.span(&request_id);
+        self.start(id, span, async move {
             let response = runtime.describe(&request_id, deadline).await?;
             Ok(Reply {
                 output: Output::Response(response),
@@ -76,7 +81,7 @@ impl Host {
 
     /// Ends a call that nobody waits for.
     pub fn cancel(&self, id: u64) {
-        if let Some(call) = self.calls.lock().remove(&id) {
+        if let Some(call) = self.remove(id) {
             call.abort();
         }
     }
@@ -101,26 +106,31 @@ impl Host {
 
     /// Whether a call may be expected soon: few are under way, so that a core is free to poll for it.
     pub fn is_lively(&self) -> bool {
-        self.calls.lock().len() <= FEW
+        self.under_way.load(Ordering::Relaxed) <= FEW
     }
 
-    fn start(self: &Arc<Self>, id: u64, called: impl Called) {
+    fn start(self: &Arc<Self>, id: u64, span: Span, answering: impl CallFuture) {
         let host = self.clone();
-        // Held until the task is listed, so that it cannot end before.
-        let mut calls = self.calls.lock();
-        let task = tokio::spawn(async move { host.answer(id, called).await });
-        calls.insert(id, task.abort_handle());
+        // Locks the id until the task is listed, so that it cannot end before.
+        let place = self.calls.entry(id);
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        let task = tokio::spawn(async move { host.answer(id, answering).await }.instrument(span));
+        place.insert(task.abort_handle());
     }
 
-    async fn answer(&self, id: u64, called: impl Called) {
-        let called = AssertUnwindSafe(called).catch_unwind().await;
-        let is_last = {
-            let mut calls = self.calls.lock();
-            calls.remove(&id);
-            calls.is_empty()
-        };
+    /// Takes a call off the list; whoever finds it there counts it out.
+    fn remove(&self, id: u64) -> Option<AbortHandle> {
+        let (_, call) = self.calls.remove(&id)?;
+        self.under_way.fetch_sub(1, Ordering::Relaxed);
+        Some(call)
+    }
+
+    async fn answer(&self, id: u64, answering: impl CallFuture) {
+        let answering = AssertUnwindSafe(answering).catch_unwind().await;
+        self.remove(id);
+        let is_last = self.under_way.load(Ordering::Relaxed) == 0;
         let urgency = if is_last { Urgency::Now } else { Urgency::Soon };
-        match called.unwrap_or_else(|_| Err(panicked())) {
+        match answering.unwrap_or_else(|_| Err(panicked())) {
             Ok(reply) => self.reply(id, &reply, urgency),
             Err(error) => self.refuse(id, &error, urgency),
         }

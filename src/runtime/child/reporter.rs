@@ -1,4 +1,4 @@
-//! What a worker process tells without being asked.
+//! What a worker process reports without being asked.
 
 use std::sync::Arc;
 use std::time::Duration;

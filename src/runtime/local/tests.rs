@@ -26,7 +26,7 @@ impl Sink for NoSink {
     fn observe(&self, _observation: Observation) {}
 }
 
-fn hosts(backend: &FakeBackend) -> Hosts {
+pub(in crate::runtime) fn hosts(backend: &FakeBackend) -> Hosts {
     let backend: Arc<dyn crate::backend::Backend> = Arc::new(backend.clone());
     Hosts {
         verdicts: crate::runtime::Verdicts::default(),
@@ -40,7 +40,7 @@ fn hosts(backend: &FakeBackend) -> Hosts {
 }
 
 /// A model whose handler is a guest and takes tensors too; guests are built by `make guests`.
-fn model(guest: &str, settings: Settings) -> Arc<ModelSpec> {
+pub(in crate::runtime) fn model(guest: &str, settings: Settings) -> Arc<ModelSpec> {
     let mut model = testing::model(settings);
     model.settings.tensors_to = TensorsTo::Handler;
     model.directory = guests();

@@ -7,11 +7,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::failures::{expired, not_stacked, prediction_failed, run_failed};
+use tracing::Span;
+
+use super::failures::{not_stacked, prediction_failed, run_failed};
 use crate::backend::{BackendError, Interrupt, LoadedModel, Session};
 use crate::error::{Error, Kind};
 use crate::runtime::batcher::{Answer, Job};
 use crate::runtime::batching::compare::{Finding, Single, compare};
+use crate::runtime::failures::expired;
 use crate::tensor::{NamedTensor, Tensor, TensorError};
 
 /// A backend's session, the model it came from, and the batch it is to run.
@@ -99,7 +102,8 @@ impl WorkerSession {
         let rows = self.batch.iter().map(|job| job.rows).sum();
         let inputs = stacked(&mut self.batch);
         let started = Instant::now();
-        let outputs = inputs.and_then(|inputs| self.infer(inputs));
+        let span = own_span(&mut self.batch);
+        let outputs = inputs.and_then(|inputs| span.in_scope(|| self.infer(inputs)));
         let mut result = RunResult {
             condition: Condition::Usable,
             infer: started.elapsed(),
@@ -167,7 +171,7 @@ impl WorkerSession {
     ) -> Option<Single> {
         let (inputs, rows) = (std::mem::take(&mut job.inputs), job.rows);
         let started = Instant::now();
-        let outputs = self.infer(inputs);
+        let outputs = job.span.in_scope(|| self.infer(inputs));
         result.infer = started.elapsed();
         match outputs {
             Ok(outputs) => {
@@ -207,10 +211,14 @@ impl WorkerSession {
         match catch_unwind(AssertUnwindSafe(|| self.session.infer(inputs))) {
             Ok(Ok(outputs)) => Ok(outputs),
             Ok(Err(error)) => Err(Failure::of(&error)),
-            Err(panic) => Err(Failure {
-                error: prediction_failed(&panic_text(panic.as_ref())),
-                condition: Condition::Broken,
-            }),
+            Err(panic) => {
+                let error = panic_text(panic.as_ref());
+                tracing::error!(error, "the session panicked");
+                Err(Failure {
+                    error: prediction_failed(&error),
+                    condition: Condition::Broken,
+                })
+            }
         }
     }
 
@@ -327,6 +335,14 @@ fn stacked(batch: &mut [Job]) -> Result<Vec<NamedTensor>, Failure> {
     };
     let stacked: Result<_, _> = (0..inputs).map(stack).collect();
     stacked.map_err(|error| Failure::usable(not_stacked(&error)))
+}
+
+/// The span of the only job. What a run of several logs belongs to none of their requests.
+fn own_span(batch: &mut [Job]) -> Span {
+    match batch {
+        [job] => std::mem::replace(&mut job.span, Span::none()),
+        _ => Span::none(),
+    }
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use super::failures::{no_worker, worker_died};
 use super::pace::Pace;
 use super::scale::{Bounds, Demand, LONGEST_WAIT};
 use super::session::{Condition, RunResult, WorkerSession};
@@ -16,6 +15,7 @@ use crate::error::{Error, Kind};
 use crate::model::ModelSpec;
 use crate::runtime::WorkerState;
 use crate::runtime::batcher::{Batcher, BatcherConfig, Job};
+use crate::runtime::failures::{no_worker, worker_lost};
 use crate::runtime::inline_runs::LONG;
 
 /// At most this many runs are left behind at a time: their threads cannot be ended.
@@ -180,7 +180,7 @@ impl State {
     ) -> Result<bool, WorkerSession> {
         self.pace.note(result.infer);
         if let Condition::Fatal(text) = &result.condition {
-            self.last_error = Some(worker_died(text));
+            self.last_error = Some(worker_lost(text));
         }
         let Some(worker) = self.workers.worker(id) else {
             self.left_behind -= 1;
@@ -339,7 +339,7 @@ impl State {
             "a run does not end, and nobody waits for it: its worker is replaced");
         self.note_unending_runs();
         self.left_behind += 1;
-        self.last_error = Some(worker_died(&took_too_long(took)));
+        self.last_error = Some(worker_lost(&took_too_long(took)));
         // Whichever thread the run is on: no further one is to hold a tokio thread.
         self.pace.forbid_short();
         Some(worker)
@@ -354,7 +354,7 @@ impl State {
         run.is_unending = true;
         let text = took_too_long(run.age(now));
         tracing::error!(worker = id, "{text}, and its worker cannot be replaced");
-        self.unending = Some(worker_died(&text));
+        self.unending = Some(worker_lost(&text));
         true
     }
 

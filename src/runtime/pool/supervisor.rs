@@ -24,7 +24,6 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use super::Pool;
-use super::failures::{draining, load_failed};
 use super::loader::Loader;
 use super::scale::{Bounds, Scaler, TICK};
 use super::state::State;
@@ -32,6 +31,7 @@ use super::worker::WorkerThread;
 use super::workers::{CHECK_INTERVAL, Worker};
 use crate::error::Error;
 use crate::runtime::WorkerIds;
+use crate::runtime::failures::{draining, load_failed};
 
 /// The workers of one pool. Dropping it closes the pool.
 pub(crate) struct Supervisor {

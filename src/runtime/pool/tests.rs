@@ -405,7 +405,7 @@ async fn workers_go_round_the_devices() {
     assert!(
         workers
             .iter()
-            .all(|w| w.memory > 0 && w.pid == std::process::id())
+            .all(|w| w.memory() > 0 && w.pid == std::process::id())
     );
 }
 

@@ -9,13 +9,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::Pool;
-use super::failures::load_failed;
 use super::loader::Loader;
 use super::session::WorkerSession;
 use super::state::Order;
 use super::warmup::warm_up;
 use crate::backend::BackendError;
 use crate::model::Device;
+use crate::runtime::failures::load_failed;
 
 /// The stack of a worker's thread: as large as that of a main thread, which native code relies on.
 const STACK: usize = 8 << 20;

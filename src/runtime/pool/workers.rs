@@ -316,14 +316,13 @@ impl Worker {
         }
     }
 
-    pub(super) fn status(&self, pid: u32, memory: u64) -> WorkerStatus {
+    pub(super) fn status(&self, pid: u32) -> WorkerStatus {
         WorkerStatus {
             id: self.id,
             device: self.device,
             state: self.state(),
             started: self.started,
             pid,
-            memory,
         }
     }
 

@@ -16,9 +16,11 @@ use tokio::time::Instant;
 
 use super::liveness::Observed;
 use super::reports::ReportReceiver;
-use crate::error::{Error, Kind};
+use crate::error::Error;
+use crate::model::ModelSpec;
 use crate::payload::{Reply, Request};
 use crate::runtime::Bounds;
+use crate::runtime::failures::{draining, expired, too_large, worker_died};
 use crate::runtime::protocol::convert::{
     bounds_to_wire, call_to_wire, failure_from_wire, inferred_from_wire, reply_from_wire,
 };
@@ -38,13 +40,21 @@ pub struct Lost {
     pub reason: Option<Arc<str>>,
 }
 
+impl Lost {
+    /// The failure of a caller that does not try again.
+    pub fn error(&self, model: &ModelSpec) -> Error {
+        let reason = self.reason.as_deref();
+        reason.map_or_else(|| draining(model), worker_died)
+    }
+}
+
 /// Calls to one worker process.
 #[derive(Debug)]
 pub struct Connection {
     outbox: Outbox,
     waiting: Mutex<Waiting>,
     /// Messages that came so far.
-    heard: AtomicU64,
+    received: AtomicU64,
     /// Milliseconds that the process's runtime threads have done nothing, as it says.
     stuck: AtomicU64,
 }
@@ -74,7 +84,7 @@ impl Connection {
         let connection = Self {
             outbox: Outbox::new(stream.clone(), ORDER_LIMITS, &GREETING),
             waiting: Mutex::default(),
-            heard: AtomicU64::new(0),
+            received: AtomicU64::new(0),
             stuck: AtomicU64::new(0),
         };
         let limits = FrameLimits {
@@ -94,37 +104,44 @@ impl Connection {
         self.outbox.send(order, &[], Urgency::Now)
     }
 
-    /// Has one request answered. Dropping the future tells the process to stop.
+    /// Has one request answered. Dropping the future cancels the call in the process.
     pub async fn call(&self, request: &Request) -> Result<Result<Reply, Error>, Lost> {
-        let (sender, answer) = oneshot::channel();
-        let ticket = self.register(Waiter::Call {
-            deadline: request.deadline.into(),
-            answer: sender,
-        })?;
-        let (call, body) = call_to_wire(ticket.id, request);
-        if let Err(violation) = self.outbox.send(&Order::Call(call), &body, ticket.urgency) {
-            return Ok(Err(too_large(&violation)));
-        }
-        answer.await.unwrap_or(Err(Lost { reason: None }))
+        let send = |id, urgency| {
+            let (call, body) = call_to_wire(id, request);
+            self.outbox.send(&Order::Call(call), &body, urgency)
+        };
+        self.answered(request.deadline.into(), send).await
     }
 
-    /// Asks the handler what it says of its model. Dropping the future tells the process to stop.
+    /// Asks the handler what it says of its model. Dropping the future cancels the call in the process.
     pub async fn describe(
         &self,
         request_id: &str,
         deadline: Instant,
+    ) -> Result<Result<Reply, Error>, Lost> {
+        let send = |id, _| {
+            let order = Order::Describe {
+                id,
+                request: request_id,
+                left: deadline.saturating_duration_since(Instant::now()),
+            };
+            self.outbox.send(&order, &[], Urgency::Now)
+        };
+        self.answered(deadline, send).await
+    }
+
+    /// Waits for the answer to what `send` sends under an id of its own.
+    async fn answered(
+        &self,
+        deadline: Instant,
+        send: impl FnOnce(u64, Urgency) -> Result<(), Violation>,
     ) -> Result<Result<Reply, Error>, Lost> {
         let (sender, answer) = oneshot::channel();
         let ticket = self.register(Waiter::Call {
             deadline,
             answer: sender,
         })?;
-        let order = Order::Describe {
-            id: ticket.id,
-            request: request_id,
-            left: deadline.saturating_duration_since(Instant::now()),
-        };
-        if let Err(violation) = self.outbox.send(&order, &[], Urgency::Now) {
+        if let Err(violation) = send(ticket.id, ticket.urgency) {
             return Ok(Err(too_large(&violation)));
         }
         answer.await.unwrap_or(Err(Lost { reason: None }))
@@ -173,10 +190,10 @@ impl Connection {
         }
     }
 
-    /// What has been heard of the process, which gives a sign of life every second.
+    /// What has been observed of the process, which sends a message every second.
     pub fn observed(&self) -> Observed {
         Observed {
-            heard: self.heard.load(Ordering::Relaxed),
+            received: self.received.load(Ordering::Relaxed),
             stuck: Duration::from_millis(self.stuck.load(Ordering::Relaxed)),
             is_stopped: false,
         }
@@ -187,7 +204,7 @@ impl Connection {
         let ending = loop {
             match incoming.next(|| self.is_lively()).await {
                 Ok((report, body)) => {
-                    self.heard.fetch_add(1, Ordering::Relaxed);
+                    self.received.fetch_add(1, Ordering::Relaxed);
                     if let Err(violation) = self.take(report, body, &mut reports) {
                         break violation.into();
                     }
@@ -309,16 +326,12 @@ impl Waiter {
 
     fn expire(self) {
         if let Self::Call { answer, .. } = self {
-            let error = Error::new(
-                Kind::Expired,
-                "the deadline passed before an answer was there",
-            );
-            drop(answer.send(Ok(Err(error))));
+            drop(answer.send(Ok(Err(expired("before it was answered")))));
         }
     }
 }
 
-/// Somebody waits for an answer; when dropped before, the process is told so.
+/// The place of one caller that waits for an answer. When it is dropped before, the call is cancelled in the process.
 struct Ticket<'a> {
     connection: &'a Connection,
     id: u64,
@@ -338,14 +351,6 @@ impl Drop for Ticket<'_> {
             self.connection.cancel(self.id);
         }
     }
-}
-
-fn too_large(violation: &Violation) -> Error {
-    Error::new(
-        Kind::TooLarge,
-        "the request is too large for a worker process",
-    )
-    .with_detail(violation)
 }
 
 #[cfg(test)]

@@ -1,21 +1,17 @@
 //! Starting a worker process and loading a version in it.
 //!
-//! The process gets one end of a socket pair as its stdin, pipes for stdout and stderr, a listed environment, an empty
-//! directory to work in, and nothing else: what it needs to know is in the handshake. Nobody else can connect to it, so
-//! nobody has to prove who they are. Walls around the process go up in [`Launcher::spawn`] where the front can raise them, and in `child::run`,
-//! before the first message is read, where the process has to do so itself.
+//! What a process needs to know is in the handshake. Nobody else can connect to its socket, so nobody has to prove who they
+//! are.
 
-use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::net::UnixStream;
-use tokio::process::{Child, Command};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::ProcessConfig;
@@ -25,11 +21,13 @@ use super::liveness::{self, Unresponsive};
 use super::output_capture::OutputCapture;
 use super::reports::ReportReceiver;
 use super::roster::Roster;
-use crate::backend::{NO_TELEMETRY, Signature};
+use super::spawn::{ChildProcess, Spawned, absolute, from_anywhere};
+use crate::backend::Signature;
 use crate::error::{Error, Kind};
 use crate::handler::Sink;
-use crate::model::{self, ModelSpec};
+use crate::model::ModelSpec;
 use crate::runtime::Bounds;
+use crate::runtime::failures::not_ready_in_time;
 use crate::runtime::protocol::convert::{
     bounds_to_wire, check_signature, failure_from_wire, model_to_wire, path_to_wire,
     signature_from_wire, verdict_to_wire,
@@ -63,7 +61,7 @@ pub struct WorkerProcess {
     pub signature: Arc<Signature>,
     /// Its process id.
     pub pid: u32,
-    child: Child,
+    child: Box<dyn ChildProcess>,
     reader: AbortOnDropHandle<Ending>,
     _flusher: AbortOnDropHandle<()>,
     output: OutputCapture,
@@ -85,12 +83,18 @@ impl Launcher {
     pub async fn launch(&self, bounds: Bounds) -> Result<WorkerProcess, Error> {
         let (ours, theirs) = socket_pair()?;
         let directory = self.directory()?;
-        let mut child = self.spawn(
+        let spawn = self.cfg.spawn.as_deref().unwrap_or(&self.cfg);
+        let Spawned {
+            pid,
+            mut child,
+            stdout,
+            stderr,
+        } = spawn.spawn(
+            &self.model,
             theirs,
             directory.as_ref().map_or(Path::new("/"), TempDir::path),
         )?;
-        let pid = child.id().unwrap_or_default();
-        let output = output(&mut child, &self.sink)?;
+        let output = OutputCapture::new(stdout, stderr, &self.sink);
         self.roster.process_started(pid);
         let (connection, incoming) = Connection::new(ours, self.model.limits.response);
         let flusher = AbortOnDropHandle::new(tokio::spawn({
@@ -107,7 +111,7 @@ impl Launcher {
         let handshake = self.handshake(&connection, incoming, reports, bounds);
         let shaken = tokio::select! {
             shaken = tokio::time::timeout(limit, handshake) => {
-                shaken.unwrap_or(Err(StartFailure::TooSlow(limit)))
+                shaken.unwrap_or(Err(StartFailure::TooSlow))
             }
             unresponsive = liveness::stopped(pid) => Err(StartFailure::Unresponsive(unresponsive)),
         };
@@ -126,7 +130,7 @@ impl Launcher {
                     _directory: directory,
                 })
             }
-            Err(failure) => Err(failure.explain(&mut child, output).await),
+            Err(failure) => Err(failure.explain(&self.model, child.as_mut(), output).await),
         }
     }
 
@@ -149,42 +153,6 @@ impl Launcher {
                 )
                 .with_detail(error)
             })
-    }
-
-    /// What a process would leave behind anywhere goes into `directory`.
-    fn spawn(&self, socket: OwnedFd, directory: &Path) -> Result<Child, Error> {
-        let program = self.program();
-        let mut command = Command::new(from_anywhere(program.path));
-        command
-            .args(program.argument)
-            .env_clear()
-            .envs(["HOME", "TMPDIR"].map(|name| (name, directory)))
-            .envs(self.cfg.environment.iter().map(|(key, value)| (key, value)))
-            .envs(NO_TELEMETRY)
-            .current_dir(directory)
-            .stdin(Stdio::from(socket))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            // Ctrl-C reaches the front alone; it decides when its worker processes go.
-            .process_group(0)
-            .kill_on_drop(true);
-        command.spawn().map_err(|error| program.explain(&error))
-    }
-
-    fn program(&self) -> Program<'_> {
-        match self.model.backend.info().program {
-            model::Program::LanternTorch => Program {
-                path: &self.cfg.lantern_torch,
-                argument: None,
-                advice: "TorchScript models need the program lantern-torch beside lantern: `make build` builds it; \
-                         it needs libtorch (LIBTORCH)",
-            },
-            model::Program::Lantern => Program {
-                path: &self.cfg.lantern,
-                argument: Some(OsStr::new("worker")),
-                advice: "worker processes need the program lantern: `make build` builds it",
-            },
-        }
     }
 
     async fn handshake(
@@ -230,36 +198,6 @@ impl Launcher {
     }
 }
 
-/// The path of a program or library for a process that works elsewhere. A bare name is none: whoever opens it looks for it.
-fn from_anywhere(path: &Path) -> PathBuf {
-    if path.components().count() < 2 {
-        return path.to_owned();
-    }
-    absolute(path)
-}
-
-fn absolute(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
-}
-
-struct Program<'a> {
-    path: &'a Path,
-    argument: Option<&'a OsStr>,
-    advice: &'static str,
-}
-
-impl Program<'_> {
-    fn explain(&self, error: &std::io::Error) -> Error {
-        let what = if self.path.as_os_str().is_empty() {
-            "the program's path is not set".to_owned()
-        } else {
-            format!("{}: {error}", self.path.display())
-        };
-        Error::new(Kind::LoadFailed, "the worker process could not be started")
-            .with_detail(format!("{what}; {}", self.advice))
-    }
-}
-
 fn socket_pair() -> Result<(UnixStream, OwnedFd), Error> {
     let pair = || {
         let (ours, theirs) = StdUnixStream::pair()?;
@@ -271,16 +209,6 @@ fn socket_pair() -> Result<(UnixStream, OwnedFd), Error> {
         Error::new(Kind::Internal, "the worker process could not be started")
             .with_detail(format!("no socket pair: {error}"))
     })
-}
-
-fn output(child: &mut Child, sink: &Arc<dyn Sink>) -> Result<OutputCapture, Error> {
-    match (child.stdout.take(), child.stderr.take()) {
-        (Some(stdout), Some(stderr)) => Ok(OutputCapture::new(stdout, stderr, sink)),
-        _ => Err(Error::new(
-            Kind::Internal,
-            "the worker process has no pipes",
-        )),
-    }
 }
 
 impl WorkerProcess {
@@ -297,11 +225,11 @@ impl WorkerProcess {
         }
     }
 
-    /// Makes sure that it is dead, and tells how it died.
+    /// Makes sure that it is dead, and returns how it died.
     pub async fn reap(mut self, cause: Cause) -> Death {
         let how = match cause {
             Cause::Exited(status) => describe(status),
-            Cause::Disconnected => describe(exit_of(&mut self.child).await),
+            Cause::Disconnected => describe(exit_of(self.child.as_mut()).await),
             Cause::Untrusted(violation) => {
                 let _ = self.child.kill().await;
                 format!("broke the protocol: {violation}")
@@ -351,7 +279,7 @@ impl Cause {
     }
 }
 
-async fn exit_of(child: &mut Child) -> Option<ExitStatus> {
+async fn exit_of(child: &mut dyn ChildProcess) -> Option<ExitStatus> {
     if let Ok(status) = tokio::time::timeout(EXIT_PATIENCE, child.wait()).await {
         return status.ok();
     }
@@ -374,10 +302,10 @@ fn describe(status: Option<ExitStatus>) -> String {
 /// Why a version did not load.
 enum StartFailure {
     Refused(Error),
-    /// What it must be told does not fit into a message.
+    /// The handshake does not fit into a message.
     TooMuch(Violation),
     Ended(Ending),
-    TooSlow(Duration),
+    TooSlow,
     Unresponsive(Unresponsive),
 }
 
@@ -395,7 +323,12 @@ impl From<Violation> for StartFailure {
 
 impl StartFailure {
     /// The whole story, once the process is dead.
-    async fn explain(self, child: &mut Child, output: OutputCapture) -> Error {
+    async fn explain(
+        self,
+        model: &ModelSpec,
+        child: &mut dyn ChildProcess,
+        output: OutputCapture,
+    ) -> Error {
         let (error, story) = match self {
             Self::Refused(error) => {
                 let story = error.detail().map(str::to_owned);
@@ -424,16 +357,10 @@ impl StartFailure {
                     None,
                 )
             }
-            Self::TooSlow(limit) => (
-                load_failed(&format!(
-                    "the worker did not respond in given time: the model was not loaded within {} s",
-                    limit.as_secs_f64()
-                )),
-                None,
-            ),
+            Self::TooSlow => (not_ready_in_time(model), None),
         };
         let _ = child.kill().await;
-        with_last_words(error, story, &output.last_output().await)
+        with_last_output(error, story, &output.last_output().await)
     }
 }
 
@@ -441,7 +368,7 @@ fn load_failed(message: &str) -> Error {
     Error::new(Kind::LoadFailed, message)
 }
 
-fn with_last_words(error: Error, story: Option<String>, last_output: &[String]) -> Error {
+fn with_last_output(error: Error, story: Option<String>, last_output: &[String]) -> Error {
     let stderr = (!last_output.is_empty()).then(|| format!("stderr: {}", last_output.join("\n")));
     let parts: Vec<String> = story.into_iter().chain(stderr).collect();
     if parts.is_empty() {

@@ -53,7 +53,7 @@ impl fmt::Display for Unresponsive {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Observed {
     /// Messages that came from it so far.
-    pub heard: u64,
+    pub received: u64,
     /// How long its runtime threads have done nothing, as it says itself.
     pub stuck: Duration,
     /// Whether a signal stopped it.
@@ -64,7 +64,7 @@ pub struct Observed {
 #[derive(Debug)]
 pub struct Liveness {
     checked: Instant,
-    heard: u64,
+    received: u64,
     silent: Duration,
     stopped: Duration,
     /// A process that is stuck for longer does not recover.
@@ -76,7 +76,7 @@ impl Liveness {
     pub fn new(longest_run: Duration) -> Self {
         Self {
             checked: Instant::now(),
-            heard: 0,
+            received: 0,
             silent: Duration::ZERO,
             stopped: Duration::ZERO,
             patience: longest_run.saturating_add(SILENT),
@@ -88,8 +88,8 @@ impl Liveness {
         let now = Instant::now();
         let step = (now - self.checked).min(LONGEST_STEP);
         self.checked = now;
-        let is_silent = observed.heard == self.heard;
-        self.heard = observed.heard;
+        let is_silent = observed.received == self.received;
+        self.received = observed.received;
         self.silent = lasted(self.silent, step, is_silent);
         self.stopped = lasted(self.stopped, step, observed.is_stopped);
         if self.stopped >= STOPPED {
@@ -111,12 +111,12 @@ fn lasted(so_far: Duration, step: Duration, is_so: bool) -> Duration {
 /// of life yet.
 pub async fn stopped(pid: u32) -> Unresponsive {
     let mut liveness = Liveness::new(Duration::MAX);
-    let mut heard = 0;
+    let mut received = 0;
     loop {
         tokio::time::sleep(INTERVAL).await;
-        heard += 1;
+        received += 1;
         let observed = Observed {
-            heard,
+            received,
             is_stopped: is_stopped(pid),
             ..Observed::default()
         };
@@ -162,7 +162,7 @@ mod tests {
 
     fn alive(check: u64) -> Observed {
         Observed {
-            heard: check / 4,
+            received: check / 4,
             ..Observed::default()
         }
     }

@@ -117,11 +117,12 @@ impl StreamReader {
             last_lines.keep(line);
         }
         if self.limit.admit(Instant::now()) {
+            let (message, request_id) = split_request_id(line);
             self.sink.log(LogLine {
                 level: Level::Info,
-                message: line.to_owned(),
+                message: message.to_owned(),
                 fields: vec![("stream".to_owned(), self.stream.to_owned())],
-                request_id: String::new(),
+                request_id: request_id.to_owned(),
             });
         }
     }
@@ -141,6 +142,14 @@ fn next_line(buffer: &mut BytesMut) -> Option<String> {
         None if buffer.len() >= LINE_LIMIT => Some(printable(&buffer.split_to(LINE_LIMIT))),
         None => None,
     }
+}
+
+/// The message of a line, and the id of the request that it is about: the log of a worker process writes that last.
+fn split_request_id(line: &str) -> (&str, &str) {
+    let split = line.rsplit_once(" request_id=");
+    split
+        .filter(|(_, id)| !id.contains(' '))
+        .unwrap_or((line, ""))
 }
 
 /// Text that can be shown on a terminal: foreign code must not send it control sequences.
@@ -179,6 +188,17 @@ mod tests {
             captured(b"\x1b[31mred\x07\r\n\xff tail").await,
             ["[31mred", "\u{fffd} tail"]
         );
+    }
+
+    #[test]
+    fn the_id_of_a_request_is_told_from_the_message() {
+        assert_eq!(
+            split_request_id(" WARN x a=1 request_id=r-1"),
+            (" WARN x a=1", "r-1")
+        );
+        for other in ["", "x request_id=r-1 y", "request_id=r-1"] {
+            assert_eq!(split_request_id(other), (other, ""));
+        }
     }
 
     #[tokio::test]

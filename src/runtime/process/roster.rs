@@ -34,7 +34,6 @@ struct Entries {
     /// Since when none takes jobs.
     without_worker_since: Option<Instant>,
     pid: u32,
-    memory: u64,
 }
 
 impl Roster {
@@ -48,18 +47,7 @@ impl Roster {
 
     /// A process was started.
     pub fn process_started(&self, pid: u32) {
-        let mut entries = self.entries.lock();
-        entries.pid = pid;
-        entries.memory = 0;
-    }
-
-    /// The process has so many bytes resident.
-    pub fn set_memory(&self, memory: u64) {
-        let mut entries = self.entries.lock();
-        entries.memory = memory;
-        for worker in &mut entries.workers {
-            worker.memory = memory;
-        }
+        self.entries.lock().pid = pid;
     }
 
     /// The process died; its workers wait for the next one.
@@ -67,7 +55,6 @@ impl Roster {
         let mut entries = self.entries.lock();
         for worker in &mut entries.workers {
             worker.state = WorkerState::Failed;
-            worker.memory = 0;
         }
         if !entries.by_number.is_empty() {
             entries.orphaned = entries.workers.iter().map(|worker| worker.id).collect();
@@ -148,7 +135,6 @@ impl Entries {
             },
             started: known.map_or_else(SystemTime::now, |known| known.started),
             pid: self.pid,
-            memory: self.memory,
         }
     }
 
@@ -238,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_liar_is_found_out() {
+    fn a_report_of_too_many_workers_is_refused() {
         let numbers: Vec<u32> = (0..5000).collect();
         assert!(roster().update(&report(&numbers)).is_err());
     }

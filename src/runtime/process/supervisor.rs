@@ -15,11 +15,9 @@ use super::connection::Connection;
 use super::launch::{Cause, Launcher, WorkerProcess};
 use super::liveness::{self, Liveness, Observed};
 use crate::backend::Signature;
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::runtime::Bounds;
-
-/// Sweeps between two looks at the memory of the process.
-const SWEEPS_PER_MEMORY: u32 = 12;
+use crate::runtime::failures::{no_worker, worker_died};
 
 /// How long after its deadline a request is answered by the front, in case its process does not.
 const GRACE: Duration = Duration::from_millis(500);
@@ -137,7 +135,7 @@ impl Supervisor {
     /// Without a process until somebody wants one.
     async fn idle(&mut self, availability: Availability) -> State {
         self.availability.send_replace(availability);
-        self.answer_waiting(&Err(no_worker()));
+        self.answer_waiting(&Err(no_worker(&self.launcher.model)));
         match self.commands.recv().await {
             Some(Command::Scale { bounds, done }) if bounds.min == 0 => {
                 self.target = bounds;
@@ -224,7 +222,6 @@ impl Supervisor {
         self.process_is_up(&process);
         let mut liveness = Liveness::new(self.launcher.model.settings.response_timeout);
         let mut sweep = tokio::time::interval(liveness::INTERVAL);
-        let mut sweeps = 0u32;
         loop {
             tokio::select! {
                 cause = process.ended() => return self.process_died(process, cause).await,
@@ -247,10 +244,6 @@ impl Supervisor {
                     if let Some(unresponsive) = liveness.check(observed(&process)) {
                         return self.process_died(process, Cause::Unresponsive(unresponsive)).await;
                     }
-                    if sweeps.is_multiple_of(SWEEPS_PER_MEMORY) {
-                        self.launcher.roster.set_memory(resident(process.pid));
-                    }
-                    sweeps = sweeps.wrapping_add(1);
                 }
             }
         }
@@ -275,16 +268,10 @@ impl Supervisor {
         done: oneshot::Sender<Result<(), Error>>,
     ) {
         self.target = bounds;
-        let connection = process.connection.clone();
+        let (connection, model) = (process.connection.clone(), self.launcher.model.clone());
         tokio::spawn(async move {
             let scaled = connection.scale(bounds).await;
-            let lost = |_| {
-                Err(Error::new(
-                    Kind::WorkerDied,
-                    "Worker died while it was scaled",
-                ))
-            };
-            let _ = done.send(scaled.unwrap_or_else(lost));
+            let _ = done.send(scaled.unwrap_or_else(|lost| Err(lost.error(&model))));
         });
     }
 
@@ -305,7 +292,7 @@ impl Supervisor {
         tracing::warn!(model = %self.launcher.model.name, version = %self.launcher.model.version,
             reason = death.reason, "Worker died.");
         self.launcher.roster.process_died();
-        let error = Error::new(Kind::WorkerDied, format!("Worker died: {}", death.reason));
+        let error = worker_died(&death.reason);
         let mut last_failure = self.last_failure.lock();
         last_failure.last_output = death.last_output;
         last_failure.last_error = Some(error);
@@ -333,17 +320,5 @@ fn ended(done: oneshot::Sender<()>) -> State {
     State::Ended
 }
 
-fn no_worker() -> Error {
-    Error::new(Kind::NoWorker, "the version has no worker")
-}
-
-/// Resident memory of a process in bytes; 0 when it is gone.
-fn resident(pid: u32) -> u64 {
-    let pages = std::fs::read_to_string(format!("/proc/{pid}/statm"))
-        .ok()
-        .and_then(|statm| {
-            let pages = statm.split_whitespace().nth(1)?;
-            pages.parse::<u64>().ok()
-        });
-    pages.unwrap_or(0) * rustix::param::page_size() as u64
-}
+#[cfg(test)]
+mod tests;

@@ -95,7 +95,7 @@ impl Incoming {
                     return Err(Ending::Failed(error));
                 }
                 Err(_) if polls && started.elapsed() < PATIENCE => {
-                    self.yield_until_readable().await
+                    self.yield_until_readable().await;
                 }
                 Err(_) => self.stream.readable().await.map_err(Ending::Failed)?,
             }

@@ -1,40 +1,20 @@
 //! The front's end against a peer that follows a script, hostile ones included.
 #![allow(clippy::unwrap_used)]
 
-use std::time::Instant;
-
-use tokio::io::AsyncWriteExt;
 use tokio::task::JoinHandle;
 
 use super::super::findings::Findings;
 use super::super::roster::Roster;
+use super::super::testing::{Log, Peer, reply, request};
 use super::*;
 use crate::backend::Signature;
-use crate::handler::{LogLine, Observation, Sink};
+use crate::error::Kind;
 use crate::model::{Limits, Settings};
-use crate::payload::{Body, Output, Response, Schedule, Timings};
 use crate::runtime::protocol::convert::{reply_to_wire, signature_to_wire};
 use crate::runtime::protocol::frame;
 use crate::runtime::protocol::messages::{self, Failure, FailureKind};
 use crate::runtime::testing;
 use crate::runtime::{Verdicts, WorkerIds};
-
-#[derive(Default)]
-struct Log(Mutex<Vec<String>>);
-
-impl Sink for Log {
-    fn log(&self, line: LogLine) {
-        self.0.lock().push(line.message);
-    }
-    fn observe(&self, _observation: Observation) {}
-}
-
-/// The worker process's end, driven by a test.
-struct Peer {
-    stream: UnixStream,
-    decoder: frame::Decoder,
-    is_greeted: bool,
-}
 
 struct Front {
     connection: Arc<Connection>,
@@ -64,12 +44,7 @@ fn pair() -> (Front, Peer) {
         connection,
         log,
     };
-    let peer = Peer {
-        stream: theirs,
-        decoder: frame::Decoder::new(ORDER_LIMITS),
-        is_greeted: false,
-    };
-    (front, peer)
+    (front, Peer::new(theirs))
 }
 
 impl Front {
@@ -83,70 +58,6 @@ impl Front {
             Ending::Violated(violation) => violation.to_string(),
             other => panic!("no violation, but {other:?}"),
         }
-    }
-}
-
-impl Peer {
-    async fn greet(&mut self) {
-        self.stream.write_all(&GREETING).await.unwrap();
-    }
-
-    async fn read(&mut self) {
-        use tokio::io::AsyncReadExt;
-        assert_ne!(self.stream.read_buf(self.decoder.space()).await.unwrap(), 0);
-    }
-
-    async fn order(&mut self) -> Order<String> {
-        while !self.is_greeted {
-            self.is_greeted = self.decoder.take() == Some(GREETING);
-            if !self.is_greeted {
-                self.read().await;
-            }
-        }
-        loop {
-            if let Some((order, _)) = self.decoder.next().unwrap() {
-                return order;
-            }
-            self.read().await;
-        }
-    }
-
-    async fn call(&mut self) -> messages::Call<String> {
-        match self.order().await {
-            Order::Call(call) => call,
-            other => panic!("no call, but {other:?}"),
-        }
-    }
-
-    async fn send(&mut self, report: &Report<&str>, body: &[u8]) {
-        let mut bytes = Vec::new();
-        frame::encode(&mut bytes, ORDER_LIMITS, report, &[body]).unwrap();
-        self.stream.write_all(&bytes).await.unwrap();
-    }
-
-    async fn reply(&mut self, id: u64, body: &[u8]) {
-        let reply = reply();
-        let (report, _) = reply_to_wire(id, &reply);
-        self.send(&report, body).await;
-    }
-}
-
-fn request(id: &str) -> Request {
-    Request {
-        id: id.to_owned(),
-        content_type: None,
-        headers: vec![],
-        body: Body::Raw(Bytes::from_static(b"ping")),
-        arrival: Instant::now(),
-        deadline: Instant::now() + Duration::from_mins(1),
-        schedule: Schedule::default(),
-    }
-}
-
-fn reply() -> Reply {
-    Reply {
-        output: Output::Response(Response::json(Bytes::new())),
-        timings: Timings::default(),
     }
 }
 
@@ -248,7 +159,7 @@ async fn a_second_handshake_ends_the_connection() {
 #[tokio::test]
 async fn a_stranger_is_not_listened_to() {
     let (front, mut peer) = pair();
-    peer.stream.write_all(b"HTTP/1.1 200 OK\r\n").await.unwrap();
+    peer.write(b"HTTP/1.1 200 OK\r\n").await;
     assert!(front.violation().await.starts_with("greeted with"));
 }
 
@@ -257,7 +168,7 @@ async fn another_version_is_not_listened_to() {
     let (front, mut peer) = pair();
     let mut greeting = GREETING;
     greeting[7] += 1;
-    peer.stream.write_all(&greeting).await.unwrap();
+    peer.write(&greeting).await;
     assert!(front.violation().await.starts_with("greeted with"));
 }
 
@@ -284,10 +195,7 @@ async fn a_truncated_frame_is_the_end_and_no_answer() {
     let reply = reply();
     let (report, _) = reply_to_wire(id, &reply);
     frame::encode(&mut bytes, ORDER_LIMITS, &report, &[b"body"]).unwrap();
-    peer.stream
-        .write_all(&bytes[..bytes.len() - 1])
-        .await
-        .unwrap();
+    peer.write(&bytes[..bytes.len() - 1]).await;
     drop(peer);
     assert!(matches!((&mut front.reader).await.unwrap(), Ending::Closed));
     let reason: Arc<str> = Arc::from("killed by signal 9");

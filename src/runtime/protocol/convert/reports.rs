@@ -12,7 +12,7 @@ use crate::runtime::{WorkerState, WorkerStatus};
 use super::requests::{fields_to_wire, tensors_from_wire, tensors_to_wire};
 use super::{Violation, device_to_wire, messages, truncated};
 
-/// A phase that took longer is a lie.
+/// The longest time of a phase that is believed.
 const LONGEST_PHASE: u64 = 365 * 24 * 3600 * 1_000_000_000;
 
 /// Bytes of a log line's text that are kept.

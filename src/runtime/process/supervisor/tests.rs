@@ -1,0 +1,279 @@
+//! A version's worker processes on a paused clock. None of them is real.
+#![allow(clippy::unwrap_used)]
+
+use tokio::task::JoinHandle;
+
+use super::super::ProcessRuntime;
+use super::super::testing::{FakeProcess, FakePrograms, Log, request};
+use super::*;
+use crate::error::Kind;
+use crate::model::Settings;
+use crate::payload::Reply;
+use crate::runtime::protocol::messages::{self, Order};
+use crate::runtime::testing::model;
+
+const WINDOW: Duration = Duration::from_secs(20);
+
+struct Version {
+    runtime: ProcessRuntime,
+    programs: Arc<FakePrograms>,
+    processes: mpsc::UnboundedReceiver<FakeProcess>,
+}
+
+/// A version that is about to start with one worker, and its process, which has been told nothing.
+async fn starting() -> (JoinHandle<Result<Version, Error>>, FakeProcess) {
+    let (programs, mut processes) = FakePrograms::new();
+    let (sender, first) = oneshot::channel();
+    let starting = tokio::spawn(async move {
+        let settings = Settings {
+            max_retry_timeout: WINDOW,
+            ..Settings::default()
+        };
+        let (hosts, model) = (programs.hosts(), Arc::new(model(settings)));
+        let starting =
+            ProcessRuntime::start(&hosts, model, Bounds::exactly(1), Arc::new(Log::default()));
+        let first = async {
+            let _ = sender.send(processes.recv().await.unwrap());
+        };
+        let (runtime, ()) = tokio::join!(starting, first);
+        Ok(Version {
+            runtime: runtime?,
+            programs,
+            processes,
+        })
+    });
+    (starting, first.await.unwrap())
+}
+
+async fn started() -> (Version, FakeProcess) {
+    let (starting, mut process) = starting().await;
+    process.load().await;
+    let version = starting.await.unwrap().ok().unwrap();
+    (version, process)
+}
+
+/// Lets every task go on until all of them wait.
+async fn settled() {
+    tokio::time::sleep(Duration::from_millis(1)).await;
+}
+
+impl Version {
+    /// The next process that is started.
+    async fn next(&mut self) -> FakeProcess {
+        self.processes.recv().await.unwrap()
+    }
+
+    fn call(&self, id: &str) -> JoinHandle<Result<Reply, Error>> {
+        let (runtime, request) = (self.runtime.clone(), request(id));
+        tokio::spawn(async move { runtime.call(request).await })
+    }
+
+    fn scale(&self, workers: usize) -> JoinHandle<Result<(), Error>> {
+        let runtime = self.runtime.clone();
+        tokio::spawn(async move { runtime.scale(Bounds::exactly(workers)).await })
+    }
+
+    fn drain(&self, patience: Duration) -> JoinHandle<()> {
+        let runtime = self.runtime.clone();
+        tokio::spawn(async move { runtime.drain(patience).await })
+    }
+
+    /// Why a request is refused.
+    async fn refusal(&self) -> Error {
+        self.call("refused").await.unwrap().unwrap_err()
+    }
+
+    /// Has one request answered by `process`.
+    async fn answered_by(&self, process: &mut FakeProcess) {
+        let call = self.call("a");
+        let id = process.peer.call().await.id;
+        process.peer.reply(id, b"").await;
+        call.await.unwrap().unwrap();
+    }
+}
+
+/// Whole seconds between the starts of `processes` that fail, and the death before the first of them.
+async fn pauses(version: &mut Version, starts: usize) -> Vec<u64> {
+    let mut last = Instant::now();
+    let mut pauses = Vec::new();
+    for _ in 0..starts {
+        let at = version.next().await.at;
+        pauses.push((at - last).as_secs());
+        last = at;
+    }
+    pauses
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_does_not_start_is_given_up_after_growing_pauses() {
+    let (mut version, process) = started().await;
+    version.programs.set_fails(true);
+    process.die(9);
+    assert_eq!(pauses(&mut version, 8).await, [0, 1, 1, 2, 3, 5, 8, 13]);
+    let waits = version.refusal().await;
+    assert_eq!(waits.kind(), Kind::NoWorker);
+    let status = version.runtime.status();
+    assert!(status.given_up && status.last_error.is_some());
+    tokio::time::sleep(Duration::from_hours(24)).await;
+    assert!(version.processes.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn scaling_starts_a_version_that_was_given_up() {
+    let (mut version, process) = started().await;
+    version.programs.set_fails(true);
+    process.die(9);
+    pauses(&mut version, 8).await;
+    assert_eq!(version.refusal().await.kind(), Kind::NoWorker);
+    version.programs.set_fails(false);
+    let scaled = version.scale(2);
+    let mut process = version.next().await;
+    process.load().await;
+    assert_eq!(process.scaled().await.min, 2);
+    scaled.await.unwrap().unwrap();
+    assert!(!version.runtime.status().given_up);
+    version.answered_by(&mut process).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_loaded_starts_the_pauses_anew() {
+    let (mut version, process) = started().await;
+    process.die(9);
+    let mut process = version.next().await;
+    process.load().await;
+    version.answered_by(&mut process).await;
+    version.programs.set_fails(true);
+    process.die(9);
+    assert_eq!(pauses(&mut version, 3).await, [0, 1, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn scaling_during_a_start_is_done_when_the_process_is_up() {
+    let (mut version, process) = started().await;
+    process.die(9);
+    let mut process = version.next().await;
+    assert_eq!(process.started().await.min, 1);
+    let scaled = version.scale(3);
+    settled().await;
+    process.ready(1).await;
+    let bounds = process.scaled().await;
+    assert_eq!(bounds, messages::Bounds { min: 3, max: 3 });
+    scaled.await.unwrap().unwrap();
+    assert_eq!(version.runtime.workers_ready(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn scaling_to_none_during_a_start_calls_it_off() {
+    let (mut version, process) = started().await;
+    process.die(9);
+    let mut process = version.next().await;
+    process.started().await;
+    version.scale(0).await.unwrap().unwrap();
+    process.killed().await;
+    assert_eq!(version.refusal().await.kind(), Kind::NoWorker);
+}
+
+#[tokio::test(start_paused = true)]
+async fn draining_waits_for_requests_and_lets_the_process_exit() {
+    let (version, mut process) = started().await;
+    let call = version.call("a");
+    let id = process.peer.call().await.id;
+    let drained = version.drain(WINDOW);
+    settled().await;
+    assert_eq!(version.refusal().await.kind(), Kind::Draining);
+    process.peer.reply(id, b"").await;
+    call.await.unwrap().unwrap();
+    assert!(matches!(process.peer.order().await, Order::Drain { .. }));
+    assert!(!drained.is_finished());
+    process.die(0);
+    drained.await.unwrap();
+    assert_eq!(version.refusal().await.kind(), Kind::Draining);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_does_not_drain_is_killed() {
+    let (version, process) = started().await;
+    let begun = Instant::now();
+    let drained = version.drain(Duration::from_secs(10));
+    process.killed().await;
+    drained.await.unwrap();
+    assert_eq!(begun.elapsed().as_secs(), 12);
+}
+
+#[tokio::test(start_paused = true)]
+async fn draining_during_a_pause_ends_at_once() {
+    let (mut version, process) = started().await;
+    version.programs.set_fails(true);
+    process.die(9);
+    pauses(&mut version, 5).await;
+    let begun = Instant::now();
+    version.drain(WINDOW).await.unwrap();
+    assert_eq!(begun.elapsed().as_secs(), 0);
+    assert!(version.processes.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_goes_to_the_next_process_when_its_own_dies() {
+    let (mut version, mut process) = started().await;
+    let call = version.call("a");
+    process.peer.call().await;
+    process.die(11);
+    let mut process = version.next().await;
+    process.load().await;
+    let again = process.peer.call().await;
+    assert_eq!(again.request, "a");
+    process.peer.reply(again.id, b"").await;
+    call.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_saw_two_processes_die_is_not_sent_again() {
+    let (mut version, mut process) = started().await;
+    let call = version.call("a");
+    process.peer.call().await;
+    process.die(11);
+    let mut process = version.next().await;
+    process.load().await;
+    process.peer.call().await;
+    process.die(6);
+    let error = call.await.unwrap().unwrap_err();
+    assert_eq!(error.message(), "Worker died: killed by signal 6");
+    let mut process = version.next().await;
+    process.load().await;
+    version.answered_by(&mut process).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_takes_too_long_is_ended() {
+    let (starting, mut process) = starting().await;
+    process.started().await;
+    let error = starting.await.unwrap().err().unwrap();
+    assert_eq!(error.kind(), Kind::LoadFailed);
+    let text = error.message();
+    assert!(text.contains("did not respond in given time"), "{text}");
+    process.killed().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_process_is_replaced() {
+    let (mut version, process) = started().await;
+    let begun = Instant::now();
+    process.killed().await;
+    assert_eq!(begun.elapsed().as_secs(), 30);
+    let mut process = version.next().await;
+    process.load().await;
+    version.answered_by(&mut process).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_its_process_does_not_answer_is_answered_by_the_front() {
+    let (version, mut process) = started().await;
+    let mut late = request("late");
+    late.deadline = (Instant::now() + Duration::from_secs(2)).into_std();
+    let runtime = version.runtime.clone();
+    let call = tokio::spawn(async move { runtime.call(late).await });
+    process.peer.call().await;
+    let error = call.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), Kind::Expired);
+    assert!(matches!(process.peer.order().await, Order::Cancel { .. }));
+}
