@@ -11,8 +11,8 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use lantern::metrics::{Config, Metrics, Mode, ModelMetrics, Observed};
 use lantern::model::{ModelName, Version};
 
-/// Models of a server that has many.
-const MODELS: usize = 200;
+/// Models of servers that have many.
+const MODELS: [usize; 2] = [200, 1000];
 const OBSERVED: Observed = Observed {
     request: Duration::from_micros(900),
     preprocess: Duration::from_micros(40),
@@ -51,18 +51,20 @@ fn scrape(criterion: &mut Criterion) {
         threads: 8,
         ..Config::default()
     };
-    let (metrics, _models) = serving(&cfg, MODELS);
     let mut group = criterion.benchmark_group("scrape");
-    let all = metrics.scrape(&[]).len();
-    group.throughput(Throughput::Bytes(all as u64));
-    group.bench_function(format!("{MODELS} models"), |bencher| {
-        bencher.iter(|| metrics.scrape(&[]));
-    });
-    let names = ["ts_inference_requests_total".to_owned()];
-    group.throughput(Throughput::Elements(2 * MODELS as u64));
-    group.bench_function(format!("{MODELS} models, one name"), |bencher| {
-        bencher.iter(|| metrics.scrape(&names));
-    });
+    for models in MODELS {
+        let (metrics, _models) = serving(&cfg, models);
+        let all = metrics.scrape(&[]).len();
+        group.throughput(Throughput::Bytes(all as u64));
+        group.bench_function(format!("{models} models"), |bencher| {
+            bencher.iter(|| metrics.scrape(&[]));
+        });
+        let names = ["ts_inference_requests_total".to_owned()];
+        group.throughput(Throughput::Elements(2 * models as u64));
+        group.bench_function(format!("{models} models, one name"), |bencher| {
+            bencher.iter(|| metrics.scrape(&names));
+        });
+    }
     group.finish();
 }
 
@@ -85,7 +87,7 @@ fn request(criterion: &mut Criterion) {
         threads: 8,
         ..Config::default()
     };
-    let (metrics, models) = serving(&cfg, MODELS);
+    let (metrics, models) = serving(&cfg, MODELS[0]);
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
