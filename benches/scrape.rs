@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use lantern::metrics::{Config, Metrics, Mode, ModelMetrics, Observed};
+use lantern::metrics::{Config, Format, Metrics, Mode, ModelMetrics, Observed};
 use lantern::model::{ModelName, Version};
 
 /// Models of servers that have many.
@@ -54,15 +54,15 @@ fn scrape(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("scrape");
     for models in MODELS {
         let (metrics, _models) = serving(&cfg, models);
-        let all = metrics.scrape(&[]).len();
+        let all = metrics.scrape(Format::TorchServe, &[]).len();
         group.throughput(Throughput::Bytes(all as u64));
         group.bench_function(format!("{models} models"), |bencher| {
-            bencher.iter(|| metrics.scrape(&[]));
+            bencher.iter(|| metrics.scrape(Format::TorchServe, &[]));
         });
         let names = ["ts_inference_requests_total".to_owned()];
         group.throughput(Throughput::Elements(2 * models as u64));
         group.bench_function(format!("{models} models, one name"), |bencher| {
-            bencher.iter(|| metrics.scrape(&names));
+            bencher.iter(|| metrics.scrape(Format::TorchServe, &names));
         });
     }
     group.finish();
@@ -92,7 +92,7 @@ fn request(criterion: &mut Criterion) {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
-                black_box(metrics.scrape(&[]));
+                black_box(metrics.scrape(Format::TorchServe, &[]));
             }
         });
         group.bench_function("prometheus, while somebody scrapes", |bencher| {

@@ -7,6 +7,7 @@ mod bindings;
 mod cache;
 mod compile;
 mod context;
+mod cpu_meter;
 mod engine;
 mod fault;
 mod host;
@@ -15,7 +16,6 @@ mod instance;
 mod limiter;
 mod logging;
 mod lower;
-mod meter;
 mod metrics;
 mod observation;
 mod output;
@@ -42,7 +42,7 @@ use metrics::Series;
 use pool::{Lease, Pool};
 
 pub use self::inspect::{ComponentInfo, inspect};
-pub(crate) use self::meter::yield_now;
+pub(crate) use self::cpu_meter::yield_now;
 pub(crate) use self::observation::unit_named;
 
 /// What `preprocess` decided.

@@ -1,38 +1,45 @@
 //! Metrics as values: families are made once, labels are bound once per model, and what is bound ends with its owner.
 //!
-//! It owns names, labels, the text of a scrape and the lines of TorchServe's metric logs. It does not know who measures
+//! It owns names, labels, the formats of a scrape and the lines of TorchServe's metric logs. It does not know who measures
 //! what, nor HTTP, nor files. TorchServe's metrics keep their names, labels and formats; ours are called
 //! `lantern_<noun>_<unit>`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use prometheus::proto::{MetricFamily, MetricType};
+use prometheus::{Encoder as _, Registry};
+
 use crate::model::{ModelName, Version};
 
 mod cell;
 mod custom;
+mod encode;
 mod family;
 mod host;
+mod lantern;
 mod line;
 mod listing;
 mod model;
-mod ours;
-mod outlet;
 mod server;
-mod text;
+mod sink;
+mod unchecked;
 
 pub use custom::{CustomMetric, CustomMetricError, Observer};
-pub use host::{Collector, System};
+pub use host::{System, SystemCollector};
+pub use lantern::{Load, LoadFailure, Observed, Outcome, Stacking};
 pub use line::MetricLog;
 pub use listing::{Listed, Listing};
 pub use model::ModelMetrics;
-pub use ours::{Load, LoadFailure, Observed, Outcome, Stacking};
 
 use cell::Shards;
 use custom::CustomMetrics;
-use ours::Ours;
-use outlet::Meter;
+use encode::{Dialect, Filter, TextEncoder, openmetrics, torchserve};
+use family::Family;
+use lantern::LanternFamilies;
 use server::ServerMetrics;
+use sink::BoundSink;
+use unchecked::UncheckedCollector;
 
 /// Where metrics go, TorchServe's `metrics_mode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -44,6 +51,30 @@ pub enum Mode {
     Legacy,
     /// To logs.
     Log,
+}
+
+/// What a scrape is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    /// TorchServe's dialect of Prometheus's text format 0.0.4.
+    #[default]
+    TorchServe,
+    /// `OpenMetrics` 1.0.
+    OpenMetrics,
+}
+
+impl Format {
+    /// The type of a scrape in this format.
+    pub const fn content_type(self) -> &'static str {
+        self.dialect().content_type
+    }
+
+    const fn dialect(self) -> &'static Dialect {
+        match self {
+            Self::TorchServe => &torchserve::DIALECT,
+            Self::OpenMetrics => &openmetrics::DIALECT,
+        }
+    }
 }
 
 /// Kind of a metric.
@@ -63,6 +94,16 @@ impl Kind {
             Self::Counter => "counter",
             Self::Gauge => "gauge",
             Self::Histogram => "histogram",
+        }
+    }
+}
+
+impl From<Kind> for MetricType {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Counter => Self::COUNTER,
+            Kind::Gauge => Self::GAUGE,
+            Kind::Histogram => Self::HISTOGRAM,
         }
     }
 }
@@ -124,31 +165,40 @@ impl Default for Config {
 
 /// All metrics of one server. Cheap to clone.
 #[derive(Clone)]
-pub struct Metrics(Arc<Shared>);
+pub struct Metrics(Arc<MetricsState>);
 
-struct Shared {
+struct MetricsState {
     server: ServerMetrics,
-    requests: [Meter; 3],
-    custom: CustomMetrics,
+    requests: [BoundSink; 3],
+    custom: Arc<CustomMetrics>,
     /// Only for scrapes.
-    ours: Option<Ours>,
-    /// Bytes of the last scrape, which the next one will need about as well.
+    lantern: Option<LanternFamilies>,
+    unchecked: UncheckedCollector,
+    /// Of all families.
+    registry: Registry,
+    /// Bytes of the last scrape; the next one will need about as many.
     last_scrape: AtomicUsize,
 }
 
 impl Metrics {
-    /// Makes every family.
+    /// Makes every family that is known by now, and registers it.
     pub fn new(cfg: &Config) -> Self {
         let hostname = host::name();
         let server = ServerMetrics::new(cfg, hostname.clone());
-        let has_ours = cfg.mode == Mode::Prometheus && cfg.has_scrapes;
-        Self(Arc::new(Shared {
+        let shows_all = cfg.mode == Mode::Prometheus && cfg.has_scrapes;
+        let lantern = shows_all.then(|| LanternFamilies::new(Shards::for_threads(cfg.threads)));
+        let custom = Arc::new(CustomMetrics::new(cfg, hostname));
+        let state = MetricsState {
             requests: server.requests(),
             server,
-            custom: CustomMetrics::new(cfg, hostname),
-            ours: has_ours.then(|| Ours::new(Shards::for_threads(cfg.threads))),
+            lantern,
+            unchecked: UncheckedCollector::new(Arc::clone(&custom), shows_all),
+            custom,
+            registry: Registry::new(),
             last_scrape: AtomicUsize::new(0),
-        }))
+        };
+        state.register(&state.registry, &Filter::All);
+        Self(Arc::new(state))
     }
 
     /// Counts one answer.
@@ -164,7 +214,7 @@ impl Metrics {
 
     /// Shows that a version did not load which has no other metrics.
     pub fn load_failure(&self, name: &ModelName, version: &Version) -> LoadFailure {
-        LoadFailure::new(self.0.ours.as_ref(), name, version)
+        LoadFailure::new(self.0.lantern.as_ref(), name, version)
     }
 
     /// Takes what a handler of `model` measures, in at most `limit` series.
@@ -172,23 +222,62 @@ impl Metrics {
         Observer::new(Arc::clone(&self.0), model.clone(), limit)
     }
 
-    /// The text of a scrape. With `names`, only samples of these names. The work is that of writing the text; nobody
-    /// who counts waits for it.
-    pub fn scrape(&self, names: &[String]) -> String {
-        let filter = text::Filter::new(names);
-        let expected = self.0.last_scrape.load(Ordering::Relaxed);
-        let mut text = String::with_capacity(expected + expected / 8);
-        for family in self.0.server.families() {
-            text::write(&mut text, family, &filter);
+    /// What a scrape shows, in `format`. With `names`, only samples of these names. Nobody who counts waits for it.
+    pub fn scrape(&self, format: Format, names: &[String]) -> String {
+        let filter = Filter::new(names);
+        let families = self.0.gather(&filter);
+        let encoder = TextEncoder::new(format.dialect(), filter);
+        self.0.encode(&encoder, &families)
+    }
+}
+
+impl MetricsState {
+    /// Registers the families of which `filter` wants samples. Names of `metrics.yaml` differ, and none begins as ours
+    /// do; if the registry refuses a family all the same, the log says so.
+    fn register(&self, registry: &Registry, filter: &Filter<'_>) {
+        let known = self.known().filter(|family| filter.wants_of(family.name()));
+        let known = known.map(|family| registry.register(Box::new(family.clone())));
+        let unchecked = registry.register(Box::new(self.unchecked.clone()));
+        for refusal in known.chain([unchecked]).filter_map(Result::err) {
+            tracing::error!("metrics are left out: {refusal}");
         }
-        for family in self.0.custom.families() {
-            text::write(&mut text, &family, &filter);
+    }
+
+    /// Every family, sorted by name. The registry leaves out those without samples, which TorchServe announces. A scrape
+    /// for few names collects little more than those.
+    fn gather(&self, filter: &Filter<'_>) -> Vec<MetricFamily> {
+        let mut families = match filter {
+            Filter::All => self.registry.gather(),
+            Filter::Only(_) => {
+                let registry = Registry::new();
+                self.register(&registry, filter);
+                registry.gather()
+            }
+        };
+        let gathered = families.len();
+        for family in self.known().cloned().chain(self.custom.families()) {
+            let by_name = |other: &MetricFamily| other.name().cmp(family.name());
+            if families[..gathered].binary_search_by(by_name).is_err() {
+                families.push(family.head());
+            }
         }
-        for family in self.0.ours.iter().flat_map(Ours::families) {
-            text::write(&mut text, family, &filter);
-        }
-        self.0.last_scrape.store(text.len(), Ordering::Relaxed);
-        text
+        families.sort_by(|one, other| one.name().cmp(other.name()));
+        families
+    }
+
+    fn encode(&self, encoder: &TextEncoder<'_>, families: &[MetricFamily]) -> String {
+        let expected = self.last_scrape.load(Ordering::Relaxed);
+        let mut text = Vec::with_capacity(expected + expected / 8);
+        let written = encoder.encode(families, &mut text);
+        written.expect("writing to memory does not fail");
+        self.last_scrape.store(text.len(), Ordering::Relaxed);
+        String::from_utf8(text).expect("an encoder writes strings")
+    }
+
+    /// The families that are known when the server is built.
+    fn known(&self) -> impl Iterator<Item = &Family> {
+        let lantern = self.lantern.iter().flat_map(LanternFamilies::all);
+        self.server.families().chain(lantern)
     }
 }
 

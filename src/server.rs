@@ -23,7 +23,7 @@ use crate::catalog::{
 };
 use crate::config::snapshot::SavedVersion;
 use crate::listen::{Address, CertificateError, Certificates};
-use crate::metrics::{Collector, Metrics, System};
+use crate::metrics::{Metrics, System, SystemCollector};
 use crate::model::{ModelName, Version};
 use crate::runtime::Hosts;
 use crate::token::{self, TokenError, Tokens};
@@ -121,7 +121,7 @@ pub struct Server {
     certificates: Option<Arc<Certificates>>,
     services: Services,
     api: api::Config,
-    collector: Option<Collector>,
+    collector: Option<SystemCollector>,
     grpc: BTreeMap<Listener, GrpcConfig>,
     models: Vec<Arc<Expected>>,
     default_versions: DefaultVersions,

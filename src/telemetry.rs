@@ -24,10 +24,10 @@ use clock::Clock;
 use events::Records;
 use files::Files;
 use format::Formatter;
-use journal::{Outputs, Scribe};
+use journal::{LogWriter, Outputs};
 use lines::Lines;
 
-pub use journal::{Journal, LogWriter};
+pub use journal::{Journal, LogSender};
 pub use record::{Log, Record};
 
 /// How log lines look.
@@ -96,8 +96,8 @@ pub enum TelemetryError {
 /// The logs of this process. Dropping it writes what was logged and not written yet.
 pub struct Telemetry {
     journal: Journal,
-    // In this order: what the first still writes passes through the second.
-    _scribe: Scribe,
+    // Fields are dropped in this order: the last lines of the writer still pass through the console.
+    _writer: LogWriter,
     _console: Lines,
 }
 
@@ -118,7 +118,7 @@ impl Telemetry {
             console: console.writer(),
             files,
         };
-        let scribe = Scribe::start(journal.clone(), outputs)?;
+        let writer = LogWriter::start(journal.clone(), outputs)?;
         let records = journal.clone();
         tracing_subscriber::registry()
             .with(filter)
@@ -134,7 +134,7 @@ impl Telemetry {
         }
         Ok(Self {
             journal,
-            _scribe: scribe,
+            _writer: writer,
             _console: console,
         })
     }

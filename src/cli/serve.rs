@@ -15,7 +15,7 @@ use crate::config::server::{Flags, LogConfig, ServerConfig, Surroundings};
 use crate::metrics::MetricLog;
 use crate::server::{Config, Machine, Server};
 
-use crate::telemetry::{self, Directories, Journal, Log, LogWriter, Record, Telemetry};
+use crate::telemetry::{self, Directories, Journal, Log, LogSender, Record, Telemetry};
 
 /// The line on standard output for which scripts that start TorchServe wait.
 const STARTED: &str = "Model server started.\n";
@@ -178,7 +178,7 @@ fn access_log(journal: Journal) -> AccessLog {
 }
 
 /// Sends metrics that are lines to their log.
-fn metric_log(writer: LogWriter) -> MetricLog {
+fn metric_log(writer: LogSender) -> MetricLog {
     MetricLog::new(move |line| writer.write(line.as_bytes()))
 }
 

@@ -8,10 +8,10 @@ use crate::model::Limits;
 
 use super::Sink;
 use super::assets::Assets;
+use super::cpu_meter::CpuMeter;
 use super::fault::Exceeded;
 use super::limiter::MemoryLimiter;
 use super::logging::{LogGate, LogQuota};
-use super::meter::Meter;
 use super::metrics::{MetricTable, Series};
 use super::tensors::TensorTable;
 use super::wasi::Output;
@@ -29,7 +29,7 @@ pub(super) struct HandlerState {
 pub(super) struct Host {
     pub shared: Arc<HandlerState>,
     pub limiter: MemoryLimiter,
-    pub meter: Arc<Meter>,
+    pub meter: Arc<CpuMeter>,
     pub tensors: TensorTable,
     pub metrics: MetricTable,
     pub stdout: Output,

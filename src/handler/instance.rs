@@ -18,10 +18,10 @@ use super::bindings::lantern::handler::types;
 use super::bindings::{self, exports::lantern::handler::pipeline};
 use super::compile::Linked;
 use super::context;
+use super::cpu_meter::CpuMeter;
 use super::fault::{self, Circumstances, Function};
 use super::host::Host;
 use super::lower::{self, Role, Shapes};
-use super::meter::Meter;
 use super::output;
 use super::{Level, Step, Version};
 
@@ -42,7 +42,7 @@ pub(super) struct Instance {
     guest: bindings::Handler,
     /// The export `describe`, if the component has it.
     describe: Option<Describe>,
-    meter: Arc<Meter>,
+    meter: Arc<CpuMeter>,
     calls: u32,
     /// Calls after which it is replaced.
     calls_limit: u32,
@@ -230,7 +230,7 @@ fn store(version: &Version) -> Store<Host> {
     store
 }
 
-fn begin(store: &mut Store<Host>, meter: &Meter, request_id: &str, cpu: Duration) {
+fn begin(store: &mut Store<Host>, meter: &CpuMeter, request_id: &str, cpu: Duration) {
     meter.reset(cpu);
     store.set_epoch_deadline(1);
     store.data_mut().begin(request_id);

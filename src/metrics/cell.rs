@@ -1,11 +1,13 @@
 //! Values that every request updates and a scrape reads, without a lock.
 //!
-//! Counters and histograms are kept in shards, one for each of a few threads and none of them on a cache line with
-//! another: threads that count the same thing do not wait for each other. A scrape adds the shards up, so that what
-//! it shows may lag behind by what happens meanwhile, but never goes back.
+//! Counters and histograms are kept in shards, one for each of a few threads and each on cache lines of its own, so that
+//! threads that count the same thing do not wait for each other. A scrape adds the shards up: it may miss updates that
+//! are made meanwhile, but what it shows never decreases.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+use prometheus::proto::{self, LabelPair, Metric};
 
 use super::Kind;
 
@@ -14,7 +16,7 @@ use super::Kind;
 pub(super) struct Shards(usize);
 
 impl Shards {
-    /// More than this many would cost memory for nothing: threads then seldom meet.
+    /// With this many shards threads seldom meet, and more would cost memory for nothing.
     const MOST: usize = 16;
 
     /// For as many `threads` as count at the same time.
@@ -24,20 +26,20 @@ impl Shards {
 
     /// The shard of this thread.
     fn mine(self) -> usize {
-        place() & (self.0 - 1)
+        thread_index() & (self.0 - 1)
     }
 }
 
-/// A number for this thread, the next for the next one. Which it is means nothing, so that it may be the process's.
-fn place() -> usize {
+/// A per-thread index, used to choose a shard. Threads are numbered for the whole process, as only the spread matters.
+fn thread_index() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
-        static PLACE: usize = NEXT.fetch_add(1, Relaxed);
+        static INDEX: usize = NEXT.fetch_add(1, Relaxed);
     }
-    PLACE.with(|place| *place)
+    INDEX.with(|index| *index)
 }
 
-/// As much as processors fetch at once.
+/// As much memory as processors fetch at once.
 #[derive(Default)]
 #[repr(align(128))]
 struct Line([AtomicU64; 16]);
@@ -78,36 +80,28 @@ fn add(slot: &AtomicU64, amount: f64) {
     let _ = slot.fetch_update(Relaxed, Relaxed, sum);
 }
 
-/// One series' value.
+/// The value of one series.
 pub(super) enum Cell {
-    /// Grows.
+    /// Only grows.
     Counter(Counter),
-    /// The last value set.
+    /// Holds the last value that was set.
     Gauge(Gauge),
-    /// Counts in buckets.
+    /// Counts observations in buckets.
     Histogram(Histogram),
 }
 
-/// Grows.
+/// Only grows.
 pub(super) struct Counter(Slots);
 
-/// The last value set.
+/// Holds the last value that was set.
 #[derive(Default)]
 pub(super) struct Gauge(AtomicU64);
 
-/// Counts in buckets. The first slot of a shard is the sum of what was observed; a count for each bound follows, and
+/// Counts observations in buckets. The first slot of a shard is the sum of what was observed; a count for each bound follows, and
 /// one for what is above all bounds.
 pub(super) struct Histogram {
     bounds: Arc<[f64]>,
     slots: Slots,
-}
-
-/// A histogram at one moment.
-pub(super) struct Observed {
-    /// Upper bounds with how many observations were at most that; the last is infinity.
-    pub(super) buckets: Vec<(f64, u64)>,
-    /// Sum of what was observed.
-    pub(super) sum: f64,
 }
 
 impl Cell {
@@ -131,6 +125,17 @@ impl Cell {
             Self::Histogram(histogram) => histogram.observe(value),
         }
     }
+
+    /// The value at this moment, as that of the series with `labels`.
+    pub(super) fn metric(&self, labels: Vec<LabelPair>) -> Metric {
+        let mut metric = Metric::from_label(labels);
+        match self {
+            Self::Counter(counter) => metric.set_counter(counter.snapshot()),
+            Self::Gauge(gauge) => metric.set_gauge(gauge.snapshot()),
+            Self::Histogram(histogram) => metric.set_histogram(histogram.snapshot()),
+        }
+        metric
+    }
 }
 
 impl Counter {
@@ -138,9 +143,10 @@ impl Counter {
         add(self.0.slot(self.0.shards.mine(), 0), amount);
     }
 
-    /// What was added so far.
-    pub(super) fn value(&self) -> f64 {
-        self.0.all(0).map(f64::from_bits).sum()
+    fn snapshot(&self) -> proto::Counter {
+        let mut snapshot = proto::Counter::default();
+        snapshot.set_value(self.0.all(0).map(f64::from_bits).sum());
+        snapshot
     }
 }
 
@@ -149,9 +155,10 @@ impl Gauge {
         self.0.store(value.to_bits(), Relaxed);
     }
 
-    /// What was set last.
-    pub(super) fn value(&self) -> f64 {
-        f64::from_bits(self.0.load(Relaxed))
+    fn snapshot(&self) -> proto::Gauge {
+        let mut snapshot = proto::Gauge::default();
+        snapshot.set_value(f64::from_bits(self.0.load(Relaxed)));
+        snapshot
     }
 }
 
@@ -163,19 +170,28 @@ impl Histogram {
         add(self.slots.slot(shard, 0), value);
     }
 
-    /// What was observed so far.
-    pub(super) fn observed(&self) -> Observed {
-        let bounds = self.bounds.iter().copied().chain([f64::INFINITY]);
+    /// Buckets are cumulative; the last one, which has no bound, is the number of all observations.
+    fn snapshot(&self) -> proto::Histogram {
         let mut count = 0;
-        let cumulative = bounds.enumerate().map(|(bucket, bound)| {
+        let mut count_up_to = |bucket: usize| {
             count += self.slots.all(1 + bucket).sum::<u64>();
-            (bound, count)
-        });
-        Observed {
-            buckets: cumulative.collect(),
-            sum: self.slots.all(0).map(f64::from_bits).sum(),
-        }
+            count
+        };
+        let bounds = self.bounds.iter().enumerate();
+        let buckets = bounds.map(|(index, &bound)| bucket(bound, count_up_to(index)));
+        let mut snapshot = proto::Histogram::default();
+        snapshot.set_bucket(buckets.collect());
+        snapshot.set_sample_count(count_up_to(self.bounds.len()));
+        snapshot.set_sample_sum(self.slots.all(0).map(f64::from_bits).sum());
+        snapshot
     }
+}
+
+fn bucket(bound: f64, count: u64) -> proto::Bucket {
+    let mut bucket = proto::Bucket::default();
+    bucket.set_upper_bound(bound);
+    bucket.set_cumulative_count(count);
+    bucket
 }
 
 #[cfg(test)]
@@ -184,6 +200,15 @@ mod tests {
 
     fn cell(kind: Kind, threads: usize) -> Cell {
         Cell::new(kind, &Arc::from([0.5, 1.0]), Shards::for_threads(threads))
+    }
+
+    /// The cumulative counts of a histogram, that of all observations included.
+    fn counts(histogram: &Cell) -> Vec<u64> {
+        let metric = histogram.metric(Vec::new());
+        let histogram = metric.get_histogram();
+        let buckets = histogram.get_bucket().iter();
+        let counts = buckets.map(proto::Bucket::cumulative_count);
+        counts.chain([histogram.get_sample_count()]).collect()
     }
 
     /// Updates `cell` a thousand times from each of eight threads.
@@ -202,13 +227,14 @@ mod tests {
                 (cell(Kind::Counter, threads), cell(Kind::Histogram, threads));
             stir(&counter);
             stir(&histogram);
-            let (Cell::Counter(counter), Cell::Histogram(histogram)) = (counter, histogram) else {
-                panic!("a cell has the kind it was made with");
-            };
-            assert_eq!(counter.value().to_bits(), 6000f64.to_bits());
-            let observed = histogram.observed();
-            assert_eq!(observed.buckets[1..], [(1.0, 8000), (f64::INFINITY, 8000)]);
-            assert_eq!(observed.sum.to_bits(), 6000f64.to_bits());
+            let sum = counter.metric(Vec::new()).get_counter().get_value();
+            assert_eq!(sum.to_bits(), 6000f64.to_bits());
+            assert_eq!(counts(&histogram), [0, 8000, 8000]);
+            let sum = histogram
+                .metric(Vec::new())
+                .get_histogram()
+                .get_sample_sum();
+            assert_eq!(sum.to_bits(), 6000f64.to_bits());
         }
     }
 
@@ -218,11 +244,7 @@ mod tests {
         for value in [-1.0, 0.5, 0.6, 1.0, 1.1] {
             cell.update(value);
         }
-        let Cell::Histogram(histogram) = cell else {
-            panic!("a cell has the kind it was made with");
-        };
-        let counts: Vec<_> = histogram.observed().buckets.iter().map(|b| b.1).collect();
-        assert_eq!(counts, [2, 4, 5]);
+        assert_eq!(counts(&cell), [2, 4, 5]);
     }
 
     #[test]
@@ -230,10 +252,6 @@ mod tests {
         let bounds: Arc<[f64]> = (0..40).map(f64::from).collect();
         let cell = Cell::new(Kind::Histogram, &bounds, Shards::for_threads(4));
         (0..41).for_each(|value| cell.update(f64::from(value)));
-        let Cell::Histogram(histogram) = cell else {
-            panic!("a cell has the kind it was made with");
-        };
-        let counts: Vec<_> = histogram.observed().buckets.iter().map(|b| b.1).collect();
-        assert_eq!(counts, (1..=41).collect::<Vec<_>>());
+        assert_eq!(counts(&cell), (1..=41).collect::<Vec<_>>());
     }
 }

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::family::{Family, Hold};
 use super::listing::{HOSTNAME, Listed, Listing};
-use super::outlet::{Meter, Outlet};
+use super::sink::{BoundSink, MetricSink};
 use super::{Config, Kind, Mode};
 use crate::model::ModelName;
 
@@ -47,7 +47,7 @@ pub enum CustomMetricError {
     /// The name belongs to the server.
     #[error("metric {0:?} has a name that belongs to the server")]
     Reserved(String),
-    /// Nobody asked for it.
+    /// It is neither listed nor may it be detected.
     #[error(
         "metric {0:?} is left out: metrics_config does not list it under model_metrics, and model_metrics_auto_detect \
          is false"
@@ -101,9 +101,9 @@ pub(super) struct CustomMetrics {
     hostname: String,
     /// Names that no handler may take.
     reserved: HashSet<String>,
-    listed: Vec<Arc<Outlet>>,
-    /// Those that a handler which is loaded has made.
-    detected: Mutex<BTreeMap<String, Weak<Outlet>>>,
+    listed: Vec<Arc<MetricSink>>,
+    /// Metrics that are not listed, for as long as a handler holds them.
+    detected: Mutex<BTreeMap<String, Weak<MetricSink>>>,
 }
 
 impl CustomMetrics {
@@ -112,9 +112,9 @@ impl CustomMetrics {
         if cfg.auto_detect {
             Listing::add_own(&mut listed);
         }
-        let outlet = |listed| Arc::new(Outlet::new(listed, cfg, &cfg.model_log));
+        let sink = |listed| Arc::new(MetricSink::new(listed, cfg, &cfg.model_log));
         Self {
-            listed: listed.into_iter().map(outlet).collect(),
+            listed: listed.into_iter().map(sink).collect(),
             detected: Mutex::default(),
             reserved: reserved(cfg),
             cfg: cfg.clone(),
@@ -122,26 +122,28 @@ impl CustomMetrics {
         }
     }
 
-    /// Whether nobody will see what is observed.
+    /// Whether observations would show nowhere.
     fn is_off(&self) -> bool {
         self.cfg.mode == Mode::Prometheus && !self.cfg.has_scrapes
     }
 
-    /// What scrapes show.
-    pub(super) fn families(&self) -> Vec<Arc<Family>> {
+    /// The families that scrapes show.
+    pub(super) fn families(&self) -> Vec<Family> {
         let detected: Vec<_> = {
             let detected = self.detected.lock();
             detected.values().filter_map(Weak::upgrade).collect()
         };
-        let outlets = self.listed.iter().chain(&detected);
-        outlets
-            .filter_map(|outlet| outlet.family())
-            .cloned()
-            .collect()
+        let sinks = self.listed.iter().chain(&detected);
+        sinks.filter_map(|sink| sink.family()).cloned().collect()
+    }
+
+    /// Whether `name` is one that no handler may take.
+    pub(super) fn is_reserved(&self, name: &str) -> bool {
+        self.reserved.contains(name)
     }
 
     /// A series of `model` that the server measures itself.
-    pub(super) fn bind_own(&self, name: &str, model: &ModelName) -> Meter {
+    pub(super) fn bind_own(&self, name: &str, model: &ModelName) -> BoundSink {
         let metric = CustomMetric {
             name,
             kind: Kind::Gauge,
@@ -151,46 +153,51 @@ impl CustomMetrics {
             value: 0.0,
             request_id: "",
         };
-        let Some(outlet) = self.listed(name) else {
-            return Meter::Nowhere;
+        let Some(sink) = self.listed(name) else {
+            return BoundSink::Nowhere;
         };
-        self.bind(outlet, &metric, model).unwrap_or_else(|| {
-            let labels = &outlet.listed().labels;
+        self.bind(sink, &metric, model).unwrap_or_else(|| {
+            let labels = &sink.listed().labels;
             tracing::error!(
                 "metrics_config lists {name} with the labels {labels:?}, so it is left out"
             );
-            Meter::Nowhere
+            BoundSink::Nowhere
         })
     }
 
-    /// The outlet of `metric`, if it is listed or may be detected.
-    fn outlet(&self, metric: &CustomMetric<'_>) -> Option<Arc<Outlet>> {
-        if let Some(outlet) = self.listed(metric.name) {
-            return Some(Arc::clone(outlet));
+    /// The sink of `metric`, if it is listed or may be detected.
+    fn sink(&self, metric: &CustomMetric<'_>) -> Option<Arc<MetricSink>> {
+        if let Some(sink) = self.listed(metric.name) {
+            return Some(Arc::clone(sink));
         }
         self.cfg.auto_detect.then(|| self.detect(metric))
     }
 
-    fn listed(&self, name: &str) -> Option<&Arc<Outlet>> {
+    fn listed(&self, name: &str) -> Option<&Arc<MetricSink>> {
         let mut listed = self.listed.iter();
-        listed.find(|outlet| outlet.listed().name == name)
+        listed.find(|sink| sink.listed().name == name)
     }
 
-    fn detect(&self, metric: &CustomMetric<'_>) -> Arc<Outlet> {
+    fn detect(&self, metric: &CustomMetric<'_>) -> Arc<MetricSink> {
         let mut detected = self.detected.lock();
-        if let Some(outlet) = detected.get(metric.name).and_then(Weak::upgrade) {
-            return outlet;
+        if let Some(sink) = detected.get(metric.name).and_then(Weak::upgrade) {
+            return sink;
         }
-        detected.retain(|_, outlet| outlet.strong_count() > 0);
+        detected.retain(|_, sink| sink.strong_count() > 0);
         let listed = as_detected(metric);
-        let outlet = Arc::new(Outlet::new(listed, &self.cfg, &self.cfg.model_log));
-        detected.insert(metric.name.to_owned(), Arc::downgrade(&outlet));
-        outlet
+        let sink = Arc::new(MetricSink::new(listed, &self.cfg, &self.cfg.model_log));
+        detected.insert(metric.name.to_owned(), Arc::downgrade(&sink));
+        sink
     }
 
-    /// The series of `metric`; `None` if its labels are not the outlet's.
-    fn bind(&self, outlet: &Outlet, metric: &CustomMetric<'_>, model: &ModelName) -> Option<Meter> {
-        let labels = &outlet.listed().labels;
+    /// The series of `metric`; `None` if its labels are not the sink's.
+    fn bind(
+        &self,
+        sink: &MetricSink,
+        metric: &CustomMetric<'_>,
+        model: &ModelName,
+    ) -> Option<BoundSink> {
+        let labels = &sink.listed().labels;
         let is_known =
             |name: &String| labels.contains(name) || DEFAULT_LABELS.contains(&name.as_str());
         if !metric.label_names.iter().all(is_known) {
@@ -198,10 +205,10 @@ impl CustomMetrics {
         }
         let values = labels.iter().map(|label| self.value(label, metric, model));
         let values: Option<Vec<&str>> = values.collect();
-        outlet.bind(&values?, Hold::WhileUsed)
+        sink.bind(&values?, Hold::WhileUsed)
     }
 
-    /// The value of one label. Which model and which host it is, is not the handler's to say.
+    /// The value of one label. A handler cannot choose the model's name or the host's.
     fn value<'a>(
         &'a self,
         label: &str,
@@ -222,7 +229,7 @@ impl CustomMetrics {
     }
 }
 
-/// What the server measures, in this configuration or in any other.
+/// The names of what the server measures, in this configuration or in any other.
 fn reserved(cfg: &Config) -> HashSet<String> {
     let default = Listing::default();
     let server = default.ts.iter().chain(&cfg.listing.ts);
@@ -230,7 +237,7 @@ fn reserved(cfg: &Config) -> HashSet<String> {
     all.map(|listed| listed.name.clone()).collect()
 }
 
-/// A metric as it is listed when the first handler has made it.
+/// How a metric is listed that the first handler makes.
 fn as_detected(metric: &CustomMetric<'_>) -> Listed {
     let mut labels = metric.label_names.to_vec();
     labels.retain(|label| label != HOSTNAME);

@@ -1,15 +1,16 @@
-//! A family and its series. The lock is for making series and for taking their list, never for counting.
+//! A family and its series. Its lock is held to make a series and to copy the list of them, never to count.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{LabelPair, MetricFamily};
 
 use super::Kind;
 use super::cell::{Cell, Shards};
 
-/// Series that outlive what they were made for; one more goes with it.
+/// How many series of a family may outlive what they were made for; further ones go with it.
 const KEPT_LIMIT: usize = 10_000;
 
 /// What a family is.
@@ -17,7 +18,7 @@ const KEPT_LIMIT: usize = 10_000;
 pub(super) struct Definition {
     /// Name.
     pub(super) name: String,
-    /// One line of explanation.
+    /// What the metric means, for people. Not empty.
     pub(super) help: String,
     /// Kind.
     pub(super) kind: Kind,
@@ -30,9 +31,9 @@ pub(super) struct Definition {
 /// How long a series is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hold {
-    /// Until the server ends, as TorchServe does it.
+    /// Until the server ends, as with TorchServe.
     Kept,
-    /// As long as somebody has the cell.
+    /// As long as somebody holds the cell.
     WhileUsed,
 }
 
@@ -50,17 +51,22 @@ impl Held {
     }
 }
 
-/// All series of one name.
-pub(super) struct Family {
-    definition: Definition,
+/// All series of one name. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Family(Arc<FamilyState>);
+
+struct FamilyState {
+    desc: Desc,
+    kind: Kind,
+    bounds: Arc<[f64]>,
     shards: Shards,
     series: Mutex<Series>,
 }
 
 #[derive(Default)]
 struct Series {
-    /// By their labels as they are written, which no two series share: quotes within values are escaped.
-    held: BTreeMap<Arc<str>, Held>,
+    /// By their label values, one after the other: `("a", "11")` and `("a1", "1")` are different series.
+    held: BTreeMap<Arc<[String]>, Held>,
     /// How many there may be before those that nobody uses are looked for.
     sweep_at: usize,
 }
@@ -76,93 +82,122 @@ impl Series {
 }
 
 impl Family {
-    /// No series yet.
-    pub(super) fn new(definition: Definition, shards: Shards) -> Self {
-        Self {
-            definition,
+    /// A family without series. Fails if a name is not one that Prometheus takes.
+    pub(super) fn new(definition: Definition, shards: Shards) -> prometheus::Result<Self> {
+        let Definition {
+            name,
+            help,
+            kind,
+            labels,
+            bounds,
+        } = definition;
+        Ok(Self(Arc::new(FamilyState {
+            desc: Desc::new(name, help, labels, HashMap::new())?,
+            kind,
+            bounds,
             shards,
             series: Mutex::default(),
-        }
+        })))
     }
 
-    /// What it is.
-    pub(super) const fn definition(&self) -> &Definition {
-        &self.definition
+    pub(super) fn name(&self) -> &str {
+        &self.0.desc.fq_name
     }
 
-    /// The cell of the series with these label values, made if need be. As many values as labels.
+    /// The cell of the series with these label values, made if need be. There must be as many values as labels.
     pub(super) fn bind(&self, values: &[&str], hold: Hold) -> Arc<Cell> {
-        let labels = written(&self.definition.labels, values);
-        let mut series = self.series.lock();
-        if let Some(cell) = series.held.get(labels.as_str()).and_then(Held::cell) {
+        let values: Arc<[String]> = values.iter().map(|&value| value.to_owned()).collect();
+        let mut series = self.0.series.lock();
+        if let Some(cell) = series.held.get(&values).and_then(Held::cell) {
             return cell;
         }
         series.sweep();
-        let definition = &self.definition;
-        let cell = Arc::new(Cell::new(definition.kind, &definition.bounds, self.shards));
+        let cell = Arc::new(Cell::new(self.0.kind, &self.0.bounds, self.0.shards));
         let entry = match hold {
             Hold::Kept if series.held.len() < KEPT_LIMIT => Held::Kept(Arc::clone(&cell)),
             Hold::Kept | Hold::WhileUsed => Held::WhileUsed(Arc::downgrade(&cell)),
         };
-        series.held.insert(labels.into(), entry);
+        series.held.insert(values, entry);
         cell
     }
 
-    /// Every series at this moment, in the order of the labels.
-    pub(super) fn series(&self) -> Vec<(Arc<str>, Arc<Cell>)> {
-        let series = self.series.lock();
+    /// Name, help and kind, without samples.
+    pub(super) fn head(&self) -> MetricFamily {
+        let mut family = MetricFamily::default();
+        family.set_name(self.0.desc.fq_name.clone());
+        family.set_help(self.0.desc.help.clone());
+        family.set_field_type(self.0.kind.into());
+        family
+    }
+
+    /// Every series at this moment.
+    fn series(&self) -> Vec<(Arc<[String]>, Arc<Cell>)> {
+        let series = self.0.series.lock();
         let alive = series
             .held
             .iter()
-            .filter_map(|(labels, held)| Some((Arc::clone(labels), held.cell()?)));
+            .filter_map(|(values, held)| Some((Arc::clone(values), held.cell()?)));
         alive.collect()
     }
+
+    fn labels(&self, values: &[String]) -> Vec<LabelPair> {
+        let names = self.0.desc.variable_labels.iter();
+        names.zip(values).map(label_pair).collect()
+    }
 }
 
-/// `a="x",b="y",`, with a comma after the last as well.
-fn written(names: &[String], values: &[&str]) -> String {
-    let mut labels = String::new();
-    for (name, value) in names.iter().zip(values) {
-        let _ = write!(labels, "{name}=\"{}\",", Escaped(value));
+impl Collector for Family {
+    fn desc(&self) -> Vec<&Desc> {
+        vec![&self.0.desc]
     }
-    labels
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let series = self.series().into_iter();
+        let metrics = series.map(|(values, cell)| cell.metric(self.labels(&values)));
+        let mut family = self.head();
+        family.set_metric(metrics.collect());
+        vec![family]
+    }
 }
 
-/// A label value as it is written.
-struct Escaped<'a>(&'a str);
-
-impl std::fmt::Display for Escaped<'_> {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for character in self.0.chars() {
-            match character {
-                '\\' => formatter.write_str("\\\\")?,
-                '"' => formatter.write_str("\\\"")?,
-                '\n' => formatter.write_str("\\n")?,
-                other => formatter.write_char(other)?,
-            }
-        }
-        Ok(())
-    }
+fn label_pair((name, value): (&String, &String)) -> LabelPair {
+    let mut pair = LabelPair::default();
+    pair.set_name(name.clone());
+    pair.set_value(value.clone());
+    pair
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use prometheus::proto::Metric;
+
     use super::*;
 
     fn family(labels: &[&str]) -> Family {
         let definition = Definition {
             name: "f".to_owned(),
-            help: String::new(),
+            help: "help".to_owned(),
             kind: Kind::Counter,
             labels: labels.iter().map(|&label| label.to_owned()).collect(),
             bounds: Arc::default(),
         };
-        Family::new(definition, Shards::for_threads(2))
+        Family::new(definition, Shards::for_threads(2)).unwrap()
     }
 
+    /// The label values of every series that is collected.
     fn shown(family: &Family) -> Vec<String> {
-        let series = family.series().into_iter();
-        series.map(|(labels, _)| labels.to_string()).collect()
+        let collected = family.collect();
+        let metrics = collected[0].get_metric().iter();
+        let values = |metric: &Metric| {
+            metric
+                .get_label()
+                .iter()
+                .map(LabelPair::value)
+                .collect::<Vec<_>>()
+                .join(",")
+        };
+        metrics.map(values).collect()
     }
 
     #[test]
@@ -189,9 +224,9 @@ mod tests {
         family.bind(&["kept"], Hold::Kept).update(1.0);
         let [one, two] = [0; 2].map(|_| family.bind(&["used"], Hold::WhileUsed));
         drop(one);
-        assert_eq!(shown(&family), ["a=\"kept\",", "a=\"used\","]);
+        assert_eq!(shown(&family), ["kept", "used"]);
         drop(two);
-        assert_eq!(shown(&family), ["a=\"kept\","]);
+        assert_eq!(shown(&family), ["kept"]);
     }
 
     #[test]
@@ -201,12 +236,5 @@ mod tests {
             family.bind(&[&number.to_string()], Hold::Kept);
         }
         assert_eq!(shown(&family).len(), KEPT_LIMIT);
-    }
-
-    #[test]
-    fn quotes_breaks_and_backslashes_stay_within_their_value() {
-        let family = family(&["a"]);
-        let _cell = family.bind(&["x\"} 1\n# \\ü\u{1F980}"], Hold::WhileUsed);
-        assert_eq!(shown(&family), ["a=\"x\\\"} 1\\n# \\\\ü\u{1F980}\","]);
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::listing::ts;
-use super::{Metrics, Shared};
+use super::{Metrics, MetricsState};
 
 mod command;
 mod gpu;
@@ -39,22 +39,22 @@ pub struct System {
 }
 
 /// Collects the machine's metrics.
-pub struct Collector {
-    shared: Arc<Shared>,
+pub struct SystemCollector {
+    state: Arc<MetricsState>,
     system: System,
 }
 
 impl Metrics {
     /// Collects the machine's metrics as `system` says.
-    pub fn collector(&self, system: System) -> Collector {
-        Collector {
-            shared: Arc::clone(&self.0),
+    pub fn collector(&self, system: System) -> SystemCollector {
+        SystemCollector {
+            state: Arc::clone(&self.0),
             system,
         }
     }
 }
 
-impl Collector {
+impl SystemCollector {
     /// Collects at once and then at every interval. Never ends.
     pub async fn run(self) {
         let mut interval = tokio::time::interval(self.system.interval);
@@ -65,27 +65,27 @@ impl Collector {
             if self.system.command.is_empty() {
                 machine = self.measure(machine).await;
             } else {
-                self.ask().await;
+                self.run_command().await;
             }
         }
     }
 
-    /// Measures on a thread of its own: a driver may take its time.
+    /// Measures on a thread where it may block, as a driver may be slow.
     async fn measure(&self, mut machine: Machine) -> Machine {
-        let shared = Arc::clone(&self.shared);
+        let state = Arc::clone(&self.state);
         let measured = tokio::task::spawn_blocking(move || {
-            machine.measure(&shared);
+            machine.measure(&state);
             machine
         });
-        // Lost only with a panic, which was logged where it happened.
+        // The task fails only if it panics, which is logged where it happens.
         measured.await.unwrap_or_else(|_| Machine::new())
     }
 
-    async fn ask(&self) {
+    async fn run_command(&self) {
         match command::run(&self.system).await {
             Ok(output) => {
                 let lines = output.lines().filter(|line| !line.trim().is_empty());
-                let strange = lines.filter(|line| !self.shared.server.take_line(line));
+                let strange = lines.filter(|line| !self.state.server.take_line(line));
                 if let Some(line) = strange.take(1).next() {
                     let line: String = line.chars().take(200).collect();
                     tracing::warn!(
@@ -98,9 +98,9 @@ impl Collector {
     }
 }
 
-/// What was seen of the machine so far.
+/// What measuring the machine needs to keep between two measurements.
 struct Machine {
-    /// `None` on a system that the library does not know.
+    /// `None` on an operating system that the library does not support.
     system: Option<sysinfo::System>,
     gpus: Gpus,
 }
@@ -113,48 +113,48 @@ impl Machine {
         }
     }
 
-    fn measure(&mut self, shared: &Shared) {
+    fn measure(&mut self, state: &MetricsState) {
         if let Some(system) = &mut self.system {
-            measure_system(system, shared);
+            measure_system(system, state);
         }
         if let Some(disk) = Disk::root() {
             let whole = (disk.used + disk.available).max(1.0);
-            shared.set(ts::DISK_USAGE, None, disk.used / GIGABYTE);
-            shared.set(ts::DISK_AVAILABLE, None, disk.available / GIGABYTE);
-            shared.set(ts::DISK_UTILIZATION, None, 100.0 * disk.used / whole);
+            state.set(ts::DISK_USAGE, None, disk.used / GIGABYTE);
+            state.set(ts::DISK_AVAILABLE, None, disk.available / GIGABYTE);
+            state.set(ts::DISK_UTILIZATION, None, 100.0 * disk.used / whole);
         }
         for gpu in self.gpus.measure() {
             let (index, used) = (Some(gpu.index.as_str()), gpu.memory_used);
             let percent = 100.0 * used / gpu.memory_total.max(1.0);
-            shared.set(ts::GPU_UTILIZATION, index, gpu.utilization);
-            shared.set(ts::GPU_MEMORY_USED, index, used / MEGABYTE);
-            shared.set(ts::GPU_MEMORY_UTILIZATION, index, percent);
+            state.set(ts::GPU_UTILIZATION, index, gpu.utilization);
+            state.set(ts::GPU_MEMORY_USED, index, used / MEGABYTE);
+            state.set(ts::GPU_MEMORY_UTILIZATION, index, percent);
         }
     }
 }
 
-fn measure_system(system: &mut sysinfo::System, shared: &Shared) {
+fn measure_system(system: &mut sysinfo::System, state: &MetricsState) {
     system.refresh_cpu_usage();
     system.refresh_memory();
     let processor = f64::from(system.global_cpu_usage());
     let (total, available) = (system.total_memory(), system.available_memory());
     let used = total.saturating_sub(available);
-    shared.set(ts::CPU_UTILIZATION, None, processor);
-    shared.set(ts::MEMORY_USED, None, float(used) / MEGABYTE);
-    shared.set(ts::MEMORY_AVAILABLE, None, float(available) / MEGABYTE);
+    state.set(ts::CPU_UTILIZATION, None, processor);
+    state.set(ts::MEMORY_USED, None, float(used) / MEGABYTE);
+    state.set(ts::MEMORY_AVAILABLE, None, float(available) / MEGABYTE);
     let percent = 100.0 * float(used) / float(total.max(1));
-    shared.set(ts::MEMORY_UTILIZATION, None, percent);
+    state.set(ts::MEMORY_UTILIZATION, None, percent);
 }
 
-impl Shared {
+impl MetricsState {
     /// Sets a metric of the machine, or of its device `device`, if it is listed.
     fn set(&self, name: &str, device: Option<&str>, value: f64) {
         let hostname = self.server.hostname.as_str();
-        let meter = match device {
+        let bound = match device {
             None => self.server.bind(name, &["Host", hostname]),
             Some(device) => self.server.bind(name, &["Host", device, hostname]),
         };
-        meter.update(value, "");
+        bound.update(value, "");
     }
 }
 
@@ -165,7 +165,8 @@ struct Disk {
 }
 
 impl Disk {
-    /// Of the file system at `/`. Asked directly: libraries that list disks leave out what containers run on.
+    /// Those of the file system at `/`. The kernel is asked for it by path, since libraries that list disks leave out the
+    /// file systems that containers run on.
     fn root() -> Option<Self> {
         let disk = rustix::fs::statvfs("/").ok()?;
         let bytes = |blocks| float(blocks) * float(disk.f_frsize);

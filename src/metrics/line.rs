@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::encode::number::push_java;
 use super::listing::HOSTNAME;
-use super::text::push_number;
 
 /// Takes metrics as lines, without time stamp and line break. Called for every request: must not block.
 #[derive(Clone)]
@@ -22,7 +22,7 @@ impl MetricLog {
 }
 
 impl Default for MetricLog {
-    /// Nobody reads it.
+    /// A log that drops every line.
     fn default() -> Self {
         Self::new(|_| {})
     }
@@ -69,7 +69,7 @@ impl Template {
     pub(super) fn write(&self, value: f64, request: &str) {
         let mut line = String::with_capacity(self.head.len() + self.tail.len() + 96);
         line.push_str(&self.head);
-        push_number(&mut line, value);
+        push_java(&mut line, value);
         line.push_str(&self.tail);
         if !request.is_empty() {
             let _ = write!(line, "requestID:{},", OneLine(request));

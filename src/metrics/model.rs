@@ -1,4 +1,4 @@
-//! One model version's metrics: labels bound once, so that a request pays for additions alone.
+//! The metrics of one model version. Their labels are bound once, so that a request only pays for additions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::Shared;
+use super::MetricsState;
+use super::lantern::{Load, ModelFamilies, Observed, Outcome};
 use super::listing::{model, ts};
-use super::ours::{Load, Observed, OfModel, Outcome};
-use super::outlet::Meter;
 use super::server::ServerMetrics;
+use super::sink::BoundSink;
 use crate::model::{ModelName, Version};
 
 /// TorchServe's version label for requests that named none.
@@ -18,39 +18,39 @@ const UNNAMED: &str = "default";
 
 /// TorchServe's three counters, for requests that named the version or for those that did not.
 struct Counters {
-    requests: Meter,
-    latency: Meter,
-    queue: Meter,
+    requests: BoundSink,
+    latency: BoundSink,
+    queue: BoundSink,
 }
 
 /// Metrics of one model version. Its series go with it, but for TorchServe's three counters, which stay until the
 /// server ends.
 pub struct ModelMetrics {
-    shared: Arc<Shared>,
+    state: Arc<MetricsState>,
     full_name: String,
     unnamed: Counters,
     named: Counters,
-    queue_time: Meter,
-    worker_thread_time: Meter,
-    handler_time: Meter,
-    prediction_time: Meter,
+    queue_time: BoundSink,
+    worker_thread_time: BoundSink,
+    handler_time: BoundSink,
+    prediction_time: BoundSink,
     /// Preprocess, infer, postprocess; for models that are profiled.
-    profile: Option<[Meter; 3]>,
-    ours: Option<OfModel>,
-    load_times: Mutex<BTreeMap<u32, Meter>>,
+    profile: Option<[BoundSink; 3]>,
+    lantern: Option<ModelFamilies>,
+    load_times: Mutex<BTreeMap<u32, BoundSink>>,
 }
 
 impl ModelMetrics {
     pub(super) fn bind(
-        shared: &Arc<Shared>,
+        state: &Arc<MetricsState>,
         name: &ModelName,
         version: &Version,
         is_profiled: bool,
     ) -> Self {
-        let (server, custom) = (&shared.server, &shared.custom);
+        let (server, custom) = (&state.server, &state.custom);
         let host = ["Host", server.hostname.as_str()];
         Self {
-            shared: Arc::clone(shared),
+            state: Arc::clone(state),
             full_name: format!("{name}_{version}"),
             unnamed: Counters::bind(server, name, UNNAMED),
             named: Counters::bind(server, name, version.as_str()),
@@ -59,7 +59,10 @@ impl ModelMetrics {
             handler_time: custom.bind_own(model::HANDLER_TIME, name),
             prediction_time: custom.bind_own(model::PREDICTION_TIME, name),
             profile: is_profiled.then(|| model::PROFILE.map(|phase| custom.bind_own(phase, name))),
-            ours: shared.ours.as_ref().map(|ours| ours.bind(name, version)),
+            lantern: state
+                .lantern
+                .as_ref()
+                .map(|families| families.bind(name, version)),
             load_times: Mutex::default(),
         }
     }
@@ -91,21 +94,21 @@ impl ModelMetrics {
     }
 
     fn observe_phases(&self, id: &str, observed: &Observed) {
-        if let Some(ours) = &self.ours {
-            ours.observe(observed);
+        if let Some(lantern) = &self.lantern {
+            lantern.observe(observed);
         }
         if let Some(profile) = &self.profile {
             let phases = [observed.preprocess, observed.infer, observed.postprocess];
-            for (meter, took) in profile.iter().zip(phases) {
-                meter.update(hundredths(milliseconds(took)), id);
+            for (bound, took) in profile.iter().zip(phases) {
+                bound.update(hundredths(milliseconds(took)), id);
             }
         }
     }
 
     /// Counts a request that was not answered as asked for.
     pub fn ended(&self, outcome: Outcome) {
-        if let Some(ours) = &self.ours {
-            ours.ended(outcome);
+        if let Some(lantern) = &self.lantern {
+            lantern.ended(outcome);
         }
     }
 
@@ -115,27 +118,27 @@ impl ModelMetrics {
         load_times.retain(|id, _| ids.contains(id));
         for id in ids {
             load_times.entry(*id).or_insert_with(|| {
-                let meter = self.load_time(*id);
-                meter.update(milliseconds(took).trunc(), "");
-                meter
+                let bound = self.load_time(*id);
+                bound.update(milliseconds(took).trunc(), "");
+                bound
             });
         }
     }
 
-    fn load_time(&self, id: u32) -> Meter {
-        let (server, name) = (&self.shared.server, format!("W-{id}-{}", self.full_name));
+    fn load_time(&self, id: u32) -> BoundSink {
+        let (server, name) = (&self.state.server, format!("W-{id}-{}", self.full_name));
         server.bind_while_used(ts::WORKER_LOAD_TIME, &[&name, "Host", &server.hostname])
     }
 
-    /// Whether [`Self::set_load`] is of use.
+    /// Whether [`Self::set_load`] has an effect.
     pub const fn shows_load(&self) -> bool {
-        self.ours.is_some()
+        self.lantern.is_some()
     }
 
-    /// Shows how much is under way.
+    /// Shows how loaded the version is.
     pub fn set_load(&self, load: Load) {
-        if let Some(ours) = &self.ours {
-            ours.set_load(load);
+        if let Some(lantern) = &self.lantern {
+            lantern.set_load(load);
         }
     }
 
@@ -172,10 +175,10 @@ fn hundredths(value: f64) -> f64 {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::metrics::Metrics;
+    use crate::metrics::{Format, Metrics};
 
     fn scrape(metrics: &Metrics, sample: &str) -> String {
-        let text = metrics.scrape(&[sample.to_owned()]);
+        let text = metrics.scrape(Format::TorchServe, &[sample.to_owned()]);
         let samples = text.lines().filter(|line| !line.starts_with('#'));
         samples.collect::<Vec<_>>().join("\n")
     }
@@ -255,7 +258,7 @@ mod tests {
         model.requested(true);
         model.workers(&[9000], Duration::ZERO);
         drop(model);
-        let text = metrics.scrape(&[]);
+        let text = metrics.scrape(Format::TorchServe, &[]);
         let left = text.lines().filter(|line| line.contains("\"m"));
         let left: Vec<_> = left.map(|line| line.split('{').next().unwrap()).collect();
         assert_eq!(left.len(), 6, "{left:?}");

@@ -1,80 +1,78 @@
-//! `ts_metrics`: what TorchServe tells of the server and its machine.
-
-use std::sync::Arc;
+//! `ts_metrics`: TorchServe's metrics of the server and of its machine.
 
 use super::family::{Family, Hold};
 use super::listing::ts;
-use super::outlet::{Meter, Outlet};
+use super::sink::{BoundSink, MetricSink};
 use super::{Config, line};
 
 /// Everything that is listed under `ts_metrics`.
 pub(super) struct ServerMetrics {
-    outlets: Vec<Outlet>,
+    sinks: Vec<MetricSink>,
     pub(super) hostname: String,
 }
 
 impl ServerMetrics {
     pub(super) fn new(cfg: &Config, hostname: String) -> Self {
         let listed = cfg.listing.ts.iter().cloned();
-        let outlets = listed.map(|listed| Outlet::new(listed, cfg, &cfg.server_log));
+        let sinks = listed.map(|listed| MetricSink::new(listed, cfg, &cfg.server_log));
         Self {
-            outlets: outlets.collect(),
+            sinks: sinks.collect(),
             hostname,
         }
     }
 
     /// The series of `name` with these values, in the order of TorchServe's own labels: positions count, as there, so
     /// that labels may be called otherwise. What is not listed goes nowhere.
-    pub(super) fn bind(&self, name: &str, values: &[&str]) -> Meter {
+    pub(super) fn bind(&self, name: &str, values: &[&str]) -> BoundSink {
         self.bind_for(name, values, Hold::Kept)
     }
 
-    /// The same, but the series is shown only as long as the meter is there.
-    pub(super) fn bind_while_used(&self, name: &str, values: &[&str]) -> Meter {
+    /// The same, but the series is shown only as long as somebody holds the sink.
+    pub(super) fn bind_while_used(&self, name: &str, values: &[&str]) -> BoundSink {
         self.bind_for(name, values, Hold::WhileUsed)
     }
 
-    fn bind_for(&self, name: &str, values: &[&str], hold: Hold) -> Meter {
-        let Some(outlet) = self.outlet(name) else {
-            return Meter::Nowhere;
+    fn bind_for(&self, name: &str, values: &[&str], hold: Hold) -> BoundSink {
+        let Some(sink) = self.sink(name) else {
+            return BoundSink::Nowhere;
         };
-        outlet.bind(values, hold).unwrap_or_else(|| {
-            let labels = &outlet.listed().labels;
+        sink.bind(values, hold).unwrap_or_else(|| {
+            let labels = &sink.listed().labels;
             tracing::error!(
                 "metrics_config lists {name} with the labels {labels:?}; {} are measured, so it is left out",
                 values.len()
             );
-            Meter::Nowhere
+            BoundSink::Nowhere
         })
     }
 
-    /// The counters of answers by class.
-    pub(super) fn requests(&self) -> [Meter; 3] {
+    /// The counters of answers, in the order of [`Answered`](super::Answered).
+    pub(super) fn requests(&self) -> [BoundSink; 3] {
         ts::REQUESTS.map(|name| self.bind(name, &["Host", &self.hostname]))
     }
 
-    /// Takes a line of a command that measures the machine. Whether it is one, and listed.
+    /// Takes a line of a command that measures the machine. Returns whether it is a metric that is listed.
     pub(super) fn take_line(&self, line: &str) -> bool {
         let Some(parsed) = line::parse(line) else {
             return false;
         };
-        let outlet = self.outlet(parsed.name);
-        let Some(outlet) = outlet.filter(|outlet| outlet.listed().takes(parsed.value)) else {
+        let sink = self.sink(parsed.name);
+        let Some(sink) = sink.filter(|sink| sink.listed().takes(parsed.value)) else {
             return false;
         };
-        let meter = outlet.bind(&parsed.label_values, Hold::Kept);
-        meter
-            .inspect(|meter| meter.update(parsed.value, ""))
+        let bound = sink.bind(&parsed.label_values, Hold::Kept);
+        bound
+            .inspect(|bound| bound.update(parsed.value, ""))
             .is_some()
     }
 
-    /// What scrapes show.
-    pub(super) fn families(&self) -> impl Iterator<Item = &Arc<Family>> {
-        self.outlets.iter().filter_map(Outlet::family)
+    /// The families that scrapes show.
+    pub(super) fn families(&self) -> impl Iterator<Item = &Family> {
+        self.sinks.iter().filter_map(MetricSink::family)
     }
 
-    fn outlet(&self, name: &str) -> Option<&Outlet> {
-        let mut outlets = self.outlets.iter();
-        outlets.find(|outlet| outlet.listed().name == name)
+    fn sink(&self, name: &str) -> Option<&MetricSink> {
+        let mut sinks = self.sinks.iter();
+        sinks.find(|sink| sink.listed().name == name)
     }
 }

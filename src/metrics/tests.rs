@@ -30,6 +30,18 @@ fn logging(mode: Mode) -> (Metrics, [Arc<Mutex<Vec<String>>>; 2]) {
     (metrics, lines)
 }
 
+const fn metric(name: &str, kind: Kind) -> CustomMetric<'_> {
+    CustomMetric {
+        name,
+        kind,
+        unit: "Count",
+        label_names: &[],
+        label_values: &[],
+        value: 2.0,
+        request_id: "id-1",
+    }
+}
+
 /// A request and what comes with it. The series are there as long as what is returned.
 fn exercise(metrics: &Metrics) -> (ModelMetrics, Observer) {
     let (name, version) = names();
@@ -38,16 +50,7 @@ fn exercise(metrics: &Metrics) -> (ModelMetrics, Observer) {
     model.answered(false, "id-1", &Observed::default());
     metrics.answered(Answered::Success);
     let observer = metrics.observer(&name, 10);
-    let metric = CustomMetric {
-        name: "Words",
-        kind: Kind::Counter,
-        unit: "Count",
-        label_names: &[],
-        label_values: &[],
-        value: 2.0,
-        request_id: "id-1",
-    };
-    observer.observe(&metric).unwrap();
+    observer.observe(&metric("Words", Kind::Counter)).unwrap();
     (model, observer)
 }
 
@@ -57,7 +60,7 @@ fn answers_are_counted_by_class() {
     for status in [200, 404, 500, 599, 304] {
         metrics.answered(Answered::of(status));
     }
-    let text = metrics.scrape(&["Requests5XX".to_owned()]);
+    let text = metrics.scrape(Format::TorchServe, &["Requests5XX".to_owned()]);
     let sample = text.lines().find(|line| !line.starts_with('#')).unwrap();
     assert!(
         sample.starts_with("Requests5XX{Level=\"Host\",Hostname=\""),
@@ -84,18 +87,18 @@ fn in_mode_log_everything_is_a_line() {
     PredictionTime.ms:0.0|#ModelName:m,Level:Model|#hostname:vm,requestID:id-1,
     Words.Count:2.0|#ModelName:m,Level:Model|#hostname:vm,requestID:id-1,
     ");
-    assert_eq!(metrics.scrape(&[]), "");
+    assert_eq!(metrics.scrape(Format::TorchServe, &[]), "");
 }
 
 #[test]
 fn in_mode_legacy_three_counters_are_scraped_and_the_rest_is_lines() {
     let (metrics, [server, model]) = logging(Mode::Legacy);
     let _bound = exercise(&metrics);
-    let text = metrics.scrape(&[]);
+    let text = metrics.scrape(Format::TorchServe, &[]);
     let families = text.lines().filter(|line| line.starts_with("# TYPE"));
     insta::assert_snapshot!(families.collect::<Vec<_>>().join("\n"), @r"
-    # TYPE ts_inference_requests_total counter
     # TYPE ts_inference_latency_microseconds counter
+    # TYPE ts_inference_requests_total counter
     # TYPE ts_queue_latency_microseconds counter
     ");
     let lines = server.lock().join("\n");
@@ -113,7 +116,7 @@ fn in_mode_prometheus_nothing_is_a_line() {
     assert!(server.lock().is_empty() && model.lock().is_empty());
     assert!(
         metrics
-            .scrape(&[])
+            .scrape(Format::TorchServe, &[])
             .contains("PredictionTime{ModelName=\"m\"")
     );
 }
@@ -125,7 +128,10 @@ fn the_version_label_is_default_where_none_was_named() {
     let bound = metrics.model(&name, &version, false);
     bound.requested(false);
     bound.requested(true);
-    let text = metrics.scrape(&["ts_inference_requests_total".to_owned()]);
+    let text = metrics.scrape(
+        Format::TorchServe,
+        &["ts_inference_requests_total".to_owned()],
+    );
     assert!(text.contains("{model_name=\"m\",model_version=\"default\",hostname="));
     assert!(text.contains("{model_name=\"m\",model_version=\"1.0\",hostname="));
 }
@@ -147,7 +153,7 @@ fn a_listing_changes_kinds_units_and_labels_of_what_the_server_measures() {
         .model(&name, &version, false)
         .answered(true, "", &Observed::default());
     metrics.answered(Answered::Success);
-    let text = metrics.scrape(&[]);
+    let text = metrics.scrape(Format::TorchServe, &[]);
     assert!(text.contains("QueueTime_bucket{Level=\"Host\","), "{text}");
     assert!(text.contains("Requests2XX{Layer=\"Host\","), "{text}");
     assert!(!text.contains("WorkerThreadTime{"), "{text}");
@@ -159,7 +165,10 @@ fn a_filter_of_ten_thousand_names_is_a_filter() {
     metrics.answered(Answered::Success);
     let mut names: Vec<String> = (0..10_000).map(|n| format!("name{n}")).collect();
     names.push("Requests2XX".to_owned());
-    assert_eq!(metrics.scrape(&names).lines().count(), 3);
+    assert_eq!(
+        metrics.scrape(Format::TorchServe, &names).lines().count(),
+        3
+    );
 }
 
 #[test]
@@ -169,20 +178,74 @@ fn histograms_have_torchserves_buckets() {
         ..Config::default()
     });
     let observer = metrics.observer(&names().0, 10);
-    let metric = CustomMetric {
-        name: "Percent",
-        kind: Kind::Histogram,
-        unit: "Percent",
-        label_names: &[],
-        label_values: &[],
-        value: 0.3,
-        request_id: "",
-    };
-    observer.observe(&metric).unwrap();
-    let text = metrics.scrape(&["Percent_bucket".to_owned()]);
+    observer
+        .observe(&metric("Percent", Kind::Histogram))
+        .unwrap();
+    let text = metrics.scrape(Format::TorchServe, &["Percent_bucket".to_owned()]);
     let bounds = text.lines().filter_map(|line| line.split("le=\"").nth(1));
     let shown: Vec<_> = bounds.filter_map(|rest| rest.split('"').next()).collect();
     let expected =
         "0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, +Inf";
     assert_eq!(shown.join(", "), expected);
+}
+
+#[test]
+fn label_values_that_read_the_same_in_a_row_are_different_series() {
+    let metrics = Metrics::default();
+    let bind = |(name, version)| {
+        let (name, version) = (
+            ModelName::new(name).unwrap(),
+            Version::new(version).unwrap(),
+        );
+        metrics.model(&name, &version, false)
+    };
+    let [one, other] = [("a", "11"), ("a1", "1")].map(bind);
+    one.ended(Outcome::Failed);
+    other.ended(Outcome::Expired);
+    for format in [Format::TorchServe, Format::OpenMetrics] {
+        let text = metrics.scrape(format, &["lantern_failed_requests_total".to_owned()]);
+        let samples: Vec<_> = text
+            .lines()
+            .filter(|line| line.starts_with("lantern"))
+            .collect();
+        assert_eq!(samples.len(), 2, "{text}");
+        assert!(
+            samples[0].contains("{model_name=\"a\",model_version=\"11\"")
+                && samples[0].ends_with(" 1.0")
+        );
+        assert!(
+            samples[1].contains("{model_name=\"a1\",model_version=\"1\"")
+                && samples[1].ends_with(" 0.0")
+        );
+    }
+}
+
+#[test]
+fn the_process_is_measured_unless_a_handler_has_the_name() {
+    let metrics = Metrics::new(&Config {
+        auto_detect: true,
+        ..Config::default()
+    });
+    let shown = |name: &str| metrics.scrape(Format::TorchServe, &[name.to_owned()]);
+    assert!(shown("process_threads").contains(" gauge\nprocess_threads "));
+    let observer = metrics.observer(&names().0, 10);
+    observer
+        .observe(&metric("process_threads", Kind::Counter))
+        .unwrap();
+    let threads = shown("process_threads");
+    assert!(
+        threads.contains(" counter\nprocess_threads{ModelName=\"m\""),
+        "{threads}"
+    );
+    assert_eq!(threads.lines().count(), 3, "{threads}");
+    assert!(shown("process_open_fds").contains("\nprocess_open_fds "));
+}
+
+#[test]
+fn the_process_is_measured_unless_the_operator_lists_the_name() {
+    let mut cfg = Config::default();
+    cfg.listing.ts[0].name = "process_open_fds".to_owned();
+    let text = Metrics::new(&cfg).scrape(Format::TorchServe, &[]);
+    assert!(text.contains("# TYPE process_open_fds counter\n"), "{text}");
+    assert!(!text.contains("\nprocess_open_fds "), "{text}");
 }

@@ -50,15 +50,15 @@ struct RecordQueue {
 #[derive(Clone, Default)]
 pub struct Journal(Arc<RecordQueue>);
 
-/// Takes the lines of one log. Cheap to clone.
+/// Sends lines to one log. Cheap to clone.
 #[derive(Clone)]
-pub struct LogWriter {
+pub struct LogSender {
     journal: Journal,
     log: Log,
 }
 
-/// The thread that writes; dropping it writes what is left.
-pub(super) struct Scribe {
+/// The thread that writes the logs. Dropping it writes what is left in the queue.
+pub(super) struct LogWriter {
     journal: Journal,
     thread: Option<JoinHandle<()>>,
 }
@@ -100,10 +100,10 @@ impl Journal {
         }
     }
 
-    /// A writer of lines of `log`.
-    pub fn log(&self, log: Log) -> LogWriter {
+    /// A sender of lines to `log`.
+    pub fn log(&self, log: Log) -> LogSender {
         let journal = self.clone();
-        LogWriter { journal, log }
+        LogSender { journal, log }
     }
 
     /// Waits for items, waits for more, and swaps them with the empty `batch`.
@@ -121,7 +121,7 @@ impl Journal {
     }
 }
 
-impl LogWriter {
+impl LogSender {
     /// Adds one line, given as the message alone: without time, level or line break.
     pub fn write(&self, line: &[u8]) {
         self.journal
@@ -129,13 +129,13 @@ impl LogWriter {
     }
 }
 
-impl Scribe {
+impl LogWriter {
     /// Starts the thread.
     pub fn start(journal: Journal, mut outputs: Outputs) -> io::Result<Self> {
-        let theirs = journal.clone();
+        let queue = journal.clone();
         let thread = std::thread::Builder::new()
             .name("log-files".to_owned())
-            .spawn(move || run(&theirs, &mut outputs))?;
+            .spawn(move || run(&queue, &mut outputs))?;
         Ok(Self {
             journal,
             thread: Some(thread),
@@ -143,7 +143,7 @@ impl Scribe {
     }
 }
 
-impl Drop for Scribe {
+impl Drop for LogWriter {
     fn drop(&mut self) {
         self.journal.0.pending.lock().ended = true;
         self.journal.0.changed.notify_one();

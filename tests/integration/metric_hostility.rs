@@ -43,7 +43,14 @@ async fn a_hostile_handler_cannot_forge_a_scrape() {
     let answer = scrape(&server, "").await;
     let text = answer.text();
     let samples: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
-    for line in &samples {
+    let (process, labelled): (Vec<_>, Vec<_>) = samples
+        .iter()
+        .partition(|line| line.starts_with("process_"));
+    assert_eq!(process.len(), 7, "{process:?}");
+    for line in process {
+        assert!(is_number_of_the_process(line), "{line:?}");
+    }
+    for line in labelled {
         assert!(is_sound(line), "{line:?}");
     }
     for line in &samples {
@@ -130,4 +137,13 @@ async fn scrapes_that_ask_for_much_are_answered() {
     for answer in futures_util::future::join_all(scrapes).await {
         assert!(answer.text().contains("lantern_request_seconds_count"));
     }
+}
+
+/// The process's samples have no labels.
+fn is_number_of_the_process(line: &str) -> bool {
+    let (name, value) = line.split_once(' ').unwrap();
+    let is_name = name
+        .bytes()
+        .all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    is_name && value.parse::<f64>().is_ok()
 }

@@ -1,6 +1,8 @@
 //! The metrics listener.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 
 use lantern::api::Listener;
 
@@ -28,7 +30,8 @@ async fn every_family_is_announced_in_prometheus_format() {
     insta::assert_snapshot!(families(answer.text()));
     for line in answer.text().lines().filter(|line| !line.starts_with('#')) {
         let (labels, value) = line.rsplit_once(' ').unwrap();
-        assert!(labels.ends_with("\",}"), "{line}");
+        let has_labels = !line.starts_with("process_");
+        assert_eq!(labels.ends_with("\",}"), has_labels, "{line}");
         assert!(value.contains('.') || value == "+Inf", "{line}");
     }
 }
@@ -104,6 +107,114 @@ async fn samples_can_be_chosen_by_name() {
     assert_eq!(
         families(answer.text()),
         "# TYPE Requests2XX counter\n# TYPE Requests4XX counter"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prometheus_gets_openmetrics_with_the_same_series() {
+    let server = TestServer::with(Model::linear()).await;
+    assert_eq!(server.predict("linear", ROW).await.status, 200);
+    let text = scrape(
+        &server,
+        "?name[]=ts_inference_requests_total&name[]=lantern_infer_seconds_count",
+    )
+    .await;
+    let request = server.request(Listener::Metrics, "GET", "/metrics");
+    let accept =
+        "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+    let answer = Answer::of(request.header("accept", accept).send().await.unwrap()).await;
+    assert_eq!(
+        answer.header("content-type"),
+        Some("application/openmetrics-text; version=1.0.0; charset=utf-8")
+    );
+    assert!(answer.text().ends_with("\n# EOF\n"));
+    assert!(answer.text().contains(
+        "# TYPE lantern_infer_seconds histogram\n# UNIT lantern_infer_seconds seconds\n"
+    ));
+    let samples: Vec<_> = text
+        .text()
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .collect();
+    assert_eq!(samples.len(), 3, "{samples:?}");
+    for sample in samples {
+        let sample = sample.replace(",} ", "} ");
+        assert!(answer.text().contains(&format!("\n{sample}\n")), "{sample}");
+    }
+}
+
+/// The lines of a scrape of the metrics whose names are ours to choose.
+fn ours(text: &str) -> Vec<&str> {
+    let is_ours = |line: &&str| {
+        let name = line
+            .trim_start_matches("# HELP ")
+            .trim_start_matches("# TYPE ");
+        name.starts_with("lantern_") || name.starts_with("process_")
+    };
+    text.lines().filter(is_ours).collect()
+}
+
+/// What `promtool check metrics` complains about.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_and_help_of_our_metrics_follow_prometheus_conventions() {
+    let server = TestServer::with(Model::linear()).await;
+    let answer = scrape(&server, "").await;
+    let heads = ours(answer.text())
+        .into_iter()
+        .filter_map(|line| line.strip_prefix("# "));
+    let heads: Vec<_> = heads
+        .map(|head| head.splitn(3, ' ').collect::<Vec<_>>())
+        .collect();
+    assert_eq!(heads.len(), 2 * (15 + 7), "{heads:?}");
+    for head in heads.chunks(2) {
+        let [[_, name, help], [_, _, kind]] = [&head[0][..], &head[1][..]] else {
+            panic!("{head:?} lacks a help text or a type");
+        };
+        assert!(!help.is_empty(), "{name}");
+        assert!(
+            name.bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte == b'_'),
+            "{name}"
+        );
+        assert_eq!(name.ends_with("_total"), *kind == "counter", "{name}");
+        let wrong = "ms|milliseconds|microseconds|kb|mb|kilobytes|megabytes|counter|gauge|histogram|count|sum|bucket";
+        for word in name.split('_') {
+            assert!(
+                wrong.split('|').all(|wrong| wrong != word),
+                "{name} has {word}"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promtool_finds_nothing_wrong_with_our_metrics() {
+    let server = TestServer::with(Model::linear()).await;
+    assert_eq!(server.predict("linear", ROW).await.status, 200);
+    let answer = scrape(&server, "").await;
+    let ours = ours(answer.text());
+    assert!(ours.len() > 100, "{ours:?}");
+    let mut promtool = Command::new("promtool");
+    promtool.args(["check", "metrics"]);
+    promtool
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let Ok(mut promtool) = promtool.spawn() else {
+        eprintln!("skipped: promtool is not installed");
+        return;
+    };
+    let mut input = promtool.stdin.take().unwrap();
+    input
+        .write_all(format!("{}\n", ours.join("\n")).as_bytes())
+        .unwrap();
+    drop(input);
+    let checked = promtool.wait_with_output().unwrap();
+    let complaints = [checked.stdout, checked.stderr].concat();
+    let complaints = String::from_utf8_lossy(&complaints);
+    assert!(
+        checked.status.success() && complaints.is_empty(),
+        "{complaints}"
     );
 }
 
@@ -252,9 +363,9 @@ async fn the_page_of_metrics_lists_each_with_its_type_unit_and_labels() {
         let [shown_kind, unit, labels] =
             row.unwrap_or_else(|| panic!("docs/metrics.md lacks {name}"));
         assert_eq!(shown_kind, kind, "{name}");
-        let is_ours = name.starts_with("lantern_");
+        let is_torchserves = !name.starts_with("lantern_") && !name.starts_with("process_");
         assert!(
-            is_ours || help.ends_with(&format!("with unit: {unit}")),
+            !is_torchserves || help.ends_with(&format!("with unit: {unit}")),
             "{name} {unit}"
         );
         let sample = answer.text().lines().find(|line| {

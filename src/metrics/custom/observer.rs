@@ -5,20 +5,20 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::super::Shared;
+use super::super::MetricsState;
 use super::super::listing::OURS;
-use super::super::outlet::{Meter, Outlet};
+use super::super::sink::{BoundSink, MetricSink};
 use super::{CustomMetric, CustomMetricError};
 use crate::model::ModelName;
 
-/// What names of TorchServe's own begin with.
+/// How names of TorchServe's own metrics begin.
 const TORCHSERVES: &str = "ts_";
-/// Names that one handler may try.
+/// How many different names one handler may use.
 const MOST_NAMES: usize = 1024;
 
 /// Takes what the handler of one version observes. Its series go with it.
 pub struct Observer {
-    metrics: Arc<Shared>,
+    metrics: Arc<MetricsState>,
     model: ModelName,
     limit: usize,
     known: Mutex<Known>,
@@ -26,7 +26,7 @@ pub struct Observer {
 
 #[derive(Default)]
 struct Known {
-    /// By name; why not, for those that are left out whatever their labels.
+    /// By name. An error is why a metric is left out, whatever its labels are.
     metrics: HashMap<String, Result<Bound, CustomMetricError>>,
     series: usize,
 }
@@ -34,13 +34,17 @@ struct Known {
 /// One metric as the handler has it.
 struct Bound {
     label_names: Vec<String>,
-    outlet: Arc<Outlet>,
-    meters: BTreeMap<Vec<String>, Meter>,
+    sink: Arc<MetricSink>,
+    series: BTreeMap<Vec<String>, BoundSink>,
 }
 
 impl Observer {
     /// For the handler of `model`, which may have `limit` series.
-    pub(in crate::metrics) fn new(metrics: Arc<Shared>, model: ModelName, limit: usize) -> Self {
+    pub(in crate::metrics) fn new(
+        metrics: Arc<MetricsState>,
+        model: ModelName,
+        limit: usize,
+    ) -> Self {
         Self {
             metrics,
             model,
@@ -49,7 +53,7 @@ impl Observer {
         }
     }
 
-    /// Takes one observation, or says why not.
+    /// Takes one observation, or returns why it is refused.
     pub fn observe(&self, metric: &CustomMetric<'_>) -> Result<(), CustomMetricError> {
         if self.metrics.custom.is_off() {
             return Ok(());
@@ -78,14 +82,14 @@ impl Observer {
         }
     }
 
-    /// Finds where a metric goes that this handler did not have yet.
+    /// Finds the sink of a metric that this handler did not have yet.
     fn introduce(&self, metric: &CustomMetric<'_>) -> Result<Bound, CustomMetricError> {
         self.check_name(metric.name)?;
-        let outlet = self.metrics.custom.outlet(metric);
+        let sink = self.metrics.custom.sink(metric);
         Ok(Bound {
             label_names: metric.label_names.to_vec(),
-            outlet: outlet.ok_or_else(|| CustomMetricError::Unlisted(metric.name.to_owned()))?,
-            meters: BTreeMap::new(),
+            sink: sink.ok_or_else(|| CustomMetricError::Unlisted(metric.name.to_owned()))?,
+            series: BTreeMap::new(),
         })
     }
 
@@ -96,28 +100,30 @@ impl Observer {
         metric: &CustomMetric<'_>,
     ) -> Result<(), CustomMetricError> {
         check(bound, metric)?;
-        if let Some(meter) = bound.meters.get(metric.label_values) {
-            meter.update(metric.value, metric.request_id);
+        if let Some(bound_sink) = bound.series.get(metric.label_values) {
+            bound_sink.update(metric.value, metric.request_id);
             return Ok(());
         }
         if *series >= self.limit {
             return Err(self.too_many(metric));
         }
-        let meter = self.metrics.custom.bind(&bound.outlet, metric, &self.model);
-        let meter = meter.ok_or_else(|| CustomMetricError::Labels {
+        let bound_sink = self.metrics.custom.bind(&bound.sink, metric, &self.model);
+        let bound_sink = bound_sink.ok_or_else(|| CustomMetricError::Labels {
             name: metric.name.to_owned(),
-            known: bound.outlet.listed().labels.clone(),
+            known: bound.sink.listed().labels.clone(),
             given: metric.label_names.to_vec(),
         })?;
-        meter.update(metric.value, metric.request_id);
-        bound.meters.insert(metric.label_values.to_vec(), meter);
+        bound_sink.update(metric.value, metric.request_id);
+        bound
+            .series
+            .insert(metric.label_values.to_vec(), bound_sink);
         *series += 1;
         Ok(())
     }
 
     fn check_name(&self, name: &str) -> Result<(), CustomMetricError> {
         let is_prefixed = name.starts_with(OURS) || name.starts_with(TORCHSERVES);
-        if is_prefixed || self.metrics.custom.reserved.contains(name) {
+        if is_prefixed || self.metrics.custom.is_reserved(name) {
             return Err(CustomMetricError::Reserved(name.to_owned()));
         }
         Ok(())
@@ -126,7 +132,7 @@ impl Observer {
 
 /// Checks kind, labels and value against what the metric is.
 fn check(bound: &Bound, metric: &CustomMetric<'_>) -> Result<(), CustomMetricError> {
-    let (name, listed) = (|| metric.name.to_owned(), bound.outlet.listed());
+    let (name, listed) = (|| metric.name.to_owned(), bound.sink.listed());
     if listed.kind != metric.kind {
         return Err(CustomMetricError::Kind {
             name: name(),

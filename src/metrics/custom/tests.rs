@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::metrics::Metrics;
+use crate::metrics::{Format, Metrics};
 
 fn detecting() -> Metrics {
     Metrics::new(&Config {
@@ -47,7 +47,7 @@ fn owned<const N: usize>(texts: [&str; N]) -> [String; N] {
 fn scrape(metrics: &Metrics, name: &str) -> String {
     let host = format!("Hostname=\"{}\"", crate::metrics::host::name());
     metrics
-        .scrape(&[name.to_owned()])
+        .scrape(Format::TorchServe, &[name.to_owned()])
         .replace(&host, "Hostname=\"vm\"")
 }
 
@@ -97,7 +97,7 @@ fn what_is_not_listed_is_left_out_unless_it_may_be_detected() {
     let metrics = Metrics::default();
     let error = observer(&metrics).observe(&metric("Words", Kind::Counter, 1.0));
     assert_eq!(error, Err(CustomMetricError::Unlisted("Words".to_owned())));
-    assert!(!metrics.scrape(&[]).contains("Words"));
+    assert!(!metrics.scrape(Format::TorchServe, &[]).contains("Words"));
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn metrics_go_with_the_last_handler_that_makes_them() {
     drop(one);
     assert!(scrape(&metrics, "Words").ends_with(" 2.0\n"));
     drop(other);
-    assert!(!metrics.scrape(&[]).contains("Words"));
+    assert!(!metrics.scrape(Format::TorchServe, &[]).contains("Words"));
     // Free for another kind.
     observer(&metrics)
         .observe(&metric("Words", Kind::Gauge, 1.0))
@@ -264,5 +264,5 @@ fn where_nobody_can_scrape_nothing_is_taken_and_nothing_is_wrong() {
     let model = observer(&metrics);
     model.observe(&metric("Words", Kind::Counter, 1.0)).unwrap();
     model.observe(&metric("ts_x", Kind::Counter, -1.0)).unwrap();
-    assert_eq!(metrics.scrape(&[]), "");
+    assert_eq!(metrics.scrape(Format::TorchServe, &[]), "");
 }

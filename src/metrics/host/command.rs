@@ -92,14 +92,14 @@ async fn output(child: &mut Child) -> io::Result<(String, std::process::ExitStat
     Ok((String::from_utf8_lossy(&bytes).into_owned(), status))
 }
 
-/// A command with everything it started; ended when dropped.
+/// The process group of a command, which is ended when this is dropped.
 struct Group(Child);
 
 impl Drop for Group {
     fn drop(&mut self) {
         let id = self.0.id().and_then(|id| i32::try_from(id).ok());
         if let Some(group) = id.and_then(rustix::process::Pid::from_raw) {
-            // Gone already, if it fails.
+            // If this fails, the group has ended already.
             let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         }
     }

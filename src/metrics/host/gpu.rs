@@ -7,11 +7,11 @@ use super::float;
 
 /// The devices of this machine.
 pub(super) enum Gpus {
-    /// Nobody has looked yet.
+    /// The library was not opened yet.
     Unknown,
-    /// The library is there.
+    /// The driver's library, opened.
     Driver(Box<Nvml>),
-    /// It is not.
+    /// There is no such library.
     None,
 }
 

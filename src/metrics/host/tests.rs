@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::metrics::Config;
+use crate::metrics::{Config, Format};
 
 fn system(command: &[&str]) -> System {
     System {
@@ -14,7 +14,7 @@ fn system(command: &[&str]) -> System {
 }
 
 fn sample(metrics: &Metrics, name: &str) -> Option<f64> {
-    let text = metrics.scrape(&[name.to_owned()]);
+    let text = metrics.scrape(Format::TorchServe, &[name.to_owned()]);
     text.lines().last()?.rsplit(' ').next()?.parse().ok()
 }
 
@@ -54,10 +54,10 @@ async fn a_command_measures_instead() {
     let print = format!("{line}\\n{gpu}\\nnonsense\\n");
     metrics
         .collector(system(&["/usr/bin/printf", &print]))
-        .ask()
+        .run_command()
         .await;
     assert_eq!(sample(&metrics, "CPUUtilization"), Some(12.5));
-    let text = metrics.scrape(&["GPUUtilization".to_owned()]);
+    let text = metrics.scrape(Format::TorchServe, &["GPUUtilization".to_owned()]);
     assert!(
         text.contains("GPUUtilization{Level=\"Host\",DeviceId=\"0\",Hostname=\"vm\",} 7.0"),
         "{text}"

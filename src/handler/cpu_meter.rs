@@ -1,7 +1,7 @@
-//! CPU time of one call.
+//! Measures the CPU time of one call into a handler, and limits it.
 //!
-//! A call runs in segments: one for each time the runtime polls it. A segment stays on one thread, the next may
-//! be on another, so each is measured with its own thread's clock. The epoch callback reads the meter at each
+//! A call runs in segments, one for each time that tokio polls it. A segment stays on one thread, but the next may run
+//! on another, so each is measured with the CPU clock of its own thread. The epoch callback reads the meter at each
 //! tick, so a call ends at most two ticks past its limit.
 
 use std::future::{Future, poll_fn};
@@ -15,30 +15,32 @@ use wasmtime::UpdateDeadline;
 use super::fault::Exceeded;
 use super::ticker::{TICK, Ticker};
 
-/// A call that has run for less than this since it was polled goes on at a tick; one that ran longer yields.
+/// A call that has run for less than this since it was polled continues at a tick; one that ran longer yields.
 const SLICE: Duration = TICK.checked_div(2).expect("two is not zero");
 
-/// How long a task that yielded may stay on a thread that a model's run holds.
-const HELD: Duration = Duration::from_millis(10);
+/// The longest time that a call waits after it yielded, if the thread it yielded on runs something else.
+const LONGEST_YIELD: Duration = Duration::from_millis(10);
 
-/// CPU time used and allowed. Shared by the store's callback and the future that polls the call.
+/// CPU time that a call has used and may use, in nanoseconds. The store's epoch callback and the future that polls the
+/// call share it.
 ///
-/// One thread at a time touches it, the one that polls the call; the atomics carry it from thread to thread.
+/// Only the thread that polls the call uses it, and that thread may change between polls; hence the atomics.
 #[derive(Debug, Default)]
-pub(super) struct Meter {
+pub(super) struct CpuMeter {
     limit: AtomicU64,
     used: AtomicU64,
-    segment: AtomicU64,
+    /// The thread's CPU clock when the current segment began.
+    segment_start: AtomicU64,
 }
 
-impl Meter {
-    /// Starts a call that may use `limit` of CPU time.
+impl CpuMeter {
+    /// Begins a call that may use `limit` of CPU time.
     pub fn reset(&self, limit: Duration) {
         self.limit.store(nanos(limit), Ordering::Relaxed);
         self.used.store(0, Ordering::Relaxed);
     }
 
-    /// What to do at a tick.
+    /// Decides at a tick whether the call continues, yields, or fails because it used more than its limit.
     pub fn at_tick(&self) -> wasmtime::Result<UpdateDeadline> {
         let segment = self.segment();
         let used = self.used.load(Ordering::Relaxed).saturating_add(segment);
@@ -49,16 +51,16 @@ impl Meter {
         if segment < nanos(SLICE) {
             return Ok(UpdateDeadline::Continue(1));
         }
-        // tokio's own yield lets its thread look at sockets and timers before the call goes on.
+        // tokio's own yield lets its thread poll sockets and timers before the call continues.
         Ok(UpdateDeadline::YieldCustom(1, Box::pin(yield_now())))
     }
 
-    /// Polls `call` to its end, and charges each segment.
+    /// Polls `call` until it completes, and adds up the CPU time of its segments.
     pub async fn run<F: Future>(&self, ticker: &Ticker, call: F) -> F::Output {
         let mut call = pin!(call);
         poll_fn(|ctx| {
             let _awake = ticker.keep_awake();
-            self.segment.store(thread_nanos(), Ordering::Relaxed);
+            self.segment_start.store(thread_nanos(), Ordering::Relaxed);
             let poll = call.as_mut().poll(ctx);
             if poll.is_pending() {
                 self.used.fetch_add(self.segment(), Ordering::Relaxed);
@@ -68,15 +70,15 @@ impl Meter {
         .await
     }
 
-    /// CPU time since the segment began.
+    /// CPU time since the current segment began.
     fn segment(&self) -> u64 {
-        thread_nanos().saturating_sub(self.segment.load(Ordering::Relaxed))
+        thread_nanos().saturating_sub(self.segment_start.load(Ordering::Relaxed))
     }
 }
 
-/// Yields as tokio's own does, but for no longer than [`HELD`]: a model's run may hold the thread before it comes back.
+/// Yields for at most [`LONGEST_YIELD`]: a run of a model may occupy the thread before it polls the call again.
 pub(crate) async fn yield_now() {
-    let _ = tokio::time::timeout(HELD, tokio::task::yield_now()).await;
+    let _ = tokio::time::timeout(LONGEST_YIELD, tokio::task::yield_now()).await;
 }
 
 fn thread_nanos() -> u64 {
