@@ -12,13 +12,14 @@ mod entry;
 mod error;
 mod examine;
 mod fetch;
-mod glance;
 mod limits;
 mod manifest;
 pub mod pack;
 mod source;
 mod store;
+mod summary;
 mod unpack;
+mod urls;
 
 pub use component::check_handler;
 pub use contents::Contents;
@@ -26,11 +27,12 @@ pub use entry::EntryName;
 pub use error::ArchiveError;
 pub use examine::{Examined, examine};
 pub use fetch::{Download, FetchConfig, Fetcher, Found, Lookup, NamedBy, recover};
-pub use glance::{Glance, glance};
 pub use limits::UnpackLimits;
 pub use manifest::{Manifest, Runtime};
 pub use store::{Location, ModelStore, default_name};
+pub use summary::{Summary, read_summary};
 pub use unpack::{UnpackStore, Unpacked};
+pub use urls::{AllowedUrls, check_urls};
 
 /// Path of the manifest in an archive.
 pub const MANIFEST: &str = "MAR-INF/MANIFEST.json";

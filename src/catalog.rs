@@ -39,7 +39,7 @@ pub use describe::{Condition, Description};
 pub use entry::{Entry, cannot_describe};
 pub use expected::Expected;
 pub use index::Indexed;
-pub use library::Library;
+pub use library::{Library, LibraryConfig};
 pub use list::{Listed, Page};
 pub use register::{Registered, Registration, Restored, failed_to_start};
 pub use snapshot::{Moment, SnapshotConfig};
@@ -51,6 +51,8 @@ pub struct Parts {
     pub hosts: Hosts,
     /// Where versions bind their metrics.
     pub metrics: Metrics,
+    /// What probes answer.
+    pub health: Health,
     /// Opens archives.
     pub library: Library,
     /// How long unregistering may wait for requests in flight.
@@ -59,6 +61,15 @@ pub struct Parts {
     pub snapshots: Option<SnapshotConfig>,
     /// Versions that are to be restored.
     pub restored: Vec<SavedVersion>,
+}
+
+/// What probes answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Health {
+    /// What `/ping` says.
+    pub ping: PingMeaning,
+    /// How many models must serve for the server to be ready.
+    pub ready_requires: ReadyRequires,
 }
 
 /// All registered models. Cheap to clone.
@@ -135,7 +146,7 @@ impl Catalog {
 
     /// What `/ping` says, in the meaning that the operator chose.
     pub fn is_healthy(&self) -> bool {
-        match self.0.parts.library.settings.health.ping {
+        match self.0.parts.health.ping {
             PingMeaning::TorchServe => self.is_healthy_at(Instant::now()),
             PingMeaning::Ready => self.is_ready(),
         }
@@ -170,7 +181,7 @@ impl Catalog {
         if self.0.expected.has_ended() {
             return false;
         }
-        match self.0.parts.library.settings.health.ready_requires {
+        match self.0.parts.health.ready_requires {
             ReadyRequires::All => self.serves_all(),
             ReadyRequires::Any => self.serves_any() || self.serves_all(),
             ReadyRequires::None => true,
@@ -286,7 +297,7 @@ impl Catalog {
 
     /// Workers that a version may have at most.
     pub fn most_workers(&self) -> usize {
-        self.0.parts.library.settings.most.workers
+        self.0.parts.library.cfg.by_api.most.workers
     }
 
     /// Every version of every model.

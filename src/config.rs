@@ -8,14 +8,11 @@ pub mod model;
 pub mod server;
 pub mod snapshot;
 
-mod human;
-mod nearest;
 mod problem;
 mod properties;
-mod urls;
+mod spelling;
+mod units;
 mod yaml;
 
-pub use human::show_size;
 pub use problem::{Problem, Problems};
-pub use properties::render as render_property;
-pub use urls::{AllowedUrls, BadPlace, Place};
+pub use units::show_size;

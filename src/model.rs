@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::tensor::Tensor;
 
 pub use crate::tensor::DType;
@@ -96,7 +98,7 @@ fn check_name(what: &'static str, value: &str) -> Result<Arc<str>, InvalidName> 
 }
 
 /// A device that a worker computes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Device {
     /// The processor.
     Cpu,
@@ -124,7 +126,7 @@ pub enum Hosting {
 }
 
 /// What takes the tensors of clients of Open Inference Protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum TensorsTo {
     /// The model, without the handler. A version without a model has its handler take them.
     #[default]
@@ -134,7 +136,7 @@ pub enum TensorsTo {
 }
 
 /// What workers do with a model whose runs change it. A model that keeps no state is shared either way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum StateSharing {
     /// Workers of a device call one copy in turn, so that answers do not depend on which worker gives them.
     #[default]
@@ -144,7 +146,7 @@ pub enum StateSharing {
 }
 
 /// Whether requests may be stacked along axis 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum BatchingMode {
     /// They are, once samples or requests have shown that it changes no answer.
     #[default]
@@ -255,7 +257,11 @@ pub struct Declared {
 }
 
 /// How a version is served: TorchServe's settings and Lantern's own. Units are in the types.
-#[derive(Debug, Clone, PartialEq)]
+///
+/// They cross to a worker process as they are, without those that are skipped: the front alone applies them, and a worker
+/// process has their defaults. Both ends are of one build, so the encoding needs no versions.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Settings {
     /// Workers to start with; 0 registers the version without any.
     pub min_workers: usize,
@@ -270,13 +276,16 @@ pub struct Settings {
     /// Whether requests may be stacked at all.
     pub batching: BatchingMode,
     /// Most requests that may wait, beyond those being run.
+    #[serde(skip)]
     pub job_queue_size: usize,
     /// Whether a request is admitted only while a worker is idle, even if the queue has room.
+    #[serde(skip)]
     pub job_tickets: bool,
     /// How long a request may take, from its arrival until its answer.
     pub response_timeout: Duration,
     /// How long clients wait for an answer, from the request's arrival; it counts where it is shorter than the response
     /// timeout.
+    #[serde(skip)]
     pub client_timeout: Option<Duration>,
     /// How long loading may take, until the first worker is ready.
     pub startup_timeout: Duration,
@@ -287,6 +296,7 @@ pub struct Settings {
     /// Threads that one worker uses inside one operator; `None` chooses them so that all workers together fit the machine.
     pub intra_op_threads: Option<usize>,
     /// Where the runtime is hosted.
+    #[serde(skip)]
     pub hosting: Hosting,
     /// Whether each request gets a new handler instance.
     pub fresh_instances: bool,
@@ -329,8 +339,9 @@ impl Settings {
     }
 }
 
-/// How much a handler may use. Each limit has a default, a key under `lantern: limits:` and a ceiling.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// How much a handler may use. Each limit has a default, a key under `lantern: limits:` and a ceiling. Limits cross to a
+/// worker process as they are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Bytes of all linear memories of one instance.
     pub memory: usize,

@@ -19,7 +19,7 @@ use crate::api::grpc::{Config as GrpcConfig, Grpc};
 use crate::api::{self, AccessLog, Api, BadHeader, Listener, Protocol, Services};
 use crate::archive::ArchiveError;
 use crate::catalog::{
-    Catalog, Entry, Expected, Library, Moment, Parts, Registration, SnapshotConfig,
+    Catalog, Entry, Expected, Health, Library, Moment, Parts, Registration, SnapshotConfig,
 };
 use crate::config::snapshot::SavedVersion;
 use crate::listen::{Address, CertificateError, Certificates};
@@ -66,6 +66,8 @@ pub struct Config {
     pub access: Option<AccessLog>,
     /// What runtimes are made from.
     pub hosts: Hosts,
+    /// What probes answer.
+    pub health: Health,
     /// Opens archives.
     pub library: Library,
     /// Models to load.
@@ -150,6 +152,7 @@ impl Server {
         let catalog = Catalog::new(Parts {
             hosts: cfg.hosts,
             metrics: metrics.clone(),
+            health: cfg.health,
             library: cfg.library,
             unregister_timeout: cfg.unregister_timeout,
             snapshots: cfg.snapshots,

@@ -16,10 +16,11 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+use super::AllowedUrls;
 use super::ArchiveError;
 use super::digest::hex;
 use super::store::{Location, ModelStore};
-use crate::config::{AllowedUrls, show_size};
+use crate::config::show_size;
 
 mod address;
 mod download;
@@ -166,7 +167,7 @@ impl Fetcher {
         let Some(remote) = Remote::parse(named).ok()? else {
             return self.0.local(named, NamedBy::Operator).ok();
         };
-        let is_file = remote.place.scheme == "file";
+        let is_file = remote.source.scheme == "file";
         let path = is_file.then(|| file::in_store(&remote, &self.0.store))??;
         Some(Location::at(path, url))
     }
@@ -198,7 +199,7 @@ impl Fetcher {
         if !inner.may_fetch(&remote, by) {
             return Err(remote.not_allowed());
         }
-        let mut found = match remote.place.scheme {
+        let mut found = match remote.source.scheme {
             "file" => inner.copy(&remote, by).await,
             _ => inner.download(&remote, by).await,
         }?;
@@ -232,8 +233,8 @@ impl Inner {
 
     fn may_fetch(&self, remote: &Remote, by: NamedBy) -> bool {
         let in_store =
-            || remote.place.scheme == "file" && file::in_store(remote, &self.store).is_some();
-        by == NamedBy::Operator || self.cfg.allowed.permit(&remote.place) || in_store()
+            || remote.source.scheme == "file" && file::in_store(remote, &self.store).is_some();
+        by == NamedBy::Operator || self.cfg.allowed.permit(&remote.source) || in_store()
     }
 
     /// Copies a `file://` into the store. A file in the store itself is used where it is.
@@ -344,7 +345,7 @@ impl Inner {
 
     async fn attempt(&self, remote: &Remote, part: &mut Part) -> Result<(), Failure> {
         let resume = part.resume();
-        let opened = match remote.place.scheme {
+        let opened = match remote.source.scheme {
             "s3" => self.s3.open(remote, resume.as_ref()).await?,
             _ => self.http.open(&remote.url, resume.as_ref()).await?,
         };

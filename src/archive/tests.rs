@@ -8,10 +8,10 @@ use super::*;
 use crate::error::{Error, Kind};
 
 mod directories;
-mod glances;
 mod leases;
 mod originals;
 mod raw;
+mod summaries;
 mod tars;
 mod zips;
 

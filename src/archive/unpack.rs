@@ -191,7 +191,7 @@ impl Unpacked {
                 .unwrap_or_default(),
             handler: contents.handler.as_str().into(),
             backend: contents.backend,
-            declared: contents.config.options.declared.clone(),
+            declared: contents.config.options.declared(),
             manifest: contents.manifest.text.clone(),
             config: contents.config.json.clone(),
             properties: std::collections::BTreeMap::new(),

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use super::describe::{Condition, Description};
 use super::entry::Entry;
 use super::index::Indexed;
-use super::library::Foreseen;
+use super::library::Preview;
 use super::{Bounds, Catalog, Registration, Signature};
 use crate::error::{Error, Kind};
 use crate::metrics::LoadFailure;
@@ -30,7 +30,7 @@ pub struct Expected {
     registration: Registration,
     /// Where it stands in the list.
     place: usize,
-    foreseen: Foreseen,
+    preview: Preview,
     /// Whether it may become the default version of its model.
     may_be_default: bool,
     /// Requests that wait for it.
@@ -70,7 +70,7 @@ impl Expected {
 
     /// Its name, as far as it is known; the one it would have by its URL otherwise.
     fn name(&self) -> &ModelName {
-        &self.foreseen.spec.name
+        &self.preview.spec.name
     }
 
     fn is_pending(&self) -> bool {
@@ -84,21 +84,21 @@ impl Expected {
     /// Whether it is, for certain, a version of the model.
     fn is_named(&self, name: &str) -> bool {
         // What failed has no other name any more.
-        (self.foreseen.is_name_known || self.has_failed()) && self.name().as_str() == name
+        (self.preview.is_name_known || self.has_failed()) && self.name().as_str() == name
     }
 
     fn may_be_named(&self, name: &str) -> bool {
-        !self.foreseen.is_name_known || self.is_named(name)
+        !self.preview.is_name_known || self.is_named(name)
     }
 
     fn may_be_version(&self, version: Option<&str>) -> bool {
-        let is_known = self.foreseen.is_version_known;
-        version.is_none_or(|version| !is_known || self.foreseen.spec.version.as_str() == version)
+        let is_known = self.preview.is_version_known;
+        version.is_none_or(|version| !is_known || self.preview.spec.version.as_str() == version)
     }
 
     /// Whether the server is to have workers of it.
     fn should_serve(&self) -> bool {
-        self.foreseen.spec.settings.min_workers > 0
+        self.preview.spec.settings.min_workers > 0
     }
 
     fn is_listed(&self) -> bool {
@@ -121,12 +121,12 @@ impl Expected {
 
     /// It as its entry would be described.
     fn describe(&self) -> Description {
-        let settings = &self.foreseen.spec.settings;
+        let settings = &self.preview.spec.settings;
         let waiting = self.waiting.load(Ordering::Relaxed);
         Description {
-            spec: Arc::clone(&self.foreseen.spec),
-            backend: self.foreseen.backend,
-            runtime: self.foreseen.runtime,
+            spec: Arc::clone(&self.preview.spec),
+            backend: self.preview.backend,
+            runtime: self.preview.runtime,
             url: self.shown_url().to_owned(),
             bounds: Bounds {
                 min: settings.min_workers,
@@ -137,7 +137,7 @@ impl Expected {
             workers: Vec::new(),
             queue_remaining: settings.job_queue_size.saturating_sub(waiting),
             queue_pending: waiting.min(settings.job_queue_size),
-            signature: Arc::new(Signature::declared(&self.foreseen.spec.declared)),
+            signature: Arc::new(Signature::declared(&self.preview.spec.declared)),
             batching: None,
             last_output: Vec::new(),
             last_error: None,
@@ -145,10 +145,10 @@ impl Expected {
     }
 
     fn indexed(&self) -> Indexed {
-        let version = &self.foreseen.spec.version;
+        let version = &self.preview.spec.version;
         Indexed {
             name: self.name().to_string(),
-            version: self.foreseen.is_version_known.then(|| version.to_string()),
+            version: self.preview.is_version_known.then(|| version.to_string()),
             condition: Some(self.condition()),
             is_ready: false,
             url: self.shown_url().to_owned(),
@@ -159,7 +159,7 @@ impl Expected {
     fn enter(&self) -> Result<Waiting<'_>, Error> {
         let waiting = Waiting(self);
         let before = self.waiting.fetch_add(1, Ordering::Relaxed);
-        if before < self.foreseen.spec.settings.job_queue_size {
+        if before < self.preview.spec.settings.job_queue_size {
             return Ok(waiting);
         }
         let message = format!(
@@ -209,7 +209,7 @@ impl Expectations {
         let all = self.all.load();
         all.iter().any(|expected| {
             let is_version =
-                expected.foreseen.is_version_known && expected.foreseen.spec.version == *version;
+                expected.preview.is_version_known && expected.preview.spec.version == *version;
             expected.is_pending() && expected.is_named(name.as_str()) && is_version
         })
     }
@@ -273,19 +273,19 @@ impl Catalog {
         defaults: BTreeMap<ModelName, Version>,
     ) -> Vec<Arc<Expected>> {
         let library = &self.0.parts.library;
-        let foreseen = registrations.iter().map(|one| library.foresee(one));
-        let foreseen: Vec<_> = foreseen.collect();
-        let may_be_default = default_candidates(&foreseen, &defaults);
+        let preview = registrations.iter().map(|one| library.preview(one));
+        let preview: Vec<_> = preview.collect();
+        let may_be_default = default_candidates(&preview, &defaults);
         let listed = registrations
             .into_iter()
-            .zip(foreseen)
+            .zip(preview)
             .zip(may_be_default)
             .enumerate();
-        let expect = |(place, ((registration, foreseen), may_be_default))| {
+        let expect = |(place, ((registration, preview), may_be_default))| {
             Arc::new(Expected {
                 registration,
                 place,
-                foreseen,
+                preview,
                 may_be_default,
                 waiting: AtomicUsize::new(0),
                 failure: OnceLock::new(),
@@ -297,7 +297,7 @@ impl Catalog {
         self.0
             .expected
             .update(|all| all.extend_from_slice(&expected));
-        expected.sort_by_key(|expected| !expected.foreseen.is_here);
+        expected.sort_by_key(|expected| !expected.preview.is_here);
         expected
     }
 
@@ -338,7 +338,7 @@ impl Catalog {
         if error.kind() == Kind::Conflict {
             return self.0.expected.remove(expected);
         }
-        let spec = &expected.foreseen.spec;
+        let spec = &expected.preview.spec;
         let shown = self.0.parts.metrics.load_failure(&spec.name, &spec.version);
         // Set once: an archive is opened once.
         let _ = expected.failure.set((error, shown));
@@ -352,15 +352,15 @@ impl Catalog {
 }
 
 /// Which of these versions may become the default of their models: those that `defaults` may mean, else the first.
-fn default_candidates(foreseen: &[Foreseen], defaults: &BTreeMap<ModelName, Version>) -> Vec<bool> {
-    let is_meant = |one: &Foreseen| {
+fn default_candidates(preview: &[Preview], defaults: &BTreeMap<ModelName, Version>) -> Vec<bool> {
+    let is_meant = |one: &Preview| {
         let default = defaults.get(&one.spec.name);
         default.is_some_and(|version| !one.is_version_known || *version == one.spec.version)
     };
-    let meant = foreseen.iter().filter(|one| is_meant(one));
+    let meant = preview.iter().filter(|one| is_meant(one));
     let has_meant: BTreeSet<_> = meant.map(|one| one.spec.name.clone()).collect();
     let mut seen = BTreeSet::new();
-    let candidate = |one: &Foreseen| {
+    let candidate = |one: &Preview| {
         let is_first = seen.insert(one.spec.name.clone());
         if has_meant.contains(&one.spec.name) {
             is_meant(one)
@@ -368,7 +368,7 @@ fn default_candidates(foreseen: &[Foreseen], defaults: &BTreeMap<ModelName, Vers
             is_first
         }
     };
-    foreseen.iter().map(candidate).collect()
+    preview.iter().map(candidate).collect()
 }
 
 /// The failure of a request whose deadline came before the model.

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use super::{Registration, Requested, Restored};
 use crate::archive::{
-    Download, Fetcher, Found, Glance, Location, NamedBy, Runtime, UnpackLimits, UnpackStore,
-    Unpacked, default_name, glance,
+    Download, Fetcher, Found, Location, NamedBy, Runtime, Summary, UnpackLimits, UnpackStore,
+    Unpacked, default_name, read_summary,
 };
-use crate::config::model::{ModelConfig, Resolved, resolve};
-use crate::config::server::ServerConfig;
+use crate::config::Problems;
+use crate::config::model::{Defaults, ModelConfig, Resolved, resolve};
+use crate::config::server::Listed;
 use crate::config::snapshot::SavedVersion;
 use crate::error::{Error, Kind};
 use crate::model::{BackendKind, ModelName, ModelSpec, Version};
@@ -20,12 +21,19 @@ pub struct Library {
     pub fetcher: Fetcher,
     /// Where they are unpacked.
     pub unpacked: UnpackStore,
-    /// What holds where archives say nothing.
-    pub settings: Arc<ServerConfig>,
-    /// GPUs of this machine.
-    pub gpus: u32,
-    /// Processor cores of this machine.
-    pub cores: usize,
+    /// What settings versions get.
+    pub cfg: Arc<LibraryConfig>,
+}
+
+/// Settings of versions, where archives leave room.
+#[derive(Debug, Clone)]
+pub struct LibraryConfig {
+    /// Settings of single versions.
+    pub listed: Listed,
+    /// What holds for a version that is loaded at the start where nobody says anything.
+    pub at_startup: Defaults,
+    /// The same for one that is registered by the API.
+    pub by_api: Defaults,
 }
 
 /// An archive that was opened.
@@ -52,7 +60,7 @@ pub(super) struct Opened {
 }
 
 /// What is known of a version before its archive is opened.
-pub(super) struct Foreseen {
+pub(super) struct Preview {
     /// Name, version and settings, or what stands for them; no files.
     pub(super) spec: Arc<ModelSpec>,
     /// Whether the name is the one it is going to have.
@@ -72,37 +80,37 @@ const UNKNOWN: &str = "unknown";
 
 impl Library {
     /// What can be told of a registration at the start without unpacking anything.
-    pub(super) fn foresee(&self, registration: &Registration) -> Foreseen {
+    pub(super) fn preview(&self, registration: &Registration) -> Preview {
         let location = self.fetcher.here(&registration.url);
-        let glanced = location.as_ref();
-        let glanced = glanced.and_then(|location| glance(location, UnpackLimits::default()));
-        let (name, version) = foreseen_names(registration, glanced.as_ref());
-        let runtime = glanced
+        let summary = location.as_ref();
+        let summary = summary.and_then(|location| read_summary(location, UnpackLimits::default()));
+        let (name, version) = preview_names(registration, summary.as_ref());
+        let runtime = summary
             .as_ref()
-            .map_or(Runtime::Python, |glanced| glanced.manifest.runtime);
-        Foreseen {
+            .map_or(Runtime::Python, |summary| summary.manifest.runtime);
+        Preview {
             is_name_known: name.is_some(),
             is_version_known: version.is_some(),
-            backend: glanced.as_ref().and_then(|glanced| glanced.backend),
+            backend: summary.as_ref().and_then(|summary| summary.backend),
             runtime: runtime.name(),
             is_here: location.is_some(),
-            spec: Arc::new(self.foreseen_spec(registration, name, version, glanced)),
+            spec: Arc::new(self.preview_spec(registration, name, version, summary)),
         }
     }
 
-    fn foreseen_spec(
+    fn preview_spec(
         &self,
         registration: &Registration,
         name: Option<ModelName>,
         version: Option<Version>,
-        glanced: Option<Glance>,
+        summary: Option<Summary>,
     ) -> ModelSpec {
         let of_url = || ModelName::new(&default_name(&registration.url)).ok();
         let fallback = || ModelName::new(UNKNOWN).expect("it is a name");
         let name = name.or_else(of_url).unwrap_or_else(fallback);
         let version = version.unwrap_or_else(|| Version::new(UNKNOWN).expect("it is a version"));
-        let config = glanced.map(|glanced| glanced.config).unwrap_or_default();
-        let resolved = self.foreseen_settings(registration, &config, &name, &version);
+        let config = summary.map(|summary| summary.config).unwrap_or_default();
+        let resolved = self.preview_settings(registration, &config, &name, &version);
         ModelSpec {
             directory: std::path::PathBuf::new(),
             artifact: std::path::PathBuf::new(),
@@ -110,7 +118,7 @@ impl Library {
             backend: BackendKind::None,
             digest: String::new(),
             samples: None,
-            declared: config.options.declared,
+            declared: config.options.declared(),
             manifest: String::new(),
             config: config.json,
             properties: std::collections::BTreeMap::new(),
@@ -122,27 +130,38 @@ impl Library {
     }
 
     /// The settings it is going to have. Where they are wrong, opening the archive says so.
-    fn foreseen_settings(
+    fn preview_settings(
         &self,
         registration: &Registration,
         config: &ModelConfig,
         name: &ModelName,
         version: &Version,
     ) -> Resolved {
-        let (listed, defaults) = (
-            self.settings.listed(name, version),
-            self.settings.defaults(true, self.gpus, self.cores),
-        );
-        let nothing = (ModelConfig::default(), Requested::default());
-        let resolved = resolve(config, &registration.requested, &listed, &defaults)
-            .or_else(|_| resolve(&nothing.0, &nothing.1, &nothing.1, &defaults));
-        let mut resolved = resolved.unwrap_or_default();
-        let restored = registration.restored.as_ref();
-        if let Some(bounds) = restored.and_then(|restored| restored.bounds) {
-            resolved.settings.min_workers = bounds.min;
-            resolved.settings.max_workers = bounds.max;
-        }
-        resolved
+        let resolved = self.resolve(registration, config, (name, version), true);
+        resolved.unwrap_or_else(|_| {
+            let nothing = Requested::default();
+            let config = ModelConfig::default();
+            let resolved = resolve(&config, &nothing, &nothing, &self.cfg.at_startup);
+            with_bounds(registration, resolved.unwrap_or_default())
+        })
+    }
+
+    /// Settings of a version: what its archive, the registration, the operator and the server say.
+    fn resolve(
+        &self,
+        registration: &Registration,
+        config: &ModelConfig,
+        (name, version): (&ModelName, &Version),
+        at_startup: bool,
+    ) -> Result<Resolved, Problems> {
+        let defaults = if at_startup {
+            &self.cfg.at_startup
+        } else {
+            &self.cfg.by_api
+        };
+        let listed = self.cfg.listed.of(name, version);
+        let resolved = resolve(config, &registration.requested, &listed, defaults)?;
+        Ok(with_bounds(registration, resolved))
     }
 
     /// Brings the archive that `registration` names to this machine, and opens it.
@@ -198,30 +217,15 @@ impl Library {
         let unusable = check_handler(registration, &files).err();
         let name = model_name(registration, &files, &location, at_startup)?;
         let version = manifest.version.clone();
-        let settings = &self.settings;
         check_restored(restored, &version, files.digest())?;
-        let mut resolved = resolve(
-            &files.contents().config,
-            &registration.requested,
-            &settings.listed(&name, &version),
-            &settings.defaults(at_startup, self.gpus, self.cores),
-        )?;
-        if let Some(bounds) = restored.and_then(|restored| restored.bounds) {
-            resolved.settings.min_workers = bounds.min;
-            resolved.settings.max_workers = bounds.max;
-        }
-        for warning in files
-            .contents()
-            .config
-            .warnings
-            .iter()
-            .chain(&resolved.warnings)
-        {
+        let config = &files.contents().config;
+        let resolved = self.resolve(registration, config, (&name, &version), at_startup)?;
+        for warning in config.warnings.iter().chain(&resolved.warnings) {
             tracing::warn!(model = %name, version = %version, "{warning}");
         }
         Ok(Opened {
             runtime: manifest.runtime.name(),
-            is_profiled: files.contents().config.is_profiled,
+            is_profiled: config.is_profiled,
             spec: files.spec(name, version, &resolved),
             files,
             unusable,
@@ -235,6 +239,16 @@ impl Library {
                 .map_or(at_startup, |restored| restored.more.loaded_at_startup),
         })
     }
+}
+
+/// A restored version has the workers that it had, whatever its archive says.
+fn with_bounds(registration: &Registration, mut resolved: Resolved) -> Resolved {
+    let restored = registration.restored.as_ref();
+    if let Some(bounds) = restored.and_then(|restored| restored.bounds) {
+        resolved.settings.min_workers = bounds.min;
+        resolved.settings.max_workers = bounds.max;
+    }
+    resolved
 }
 
 /// A restored version must be the one that was saved. The archive's bytes may have changed: that is the operator's to do.
@@ -264,11 +278,11 @@ fn check_restored(
 }
 
 /// Name and version as far as they are known: asked for, restored, or in the manifest.
-fn foreseen_names(
+fn preview_names(
     registration: &Registration,
-    glanced: Option<&Glance>,
+    summary: Option<&Summary>,
 ) -> (Option<ModelName>, Option<Version>) {
-    let manifest = glanced.map(|glanced| &glanced.manifest);
+    let manifest = summary.map(|summary| &summary.manifest);
     let name = match &registration.name {
         Some(name) => ModelName::new(name).ok(),
         None => manifest.and_then(|manifest| {

@@ -22,6 +22,8 @@ mod file;
 
 use file::SnapshotFiles;
 
+pub use crate::config::snapshot::Moment;
+
 /// Where and what to save beside the models.
 #[derive(Debug, Clone)]
 pub struct SnapshotConfig {
@@ -29,17 +31,6 @@ pub struct SnapshotConfig {
     pub directory: PathBuf,
     /// Settings of the server.
     pub properties: BTreeMap<String, String>,
-}
-
-/// Why a snapshot is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Moment {
-    /// The server is up.
-    Startup,
-    /// Something changed.
-    Change,
-    /// The server ends in good order.
-    Shutdown,
 }
 
 /// Saves the catalog; without a configuration, nothing is saved.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::config::server::{ServerConfig, Surroundings};
+use crate::config::server::{Environment, ServerConfig};
 use crate::server::Machine;
 
 /// The release of TorchServe whose behavior this server has.
@@ -10,12 +10,12 @@ pub(super) const TORCHSERVE: &str = "0.12.0";
 const NONE: &str = "N/A";
 
 /// Logs the settings that an operator checks when something is not as expected, and the keys that have no effect.
-pub(super) fn introduce(settings: &ServerConfig, surroundings: &Surroundings, machine: &Machine) {
-    for (name, value) in lines(settings, surroundings, machine) {
+pub(super) fn introduce(settings: &ServerConfig, environment: &Environment, machine: &Machine) {
+    for (name, value) in lines(settings, environment, machine) {
         let value = if value.is_empty() { NONE } else { &value };
         tracing::info!("{name}: {value}");
     }
-    if let Some(saved) = &settings.snapshots.restored {
+    if let Some(saved) = &settings.values.model_snapshot {
         let count = saved.versions.len();
         tracing::info!("Started restoring models from snapshot: {count} versions, and no others");
     }
@@ -26,7 +26,7 @@ pub(super) fn introduce(settings: &ServerConfig, surroundings: &Surroundings, ma
 
 fn lines(
     settings: &ServerConfig,
-    surroundings: &Surroundings,
+    environment: &Environment,
     machine: &Machine,
 ) -> Vec<(&'static str, String)> {
     let key = |name| settings.shown(name);
@@ -34,13 +34,14 @@ fn lines(
     let number = |number: usize| number.to_string();
     let none = String::new;
     let file = settings.file.as_deref().map_or_else(none, path);
-    let threads = settings.io_threads.unwrap_or(machine.cores);
+    let values = &settings.values;
+    let threads = values.number_of_netty_threads.unwrap_or(machine.cores);
     vec![
         ("Torchserve version", TORCHSERVE.to_owned()),
         ("Lantern version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("TS Home", path(&surroundings.program_directory)),
-        ("Current directory", path(&surroundings.current_directory)),
-        ("Temp directory", path(&settings.temp_directory)),
+        ("TS Home", path(&environment.program_directory)),
+        ("Current directory", path(&environment.current_directory)),
+        ("Temp directory", path(&values.lantern_temp_dir)),
         ("Metrics config path", key("metrics_config")),
         ("Number of GPUs", machine.gpus.to_string()),
         ("Number of CPUs", number(machine.cores)),
@@ -52,8 +53,8 @@ fn lines(
         ("Metrics address", key("metrics_address")),
         ("Model Store", key("model_store")),
         ("Initial Models", key("load_models")),
-        ("Log dir", path(&settings.logs.directory)),
-        ("Metrics dir", path(&settings.logs.metrics_directory)),
+        ("Log dir", path(&settings.log_directory)),
+        ("Metrics dir", path(&settings.metrics_directory)),
         ("Netty threads", number(threads)),
         ("Netty client threads", key("netty_client_threads")),
         (
@@ -61,8 +62,8 @@ fn lines(
             key("default_workers_per_model"),
         ),
         ("Blacklist Regex", key("blacklist_env_vars")),
-        ("Maximum Response Size", number(settings.max_response_size)),
-        ("Maximum Request Size", number(settings.max_request_size)),
+        ("Maximum Response Size", number(values.max_response_size)),
+        ("Maximum Request Size", number(values.max_request_size)),
         ("Limit Maximum Image Pixels", none()),
         ("Prefer direct buffer", none()),
         ("Allowed Urls", key("allowed_urls")),

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::Failure;
 use super::serve::ServeArgs;
-use crate::config::server::{ServerConfig, Setting, Surroundings};
+use crate::config::server::{Environment, ServerConfig, Setting};
 
 /// Flags of `lantern config`: those of `lantern serve`, whose settings are shown.
 #[derive(Debug, Args)]
@@ -23,9 +23,9 @@ pub struct ConfigArgs {
 
 /// Prints the settings; what is wrong with them is a failure, as it would be for the server.
 pub fn run(args: ConfigArgs) -> Result<ExitCode, Failure> {
-    let surroundings = Surroundings::of_process();
-    let config = super::serve::load(&args.serve.into_flags(), &surroundings)?;
-    let settings = config.report(&surroundings);
+    let environment = Environment::of_process();
+    let config = super::serve::load(&args.serve.into_flags(), &environment)?;
+    let settings = config.report(&environment);
     let mut out = io::stdout().lock();
     let written = if args.json {
         write_json(&mut out, &config, &settings)

@@ -10,7 +10,7 @@ use clap::Args;
 use super::Failure;
 use crate::archive::{Contents, Examined, Location, UnpackLimits, examine};
 use crate::backend::{LoadSpec, Signature};
-use crate::config::server::Surroundings;
+use crate::config::server::Environment;
 use crate::handler::{self, ComponentInfo};
 use crate::model::Device;
 use crate::runtime::NativeLibraries;
@@ -65,7 +65,7 @@ pub fn run(args: &InspectArgs) -> Result<ExitCode, Failure> {
     let archive = examine(&Location::local(&args.archive)?, UnpackLimits::default())?;
     let report = Report {
         handler: component(&archive)?,
-        tensors: tensors(&archive, &Surroundings::of_process()),
+        tensors: tensors(&archive, &Environment::of_process()),
         archive,
     };
     match print(&report, args.json) {
@@ -109,16 +109,16 @@ fn component(archive: &Examined) -> Result<Option<Result<ComponentInfo, String>>
 }
 
 /// A model that is data is loaded and says itself what it takes; one that is code is not run here.
-fn tensors(archive: &Examined, surroundings: &Surroundings) -> Tensors {
+fn tensors(archive: &Examined, environment: &Environment) -> Tensors {
     let Ok(contents) = &archive.contents else {
         return Tensors::Unknown("the archive cannot be served".to_owned());
     };
-    let declared = &contents.config.options.declared;
+    let declared = &contents.config.options.declared();
     let (kind, info) = (contents.backend, contents.backend.info());
     let known = if !kind.needs_artifact() {
         Err("the archive has no weights".to_owned())
     } else if info.may_be_inline {
-        load(archive, contents, surroundings)
+        load(archive, contents, environment)
     } else {
         Err(format!(
             "only a {} model's worker process reads them from the file; none are declared under lantern: inputs",
@@ -136,13 +136,13 @@ fn tensors(archive: &Examined, surroundings: &Surroundings) -> Tensors {
 fn load(
     archive: &Examined,
     contents: &Contents,
-    surroundings: &Surroundings,
+    environment: &Environment,
 ) -> Result<(Signature, String), String> {
     let Some(artifact) = &archive.manifest.serialized_file else {
         return Err("the archive has no weights".to_owned());
     };
     let libraries = NativeLibraries {
-        onnxruntime: surroundings.onnxruntime(),
+        onnxruntime: environment.onnxruntime(),
     };
     let backend =
         server::backend(contents.backend, &libraries).map_err(|error| error.to_string())?;
@@ -152,7 +152,7 @@ fn load(
         device: Device::Cpu,
         workers: 1,
         intra_op_threads: 1,
-        declared: options.declared.clone(),
+        declared: options.declared(),
         state: crate::model::StateSharing::default(),
     };
     let model = backend.load(&spec).map_err(|error| error.to_string())?;

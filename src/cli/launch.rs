@@ -14,7 +14,7 @@ use clap::Args;
 use super::pid::{PidFile, Process, State};
 use super::serve::{self, ServeArgs};
 use super::{Failure, banner};
-use crate::config::server::Surroundings;
+use crate::config::server::Environment;
 
 /// How long `--stop --foreground` waits.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -85,10 +85,10 @@ pub fn torchserve(args: TorchserveArgs, rest: &[OsString]) -> Result<ExitCode, F
 }
 
 fn launch(args: LaunchArgs, rest: &[OsString]) -> Result<ExitCode, Failure> {
-    let surroundings = Surroundings::of_process();
-    let file = PidFile::new(surroundings.launcher_temp_directory());
+    let environment = Environment::of_process();
+    let file = PidFile::new(environment.launcher_temp_directory());
     if args.stop {
-        return stop(&args, &file, &surroundings);
+        return stop(&args, &file, &environment);
     }
     match file.state() {
         State::Absent => {}
@@ -101,7 +101,7 @@ fn launch(args: LaunchArgs, rest: &[OsString]) -> Result<ExitCode, Failure> {
             file.remove()?;
         }
     }
-    if let Some(message) = missing(&args.serve, &surroundings)? {
+    if let Some(message) = missing(&args.serve, &environment)? {
         say(&message)?;
         return Ok(ExitCode::FAILURE);
     }
@@ -140,11 +140,7 @@ fn is_start(argument: &OsStr) -> bool {
     text.len() > "--st".len() && b"--start".starts_with(text)
 }
 
-fn stop(
-    args: &LaunchArgs,
-    file: &PidFile,
-    surroundings: &Surroundings,
-) -> Result<ExitCode, Failure> {
+fn stop(args: &LaunchArgs, file: &PidFile, environment: &Environment) -> Result<ExitCode, Failure> {
     let process = match file.state() {
         State::Absent => {
             say("TorchServe is not currently running.")?;
@@ -159,7 +155,7 @@ fn stop(
             if args.foreground && !has_ended(process) {
                 say("Stopping TorchServe took too long.")?;
             }
-            remove_keys(&surroundings.path("key_file.json"))?;
+            remove_keys(&environment.path("key_file.json"))?;
             say("TorchServe has stopped.")?;
         }
     }
@@ -189,8 +185,8 @@ fn remove_keys(path: &Path) -> io::Result<()> {
 
 /// The message about a missing file or directory that TorchServe's launcher checks for, in its order. Other problems with
 /// settings are a failure.
-fn missing(args: &ServeArgs, surroundings: &Surroundings) -> Result<Option<String>, Failure> {
-    let here = |path: &Path| surroundings.current_directory.join(path);
+fn missing(args: &ServeArgs, environment: &Environment) -> Result<Option<String>, Failure> {
+    let here = |path: &Path| environment.current_directory.join(path);
     let file = |flag: &str, path: &Path| {
         let path = here(path);
         (!path.is_file()).then(|| format!("{flag} file not found: {}", path.display()))
@@ -199,7 +195,7 @@ fn missing(args: &ServeArgs, surroundings: &Surroundings) -> Result<Option<Strin
         let found = here(path).is_dir();
         (!found).then(|| format!("{flag} directory not found: {}", path.display()))
     };
-    let named = surroundings.variable("TS_CONFIG_FILE").map(Path::new);
+    let named = environment.variable("TS_CONFIG_FILE").map(Path::new);
     let found = args
         .log_config
         .as_deref()
@@ -219,8 +215,8 @@ fn missing(args: &ServeArgs, surroundings: &Surroundings) -> Result<Option<Strin
     if found.is_some() {
         return Ok(found);
     }
-    let config = serve::load(&args.clone().into_flags(), surroundings)?;
-    let is_missing = config.model_store.is_none();
+    let config = serve::load(&args.clone().into_flags(), environment)?;
+    let is_missing = config.values.model_store.is_none();
     Ok(is_missing.then(|| "Missing mandatory parameter --model-store".to_owned()))
 }
 

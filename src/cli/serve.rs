@@ -11,7 +11,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Failure, banner};
 use crate::api::{AccessLine, AccessLog};
-use crate::config::server::{Flags, LogConfig, ServerConfig, Surroundings};
+use crate::archive::check_urls;
+use crate::config::server::{Environment, Flags, ServerConfig};
 use crate::metrics::MetricLog;
 use crate::server::{Config, Machine, Server};
 
@@ -122,19 +123,22 @@ impl ServeArgs {
 
 /// Serves until a signal ends it.
 pub fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
-    let surroundings = Surroundings::of_process();
+    let environment = Environment::of_process();
     let (format, filter) = (args.log_format.format(), args.log.clone());
     let access = args.access_log;
-    let settings = load(&args.into_flags(), &surroundings)?;
+    let settings = load(&args.into_flags(), &environment)?;
     let telemetry = Telemetry::init(&telemetry::Config {
         format,
         filter,
-        directories: directories(&settings.logs),
+        directories: directories(&settings),
     })?;
-    let machine = machine(&surroundings)?;
-    let threads = settings.io_threads.unwrap_or(machine.cores);
-    banner::introduce(&settings, &surroundings, &machine);
-    let mut cfg = Config::new(settings, &machine)?;
+    let machine = machine(&environment)?;
+    let threads = settings
+        .values
+        .number_of_netty_threads
+        .unwrap_or(machine.cores);
+    banner::introduce(&settings, &environment, &machine);
+    let mut cfg = Config::new(&settings, &machine)?;
     if access {
         cfg.access = Some(access_log(telemetry.journal().clone()));
     }
@@ -155,15 +159,15 @@ pub fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
 }
 
 /// Resolves the settings. A failure has TorchServe's text where TorchServe has one.
-pub fn load(flags: &Flags, surroundings: &Surroundings) -> Result<ServerConfig, Failure> {
-    ServerConfig::load(flags, surroundings)
+pub fn load(flags: &Flags, environment: &Environment) -> Result<ServerConfig, Failure> {
+    ServerConfig::load(flags, environment, check_urls)
         .map_err(|problems| Failure::new(format!("Invalid configuration: {problems}")))
 }
 
-fn directories(logs: &LogConfig) -> Option<Directories> {
-    logs.files.then(|| Directories {
-        logs: logs.directory.clone(),
-        metrics: logs.metrics_directory.clone(),
+fn directories(settings: &ServerConfig) -> Option<Directories> {
+    settings.values.lantern_log_files.then(|| Directories {
+        logs: settings.log_directory.clone(),
+        metrics: settings.metrics_directory.clone(),
     })
 }
 
@@ -221,32 +225,32 @@ impl Signals {
     }
 }
 
-fn machine(surroundings: &Surroundings) -> io::Result<Machine> {
-    let environment = PASSED_ON.iter().filter_map(|name| {
-        let value = surroundings.variable(name)?;
-        Some((name.into(), passed_on(name, value, surroundings)))
+fn machine(environment: &Environment) -> io::Result<Machine> {
+    let passed_on = PASSED_ON.iter().filter_map(|name| {
+        let value = environment.variable(name)?;
+        Some((name.into(), passed_on(name, value, environment)))
     });
     Ok(Machine {
         program: std::env::current_exe()?,
-        environment: environment.collect(),
-        gpus: gpus(surroundings),
+        environment: passed_on.collect(),
+        gpus: gpus(environment),
         cores: std::thread::available_parallelism().map_or(1, NonZero::get),
     })
 }
 
 /// The value of a variable for a worker process, which works in another directory: relative paths are made absolute.
-fn passed_on(name: &str, value: &str, surroundings: &Surroundings) -> OsString {
+fn passed_on(name: &str, value: &str, environment: &Environment) -> OsString {
     if name != LIBRARY_PATH {
         return value.into();
     }
     // An empty entry means the working directory of a process, and libraries must not be searched there.
     let entries = value.split(':').filter(|entry| !entry.is_empty());
-    let entries: Vec<_> = entries.map(|entry| surroundings.path(entry)).collect();
+    let entries: Vec<_> = entries.map(|entry| environment.path(entry)).collect();
     std::env::join_paths(entries).unwrap_or_else(|_| value.into())
 }
 
 /// The number of GPUs that this process may use. Device files are counted, since asking CUDA would load it into the front.
-fn gpus(surroundings: &Surroundings) -> u32 {
+fn gpus(environment: &Environment) -> u32 {
     let is_gpu = |name: &str| {
         let number = name.strip_prefix("nvidia");
         number.is_some_and(|number| {
@@ -257,7 +261,7 @@ fn gpus(surroundings: &Surroundings) -> u32 {
     let found = entries
         .filter(|entry| entry.file_name().to_str().is_some_and(is_gpu))
         .count();
-    let visible = surroundings.variable("CUDA_VISIBLE_DEVICES");
+    let visible = environment.variable("CUDA_VISIBLE_DEVICES");
     let visible = visible.map(|list| {
         list.split(',')
             .filter(|id| !id.trim().is_empty() && id.trim() != "-1")

@@ -6,7 +6,7 @@ use crate::error::{Error, Kind, shortened};
 
 const SHOWN: usize = 80;
 
-/// A setting that breaks a rule: where it was said, its key, the rule, and the value.
+/// A setting that breaks a rule: where it was set, its key, the rule, and the value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// File and line, variable or flag; empty where the rule says it.
@@ -15,7 +15,7 @@ pub struct Problem {
     pub key: String,
     /// What must hold, as a sentence that starts after the key.
     pub rule: String,
-    /// What was said instead.
+    /// The value that breaks the rule.
     pub value: Option<String>,
 }
 

@@ -1,123 +1,62 @@
 //! Settings of the server: the command line, the environment and `config.properties`, in TorchServe's keys.
 //!
-//! Two steps: `raw` gathers what was typed, and from where; `resolve` turns it into a [`ServerConfig`], reporting
-//! every problem at once. `server/keys.rs` lists the keys. Nothing here binds, loads or starts anything.
+//! Two steps: `raw` gathers what was typed, and from where; `keys`, the table of all keys, reads each, and `checks` has the
+//! rules for several together. Every problem is reported at once. Nothing here binds, loads or starts anything.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use crate::model::{Hosting, Limits, ModelName, Version};
+use crate::model::Limits;
 
-use super::model::{Defaults, Most, Requested};
+use super::model::{Defaults, VersionLimits};
 use super::{Problem, Problems};
 
 mod address;
+mod checks;
+mod environment;
 mod file;
-mod groups;
 mod keys;
-mod parts;
-mod places;
+mod kinds;
 mod raw;
 mod reader;
 mod report;
-mod resolve;
 mod saved;
-mod sources;
 mod startup;
 
-pub use address::{Address, Scheme};
-pub use groups::{
-    CorsConfig, GrpcConfig, GrpcListenerConfig, HealthConfig, LogConfig, MetricsConfig,
-    MetricsMode, PingMeaning, ReadyRequires, SageMakerConfig, SnapshotConfig, TlsConfig,
-    TokenConfig,
-};
-pub use places::Surroundings;
+pub use environment::Environment;
+pub use keys::{Key, PingMeaning, ReadyRequires, Role, Values, keys};
 pub use raw::{Entry, Flags};
 pub use report::Setting;
-pub use sources::{SourceConfig, Variables};
-pub use startup::{LoadModel, LoadModels};
+pub use startup::{Listed, LoadModel, LoadModels};
+
+use reader::Reader;
+
+/// Checks the value of `allowed_urls`: fails with the item that breaks a rule, and the rule. What a URL means is the
+/// business of those who fetch from it.
+pub type CheckUrls = fn(&str) -> Result<(), (String, String)>;
 
 /// Settings of the server, checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServerConfig {
-    /// Where predictions are served.
-    pub inference_address: Address,
-    /// Where models are managed.
-    pub management_address: Address,
-    /// Where metrics are shown.
-    pub metrics_address: Address,
-    /// The same over gRPC.
-    pub grpc: GrpcConfig,
+    /// The value of every key.
+    pub values: Values,
     /// Certificate and key, if files were named. Listeners that speak TLS without make their own.
     pub tls: Option<TlsConfig>,
-    /// Who may ask.
-    pub tokens: TokenConfig,
-    /// What is measured, and where it is shown.
-    pub metrics: MetricsConfig,
-    /// `ts_open_inference_protocol`: whether `/v2` and its gRPC service are there. TorchServe's default is that they
-    /// are not; here they are unless the key or the variable `TS_OPEN_INFERENCE_PROTOCOL` says otherwise.
-    pub open_inference_protocol: bool,
-    /// Where the catalog is saved, and what is restored.
-    pub snapshots: SnapshotConfig,
-    /// Where log files are written.
-    pub logs: LogConfig,
-    /// What probes are told.
-    pub health: HealthConfig,
-    /// What SageMaker says.
-    pub sagemaker: SageMakerConfig,
-    /// Directory that archives are loaded from.
-    pub model_store: Option<PathBuf>,
-    /// Directory that workflows are loaded from; the model store unless said otherwise.
-    pub workflow_store: Option<PathBuf>,
-    /// Where archives may be fetched from.
-    pub sources: SourceConfig,
-    /// Models to load at the start; none if a snapshot is restored.
-    pub load_models: LoadModels,
-    /// Settings of single versions (`models`).
-    pub models: BTreeMap<ModelName, BTreeMap<Version, Requested>>,
-    /// Versions that `models` makes the default of their model.
-    pub default_versions: BTreeMap<ModelName, Version>,
-    /// Workers of a version that says nothing; `None` for as many as there are devices.
-    pub default_workers: Option<usize>,
-    /// From arrival until the answer.
-    pub default_response_timeout: Duration,
-    /// From the start of loading until the first worker is ready.
-    pub default_startup_timeout: Duration,
-    /// How long unregistering waits for requests in flight.
-    pub unregister_timeout: Duration,
-    /// Requests that may wait for one version.
-    pub job_queue_size: usize,
-    /// Most GPUs to use; `None` for all there are.
-    pub number_of_gpu: Option<u32>,
-    /// Threads for connections; `None` for as many as cores.
-    pub io_threads: Option<usize>,
-    /// Bytes of a request's body.
-    pub max_request_size: usize,
-    /// Bytes of a response's body.
-    pub max_response_size: usize,
-    /// Whether the API may register and unregister models.
-    pub enable_model_api: bool,
-    /// Headers for browsers.
-    pub cors: CorsConfig,
-    /// Id of the first worker.
-    pub initial_worker_id: u32,
-    /// Where runtimes are hosted unless an archive says otherwise.
-    pub hosting: Hosting,
-    /// Whether archives may have themselves hosted in the server's process.
-    pub allow_inline: bool,
-    /// The most that a handler may be given.
-    pub ceilings: Limits,
-    /// The most that one version may have.
-    pub most: Most,
-    /// Where compiled handlers are kept.
-    pub cache_directory: PathBuf,
-    /// Where archives are unpacked.
-    pub temp_directory: PathBuf,
-    /// `libonnxruntime.so.*`, if there is one.
-    pub onnxruntime: Option<PathBuf>,
-    /// The `lantern-torch` program, if there is one.
-    pub lantern_torch: Option<PathBuf>,
+    /// Where the server's log, the models' and that of requests are written.
+    pub log_directory: PathBuf,
+    /// Where metrics are written that are log lines.
+    pub metrics_directory: PathBuf,
+    /// Where snapshots of the catalog are written; `None` if there are none.
+    pub snapshot_directory: Option<PathBuf>,
+    /// Where keys that the server makes are written.
+    pub key_file: PathBuf,
+    /// Whether Amazon SageMaker runs this server: it sets `SAGEMAKER_BIND_TO_PORT`.
+    pub is_on_sagemaker: bool,
+    /// `SAGEMAKER_MULTI_MODE`: models come and go through the API.
+    pub is_multi_model: bool,
+    /// `AWS_*`: where S3 is and who asks.
+    pub s3: Variables,
     /// The file that was read, if any.
     pub file: Option<PathBuf>,
     /// Everything that was typed, by key, as snapshots save it. May hold secrets.
@@ -128,50 +67,114 @@ pub struct ServerConfig {
     pub warnings: Vec<Problem>,
 }
 
-impl ServerConfig {
-    /// Reads the file that flags and environment name, and resolves everything.
-    pub fn load(flags: &Flags, surroundings: &Surroundings) -> Result<Self, Problems> {
-        let raw = raw::gather(flags, surroundings)?;
-        resolve::resolve(raw, flags, surroundings)
-    }
+/// Certificate and key of every listener that speaks TLS, both PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// The certificate, with those that vouch for it after it.
+    pub certificate_file: PathBuf,
+    /// PKCS#8, PKCS#1 or SEC1.
+    pub private_key_file: PathBuf,
+}
 
-    /// Whether any listener speaks TLS.
-    pub const fn is_tls_needed(&self) -> bool {
-        self.inference_address.is_tls()
-            || self.management_address.is_tls()
-            || self.metrics_address.is_tls()
-            || self.grpc.tls
+/// Environment variables that hold secrets; only their names are ever shown.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Variables(pub BTreeMap<String, String>);
+
+impl fmt::Debug for Variables {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl ServerConfig {
+    /// Reads the file that flags and environment name, and every setting, or reports everything that is wrong.
+    pub fn load(
+        flags: &Flags,
+        environment: &Environment,
+        check_urls: CheckUrls,
+    ) -> Result<Self, Problems> {
+        let raw = raw::gather(flags, environment)?;
+        let mut reader = Reader::new(raw, environment, check_urls);
+        let mut values = Values::read(&mut reader);
+        let stores = (values.workflow_store.take(), &values.model_store);
+        values.workflow_store = stores.0.or_else(|| stores.1.clone());
+        let tls = checks::tls(&mut reader, &values);
+        checks::logs(&mut reader, &values);
+        checks::reach(&mut reader, &values);
+        checks::temporary_directory(&mut reader);
+        let raw = reader.finish();
+        let saves = !flags.no_config_snapshots;
+        let multi = environment.variable("SAGEMAKER_MULTI_MODE");
+        let config = Self {
+            values,
+            tls,
+            log_directory: environment.log_directory(),
+            metrics_directory: environment.metrics_directory(),
+            snapshot_directory: saves.then(|| environment.snapshot_directory()),
+            key_file: environment.path("key_file.json"),
+            is_on_sagemaker: environment.variable("SAGEMAKER_BIND_TO_PORT").is_some(),
+            is_multi_model: multi.is_some_and(|value| !value.eq_ignore_ascii_case("false")),
+            s3: Variables(environment.starting_with("AWS_")),
+            file: raw.file,
+            typed: raw.entries,
+            written: raw.written,
+            warnings: raw.warnings,
+        };
+        Problems::or(raw.problems, config)
     }
 
     /// What holds for a version about which nobody says anything. `at_startup`, a version without workers would be of
     /// no use, so it gets one for each device; a registration by the API gets none.
     pub fn defaults(&self, at_startup: bool, gpus: u32, cores: usize) -> Defaults {
-        let gpus = self.number_of_gpu.map_or(gpus, |most| gpus.min(most));
+        let values = &self.values;
+        let gpus = values.number_of_gpu.map_or(gpus, |most| gpus.min(most));
         let devices = usize::try_from(gpus).ok().filter(|gpus| *gpus > 0);
-        let workers = match (self.default_workers, at_startup) {
+        let workers = match (values.default_workers_per_model, at_startup) {
             (Some(workers), _) => workers,
             (None, true) => devices.unwrap_or(cores).max(1),
             (None, false) => 0,
         };
         Defaults {
             workers,
-            response_timeout: self.default_response_timeout,
-            startup_timeout: self.default_startup_timeout,
-            job_queue_size: self.job_queue_size,
-            max_response: self.max_response_size,
-            hosting: self.hosting,
-            allow_inline: self.allow_inline,
+            response_timeout: values.default_response_timeout,
+            startup_timeout: values.default_startup_timeout,
+            job_queue_size: values.job_queue_size,
+            max_response: values.max_response_size,
+            hosting: values.lantern_hosting,
+            allow_inline: values.lantern_allow_inline,
             gpus,
-            ceilings: self.ceilings.clone(),
-            most: self.most.clone(),
+            ceilings: values.ceilings(),
+            most: VersionLimits {
+                workers: values.lantern_max_workers,
+                batch_size: values.lantern_max_batch_size,
+                job_queue_size: values.lantern_max_job_queue_size,
+            },
         }
     }
+}
 
-    /// What `models` says of a version; nothing if it is not there.
-    pub fn listed(&self, name: &ModelName, version: &Version) -> Requested {
-        let versions = self.models.get(name);
-        let listed = versions.and_then(|versions| versions.get(version));
-        listed.cloned().unwrap_or_default()
+impl Values {
+    /// Whether any listener speaks TLS.
+    const fn needs_tls(&self) -> bool {
+        self.inference_address.is_tls()
+            || self.management_address.is_tls()
+            || self.metrics_address.is_tls()
+            || self.enable_grpc_ssl
+    }
+
+    /// The most that a handler may be given. Wider than the defaults where a handler may well need more.
+    const fn ceilings(&self) -> Limits {
+        Limits {
+            memory: self.lantern_max_memory,
+            cpu: self.lantern_max_cpu,
+            init_cpu: self.lantern_max_init_cpu,
+            output: self.lantern_max_output,
+            response: self.lantern_max_response,
+            host_calls: self.lantern_max_host_calls,
+            log_lines_per_second: self.lantern_max_log_lines_per_second,
+            metric_series: self.lantern_max_metric_series,
+            instances: self.lantern_max_instances,
+        }
     }
 }
 

@@ -1,7 +1,9 @@
-//! What a snapshot says of models: `model_snapshot`, the JSON that TorchServe keeps in its snapshot files.
+//! The format of snapshots: the names and the text of their files, and `model_snapshot`, the JSON in them that says what is
+//! registered.
 //!
 //! What TorchServe writes, what is written by hand for KServe, and what is written here are read alike. Members that
-//! TorchServe does not have stand under `lantern`, where it does not look. It opens no file.
+//! TorchServe does not have stand under `lantern`, where it does not look. When snapshots are written, and how they come
+//! to be whole on disk, is the business of `catalog`.
 
 use std::time::Duration;
 
@@ -10,10 +12,10 @@ use serde_json::{Map, Value, json};
 use super::model::Requested;
 use crate::model::{ModelName, Version};
 
-/// A line in every snapshot file that is written here.
-pub const OURS: &str = "#Saved by Lantern; the last line is #end\n";
-/// The last line of such a file.
-pub const END: &str = "\n#end\n";
+mod file;
+
+pub(super) use file::damage;
+pub use file::{Moment, file_name, is_ours, names, stamp, stamp_of, text};
 
 /// One version as it was saved.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,7 +86,7 @@ pub fn parse(text: &str) -> Result<Saved, String> {
 }
 
 /// Writes `model_snapshot` for a file called `name`, made `created` milliseconds after 1970.
-pub fn render(name: &str, created: i64, versions: &[SavedVersion]) -> String {
+fn render(name: &str, created: i64, versions: &[SavedVersion]) -> String {
     let mut models = Map::new();
     for version in versions {
         let model = models

@@ -93,7 +93,7 @@ async fn serve(backend: impl MakeBackend, inline_runs: Arc<InlineRuns>) -> io::R
     };
     let limits = FrameLimits {
         header: REPORT_HEADER_LIMIT,
-        body: usize::try_from(start.model.limits.response).unwrap_or(usize::MAX),
+        body: start.model.limits.response,
     };
     let outbox = Arc::new(Outbox::new(stream, limits, &GREETING));
     let flusher = outbox.clone();

@@ -1,35 +1,39 @@
 //! From resolved settings to the listeners that speak gRPC.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use crate::api::{Listener, grpc};
-use crate::config::server::{GrpcConfig, GrpcListenerConfig};
+use crate::config::server::Values;
 use crate::listen::Address;
 
 /// Where they listen.
-pub(super) fn addresses(settings: &GrpcConfig) -> [(Listener, Address); 2] {
-    let tls = settings.tls;
-    listeners(settings).map(|(listener, cfg)| {
-        let socket = cfg.address;
-        (listener, Address::Tcp { socket, tls })
-    })
+pub(super) fn addresses(values: &Values) -> [(Listener, Address); 2] {
+    let tls = values.enable_grpc_ssl;
+    let address = |host, port| {
+        let socket = SocketAddr::new(host, port);
+        Address::Tcp { socket, tls }
+    };
+    let inference = address(values.grpc_inference_address, values.grpc_inference_port);
+    let management = address(values.grpc_management_address, values.grpc_management_port);
+    [
+        (Listener::GrpcInference, inference),
+        (Listener::GrpcManagement, management),
+    ]
 }
 
 /// What holds for their connections.
-pub(super) fn config(settings: &GrpcConfig) -> BTreeMap<Listener, grpc::Config> {
-    let listeners = listeners(settings).map(|(listener, cfg)| {
-        let cfg = grpc::Config {
-            max_connection_age: cfg.max_connection_age,
-            max_connection_age_grace: cfg.max_connection_age_grace,
-        };
-        (listener, cfg)
-    });
-    listeners.into()
-}
-
-const fn listeners(settings: &GrpcConfig) -> [(Listener, &GrpcListenerConfig); 2] {
-    [
-        (Listener::GrpcInference, &settings.inference),
-        (Listener::GrpcManagement, &settings.management),
-    ]
+pub(super) fn config(values: &Values) -> BTreeMap<Listener, grpc::Config> {
+    let inference = grpc::Config {
+        max_connection_age: values.grpc_inference_max_connection_age_ms,
+        max_connection_age_grace: values.grpc_inference_max_connection_age_grace_ms,
+    };
+    let management = grpc::Config {
+        max_connection_age: values.grpc_management_max_connection_age_ms,
+        max_connection_age_grace: values.grpc_management_max_connection_age_grace_ms,
+    };
+    BTreeMap::from([
+        (Listener::GrpcInference, inference),
+        (Listener::GrpcManagement, management),
+    ])
 }

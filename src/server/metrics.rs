@@ -3,28 +3,24 @@
 use std::ffi::OsString;
 
 use crate::config;
-use crate::config::server::{MetricsConfig, MetricsMode};
+use crate::config::server::Values;
 use crate::metrics::{Config, Listing, Mode, System};
 
-/// What `settings` ask for, where `threads` threads count.
-pub(super) fn config(settings: &MetricsConfig, threads: usize) -> Config {
+/// What `values` ask for, where `threads` threads count.
+pub(super) fn config(values: &Values, threads: usize) -> Config {
     Config {
-        mode: match settings.mode {
-            MetricsMode::Log => Mode::Log,
-            MetricsMode::Prometheus => Mode::Prometheus,
-            MetricsMode::Legacy => Mode::Legacy,
-        },
-        listing: listing(settings),
-        auto_detect: settings.auto_detect,
-        has_scrapes: settings.api,
+        mode: values.metrics_mode,
+        listing: listing(values),
+        auto_detect: values.model_metrics_auto_detect,
+        has_scrapes: values.enable_metrics_api,
         threads,
         ..Config::default()
     }
 }
 
 /// What `metrics_config` lists. As with TorchServe, a file that is wrong leaves its metrics out, and the server serves.
-fn listing(settings: &MetricsConfig) -> Listing {
-    let Some(file) = &settings.file else {
+fn listing(values: &Values) -> Listing {
+    let Some(file) = &values.metrics_config else {
         return Listing::default();
     };
     config::metrics::load(file).unwrap_or_else(|problems| {
@@ -37,16 +33,13 @@ fn listing(settings: &MetricsConfig) -> Listing {
 }
 
 /// How the machine is measured, in `environment`: not at all if that is disabled, or if nobody would see it.
-pub(super) fn system(
-    settings: &MetricsConfig,
-    environment: &[(OsString, OsString)],
-) -> Option<System> {
-    let is_seen = settings.api || settings.mode != MetricsMode::Prometheus;
+pub(super) fn system(values: &Values, environment: &[(OsString, OsString)]) -> Option<System> {
+    let is_seen = values.enable_metrics_api || values.metrics_mode != Mode::Prometheus;
     let words = |command: &String| command.split_whitespace().map(str::to_owned).collect();
-    (settings.system && is_seen).then(|| System {
-        interval: settings.interval,
-        command: settings
-            .system_command
+    (!values.disable_system_metrics && is_seen).then(|| System {
+        interval: values.metric_time_interval,
+        command: values
+            .system_metrics_cmd
             .as_ref()
             .map(words)
             .unwrap_or_default(),

@@ -9,15 +9,13 @@ use super::hosts::inline_backends;
 use super::{Config, ServerError, TlsFiles, grpc, metrics};
 use crate::api::{self, BadHeader, Cors, Listener, SageMaker};
 use crate::archive::{
-    FetchConfig, Fetcher, Location, ModelStore, UnpackLimits, UnpackStore, recover,
+    AllowedUrls, FetchConfig, Fetcher, Location, ModelStore, UnpackLimits, UnpackStore, recover,
 };
-use crate::catalog::{Library, Registration, SnapshotConfig};
-use crate::config::server::{
-    Address, CorsConfig, LoadModels, SageMakerConfig, Scheme, ServerConfig, SourceConfig,
-};
+use crate::catalog::{Health, Library, LibraryConfig, Registration, SnapshotConfig};
+use crate::config::server::{LoadModels, ServerConfig, Values};
 use crate::config::snapshot::SavedVersion;
 use crate::handler::{EngineConfig, HandlerEngine};
-use crate::listen;
+use crate::listen::Address;
 use crate::model::{ModelName, Version};
 use crate::runtime::batching::RULES;
 use crate::runtime::process::ProcessConfig;
@@ -40,56 +38,54 @@ pub struct Machine {
 impl Config {
     /// What `settings` ask for on `machine`. Makes the directory that archives are unpacked to, and lists the model
     /// store if everything in it is to be loaded.
-    pub fn new(settings: ServerConfig, machine: &Machine) -> Result<Self, ServerError> {
-        let unpacked = UnpackStore::open(&settings.temp_directory, UnpackLimits::default())?;
-        let store = ModelStore::new(settings.model_store.clone());
-        let restored = settings
-            .snapshots
-            .restored
-            .clone()
-            .unwrap_or_default()
-            .versions;
+    pub fn new(settings: &ServerConfig, machine: &Machine) -> Result<Self, ServerError> {
+        let values = &settings.values;
+        let unpacked = UnpackStore::open(&values.lantern_temp_dir, UnpackLimits::default())?;
+        let store = ModelStore::new(values.model_store.clone());
+        let restored = values.model_snapshot.clone().unwrap_or_default().versions;
         tidy(&store, &restored);
         Ok(Self {
-            listeners: listeners(&settings),
+            listeners: listeners(values),
             tls: settings.tls.as_ref().map(|tls| TlsFiles {
                 certificate: tls.certificate_file.clone(),
                 key: tls.private_key_file.clone(),
             }),
-            api: api_config(&settings)?,
+            api: api_config(settings)?,
             metrics: metrics::config(
-                &settings.metrics,
-                settings.io_threads.unwrap_or(machine.cores),
+                values,
+                values.number_of_netty_threads.unwrap_or(machine.cores),
             ),
-            system: metrics::system(&settings.metrics, &machine.environment),
-            grpc: grpc::config(&settings.grpc),
-            tokens: settings.tokens.enabled.then(|| token::Config {
-                file: settings.tokens.key_file.clone(),
-                expiration: settings.tokens.expiration,
-                own: settings.tokens.own_keys.clone(),
+            system: metrics::system(values, &machine.environment),
+            grpc: grpc::config(values),
+            tokens: (!values.disable_token_authorization).then(|| token::Config {
+                file: settings.key_file.clone(),
+                expiration: values.token_expiration_min,
+                own: values.lantern_key_file.clone(),
             }),
             access: None,
-            hosts: hosts(&settings, machine, unpacked.directory()),
-            models: match &settings.snapshots.restored {
+            hosts: hosts(values, machine, unpacked.directory()),
+            models: match &values.model_snapshot {
                 Some(saved) => saved
                     .versions
                     .iter()
                     .cloned()
                     .map(Registration::from)
                     .collect(),
-                None => models(&settings.load_models, &store)?,
+                None => models(&values.load_models, &store)?,
             },
-            default_versions: default_versions(&settings),
-            snapshots: snapshots(&settings),
+            default_versions: default_versions(values),
+            snapshots: snapshots(settings),
             restored,
-            unregister_timeout: settings.unregister_timeout,
-            drain_timeout: settings.default_response_timeout,
+            unregister_timeout: values.unregister_model_timeout,
+            drain_timeout: values.default_response_timeout,
+            health: Health {
+                ping: values.lantern_ping,
+                ready_requires: values.lantern_ready_requires,
+            },
             library: Library {
-                fetcher: Fetcher::new(fetch_config(&settings.sources), store),
+                fetcher: Fetcher::new(fetch_config(settings), store),
                 unpacked,
-                gpus: machine.gpus,
-                cores: machine.cores,
-                settings: Arc::new(settings),
+                cfg: Arc::new(library(settings, machine)),
             },
         })
     }
@@ -107,112 +103,107 @@ fn tidy(store: &ModelStore, restored: &[SavedVersion]) {
 }
 
 /// What a snapshot says counts over what `models` says.
-fn default_versions(settings: &ServerConfig) -> DefaultVersions {
-    let saved = settings
-        .snapshots
-        .restored
-        .iter()
-        .flat_map(|saved| &saved.versions);
+fn default_versions(values: &Values) -> DefaultVersions {
+    let saved = values.model_snapshot.iter();
+    let saved = saved.flat_map(|saved| &saved.versions);
     let saved = saved
         .filter(|version| version.is_default)
         .map(|version| (version.model.clone(), version.version.clone()));
-    let mut defaults = settings.default_versions.clone();
+    let mut defaults = values.models.defaults.clone();
     defaults.extend(saved);
     defaults
 }
 
 fn snapshots(settings: &ServerConfig) -> Option<SnapshotConfig> {
-    settings.snapshots.enabled.then(|| SnapshotConfig {
-        directory: settings.snapshots.directory.clone(),
+    let directory = settings.snapshot_directory.clone();
+    directory.map(|directory| SnapshotConfig {
+        directory,
         properties: settings.to_save(),
     })
 }
 
-fn fetch_config(sources: &SourceConfig) -> FetchConfig {
+fn library(settings: &ServerConfig, machine: &Machine) -> LibraryConfig {
+    let defaults = |at_startup| settings.defaults(at_startup, machine.gpus, machine.cores);
+    LibraryConfig {
+        listed: settings.values.models.clone(),
+        at_startup: defaults(true),
+        by_api: defaults(false),
+    }
+}
+
+fn fetch_config(settings: &ServerConfig) -> FetchConfig {
+    let values = &settings.values;
     FetchConfig {
-        allowed: sources.allowed.clone(),
-        private_hosts: sources.private_hosts.clone(),
-        limit: sources.limit,
-        timeout: sources.timeout,
-        s3: sources.s3.0.clone(),
+        // Wrong ones were a problem when the settings were read.
+        allowed: AllowedUrls::parse(&values.allowed_urls).unwrap_or_default(),
+        private_hosts: values.lantern_private_hosts.clone(),
+        limit: values.lantern_max_download as u64,
+        timeout: values.lantern_download_timeout,
+        s3: settings.s3.0.clone(),
         ..FetchConfig::default()
     }
 }
 
-fn listeners(settings: &ServerConfig) -> Vec<(Listener, listen::Address)> {
+fn listeners(values: &Values) -> Vec<(Listener, Address)> {
     let mut listeners = vec![
-        (Listener::Inference, &settings.inference_address),
-        (Listener::Management, &settings.management_address),
+        (Listener::Inference, values.inference_address.clone()),
+        (Listener::Management, values.management_address.clone()),
     ];
-    if settings.metrics.api {
-        listeners.push((Listener::Metrics, &settings.metrics_address));
+    if values.enable_metrics_api {
+        listeners.push((Listener::Metrics, values.metrics_address.clone()));
     }
-    let listeners = listeners.into_iter();
-    let rest = listeners.map(|(listener, address)| (listener, listened(address)));
-    rest.chain(grpc::addresses(&settings.grpc)).collect()
-}
-
-fn listened(address: &Address) -> listen::Address {
-    match address {
-        Address::Tcp { scheme, socket } => listen::Address::Tcp {
-            socket: *socket,
-            tls: *scheme == Scheme::Https,
-        },
-        Address::Unix(path) => listen::Address::Unix(path.clone()),
-    }
+    listeners.extend(grpc::addresses(values));
+    listeners
 }
 
 fn api_config(settings: &ServerConfig) -> Result<api::Config, ServerError> {
+    let values = &settings.values;
     Ok(api::Config {
-        max_request_size: settings.max_request_size,
-        max_response_size: settings.max_response_size,
-        enable_model_api: settings.enable_model_api,
-        cors: cors(&settings.cors)?,
-        oip: settings.open_inference_protocol,
-        sagemaker: sagemaker(&settings.sagemaker),
+        max_request_size: values.max_request_size,
+        max_response_size: values.max_response_size,
+        enable_model_api: values.enable_model_api,
+        cors: cors(values)?,
+        oip: values.ts_open_inference_protocol,
+        sagemaker: settings.is_on_sagemaker.then_some(SageMaker {
+            multi_model: settings.is_multi_model,
+            concurrent_transforms: values.NUM_WORKERS,
+        }),
     })
 }
 
-fn sagemaker(sagemaker: &SageMakerConfig) -> Option<SageMaker> {
-    sagemaker.is_host.then_some(SageMaker {
-        multi_model: sagemaker.is_multi_model,
-        concurrent_transforms: sagemaker.max_concurrent,
-    })
-}
-
-fn cors(cors: &CorsConfig) -> Result<Cors, BadHeader> {
+fn cors(values: &Values) -> Result<Cors, BadHeader> {
     let [origin, methods, headers] = [
-        &cors.allowed_origin,
-        &cors.allowed_methods,
-        &cors.allowed_headers,
+        &values.cors_allowed_origin,
+        &values.cors_allowed_methods,
+        &values.cors_allowed_headers,
     ]
     .map(Option::as_deref);
     Cors::new(origin, methods, headers)
 }
 
 /// `directory` is for the working directories of worker processes.
-fn hosts(settings: &ServerConfig, machine: &Machine, directory: &Path) -> Hosts {
-    let cache = Some(settings.cache_directory.clone());
+fn hosts(values: &Values, machine: &Machine, directory: &Path) -> Hosts {
+    let cache = Some(values.lantern_cache_dir.clone());
     let libraries = NativeLibraries {
-        onnxruntime: settings.onnxruntime.clone(),
+        onnxruntime: values.lantern_onnxruntime.clone(),
     };
     let beside = machine.program.with_file_name("lantern-torch");
     Hosts {
-        verdicts: Verdicts::in_directory(settings.cache_directory.join("batching").join(RULES)),
+        verdicts: Verdicts::in_directory(values.lantern_cache_dir.join("batching").join(RULES)),
         engine: Arc::new(HandlerEngine::lazy(EngineConfig {
             cache: cache.clone(),
         })),
         backends: Arc::new(inline_backends(&libraries)),
         processes: ProcessConfig {
             lantern: machine.program.clone(),
-            lantern_torch: settings.lantern_torch.clone().unwrap_or(beside),
+            lantern_torch: values.lantern_torch.clone().unwrap_or(beside),
             libraries,
             cache,
             environment: machine.environment.clone(),
             directory: Some(directory.to_owned()),
             ..ProcessConfig::default()
         },
-        worker_ids: Arc::new(WorkerIds::from(settings.initial_worker_id)),
+        worker_ids: Arc::new(WorkerIds::from(values.initial_worker_port)),
         cores: machine.cores,
         inline_runs: Arc::default(),
     }

@@ -1,6 +1,9 @@
 //! Checks that code shown in a document is the code that is built and tested.
 
+use std::fmt::Write as _;
 use std::path::Path;
+
+use lantern::config::{model, server};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -44,4 +47,123 @@ fn the_migration_guide_shows_the_handlers_as_they_are() {
             block.file
         );
     }
+}
+
+/// A row of a table.
+fn row(cells: &[&str]) -> String {
+    format!("| {} |\n", cells.join(" | "))
+}
+
+/// A default as a document shows it.
+fn default(text: &str) -> String {
+    match text
+        .strip_prefix('(')
+        .and_then(|text| text.strip_suffix(')'))
+    {
+        _ if text.is_empty() => String::new(),
+        Some(found) => found.to_owned(),
+        None => format!("`{text}`"),
+    }
+}
+
+fn meaning(lines: &[&str]) -> String {
+    lines
+        .iter()
+        .map(|line| line.trim())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+fn server_settings(page: &mut String) {
+    *page += &row(&["key", "default", "value", "meaning", "variable"]);
+    *page += "|---|---|---|---|---|\n";
+    for key in server::keys().filter(|key| key.is_setting()) {
+        let variable = key.environment_variable();
+        let variable = variable.map_or_else(String::new, |(name, _)| format!("`{name}`"));
+        let name = format!("`{}`", key.name);
+        let value = (key.shape)();
+        *page += &row(&[
+            &name,
+            &default(key.default),
+            &value,
+            &meaning(key.lines),
+            &variable,
+        ]);
+    }
+}
+
+fn model_settings(page: &mut String) {
+    *page += &row(&["key", "default", "value", "meaning"]);
+    *page += "|---|---|---|---|\n";
+    for key in model::keys() {
+        let name = format!("`{}`", key.name);
+        *page += &row(&[
+            &name,
+            &default(key.default),
+            &(key.shape)(),
+            &meaning(key.lines),
+        ]);
+    }
+}
+
+fn ignored<'k>(page: &mut String, keys: impl Iterator<Item = (&'k str, &'k str)>) {
+    *page += "\n| key without effect | why |\n|---|---|\n";
+    for (name, why) in keys {
+        let why = why
+            .trim_start_matches("has no effect")
+            .trim_start_matches(':');
+        writeln!(page, "| `{name}` | {} |", why.trim()).unwrap();
+    }
+}
+
+/// `docs/settings.md`, from the tables of keys.
+fn settings_page() -> String {
+    let mut page = "# Settings
+
+This page is written by a test from `src/config/server/keys.rs` and `src/config/model/keys.rs`: change a row there, and run
+`UPDATE_DOCUMENTS=1 cargo nextest run -E 'test(settings_are_documented)'`.
+
+## The server
+
+In `config.properties`, as `--set KEY=VALUE`, or as a variable. Variables that start with `LANTERN_` are always read, as is
+`TS_OPEN_INFERENCE_PROTOCOL`, others where the file says `enable_envvars_config=true`. A variable counts over a flag, a flag
+over the file.
+
+"
+    .to_owned();
+    server_settings(&mut page);
+    let without_effect = server::keys().filter_map(|key| match key.role {
+        server::Role::Ignored(why) => Some((key.name, why)),
+        _ => None,
+    });
+    ignored(&mut page, without_effect);
+    page += "
+## A model
+
+In the `model-config.yaml` of its archive. Dots stand for levels: `lantern.limits.cpu` is `cpu` below `limits` below `lantern`.
+A limit may be as high as the server's key `lantern_max_` of the same name.
+
+";
+    model_settings(&mut page);
+    ignored(&mut page, model::IGNORED.into_iter());
+    page
+}
+
+#[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "whoever runs the test asks for a new page"
+)]
+fn settings_are_documented_as_they_are() {
+    let path = Path::new(ROOT).join("docs/settings.md");
+    let page = settings_page();
+    if std::env::var_os("UPDATE_DOCUMENTS").is_some() {
+        std::fs::write(&path, &page).unwrap();
+    }
+    let written = std::fs::read_to_string(path).unwrap_or_default();
+    let how = "UPDATE_DOCUMENTS=1 cargo nextest run -E 'test(settings_are_documented)'";
+    assert!(
+        written == page,
+        "docs/settings.md is not what the tables of keys say; to write it anew: {how}"
+    );
 }

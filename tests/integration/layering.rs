@@ -11,7 +11,7 @@ const TABLE: [(&str, &[&str]); 16] = [
     ("model", &["tensor", "error"]),
     ("payload", &["tensor", "error"]),
     ("metrics", &["model", "error"]),
-    ("config", &["metrics", "model", "tensor", "error"]),
+    ("config", &["listen", "metrics", "model", "tensor", "error"]),
     ("telemetry", &["model", "error"]),
     ("archive", &["model", "config", "error"]),
     ("backend", &["tensor", "model", "error"]),

@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
 use rustix::io::Errno;
 
+use super::super::AllowedUrls;
 use super::part::Part;
 use super::remote::Remote;
 use super::{Failure, NamedBy};
 use crate::archive::ArchiveError;
 use crate::archive::store::ModelStore;
-use crate::config::AllowedUrls;
 
 /// The path of a `file://` URL, if that is in the store.
 pub fn in_store(remote: &Remote, store: &ModelStore) -> Option<PathBuf> {

@@ -11,9 +11,9 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode};
 use url::Url;
 
+use super::super::urls::{AllowedUrls, SourceUrl};
 use super::address::CheckedLookup;
 use super::{Failure, FetchConfig, Opened, Resume};
-use crate::config::{AllowedUrls, Place};
 
 /// Most redirects that are followed.
 const REDIRECTS: usize = 5;
@@ -70,7 +70,7 @@ impl Http {
 
     fn may_follow(&self, next: &Url) -> bool {
         let is_http = matches!(next.scheme(), "http" | "https");
-        is_http && Place::of(next).is_ok_and(|place| self.allowed.permit(&place))
+        is_http && SourceUrl::of(next).is_ok_and(|source| self.allowed.permit(&source))
     }
 
     async fn send(&self, url: &Url, resume: Option<&Resume>) -> Result<Response, Failure> {

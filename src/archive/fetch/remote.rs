@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use url::Url;
 
+use super::super::urls::{BadUrl, SourceUrl};
 use super::Failure;
 use crate::archive::ArchiveError;
 use crate::archive::store::shorten;
-use crate::config::{BadPlace, Place};
 
 /// What comes before a pinned digest, at the end of a URL or name.
 const PIN: &str = "#sha256=";
@@ -20,7 +20,7 @@ const NAME_LIMIT: usize = 255;
 #[derive(Debug)]
 pub struct Remote {
     /// The URL in the form that is compared with `allowed_urls`.
-    pub place: Place,
+    pub source: SourceUrl,
     /// The URL to request, without fragment.
     pub url: Url,
     /// The name of the file in the store.
@@ -61,8 +61,8 @@ impl Remote {
         if text.len() > LONGEST {
             return Err(refused());
         }
-        let (place, url) = Place::parse(text).map_err(|bad| match bad {
-            BadPlace::Malformed => malformed(text),
+        let (source, url) = SourceUrl::parse(text).map_err(|bad| match bad {
+            BadUrl::Malformed => malformed(text),
             _ => refused(),
         })?;
         if url.fragment().is_some() {
@@ -71,7 +71,7 @@ impl Remote {
                 url: shorten(text),
             });
         }
-        let name = place.segments.last().filter(|name| is_file_name(name));
+        let name = source.segments.last().filter(|name| is_file_name(name));
         let name = name.ok_or_else(|| ArchiveError::Url {
             rule: "must end in the name of a file, at most 255 bytes and not hidden",
             url: shorten(text),
@@ -80,14 +80,14 @@ impl Remote {
             name: name.clone(),
             shown: shorten(text.split('?').next().unwrap_or(text)),
             typed: shorten(text),
-            place,
+            source,
             url,
         }))
     }
 
     /// The path of a `file://` URL.
     pub fn path(&self) -> PathBuf {
-        let segments = self.place.segments.iter().map(String::as_str);
+        let segments = self.source.segments.iter().map(String::as_str);
         std::iter::once("/").chain(segments).collect()
     }
 

@@ -51,7 +51,7 @@ impl S3 {
         if !is_bucket(bucket) {
             return Err(Failure::refused("it names no bucket"));
         }
-        let key = Path::parse(remote.place.segments.join("/"));
+        let key = Path::parse(remote.source.segments.join("/"));
         let key = key.map_err(|error| {
             Failure::Refused("its key is not a valid path".to_owned(), chain(&error))
         })?;

@@ -38,7 +38,7 @@ impl Catalog {
         let pending = all
             .iter()
             .rev()
-            .filter(|expected| expected.is_pending() && expected.foreseen.is_name_known);
+            .filter(|expected| expected.is_pending() && expected.preview.is_name_known);
         pending
             .map(|expected| (expected.name().clone(), expected.shown_url().to_owned()))
             .collect()

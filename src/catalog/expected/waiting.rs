@@ -98,7 +98,7 @@ impl Catalog {
         let all = self.0.expected.all.load();
         let is_listed = |expected: &&Arc<Expected>| expected.is_pending() && expected.is_listed();
         let listed: Vec<_> = all.iter().filter(is_listed).collect();
-        let known = listed.iter().filter(|one| one.foreseen.is_name_known);
+        let known = listed.iter().filter(|one| one.preview.is_name_known);
         let mut names: BTreeSet<_> = known.map(|one| one.name().clone()).collect();
         if !listed.is_empty() {
             let models = self.0.models.load();
@@ -124,7 +124,7 @@ impl Catalog {
             return Err(None);
         }
         let _waiting = expected.enter().map_err(Some)?;
-        let deadline = arrival + expected.foreseen.spec.settings.patience();
+        let deadline = arrival + expected.preview.spec.settings.patience();
         let deadline = own.map_or(deadline, |own| own.min(deadline));
         let waited = tokio::time::timeout_at(deadline.into(), changed).await;
         waited.map_err(|_| None)

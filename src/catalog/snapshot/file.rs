@@ -1,4 +1,4 @@
-//! Snapshot files: their names, their text, and how they come to be whole or not at all.
+//! The directory of snapshots: how files come to be whole or not at all, and which are kept.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -8,25 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use jiff::Zoned;
 
 use super::{Moment, SnapshotConfig};
-use crate::config::render_property;
-use crate::config::snapshot::{END, OURS, SavedVersion, render};
+use crate::config::snapshot::{SavedVersion, file_name, is_ours, names, stamp, stamp_of, text};
 
 /// Snapshots that are kept. TorchServe keeps all.
 const KEPT: usize = 64;
-/// Digits of a name: a local time to the millisecond.
-const STAMP: usize = 17;
 /// What a file is called until it is whole.
 const PARTIAL: &str = ".partial";
-
-impl Moment {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Startup => "startup",
-            Self::Change => "snapshot",
-            Self::Shutdown => "shutdown",
-        }
-    }
-}
 
 /// The directory of snapshots.
 pub struct SnapshotFiles {
@@ -48,10 +35,10 @@ impl SnapshotFiles {
     pub fn write(&self, moment: Moment, versions: &[SavedVersion]) -> io::Result<()> {
         let directory = &self.cfg.directory;
         fs::create_dir_all(directory)?;
-        let names = snapshots(directory)?;
+        let names = names(directory, is_ours)?;
         let now = Zoned::now();
-        let name = format!("{}-{}.cfg", self.stamp(&now, &names), moment.name());
-        let text = self.text(&name, &now, versions);
+        let name = file_name(self.stamp(&now, &names), moment);
+        let text = text(&name, &now, &self.cfg.properties, versions);
         let partial = directory.join(format!(".{name}{PARTIAL}"));
         let written = write_whole(&partial, &directory.join(&name), text.as_bytes());
         if written.is_err() {
@@ -64,27 +51,11 @@ impl SnapshotFiles {
     }
 
     fn stamp(&self, now: &Zoned, names: &[String]) -> u64 {
-        let clock = format!("{}{:03}", now.strftime("%Y%m%d%H%M%S"), now.millisecond());
-        let newest = names
-            .last()
-            .and_then(|name| name[..STAMP].parse().ok())
-            .unwrap_or(0);
-        let newest: u64 = newest.max(self.newest.load(Ordering::Relaxed));
-        let stamp = clock.parse().unwrap_or(0).max(newest + 1);
+        let newest = names.last().and_then(|name| stamp(name)).unwrap_or(0);
+        let newest = newest.max(self.newest.load(Ordering::Relaxed));
+        let stamp = stamp_of(now).max(newest + 1);
         self.newest.store(stamp, Ordering::Relaxed);
         stamp
-    }
-
-    fn text(&self, name: &str, now: &Zoned, versions: &[SavedVersion]) -> String {
-        let date = now.strftime("%a %b %d %H:%M:%S %Z %Y");
-        let mut text = format!("#Saving snapshot\n#{date}\n{OURS}");
-        for (key, value) in &self.cfg.properties {
-            text.push_str(&render_property(key, value));
-        }
-        let models = render(name, now.timestamp().as_millisecond(), versions);
-        text.push_str(&render_property("model_snapshot", &models));
-        text.push_str(END.trim_start());
-        text
     }
 
     /// Removes all but the newest, and what a server that was killed left half-written.
@@ -101,7 +72,7 @@ impl SnapshotFiles {
             let inner = name
                 .strip_prefix('.')
                 .and_then(|name| name.strip_suffix(PARTIAL));
-            if inner.is_some_and(is_snapshot) {
+            if inner.is_some_and(is_ours) {
                 let _ = fs::remove_file(entry.path());
             }
         }
@@ -115,27 +86,6 @@ fn write_whole(partial: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
     fs::rename(partial, path)?;
     path.parent()
         .map_or(Ok(()), |directory| File::open(directory)?.sync_all())
-}
-
-/// Names of snapshots, the oldest first. Other files are somebody else's.
-fn snapshots(directory: &Path) -> io::Result<Vec<String>> {
-    let entries = fs::read_dir(directory)?;
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let mut names: Vec<_> = names.filter(|name| is_snapshot(name)).collect();
-    names.sort_unstable();
-    Ok(names)
-}
-
-fn is_snapshot(name: &str) -> bool {
-    let moments = [Moment::Startup, Moment::Change, Moment::Shutdown];
-    let Some((stamp, rest)) = name.split_at_checked(STAMP) else {
-        return false;
-    };
-    let rest = rest
-        .strip_prefix('-')
-        .and_then(|rest| rest.strip_suffix(".cfg"));
-    stamp.bytes().all(|byte| byte.is_ascii_digit())
-        && rest.is_some_and(|rest| moments.iter().any(|moment| moment.name() == rest))
 }
 
 #[cfg(test)]
@@ -156,8 +106,8 @@ mod tests {
         })
     }
 
-    fn names(directory: &Path) -> Vec<String> {
-        snapshots(&directory.join("logs/config")).unwrap()
+    fn written(directory: &Path) -> Vec<String> {
+        names(&directory.join("logs/config"), is_ours).unwrap()
     }
 
     #[test]
@@ -174,8 +124,11 @@ mod tests {
         for moment in moments {
             files.write(moment, &[]).unwrap();
         }
-        let names = names(directory.path());
-        let kinds: Vec<_> = names.iter().map(|name| &name[STAMP + 1..]).collect();
+        let names = written(directory.path());
+        let kinds: Vec<_> = names
+            .iter()
+            .map(|name| name.split_once('-').unwrap().1)
+            .collect();
         assert_eq!(
             kinds,
             [
@@ -195,7 +148,7 @@ mod tests {
         let future = "29991231235959999-snapshot.cfg";
         fs::write(directory.path().join("logs/config").join(future), "a=1").unwrap();
         files(directory.path()).write(Moment::Startup, &[]).unwrap();
-        let names = names(directory.path());
+        let names = written(directory.path());
         assert_eq!(names[0], future);
         assert!(names[1].ends_with("-startup.cfg"));
     }
@@ -218,7 +171,7 @@ mod tests {
         for _ in 0..KEPT + 5 {
             files.write(Moment::Change, &[]).unwrap();
         }
-        assert_eq!(names(directory.path()).len(), KEPT);
+        assert_eq!(written(directory.path()).len(), KEPT);
         assert_eq!(fs::read_dir(&config).unwrap().count(), KEPT + others.len());
     }
 
@@ -226,7 +179,7 @@ mod tests {
     fn a_file_is_properties_that_java_reads() {
         let directory = tempfile::tempdir().unwrap();
         files(directory.path()).write(Moment::Startup, &[]).unwrap();
-        let name = &names(directory.path())[0];
+        let name = &written(directory.path())[0];
         let text = fs::read_to_string(directory.path().join("logs/config").join(name)).unwrap();
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], "#Saving snapshot");
@@ -242,7 +195,7 @@ mod tests {
             "{}",
             lines[5]
         );
-        assert!(text.ends_with(END));
+        assert!(text.ends_with("\n#end\n"));
     }
 
     #[test]

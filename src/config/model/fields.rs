@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::yaml::{Node, Value};
-use super::super::{Problem, human, nearest};
+use super::super::{Problem, spelling, units};
 
 /// What was found wrong so far with one document.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl Fields {
         given: &str,
         known: impl IntoIterator<Item = &'a str>,
     ) {
-        self.key_problem(key, node, nearest::unknown(given, known));
+        self.key_problem(key, node, spelling::unknown(given, known));
     }
 
     /// The entries of a mapping.
@@ -137,12 +137,12 @@ impl Fields {
         let size = match &node.value {
             Value::Null => return None,
             Value::Integer(value) => usize::try_from(*value).ok(),
-            Value::Text(text) => human::size(text),
+            Value::Text(text) => units::size(text),
             _ => None,
         };
         let size = size.filter(|bytes| *bytes > 0);
         if size.is_none() {
-            self.problem(key, node, human::SIZE_RULE);
+            self.problem(key, node, format!("must be {}", units::SIZE));
         }
         size
     }
@@ -151,11 +151,11 @@ impl Fields {
     pub fn duration(&mut self, key: &str, node: &Node) -> Option<Duration> {
         let duration = match &node.value {
             Value::Null => return None,
-            Value::Text(text) => human::duration(text).filter(|time| !time.is_zero()),
+            Value::Text(text) => units::duration(text).filter(|time| !time.is_zero()),
             _ => None,
         };
         if duration.is_none() {
-            self.problem(key, node, human::DURATION_RULE);
+            self.problem(key, node, format!("must be {}", units::DURATION));
         }
         duration
     }

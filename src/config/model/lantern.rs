@@ -1,41 +1,15 @@
-//! Our keys, under `lantern:`. They are strict: a wrong value is a problem, never a guess.
+//! Values of our keys, under `lantern:`. They are strict: a wrong value is a problem, never a guess.
 
-use crate::model::{
-    BackendKind, BatchingMode, DType, Hosting, StateSharing, TensorSpec, TensorsTo,
-};
+use std::time::Duration;
+
+use crate::model::{BackendKind, BatchingMode, DType, TensorSpec};
 use crate::tensor::{MAX_RANK, MAX_TENSORS};
 
+use super::super::units;
 use super::super::yaml::{Node, Value};
 use super::fields::Fields;
+use super::keys::{Kind, names};
 use super::{LimitOptions, Options};
-
-const KEYS: [&str; 13] = [
-    "handler",
-    "backend",
-    "inputs",
-    "outputs",
-    "hosting",
-    "intraOpThreads",
-    "freshInstances",
-    "oip",
-    "waitForFullBatches",
-    "state",
-    "batching",
-    "samples",
-    "limits",
-];
-
-const LIMIT_KEYS: [&str; 9] = [
-    "memory",
-    "cpu",
-    "initCpu",
-    "output",
-    "response",
-    "hostCalls",
-    "logLinesPerSecond",
-    "metricSeries",
-    "instances",
-];
 
 const SPEC_KEYS: [&str; 3] = ["name", "dtype", "shape"];
 const MOST_AXIS: i128 = 1 << 31;
@@ -45,21 +19,11 @@ const LONGEST_NAME: usize = 255;
 pub fn read(fields: &mut Fields, node: &Node, options: &mut Options) {
     for (name, value) in fields.map("lantern", node) {
         let key = format!("lantern.{name}");
-        match name.as_str() {
-            "handler" => options.handler = handler(fields, &key, value),
-            "backend" => options.backend = backend(fields, &key, value),
-            "inputs" => options.declared.inputs = specs(fields, &key, value),
-            "outputs" => options.declared.outputs = specs(fields, &key, value),
-            "hosting" => options.hosting = hosting(fields, &key, value),
-            "intraOpThreads" => options.intra_op_threads = fields.number(&key, value, 1, 1024),
-            "freshInstances" => options.fresh_instances = fields.truth(&key, value),
-            "oip" => options.tensors_to = tensors_to(fields, &key, value),
-            "waitForFullBatches" => options.wait_for_full_batches = fields.truth(&key, value),
-            "state" => options.state = state(fields, &key, value),
-            "batching" => options.batching = batching(fields, &key, value),
-            "samples" => options.samples = fields.text(&key, value),
-            "limits" => limits(fields, &key, value, &mut options.limits),
-            _ => fields.unknown(&key, value, name, KEYS),
+        if name == "limits" {
+            limits(fields, &key, value, &mut options.limits);
+        } else if !options.read(fields, &key, value) {
+            let known = names("lantern.").chain(["limits"]);
+            fields.unknown(&key, value, name, known);
         }
     }
 }
@@ -67,35 +31,70 @@ pub fn read(fields: &mut Fields, node: &Node, options: &mut Options) {
 fn limits(fields: &mut Fields, at: &str, node: &Node, limits: &mut LimitOptions) {
     for (name, value) in fields.map(at, node) {
         let key = format!("{at}.{name}");
-        match name.as_str() {
-            "memory" => limits.memory = fields.size(&key, value),
-            "cpu" => limits.cpu = fields.duration(&key, value),
-            "initCpu" => limits.init_cpu = fields.duration(&key, value),
-            "output" => limits.output = fields.size(&key, value),
-            "response" => limits.response = fields.size(&key, value),
-            "hostCalls" => limits.host_calls = fields.number(&key, value, 1, i128::from(u64::MAX)),
-            "logLinesPerSecond" => {
-                limits.log_lines_per_second = fields.number(&key, value, 0, i128::from(u32::MAX));
-            }
-            "metricSeries" => limits.metric_series = fields.number(&key, value, 0, 1 << 32),
-            "instances" => limits.instances = fields.number(&key, value, 1, 65_536),
-            _ => fields.unknown(&key, value, name, LIMIT_KEYS),
+        if !limits.read(fields, &key, value) {
+            fields.unknown(&key, value, name, names("lantern.limits."));
         }
     }
 }
 
-fn handler(fields: &mut Fields, key: &str, node: &Node) -> Option<String> {
-    let name = fields.text(key, node)?;
-    let is_component = std::path::Path::new(&name)
-        .extension()
-        .is_some_and(|extension| extension == "wasm");
-    if !is_component {
-        fields.problem(key, node, "must name a .wasm file in the archive");
-    }
-    is_component.then_some(name)
+/// A whole number.
+pub fn number<T: TryFrom<i128>>(least: i128, most: i128) -> Kind<T> {
+    let shape = format!("a whole number from {least} to {most}");
+    Kind::new(shape, move |fields, key, node| {
+        fields.number(key, node, least, most)
+    })
 }
 
-fn backend(fields: &mut Fields, key: &str, node: &Node) -> Option<BackendKind> {
+/// A size in bytes.
+pub fn size() -> Kind<usize> {
+    Kind::new(units::SIZE, Fields::size)
+}
+
+/// A duration with its unit.
+pub fn duration() -> Kind<Duration> {
+    Kind::new(units::DURATION, Fields::duration)
+}
+
+/// A text that is not empty.
+pub fn text() -> Kind<String> {
+    Kind::new("a text", Fields::text)
+}
+
+/// A truth value.
+pub fn truth() -> Kind<bool> {
+    Kind::new("true or false", Fields::truth)
+}
+
+/// One of two words.
+pub fn word<T: Copy + 'static>(words: &'static [(&'static str, T); 2]) -> Kind<T> {
+    let [(first, _), (second, _)] = words;
+    let shape = format!("{first} or {second}");
+    let rule = format!("must be {shape}");
+    Kind::new(shape, move |fields, key, node| {
+        let text = fields.text(key, node)?;
+        let found = words.iter().find(|(word, _)| *word == text);
+        if found.is_none() {
+            fields.problem(key, node, rule.clone());
+        }
+        found.map(|(_, value)| *value)
+    })
+}
+
+/// The component.
+pub fn handler() -> Kind<String> {
+    Kind::new("a .wasm file in the archive", |fields, key, node| {
+        let name = fields.text(key, node)?;
+        let extension = std::path::Path::new(&name).extension();
+        let is_component = extension.is_some_and(|extension| extension == "wasm");
+        if !is_component {
+            fields.problem(key, node, "must name a .wasm file in the archive");
+        }
+        is_component.then_some(name)
+    })
+}
+
+/// The framework that runs the artifact.
+pub fn backend(fields: &mut Fields, key: &str, node: &Node) -> Option<BackendKind> {
     let name = fields.text(key, node)?;
     let kind = BackendKind::named(&name);
     if kind.is_none() {
@@ -104,60 +103,34 @@ fn backend(fields: &mut Fields, key: &str, node: &Node) -> Option<BackendKind> {
     kind
 }
 
-fn hosting(fields: &mut Fields, key: &str, node: &Node) -> Option<Hosting> {
-    match fields.text(key, node)?.as_str() {
-        "process" => Some(Hosting::Process),
-        "inline" => Some(Hosting::Inline),
-        _ => {
-            fields.problem(key, node, "must be process or inline");
-            None
-        }
-    }
-}
-
-fn tensors_to(fields: &mut Fields, key: &str, node: &Node) -> Option<TensorsTo> {
-    match fields.text(key, node)?.as_str() {
-        "model" => Some(TensorsTo::Model),
-        "handler" => Some(TensorsTo::Handler),
-        _ => {
-            fields.problem(key, node, "must be model or handler");
-            None
-        }
-    }
-}
-
-fn state(fields: &mut Fields, key: &str, node: &Node) -> Option<StateSharing> {
-    match fields.text(key, node)?.as_str() {
-        "shared" => Some(StateSharing::Shared),
-        "copies" => Some(StateSharing::Copies),
-        _ => {
-            fields.problem(key, node, "must be shared or copies");
-            None
-        }
-    }
-}
-
-fn batching(fields: &mut Fields, key: &str, node: &Node) -> Option<BatchingMode> {
-    // YAML reads `on` and `off` as true and false.
-    if let Value::Bool(is_on) = node.value {
-        return Some(if is_on {
-            BatchingMode::On
-        } else {
-            BatchingMode::Off
-        });
-    }
-    match fields.text(key, node)?.as_str() {
-        "auto" => Some(BatchingMode::Auto),
-        "on" => Some(BatchingMode::On),
-        "off" => Some(BatchingMode::Off),
-        _ => {
+/// Whether requests may be stacked. YAML reads `on` and `off` as true and false.
+pub fn batching() -> Kind<BatchingMode> {
+    Kind::new("auto, on or off", |fields, key, node| {
+        let mode = match &node.value {
+            Value::Bool(true) => Some(BatchingMode::On),
+            Value::Bool(false) => Some(BatchingMode::Off),
+            _ => match fields.text(key, node)?.as_str() {
+                "auto" => Some(BatchingMode::Auto),
+                "on" => Some(BatchingMode::On),
+                "off" => Some(BatchingMode::Off),
+                _ => None,
+            },
+        };
+        if mode.is_none() {
             fields.problem(key, node, "must be auto, on or off");
-            None
         }
-    }
+        mode
+    })
 }
 
-fn specs(fields: &mut Fields, key: &str, node: &Node) -> Vec<TensorSpec> {
+/// Inputs or outputs.
+pub fn specs() -> Kind<Vec<TensorSpec>> {
+    Kind::new("a list of name, dtype and shape", |fields, key, node| {
+        Some(read_specs(fields, key, node))
+    })
+}
+
+fn read_specs(fields: &mut Fields, key: &str, node: &Node) -> Vec<TensorSpec> {
     let items = fields.list(key, node);
     if items.len() > MAX_TENSORS {
         fields.problem(

@@ -28,7 +28,7 @@ pub struct Requested {
     pub max_batch_delay: Option<Duration>,
     /// Workers to start with.
     pub min_workers: Option<usize>,
-    /// Workers there may be; as many as to start with if not said.
+    /// Workers there may be; as many as to start with if none are asked for.
     pub max_workers: Option<usize>,
     /// From arrival until the answer.
     pub response_timeout: Option<Duration>,
@@ -36,7 +36,7 @@ pub struct Requested {
     pub startup_timeout: Option<Duration>,
 }
 
-/// What holds where nobody said anything, and what nobody may exceed.
+/// What holds where nobody asks for anything else, and what nobody may exceed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Defaults {
     /// Workers of a version.
@@ -58,12 +58,12 @@ pub struct Defaults {
     /// The most that a handler may be given.
     pub ceilings: Limits,
     /// The most that a version may have.
-    pub most: Most,
+    pub most: VersionLimits,
 }
 
 /// What one version may have at most, whoever asks for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Most {
+pub struct VersionLimits {
     /// `lantern_max_workers`.
     pub workers: usize,
     /// `lantern_max_batch_size`: rows of a batch.
@@ -72,7 +72,7 @@ pub struct Most {
     pub job_queue_size: usize,
 }
 
-impl Most {
+impl VersionLimits {
     /// Workers that no operator can exceed.
     pub const WORKERS: usize = 1024;
     /// Rows of a batch that no operator can exceed.
@@ -96,7 +96,7 @@ impl Most {
     }
 }
 
-impl Default for Most {
+impl Default for VersionLimits {
     fn default() -> Self {
         Self {
             workers: Self::WORKERS,
@@ -129,47 +129,16 @@ pub fn resolve(
     let mut warnings = Vec::new();
     let devices = devices(options, defaults.gpus, &mut warnings);
     let hosting = hosting(options, defaults, &mut warnings);
-    let mut limits = limits(&options.limits, &defaults.ceilings)?;
+    let mut limits = options.limits.within(&defaults.ceilings)?;
     limits.response = response(&options.limits, defaults, limits.response, &mut warnings);
-    let (min_workers, max_workers) = workers(options, api, listed, defaults.workers);
-    let base = Settings::default();
-    let settings = Settings {
-        min_workers,
-        max_workers,
-        batch_size: first([api.batch_size, options.batch_size, listed.batch_size])
-            .unwrap_or(base.batch_size)
-            .max(1),
-        max_batch_delay: first([
-            api.max_batch_delay,
-            options.max_batch_delay,
-            listed.max_batch_delay,
-        ])
-        .unwrap_or(base.max_batch_delay),
-        response_timeout: first([
-            options.response_timeout,
-            listed.response_timeout,
-            api.response_timeout,
-        ])
-        .unwrap_or(defaults.response_timeout),
-        client_timeout: options.client_timeout,
-        startup_timeout: first([
-            options.startup_timeout,
-            listed.startup_timeout,
-            api.startup_timeout,
-        ])
-        .unwrap_or(defaults.startup_timeout),
-        job_queue_size: options.job_queue_size.unwrap_or(defaults.job_queue_size),
-        job_tickets: options.job_tickets.unwrap_or(base.job_tickets),
-        max_retry_timeout: options.max_retry_timeout.unwrap_or(base.max_retry_timeout),
-        wait_for_full_batches: options.wait_for_full_batches.unwrap_or(false),
-        batching: options.batching.unwrap_or_default(),
-        intra_op_threads: options.intra_op_threads,
-        hosting,
-        fresh_instances: options.fresh_instances.unwrap_or(false),
-        tensors_to: options.tensors_to.unwrap_or_default(),
-        state: options.state.unwrap_or_default(),
-        devices,
-    };
+    let mut settings = outside(listed, api, defaults);
+    options.clone().apply_to(&mut settings);
+    // For these two alone, the API counts more than the archive.
+    settings.batch_size = api.batch_size.unwrap_or(settings.batch_size).max(1);
+    settings.max_batch_delay = api.max_batch_delay.unwrap_or(settings.max_batch_delay);
+    (settings.min_workers, settings.max_workers) = workers(options, api, listed, defaults.workers);
+    settings.devices = devices;
+    settings.hosting = hosting;
     defaults.most.check(&settings)?;
     Ok(Resolved {
         settings,
@@ -178,8 +147,19 @@ pub fn resolve(
     })
 }
 
-fn first<T>(candidates: [Option<T>; 3]) -> Option<T> {
-    candidates.into_iter().flatten().next()
+/// What holds where the archive says nothing.
+fn outside(listed: &Requested, api: &Requested, defaults: &Defaults) -> Settings {
+    let base = Settings::default();
+    let response_timeout = listed.response_timeout.or(api.response_timeout);
+    let startup_timeout = listed.startup_timeout.or(api.startup_timeout);
+    Settings {
+        batch_size: listed.batch_size.unwrap_or(base.batch_size),
+        max_batch_delay: listed.max_batch_delay.unwrap_or(base.max_batch_delay),
+        response_timeout: response_timeout.unwrap_or(defaults.response_timeout),
+        startup_timeout: startup_timeout.unwrap_or(defaults.startup_timeout),
+        job_queue_size: defaults.job_queue_size,
+        ..base
+    }
 }
 
 fn workers(
@@ -248,63 +228,4 @@ fn response(
         warnings.push(Problem::new("model configuration", key, rule, allowed));
     }
     allowed.min(most)
-}
-
-/// What the author asks for, else the default; never above the ceiling.
-fn limits(asked: &LimitOptions, ceilings: &Limits) -> Result<Limits, Problems> {
-    let base = Limits::default();
-    let mut problems = Vec::new();
-    let mut cap = Cap(&mut problems);
-    let limits = Limits {
-        memory: cap.at("memory", asked.memory, base.memory, ceilings.memory),
-        cpu: cap.at("cpu", asked.cpu, base.cpu, ceilings.cpu),
-        init_cpu: cap.at("initCpu", asked.init_cpu, base.init_cpu, ceilings.init_cpu),
-        output: cap.at("output", asked.output, base.output, ceilings.output),
-        response: cap.at("response", asked.response, base.response, ceilings.response),
-        host_calls: cap.at(
-            "hostCalls",
-            asked.host_calls,
-            base.host_calls,
-            ceilings.host_calls,
-        ),
-        log_lines_per_second: cap.at(
-            "logLinesPerSecond",
-            asked.log_lines_per_second,
-            base.log_lines_per_second,
-            ceilings.log_lines_per_second,
-        ),
-        metric_series: cap.at(
-            "metricSeries",
-            asked.metric_series,
-            base.metric_series,
-            ceilings.metric_series,
-        ),
-        instances: cap.at(
-            "instances",
-            asked.instances,
-            base.instances,
-            ceilings.instances,
-        ),
-    };
-    Problems::or(problems, limits)
-}
-
-struct Cap<'a>(&'a mut Vec<Problem>);
-
-impl Cap<'_> {
-    fn at<T: Ord + Copy + std::fmt::Debug>(
-        &mut self,
-        key: &str,
-        asked: Option<T>,
-        base: T,
-        ceiling: T,
-    ) -> T {
-        if let Some(asked) = asked.filter(|asked| *asked > ceiling) {
-            let rule = format!("must be at most {ceiling:?}, which is what this server allows");
-            let key = format!("lantern.limits.{key}");
-            self.0
-                .push(Problem::new("model configuration", key, rule, asked));
-        }
-        asked.unwrap_or(base).min(ceiling)
-    }
 }

@@ -1,8 +1,10 @@
 //! Reading and resolving `model-config.yaml`.
 #![allow(clippy::unwrap_used)]
 
+use std::time::Duration;
+
 use super::*;
-use crate::model::{DType, Device, Limits, Settings, StateSharing};
+use crate::model::{DType, Device, Hosting, Limits, Settings, StateSharing};
 
 fn parse(text: &str) -> ModelConfig {
     ModelConfig::parse("c.yaml", text.as_bytes()).unwrap()
@@ -36,13 +38,13 @@ fn defaults() -> Defaults {
             memory: 256 << 20,
             ..Limits::default()
         },
-        most: Most::default(),
+        most: VersionLimits::default(),
     }
 }
 
 #[test]
 fn no_version_gets_more_than_the_operator_allows() {
-    let most = Most {
+    let most = VersionLimits {
         workers: 4,
         batch_size: 8,
         job_queue_size: 16,
@@ -379,7 +381,37 @@ fn limits_stay_under_the_ceiling() {
 
 #[test]
 fn declared_tensors_have_dtype_and_varying_axes() {
-    let declared = parse(FULL).options.declared;
+    let declared = parse(FULL).options.declared();
     assert_eq!(declared.inputs[0].dtype, Some(DType::F32));
     assert_eq!(declared.inputs[0].to_string(), "image: fp32[?, 1, 28, 28]");
+}
+
+/// A document that says `value` of `key`.
+fn saying(key: &str, value: &str) -> String {
+    let levels: Vec<_> = key.split('.').collect();
+    let open = levels.join(": {");
+    let close = "}".repeat(levels.len() - 1);
+    format!("{open}: {value}{close}")
+}
+
+#[test]
+fn every_default_is_what_its_text_says() {
+    let defaults = Defaults {
+        gpus: 1,
+        ..defaults()
+    };
+    let none = Requested::default();
+    let resolved = |text: &str| resolve(&parse(text), &none, &none, &defaults).unwrap();
+    let is_literal = |key: &&Key| !key.default.is_empty() && !key.default.starts_with('(');
+    for key in keys().filter(is_literal) {
+        let text = saying(key.name, key.default);
+        assert_eq!(resolved(&text), resolved(""), "{text}");
+        assert!(parse(&text).warnings.is_empty(), "{text}");
+    }
+}
+
+#[test]
+fn a_dot_in_a_name_is_no_level() {
+    let config = parse("lantern.hosting: inline\n");
+    assert_eq!(config.options.hosting, None);
 }

@@ -1,83 +1,35 @@
-//! TorchServe's keys, and what becomes of each here.
+//! Values of TorchServe's keys, which follow its rules: a value that breaks one is ignored with a warning.
 //!
-//! | standing | keys |
-//! |---|---|
-//! | honored | `minWorkers`, `maxWorkers`, `batchSize`, `maxBatchDelay`, `responseTimeout`, `startupTimeout`, `clientTimeoutInMills`, `maxRetryTimeoutInSec`, `jobQueueSize`, `useJobTicket`, `deviceType`, `deviceIds` |
-//! | no effect, with a warning | `parallelType`, `parallelLevel`, `torchrun`, `continuousBatching`, `asyncCommunication`, `micro_batching`, `pt2`, `useVenv`, `sequenceMaxIdleMSec`, `sequenceTimeoutMSec`, `maxNumSequence`, `maxSequenceJobQueueSize` |
-//! | refused when on | `sequenceBatching` |
-//! | the handler's, with a warning | every other key, unless it looks like one of these misspelt: that is refused |
-//!
-//! What a warning is said of changes how fast answers come, never which: so the version is served. Without sequences,
-//! a handler that keeps state between requests would answer otherwise than its author promised: that is refused.
+//! `sequenceBatching` is refused when it is on: without sequences, a handler that keeps state between requests would
+//! answer otherwise than its author promised. Every other key is the handler's, with a warning, unless it looks like a
+//! setting misspelt: that is refused.
 
 use std::time::Duration;
 
-use super::super::nearest;
+use super::super::spelling;
 use super::super::yaml::{Node, Value};
 use super::fields::Fields;
+use super::keys::{IGNORED, Kind, names};
 use super::{DeviceType, Options};
 
 /// More than any machine has use for, and little enough to count with.
 const MOST_WORKERS: i128 = 1024;
-const MOST_ROWS: i128 = 65_536;
-const MOST_JOBS: i128 = 1_000_000;
+pub const MOST_ROWS: i128 = 65_536;
+pub const MOST_JOBS: i128 = 1_000_000;
 const MOST_SECONDS: i128 = 31_536_000;
 const MOST_DEVICES: usize = 256;
 
-const KEYS: [&str; 26] = [
-    "minWorkers",
-    "maxWorkers",
-    "batchSize",
-    "maxBatchDelay",
-    "responseTimeout",
-    "startupTimeout",
-    "clientTimeoutInMills",
-    "maxRetryTimeoutInSec",
-    "jobQueueSize",
-    "deviceType",
-    "deviceIds",
-    "parallelType",
-    "parallelLevel",
-    "torchrun",
-    "useJobTicket",
-    "continuousBatching",
-    "sequenceBatching",
-    "sequenceMaxIdleMSec",
-    "sequenceTimeoutMSec",
-    "maxNumSequence",
-    "maxSequenceJobQueueSize",
-    "asyncCommunication",
-    "useVenv",
-    "pt2",
-    "micro_batching",
-    "lantern",
-];
-
 /// Reads one key at the top of the document.
 pub fn read(fields: &mut Fields, key: &str, node: &Node, options: &mut Options) {
-    let seconds = |n: i128| Duration::from_secs(u64::try_from(n).unwrap_or(0));
-    let millis = |n: i128| Duration::from_millis(u64::try_from(n).unwrap_or(0));
-    match key {
-        // Read together at the end: they only count as a pair.
-        "minWorkers" | "maxWorkers" => {}
-        "batchSize" => options.batch_size = at_least_one(fields, key, node, MOST_ROWS),
-        "maxBatchDelay" => options.max_batch_delay = positive(fields, key, node).map(millis),
-        "responseTimeout" => options.response_timeout = positive(fields, key, node).map(seconds),
-        "startupTimeout" => options.startup_timeout = positive(fields, key, node).map(seconds),
-        "clientTimeoutInMills" => options.client_timeout = positive(fields, key, node).map(millis),
-        "maxRetryTimeoutInSec" => {
-            options.max_retry_timeout =
-                integer(fields, key, node, MOST_SECONDS).map(|n| seconds(n.max(0)));
-        }
-        "jobQueueSize" => {
-            let size = above_zero(fields, key, node, MOST_JOBS);
-            options.job_queue_size = size.and_then(|size| usize::try_from(size).ok());
-        }
-        "useJobTicket" => options.job_tickets = truth(fields, key, node),
-        "deviceType" => options.device_type = device_type(fields, key, node),
-        "deviceIds" => options.device_ids = device_ids(fields, key, node),
-        _ => not_honored(fields, key, node),
+    // A dot is part of a name here, and no level.
+    if key.contains('.') || !options.read(fields, key, node) {
+        not_honored(fields, key, node);
     }
+}
+
+/// Workers. They only count as a pair, which [`check_workers`] reads at the end.
+pub fn workers() -> Kind<usize> {
+    Kind::new("a whole number", |_, _, _| None)
 }
 
 /// The pair of worker counts: ignored unless it makes sense as a pair.
@@ -123,19 +75,54 @@ fn integer(fields: &mut Fields, key: &str, node: &Node, most: i128) -> Option<i1
     }
 }
 
-fn at_least_one(fields: &mut Fields, key: &str, node: &Node, most: i128) -> Option<usize> {
-    let value = integer(fields, key, node, most)?;
-    if value < 1 {
-        fields.warn(key, node, "becomes 1: it must be at least 1");
-    }
-    usize::try_from(value.max(1)).ok()
+/// A number that becomes 1 if it is less.
+pub fn at_least_one(most: i128) -> Kind<usize> {
+    let shape = format!("a whole number from 1 to {most}");
+    Kind::new(shape, move |fields, key, node| {
+        let value = integer(fields, key, node, most)?;
+        if value < 1 {
+            fields.warn(key, node, "becomes 1: it must be at least 1");
+        }
+        usize::try_from(value.max(1)).ok()
+    })
 }
 
-fn positive(fields: &mut Fields, key: &str, node: &Node) -> Option<i128> {
-    above_zero(fields, key, node, MOST_SECONDS)
+/// A number that does not count unless it is above 0.
+pub fn above_zero<T: TryFrom<i128>>(most: i128) -> Kind<T> {
+    let shape = format!("a whole number from 1 to {most}");
+    Kind::new(shape, move |fields, key, node| {
+        positive(fields, key, node, most).and_then(|value| T::try_from(value).ok())
+    })
 }
 
-fn above_zero(fields: &mut Fields, key: &str, node: &Node, most: i128) -> Option<i128> {
+/// Whole seconds.
+pub fn seconds() -> Kind<Duration> {
+    time(Duration::from_secs)
+}
+
+/// Whole milliseconds.
+pub fn milliseconds() -> Kind<Duration> {
+    time(Duration::from_millis)
+}
+
+fn time(unit: fn(u64) -> Duration) -> Kind<Duration> {
+    let shape = format!("a whole number from 1 to {MOST_SECONDS}");
+    Kind::new(shape, move |fields, key, node| {
+        let value = positive(fields, key, node, MOST_SECONDS)?;
+        u64::try_from(value).ok().map(unit)
+    })
+}
+
+/// Whole seconds, of which less than 0 means 0.
+pub fn retry_seconds() -> Kind<Duration> {
+    let shape = format!("a whole number from 0 to {MOST_SECONDS}");
+    Kind::new(shape, |fields, key, node| {
+        let value = integer(fields, key, node, MOST_SECONDS)?;
+        u64::try_from(value.max(0)).ok().map(Duration::from_secs)
+    })
+}
+
+fn positive(fields: &mut Fields, key: &str, node: &Node, most: i128) -> Option<i128> {
     let value = integer(fields, key, node, most)?;
     if value <= 0 {
         fields.warn(key, node, "is ignored: it must be above 0");
@@ -143,20 +130,26 @@ fn above_zero(fields: &mut Fields, key: &str, node: &Node, most: i128) -> Option
     (value > 0).then_some(value)
 }
 
-fn device_type(fields: &mut Fields, key: &str, node: &Node) -> Option<DeviceType> {
-    match &node.value {
-        Value::Text(text) if text == "cpu" => Some(DeviceType::Cpu),
-        Value::Text(text) if text == "gpu" => Some(DeviceType::Gpu),
-        Value::Null => None,
-        _ => {
-            fields.warn(key, node, "is ignored: it must be cpu or gpu");
-            None
+/// The processor, or GPUs.
+pub fn device_type() -> Kind<DeviceType> {
+    Kind::new("cpu or gpu", |fields, key, node| {
+        match &node.value {
+            Value::Text(text) if text == "cpu" => return Some(DeviceType::Cpu),
+            Value::Text(text) if text == "gpu" => return Some(DeviceType::Gpu),
+            Value::Null => {}
+            _ => fields.warn(key, node, "is ignored: it must be cpu or gpu"),
         }
-    }
+        None
+    })
+}
+
+/// Numbers of GPUs.
+pub fn device_ids() -> Kind<Vec<u32>> {
+    Kind::new("a list of device numbers", read_device_ids)
 }
 
 /// One bad id discards the list.
-fn device_ids(fields: &mut Fields, key: &str, node: &Node) -> Option<Vec<u32>> {
+fn read_device_ids(fields: &mut Fields, key: &str, node: &Node) -> Option<Vec<u32>> {
     let ids: Option<Vec<u32>> = match &node.value {
         Value::Null => return None,
         Value::List(items) if items.len() <= MOST_DEVICES => items
@@ -174,16 +167,16 @@ fn device_ids(fields: &mut Fields, key: &str, node: &Node) -> Option<Vec<u32>> {
     ids.filter(|ids| !ids.is_empty())
 }
 
-/// TorchServe ignores what is no truth value.
-fn truth(fields: &mut Fields, key: &str, node: &Node) -> Option<bool> {
-    match &node.value {
-        Value::Bool(value) => Some(*value),
-        Value::Null => None,
-        _ => {
-            fields.warn(key, node, "is ignored: it must be true or false");
-            None
+/// A truth value; TorchServe ignores what is none.
+pub fn truth() -> Kind<bool> {
+    Kind::new("true or false", |fields, key, node| {
+        match &node.value {
+            Value::Bool(value) => return Some(*value),
+            Value::Null => {}
+            _ => fields.warn(key, node, "is ignored: it must be true or false"),
         }
-    }
+        None
+    })
 }
 
 fn not_honored(fields: &mut Fields, key: &str, node: &Node) {
@@ -192,7 +185,8 @@ fn not_honored(fields: &mut Fields, key: &str, node: &Node) {
         node.value,
         Value::Null | Value::Bool(false) | Value::Integer(0)
     );
-    match (key, without_effect(key)) {
+    let ignored = IGNORED.iter().find(|(name, _)| *name == key);
+    match (key, ignored) {
         ("sequenceBatching", _) if is_off => {}
         ("sequenceBatching", _) => {
             let rule = "is not supported: requests are independent of each other, and a handler keeps nothing \
@@ -200,38 +194,18 @@ fn not_honored(fields: &mut Fields, key: &str, node: &Node) {
             fields.problem(key, node, rule);
         }
         (_, Some(_)) if is_off => {}
-        (_, Some(why)) => fields.key_warning(key, node, why),
+        (_, Some((_, why))) => fields.key_warning(key, node, *why),
         (_, None) => free(fields, key, node),
     }
-}
-
-/// Why a key of TorchServe does nothing here; `None` if it is none.
-fn without_effect(key: &str) -> Option<&'static str> {
-    Some(match key {
-        "parallelType" | "parallelLevel" | "torchrun" => {
-            "has no effect: a worker computes on one device, in one process"
-        }
-        "continuousBatching" => {
-            "has no effect: whatever waits is taken whenever a worker is free, and a request is answered at once"
-        }
-        "asyncCommunication" | "micro_batching" => {
-            "has no effect: the server overlaps phases by itself"
-        }
-        "useVenv" => "has no effect: no Python is run",
-        "pt2" => "has no effect: models are run as exported",
-        "sequenceMaxIdleMSec"
-        | "sequenceTimeoutMSec"
-        | "maxNumSequence"
-        | "maxSequenceJobQueueSize" => "has no effect without sequenceBatching",
-        _ => return None,
-    })
 }
 
 /// A key that TorchServe does not know either is for the handler, which gets the whole document. One that looks like
 /// a misspelt setting is refused: serving without it would not be what its author meant.
 fn free(fields: &mut Fields, key: &str, node: &Node) {
-    let known = || KEYS.into_iter().chain(["handler"]);
-    if nearest::nearest(key, known()).is_some() {
+    let others = ["sequenceBatching", "lantern", "handler"];
+    let ignored = || IGNORED.iter().map(|(name, _)| *name);
+    let known = || names("").chain(ignored()).chain(others);
+    if spelling::nearest(key, known()).is_some() {
         return fields.unknown(key, node, key, known());
     }
     fields.key_warning(

@@ -3,37 +3,16 @@
 //! It says what was meant and binds nothing. Only a host's name is looked up, so that a typing error in one is
 //! found with all others.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
-use std::path::PathBuf;
+
+use crate::listen::Address;
 
 /// What the kernel has room for in a socket's path.
 const LONGEST_PATH: usize = 107;
-/// How every address looks, for messages.
-const RULE: &str = "must be http://HOST[:PORT], https://HOST[:PORT] or unix:/PATH";
-
-/// Where to listen.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Address {
-    /// A port.
-    Tcp {
-        /// Whether the port speaks TLS.
-        scheme: Scheme,
-        /// The port; 0 for any that is free.
-        socket: SocketAddr,
-    },
-    /// A Unix socket at an absolute path.
-    Unix(PathBuf),
-}
-
-/// What a port speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Scheme {
-    /// HTTP as it is.
-    Http,
-    /// HTTP within TLS.
-    Https,
-}
+/// What an address must be.
+pub const SHAPE: &str = "http://HOST[:PORT], https://HOST[:PORT] or unix:/PATH";
+/// What the host of a gRPC listener must be.
+pub const HOST_SHAPE: &str = "a host's name or address, without scheme and port";
 
 /// The ports where none is written, as in TorchServe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,74 +23,26 @@ pub struct DefaultPorts {
     pub https: u16,
 }
 
-impl Address {
-    /// `http` at `socket`.
-    pub const fn http(socket: SocketAddr) -> Self {
-        let scheme = Scheme::Http;
-        Self::Tcp { scheme, socket }
-    }
-
-    /// Whether clients on other machines can reach it.
-    pub fn is_public(&self) -> bool {
-        match self {
-            Self::Tcp { socket, .. } => !socket.ip().is_loopback(),
-            Self::Unix(_) => false,
-        }
-    }
-
-    /// Whether it needs a certificate.
-    pub const fn is_tls(&self) -> bool {
-        matches!(
-            self,
-            Self::Tcp {
-                scheme: Scheme::Https,
-                ..
-            }
-        )
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp { scheme, socket } => write!(formatter, "{}://{socket}", scheme.name()),
-            Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
-        }
-    }
-}
-
-impl Scheme {
-    /// As it is written in an address.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Https => "https",
-        }
-    }
-}
-
 /// Reads an address, or says what is wrong with it, in TorchServe's words where it has some.
 pub fn parse(text: &str, ports: DefaultPorts) -> Result<Address, String> {
     let text = text.trim();
-    let Some((scheme, rest)) = text.split_once(':') else {
-        return Err(invalid(text, RULE));
-    };
-    let (scheme, port) = match scheme.to_ascii_lowercase().as_str() {
+    let malformed = || invalid(text, &format!("must be {SHAPE}"));
+    let (scheme, rest) = text.split_once(':').ok_or_else(malformed)?;
+    let (tls, port) = match scheme.to_ascii_lowercase().as_str() {
         "unix" => return unix(text, rest),
-        "http" => (Scheme::Http, ports.http),
-        "https" => (Scheme::Https, ports.https),
-        _ => return Err(invalid(text, RULE)),
+        "http" => (false, ports.http),
+        "https" => (true, ports.https),
+        _ => return Err(malformed()),
     };
-    let authority = rest.strip_prefix("//").ok_or_else(|| invalid(text, RULE))?;
+    let authority = rest.strip_prefix("//").ok_or_else(malformed)?;
     let socket = socket(text, authority.strip_suffix('/').unwrap_or(authority), port)?;
-    Ok(Address::Tcp { scheme, socket })
+    Ok(Address::Tcp { socket, tls })
 }
 
 /// Reads the host of a gRPC listener, whose port is a setting of its own.
 pub fn parse_host(text: &str) -> Result<IpAddr, String> {
     let text = text.trim();
-    let rule = "must be a host's name or address, without scheme and port";
-    ip(text).ok_or_else(|| invalid(text, rule))
+    ip(text).ok_or_else(|| invalid(text, &format!("must be {HOST_SHAPE}")))
 }
 
 fn invalid(text: &str, rule: &str) -> String {
@@ -250,7 +181,7 @@ mod tests {
             ("http://10.0.0.1:1", true),
         ] {
             let address = parse(text, PORTS).expect(text);
-            assert_eq!(address.is_public(), is_public, "{text}");
+            assert_eq!(!address.is_local(), is_public, "{text}");
         }
     }
 

@@ -7,15 +7,13 @@ use std::path::{Path, PathBuf};
 use super::super::properties::{self, Property};
 use super::super::snapshot;
 use super::super::{Problem, Problems};
-use super::places::Surroundings;
+use super::environment::Environment;
 use super::raw::Flags;
 
 /// Largest file of settings that is read. Snapshots of many models are the largest there are.
 const FILE_LIMIT: u64 = 16 << 20;
 /// The file in the current directory that is read when no other is named.
 const DEFAULT_FILE: &str = "config.properties";
-/// Digits that the name of a snapshot starts with: a time to the millisecond.
-const STAMP: usize = 17;
 
 /// A file that was read.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,17 +30,17 @@ pub struct Settings {
 
 /// The file named by the environment, else by a flag, else the newest snapshot that can be read, else the one in the
 /// current directory; `None` if there is none of them.
-pub fn read(flags: &Flags, surroundings: &Surroundings) -> Result<Option<Settings>, Problems> {
-    if let Some(path) = surroundings.variable("TS_CONFIG_FILE") {
-        return named("TS_CONFIG_FILE", surroundings.path(path)).map(Some);
+pub fn read(flags: &Flags, environment: &Environment) -> Result<Option<Settings>, Problems> {
+    if let Some(path) = environment.variable("TS_CONFIG_FILE") {
+        return named("TS_CONFIG_FILE", environment.path(path)).map(Some);
     }
     if let Some(path) = &flags.ts_config {
-        return named("--ts-config", surroundings.current_directory.join(path)).map(Some);
+        return named("--ts-config", environment.current_directory.join(path)).map(Some);
     }
     let mut warnings = Vec::new();
-    let found = match newest(flags, surroundings, &mut warnings) {
+    let found = match newest(flags, environment, &mut warnings) {
         Some(settings) => Some(settings),
-        None => beside(surroundings)?,
+        None => beside(environment)?,
     };
     Ok(found.map(|settings| Settings {
         warnings,
@@ -50,8 +48,8 @@ pub fn read(flags: &Flags, surroundings: &Surroundings) -> Result<Option<Setting
     }))
 }
 
-fn beside(surroundings: &Surroundings) -> Result<Option<Settings>, Problems> {
-    let path = surroundings.current_directory.join(DEFAULT_FILE);
+fn beside(environment: &Environment) -> Result<Option<Settings>, Problems> {
+    let path = environment.current_directory.join(DEFAULT_FILE);
     if !path.is_file() {
         return Ok(None);
     }
@@ -61,15 +59,15 @@ fn beside(surroundings: &Surroundings) -> Result<Option<Settings>, Problems> {
 /// A snapshot that cannot be read is passed over: the server then starts with the one before it.
 fn newest(
     flags: &Flags,
-    surroundings: &Surroundings,
+    environment: &Environment,
     warnings: &mut Vec<Problem>,
 ) -> Option<Settings> {
     if flags.no_config_snapshots {
         return None;
     }
-    for path in snapshots(&surroundings.snapshot_directory()) {
+    for path in snapshots(&environment.snapshot_directory()) {
         match named("snapshot", path.clone()) {
-            Ok(settings) => match broken(&path, &settings) {
+            Ok(settings) => match damage(&path, &settings) {
                 None => return Some(settings),
                 Some(rule) => warnings.push(passed_over(&path, &rule)),
             },
@@ -79,21 +77,9 @@ fn newest(
     None
 }
 
-/// What is wrong with a snapshot, if anything is. Ours end in a line that says so; TorchServe's just end.
-fn broken(path: &Path, settings: &Settings) -> Option<String> {
-    if settings.properties.is_empty() {
-        return Some("is empty and is passed over".to_owned());
-    }
+fn damage(path: &Path, settings: &Settings) -> Option<String> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
-    if text.contains(snapshot::OURS) && !text.ends_with(snapshot::END) {
-        return Some("is not whole and is passed over".to_owned());
-    }
-    let models = settings
-        .properties
-        .iter()
-        .rfind(|property| property.key == "model_snapshot");
-    let wrong = snapshot::parse(&models?.value).err()?;
-    Some(format!("is passed over: its model_snapshot {wrong}"))
+    snapshot::damage(&text, &settings.properties)
 }
 
 fn passed_over(path: &Path, rule: &str) -> Problem {
@@ -101,23 +87,10 @@ fn passed_over(path: &Path, rule: &str) -> Problem {
 }
 
 /// Snapshots in `directory`, the newest first. Other files do not matter; to TorchServe they are fatal.
-fn snapshots(directory: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let mut names: Vec<_> = entries
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| is_snapshot(name))
-        .collect();
-    names.sort_unstable_by(|left, right| right.cmp(left));
-    names.iter().map(|name| directory.join(name)).collect()
-}
-
-fn is_snapshot(name: &str) -> bool {
-    let stamp = name.as_bytes().get(..STAMP);
-    let is_stamped = stamp.is_some_and(|stamp| stamp.iter().all(u8::is_ascii_digit));
-    let is_cfg = Path::new(name)
-        .extension()
-        .is_some_and(|extension| extension == "cfg");
-    is_stamped && name.as_bytes().get(STAMP) == Some(&b'-') && is_cfg
+fn snapshots(directory: &Path) -> impl Iterator<Item = PathBuf> {
+    let is_snapshot = |name: &str| snapshot::stamp(name).is_some();
+    let names = snapshot::names(directory, is_snapshot).unwrap_or_default();
+    names.into_iter().rev().map(|name| directory.join(name))
 }
 
 fn named(origin: &str, path: PathBuf) -> Result<Settings, Problems> {
@@ -171,17 +144,17 @@ mod tests {
         ] {
             std::fs::write(config.join(name), content).unwrap();
         }
-        let surroundings = Surroundings {
+        let environment = Environment {
             current_directory: directory.path().to_owned(),
-            ..Surroundings::default()
+            ..Environment::default()
         };
-        let settings = read(&Flags::default(), &surroundings).unwrap().unwrap();
+        let settings = read(&Flags::default(), &environment).unwrap().unwrap();
         assert_eq!(settings.name, "20261120152439290-shutdown.cfg");
         assert_eq!(settings.warnings.len(), 2);
         let flags = Flags {
             no_config_snapshots: true,
             ..Flags::default()
         };
-        assert_eq!(read(&flags, &surroundings), Ok(None));
+        assert_eq!(read(&flags, &environment), Ok(None));
     }
 }

@@ -1,27 +1,160 @@
-//! Every key there is, TorchServe's and ours: its default as text, and what becomes of it.
+//! Every key of the server's settings, TorchServe's and ours. Each stands here once: the type and the range of its value,
+//! its default, its variable, what it is for.
+//!
+//! From this table come the fields of [`Values`], what is read and refused, `lantern config`, what snapshots save, and
+//! the reference in `docs/settings.md`. To add a key, add a row here, and read the field where it has its effect.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::listen::Address;
+use crate::metrics::Mode;
+use crate::model::Hosting;
+
+use super::super::snapshot::Saved;
+use super::environment::Environment;
+use super::kinds::{
+    address, duration, file, found_file, host, is_true, metrics_mode, milliseconds, minutes, names,
+    number, number_or_zero, open_inference_protocol, optional, path, path_or, saved_models,
+    seconds, size, store, text, truth, urls, word,
+};
+use super::reader::{Kind, Reader};
+use super::startup::{Listed, LoadModels, listed, load_models};
 
 /// One key of the settings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct Key {
     /// As it is written in a file.
     pub name: &'static str,
     /// The value that holds where nothing is typed; in parentheses where it is found out at the start; empty for none.
     pub default: &'static str,
+    /// What it is for, in lines.
+    pub lines: &'static [&'static str],
+    /// What its values look like.
+    pub shape: fn() -> String,
     /// What becomes of it.
-    pub standing: Standing,
+    pub role: Role,
+    /// The variable that sets it, if one does.
+    variable: Variable,
 }
 
 /// What becomes of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum Role {
     /// It is a setting here.
-    Used,
+    Setting,
     /// A setting whose value nobody should read from a terminal or a log.
     Secret,
     /// Snapshots hold it, for people to read.
-    Noted,
+    Note,
     /// TorchServe has it; here it does nothing, for this reason.
     Ignored(&'static str),
+}
+
+/// The variable that sets a key.
+#[derive(Debug, Clone, Copy)]
+enum Variable {
+    /// `TS_` and the key in capitals; `LANTERN_…` for our keys.
+    Usual,
+    /// Another name, read where the file asks for variables.
+    Named(&'static str),
+    /// Another name, always read.
+    Always(&'static str),
+    /// None: TorchServe takes the key from the file alone.
+    None,
+}
+
+impl Key {
+    const fn new(name: &'static str, default: &'static str, role: Role) -> Self {
+        Self {
+            name,
+            default,
+            lines: &[],
+            shape: String::new,
+            role,
+            variable: Variable::Usual,
+        }
+    }
+
+    /// Whether its effect is a setting's.
+    pub const fn is_setting(&self) -> bool {
+        matches!(self.role, Role::Setting | Role::Secret)
+    }
+
+    /// The variable that sets it, if one does, and whether it counts even where the file does not ask for variables.
+    pub fn environment_variable(&self) -> Option<(String, bool)> {
+        let is_ours = self.name.starts_with("lantern_");
+        match self.variable {
+            Variable::None => None,
+            Variable::Named(name) => Some((name.to_owned(), false)),
+            Variable::Always(name) => Some((name.to_owned(), true)),
+            Variable::Usual if is_ours => Some((self.name.to_uppercase(), true)),
+            Variable::Usual => Some((format!("TS_{}", self.name.to_uppercase()), false)),
+        }
+    }
+}
+
+/// All keys, in the order in which they are shown.
+pub fn keys() -> impl Iterator<Item = &'static Key> {
+    SETTINGS.iter().chain(OTHERS)
+}
+
+/// What is known of `name`; `None` if there is no such key.
+pub fn find(name: &str) -> Option<&'static Key> {
+    keys().find(|key| key.name == name)
+}
+
+/// Makes the field, the key and the reading of each setting from one row:
+/// `/// meaning`, `key: type = "default", kind => what differs from other keys;`. Other keys have a role instead of a kind.
+macro_rules! settings {
+    (
+        $(
+            $(#[doc = $line:literal])+
+            $key:ident: $type:ty = $default:literal, $kind:expr $(=> $differs:ident: $how:expr)?;
+        )+
+        without effect:
+        $($other:ident = $other_default:literal, $role:expr $(=> $other_differs:ident: $other_how:expr)?;)+
+    ) => {
+        /// The value of every key.
+        #[expect(non_snake_case, reason = "one key is written in capitals")]
+        #[derive(Debug, Clone, PartialEq)]
+        pub struct Values {
+            $($(#[doc = $line])+ pub $key: $type,)+
+        }
+
+        /// Every key that has a value.
+        const SETTINGS: &[Key] = &[$(Key {
+            lines: &[$($line),+],
+            shape: || Kind::<$type>::shape($kind),
+            $($differs: $how,)?
+            ..Key::new(stringify!($key), $default, Role::Setting)
+        },)+];
+
+        /// Keys of TorchServe's that do nothing here, and what a snapshot notes for people to read.
+        const OTHERS: &[Key] = &[$(Key {
+            $($other_differs: $other_how,)?
+            ..Key::new(stringify!($other), $other_default, $role)
+        },)+];
+
+        impl Values {
+            /// Reads every key.
+            pub fn read(reader: &mut Reader<'_>) -> Self {
+                let mut keys = SETTINGS.iter();
+                let mut next = || keys.next().expect("there is one for each field");
+                Self { $($key: reader.take(next(), &$kind),)+ }
+            }
+
+            /// The value of `key`, where that says more than what was typed.
+            pub fn shown(&self, key: &str) -> Option<String> {
+                match key {
+                    $(stringify!($key) => Kind::<$type>::show(&$kind, &self.$key),)+
+                    _ => None,
+                }
+            }
+        }
+    };
 }
 
 const NO_JAVA: &str = "has no effect: there is no Java virtual machine";
@@ -31,265 +164,209 @@ const NO_SEQUENCES: &str = "has no effect: requests are independent of each othe
 const NO_INTEL: &str = "has no effect: the Intel extension for PyTorch is not used";
 const NO_LAUNCHER: &str = "has no effect: workers are threads; their number is lantern.intraOpThreads of model-config.yaml";
 
-const fn used(name: &'static str, default: &'static str) -> Key {
-    let standing = Standing::Used;
-    Key {
-        name,
-        default,
-        standing,
-    }
+settings! {
+    /// Address of predictions over HTTP.
+    inference_address: Address = "http://127.0.0.1:8080", address(80, 443);
+    /// Address of the management of models over HTTP.
+    management_address: Address = "http://127.0.0.1:8081", address(8081, 8444);
+    /// Address of metrics over HTTP.
+    metrics_address: Address = "http://127.0.0.1:8082", address(8082, 8445);
+    /// Host of predictions over gRPC.
+    grpc_inference_address: IpAddr = "127.0.0.1", host();
+    /// Host of the management of models over gRPC.
+    grpc_management_address: IpAddr = "127.0.0.1", host();
+    /// Port of predictions over gRPC; 0 for any that is free.
+    grpc_inference_port: u16 = "7070", number(0, u16::MAX);
+    /// Port of the management of models over gRPC; 0 for any that is free.
+    grpc_management_port: u16 = "7071", number(0, u16::MAX);
+    /// Age in ms at which the client of a connection for predictions is asked to make another.
+    grpc_inference_max_connection_age_ms: Option<Duration> = "", optional(milliseconds());
+    /// Time in ms that calls on a connection that is too old may still take.
+    grpc_inference_max_connection_age_grace_ms: Option<Duration> = "", optional(milliseconds());
+    /// Age in ms at which the client of a connection for management is asked to make another.
+    grpc_management_max_connection_age_ms: Option<Duration> = "", optional(milliseconds());
+    /// Time in ms that calls on a connection that is too old may still take.
+    grpc_management_max_connection_age_grace_ms: Option<Duration> = "", optional(milliseconds());
+    /// Whether gRPC is spoken over TLS.
+    enable_grpc_ssl: bool = "false", truth();
+    /// Private key for TLS in PEM: PKCS#8, PKCS#1 or SEC1.
+    private_key_file: Option<PathBuf> = "", file();
+    /// Certificate for TLS in PEM, with those that vouch for it after it.
+    certificate_file: Option<PathBuf> = "", file();
+    /// Java's keystore. It is not read; a message says how to convert it to PEM.
+    keystore: Option<String> = "", text();
+    /// Password of the keystore.
+    keystore_pass: Option<String> = "", text() => role: Role::Secret;
+    /// Type of the keystore.
+    keystore_type: Option<String> = "PKCS12", text();
+    /// Models to load at the start: `all`, or names, paths and URLs of archives, each with `NAME=` before it if it is registered by another name.
+    load_models: LoadModels = "", load_models();
+    /// Settings of single versions: a JSON object of models, of versions, of settings.
+    models: Listed = "", listed() => variable: Variable::None;
+    /// Directory that archives are loaded from.
+    model_store: Option<PathBuf> = "", store();
+    /// Directory that workflows are loaded from.
+    workflow_store: Option<PathBuf> = "(model_store)", store();
+    /// Models of a snapshot; they are restored, and no others loaded.
+    model_snapshot: Option<Saved> = "", saved_models() => variable: Variable::None;
+    /// Workers of a version that says nothing; 0 for as many as there are devices.
+    default_workers_per_model: Option<usize> = "0", number_or_zero(1024);
+    /// Time in s from the arrival of a request until its answer.
+    default_response_timeout: Duration = "120", seconds();
+    /// Time in s from the start of loading until the first worker is ready.
+    default_startup_timeout: Duration = "120", seconds();
+    /// Time in s that unregistering waits for requests in flight.
+    unregister_model_timeout: Duration = "120", seconds();
+    /// Requests that may wait for one version.
+    job_queue_size: usize = "100", number(1, 1_000_000);
+    /// Most GPUs to use.
+    number_of_gpu: Option<u32> = "(all)", optional(number(0, 1024));
+    /// Threads for connections; 0 for as many as cores.
+    number_of_netty_threads: Option<usize> = "0", number_or_zero(1024);
+    /// Bytes of a request's body.
+    max_request_size: usize = "6553500", number(1, 1 << 40);
+    /// Bytes of a response's body.
+    max_response_size: usize = "6553500", number(1, 1 << 40);
+    /// Where archives may be fetched from; nowhere unless it is set.
+    allowed_urls: String = "", urls();
+    /// Whether the variable `TS_ALLOWED_URLS` is read too.
+    use_env_allowed_urls: bool = "false", truth() => variable: Variable::None;
+    /// `access-control-allow-origin` of responses; no header unless it is set.
+    cors_allowed_origin: Option<String> = "", text();
+    /// `access-control-allow-methods` of responses; no header unless it is set.
+    cors_allowed_methods: Option<String> = "", text();
+    /// `access-control-allow-headers` of responses; no header unless it is set.
+    cors_allowed_headers: Option<String> = "", text();
+    /// A `metrics.yaml` in place of the built-in one.
+    metrics_config: Option<PathBuf> = "", path();
+    /// Whether metrics are scraped, log lines, or the three `ts_*` families alone. TorchServe's default is `log`.
+    metrics_mode: Mode = "prometheus", metrics_mode();
+    /// Whether handlers' metrics need no definition in `metrics.yaml`.
+    model_metrics_auto_detect: bool = "false", truth();
+    /// Whether metrics are served.
+    enable_metrics_api: bool = "true", truth();
+    /// Whether the machine is not measured.
+    disable_system_metrics: bool = "false", truth();
+    /// A command that prints metrics of the machine.
+    system_metrics_cmd: Option<String> = "", text() => variable: Variable::None;
+    /// Seconds between two measurements of the machine.
+    metric_time_interval: Duration = "60", seconds() => variable: Variable::None;
+    /// TorchServe's way to write logs; here they never hold up a request.
+    async_logging: bool = "true", truth();
+    /// Whether TorchServe's variables (`TS_…`) are read.
+    enable_envvars_config: bool = "false", is_true() => variable: Variable::None;
+    /// Whether requests need no token.
+    disable_token_authorization: bool = "false", truth();
+    /// Minutes that a token is good for.
+    token_expiration_min: Duration = "60", minutes() => variable: Variable::Named("TS_TOKEN_EXPIRATION_TIME_MIN");
+    /// Whether the API may register and unregister models.
+    enable_model_api: bool = "false", truth();
+    /// Whether Open Inference Protocol is served, over HTTP (`/v2`) and gRPC. TorchServe's default is that it is not.
+    ts_open_inference_protocol: bool = "true", open_inference_protocol() => variable: Variable::Always("TS_OPEN_INFERENCE_PROTOCOL");
+    /// Id of the first worker.
+    initial_worker_port: u32 = "9000", number(0, 1_000_000_000);
+    /// Requests that Amazon SageMaker may send at the same time.
+    NUM_WORKERS: usize = "1", number(1, 1_000_000);
+    /// Where models run that do not say: in a worker process each, or `inline`, in the server's (ONNX).
+    lantern_hosting: Hosting = "process", word(&[("process", Hosting::Process), ("inline", Hosting::Inline)]);
+    /// Whether archives may ask for `hosting: inline`.
+    lantern_allow_inline: bool = "false", truth();
+    /// Whether something else keeps strangers out: no warning about addresses beyond loopback without tokens.
+    lantern_allow_public: bool = "false", truth();
+    /// Keys of the operator's in place of those in `key_file.json`.
+    lantern_key_file: Option<PathBuf> = "", file();
+    /// Whether log files are written beside standard output.
+    lantern_log_files: bool = "true", truth();
+    /// What `/ping` says: what TorchServe says, or whether the server is ready, for rolling updates that probe it.
+    lantern_ping: PingMeaning = "torchserve", word(&[("torchserve", PingMeaning::TorchServe), ("ready", PingMeaning::Ready)]);
+    /// How many of the models that should serve must do so for the server to be ready; `any` is one, if there is one.
+    lantern_ready_requires: ReadyRequires = "all", word(&[("all", ReadyRequires::All), ("any", ReadyRequires::Any), ("none", ReadyRequires::None)]);
+    /// Directory of compiled handlers, and of what was found out about batching.
+    lantern_cache_dir: PathBuf = "(the user's cache)", path_or(Environment::cache_directory);
+    /// Directory that archives are unpacked to.
+    lantern_temp_dir: PathBuf = "(below the temporary directory)", path_or(Environment::own_temp_directory);
+    /// ONNX Runtime's library; found beside the program, in `.runtime/`, or by `ORT_DYLIB_PATH`.
+    lantern_onnxruntime: Option<PathBuf> = "(found)", found_file(Environment::onnxruntime);
+    /// The program that hosts TorchScript; found beside the program.
+    lantern_torch: Option<PathBuf> = "(found)", found_file(Environment::lantern_torch);
+    /// Ceiling of `lantern.limits.memory`.
+    lantern_max_memory: usize = "1GiB", size();
+    /// Ceiling of `lantern.limits.cpu`.
+    lantern_max_cpu: Duration = "10s", duration();
+    /// Ceiling of `lantern.limits.initCpu`.
+    lantern_max_init_cpu: Duration = "1min", duration();
+    /// Ceiling of `lantern.limits.output`.
+    lantern_max_output: usize = "256MiB", size();
+    /// Ceiling of `lantern.limits.response`.
+    lantern_max_response: usize = "64MiB", size();
+    /// Ceiling of `lantern.limits.hostCalls`.
+    lantern_max_host_calls: u64 = "10000000", number(1, u64::MAX);
+    /// Ceiling of `lantern.limits.logLinesPerSecond`.
+    lantern_max_log_lines_per_second: u32 = "1000", number(0, u32::MAX);
+    /// Ceiling of `lantern.limits.metricSeries`.
+    lantern_max_metric_series: usize = "1000", number(0, 1_000_000);
+    /// Ceiling of `lantern.limits.instances`.
+    lantern_max_instances: usize = "1024", number(1, 65_536);
+    /// Workers that a version may have, whoever asks for them.
+    lantern_max_workers: usize = "1024", number(1, 1024);
+    /// Rows that a batch may have, whoever asks for them.
+    lantern_max_batch_size: usize = "65536", number(1, 65_536);
+    /// Requests that may wait for a version, whoever asks for them.
+    lantern_max_job_queue_size: usize = "1000000", number(1, 1_000_000);
+    /// Bytes that an archive that is fetched may have.
+    lantern_max_download: usize = "16GiB", size();
+    /// Time that an archive may take to arrive.
+    lantern_download_timeout: Duration = "30min", duration();
+    /// Hosts of `allowed_urls` that may lead to addresses of this machine and its network.
+    lantern_private_hosts: BTreeSet<String> = "", names();
+
+    without effect:
+    netty_client_threads = "0", Role::Ignored("has no effect: connections to worker processes need no threads of their own");
+    use_native_io = "true", Role::Ignored("has no effect: the system's own interface is always used") => variable: Variable::None;
+    io_ratio = "50", Role::Ignored("has no effect: there is no such ratio here") => variable: Variable::None;
+    prefer_direct_buffer = "false", Role::Ignored(NO_JAVA);
+    limit_max_image_pixels = "true", Role::Ignored("has no effect: what a handler may decode is bounded by its memory (lantern_max_memory)");
+    decode_input_request = "true", Role::Ignored(AS_SENT);
+    default_service_handler = "", Role::Ignored("has no effect: an archive holds or names its own handler");
+    service_envelope = "", Role::Ignored(AS_SENT);
+    install_py_dep_per_model = "false", Role::Ignored("has no effect: handlers are WebAssembly components, and no Python package is installed");
+    blacklist_env_vars = "", Role::Ignored("has no effect: worker processes get none of the server's variables, handlers none at all");
+    ts_header_key_sequence_id = "ts_request_sequence_id", Role::Ignored(NO_SEQUENCES) => variable: Variable::Named("TS_HEADER_KEY_SEQUENCE_ID");
+    ts_header_key_sequence_start = "ts_request_sequence_start", Role::Ignored(NO_SEQUENCES) => variable: Variable::Named("TS_HEADER_KEY_SEQUENCE_START");
+    ts_header_key_sequence_end = "ts_request_sequence_end", Role::Ignored(NO_SEQUENCES) => variable: Variable::Named("TS_HEADER_KEY_SEQUENCE_END");
+    initial_distribution_port = "29500", Role::Ignored("has no effect: no model is spread over processes by torchrun");
+    model_server_home = "", Role::Ignored("has no effect: nothing is read from a home directory");
+    ipex_enable = "false", Role::Ignored(NO_INTEL);
+    ipex_gpu_enable = "false", Role::Ignored(NO_INTEL);
+    cpu_launcher_enable = "false", Role::Ignored(NO_LAUNCHER);
+    cpu_launcher_args = "", Role::Ignored(NO_LAUNCHER);
+    cpp_log_config = "", Role::Ignored("has no effect: there are no C++ workers");
+    debug = "false", Role::Ignored("has no effect: workers are always started by the server");
+    vmargs = "", Role::Ignored(NO_JAVA) => variable: Variable::None;
+    plugins_path = "", Role::Ignored("has no effect: plug-ins are Java classes, which nothing here runs") => variable: Variable::None;
+    version = "", Role::Note;
+    python = "", Role::Note => variable: Variable::None;
+    tsConfigFile = "", Role::Note => variable: Variable::None;
 }
 
-const fn noted(name: &'static str) -> Key {
-    Key {
-        name,
-        default: "",
-        standing: Standing::Noted,
-    }
+/// What `/ping` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PingMeaning {
+    /// Whether no model has been without a worker for longer than it is restarted, as TorchServe does.
+    #[default]
+    TorchServe,
+    /// Whether the server is ready.
+    Ready,
 }
 
-const fn ignored(name: &'static str, default: &'static str, why: &'static str) -> Key {
-    Key {
-        name,
-        default,
-        standing: Standing::Ignored(why),
-    }
-}
-
-/// All keys, in the order in which they are shown.
-pub const KEYS: &[Key] = &[
-    used("inference_address", "http://127.0.0.1:8080"),
-    used("management_address", "http://127.0.0.1:8081"),
-    used("metrics_address", "http://127.0.0.1:8082"),
-    used("grpc_inference_address", "127.0.0.1"),
-    used("grpc_management_address", "127.0.0.1"),
-    used("grpc_inference_port", "7070"),
-    used("grpc_management_port", "7071"),
-    used("grpc_inference_max_connection_age_ms", ""),
-    used("grpc_inference_max_connection_age_grace_ms", ""),
-    used("grpc_management_max_connection_age_ms", ""),
-    used("grpc_management_max_connection_age_grace_ms", ""),
-    used("enable_grpc_ssl", "false"),
-    used("private_key_file", ""),
-    used("certificate_file", ""),
-    used("keystore", ""),
-    Key {
-        name: "keystore_pass",
-        default: "",
-        standing: Standing::Secret,
-    },
-    used("keystore_type", "PKCS12"),
-    used("load_models", ""),
-    used("model_store", ""),
-    used("workflow_store", "(model_store)"),
-    used("models", ""),
-    used("model_snapshot", ""),
-    used("default_workers_per_model", "0"),
-    used("default_response_timeout", "120"),
-    used("default_startup_timeout", "120"),
-    used("unregister_model_timeout", "120"),
-    used("job_queue_size", "100"),
-    used("number_of_gpu", "(all)"),
-    used("number_of_netty_threads", "0"),
-    ignored(
-        "netty_client_threads",
-        "0",
-        "has no effect: connections to worker processes need no threads of their own",
-    ),
-    ignored(
-        "use_native_io",
-        "true",
-        "has no effect: the system's own interface is always used",
-    ),
-    ignored(
-        "io_ratio",
-        "50",
-        "has no effect: there is no such ratio here",
-    ),
-    ignored("prefer_direct_buffer", "false", NO_JAVA),
-    used("max_request_size", "6553500"),
-    used("max_response_size", "6553500"),
-    ignored(
-        "limit_max_image_pixels",
-        "true",
-        "has no effect: what a handler may decode is bounded by its memory (lantern_max_memory)",
-    ),
-    ignored("decode_input_request", "true", AS_SENT),
-    ignored(
-        "default_service_handler",
-        "",
-        "has no effect: an archive holds or names its own handler",
-    ),
-    ignored("service_envelope", "", AS_SENT),
-    ignored(
-        "install_py_dep_per_model",
-        "false",
-        "has no effect: handlers are WebAssembly components, and no Python package is installed",
-    ),
-    used("allowed_urls", ""),
-    used("use_env_allowed_urls", "false"),
-    ignored(
-        "blacklist_env_vars",
-        "",
-        "has no effect: worker processes get none of the server's variables, handlers none at all",
-    ),
-    used("cors_allowed_origin", ""),
-    used("cors_allowed_methods", ""),
-    used("cors_allowed_headers", ""),
-    used("metrics_config", ""),
-    used("metrics_mode", "prometheus"),
-    used("model_metrics_auto_detect", "false"),
-    used("enable_metrics_api", "true"),
-    used("disable_system_metrics", "false"),
-    used("system_metrics_cmd", ""),
-    used("metric_time_interval", "60"),
-    used("async_logging", "true"),
-    used("enable_envvars_config", "false"),
-    used("disable_token_authorization", "false"),
-    used("token_expiration_min", "60"),
-    used("enable_model_api", "false"),
-    used("ts_open_inference_protocol", "true"),
-    ignored(
-        "ts_header_key_sequence_id",
-        "ts_request_sequence_id",
-        NO_SEQUENCES,
-    ),
-    ignored(
-        "ts_header_key_sequence_start",
-        "ts_request_sequence_start",
-        NO_SEQUENCES,
-    ),
-    ignored(
-        "ts_header_key_sequence_end",
-        "ts_request_sequence_end",
-        NO_SEQUENCES,
-    ),
-    used("initial_worker_port", "9000"),
-    ignored(
-        "initial_distribution_port",
-        "29500",
-        "has no effect: no model is spread over processes by torchrun",
-    ),
-    ignored(
-        "model_server_home",
-        "",
-        "has no effect: nothing is read from a home directory",
-    ),
-    ignored("ipex_enable", "false", NO_INTEL),
-    ignored("ipex_gpu_enable", "false", NO_INTEL),
-    ignored("cpu_launcher_enable", "false", NO_LAUNCHER),
-    ignored("cpu_launcher_args", "", NO_LAUNCHER),
-    ignored(
-        "cpp_log_config",
-        "",
-        "has no effect: there are no C++ workers",
-    ),
-    ignored(
-        "debug",
-        "false",
-        "has no effect: workers are always started by the server",
-    ),
-    ignored("vmargs", "", NO_JAVA),
-    ignored(
-        "plugins_path",
-        "",
-        "has no effect: plug-ins are Java classes, which nothing here runs",
-    ),
-    used("NUM_WORKERS", "1"),
-    noted("version"),
-    noted("python"),
-    noted("tsConfigFile"),
-    used("lantern_hosting", "process"),
-    used("lantern_allow_inline", "false"),
-    used("lantern_allow_public", "false"),
-    used("lantern_key_file", ""),
-    used("lantern_log_files", "true"),
-    used("lantern_ping", "torchserve"),
-    used("lantern_ready_requires", "all"),
-    used("lantern_cache_dir", "(the user's cache)"),
-    used("lantern_temp_dir", "(below the temporary directory)"),
-    used("lantern_onnxruntime", "(found)"),
-    used("lantern_torch", "(found)"),
-    used("lantern_max_memory", "1GiB"),
-    used("lantern_max_cpu", "10s"),
-    used("lantern_max_init_cpu", "1min"),
-    used("lantern_max_output", "256MiB"),
-    used("lantern_max_response", "64MiB"),
-    used("lantern_max_host_calls", "10000000"),
-    used("lantern_max_log_lines_per_second", "1000"),
-    used("lantern_max_metric_series", "1000"),
-    used("lantern_max_instances", "1024"),
-    used("lantern_max_workers", "1024"),
-    used("lantern_max_batch_size", "65536"),
-    used("lantern_max_job_queue_size", "1000000"),
-    used("lantern_max_download", "16GiB"),
-    used("lantern_download_timeout", "30min"),
-    used("lantern_private_hosts", ""),
-];
-
-/// Keys that TorchServe takes from the file alone.
-const FILE_ONLY: [&str; 12] = [
-    "models",
-    "model_snapshot",
-    "use_native_io",
-    "io_ratio",
-    "use_env_allowed_urls",
-    "system_metrics_cmd",
-    "metric_time_interval",
-    "enable_envvars_config",
-    "vmargs",
-    "plugins_path",
-    "python",
-    "tsConfigFile",
-];
-
-/// Keys whose variable has a name of its own, and that variable.
-const RENAMED: [(&str, &str); 4] = [
-    ("token_expiration_min", "TS_TOKEN_EXPIRATION_TIME_MIN"),
-    ("ts_header_key_sequence_id", "TS_HEADER_KEY_SEQUENCE_ID"),
-    (
-        "ts_header_key_sequence_start",
-        "TS_HEADER_KEY_SEQUENCE_START",
-    ),
-    ("ts_header_key_sequence_end", "TS_HEADER_KEY_SEQUENCE_END"),
-];
-
-/// A variable that sets a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Variable {
-    /// Its name.
-    pub name: String,
-    /// Whether it counts even where the file does not ask for variables.
-    pub is_always_read: bool,
-}
-
-/// What is known of `name`; `None` if there is no such key.
-pub fn find(name: &str) -> Option<&'static Key> {
-    KEYS.iter().find(|key| key.name == name)
-}
-
-/// The variable that sets `key`, if one does: `TS_…` for TorchServe's keys, which the file must ask for, and
-/// `LANTERN_…` for ours, which is always read.
-pub fn variable(key: &str) -> Option<Variable> {
-    if FILE_ONLY.contains(&key) {
-        return None;
-    }
-    if key.starts_with("lantern_") || key == "ts_open_inference_protocol" {
-        let name = key.to_uppercase();
-        let is_always_read = true;
-        return Some(Variable {
-            name,
-            is_always_read,
-        });
-    }
-    let renamed = RENAMED.iter().find(|(renamed, _)| *renamed == key);
-    let name = renamed.map_or_else(
-        || format!("TS_{}", key.to_uppercase()),
-        |(_, variable)| (*variable).to_owned(),
-    );
-    let is_always_read = false;
-    Some(Variable {
-        name,
-        is_always_read,
-    })
+/// How many of the models that should serve must serve for the server to be ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ReadyRequires {
+    /// Each.
+    #[default]
+    All,
+    /// One, if there is one.
+    Any,
+    /// None.
+    None,
 }

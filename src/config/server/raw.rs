@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::super::{Problem, Problems, nearest};
+use super::super::{Problem, Problems, spelling};
+use super::environment::Environment;
 use super::file;
-use super::keys::{self, Standing};
-use super::places::Surroundings;
+use super::keys::{self, Role};
 
 /// Flags of the command line that are settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -60,20 +60,20 @@ pub struct Raw {
 }
 
 /// Gathers what was typed. Fails where the file cannot be read: then nothing else can be said.
-pub fn gather(flags: &Flags, surroundings: &Surroundings) -> Result<Raw, Problems> {
+pub fn gather(flags: &Flags, environment: &Environment) -> Result<Raw, Problems> {
     let mut raw = Raw::default();
-    read_file(&mut raw, flags, surroundings)?;
+    read_file(&mut raw, flags, environment)?;
     read_flags(&mut raw, flags);
-    read_variables(&mut raw, surroundings);
+    read_variables(&mut raw, environment);
     Ok(raw)
 }
 
 impl Raw {
     fn set(&mut self, name: &str, value: String, origin: String) {
         let key = keys::find(name);
-        match key.map(|key| key.standing) {
-            Some(Standing::Used | Standing::Secret | Standing::Noted) => {}
-            Some(Standing::Ignored(why)) => {
+        match key.map(|key| key.role) {
+            Some(Role::Setting | Role::Secret | Role::Note) => {}
+            Some(Role::Ignored(why)) => {
                 // Whoever writes down what holds anyway misses nothing.
                 let is_default =
                     key.is_some_and(|key| key.default.eq_ignore_ascii_case(value.trim()));
@@ -82,8 +82,8 @@ impl Raw {
                 }
             }
             None => {
-                let known = keys::KEYS.iter().map(|key| key.name);
-                let rule = nearest::unknown(name, known);
+                let known = keys::keys().map(|key| key.name);
+                let rule = spelling::unknown(name, known);
                 return self.warnings.push(Problem::plain(origin, name, rule));
             }
         }
@@ -110,14 +110,14 @@ impl Raw {
 }
 
 /// Takes what the file says, if there is one.
-fn read_file(raw: &mut Raw, flags: &Flags, surroundings: &Surroundings) -> Result<(), Problems> {
-    let Some(settings) = file::read(flags, surroundings)? else {
+fn read_file(raw: &mut Raw, flags: &Flags, environment: &Environment) -> Result<(), Problems> {
+    let Some(settings) = file::read(flags, environment)? else {
         return Ok(());
     };
     raw.warnings.extend(settings.warnings);
     for property in settings.properties {
         let origin = format!("{}:{}", settings.name, property.line);
-        match substitute(&property.value, surroundings) {
+        match substitute(&property.value, environment) {
             Ok(value) => {
                 let written = (value != property.value).then_some(property.value);
                 raw.set(&property.key, value, origin);
@@ -136,7 +136,7 @@ fn read_file(raw: &mut Raw, flags: &Flags, surroundings: &Surroundings) -> Resul
 }
 
 /// Replaces each `$$NAME$$` by the environment's NAME.
-fn substitute(value: &str, surroundings: &Surroundings) -> Result<String, String> {
+fn substitute(value: &str, environment: &Environment) -> Result<String, String> {
     let mut result = String::new();
     let mut rest = value;
     while let Some((before, after)) = rest.split_once("$$") {
@@ -144,7 +144,7 @@ fn substitute(value: &str, surroundings: &Surroundings) -> Result<String, String
             break;
         };
         result.push_str(before);
-        result.push_str(surroundings.variable(name).ok_or_else(|| name.to_owned())?);
+        result.push_str(environment.variable(name).ok_or_else(|| name.to_owned())?);
         rest = remaining;
     }
     result.push_str(rest);
@@ -201,19 +201,19 @@ fn read_flags(raw: &mut Raw, flags: &Flags) {
 }
 
 /// TorchServe's variables count only where the file asks for them; an empty one counts as well.
-fn read_variables(raw: &mut Raw, surroundings: &Surroundings) {
+fn read_variables(raw: &mut Raw, environment: &Environment) {
     let asks = raw.is_true("enable_envvars_config");
     let asks_for_urls = asks && raw.is_true("use_env_allowed_urls");
-    for key in keys::KEYS {
-        let Some(variable) = keys::variable(key.name) else {
+    for key in keys::keys() {
+        let Some((variable, is_always_read)) = key.environment_variable() else {
             continue;
         };
         let is_read = match key.name {
             "allowed_urls" => asks_for_urls,
-            _ => asks || variable.is_always_read,
+            _ => asks || is_always_read,
         };
-        if let Some(value) = surroundings.variable(&variable.name).filter(|_| is_read) {
-            raw.set(key.name, value.to_owned(), variable.name);
+        if let Some(value) = environment.variable(&variable).filter(|_| is_read) {
+            raw.set(key.name, value.to_owned(), variable);
         }
     }
 }

@@ -1,27 +1,131 @@
-//! Taking single settings out of what was typed: every problem is kept, none stops the reading.
+//! Reading single settings out of what was typed: every problem is kept, none stops the reading.
 
-use std::ops::RangeInclusive;
-use std::path::PathBuf;
-use std::time::Duration;
-
-use super::super::{Problem, human};
+use super::super::Problem;
+use super::CheckUrls;
+use super::environment::Environment;
+use super::keys::Key;
 use super::raw::{Entry, Raw};
 
 /// Reads settings and gathers problems.
-#[derive(Debug)]
-pub struct Reader {
+pub struct Reader<'a> {
     raw: Raw,
+    /// The key that is being read.
+    key: &'static str,
+    /// Where relative paths start, and what is found where nothing is typed.
+    pub environment: &'a Environment,
+    /// Checks the value of `allowed_urls`.
+    pub check_urls: CheckUrls,
 }
 
-impl Reader {
-    /// For what was typed.
-    pub const fn new(raw: Raw) -> Self {
-        Self { raw }
+type Absent<T> = Box<dyn Fn(&Environment) -> T>;
+type Read<T> = Box<dyn Fn(&mut Reader<'_>, &Entry) -> Option<T>>;
+
+/// What the values of a key look like, and how they are read.
+pub struct Kind<T> {
+    shape: String,
+    /// Reads what was typed; `None` if that is a problem.
+    read: Read<T>,
+    /// The value where nothing is typed and the default is not a value that could be typed.
+    absent: Option<Absent<T>>,
+    /// The value as it is shown, where that says more than what was typed.
+    show: Option<fn(&T) -> String>,
+}
+
+impl<T: 'static> Kind<T> {
+    /// A kind that `read` reads. It reports what is wrong.
+    pub fn new(
+        shape: impl Into<String>,
+        read: impl Fn(&mut Reader<'_>, &Entry) -> Option<T> + 'static,
+    ) -> Self {
+        Self {
+            shape: shape.into(),
+            read: Box::new(read),
+            absent: None,
+            show: None,
+        }
     }
 
-    /// What was typed without what was taken, and with the problems that were found.
+    /// A kind whose texts `parse` understands; others break the rule that they must be `shape`.
+    pub fn parsed(shape: impl Into<String>, parse: impl Fn(&str) -> Option<T> + 'static) -> Self {
+        let shape = shape.into();
+        let rule = format!("must be {shape}");
+        Self::new(shape, move |reader, entry| {
+            let value = parse(entry.value.trim());
+            if value.is_none() {
+                reader.problem(entry, rule.clone());
+            }
+            value
+        })
+    }
+
+    /// The same, with `absent` where nothing is typed.
+    pub fn or(self, absent: impl Fn(&Environment) -> T + 'static) -> Self {
+        Self {
+            absent: Some(Box::new(absent)),
+            ..self
+        }
+    }
+
+    /// The same, shown by `show`.
+    pub fn shown(self, show: fn(&T) -> String) -> Self {
+        Self {
+            show: Some(show),
+            ..self
+        }
+    }
+
+    /// The same, with `change` made to each value.
+    pub fn map<U: 'static>(self, change: impl Fn(T) -> U + 'static) -> Kind<U> {
+        let read = self.read;
+        Kind::new(self.shape, move |reader, entry| {
+            read(reader, entry).map(&change)
+        })
+    }
+
+    /// What a value must be, as it is said after "must be".
+    pub fn shape(self) -> String {
+        self.shape
+    }
+
+    /// `value` as it is shown; `None` where what was typed says it all.
+    pub fn show(&self, value: &T) -> Option<String> {
+        self.show.map(|show| show(value))
+    }
+}
+
+impl<'a> Reader<'a> {
+    /// For what was typed.
+    pub const fn new(raw: Raw, environment: &'a Environment, check_urls: CheckUrls) -> Self {
+        Self {
+            raw,
+            key: "",
+            environment,
+            check_urls,
+        }
+    }
+
+    /// What was typed, with the problems that were found.
     pub fn finish(self) -> Raw {
         self.raw
+    }
+
+    /// The value of `key`: what was typed, else its default.
+    pub fn take<T: 'static>(&mut self, key: &Key, kind: &Kind<T>) -> T {
+        self.key = key.name;
+        let typed = self.entry(key.name);
+        let typed = typed.and_then(|entry| (kind.read)(self, &entry));
+        typed.unwrap_or_else(|| self.default(key, kind))
+    }
+
+    fn default<T>(&mut self, key: &Key, kind: &Kind<T>) -> T {
+        if let Some(absent) = &kind.absent {
+            return absent(self.environment);
+        }
+        let entry = Entry {
+            value: key.default.to_owned(),
+            origin: String::new(),
+        };
+        (kind.read)(self, &entry).expect("a test reads every default")
     }
 
     /// The value of `key` and where it was typed.
@@ -29,110 +133,43 @@ impl Reader {
         self.raw.entries.get(key).cloned()
     }
 
-    /// The value of `key` breaks `rule`.
-    pub fn problem(&mut self, key: &str, entry: &Entry, rule: impl Into<String>) {
-        let problem = Problem::new(&entry.origin, key, rule, &entry.value);
-        self.raw.problems.push(problem);
+    /// The value of the key that is read breaks `rule`.
+    pub fn problem(&mut self, entry: &Entry, rule: impl Into<String>) {
+        self.add(Problem::new(&entry.origin, self.key, rule, &entry.value));
     }
 
-    /// The value of `key` is wrong, and `message` says it all, the value included.
-    pub fn message(&mut self, key: &str, entry: &Entry, message: String) {
-        let problem = Problem::plain(&entry.origin, format!("{key}:"), message);
-        self.raw.problems.push(problem);
+    /// The value of the key that is read is ignored.
+    pub fn warn(&mut self, entry: &Entry, rule: impl Into<String>) {
+        self.warn_of(self.key, entry, rule);
+    }
+
+    /// The value of `key` is ignored.
+    pub fn warn_of(&mut self, key: &str, entry: &Entry, rule: impl Into<String>) {
+        let warning = Problem::plain(&entry.origin, key, rule);
+        self.raw.warnings.push(warning);
+    }
+
+    /// The value of the key that is read is wrong, and `message` says it all, the value included.
+    pub fn message(&mut self, entry: &Entry, message: String) {
+        self.add(Problem::plain(
+            &entry.origin,
+            format!("{}:", self.key),
+            message,
+        ));
+    }
+
+    /// The value of the key that is read breaks `rule`, and is too long to be shown.
+    pub fn plain(&mut self, entry: &Entry, rule: String) {
+        self.add(Problem::plain(&entry.origin, self.key, rule));
+    }
+
+    /// One part of the value of the key that is read breaks `rule`.
+    pub fn part(&mut self, entry: &Entry, rule: String, part: &str) {
+        self.add(Problem::new(&entry.origin, self.key, rule, part));
     }
 
     /// One more problem.
     pub fn add(&mut self, problem: Problem) {
         self.raw.problems.push(problem);
-    }
-
-    /// The value of `key` is ignored.
-    pub fn warn(&mut self, key: &str, entry: &Entry, rule: impl Into<String>) {
-        let warning = Problem::plain(&entry.origin, key, rule);
-        self.raw.warnings.push(warning);
-    }
-
-    /// A text that is not empty.
-    pub fn text(&self, key: &str) -> Option<String> {
-        let entry = self.entry(key)?;
-        let text = entry.value.trim();
-        (!text.is_empty()).then(|| text.to_owned())
-    }
-
-    /// A path.
-    pub fn path(&self, key: &str) -> Option<PathBuf> {
-        self.text(key).map(PathBuf::from)
-    }
-
-    /// A truth value. TorchServe takes every text but `true` as false; a typing error there switches off what it
-    /// meant to switch on.
-    pub fn truth(&mut self, key: &str, default: bool) -> bool {
-        let read = |text: &str| match text.to_ascii_lowercase().as_str() {
-            "true" => Some(true),
-            "false" | "" => Some(false),
-            _ => None,
-        };
-        self.parsed(key, "must be true or false", read)
-            .unwrap_or(default)
-    }
-
-    /// A whole number within `range`.
-    pub fn number<T>(&mut self, key: &str, range: &RangeInclusive<T>) -> Option<T>
-    where
-        T: std::str::FromStr + PartialOrd + std::fmt::Display + Copy,
-    {
-        let rule = format!(
-            "must be a whole number from {} to {}",
-            range.start(),
-            range.end()
-        );
-        self.parsed(key, &rule, |text| {
-            text.parse().ok().filter(|number| range.contains(number))
-        })
-    }
-
-    /// Seconds above 0.
-    pub fn seconds(&mut self, key: &str, default: u64) -> Duration {
-        let seconds = self.number(key, &(1..=31_536_000)).unwrap_or(default);
-        Duration::from_secs(seconds)
-    }
-
-    /// A size.
-    pub fn size(&mut self, key: &str) -> Option<usize> {
-        self.parsed(key, human::SIZE_RULE, |text| {
-            human::size(text).filter(|size| *size > 0)
-        })
-    }
-
-    /// A duration with its unit.
-    pub fn duration(&mut self, key: &str) -> Option<Duration> {
-        self.parsed(key, human::DURATION_RULE, |text| {
-            human::duration(text).filter(|time| !time.is_zero())
-        })
-    }
-
-    /// One of a few words.
-    pub fn word<T: Copy>(&mut self, key: &str, words: &[(&str, T)]) -> Option<T> {
-        let names: Vec<_> = words.iter().map(|(name, _)| *name).collect();
-        let rule = format!("must be one of {}", names.join(", "));
-        self.parsed(key, &rule, |text| {
-            let found = words.iter().find(|(name, _)| *name == text);
-            found.map(|(_, value)| *value)
-        })
-    }
-
-    /// What `read` makes of the value, or a problem with `rule`.
-    pub fn parsed<T>(
-        &mut self,
-        key: &str,
-        rule: &str,
-        read: impl Fn(&str) -> Option<T>,
-    ) -> Option<T> {
-        let entry = self.entry(key)?;
-        let value = read(entry.value.trim());
-        if value.is_none() {
-            self.problem(key, &entry, rule);
-        }
-        value
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::ServerConfig;
-use super::keys::{self, Standing};
+use super::keys::{self, Role};
 
 /// What a snapshot says anew.
 const REPLACED: [&str; 2] = ["model_snapshot", "load_models"];
@@ -13,8 +13,8 @@ impl ServerConfig {
     /// out, and what came out of variables is the variable's name.
     pub fn to_save(&self) -> BTreeMap<String, String> {
         let is_saved = |key: &str| {
-            let standing = keys::find(key).map(|key| key.standing);
-            standing == Some(Standing::Used) && !REPLACED.contains(&key)
+            let role = keys::find(key).map(|key| key.role);
+            role == Some(Role::Setting) && !REPLACED.contains(&key)
         };
         let typed = self.typed.iter().filter(|(key, _)| is_saved(key));
         let mut saved: BTreeMap<String, String> = typed
@@ -24,8 +24,8 @@ impl ServerConfig {
             })
             .collect();
         let stores = [
-            ("model_store", &self.model_store),
-            ("workflow_store", &self.workflow_store),
+            ("model_store", &self.values.model_store),
+            ("workflow_store", &self.values.workflow_store),
         ];
         for (key, store) in stores {
             // The next start may be elsewhere.

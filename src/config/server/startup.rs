@@ -8,8 +8,9 @@ use serde_json::Value;
 use crate::model::{ModelName, Version};
 
 use super::super::model::Requested;
-use super::super::nearest;
-use super::reader::Reader;
+use super::super::spelling;
+use super::raw::Entry;
+use super::reader::{Kind, Reader};
 
 /// `load_models`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,7 +34,7 @@ pub struct LoadModel {
 }
 
 /// What `models` says.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listed {
     /// Settings by model and version.
     pub models: BTreeMap<ModelName, BTreeMap<Version, Requested>>,
@@ -54,14 +55,31 @@ const MEMBERS: [&str; 10] = [
     "parallelLevel",
 ];
 
-/// Reads `load_models`.
-pub fn load_models(reader: &mut Reader) -> LoadModels {
-    let Some(entry) = reader.entry("load_models") else {
-        return LoadModels::None;
-    };
-    if reader.text("model_snapshot").is_some() {
-        let rule = "is ignored: the snapshot says which models are restored";
-        reader.warn("load_models", &entry, rule);
+impl Listed {
+    /// The settings of a version; none if it is not there.
+    pub fn of(&self, name: &ModelName, version: &Version) -> Requested {
+        let versions = self.models.get(name);
+        let listed = versions.and_then(|versions| versions.get(version));
+        listed.cloned().unwrap_or_default()
+    }
+}
+
+/// `load_models`; without effect where a snapshot is restored.
+pub fn load_models() -> Kind<LoadModels> {
+    Kind::new(
+        "all, none or archives separated by commas",
+        |reader, entry| Some(read_load_models(reader, entry)),
+    )
+    .or(|_| LoadModels::None)
+}
+
+fn read_load_models(reader: &mut Reader<'_>, entry: &Entry) -> LoadModels {
+    let snapshot = reader.entry("model_snapshot");
+    if snapshot.is_some_and(|snapshot| !snapshot.value.trim().is_empty()) {
+        reader.warn(
+            entry,
+            "is ignored: the snapshot says which models are restored",
+        );
         return LoadModels::None;
     }
     let text = entry.value.trim();
@@ -71,51 +89,41 @@ pub fn load_models(reader: &mut Reader) -> LoadModels {
     if text.eq_ignore_ascii_case("all") {
         return LoadModels::All;
     }
-    let mut listed = Vec::new();
-    for item in text
-        .split(',')
-        .map(str::trim)
-        .filter(|item| !item.is_empty())
-    {
-        let (name, url) = match item.split_once('=') {
-            Some((name, url)) => (Some(ModelName::new(name.trim())), url.trim()),
-            None => (None, item),
-        };
-        match name.transpose() {
-            Ok(name) => listed.push(LoadModel {
-                name,
-                url: url.to_owned(),
-            }),
-            Err(error) => reader.problem("load_models", &entry, error.to_string()),
-        }
-    }
-    LoadModels::Listed(listed)
+    let items = text.split(',').map(str::trim);
+    let items = items.filter(|item| !item.is_empty());
+    let listed = items.filter_map(|item| load_model(reader, entry, item));
+    LoadModels::Listed(listed.collect())
 }
 
-/// Reads `models`, a JSON object: model → version → settings.
-pub fn models(reader: &mut Reader) -> Listed {
-    let mut listed = Listed::default();
-    let Some(entry) = reader.entry("models") else {
-        return listed;
+fn load_model(reader: &mut Reader<'_>, entry: &Entry, item: &str) -> Option<LoadModel> {
+    let (name, url) = match item.split_once('=') {
+        Some((name, url)) => (Some(ModelName::new(name.trim())), url.trim()),
+        None => (None, item),
     };
-    let document: Value = match serde_json::from_str(&entry.value) {
-        Ok(document) => document,
-        Err(error) => {
-            reader.warn(
-                "models",
-                &entry,
-                format!("is ignored: it is not JSON: {error}"),
-            );
-            return listed;
+    let url = url.to_owned();
+    let name = name.transpose();
+    let name = name.map_err(|error| reader.problem(entry, error.to_string()));
+    Some(LoadModel {
+        name: name.ok()?,
+        url,
+    })
+}
+
+/// `models`, a JSON object: model → version → settings. TorchServe takes what it understands, and so do its files expect it.
+pub fn listed() -> Kind<Listed> {
+    let kind = Kind::new("a JSON object", |reader, entry| {
+        let mut listed = Listed::default();
+        let mut wrong = Vec::new();
+        match serde_json::from_str(&entry.value) {
+            Ok(document) => read_models(&document, &mut listed, &mut wrong),
+            Err(error) => wrong.push(format!("is ignored: it is not JSON: {error}")),
         }
-    };
-    let mut wrong = Vec::new();
-    read_models(&document, &mut listed, &mut wrong);
-    // TorchServe takes what it understands, and so do its files expect it.
-    for rule in wrong {
-        reader.warn("models", &entry, rule);
-    }
-    listed
+        for rule in wrong {
+            reader.warn(entry, rule);
+        }
+        Some(listed)
+    });
+    kind.or(|_| Listed::default())
 }
 
 fn read_models(document: &Value, listed: &mut Listed, wrong: &mut Vec<String>) {
@@ -157,7 +165,7 @@ fn read_version(
         if !MEMBERS.contains(&member.as_str()) {
             wrong.push(format!(
                 "has {at}.{member}, which {}",
-                nearest::unknown(member, MEMBERS)
+                spelling::unknown(member, MEMBERS)
             ));
         }
     }

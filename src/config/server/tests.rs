@@ -4,8 +4,11 @@
 use std::fs;
 
 use super::*;
-use crate::config::AllowedUrls;
+use std::time::Duration;
+
+use crate::config::model::Requested;
 use crate::config::snapshot::Saved;
+use crate::model::{ModelName, Version};
 
 struct Fixture {
     directory: tempfile::TempDir,
@@ -35,12 +38,12 @@ impl Fixture {
     }
 
     fn load(&self) -> Result<ServerConfig, Problems> {
-        let surroundings = Surroundings {
+        let environment = Environment {
             variables: self.variables.clone(),
             current_directory: self.directory.path().to_owned(),
             program_directory: self.directory.path().to_owned(),
         };
-        ServerConfig::load(&self.flags, &surroundings)
+        ServerConfig::load(&self.flags, &environment, check_urls)
     }
 
     fn refused(&self) -> String {
@@ -54,23 +57,34 @@ impl Fixture {
     }
 }
 
+/// In place of those who fetch: they refuse a pattern.
+fn check_urls(text: &str) -> Result<(), (String, String)> {
+    let pattern = text.split(',').find(|item| item.contains(".*|"));
+    let rule = "must be the start of a URL up to a slash, such as https://models.example.com/team/, \
+                s3://bucket/team/ or file:///srv/models/";
+    pattern.map_or(Ok(()), |item| Err((item.to_owned(), rule.to_owned())))
+}
+
 #[test]
 fn defaults_are_torchserves_on_loopback() {
     let config = Fixture::new("").load().unwrap();
     assert_eq!(
-        config.inference_address.to_string(),
+        config.values.inference_address.to_string(),
         "http://127.0.0.1:8080"
     );
     assert_eq!(
-        config.management_address.to_string(),
+        config.values.management_address.to_string(),
         "http://127.0.0.1:8081"
     );
-    assert_eq!(config.metrics_address.to_string(), "http://127.0.0.1:8082");
-    assert_eq!(config.job_queue_size, 100);
-    assert_eq!(config.max_request_size, 6_553_500);
-    assert_eq!(config.default_response_timeout.as_secs(), 120);
-    assert_eq!(config.load_models, LoadModels::None);
-    assert!(!config.enable_model_api);
+    assert_eq!(
+        config.values.metrics_address.to_string(),
+        "http://127.0.0.1:8082"
+    );
+    assert_eq!(config.values.job_queue_size, 100);
+    assert_eq!(config.values.max_request_size, 6_553_500);
+    assert_eq!(config.values.default_response_timeout.as_secs(), 120);
+    assert_eq!(config.values.load_models, LoadModels::None);
+    assert!(!config.values.enable_model_api);
     assert_eq!(config.warnings, []);
 }
 
@@ -78,7 +92,7 @@ fn defaults_are_torchserves_on_loopback() {
 fn variable_beats_flag_beats_file_beats_default() {
     let file = "enable_envvars_config=true\njob_queue_size=1\n";
     let set = |flags: &mut Flags| flags.set.push("job_queue_size=2".to_owned());
-    let size = |fixture: Fixture| fixture.load().unwrap().job_queue_size;
+    let size = |fixture: Fixture| fixture.load().unwrap().values.job_queue_size;
     assert_eq!(size(Fixture::new("")), 100);
     assert_eq!(size(Fixture::new(file)), 1);
     assert_eq!(size(Fixture::new(file).flags(set)), 2);
@@ -91,7 +105,7 @@ fn variable_beats_flag_beats_file_beats_default() {
 #[test]
 fn variables_count_only_where_the_file_asks_for_them() {
     let fixture = Fixture::new("job_queue_size=1").variable("TS_JOB_QUEUE_SIZE", "3");
-    assert_eq!(fixture.load().unwrap().job_queue_size, 1);
+    assert_eq!(fixture.load().unwrap().values.job_queue_size, 1);
 }
 
 #[test]
@@ -113,9 +127,9 @@ fn the_file_is_named_by_variable_then_flag() {
     let a = named("a.properties");
     let b = named("b.properties").display().to_string();
     let fixture = fixture.flags(|flags| flags.ts_config = Some(a));
-    assert_eq!(fixture.load().unwrap().job_queue_size, 2);
+    assert_eq!(fixture.load().unwrap().values.job_queue_size, 2);
     let fixture = fixture.variable("TS_CONFIG_FILE", &b);
-    assert_eq!(fixture.load().unwrap().job_queue_size, 3);
+    assert_eq!(fixture.load().unwrap().values.job_queue_size, 3);
     let fixture = fixture.variable("TS_CONFIG_FILE", "/nowhere.properties");
     assert_eq!(
         fixture.refused(),
@@ -128,7 +142,7 @@ fn values_may_name_variables() {
     let fixture =
         Fixture::new("inference_address=http://127.0.0.1:$$PORT$$").variable("PORT", "9999");
     assert_eq!(
-        fixture.load().unwrap().inference_address.to_string(),
+        fixture.load().unwrap().values.inference_address.to_string(),
         "http://127.0.0.1:9999"
     );
     assert!(
@@ -203,13 +217,13 @@ fn an_address_open_to_all_without_tokens_is_a_warning() {
 
 #[test]
 fn probes_are_told_what_the_operator_chose() {
-    let health = |properties: &str| Fixture::new(properties).load().unwrap().health;
-    assert_eq!(health(""), HealthConfig::default());
+    let health = |properties: &str| {
+        let values = Fixture::new(properties).load().unwrap().values;
+        (values.lantern_ping, values.lantern_ready_requires)
+    };
+    assert_eq!(health(""), (PingMeaning::TorchServe, ReadyRequires::All));
     let chosen = health("lantern_ping=ready\nlantern_ready_requires=any\n");
-    assert_eq!(
-        (chosen.ping, chosen.ready_requires),
-        (PingMeaning::Ready, ReadyRequires::Any)
-    );
+    assert_eq!(chosen, (PingMeaning::Ready, ReadyRequires::Any));
     for (key, words) in [
         ("lantern_ping", "torchserve, ready"),
         ("lantern_ready_requires", "all, any, none"),
@@ -225,8 +239,8 @@ fn probes_are_told_what_the_operator_chose() {
 #[test]
 fn every_default_is_what_its_text_says() {
     let plain = Fixture::new("").load().unwrap();
-    let is_literal = |key: &&keys::Key| !key.default.is_empty() && !key.default.starts_with('(');
-    for key in keys::KEYS.iter().filter(is_literal) {
+    let is_literal = |key: &&Key| !key.default.is_empty() && !key.default.starts_with('(');
+    for key in keys().filter(is_literal) {
         let fixture = Fixture::new(&format!("{}={}\n", key.name, key.default));
         let config = fixture.load().unwrap();
         let expected = ServerConfig {
@@ -243,16 +257,14 @@ fn every_default_is_what_its_text_says() {
 fn at(config: &ServerConfig, fixture: &Fixture) -> ServerConfig {
     let here = fixture.load().unwrap();
     ServerConfig {
-        cache_directory: here.cache_directory,
-        logs: here.logs,
-        snapshots: SnapshotConfig {
-            directory: here.snapshots.directory,
-            ..config.snapshots.clone()
+        values: Values {
+            lantern_cache_dir: here.values.lantern_cache_dir,
+            ..config.values.clone()
         },
-        tokens: TokenConfig {
-            key_file: here.tokens.key_file,
-            ..config.tokens.clone()
-        },
+        log_directory: here.log_directory,
+        metrics_directory: here.metrics_directory,
+        snapshot_directory: here.snapshot_directory,
+        key_file: here.key_file,
         ..config.clone()
     }
 }
@@ -267,15 +279,14 @@ fn names_of_variables_follow_torchserve() {
         .variable("TS_MODELS", "not read")
         .variable("TS_ALLOWED_URLS", "http://a/.*, s3://b");
     let config = fixture.load().unwrap();
-    assert_eq!(config.tokens.expiration, Duration::from_secs(15));
-    assert_eq!(config.grpc.inference.address.port(), 9);
+    assert_eq!(config.values.token_expiration_min, Duration::from_secs(15));
+    assert_eq!(config.values.grpc_inference_port, 9);
     assert_eq!(config.typed["ts_header_key_sequence_id"].value, "X-Session");
-    let urls = |text| AllowedUrls::parse(text).unwrap();
-    assert_eq!(config.sources.allowed, urls("https://h.org/"));
+    assert_eq!(config.values.allowed_urls, "https://h.org/");
     let fixture = Fixture::new(&format!("{asking}use_env_allowed_urls=true\n"))
         .variable("TS_ALLOWED_URLS", "http://a/.*, s3://b");
-    let sources = fixture.load().unwrap().sources;
-    assert_eq!(sources.allowed, urls("http://a/,s3://b/"));
+    let values = fixture.load().unwrap().values;
+    assert_eq!(values.allowed_urls, "http://a/.*, s3://b");
 }
 
 #[test]
@@ -286,13 +297,16 @@ fn some_variables_are_always_read() {
         .variable("LOG_LOCATION", "elsewhere")
         .variable("TS_JOB_QUEUE_SIZE", "7");
     let config = fixture.load().unwrap();
-    assert!(!config.open_inference_protocol);
-    assert_eq!(config.ceilings.instances, 3);
-    assert_eq!(config.job_queue_size, 100);
+    assert!(!config.values.ts_open_inference_protocol);
+    assert_eq!(config.values.lantern_max_instances, 3);
+    assert_eq!(config.values.job_queue_size, 100);
     let here = fixture.directory.path();
-    assert_eq!(config.logs.directory, here.join("elsewhere"));
-    assert_eq!(config.logs.metrics_directory, here.join("logs"));
-    assert_eq!(config.snapshots.directory, here.join("elsewhere/config"));
+    assert_eq!(config.log_directory, here.join("elsewhere"));
+    assert_eq!(config.metrics_directory, here.join("logs"));
+    assert_eq!(
+        config.snapshot_directory,
+        Some(here.join("elsewhere/config"))
+    );
 }
 
 /// TorchServe's `test_token_authorization.py` and `test_model_control_mode.py`.
@@ -302,7 +316,10 @@ fn switches_have_three_places_and_the_variable_wins() {
         "enable_envvars_config=true\ndisable_token_authorization=false\nenable_model_api=false\n";
     let state = |fixture: &Fixture| {
         let config = fixture.load().unwrap();
-        (!config.tokens.enabled, config.enable_model_api)
+        (
+            config.values.disable_token_authorization,
+            config.values.enable_model_api,
+        )
     };
     let flags = |flags: &mut Flags| {
         flags.disable_token_auth = true;
@@ -355,8 +372,8 @@ fn certificate_and_key_come_together() {
 fn a_snapshot_decides_what_is_loaded() {
     let fixture = Fixture::new("model_snapshot={\"models\": {}}\nload_models=all\n");
     let config = fixture.load().unwrap();
-    assert_eq!(config.load_models, LoadModels::None);
-    assert_eq!(config.snapshots.restored, Some(Saved::default()));
+    assert_eq!(config.values.load_models, LoadModels::None);
+    assert_eq!(config.values.model_snapshot, Some(Saved::default()));
     assert!(fixture.warnings().contains("load_models is ignored"));
 }
 
@@ -379,9 +396,9 @@ fn flags_name_store_and_models() {
         flags.enable_model_api = true;
     });
     let config = fixture.load().unwrap();
-    assert_eq!(config.model_store, Some(store));
-    assert!(config.enable_model_api);
-    let LoadModels::Listed(models) = config.load_models else {
+    assert_eq!(config.values.model_store, Some(store));
+    assert!(config.values.enable_model_api);
+    let LoadModels::Listed(models) = config.values.load_models else {
         panic!("a list of models")
     };
     let pairs: Vec<_> = models
@@ -419,12 +436,12 @@ fn models_gives_settings_to_versions() {
         ModelName::new("noop").unwrap(),
         Version::new("1.11").unwrap(),
     );
-    let listed = config.listed(&name, &version);
+    let listed = config.values.models.of(&name, &version);
     assert_eq!((listed.min_workers, listed.max_workers), (Some(1), Some(2)));
     assert_eq!(listed.max_batch_delay, Some(Duration::from_millis(50)));
-    assert_eq!(config.default_versions[&name], version);
+    assert_eq!(config.values.models.defaults[&name], version);
     assert_eq!(
-        config.listed(&name, &Version::new("2").unwrap()),
+        config.values.models.of(&name, &Version::new("2").unwrap()),
         Requested::default()
     );
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::{Limits, Settings};
+
 /// From the front to the worker process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Order<S> {
@@ -189,45 +191,6 @@ pub enum ModelState {
     Copied,
 }
 
-/// Settings of a version, as in `model`. A worker process is one host: it needs no `hosting`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Settings {
-    pub min_workers: u64,
-    pub max_workers: u64,
-    pub batch_size: u64,
-    pub max_batch_delay: Duration,
-    pub wait_for_full_batches: bool,
-    pub batching: BatchingMode,
-    pub job_queue_size: u64,
-    pub response_timeout: Duration,
-    pub startup_timeout: Duration,
-    pub max_retry_timeout: Duration,
-    pub devices: Vec<Device>,
-    pub intra_op_threads: Option<u64>,
-    pub fresh_instances: bool,
-    pub tensors_to: TensorsTo,
-    pub state: StateSharing,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub enum TensorsTo {
-    Model,
-    Handler,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub enum StateSharing {
-    Shared,
-    Copies,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub enum BatchingMode {
-    Auto,
-    On,
-    Off,
-}
-
 /// What is done about batching, as in `runtime::batching`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Batching {
@@ -250,20 +213,6 @@ pub enum Grounds {
 pub enum Verdict {
     Confirmed(Grounds),
     Refuted(String),
-}
-
-/// Limits of a handler, as in `model`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Limits {
-    pub memory: u64,
-    pub cpu: Duration,
-    pub init_cpu: Duration,
-    pub output: u64,
-    pub response: u64,
-    pub host_calls: u64,
-    pub log_lines_per_second: u32,
-    pub metric_series: u64,
-    pub instances: u64,
 }
 
 /// A request.

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lantern::api::{self, AccessLog, Listener};
+use lantern::archive::check_urls;
 use lantern::backend::Backend;
 use lantern::backend::fake::{FakeBackend, Gate};
 use lantern::catalog::Catalog;
-use lantern::config::server::{Flags, ServerConfig, Surroundings};
+use lantern::config::server::{Environment, Flags, ServerConfig};
 use lantern::listen::Address;
 use lantern::metrics::MetricLog;
 use lantern::model::BackendKind;
@@ -186,8 +187,8 @@ impl Builder {
             no_config_snapshots: true,
             ..Flags::default()
         };
-        let settings = ServerConfig::load(&flags, &surroundings(directory)).unwrap();
-        let mut cfg = Config::new(settings, &machine()).unwrap();
+        let settings = ServerConfig::load(&flags, &environment(directory), check_urls).unwrap();
+        let mut cfg = Config::new(&settings, &machine()).unwrap();
         let lines = Arc::clone(access);
         cfg.access = Some(AccessLog::new(move |line| {
             let mut lines = lines.lock();
@@ -415,9 +416,9 @@ fn machine() -> Machine {
     clippy::disallowed_methods,
     reason = "tests are told by the Makefile where libraries lie"
 )]
-fn surroundings(directory: &Path) -> Surroundings {
+fn environment(directory: &Path) -> Environment {
     let library = std::env::var("ORT_DYLIB_PATH").map(|path| ("ORT_DYLIB_PATH".to_owned(), path));
-    Surroundings {
+    Environment {
         variables: library
             .into_iter()
             .chain([

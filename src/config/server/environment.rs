@@ -1,4 +1,4 @@
-//! Where things are on this machine: the environment, the current directory, libraries and programs.
+//! What the process finds around it: variables, the current directory, libraries and programs.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,7 +16,7 @@ const SYSTEM: [&str; 4] = [
 
 /// What the process finds around it. Made once, by the program; tests make their own.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Surroundings {
+pub struct Environment {
     /// Environment variables.
     pub variables: BTreeMap<String, String>,
     /// The directory that relative paths start from.
@@ -25,7 +25,7 @@ pub struct Surroundings {
     pub program_directory: PathBuf,
 }
 
-impl Surroundings {
+impl Environment {
     /// Those of this process.
     pub fn of_process() -> Self {
         let variables = std::env::vars_os().filter_map(|(name, value)| {
@@ -46,6 +46,13 @@ impl Surroundings {
     /// The value of an environment variable.
     pub fn variable(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(String::as_str)
+    }
+
+    /// Variables whose names start with `start`.
+    pub fn starting_with(&self, start: &str) -> BTreeMap<String, String> {
+        let mut variables = self.variables.clone();
+        variables.retain(|name, _| name.starts_with(start));
+        variables
     }
 
     /// `path` as seen from the current directory.
@@ -172,30 +179,30 @@ mod tests {
             .join(".runtime/python/lib/python3.11/site-packages/onnxruntime/capi/libonnxruntime.so.1.23.0");
         touch(&library);
         touch(&library.with_file_name("libonnxruntime_providers_shared.so"));
-        let surroundings = Surroundings {
+        let environment = Environment {
             program_directory: root.path().join("target/debug"),
-            ..Surroundings::default()
+            ..Environment::default()
         };
-        assert_eq!(surroundings.onnxruntime(), Some(library));
+        assert_eq!(environment.onnxruntime(), Some(library));
     }
 
     #[test]
     fn a_named_library_that_is_missing_is_not_replaced_by_another() {
-        let surroundings = Surroundings {
+        let environment = Environment {
             variables: BTreeMap::from([("ORT_DYLIB_PATH".into(), "/nowhere/lib.so".into())]),
-            ..Surroundings::default()
+            ..Environment::default()
         };
-        assert_eq!(surroundings.onnxruntime(), Some("/nowhere/lib.so".into()));
+        assert_eq!(environment.onnxruntime(), Some("/nowhere/lib.so".into()));
     }
 
     #[test]
     fn caches_follow_the_desktop_rule() {
-        let with = |pairs: &[(&str, &str)]| Surroundings {
+        let with = |pairs: &[(&str, &str)]| Environment {
             variables: pairs
                 .iter()
                 .map(|(k, v)| ((*k).into(), (*v).into()))
                 .collect(),
-            ..Surroundings::default()
+            ..Environment::default()
         };
         let cases = [
             (
@@ -208,8 +215,8 @@ mod tests {
             ),
             (with(&[("TMPDIR", "/t")]), "/t/lantern"),
         ];
-        for (surroundings, expected) in cases {
-            assert_eq!(surroundings.cache_directory(), Path::new(expected));
+        for (environment, expected) in cases {
+            assert_eq!(environment.cache_directory(), Path::new(expected));
         }
     }
 }

@@ -6,11 +6,11 @@ const MANIFEST: &str = r#"{"model": {"modelName": "m", "modelVersion": "2.5", "s
 const CONFIG: &str = "responseTimeout: 7\n";
 
 fn seen(location: &Location) -> Option<(String, String, Option<u64>)> {
-    let glance = glance(location, UnpackLimits::default())?;
-    let timeout = glance.config.options.response_timeout;
+    let summary = read_summary(location, UnpackLimits::default())?;
+    let timeout = summary.config.options.response_timeout;
     Some((
-        glance.manifest.name?.to_string(),
-        glance.manifest.version.to_string(),
+        summary.manifest.name?.to_string(),
+        summary.manifest.version.to_string(),
         timeout.map(|timeout| timeout.as_secs()),
     ))
 }

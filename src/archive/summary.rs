@@ -9,7 +9,7 @@ use super::{Location, MANIFEST, Manifest, UnpackLimits, source};
 
 /// Manifest and settings of an archive that was not unpacked.
 #[derive(Debug)]
-pub struct Glance {
+pub struct Summary {
     /// Its manifest.
     pub manifest: Manifest,
     /// Its settings; the default where it has none that can be read.
@@ -20,7 +20,7 @@ pub struct Glance {
 
 /// Reads the manifest and the settings of the archive at `location`. `None` where that would take reading all of it, as a
 /// tar does, or where it cannot be read: whoever opens the archive learns why.
-pub fn glance(location: &Location, limits: UnpackLimits) -> Option<Glance> {
+pub fn read_summary(location: &Location, limits: UnpackLimits) -> Option<Summary> {
     let read = |name: &EntryName| source::read_one(location.path(), name, limits, TEXT_LIMIT);
     let named = EntryName::parse(MANIFEST.as_bytes()).ok()??;
     let manifest = Manifest::parse(&read(&named)?).ok()?;
@@ -29,7 +29,7 @@ pub fn glance(location: &Location, limits: UnpackLimits) -> Option<Glance> {
         ModelConfig::parse(name.as_str(), &content).ok()
     });
     let config = config.unwrap_or_default();
-    Some(Glance {
+    Some(Summary {
         backend: backend_of(&manifest, &config),
         manifest,
         config,

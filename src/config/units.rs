@@ -22,12 +22,11 @@ const DURATIONS: [(&str, u64); 5] = [
     ("min", 60_000_000),
 ];
 
-/// What a size must look like, for messages.
-pub const SIZE_RULE: &str = "must be a number of bytes such as 1048576, 128MiB or 2GB";
+/// What a size must be.
+pub const SIZE: &str = "a number of bytes such as 1048576, 128MiB or 2GB";
 
-/// What a duration must look like, for messages.
-pub const DURATION_RULE: &str =
-    "must be a duration with its unit, such as 500us, 250ms, 10s or 2min";
+/// What a duration must be.
+pub const DURATION: &str = "a duration with its unit, such as 500us, 250ms, 10s or 2min";
 
 /// Bytes.
 pub fn size(text: &str) -> Option<usize> {

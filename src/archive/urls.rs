@@ -7,21 +7,21 @@
 use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
-/// How a value is to be written.
-pub const RULE: &str = "must be the start of a URL up to a slash, such as https://models.example.com/team/, \
+/// The rule for each item of `allowed_urls`.
+const RULE: &str = "must be the start of a URL up to a slash, such as https://models.example.com/team/, \
                         s3://bucket/team/ or file:///srv/models/";
-/// What makes a text a regular expression.
+/// Characters that a regular expression has and the start of a URL has not.
 const PATTERN: [char; 13] = [
     '*', '+', '?', '(', ')', '[', ']', '{', '}', '|', '^', '$', '\\',
 ];
 
-/// Where archives may be fetched from; nowhere, unless something was allowed. Cheap to clone for what it holds.
+/// The starts of URLs that archives may be fetched from; none by default, which allows nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AllowedUrls(Vec<Place>);
+pub struct AllowedUrls(Vec<SourceUrl>);
 
-/// Why a URL names no place.
+/// Why nothing is fetched from a URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum BadPlace {
+pub enum BadUrl {
     /// It is no URL.
     #[error("is not a URL")]
     Malformed,
@@ -39,9 +39,9 @@ pub enum BadPlace {
     Path,
 }
 
-/// What a URL says of where something lies.
+/// A URL that archives are fetched from, or the start of one, in components.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct SourceUrl {
     /// `http`, `https`, `s3` or `file`.
     pub scheme: &'static str,
     /// Host, or bucket; `None` with `file`.
@@ -52,30 +52,30 @@ pub struct Place {
     pub segments: Vec<String>,
 }
 
-impl Place {
-    /// The place that `text` names, and the URL as it was parsed.
-    pub fn parse(text: &str) -> Result<(Self, Url), BadPlace> {
+impl SourceUrl {
+    /// The components of `text`, and the URL as it was parsed.
+    pub fn parse(text: &str) -> Result<(Self, Url), BadUrl> {
         // The parser would drop or turn round what a client may have put there on purpose.
         if text.contains(|c: char| c.is_control() || c == '\\' || c == ' ') || climbs(text) {
-            return Err(BadPlace::Path);
+            return Err(BadUrl::Path);
         }
-        let url = Url::parse(text).map_err(|_| BadPlace::Malformed)?;
-        let place = Self::of(&url)?;
-        Ok((place, url))
+        let url = Url::parse(text).map_err(|_| BadUrl::Malformed)?;
+        let source = Self::of(&url)?;
+        Ok((source, url))
     }
 
-    /// The place that a parsed URL names.
-    pub fn of(url: &Url) -> Result<Self, BadPlace> {
+    /// The components of a parsed URL.
+    pub fn of(url: &Url) -> Result<Self, BadUrl> {
         let scheme = ["http", "https", "s3", "file"]
             .into_iter()
             .find(|scheme| *scheme == url.scheme())
-            .ok_or(BadPlace::Scheme)?;
+            .ok_or(BadUrl::Scheme)?;
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(BadPlace::User);
+            return Err(BadUrl::User);
         }
         let host = url.host().map(|host| host.to_owned());
         if host.is_none() != (scheme == "file") {
-            return Err(BadPlace::Host);
+            return Err(BadUrl::Host);
         }
         Ok(Self {
             scheme,
@@ -96,7 +96,7 @@ impl Place {
 impl AllowedUrls {
     /// Reads the value of `allowed_urls`. Fails with the part that is not understood and the rule that it breaks.
     pub fn parse(text: &str) -> Result<Self, (String, String)> {
-        let mut places = Vec::new();
+        let mut sources = Vec::new();
         for item in text
             .split(',')
             .map(str::trim)
@@ -104,17 +104,17 @@ impl AllowedUrls {
         {
             let plain = plain(item).ok_or_else(|| (item.to_owned(), RULE.to_owned()))?;
             for text in plain {
-                places.push(
+                sources.push(
                     allowed(&text).map_err(|why| (item.to_owned(), format!("{RULE}; it {why}")))?,
                 );
             }
         }
-        Ok(Self(places))
+        Ok(Self(sources))
     }
 
-    /// Whether `place` may be fetched from.
-    pub fn permit(&self, place: &Place) -> bool {
-        self.0.iter().any(|allowed| allowed.holds(place))
+    /// Whether `source` may be fetched from.
+    pub fn permit(&self, source: &SourceUrl) -> bool {
+        self.0.iter().any(|allowed| allowed.holds(source))
     }
 
     /// Whether nothing is allowed.
@@ -124,24 +124,29 @@ impl AllowedUrls {
 
     /// Directories of this machine that hold what may be fetched, as paths.
     pub fn directories(&self) -> impl Iterator<Item = std::path::PathBuf> {
-        let files = self.0.iter().filter(|place| place.scheme == "file");
-        files.map(|place| {
+        let files = self.0.iter().filter(|source| source.scheme == "file");
+        files.map(|source| {
             std::iter::once("/")
-                .chain(place.segments.iter().map(String::as_str))
+                .chain(source.segments.iter().map(String::as_str))
                 .collect()
         })
     }
 }
 
-fn allowed(text: &str) -> Result<Place, String> {
-    let (place, url) = Place::parse(text).map_err(|bad| bad.to_string())?;
+/// Checks the value of `allowed_urls`. Fails with the item that breaks a rule, and the rule.
+pub fn check_urls(text: &str) -> Result<(), (String, String)> {
+    AllowedUrls::parse(text).map(drop)
+}
+
+fn allowed(text: &str) -> Result<SourceUrl, String> {
+    let (source, url) = SourceUrl::parse(text).map_err(|bad| bad.to_string())?;
     if url.query().is_some() || url.fragment().is_some() {
         return Err("must not have a query or a fragment".to_owned());
     }
-    if place.scheme == "file" && place.segments.is_empty() {
+    if source.scheme == "file" && source.segments.is_empty() {
         return Err("must name a directory".to_owned());
     }
-    Ok(place)
+    Ok(source)
 }
 
 /// The starts of URLs that a regular expression of TorchServe's stands for; `None` if it stands for more.
@@ -183,15 +188,15 @@ fn climbs(text: &str) -> bool {
     })
 }
 
-fn segments(url: &Url) -> Result<Vec<String>, BadPlace> {
+fn segments(url: &Url) -> Result<Vec<String>, BadUrl> {
     let mut segments = Vec::new();
     for segment in url.path().trim_start_matches('/').split('/') {
         let decoded = percent_decode_str(segment)
             .decode_utf8()
-            .map_err(|_| BadPlace::Path)?;
+            .map_err(|_| BadUrl::Path)?;
         let is_odd = |c: char| c == '/' || c == '\\' || c.is_control();
         if decoded.contains(is_odd) || decoded == "." || decoded == ".." {
-            return Err(BadPlace::Path);
+            return Err(BadUrl::Path);
         }
         segments.push(decoded.into_owned());
     }
@@ -210,7 +215,7 @@ mod tests {
 
     fn permits(allowed: &str, url: &str) -> bool {
         let allowed = AllowedUrls::parse(allowed).unwrap();
-        Place::parse(url).is_ok_and(|(place, _)| allowed.permit(&place))
+        SourceUrl::parse(url).is_ok_and(|(source, _)| allowed.permit(&source))
     }
 
     #[test]
@@ -325,7 +330,7 @@ mod tests {
         #[test]
         fn whatever_is_permitted_has_the_allowed_host(url in "(https?|s3):[/\\\\]{0,3}[a-z0-9.@:%/\\\\#?]{0,40}") {
             let allowed = AllowedUrls::parse("https://h.org/a/").unwrap();
-            if let Ok((place, parsed)) = Place::parse(&url) && allowed.permit(&place) {
+            if let Ok((source, parsed)) = SourceUrl::parse(&url) && allowed.permit(&source) {
                 prop_assert_eq!(parsed.host_str(), Some("h.org"));
                 prop_assert!(parsed.path().starts_with("/a"));
             }

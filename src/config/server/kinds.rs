@@ -1,0 +1,267 @@
+//! The kinds of values that settings have.
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::listen::Address;
+use crate::metrics::Mode;
+
+use super::super::snapshot::{self, Saved};
+use super::super::{Problem, units};
+use super::address::{self, DefaultPorts};
+use super::environment::Environment;
+use super::reader::Kind;
+
+/// Longer than anybody keeps a connection, and short enough to be added to any time.
+const LONGEST_MS: u64 = 10 * 365 * 24 * 3_600_000;
+const LONGEST_MINUTES: f64 = 10.0 * 365.0 * 24.0 * 60.0;
+
+/// A whole number from `least` to `most`.
+pub fn number<T>(least: T, most: T) -> Kind<T>
+where
+    T: FromStr + PartialOrd + Display + Copy + 'static,
+{
+    let shape = format!("a whole number from {least} to {most}");
+    Kind::parsed(shape, move |text| {
+        let number = text.parse().ok();
+        number.filter(|number| (least..=most).contains(number))
+    })
+}
+
+/// A number of which 0 means that there is none.
+pub fn number_or_zero(most: usize) -> Kind<Option<usize>> {
+    number(0, most).map(|number| (number > 0).then_some(number))
+}
+
+/// Nothing unless it is typed.
+pub fn optional<T: 'static>(kind: Kind<T>) -> Kind<Option<T>> {
+    kind.map(Some).or(|_| None)
+}
+
+/// Whole seconds.
+pub fn seconds() -> Kind<Duration> {
+    number(1, 31_536_000).map(Duration::from_secs)
+}
+
+/// Whole milliseconds.
+pub fn milliseconds() -> Kind<Duration> {
+    number(1, LONGEST_MS).map(Duration::from_millis)
+}
+
+/// Minutes, with a fraction.
+pub fn minutes() -> Kind<Duration> {
+    let shape = "a number of minutes above 0, such as 60 or 0.25";
+    Kind::parsed(shape, |text| {
+        let minutes: f64 = text.parse().ok()?;
+        let is_usable = minutes > 0.0 && minutes <= LONGEST_MINUTES;
+        is_usable.then(|| Duration::from_secs_f64(minutes * 60.0))
+    })
+}
+
+/// A duration with its unit.
+pub fn duration() -> Kind<Duration> {
+    Kind::parsed(units::DURATION, |text| {
+        units::duration(text).filter(|time| !time.is_zero())
+    })
+}
+
+/// A size in bytes.
+pub fn size() -> Kind<usize> {
+    Kind::parsed(units::SIZE, |text| {
+        units::size(text).filter(|size| *size > 0)
+    })
+}
+
+/// A truth value. TorchServe takes every text but `true` as false; a typing error there switches off what it
+/// meant to switch on.
+pub fn truth() -> Kind<bool> {
+    Kind::parsed("true or false", |text| {
+        match text.to_ascii_lowercase().as_str() {
+            "true" => Some(true),
+            "false" | "" => Some(false),
+            _ => None,
+        }
+    })
+}
+
+/// A truth value as TorchServe reads it: every text but `true` is false.
+pub fn is_true() -> Kind<bool> {
+    Kind::parsed("true or false", |text| {
+        Some(text.eq_ignore_ascii_case("true"))
+    })
+}
+
+/// TorchServe's variable switches it on by the word `oip` alone; whoever sets it to something else wants it off.
+pub fn open_inference_protocol() -> Kind<bool> {
+    Kind::parsed("oip, true or false", |text| {
+        match text.to_ascii_lowercase().as_str() {
+            "true" | "oip" => Some(true),
+            "false" | "" => Some(false),
+            _ => None,
+        }
+    })
+}
+
+/// One of a few words.
+pub fn word<T: Copy + 'static>(words: &'static [(&'static str, T)]) -> Kind<T> {
+    let names: Vec<_> = words.iter().map(|(name, _)| *name).collect();
+    Kind::parsed(format!("one of {}", names.join(", ")), move |text| {
+        let found = words.iter().find(|(name, _)| *name == text);
+        found.map(|(_, value)| *value)
+    })
+}
+
+/// As TorchServe reads it: whatever the case, and `log` if it is none.
+pub fn metrics_mode() -> Kind<Mode> {
+    Kind::new("one of log, prometheus, legacy", |reader, entry| {
+        let mode = match entry.value.trim().to_ascii_lowercase().as_str() {
+            "prometheus" => Mode::Prometheus,
+            "legacy" => Mode::Legacy,
+            "log" => Mode::Log,
+            other => {
+                let rule = format!("is none of log, prometheus, legacy; {other:?} means log");
+                reader.warn(entry, rule);
+                Mode::Log
+            }
+        };
+        Some(mode)
+    })
+}
+
+/// A text; none if it is empty.
+pub fn text() -> Kind<Option<String>> {
+    Kind::parsed("a text", |text| {
+        Some((!text.is_empty()).then(|| text.to_owned()))
+    })
+}
+
+/// Names, separated by commas, in lower case.
+pub fn names() -> Kind<BTreeSet<String>> {
+    Kind::parsed("names separated by commas", |text| {
+        let names = text.split(',').map(str::trim);
+        let names = names.filter(|name| !name.is_empty());
+        Some(names.map(str::to_ascii_lowercase).collect())
+    })
+}
+
+/// Starts of URLs, as they were typed. Whoever fetches from them reads them again.
+pub fn urls() -> Kind<String> {
+    Kind::new("starts of URLs separated by commas", |reader, entry| {
+        if let Err((item, rule)) = (reader.check_urls)(&entry.value) {
+            reader.part(entry, rule, &item);
+        }
+        Some(entry.value.clone())
+    })
+}
+
+/// An address to listen on, with the ports where none is written.
+pub fn address(http: u16, https: u16) -> Kind<Address> {
+    let ports = DefaultPorts { http, https };
+    let kind = Kind::new(address::SHAPE, move |reader, entry| {
+        let address = address::parse(&entry.value, ports);
+        address
+            .map_err(|message| reader.message(entry, message))
+            .ok()
+    });
+    kind.shown(ToString::to_string)
+}
+
+/// The host of an address.
+pub fn host() -> Kind<IpAddr> {
+    Kind::new(address::HOST_SHAPE, |reader, entry| {
+        let host = address::parse_host(&entry.value);
+        host.map_err(|message| reader.message(entry, message)).ok()
+    })
+}
+
+/// A path, taken from the current directory.
+pub fn path() -> Kind<Option<PathBuf>> {
+    Kind::new("a path", |reader, entry| {
+        let text = entry.value.trim();
+        Some((!text.is_empty()).then(|| reader.environment.path(text)))
+    })
+}
+
+/// A path, or what is found where none is typed.
+pub fn path_or(found: fn(&Environment) -> PathBuf) -> Kind<PathBuf> {
+    let kind = Kind::new("a path", move |reader, entry| {
+        let text = entry.value.trim();
+        let typed = (!text.is_empty()).then(|| reader.environment.path(text));
+        Some(typed.unwrap_or_else(|| found(reader.environment)))
+    });
+    kind.or(found).shown(|path| path.display().to_string())
+}
+
+/// A file that must be there.
+pub fn file() -> Kind<Option<PathBuf>> {
+    file_or(|_| None)
+}
+
+/// A file that must be there, or what is found where none is typed.
+pub fn found_file(found: fn(&Environment) -> Option<PathBuf>) -> Kind<Option<PathBuf>> {
+    file_or(found).shown(|path| shown(path.as_deref()))
+}
+
+fn file_or(found: fn(&Environment) -> Option<PathBuf>) -> Kind<Option<PathBuf>> {
+    let kind = Kind::new("a file", move |reader, entry| {
+        let text = entry.value.trim();
+        if text.is_empty() {
+            return Some(found(reader.environment));
+        }
+        let path = reader.environment.path(text);
+        if !path.is_file() {
+            reader.problem(entry, "must be a file");
+        }
+        Some(Some(path))
+    });
+    kind.or(found)
+}
+
+/// A directory of archives. One that is missing is a mistake when a flag names it; one named by the file may come later.
+pub fn store() -> Kind<Option<PathBuf>> {
+    let kind = Kind::new("a directory", |reader, entry| {
+        let text = entry.value.trim();
+        let path = reader.environment.path(text);
+        if text.is_empty() {
+            return Some(None);
+        }
+        if !path.is_dir() && entry.origin.starts_with("--") {
+            let message = format!("{} directory not found: {}", entry.origin, entry.value);
+            reader.add(Problem::plain("", "", message));
+        } else if !path.is_dir() {
+            reader.warn(entry, "names a directory that does not exist");
+        }
+        Some(Some(path))
+    });
+    kind.or(|_| None).shown(|path| shown(path.as_deref()))
+}
+
+fn shown(path: Option<&Path>) -> String {
+    path.map_or_else(String::new, |path| path.display().to_string())
+}
+
+/// What a snapshot says of models.
+pub fn saved_models() -> Kind<Option<Saved>> {
+    Kind::new("JSON as snapshots have it", |reader, entry| {
+        let text = entry.value.trim();
+        if text.is_empty() {
+            return Some(None);
+        }
+        match snapshot::parse(text) {
+            Ok(saved) => {
+                for problem in &saved.problems {
+                    reader.warn(entry, problem);
+                }
+                Some(Some(saved))
+            }
+            Err(rule) => {
+                reader.plain(entry, rule);
+                None
+            }
+        }
+    })
+}
