@@ -1,18 +1,21 @@
 //! REST: what clients of TorchServe and of Open Inference Protocol speak, and nothing else.
 //!
-//! Only this module knows HTTP. One decoder holds every size limit, one table holds every route, and one function
-//! turns a failure into a response. It does not know what a runtime is: it asks the catalog.
+//! Only this module knows HTTP. Each socket has an axum `Router` made from one table of routes, within layers; bytes that
+//! are not HTTP are answered below it. One decoder holds every size limit, and one function turns a failure into a
+//! response. It does not know what a runtime is: it asks the catalog.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::{self, IntoResponse as _};
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::http::request::Parts;
 use hyper::{Uri, Version};
 use tokio::sync::Semaphore;
+use tower::ServiceExt as _;
 
 use crate::catalog::Catalog;
 use crate::error::{Error, Fault, Kind};
@@ -25,9 +28,11 @@ mod authority;
 mod connection;
 mod decode;
 mod document;
+mod extract;
 pub mod grpc;
 mod health;
 mod inference;
+mod layers;
 mod lenient;
 mod linger;
 mod malformed;
@@ -40,7 +45,6 @@ mod rotate;
 pub mod routes;
 mod sagemaker;
 mod scrape;
-mod stamp;
 mod uri;
 
 pub use access::{AccessLine, AccessLog};
@@ -51,12 +55,20 @@ pub use sagemaker::SageMaker;
 
 use authority::Authority;
 use decode::Decoder;
+use extract::RequestContext;
+use layers::HttpService;
 use manage::Operations;
-use reply::{CommonHeaders, Manner};
-use routes::{Endpoint, Matched, Params, Router, Surface};
+use reply::CommonHeaders;
+use routes::{Route, RouteTable, Surface};
 
 /// A response on its way to the wire.
-type Response = hyper::Response<Full<Bytes>>;
+type Response = response::Response;
+
+/// What endpoints work with, as axum hands it to them.
+type ApiState = axum::extract::State<Arc<Api>>;
+
+/// What endpoints end in.
+type EndpointResult = Result<Response, Error>;
 
 /// Settings of the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,7 +109,7 @@ pub struct Services {
     pub metrics: Metrics,
     /// Keys, if requests need one.
     pub tokens: Option<Arc<Tokens>>,
-    /// Takes a line for each request, if anybody wants them.
+    /// Takes a line for each request, if there is an access log.
     pub access: Option<AccessLog>,
 }
 
@@ -105,23 +117,15 @@ pub struct Services {
 pub struct Api {
     services: Services,
     cfg: Config,
-    router: Router,
+    table: RouteTable,
     authority: Authority,
     decoder: Decoder,
     operations: Operations,
     common: CommonHeaders,
     /// Whether a worker was ready when `SageMaker` asked.
     was_ready: AtomicBool,
-    /// Scrapes take turns.
+    /// One scrape is written at a time.
     scraping: Semaphore,
-}
-
-/// One request on its way to an endpoint.
-struct Call {
-    id: String,
-    arrival: Instant,
-    head: Parts,
-    body: Incoming,
 }
 
 impl Api {
@@ -132,7 +136,7 @@ impl Api {
             sagemaker: cfg.sagemaker.is_some(),
         };
         Arc::new(Self {
-            router: Router::new(listeners, surface),
+            table: RouteTable::new(listeners, surface),
             authority: Authority::new(services.tokens.clone(), cfg.enable_model_api),
             was_ready: AtomicBool::new(false),
             decoder: Decoder::new(cfg.max_request_size),
@@ -144,117 +148,75 @@ impl Api {
         })
     }
 
-    /// Answers one request. Never fails: a failure is an answer.
-    async fn respond(&self, request: hyper::Request<Incoming>, peer: Peer) -> Response {
-        let arrival = Instant::now();
-        let id = reply::new_id();
-        let (head, body) = request.into_parts();
-        let manner = Manner::of(&head);
-        let line = self
-            .services
-            .access
-            .as_ref()
-            .map(|log| (log, access::begin(peer, &head)));
-        let is_oip = self.cfg.oip && oip::owns(head.uri.path());
-        let call = Call {
-            id: id.clone(),
-            arrival,
-            head,
-            body,
-        };
-        let mut response = match self.answer(call).await {
-            Ok(response) => response,
-            Err(error) if is_oip => {
-                log_failure(&error, &id);
-                oip::failure(&error)
-            }
-            Err(error) if reply::is_bare(error.kind()) => return reply::bare(error.kind()),
-            Err(error) => {
-                log_failure(&error, &id);
-                reply::error(&error)
-            }
-        };
-        self.common.add_to(&mut response, &id, manner);
-        let status = response.status().as_u16();
-        self.services.metrics.answered(Answered::of(status));
-        if let Some((log, line)) = line {
-            log.finish(line, id, status, arrival.elapsed());
-        }
-        response
+    /// What answers the requests of a socket, each with its [`RequestContext`]: the router, and the layers around it.
+    ///
+    /// Request ids are made where requests are read: the layers of `tower-http` would keep an id that a client sent, and
+    /// show ours to handlers.
+    fn service(self: &Arc<Self>) -> impl HttpService + use<> {
+        let api = Arc::clone(self);
+        let attach = |methods, route: &Route| (route.endpoint.attach)(methods, route);
+        let router = self.table.router(Arc::clone(self), attach);
+        layers::around(router, move |router, request| {
+            answer(Arc::clone(&api), router, request)
+        })
     }
 
     /// The answer to bytes that are not HTTP, as it stands on the wire. TorchServe logs them as a request of its own making.
     fn refuse(&self, peer: Peer) -> Bytes {
-        let (mut head, ()) = hyper::Request::new(()).into_parts();
-        head.uri = Uri::from_static("/bad-request");
-        head.version = Version::HTTP_10;
+        let mut request = Request::new(());
+        *request.uri_mut() = Uri::from_static("/bad-request");
+        *request.version_mut() = Version::HTTP_10;
         let mut response = reply::error(&decode::invalid_message());
-        let (id, manner) = (reply::new_id(), Manner::default());
-        self.common.add_to(&mut response, &id, manner);
+        let id = RequestContext::new(peer).id;
+        self.common.add_to(&mut response, &id, true);
         let status = response.status().as_u16();
         self.services.metrics.answered(Answered::of(status));
         if let Some(log) = &self.services.access {
-            log.finish(access::begin(peer, &head), id, status, Duration::ZERO);
+            log.finish(access::begin(peer, &request), id, status, Duration::ZERO);
         }
         malformed::written(response)
     }
-
-    async fn answer(&self, call: Call) -> Result<Response, Error> {
-        self.decoder.check_head(&call.head)?;
-        let uri = call.head.uri.clone();
-        let path = uri::decode_path(&uri)?;
-        let matched = self.router.find(&call.head.method, &path);
-        self.authority
-            .check(self.router.permission(&matched), &call.head.headers)?;
-        let (endpoint, params) = match matched {
-            Matched::Route(route, params) => (route.endpoint, params),
-            Matched::OtherMethod(_) => return Err(method_not_allowed()),
-            Matched::Nothing => return Err(not_found()),
-        };
-        self.dispatch(endpoint, call, params).await
-    }
-
-    async fn dispatch(
-        &self,
-        endpoint: Endpoint,
-        call: Call,
-        params: Params<'_>,
-    ) -> Result<Response, Error> {
-        match endpoint {
-            Endpoint::ApiDescription => Ok(document::listener(&self.router)),
-            Endpoint::Ping => Ok(self.ping()),
-            Endpoint::Live => Ok(health::live()),
-            Endpoint::Ready => Ok(self.ready()),
-            Endpoint::Predict => self.predict(call, params).await,
-            Endpoint::PredictKServe => self.predict_kserve(call, params).await,
-            Endpoint::Invoke => self.invoke(call, params).await,
-            Endpoint::Invocations => self.invocations(call).await,
-            Endpoint::Explain => self.explain(params),
-            Endpoint::SageMakerPing => Ok(self.sagemaker_ping()),
-            Endpoint::ExecutionParameters => Ok(self.execution_parameters()),
-            Endpoint::PredictDescription => self.predict_description(&call, params).await,
-            Endpoint::ListModels => self.list_models(&call),
-            Endpoint::RegisterModel => self.register_model(call).await,
-            Endpoint::DescribeModel => self.describe_model(&call, params).await,
-            Endpoint::ScaleModel => self.scale_model(&call, params).await,
-            Endpoint::UnregisterModel => self.unregister_model(params).await,
-            Endpoint::ModelDescription => self.model_description(params),
-            Endpoint::SetDefault => self.set_default(params).await,
-            Endpoint::ModelReadiness => self.model_readiness(params),
-            Endpoint::ListWorkflows => self.list_workflows(&call),
-            Endpoint::RegisterWorkflow => Err(manage::workflow_not_registered()),
-            Endpoint::Workflow | Endpoint::PredictWorkflow => {
-                Err(manage::workflow_not_found(params.model))
-            }
-            Endpoint::RotateToken => self.rotate_token(&call).await,
-            Endpoint::OpenInference(endpoint) => self.open_inference(endpoint, call, params).await,
-            Endpoint::Scrape => self.scrape(&call).await,
-        }
-    }
 }
 
-/// Failures that are not the client's doing belong in the log, with what the client is not told; of handlers, the
-/// model's log tells that already.
+/// Answers one request: refuses a head that is over the limits, gives a failure its form, adds the headers that every
+/// response has, counts, and writes the line of the access log.
+async fn answer(
+    api: Arc<Api>,
+    inner: impl HttpService,
+    request: Request,
+) -> Result<Response, Infallible> {
+    let context = RequestContext::of(request.extensions());
+    let closes = reply::closes(&request);
+    let is_oip = api.cfg.oip && oip::owns(request.uri().path());
+    let line = api.services.access.as_ref();
+    let line = line.map(|log| (log, access::begin(context.peer, &request)));
+    let mut response = match api.decoder.check_head(&request) {
+        Ok(()) => inner.oneshot(request).await?.map(Body::new),
+        Err(error) => error.into_response(),
+    };
+    match response.extensions_mut().remove::<Error>() {
+        Some(error) if !is_oip && reply::is_bare(error.kind()) => {
+            return Ok(reply::bare(error.kind()));
+        }
+        Some(error) => {
+            log_failure(&error, &context.id);
+            if is_oip {
+                response = oip::failure(&error);
+            }
+        }
+        None => {}
+    }
+    api.common.add_to(&mut response, &context.id, closes);
+    let status = response.status().as_u16();
+    api.services.metrics.answered(Answered::of(status));
+    if let Some((log, line)) = line {
+        log.finish(line, context.id, status, context.arrival.elapsed());
+    }
+    Ok(response)
+}
+
+/// Failures that the client did not cause are logged as warnings, with the detail that the client does not get. A
+/// handler's detail is in the model's log already.
 fn log_failure(error: &Error, request_id: &str) {
     match error.kind().fault() {
         Fault::Client => tracing::debug!(request_id, "{error}"),

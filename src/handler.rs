@@ -41,8 +41,8 @@ use logging::LogGate;
 use metrics::Series;
 use pool::{Lease, Pool};
 
-pub use self::inspect::{ComponentInfo, inspect};
 pub(crate) use self::cpu_meter::yield_now;
+pub use self::inspect::{ComponentInfo, inspect};
 pub(crate) use self::observation::unit_named;
 
 /// What `preprocess` decided.

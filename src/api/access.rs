@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::http::request::Parts;
+use hyper::Request;
 
 use crate::listen::Peer;
 
@@ -30,7 +30,7 @@ pub struct AccessLine {
 }
 
 /// The part of a line that is known when the request arrives.
-pub(super) struct Begun(Vec<u8>);
+pub(super) struct LineStart(Vec<u8>);
 
 impl AccessLog {
     /// A log that hands lines to `take`.
@@ -39,7 +39,7 @@ impl AccessLog {
     }
 
     /// Hands over the line of a request that was answered.
-    pub(super) fn finish(&self, begun: Begun, request_id: String, status: u16, took: Duration) {
+    pub(super) fn finish(&self, begun: LineStart, request_id: String, status: u16, took: Duration) {
         let mut message = begun.0;
         let _ = write!(message, " {status} {}", took.as_millis());
         (self.0)(AccessLine {
@@ -53,23 +53,21 @@ impl AccessLog {
 
 /// `/127.0.0.1:39750 "GET /ping HTTP/1.1"`. The URI is as received: it holds no line break or the parser would have
 /// refused it.
-pub(super) fn begin(peer: Peer, head: &Parts) -> Begun {
+pub(super) fn begin<B>(peer: Peer, request: &Request<B>) -> LineStart {
     let mut line = Vec::with_capacity(160);
-    let (method, version) = (&head.method, head.version);
-    let target = head
-        .uri
-        .path_and_query()
-        .map_or("", |target| target.as_str());
+    let (method, version) = (request.method(), request.version());
+    let target = request.uri().path_and_query();
+    let target = target.map_or("", |target| target.as_str());
     let _ = write!(line, "/{peer} \"{method} {target} {version:?}\"");
-    Begun(line)
+    LineStart(line)
 }
 
 /// The same of a call over gRPC: `/127.0.0.1:39750 "gRPC package.Service/Method HTTP/2.0"`.
-pub(super) fn begin_grpc(peer: Peer, path: &str) -> Begun {
+pub(super) fn begin_grpc(peer: Peer, path: &str) -> LineStart {
     let mut line = Vec::with_capacity(128);
     let method = path.strip_prefix('/').unwrap_or(path);
     let _ = write!(line, "/{peer} \"gRPC {method} HTTP/2.0\"");
-    Begun(line)
+    LineStart(line)
 }
 
 #[cfg(test)]
@@ -84,11 +82,8 @@ mod tests {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let taken = Arc::clone(&lines);
         let log = AccessLog::new(move |line| taken.lock().push(line));
-        let (head, ()) = hyper::Request::get("/ping?a=b")
-            .body(())
-            .unwrap()
-            .into_parts();
-        let begun = begin(Peer::Tcp("127.0.0.1:39750".parse().unwrap()), &head);
+        let request = Request::get("/ping?a=b").body(()).unwrap();
+        let begun = begin(Peer::Tcp("127.0.0.1:39750".parse().unwrap()), &request);
         let took = Duration::from_millis(28);
         log.finish(begun, "r-1".to_owned(), 200, took);
         let expected = AccessLine {

@@ -1,8 +1,7 @@
 //! The one place that decides whether a request may do what it asks for, over REST and gRPC alike.
 //!
-//! Routes say what they need, in the tables of [`routes`](super::routes); whoever has found the route asks here before
-//! anything of the request is looked at. A door that asks nobody does not compile: endpoints are reached through the
-//! tables alone.
+//! Each row of the tables in [`routes`](super::routes) names the permission that its requests need. It is checked before
+//! an endpoint sees the request, and endpoints are reached through the tables alone, so that none can leave it out.
 
 use std::sync::Arc;
 
@@ -14,13 +13,13 @@ use super::{method_not_allowed, not_found};
 use crate::error::{Error, Kind};
 use crate::token::{Scope, Tokens};
 
-/// TorchServe's words. They say nothing about which key would do.
+/// TorchServe's texts. They do not tell which key would be accepted.
 const REFUSED: &str =
     "Token Authorization failed. Token either incorrect, expired, or not provided correctly";
 const NOT_ROTATED: &str =
     "Token Authentication failed. Token either incorrect, expired, or not provided correctly";
 
-/// Decides.
+/// Checks permissions.
 #[derive(Debug, Clone)]
 pub(super) struct Authority {
     tokens: Option<Arc<Tokens>>,

@@ -6,15 +6,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use axum::body::Body;
 use bytes::Bytes;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 
+use super::extract::RequestContext;
 use super::grpc::{self, Grpc};
-use super::linger::Lingering;
-use super::malformed::Amending;
+use super::layers::HttpService;
+use super::malformed::ReplacedRefusals;
 use super::{Api, Listener, reply};
 use crate::listen::{self, Peer, Socket, Stream};
 
@@ -40,12 +45,18 @@ pub async fn serve(socket: Socket, api: Protocol, stop: CancellationToken) {
     let stopped = stop.clone();
     match api {
         Protocol::Rest(api) => {
-            let each = move |stream, peer| connection(stream, peer, Arc::clone(&api), stop.clone());
+            let service = api.service();
+            let each = move |stream, peer| {
+                let (api, service) = (Arc::clone(&api), service.clone());
+                connection(stream, peer, api, service, stop.clone())
+            };
             listen::accept(socket, stopped, each).await;
         }
         Protocol::Grpc(api) => {
-            let each =
-                move |stream, peer| grpc::serve(stream, peer, Arc::clone(&api), stop.clone());
+            let (cfg, service) = (api.cfg.clone(), api.service());
+            let each = move |stream, peer| {
+                grpc::serve(stream, peer, cfg.clone(), service.clone(), stop.clone())
+            };
             listen::accept(socket, stopped, each).await;
         }
     }
@@ -59,17 +70,28 @@ pub fn within_tls(listener: Listener) -> (&'static [&'static [u8]], Bytes) {
     (&[b"http/1.1"], reply::not_tls())
 }
 
-async fn connection(stream: Stream, peer: Peer, api: Arc<Api>, stop: CancellationToken) {
-    let (api, stop, is_answered) = (&api, &stop, &AtomicBool::new(false));
-    let service = service_fn(|request| async move {
-        let mut response = api.respond(request, peer).await;
-        if stop.is_cancelled() {
-            reply::close_after(&mut response);
+async fn connection(
+    stream: Stream,
+    peer: Peer,
+    api: Arc<Api>,
+    service: impl HttpService,
+    stop: CancellationToken,
+) {
+    let (stop, is_answered) = (&stop, &AtomicBool::new(false));
+    let service = service_fn(|request: Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(RequestContext::new(peer));
+        let answered = service.clone().oneshot(request);
+        async move {
+            let mut response = answered.await?;
+            if stop.is_cancelled() {
+                reply::close_after(&mut response);
+            }
+            is_answered.store(true, Ordering::Relaxed);
+            Ok::<_, Infallible>(response)
         }
-        is_answered.store(true, Ordering::Relaxed);
-        Ok::<_, Infallible>(response)
     });
-    let stream = Amending::new(Lingering::new(stream), is_answered, || api.refuse(peer));
+    let stream = ReplacedRefusals::new(stream, is_answered, || api.refuse(peer));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)

@@ -1,13 +1,17 @@
 //! From the wire to a payload. Every size limit of the API is here and below, and nowhere else.
+//!
+//! `tower-http` has layers for limits, timeouts and decompression. None gives the same answers: its limit has a body in
+//! its 413, its timeouts do not know the model's deadline, and its decompression refuses other encodings with other
+//! texts, takes one form of deflate and works on the thread that serves everybody.
 
 use std::time::{Duration, Instant};
 
+use axum::body::Body as HttpBody;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
-use hyper::HeaderMap;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 use hyper::header;
-use hyper::http::request::Parts;
+use hyper::{HeaderMap, Request};
 
 use crate::error::{Error, Kind};
 use crate::payload::{Body, Part};
@@ -16,7 +20,7 @@ mod encoding;
 mod form;
 mod headers;
 
-pub(super) use headers::{Told, headers_for_handler};
+pub(super) use headers::{RouteHeaders, headers_for_handler};
 
 use encoding::Encoding;
 
@@ -43,19 +47,18 @@ impl Decoder {
     }
 
     /// Refuses what is refused before a byte of the body is read.
-    pub(super) fn check_head(self, head: &Parts) -> Result<(), Error> {
-        let target = head
-            .uri
-            .path_and_query()
-            .map_or(0, |target| target.as_str().len());
-        let line = head.method.as_str().len() + target + LINE_REST;
-        if line > LINE_LIMIT || headers_size(&head.headers) > HEADERS_LIMIT {
+    pub(super) fn check_head<B>(self, request: &Request<B>) -> Result<(), Error> {
+        let target = request.uri().path_and_query();
+        let target = target.map_or(0, |target| target.as_str().len());
+        let line = request.method().as_str().len() + target + LINE_REST;
+        let headers = request.headers();
+        if line > LINE_LIMIT || headers_size(headers) > HEADERS_LIMIT {
             return Err(invalid_message());
         }
-        if self.is_too_large(&head.headers) {
+        if self.is_too_large(headers) {
             return Err(self.too_large());
         }
-        match head.headers.get(header::EXPECT) {
+        match headers.get(header::EXPECT) {
             Some(value) if !value.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
                 Err(Error::new(Kind::UnknownExpectation, ""))
             }
@@ -79,7 +82,7 @@ impl Decoder {
     }
 
     /// The whole body, unpacked if it is compressed, within [`PIECE_TIMEOUT`] for each piece.
-    pub(super) async fn body(self, headers: &HeaderMap, body: Incoming) -> Result<Bytes, Error> {
+    pub(super) async fn body(self, headers: &HeaderMap, body: HttpBody) -> Result<Bytes, Error> {
         let until = Instant::now() + PIECE_TIMEOUT;
         self.body_until(headers, body, until).await
     }
@@ -89,7 +92,7 @@ impl Decoder {
     pub(super) async fn body_until(
         self,
         headers: &HeaderMap,
-        body: Incoming,
+        body: HttpBody,
         until: Instant,
     ) -> Result<Bytes, Error> {
         let encoding = Encoding::of(headers)?;
@@ -111,7 +114,7 @@ impl Decoder {
     }
 
     /// The bytes on the wire. Those that arrived in one piece are not copied.
-    async fn collect(self, mut body: Incoming, until: Instant) -> Result<Bytes, Error> {
+    async fn collect(self, mut body: HttpBody, until: Instant) -> Result<Bytes, Error> {
         let first = match next_piece(&mut body, until).await? {
             Some(first) if first.len() > self.body_limit => return Err(self.too_large()),
             Some(first) => first,
@@ -194,7 +197,7 @@ fn headers_size(headers: &HeaderMap) -> usize {
     sizes.sum()
 }
 
-async fn next_piece(body: &mut Incoming, until: Instant) -> Result<Option<Bytes>, Error> {
+async fn next_piece(body: &mut HttpBody, until: Instant) -> Result<Option<Bytes>, Error> {
     loop {
         let until = until.min(Instant::now() + PIECE_TIMEOUT);
         let arrived = tokio::time::timeout_at(until.into(), body.frame()).await;
@@ -202,7 +205,7 @@ async fn next_piece(body: &mut Incoming, until: Instant) -> Result<Option<Bytes>
             return Ok(None);
         };
         let frame = frame.map_err(|error| invalid_message().with_detail(error))?;
-        // Trailers are of no use to anybody.
+        // Trailers are not used.
         if let Ok(piece) = frame.into_data() {
             return Ok(Some(piece));
         }
@@ -254,8 +257,8 @@ mod tests {
     fn heads_over_the_limit_are_refused() {
         let decoder = Decoder::new(10);
         let check = |request: hyper::http::request::Builder| {
-            let (head, ()) = request.body(()).unwrap().into_parts();
-            decoder.check_head(&head).map_err(|error| error.kind())
+            let request = request.body(()).unwrap();
+            decoder.check_head(&request).map_err(|error| error.kind())
         };
         let get = |target: &str| hyper::Request::get(target);
         let long = "x".repeat(LINE_LIMIT);

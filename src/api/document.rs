@@ -5,39 +5,39 @@
 use hyper::StatusCode;
 use serde_json::{Map, Value, json};
 
-use super::routes::{Listener, Permission, Route, Router, Verbs};
+use super::routes::{Listener, Permission, Route, RouteTable, Verbs};
 use super::{Response, reply};
 
-mod operations;
+pub(super) mod operations;
 mod schemas;
 
 use operations::Takes;
 
 /// The document of a socket.
-pub(super) fn listener(router: &Router) -> Response {
-    let served = names(router.listeners());
+pub(super) fn listener(table: &RouteTable) -> Response {
+    let served = names(table.listeners());
     let info = json!({
         "title": "Lantern APIs",
         "description": format!("Lantern serves TorchScript and ONNX models: {served}"),
         "version": env!("CARGO_PKG_VERSION"),
     });
-    document(&info, &paths(router.routes().iter(), None))
+    document(&info, &paths(table.routes().iter(), None))
 }
 
 /// The document of one model's predictions.
-pub(super) fn predictions(router: &Router, model: &str) -> Response {
+pub(super) fn predictions(table: &RouteTable, model: &str) -> Response {
     let info = json!({ "title": format!("RESTful API for: {model}"), "version": "1.0.0" });
-    let rows = of_models(router, Permission::Predict);
+    let rows = of_models(table, Permission::Predict);
     document(&info, &paths(rows, Some(model)))
 }
 
 /// The document of one model's management.
-pub(super) fn management(router: &Router, model: &str) -> Response {
+pub(super) fn management(table: &RouteTable, model: &str) -> Response {
     let info = json!({
         "title": format!("RESTful Management API for: {model}"),
         "version": env!("CARGO_PKG_VERSION"),
     });
-    let rows = of_models(router, Permission::Manage);
+    let rows = of_models(table, Permission::Manage);
     document(&info, &paths(rows, Some(model)))
 }
 
@@ -47,8 +47,8 @@ fn names(listeners: &[Listener]) -> String {
 }
 
 /// The rows that name a model and are not about documents.
-fn of_models(router: &Router, permission: Permission) -> impl Iterator<Item = &Route> {
-    router.routes().iter().filter(move |route| {
+fn of_models(table: &RouteTable, permission: Permission) -> impl Iterator<Item = &Route> {
+    table.routes().iter().filter(move |route| {
         route.permission == permission
             && route.path.contains("{model}")
             && route.verbs != Verbs::Options
@@ -101,7 +101,7 @@ fn method(route: &Route) -> &'static str {
         Verbs::Put => "put",
         Verbs::Delete => "delete",
         Verbs::Options => "options",
-        Verbs::Any | Verbs::ButOptions => match operations::of(route.endpoint).takes {
+        Verbs::Any | Verbs::ButOptions => match route.endpoint.operation.takes {
             Takes::Nothing => "get",
             Takes::Anything | Takes::Registration => "post",
         },
@@ -109,7 +109,7 @@ fn method(route: &Route) -> &'static str {
 }
 
 fn operation(route: &Route, path: &str, ids: &mut Vec<String>) -> Value {
-    let described = operations::of(route.endpoint);
+    let described = route.endpoint.operation;
     let id = operation_id(route, path, ids);
     let parameters: Vec<Value> = operations::path_parameters(path)
         .chain(described.query.iter().map(operations::query_parameter))
@@ -135,7 +135,7 @@ fn operation_id(route: &Route, path: &str, ids: &mut Vec<String>) -> String {
     } else {
         ""
     };
-    let mut id = format!("{versioned}{}", route.endpoint.operation());
+    let mut id = format!("{versioned}{}", route.endpoint.id);
     if ids.contains(&id) {
         let words = path.split(|letter: char| !letter.is_ascii_alphanumeric());
         let mut words: Vec<_> = words
@@ -160,15 +160,15 @@ mod tests {
 
     const ALL: [Listener; 3] = [Listener::Inference, Listener::Management, Listener::Metrics];
 
-    fn routers() -> Vec<Router> {
+    fn tables() -> Vec<RouteTable> {
         let plain = Surface::default();
         let full = Surface {
             sagemaker: true,
             oip: true,
         };
-        let mut routers = vec![Router::new(&ALL, plain), Router::new(&ALL, full)];
-        routers.extend(ALL.map(|listener| Router::new(&[listener], plain)));
-        routers
+        let mut tables = vec![RouteTable::new(&ALL, plain), RouteTable::new(&ALL, full)];
+        tables.extend(ALL.map(|listener| RouteTable::new(&[listener], plain)));
+        tables
     }
 
     fn operations(paths: &Map<String, Value>) -> Vec<&Value> {
@@ -178,9 +178,9 @@ mod tests {
 
     #[test]
     fn every_route_has_an_entry() {
-        for router in routers() {
-            let paths = paths(router.routes().iter(), None);
-            for route in router.routes().iter().filter(|route| is_documented(route)) {
+        for table in tables() {
+            let paths = paths(table.routes().iter(), None);
+            for route in table.routes().iter().filter(|route| is_documented(route)) {
                 let item = &paths[&documented_path(route.path, None)];
                 assert!(item.get(method(route)).is_some(), "{route:?}");
             }
@@ -189,8 +189,8 @@ mod tests {
 
     #[test]
     fn operation_ids_are_unique() {
-        for router in routers() {
-            let paths = paths(router.routes().iter(), None);
+        for table in tables() {
+            let paths = paths(table.routes().iter(), None);
             let ids: Vec<_> = operations(&paths)
                 .into_iter()
                 .map(|operation| operation["operationId"].as_str().unwrap())
@@ -202,8 +202,8 @@ mod tests {
 
     #[test]
     fn every_parameter_of_a_path_is_declared() {
-        let router = Router::new(&ALL, Surface::default());
-        let paths = paths(router.routes().iter(), None);
+        let table = RouteTable::new(&ALL, Surface::default());
+        let paths = paths(table.routes().iter(), None);
         for (path, item) in &paths {
             for operation in item.as_object().unwrap().values() {
                 let declared = operation["parameters"].as_array().unwrap().iter();
@@ -217,8 +217,8 @@ mod tests {
 
     #[test]
     fn the_document_of_a_model_names_it() {
-        let router = Router::new(&ALL, Surface::default());
-        let rows = of_models(&router, Permission::Manage);
+        let table = RouteTable::new(&ALL, Surface::default());
+        let rows = of_models(&table, Permission::Manage);
         let paths = paths(rows, Some("m"));
         let known: Vec<_> = paths.keys().map(String::as_str).collect();
         for path in ["/models/m", "/models/m/{model_version}/set-default"] {

@@ -1,24 +1,27 @@
 //! gRPC: the same operations as REST, for clients that speak protobuf over HTTP/2.
 //!
-//! Calls are looked up in the table of [`routes`](super::routes), checked, timed and logged here, and then handed to
-//! the servers that tonic generates, which decode messages within limits. What a method does is its service's
-//! business: each has a file of its own. It does not know sockets: `api::connection` accepts.
+//! A listener has one axum `Router` with a route for each row of [`routes`](super::routes), behind the layers that REST
+//! has, too. Rows lead to the servers that tonic generates, which decode messages within limits. What a method does is its
+//! service's business: each has a file of its own. It does not know sockets: `api::connection` accepts.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::body::Incoming;
+use axum::body::Body;
+use axum::extract::Request;
 use hyper::header::{self, HeaderName, HeaderValue};
-use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
+use tower::{Service, ServiceExt as _};
 
 use super::authority::Authority;
-use super::routes::grpc::{GrpcRoute, GrpcRouter, Messages};
-use super::{Listener, Services, reply};
+use super::extract::RequestContext;
+use super::layers::{self, HttpService};
+use super::routes::grpc::{GrpcRoute, GrpcTable, Messages};
+use super::{Listener, Services};
 use crate::error::Error;
-use crate::listen::Peer;
 
 mod call;
 mod connection;
@@ -36,9 +39,9 @@ mod timeout;
 pub(super) use connection::serve;
 
 use call::Caller;
+use connection::Calls;
 use inbound::Inbound;
 use outbound::{Line, Outbound};
-use servers::Servers;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -57,12 +60,11 @@ pub struct Config {
 /// The gRPC API of one listener.
 pub struct Grpc {
     services: Services,
-    router: GrpcRouter,
+    table: GrpcTable,
     authority: Authority,
-    servers: Servers,
-    cfg: Config,
+    api: super::Config,
+    pub(super) cfg: Config,
     stop: CancellationToken,
-    max_request_size: usize,
 }
 
 impl Grpc {
@@ -74,91 +76,100 @@ impl Grpc {
         cfg: Config,
         stop: &CancellationToken,
     ) -> Arc<Self> {
-        let router = GrpcRouter::new(listener, api.oip);
         Arc::new(Self {
-            servers: Servers::new(&router, &services, api),
+            table: GrpcTable::new(listener, api.oip),
             authority: Authority::new(services.tokens.clone(), api.enable_model_api),
             services,
-            router,
+            api: api.clone(),
             cfg,
             stop: stop.clone(),
-            max_request_size: api.max_request_size,
         })
     }
 
-    /// Answers one call. Never fails: a failure is an answer.
-    async fn respond(&self, request: hyper::Request<Incoming>, peer: Peer) -> Response {
-        let (head, body) = request.into_parts();
-        let caller = Caller::new(self.stop.clone());
-        let line = Line::begin(&self.services, &caller, peer, head.uri.path());
-        if let Some(refusal) = refusal(&head) {
-            return outbound::bare(refusal, line);
-        }
-        let mut response = match self.answer(head, body, &caller).await {
-            Ok(response) => self.checked(response, &caller),
-            Err(status) => status.into_http(),
-        };
-        if let Ok(id) = HeaderValue::from_str(caller.id()) {
-            response.headers_mut().insert(REQUEST_ID, id);
-        }
-        outbound::finish(response, line)
+    /// What answers the calls of a listener, each with its [`RequestContext`]: the router, and the layers around it.
+    pub(super) fn service(self: &Arc<Self>) -> impl HttpService + use<> {
+        let api = Arc::clone(self);
+        layers::around(servers::router(self), move |router, request| {
+            answer(Arc::clone(&api), router, request)
+        })
     }
 
-    async fn answer(
-        &self,
-        mut head: Parts,
-        body: Incoming,
-        caller: &Caller,
-    ) -> Result<hyper::Response<tonic::body::Body>, Status> {
-        let route = self.route(&head).map_err(|error| caller.fail(&error))?;
-        let permitted = self.authority.check(route.permission, &head.headers);
-        permitted.map_err(|error| caller.refuse(&error))?;
-        let deadline = timeout::deadline(&head.headers, caller.arrival());
-        let deadline = deadline.map_err(|error| caller.fail(&error))?;
-        let caller = caller.clone().until(deadline);
-        head.extensions.insert(caller.clone());
-        let stop = (route.messages == Messages::Stream).then(|| self.stop.clone());
-        let request = hyper::Request::from_parts(head, Inbound::new(body, stop));
-        let served = self.servers.call(&route, request);
-        match deadline {
-            None => Ok(served.await),
-            Some(deadline) => {
-                let served = tokio::time::timeout_at(timeout::with_grace(deadline), served).await;
-                served.map_err(|_| caller.fail(&timeout::expired()))
-            }
-        }
-    }
-
-    /// The row of the method that is called.
-    fn route(&self, head: &Parts) -> Result<GrpcRoute, Error> {
-        let path = head.uri.path();
-        let found = self.router.find(path);
-        found.ok_or_else(|| status::no_such_method(path))
-    }
-
-    /// tonic refuses messages over the limit as out of range; gRPC's own word is another. What a service says passes.
-    fn checked(
-        &self,
-        response: hyper::Response<tonic::body::Body>,
-        caller: &Caller,
-    ) -> hyper::Response<tonic::body::Body> {
+    /// Replaces tonic's refusal of a message over the limit, whose code is not gRPC's own, and failures of layers. What a
+    /// service answers passes.
+    fn checked(&self, response: hyper::Response<Body>, caller: &Caller) -> hyper::Response<Body> {
         let refused = response.extensions().get::<Status>();
         let is_limit = refused.is_some_and(|status| status.code() == Code::OutOfRange);
         if is_limit && !caller.has_failed() {
-            return caller
-                .fail(&status::too_large(self.max_request_size))
-                .into_http();
+            let status = caller.fail(&status::too_large(self.api.max_request_size));
+            return status.into_http();
+        }
+        if let Some(error) = response.extensions().get::<Error>() {
+            return caller.fail(error).into_http();
         }
         response
     }
 }
 
-/// What is no gRPC at all is refused in HTTP's words, as gRPC's specification asks.
-fn refusal(head: &Parts) -> Option<StatusCode> {
-    if head.method != Method::POST {
+/// Answers one call: refuses what is no gRPC, gives failures of layers their form, and writes down how the call ended.
+async fn answer(
+    api: Arc<Grpc>,
+    inner: impl HttpService,
+    mut request: Request,
+) -> Result<Response, Infallible> {
+    let context = RequestContext::of(request.extensions());
+    let call = request.extensions_mut().remove::<Calls>();
+    let (peer, caller) = (context.peer, Caller::new(context, api.stop.clone()));
+    let line = Line::begin(&api.services, &caller, peer, request.uri().path());
+    if let Some(refusal) = refusal(&request) {
+        return Ok(outbound::bare(refusal, line, call));
+    }
+    request.extensions_mut().insert(caller.clone());
+    let response = inner.oneshot(request).await?.map(Body::new);
+    let mut response = api.checked(response, &caller);
+    if let Ok(id) = HeaderValue::from_str(caller.id()) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    Ok(outbound::finish(response, line, call))
+}
+
+/// Has `server` answer a call to the method of `route`, if the call may be made, until the client stops waiting.
+async fn call<S>(
+    api: Arc<Grpc>,
+    route: GrpcRoute,
+    server: S,
+    request: Request,
+) -> Result<hyper::Response<tonic::body::Body>, Status>
+where
+    S: Service<
+            hyper::Request<Inbound>,
+            Response = hyper::Response<tonic::body::Body>,
+            Error = Infallible,
+        >,
+{
+    let (mut head, body) = request.into_parts();
+    let caller = Caller::within(&head.extensions)?;
+    let permitted = api.authority.check(route.permission, &head.headers);
+    permitted.map_err(|error| caller.refuse(&error))?;
+    let deadline = timeout::deadline(&head.headers, caller.arrival());
+    let deadline = deadline.map_err(|error| caller.fail(&error))?;
+    head.extensions.insert(caller.clone().until(deadline));
+    let stop = (route.messages == Messages::Stream).then(|| api.stop.clone());
+    let answer = server.oneshot(hyper::Request::from_parts(head, Inbound::new(body, stop)));
+    let answer = match deadline {
+        None => answer.await,
+        Some(deadline) => tokio::time::timeout_at(timeout::with_grace(deadline), answer)
+            .await
+            .map_err(|_| caller.fail(&timeout::expired()))?,
+    };
+    answer.map_err(|never| match never {})
+}
+
+/// The HTTP status that refuses what is not gRPC, as gRPC's specification asks.
+fn refusal(request: &Request) -> Option<StatusCode> {
+    if request.method() != Method::POST {
         return Some(StatusCode::METHOD_NOT_ALLOWED);
     }
-    let media = head.headers.get(header::CONTENT_TYPE);
+    let media = request.headers().get(header::CONTENT_TYPE);
     let is_grpc = media.is_some_and(|media| is_protobuf(media.as_bytes()));
     (!is_grpc).then_some(StatusCode::UNSUPPORTED_MEDIA_TYPE)
 }

@@ -2,29 +2,27 @@
 
 use hyper::StatusCode;
 
-use super::{Api, Response, reply};
+use super::{ApiState, Response, reply};
 
-impl Api {
-    /// Whether no model that should serve has been without a worker for too long; or readiness, if the operator chose so.
-    pub(super) fn ping(&self) -> Response {
-        if self.services.catalog.is_healthy() {
-            reply::status(StatusCode::OK, "Healthy")
-        } else {
-            reply::status(StatusCode::INTERNAL_SERVER_ERROR, "Unhealthy")
-        }
+/// Whether no model that should serve has been without a worker for too long; or readiness, if the operator chose so.
+pub(super) async fn ping(api: ApiState) -> Response {
+    if api.services.catalog.is_healthy() {
+        reply::status(StatusCode::OK, "Healthy")
+    } else {
+        reply::status(StatusCode::INTERNAL_SERVER_ERROR, "Unhealthy")
     }
+}
 
-    /// Whether requests should be sent here now.
-    pub(super) fn ready(&self) -> Response {
-        if self.services.catalog.is_ready() {
-            reply::status(StatusCode::OK, "Ready")
-        } else {
-            reply::status(StatusCode::SERVICE_UNAVAILABLE, "Not ready")
-        }
+/// Whether requests should be sent here now.
+pub(super) async fn ready(api: ApiState) -> Response {
+    if api.services.catalog.is_ready() {
+        reply::status(StatusCode::OK, "Ready")
+    } else {
+        reply::status(StatusCode::SERVICE_UNAVAILABLE, "Not ready")
     }
 }
 
 /// Whoever gets the answer knows it.
-pub(super) fn live() -> Response {
+pub(super) async fn live() -> Response {
     reply::status(StatusCode::OK, "Live")
 }

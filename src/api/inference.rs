@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http_body_util::Full;
+use axum::body::Body as HttpBody;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{HeaderMap, StatusCode};
 
-use super::decode::Told;
-use super::routes::Params;
-use super::{Api, Call, Response, decode, document, uri};
+use super::decode::RouteHeaders;
+use super::extract::{Call, PathParams, Query, RequestContext};
+use super::{Api, ApiState, EndpointResult, Response, decode, document};
 use crate::catalog::Entry;
 use crate::error::{Error, Kind};
 use crate::payload::{self, Body, Request, Schedule};
@@ -20,8 +20,8 @@ const MODEL_NAME: &str = "model_name";
 const UNNAMED_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// What a route says of a prediction, beside which version runs.
-struct Asked<'p> {
-    told: Told<'p>,
+struct PredictionRoute {
+    headers: RouteHeaders,
     /// Query parameters that the handler gets as fields.
     fields: Vec<(String, String)>,
     names_version: bool,
@@ -36,103 +36,122 @@ struct Received {
     body: Body,
 }
 
+/// `/predictions/{model}[/{version}[/rest]]`.
+pub(super) async fn predict(api: ApiState, mut path: PathParams, call: Call) -> EndpointResult {
+    let headers = RouteHeaders::ExplainAndPath(std::mem::take(&mut path.rest));
+    api.predict(&path, headers, Vec::new(), call).await
+}
+
+/// `KServe`'s `/v1/models/{model}:predict` and `/v2/models/{model}/infer`.
+pub(super) async fn predict_kserve(api: ApiState, path: PathParams, call: Call) -> EndpointResult {
+    api.predict(&path, RouteHeaders::Explain, Vec::new(), call)
+        .await
+}
+
+/// `/models/{model}/invoke`, and the paths of TorchServe's predecessor: query parameters are fields.
+pub(super) async fn invoke(
+    api: ApiState,
+    path: PathParams,
+    Query(fields): Query,
+    call: Call,
+) -> EndpointResult {
+    api.predict(&path, RouteHeaders::Nothing, fields, call)
+        .await
+}
+
+/// `/invocations`: the model is named by the query, or is the only one that was loaded at start-up, or is named by a
+/// field of the body.
+pub(super) async fn invocations(api: ApiState, Query(fields): Query, call: Call) -> EndpointResult {
+    let named = api.invoked(call.arrival, &fields).await?;
+    let route = PredictionRoute {
+        headers: RouteHeaders::Nothing,
+        fields,
+        names_version: false,
+    };
+    if let Some(entry) = named {
+        return api.run(&entry, call, route).await;
+    }
+    let (arrival, until) = (call.arrival, call.arrival + UNNAMED_TIMEOUT);
+    let received = api.receive(call, until).await?;
+    let model = field_of(&received.body, MODEL_NAME).ok_or_else(model_required)?;
+    let catalog = &api.services.catalog;
+    let entry = catalog.awaited(&model, None, arrival, None).await?;
+    ask(&entry, received, route).await
+}
+
+/// An explanation, which no handler gives yet; of what is not there, that is said instead.
+pub(super) async fn explain(
+    api: ApiState,
+    PathParams { model, version, .. }: PathParams,
+) -> EndpointResult {
+    let catalog = &api.services.catalog;
+    catalog.check_known(&model, version.as_deref())?;
+    let message =
+        format!("Model \"{model}\" does not explain: its handler answers predictions alone");
+    Err(Error::new(Kind::CannotExplain, message))
+}
+
+/// The document of one model's predictions. A path without a model means what `/invocations` would take.
+pub(super) async fn predict_description(
+    api: ApiState,
+    PathParams { model, version, .. }: PathParams,
+    Query(query): Query,
+    context: RequestContext,
+) -> EndpointResult {
+    if model.is_empty() {
+        let entry = api.invoked(context.arrival, &query).await?;
+        let entry = entry.ok_or_else(model_required)?;
+        let model = entry.spec().name.as_str();
+        return Ok(document::predictions(&api.table, model));
+    }
+    let catalog = &api.services.catalog;
+    catalog.check_known(&model, version.as_deref())?;
+    Ok(document::predictions(&api.table, &model))
+}
+
 impl Api {
-    /// `/predictions/{model}[/{version}[/rest]]`.
-    pub(super) async fn predict(&self, call: Call, params: Params<'_>) -> Result<Response, Error> {
-        let entry = self.find(&call, params.model, params.version).await?;
-        let asked = Asked {
-            told: Told::Path(params.rest),
-            fields: Vec::new(),
-            names_version: params.version.is_some(),
-        };
-        self.run(&entry, call, asked).await
-    }
-
-    /// `KServe`'s `/v1/models/{model}:predict` and `/v2/models/{model}/infer`.
-    pub(super) async fn predict_kserve(
+    /// A prediction of the version that a path names.
+    async fn predict(
         &self,
+        path: &PathParams,
+        headers: RouteHeaders,
+        fields: Vec<(String, String)>,
         call: Call,
-        params: Params<'_>,
-    ) -> Result<Response, Error> {
-        let entry = self.find(&call, params.model, None).await?;
-        let asked = Asked {
-            told: Told::Explain,
-            fields: Vec::new(),
-            names_version: false,
-        };
-        self.run(&entry, call, asked).await
-    }
-
-    /// `/models/{model}/invoke`, and the paths of TorchServe's predecessor: query parameters are fields.
-    pub(super) async fn invoke(&self, call: Call, params: Params<'_>) -> Result<Response, Error> {
-        let entry = self.find(&call, params.model, params.version).await?;
-        let asked = Asked {
-            told: Told::Nothing,
-            fields: uri::decode_query(&call.head.uri),
-            names_version: params.version.is_some(),
-        };
-        self.run(&entry, call, asked).await
-    }
-
-    /// `/invocations`: the model is named by the query, or is the only one that was loaded at start-up, or is named by a
-    /// field of the body.
-    pub(super) async fn invocations(&self, call: Call) -> Result<Response, Error> {
-        let fields = uri::decode_query(&call.head.uri);
-        if let Some(entry) = self.invoked(&call, &fields).await? {
-            let asked = Asked {
-                told: Told::Nothing,
-                fields,
-                names_version: false,
-            };
-            return self.run(&entry, call, asked).await;
-        }
-        let (arrival, until) = (call.arrival, call.arrival + UNNAMED_TIMEOUT);
-        let received = self.receive(call, until).await?;
-        let model = field_of(&received.body, MODEL_NAME).ok_or_else(model_required)?;
-        let catalog = &self.services.catalog;
-        let entry = catalog.awaited(&model, None, arrival, None).await?;
-        let asked = Asked {
-            told: Told::Nothing,
+    ) -> EndpointResult {
+        let (catalog, version) = (&self.services.catalog, path.version.as_deref());
+        let entry = catalog.awaited(&path.model, version, call.arrival, None);
+        let entry = entry.await?;
+        let route = PredictionRoute {
+            headers,
             fields,
-            names_version: false,
+            names_version: version.is_some(),
         };
-        ask(&entry, received, asked).await
-    }
-
-    /// The version that a request means, once its archive is open.
-    async fn find(
-        &self,
-        call: &Call,
-        model: &str,
-        version: Option<&str>,
-    ) -> Result<Arc<Entry>, Error> {
-        let catalog = &self.services.catalog;
-        catalog.awaited(model, version, call.arrival, None).await
+        self.run(&entry, call, route).await
     }
 
     /// The version that the query of `/invocations` means, or the only model of the start.
     async fn invoked(
         &self,
-        call: &Call,
+        arrival: Instant,
         query: &[(String, String)],
     ) -> Result<Option<Arc<Entry>>, Error> {
+        let catalog = &self.services.catalog;
         let named = query.iter().find(|(name, _)| name == MODEL_NAME);
         if let Some((_, model)) = named.filter(|(_, model)| !model.is_empty()) {
-            return self.find(call, model, None).await.map(Some);
+            return catalog.awaited(model, None, arrival, None).await.map(Some);
         }
-        let catalog = &self.services.catalog;
-        catalog.awaited_startup_model(call.arrival).await
+        catalog.awaited_startup_model(arrival).await
     }
 
     /// Reads the body, which must be there when the answer stops being of use, and runs the model.
-    async fn run(&self, entry: &Entry, call: Call, asked: Asked<'_>) -> Result<Response, Error> {
+    async fn run(&self, entry: &Entry, call: Call, route: PredictionRoute) -> EndpointResult {
         let until = entry.deadline(call.arrival);
         let received = self.receive(call, until).await?;
-        ask(entry, received, asked).await
+        ask(entry, received, route).await
     }
 
     async fn receive(&self, call: Call, until: Instant) -> Result<Received, Error> {
-        let headers = call.head.headers;
+        let headers = call.headers;
         let body = self.decoder.body_until(&headers, call.body, until).await?;
         let (content_type, body) = self.decoder.payload(&headers, body).await?;
         Ok(Received {
@@ -143,51 +162,20 @@ impl Api {
             body,
         })
     }
-
-    /// An explanation, which no handler gives yet; of what is not there, that is said instead.
-    pub(super) fn explain(&self, params: Params<'_>) -> Result<Response, Error> {
-        let catalog = &self.services.catalog;
-        catalog.check_known(params.model, params.version)?;
-        let message = format!(
-            "Model \"{}\" does not explain: its handler answers predictions alone",
-            params.model
-        );
-        Err(Error::new(Kind::CannotExplain, message))
-    }
-
-    /// The document of one model's predictions. A path without a model means what `/invocations` would take.
-    pub(super) async fn predict_description(
-        &self,
-        call: &Call,
-        params: Params<'_>,
-    ) -> Result<Response, Error> {
-        if params.model.is_empty() {
-            let query = uri::decode_query(&call.head.uri);
-            let entry = self.invoked(call, &query).await?;
-            let entry = entry.ok_or_else(model_required)?;
-            return Ok(document::predictions(
-                &self.router,
-                entry.spec().name.as_str(),
-            ));
-        }
-        let catalog = &self.services.catalog;
-        catalog.check_known(params.model, params.version)?;
-        Ok(document::predictions(&self.router, params.model))
-    }
 }
 
-async fn ask(entry: &Entry, received: Received, asked: Asked<'_>) -> Result<Response, Error> {
+async fn ask(entry: &Entry, received: Received, route: PredictionRoute) -> EndpointResult {
     let media = received.content_type.as_ref();
     let request = Request {
         id: received.id,
-        headers: decode::headers_for_handler(&received.headers, asked.told),
-        body: decode::with_fields(asked.fields, media, received.body),
+        headers: decode::headers_for_handler(&received.headers, route.headers),
+        body: decode::with_fields(route.fields, media, received.body),
         content_type: received.content_type,
         arrival: received.arrival,
         deadline: entry.deadline(received.arrival),
         schedule: Schedule::default(),
     };
-    let reply = entry.call(request, asked.names_version).await?;
+    let reply = entry.call(request, route.names_version).await?;
     from_handler(&reply.into_response()?)
 }
 
@@ -203,8 +191,8 @@ fn model_required() -> Error {
 }
 
 /// A handler's response. It has a content type only if the handler said one.
-fn from_handler(response: &payload::Response) -> Result<Response, Error> {
-    let mut sent = Response::new(Full::new(response.body().clone()));
+fn from_handler(response: &payload::Response) -> EndpointResult {
+    let mut sent = Response::new(HttpBody::from(response.body().clone()));
     *sent.status_mut() = StatusCode::from_u16(response.status())
         .map_err(|_| output_error(&format!("status {}", response.status())))?;
     let headers = sent.headers_mut();

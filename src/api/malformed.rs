@@ -1,7 +1,7 @@
 //! Bytes that are not HTTP get the answer that TorchServe's clients know.
 //!
-//! hyper answers such bytes itself, with a status and nothing else, before the API hears of them. [`Amending`] stands
-//! between hyper and the socket, recognizes that answer, and sends the API's in its place. It knows nothing of requests
+//! hyper answers such bytes itself, with a status and nothing else, before the API hears of them. [`ReplacedRefusals`]
+//! stands between hyper and the socket, recognizes that answer, and sends the API's in its place. It knows nothing of requests
 //! that hyper understood.
 
 use std::io::{self, IoSlice};
@@ -15,14 +15,15 @@ use http_body_util::BodyExt as _;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Response;
+use super::linger::Lingering;
 
 /// An answer of hyper's own is shorter than this.
 const BARE_LIMIT: usize = 100;
 /// What hyper answers to what it does not understand: a bad message, a target or headers over its own limits.
 const BARE_STATUSES: [&[u8]; 3] = [b"400", b"414", b"431"];
 
-/// A stream on which the answer to what is not HTTP is replaced.
-pub(super) struct Amending<'c, S, M> {
+/// A stream on which the answer to what is not HTTP is replaced, and which lingers at its end.
+pub(super) struct ReplacedRefusals<'c, S, M> {
     stream: S,
     /// Whether the API has answered since all was written: then what is written next is its answer, not hyper's.
     is_answered: &'c AtomicBool,
@@ -30,9 +31,11 @@ pub(super) struct Amending<'c, S, M> {
     make: M,
     /// What is left of the answer to be written.
     answer: Option<Bytes>,
+    /// Set once the stream has been shut down.
+    lingering: Option<Lingering>,
 }
 
-impl<'c, S, M: FnMut() -> Bytes> Amending<'c, S, M> {
+impl<'c, S, M: FnMut() -> Bytes> ReplacedRefusals<'c, S, M> {
     /// `stream`, with answers that `make` makes. Whoever answers a request sets `is_answered`.
     pub(super) const fn new(stream: S, is_answered: &'c AtomicBool, make: M) -> Self {
         Self {
@@ -40,6 +43,7 @@ impl<'c, S, M: FnMut() -> Bytes> Amending<'c, S, M> {
             is_answered,
             make,
             answer: None,
+            lingering: None,
         }
     }
 
@@ -78,9 +82,9 @@ pub(super) fn written(response: Response) -> Bytes {
     wire.into()
 }
 
-impl<S: AsyncWrite + Unpin, M: FnMut() -> Bytes + Unpin> Amending<'_, S, M> {
+impl<S: AsyncWrite + Unpin, M: FnMut() -> Bytes + Unpin> ReplacedRefusals<'_, S, M> {
     /// Writes the API's answer in place of `bare`, which counts as written once the answer is.
-    fn poll_amend(&mut self, context: &mut Context<'_>, bare: usize) -> Poll<io::Result<usize>> {
+    fn poll_replaced(&mut self, context: &mut Context<'_>, bare: usize) -> Poll<io::Result<usize>> {
         let make = &mut self.make;
         let left = self.answer.get_or_insert_with(make);
         while left.has_remaining() {
@@ -94,7 +98,7 @@ impl<S: AsyncWrite + Unpin, M: FnMut() -> Bytes + Unpin> Amending<'_, S, M> {
     }
 }
 
-impl<S: AsyncRead + Unpin, M: Unpin> AsyncRead for Amending<'_, S, M> {
+impl<S: AsyncRead + Unpin, M: Unpin> AsyncRead for ReplacedRefusals<'_, S, M> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -104,14 +108,18 @@ impl<S: AsyncRead + Unpin, M: Unpin> AsyncRead for Amending<'_, S, M> {
     }
 }
 
-impl<S: AsyncWrite + Unpin, M: FnMut() -> Bytes + Unpin> AsyncWrite for Amending<'_, S, M> {
+impl<S, M> AsyncWrite for ReplacedRefusals<'_, S, M>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    M: FnMut() -> Bytes + Unpin,
+{
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         if self.is_hypers_own(bytes) {
-            return self.poll_amend(context, bytes.len());
+            return self.poll_replaced(context, bytes.len());
         }
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
@@ -124,7 +132,7 @@ impl<S: AsyncWrite + Unpin, M: FnMut() -> Bytes + Unpin> AsyncWrite for Amending
         if let [only] = slices
             && self.is_hypers_own(only)
         {
-            return self.poll_amend(context, only.len());
+            return self.poll_replaced(context, only.len());
         }
         Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
@@ -136,7 +144,12 @@ impl<S: AsyncWrite + Unpin, M: FnMut() -> Bytes + Unpin> AsyncWrite for Amending
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let this = &mut *self;
+        if this.lingering.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
+        }
+        let lingering = this.lingering.get_or_insert_with(Lingering::new);
+        lingering.poll_discard(&mut this.stream, context).map(Ok)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -158,7 +171,7 @@ mod tests {
         let flag = AtomicBool::new(is_answered);
         // So small that the answer takes several writes.
         let (near, mut far) = tokio::io::duplex(2);
-        let mut stream = Amending::new(near, &flag, || Bytes::from_static(b"the answer"));
+        let mut stream = ReplacedRefusals::new(near, &flag, || Bytes::from_static(b"the answer"));
         let write = async {
             stream.write_all(bytes).await.unwrap();
             drop(stream);

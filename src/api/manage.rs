@@ -31,7 +31,7 @@ pub(super) struct Operations {
 pub(super) enum Progress {
     /// It is done.
     Done,
-    /// It is under way; nobody waits for it.
+    /// It is under way, and the client does not wait for it.
     UnderWay,
     /// Some of its workers are up; others start, or failed.
     Partial,

@@ -23,12 +23,11 @@ pub(super) mod metadata;
 mod outputs;
 pub(super) mod parameters;
 pub(super) mod repository;
-mod rest;
+pub(super) mod rest;
 pub(super) mod statistics;
 
 pub(super) use outputs::RequestedOutput;
 pub(super) use parameters::{Parameter, Parameters};
-pub use rest::Endpoint;
 pub(super) use rest::{failure, owns};
 
 /// The version that a request means.

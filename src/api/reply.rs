@@ -1,14 +1,13 @@
 //! Responses: the JSON that the server itself writes, the headers that every response has, and the one way from a
 //! failure to a response.
 
+use axum::body::Body;
+use axum::response::IntoResponse;
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::Body as _;
 use hyper::header::{self, HeaderName, HeaderValue};
-use hyper::http::request::Parts;
-use hyper::{Method, StatusCode, Version};
+use hyper::{Request, StatusCode, Version};
 use serde::Serialize;
-use uuid::Uuid;
 
 use super::Response;
 use crate::error::{Error, Kind};
@@ -64,26 +63,12 @@ fn cors_value(key: &'static str, value: Option<&str>) -> Result<Option<HeaderVal
     })
 }
 
-/// What of a request decides how its response is sent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Manner {
-    /// The client wants the head alone.
-    is_head: bool,
-    /// The client wants no further response on this connection.
-    closes: bool,
-}
-
-impl Manner {
-    /// What `head` asks for. HTTP/1.0 goes on only if it says so.
-    pub(super) fn of(head: &Parts) -> Self {
-        let mut options = head.headers.get_all(header::CONNECTION).iter();
-        Self {
-            is_head: head.method == Method::HEAD,
-            closes: match head.version {
-                Version::HTTP_10 => !options.any(|value| has_option(value, b"keep-alive")),
-                _ => options.any(|value| has_option(value, b"close")),
-            },
-        }
+/// Whether the client wants no further response on this connection. HTTP/1.0 goes on only if it says so.
+pub(super) fn closes<B>(request: &Request<B>) -> bool {
+    let mut options = request.headers().get_all(header::CONNECTION).iter();
+    match request.version() {
+        Version::HTTP_10 => !options.any(|value| has_option(value, b"keep-alive")),
+        _ => options.any(|value| has_option(value, b"close")),
     }
 }
 
@@ -113,14 +98,9 @@ impl CommonHeaders {
     }
 
     /// Adds them, over what a handler set; only CORS headers of a handler stay.
-    pub(super) fn add_to(&self, response: &mut Response, id: &str, manner: Manner) {
-        let closes = manner.closes || response.status().as_u16() >= 400;
-        // To HEAD, only a length that is not zero would be told by itself.
-        let is_empty = manner.is_head && response.body().size_hint().exact() == Some(0);
-        if is_empty && !matches!(response.status(), StatusCode::NO_CONTENT) {
-            let zero = HeaderValue::from_static("0");
-            response.headers_mut().insert(header::CONTENT_LENGTH, zero);
-        }
+    pub(super) fn add_to(&self, response: &mut Response, id: &str, closes: bool) {
+        let closes = closes || response.status().as_u16() >= 400;
+        let length = sent_length(response);
         let headers = response.headers_mut();
         if let Ok(id) = HeaderValue::from_str(id) {
             headers.insert(REQUEST_ID, id);
@@ -132,16 +112,21 @@ impl CommonHeaders {
         headers.insert(header::CACHE_CONTROL, CACHE_CONTROL);
         headers.insert(header::EXPIRES, EXPIRES);
         headers.insert(header::CONNECTION, if closes { CLOSE } else { KEEP_ALIVE });
+        if let Some(length) = length {
+            headers.insert(header::CONTENT_LENGTH, length);
+        }
     }
 }
 
-/// A new request id.
-pub(super) fn new_id() -> String {
-    let mut buffer = Uuid::encode_buffer();
-    Uuid::new_v4()
-        .hyphenated()
-        .encode_lower(&mut buffer)
-        .to_owned()
+/// Takes the `Content-Length` that axum has set. It is sent where there is no body to tell it, as to HEAD, and where a
+/// response may have a body; otherwise hyper adds it.
+fn sent_length(response: &mut Response) -> Option<HeaderValue> {
+    let length = response.headers_mut().remove(header::CONTENT_LENGTH);
+    let is_bodiless = matches!(
+        response.status(),
+        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+    );
+    length.filter(|_| !is_bodiless && response.body().size_hint().exact() == Some(0))
 }
 
 #[derive(Serialize)]
@@ -160,6 +145,16 @@ struct ErrorBody<'a> {
 /// `{"status": …}`.
 pub(super) fn status(code: StatusCode, status: &str) -> Response {
     json(code, &StatusBody { status })
+}
+
+/// A failure is a response of endpoints and layers. Its [`Error`] goes along as an extension: who answers a request in
+/// another form, or logs it, finds it there.
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let mut response = error(&self);
+        response.extensions_mut().insert(self);
+        response
+    }
 }
 
 /// The only way from a failure to a response.
@@ -212,7 +207,7 @@ pub(super) fn not_tls() -> Bytes {
 
 /// Says that this is the connection's last response: a client that believed `keep-alive` would send its next request
 /// into a connection that is about to end.
-pub(super) fn close_after(response: &mut Response) {
+pub(super) fn close_after<B>(response: &mut hyper::Response<B>) {
     response.headers_mut().insert(header::CONNECTION, CLOSE);
 }
 
@@ -237,7 +232,7 @@ pub(super) fn with_type(
     content_type: HeaderValue,
     body: impl Into<Bytes>,
 ) -> Response {
-    let mut response = Response::new(Full::new(body.into()));
+    let mut response = Response::new(Body::from(body.into()));
     *response.status_mut() = status;
     response
         .headers_mut()
@@ -275,7 +270,7 @@ mod tests {
             if let Some(connection) = connection {
                 request = request.header(header::CONNECTION, connection);
             }
-            Manner::of(&request.body(()).unwrap().into_parts().0).closes
+            super::closes(&request.body(()).unwrap())
         };
         assert!(!closes(Version::HTTP_11, None));
         assert!(!closes(Version::HTTP_11, Some("keep-alive, closed")));

@@ -1,15 +1,25 @@
-//! The routes of each listener, as one table: method, path, permission, endpoint. `routes/table.rs` has the rows.
+//! The routes of each listener, as one table: method, path, permission, endpoint. `routes/table.rs` has the rows, and
+//! `routes/endpoints.rs` what they lead to.
 //!
-//! Paths are matched after decoding, segment by segment; `{model}`, `{workflow}` and `{version}` take one segment, `{any}`
-//! one that does not matter, `{model}:predict` one with that verb in it, and a final `*` takes the rest, which may be empty. The first row that fits wins. A socket
-//! may serve the tables of several listeners.
+//! Each socket has one axum `Router`, made from the tables of the listeners that it serves. In a row's path `{model}`,
+//! `{workflow}` and `{version}` take one segment, `{any}` one that does not matter, `{model}:predict` one with that
+//! custom verb in it, and a final `*` takes the rest, which may be empty. The path that names more literally wins, and of
+//! its rows the first that takes the method.
 
-use hyper::Method;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use axum::Router;
+use axum::handler::Handler;
+use axum::routing::{MethodFilter, MethodRouter, any, any_service};
+
+mod endpoints;
 pub mod grpc;
 mod table;
 
-use super::oip;
+use super::uri::{self, NormalizePath};
+pub use endpoints::Endpoint;
+use endpoints::{METHOD_NOT_ALLOWED, NOT_FOUND};
 use table::{INFERENCE, KSERVE_V2, LEGACY, MANAGEMENT, METRICS, OPEN_INFERENCE, SAGEMAKER};
 
 /// A socket the server listens on, by what is served there.
@@ -58,102 +68,8 @@ pub enum Permission {
     Register,
     /// Make new keys.
     Rotate,
-    /// Run models, or see them: what every client of a socket with both can do.
+    /// Run models or manage them.
     Either,
-}
-
-/// What answers a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Endpoint {
-    /// The listener's document.
-    ApiDescription,
-    /// Health, as TorchServe means it.
-    Ping,
-    /// Whether the server lives.
-    Live,
-    /// Whether requests should be sent to the server.
-    Ready,
-    /// A prediction.
-    Predict,
-    /// A prediction by `KServe`'s paths.
-    PredictKServe,
-    /// A prediction by `SageMaker`'s path of one model, or by the paths of TorchServe's predecessor.
-    Invoke,
-    /// A prediction by `SageMaker`'s path that names no model.
-    Invocations,
-    /// An explanation.
-    Explain,
-    /// A prediction of a workflow.
-    PredictWorkflow,
-    /// Health as `SageMaker` asks for it.
-    SageMakerPing,
-    /// How `SageMaker` may send batches.
-    ExecutionParameters,
-    /// The document of one model's predictions.
-    PredictDescription,
-    /// The list of models.
-    ListModels,
-    /// Registration.
-    RegisterModel,
-    /// A model's description.
-    DescribeModel,
-    /// The number of workers.
-    ScaleModel,
-    /// Unregistration.
-    UnregisterModel,
-    /// The document of one model's management.
-    ModelDescription,
-    /// The default version.
-    SetDefault,
-    /// Whether a model takes requests.
-    ModelReadiness,
-    /// The list of workflows.
-    ListWorkflows,
-    /// Registration of a workflow.
-    RegisterWorkflow,
-    /// A workflow.
-    Workflow,
-    /// Metrics.
-    Scrape,
-    /// A new key.
-    RotateToken,
-    /// Open Inference Protocol.
-    OpenInference(oip::Endpoint),
-}
-
-impl Endpoint {
-    /// TorchServe's `operationId`.
-    pub const fn operation(self) -> &'static str {
-        match self {
-            Self::ApiDescription => "apiDescription",
-            Self::Ping => "ping",
-            Self::Live => "live",
-            Self::Ready => "ready",
-            Self::Predict => "predictions",
-            Self::PredictKServe => "kservePredictions",
-            Self::Invoke => "invoke",
-            Self::Invocations => "invocations",
-            Self::Explain => "explanations",
-            Self::PredictWorkflow => "workflowPredictions",
-            Self::SageMakerPing => "sageMakerPing",
-            Self::ExecutionParameters => "executionParameters",
-            Self::PredictDescription => "predictionsDescription",
-            Self::ListModels => "listModels",
-            Self::RegisterModel => "registerModel",
-            Self::DescribeModel => "describeModel",
-            Self::ScaleModel => "setAutoScale",
-            Self::UnregisterModel => "unregisterModel",
-            Self::ModelDescription => "modelDescription",
-            Self::SetDefault => "setDefault",
-            Self::ModelReadiness => "modelReady",
-            Self::ListWorkflows => "listWorkflows",
-            Self::RegisterWorkflow => "registerWorkflow",
-            Self::Workflow => "workflow",
-            Self::Scrape => "metrics",
-            Self::RotateToken => "token",
-            Self::OpenInference(endpoint) => endpoint.operation(),
-        }
-    }
 }
 
 /// Which methods a route takes.
@@ -176,21 +92,21 @@ pub enum Verbs {
 }
 
 impl Verbs {
-    fn take(self, method: &Method) -> bool {
+    /// As axum has it, which answers HEAD where it answers GET; `None` for every method that no other row takes.
+    const fn filter(self) -> Option<MethodFilter> {
         match self {
-            Self::Any => true,
-            Self::ButOptions => *method != Method::OPTIONS,
-            Self::Get => *method == Method::GET || *method == Method::HEAD,
-            Self::Post => *method == Method::POST,
-            Self::Put => *method == Method::PUT,
-            Self::Delete => *method == Method::DELETE,
-            Self::Options => *method == Method::OPTIONS,
+            Self::Any | Self::ButOptions => None,
+            Self::Get => Some(MethodFilter::GET),
+            Self::Post => Some(MethodFilter::POST),
+            Self::Put => Some(MethodFilter::PUT),
+            Self::Delete => Some(MethodFilter::DELETE),
+            Self::Options => Some(MethodFilter::OPTIONS),
         }
     }
 }
 
 /// One row of the table.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Route {
     /// Methods.
     pub verbs: Verbs,
@@ -199,29 +115,50 @@ pub struct Route {
     /// What a client must be allowed to do.
     pub permission: Permission,
     /// What answers.
-    pub endpoint: Endpoint,
+    pub endpoint: &'static Endpoint,
 }
 
-/// What a path named.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Params<'p> {
-    /// `{model}` or `{workflow}`; empty where the path has none.
-    pub model: &'p str,
-    /// `{version}`.
-    pub version: Option<&'p str>,
-    /// What `*` took, without the slash before it.
-    pub rest: &'p str,
-}
+impl Route {
+    /// What is answered where no row fits: to learn that, too, a client needs `permission`.
+    const fn refusal(permission: Permission, endpoint: &'static Endpoint) -> Self {
+        Self {
+            verbs: Verbs::Any,
+            path: "/*",
+            permission,
+            endpoint,
+        }
+    }
 
-/// What the table says of a request.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Matched<'r, 'p> {
-    /// This route answers.
-    Route(&'r Route, Params<'p>),
-    /// The path exists, the method does not; this is what the path needs.
-    OtherMethod(Permission),
-    /// The path does not exist.
-    Nothing,
+    /// Whether any model may be the first segment, so that the row is asked after all others.
+    fn is_legacy(&self) -> bool {
+        self.path.starts_with("/{model}")
+    }
+
+    /// Adds `handler` to `methods` for the methods of this row.
+    fn on<S, T, H>(&self, methods: MethodRouter<S>, handler: H) -> MethodRouter<S>
+    where
+        S: Clone + Send + Sync + 'static,
+        T: 'static,
+        H: Handler<T, S>,
+    {
+        match self.verbs.filter() {
+            Some(filter) => methods.on(filter, handler),
+            None => methods.fallback(handler),
+        }
+    }
+
+    /// The paths of this row as axum writes them: a final `*` may be empty there only in a path of its own.
+    fn paths(&self) -> Vec<String> {
+        let path = self
+            .path
+            .replace("{workflow}", "{model}")
+            .replace("{any}", "{version}");
+        match (path.strip_suffix("/*"), path.split_once("}:")) {
+            (Some(short), _) => vec![short.to_owned(), format!("{short}/{{*rest}}")],
+            (None, Some((model, verb))) => vec![format!("{model}}}{}", uri::verb_segment(verb))],
+            (None, None) => vec![path],
+        }
+    }
 }
 
 /// What a socket serves beside the tables of its listeners.
@@ -235,25 +172,31 @@ pub struct Surface {
 
 /// The table of one socket.
 #[derive(Debug, Clone)]
-pub struct Router {
+pub struct RouteTable {
     listeners: Vec<Listener>,
     routes: Vec<Route>,
 }
 
-impl Router {
-    /// The table of a socket that serves `listeners`.
+impl RouteTable {
+    /// The table of a socket that serves `listeners`. Of rows for the same methods and path the first stays.
     pub fn new(listeners: &[Listener], surface: Surface) -> Self {
         let tables = listeners
             .iter()
             .flat_map(|listener| tables(*listener, surface));
         let mut tables: Vec<&[Route]> = tables.collect();
         if listeners.contains(&Listener::Inference) {
-            // Last: its rows take any first segment.
             tables.push(LEGACY);
+        }
+        let mut routes: Vec<Route> = Vec::new();
+        for route in tables.concat() {
+            let is_same = |row: &Route| row.verbs == route.verbs && row.path == route.path;
+            if !routes.iter().any(is_same) {
+                routes.push(route);
+            }
         }
         Self {
             listeners: listeners.to_vec(),
-            routes: tables.concat(),
+            routes,
         }
     }
 
@@ -267,16 +210,32 @@ impl Router {
         &self.routes
     }
 
-    /// What a client needs for what the table said.
-    pub fn permission(&self, matched: &Matched<'_, '_>) -> Permission {
-        match matched {
-            Matched::Route(route, _) => route.permission,
-            Matched::OtherMethod(permission) => *permission,
-            Matched::Nothing => self.unmatched(),
-        }
+    /// The router of the socket. `attach` adds what answers a row for the row's methods.
+    pub(super) fn router<S>(
+        &self,
+        state: S,
+        attach: impl Fn(MethodRouter<S>, &Route) -> MethodRouter<S>,
+    ) -> NormalizePath
+    where
+        S: Clone + Send + Sync + 'static,
+    {
+        // Without a handler of its own axum would tell in `Allow` which methods there are.
+        let unhandled = || any(async || ());
+        let refusal = |route: &Route| attach(unhandled(), route);
+        let (legacy, rows): (Vec<_>, Vec<_>) =
+            self.routes.iter().partition(|route| route.is_legacy());
+        let legacy = router(legacy, |_| unhandled(), &attach);
+        let not_found = refusal(&Route::refusal(self.unmatched(), NOT_FOUND));
+        let otherwise = |refusal| legacy.clone().fallback(refusal).with_state(state.clone());
+        let not_allowed = |route: &Route| {
+            let refusal = refusal(&Route::refusal(route.permission, METHOD_NOT_ALLOWED));
+            any_service(otherwise(refusal))
+        };
+        let router = router(rows, not_allowed, &attach).fallback_service(otherwise(not_found));
+        NormalizePath::new(router.with_state(state.clone()), self.custom_verbs())
     }
 
-    /// What a client needs to be told that a path does not exist: what it would need for any that does.
+    /// The permission required to learn that a path does not exist: the one that most existing paths need.
     fn unmatched(&self) -> Permission {
         let serves = |listener| self.listeners.contains(&listener);
         match (serves(Listener::Inference), serves(Listener::Management)) {
@@ -287,23 +246,38 @@ impl Router {
         }
     }
 
-    /// The first row that takes `method` and the decoded `path`.
-    pub fn find<'p>(&self, method: &Method, path: &'p str) -> Matched<'_, 'p> {
-        let path = path.trim_end_matches('/');
-        let mut matched = Matched::Nothing;
-        for route in &self.routes {
-            let Some(params) = params(route.path, path) else {
-                continue;
-            };
-            if route.verbs.take(method) {
-                return Matched::Route(route, params);
-            }
-            if matched == Matched::Nothing {
-                matched = Matched::OtherMethod(route.permission);
-            }
-        }
-        matched
+    /// The custom verbs of its paths, in order.
+    fn custom_verbs(&self) -> Arc<[&'static str]> {
+        let verbs = self
+            .routes
+            .iter()
+            .filter(|route| route.verbs != Verbs::Options);
+        verbs
+            .filter_map(|route| Some(route.path.split_once("}:")?.1))
+            .collect()
     }
+}
+
+/// The router of `rows`. Of a path, `otherwise` is what answers the methods that no row takes; its first row says more.
+fn router<S>(
+    rows: Vec<&Route>,
+    otherwise: impl Fn(&Route) -> MethodRouter<S>,
+    attach: impl Fn(MethodRouter<S>, &Route) -> MethodRouter<S>,
+) -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+{
+    let mut paths: BTreeMap<String, MethodRouter<S>> = BTreeMap::new();
+    for route in rows {
+        for path in route.paths() {
+            let methods = paths.remove(&path).unwrap_or_else(|| otherwise(route));
+            paths.insert(path, attach(methods, route));
+        }
+    }
+    let paths = paths.into_iter();
+    paths.fold(Router::new(), |router, (path, methods)| {
+        router.route(&path, methods)
+    })
 }
 
 /// The tables of `listener`, in order.
@@ -324,150 +298,156 @@ fn tables(listener: Listener, surface: Surface) -> Vec<&'static [Route]> {
     }
 }
 
-/// What `path`, without trailing slashes, names in terms of `pattern`; `None` if it does not fit.
-fn params<'p>(pattern: &'static str, path: &'p str) -> Option<Params<'p>> {
-    let mut params = Params::default();
-    let mut left = path;
-    for piece in pattern.trim_end_matches('/').split('/').skip(1) {
-        if piece == "*" {
-            params.rest = left.strip_prefix('/').unwrap_or(left);
-            return Some(params);
-        }
-        let (segment, rest) = next_segment(left)?;
-        match piece {
-            "{model}" | "{workflow}" => params.model = segment,
-            "{any}" => {}
-            "{version}" => params.version = Some(segment),
-            literal if literal == segment => {}
-            _ => params.model = model_before_verb(piece, segment)?,
-        }
-        left = rest;
-    }
-    left.is_empty().then_some(params)
-}
-
-/// The model that `segment` names if `piece` is `{model}:VERB`. As in TorchServe the verb may stand anywhere after the
-/// model's name, which ends at the first colon.
-fn model_before_verb<'p>(piece: &str, segment: &'p str) -> Option<&'p str> {
-    let verb = piece.strip_prefix("{model}")?;
-    let (model, _) = segment.split_once(':')?;
-    segment[model.len()..].contains(verb).then_some(model)
-}
-
-/// Splits `/a/b` into `a` and `/b`.
-fn next_segment(path: &str) -> Option<(&str, &str)> {
-    let path = path.strip_prefix('/')?;
-    Some(path.split_at(path.find('/').unwrap_or(path.len())))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    #![allow(clippy::unwrap_used)]
+    use axum::body::Body;
+    use http_body_util::BodyExt as _;
+    use hyper::{Method, Request};
+    use tower::ServiceExt as _;
 
-    fn router(listener: Listener) -> Router {
-        Router::new(&[listener], Surface::default())
+    use super::endpoints::*;
+    use super::*;
+    use crate::api::extract::PathParams;
+    use crate::error::Error;
+
+    fn table(listener: Listener) -> RouteTable {
+        RouteTable::new(&[listener], Surface::default())
     }
 
-    fn found<'p>(
-        listener: Listener,
-        method: &Method,
-        path: &'p str,
-    ) -> Option<(Endpoint, Params<'p>)> {
-        match router(listener).find(method, path) {
-            Matched::Route(route, params) => Some((route.endpoint, params)),
-            Matched::OtherMethod(_) | Matched::Nothing => None,
+    fn params(model: &str, version: Option<&str>, rest: &str) -> PathParams {
+        PathParams {
+            model: model.to_owned(),
+            version: version.map(str::to_owned),
+            rest: rest.to_owned(),
         }
     }
 
-    #[test]
-    fn predictions_take_any_method_a_version_and_a_rest() {
+    /// What the router makes of a request: endpoint, permission and what the path named.
+    async fn routed(table: &RouteTable, method: &Method, path: &str) -> String {
+        let router = table.router((), |methods, route| {
+            let (id, permission) = (route.endpoint.id, route.permission);
+            let answer = async move |params: Result<PathParams, Error>| {
+                shown(id, permission, &params.unwrap_or_default())
+            };
+            route.on(methods, answer)
+        });
+        let request = Request::builder().method(method).uri(path);
+        let request = request.body(Body::empty()).unwrap();
+        let answer = router.oneshot(request).await.unwrap();
+        let answer = answer.into_body().collect().await.unwrap().to_bytes();
+        String::from_utf8(answer.to_vec()).unwrap()
+    }
+
+    fn shown(id: &str, permission: Permission, params: &PathParams) -> String {
+        format!("{id} {permission:?} {params:?}")
+    }
+
+    /// The endpoint alone.
+    async fn endpoint(table: &RouteTable, method: &Method, path: &str) -> String {
+        let routed = routed(table, method, path).await;
+        routed.split(' ').next().unwrap().to_owned()
+    }
+
+    #[tokio::test]
+    async fn predictions_take_any_method_a_version_and_a_rest() {
+        let table = table(Listener::Inference);
         for method in [
             Method::GET,
             Method::PUT,
             Method::PATCH,
             Method::POST,
-            Method::HEAD,
+            Method::DELETE,
+            Method::from_bytes(b"PROPFIND").unwrap(),
         ] {
-            let params = Params {
-                model: "m",
-                version: Some("1.0"),
-                rest: "v1/chat",
-            };
-            let path = "/predictions/m/1.0/v1/chat";
+            let params = params("m", Some("1.0"), "v1/chat");
             assert_eq!(
-                found(Listener::Inference, &method, path),
-                Some((Endpoint::Predict, params))
+                routed(&table, &method, "/predictions/m/1.0/v1/chat").await,
+                shown(PREDICT.id, Permission::Predict, &params)
             );
         }
-        let options = found(Listener::Inference, &Method::OPTIONS, "/predictions/m");
         assert_eq!(
-            options.map(|(endpoint, _)| endpoint),
-            Some(Endpoint::PredictDescription)
+            endpoint(&table, &Method::OPTIONS, "/predictions/m").await,
+            PREDICT_DESCRIPTION.id
         );
     }
 
-    #[test]
-    fn trailing_slashes_do_not_matter_and_leading_ones_do() {
-        let ping =
-            |path| found(Listener::Inference, &Method::GET, path).map(|(endpoint, _)| endpoint);
+    #[tokio::test]
+    async fn trailing_slashes_do_not_matter_and_leading_ones_do() {
+        let table = table(Listener::Inference);
         for path in ["/ping", "/ping/", "/ping///", "/ping/x/y"] {
-            assert_eq!(ping(path), Some(Endpoint::Ping), "{path}");
+            assert_eq!(
+                endpoint(&table, &Method::GET, path).await,
+                PING.id,
+                "{path}"
+            );
         }
-        for path in ["//ping", "ping", "/pingx", "/predictions", "/predictions/"] {
-            assert_eq!(ping(path), None, "{path}");
+        for path in ["//ping", "/pingx", "/predictions", "/predictions/", "*"] {
+            let found = endpoint(&table, &Method::GET, path).await;
+            assert_eq!(found, NOT_FOUND.id, "{path}");
         }
+        assert_ne!(endpoint(&table, &Method::GET, "ping").await, PING.id);
     }
 
-    #[test]
-    fn a_known_path_with_another_method_is_told_apart() {
-        let management = router(Listener::Management);
-        assert_eq!(
-            management.find(&Method::DELETE, "/models"),
-            Matched::OtherMethod(Permission::Manage)
-        );
-        assert_eq!(
-            management.find(&Method::POST, "/models/m"),
-            Matched::OtherMethod(Permission::Manage)
-        );
-        assert_eq!(
-            management.find(&Method::GET, "/"),
-            Matched::OtherMethod(Permission::Nothing)
-        );
-        assert_eq!(
-            management.find(&Method::GET, "/models/m/1/2/3"),
-            Matched::Nothing
-        );
-        assert_eq!(management.find(&Method::GET, "/nowhere"), Matched::Nothing);
-    }
-
-    #[test]
-    fn every_alias_of_a_prediction_is_found() {
-        let find = |path| found(Listener::Inference, &Method::POST, path);
-        let of = |endpoint, version| {
-            let params = Params {
-                model: "m",
-                version,
-                rest: "",
-            };
-            Some((endpoint, params))
-        };
-        for (path, endpoint, version) in [
-            ("/models/m/invoke", Endpoint::Invoke, None),
-            ("/m/predict", Endpoint::Invoke, None),
-            ("/m/1.0/predict/", Endpoint::Invoke, Some("1.0")),
-            ("/v1/models/m:predict", Endpoint::PredictKServe, None),
-            ("/v1/models/m:x:predictor", Endpoint::PredictKServe, None),
-            ("/v1/models/m:explain", Endpoint::Explain, None),
-            ("/v2/models/m/infer", Endpoint::PredictKServe, None),
-            ("/v2/models/m/explain", Endpoint::Explain, None),
-            ("/explanations/m", Endpoint::Explain, None),
-            ("/explanations/m/1.0", Endpoint::Explain, Some("1.0")),
+    #[tokio::test]
+    async fn empty_segments_and_decoded_slashes_count() {
+        let table = table(Listener::Inference);
+        for (path, params) in [
+            ("/predictions//1.0", params("", Some("1.0"), "")),
+            (
+                "/predictions/m/1.0//x%20y/",
+                params("m", Some("1.0"), "/x y"),
+            ),
+            ("/predictions%2Fm%2f1.0", params("m", Some("1.0"), "")),
+            ("/predictions/a%3Fb%2525", params("a?b%25", None, "")),
         ] {
-            assert_eq!(find(path), of(endpoint, version), "{path}");
+            let expected = shown(PREDICT.id, Permission::Predict, &params);
+            assert_eq!(routed(&table, &Method::GET, path).await, expected, "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_known_path_with_another_method_is_told_apart() {
+        let table = table(Listener::Management);
+        for (method, path, expected) in [
+            (Method::DELETE, "/models", "methodNotAllowed Manage"),
+            (Method::POST, "/models/m", "methodNotAllowed Manage"),
+            (Method::GET, "/", "methodNotAllowed Nothing"),
+            (Method::GET, "/models/m/1/2/3", "notFound Manage"),
+            (Method::GET, "/nowhere", "notFound Manage"),
+        ] {
+            let found = routed(&table, &method, path).await;
+            assert!(found.starts_with(expected), "{method} {path}: {found}");
+        }
+    }
+
+    #[tokio::test]
+    async fn every_alias_of_a_prediction_is_found() {
+        let table = table(Listener::Inference);
+        for (path, endpoint, version) in [
+            ("/models/m/invoke", INVOKE, None),
+            ("/m/predict", INVOKE, None),
+            ("/m/1.0/predict/", INVOKE, Some("1.0")),
+            ("/v1/models/m:predict", PREDICT_KSERVE, None),
+            ("/v1/models/m:x:predictor", PREDICT_KSERVE, None),
+            ("/v1/models/m:explain", EXPLAIN, None),
+            ("/v2/models/m/infer", PREDICT_KSERVE, None),
+            ("/v2/models/m/explain", EXPLAIN, None),
+            ("/explanations/m", EXPLAIN, None),
+            ("/explanations/m/1.0", EXPLAIN, Some("1.0")),
+        ] {
+            let params = params("m", version, "");
+            let expected = shown(endpoint.id, Permission::Predict, &params);
+            assert_eq!(
+                routed(&table, &Method::POST, path).await,
+                expected,
+                "{path}"
+            );
         }
         for path in [
             "/v1/models/m",
             "/v1/models/mpredict",
+            "/v1/models/m/%3Apredict",
             "/v2/models/m",
             "/v2/models/m/versions/1/infer",
             "/invocations/x",
@@ -475,61 +455,85 @@ mod tests {
             "/explanations",
             "/wfpredict",
         ] {
-            assert_eq!(find(path), None, "{path}");
+            let found = endpoint(&table, &Method::POST, path).await;
+            assert_eq!(found, NOT_FOUND.id, "{path}");
         }
     }
 
-    #[test]
-    fn one_socket_serves_all_tables_and_the_exact_row_wins() {
+    #[tokio::test]
+    async fn one_socket_serves_all_tables_and_the_exact_row_wins() {
         let listeners = [Listener::Inference, Listener::Management, Listener::Metrics];
-        let all = Router::new(&listeners, Surface::default());
-        for (method, path, endpoint) in [
-            (Method::GET, "/models/m/1.0", Endpoint::DescribeModel),
-            (Method::GET, "/models/m/all", Endpoint::DescribeModel),
-            (Method::GET, "/models/m/predict", Endpoint::DescribeModel),
-            (Method::DELETE, "/models/m/1.0", Endpoint::UnregisterModel),
-            (Method::POST, "/models/m/invoke", Endpoint::Invoke),
-            (
-                Method::PUT,
-                "/models/m/1.0/set-default",
-                Endpoint::SetDefault,
-            ),
-            (Method::POST, "/m/predict", Endpoint::Invoke),
-            (Method::GET, "/metrics", Endpoint::Scrape),
-            (Method::OPTIONS, "/models/m", Endpoint::ModelDescription),
+        let all = RouteTable::new(&listeners, Surface::default());
+        for (method, path, expected) in [
+            (Method::GET, "/models/m/1.0", DESCRIBE_MODEL),
+            (Method::GET, "/models/m/all", DESCRIBE_MODEL),
+            (Method::GET, "/models/m/predict", DESCRIBE_MODEL),
+            (Method::DELETE, "/models/m/1.0", UNREGISTER_MODEL),
+            (Method::POST, "/models/m/invoke", INVOKE),
+            (Method::PUT, "/models/m/1.0/set-default", SET_DEFAULT),
+            (Method::POST, "/m/predict", INVOKE),
+            (Method::POST, "/models/m/predict", INVOKE),
+            (Method::POST, "/models/predict", INVOKE),
+            (Method::POST, "/models/m", METHOD_NOT_ALLOWED),
+            (Method::GET, "/metrics", SCRAPE),
+            (Method::OPTIONS, "/models/m", MODEL_DESCRIPTION),
         ] {
-            let Matched::Route(route, _) = all.find(&method, path) else {
-                panic!("no row for {method} {path}")
-            };
-            assert_eq!(route.endpoint, endpoint, "{method} {path}");
+            let found = endpoint(&all, &method, path).await;
+            assert_eq!(found, expected.id, "{method} {path}");
         }
     }
 
-    #[test]
-    fn sagemaker_has_its_own_health_and_oip_takes_v2() {
+    #[tokio::test]
+    async fn the_predecessors_paths_are_asked_last() {
+        let listeners = [Listener::Inference, Listener::Management];
+        let all = RouteTable::new(&listeners, Surface::default());
+        for (path, params) in [
+            ("/models/m/predict", params("models", Some("m"), "")),
+            ("/models/predict", params("models", None, "")),
+            ("/v1/models/predict", params("v1", Some("models"), "")),
+        ] {
+            let expected = shown(INVOKE.id, Permission::Predict, &params);
+            assert_eq!(routed(&all, &Method::POST, path).await, expected, "{path}");
+        }
+        let other = routed(&all, &Method::POST, "/models/m").await;
+        assert!(other.starts_with("methodNotAllowed Manage"), "{other}");
+        let nothing = routed(&all, &Method::POST, "/nowhere").await;
+        assert!(nothing.starts_with("notFound Either"), "{nothing}");
+    }
+
+    #[tokio::test]
+    async fn custom_verbs_are_part_of_a_name_where_no_route_has_them() {
+        let table = table(Listener::Management);
+        let params = params("m:predict", None, "");
+        assert_eq!(
+            routed(&table, &Method::GET, "/v1/models/m:predict").await,
+            shown(MODEL_READINESS.id, Permission::Manage, &params)
+        );
+    }
+
+    #[tokio::test]
+    async fn sagemaker_has_its_own_health_and_oip_takes_v2() {
         let surface = Surface {
             sagemaker: true,
             oip: true,
         };
-        let router = Router::new(&[Listener::Inference], surface);
-        let find = |path| match router.find(&Method::GET, path) {
-            Matched::Route(route, _) => Some(route.endpoint),
-            Matched::OtherMethod(_) | Matched::Nothing => None,
-        };
-        assert_eq!(find("/ping"), Some(Endpoint::SageMakerPing));
-        assert_eq!(
-            find("/execution-parameters"),
-            Some(Endpoint::ExecutionParameters)
-        );
-        assert_ne!(find("/v2/models/m/infer"), Some(Endpoint::PredictKServe));
+        let table = RouteTable::new(&[Listener::Inference], surface);
+        for (path, expected) in [
+            ("/ping", SAGEMAKER_PING),
+            ("/execution-parameters", EXECUTION_PARAMETERS),
+            ("/v2/models/m/infer", METHOD_NOT_ALLOWED),
+        ] {
+            let found = endpoint(&table, &Method::GET, path).await;
+            assert_eq!(found, expected.id, "{path}");
+        }
     }
 
     #[test]
     fn the_table_is_what_was_agreed() {
         let tables =
             [Listener::Inference, Listener::Management, Listener::Metrics].map(|listener| {
-                let router = router(listener);
-                let rows = router.routes().iter().map(|route| {
+                let table = table(listener);
+                let rows = table.routes().iter().map(|route| {
                     format!(
                         "{:?} {} {:?} {:?}",
                         route.verbs, route.path, route.permission, route.endpoint

@@ -6,7 +6,7 @@ use hyper::StatusCode;
 use hyper::header::HeaderValue;
 use serde::Serialize;
 
-use super::{Api, Response, reply};
+use super::{Api, ApiState, Response, reply};
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -32,30 +32,29 @@ struct ExecutionParameters {
     max_payload: usize,
 }
 
-impl Api {
-    /// Healthy once a worker of any model was ready, and from then on; with several models at once, always.
-    pub(super) fn sagemaker_ping(&self) -> Response {
-        let multi_model = self.cfg.sagemaker.is_some_and(|mode| mode.multi_model);
-        if multi_model || self.was_ready() {
-            return reply::with_type(StatusCode::OK, JSON, HEALTHY);
-        }
-        reply::with_type(StatusCode::SERVICE_UNAVAILABLE, TEXT, NOT_LOADED)
+/// Healthy once a worker of any model was ready, and from then on; with several models at once, always.
+pub(super) async fn ping(api: ApiState) -> Response {
+    let multi_model = api.cfg.sagemaker.is_some_and(|mode| mode.multi_model);
+    if multi_model || was_ready(&api) {
+        return reply::with_type(StatusCode::OK, JSON, HEALTHY);
     }
+    reply::with_type(StatusCode::SERVICE_UNAVAILABLE, TEXT, NOT_LOADED)
+}
 
-    fn was_ready(&self) -> bool {
-        if !self.was_ready.load(Ordering::Relaxed) && self.services.catalog.has_ready_worker() {
-            self.was_ready.store(true, Ordering::Relaxed);
-        }
-        self.was_ready.load(Ordering::Relaxed)
+fn was_ready(api: &Api) -> bool {
+    if !api.was_ready.load(Ordering::Relaxed) && api.services.catalog.has_ready_worker() {
+        api.was_ready.store(true, Ordering::Relaxed);
     }
+    api.was_ready.load(Ordering::Relaxed)
+}
 
-    pub(super) fn execution_parameters(&self) -> Response {
-        let transforms = self.cfg.sagemaker.map(|mode| mode.concurrent_transforms);
-        let parameters = ExecutionParameters {
-            max_concurrent_transforms: transforms.unwrap_or(1),
-            batch_strategy: "MULTI_RECORD",
-            max_payload: self.cfg.max_request_size / MEGABYTE,
-        };
-        reply::json(StatusCode::OK, &parameters)
-    }
+/// How batch transform may send requests.
+pub(super) async fn execution_parameters(api: ApiState) -> Response {
+    let transforms = api.cfg.sagemaker.map(|mode| mode.concurrent_transforms);
+    let parameters = ExecutionParameters {
+        max_concurrent_transforms: transforms.unwrap_or(1),
+        batch_strategy: "MULTI_RECORD",
+        max_payload: api.cfg.max_request_size / MEGABYTE,
+    };
+    reply::json(StatusCode::OK, &parameters)
 }

@@ -3,33 +3,33 @@
 use hyper::StatusCode;
 use hyper::header::{self, HeaderMap, HeaderValue};
 
-use super::{Api, Call, Response, reply, uri};
+use super::extract::Query;
+use super::{ApiState, EndpointResult, reply};
 use crate::error::{Error, Kind};
 use crate::metrics::Format;
 
-impl Api {
-    /// What Prometheus asks for, in the format that it prefers. With many models that is megabytes: they are written on
-    /// a thread that serves no requests, one scrape at a time.
-    pub(super) async fn scrape(&self, call: &Call) -> Result<Response, Error> {
-        let query = uri::decode_query(&call.head.uri).into_iter();
-        let names: Vec<String> = query
-            .filter(|(name, _)| name == "name[]")
-            .map(|(_, value)| value)
-            .collect();
-        let format = preferred(&call.head.headers);
-        let _turn = self.scraping.acquire().await;
-        let (catalog, metrics) = (&self.services.catalog, &self.services.metrics);
-        let (catalog, metrics) = (catalog.clone(), metrics.clone());
-        let written = tokio::task::spawn_blocking(move || {
-            catalog.measure();
-            metrics.scrape(format, &names)
-        });
-        let text = written.await.map_err(|error| {
-            Error::new(Kind::Internal, "The metrics could not be written").with_detail(error)
-        })?;
-        let content_type = HeaderValue::from_static(format.content_type());
-        Ok(reply::with_type(StatusCode::OK, content_type, text))
-    }
+/// What Prometheus asks for, in the format that it prefers. With many models that is megabytes: they are written on a
+/// thread that serves no requests, one scrape at a time.
+pub(super) async fn scrape(
+    api: ApiState,
+    headers: HeaderMap,
+    Query(query): Query,
+) -> EndpointResult {
+    let names = query.into_iter().filter(|(name, _)| name == "name[]");
+    let names: Vec<String> = names.map(|(_, value)| value).collect();
+    let format = preferred(&headers);
+    let _turn = api.scraping.acquire().await;
+    let (catalog, metrics) = (&api.services.catalog, &api.services.metrics);
+    let (catalog, metrics) = (catalog.clone(), metrics.clone());
+    let written = tokio::task::spawn_blocking(move || {
+        catalog.measure();
+        metrics.scrape(format, &names)
+    });
+    let text = written.await.map_err(|error| {
+        Error::new(Kind::Internal, "The metrics could not be written").with_detail(error)
+    })?;
+    let content_type = HeaderValue::from_static(format.content_type());
+    Ok(reply::with_type(StatusCode::OK, content_type, text))
 }
 
 /// `OpenMetrics` if `Accept` names it, with a higher weight than plain text if it names both; TorchServe's text otherwise.

@@ -1,19 +1,138 @@
 //! Paths and query strings, decoded as TorchServe's clients expect.
+//!
+//! axum splits a path into segments and then decodes each of them; TorchServe decodes first. [`NormalizePath`] stands
+//! before the router and gives it paths whose segments are those of the decoded path.
 
-use std::borrow::Cow;
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use axum::Router;
+use axum::extract::Request;
+use axum::response::IntoResponse as _;
+use axum::routing::future::RouteFuture;
+use futures_util::future::Either;
 use hyper::Uri;
-use percent_encoding::percent_decode_str;
+use hyper::http::uri::PathAndQuery;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use tower::Service;
 
+use super::Response;
 use crate::error::{Error, Kind};
 
-/// The path of `uri`, percent-decoded as UTF-8. Fails if an escape anywhere in the URI, the query included, is not two
-/// hexadecimal digits.
-pub(super) fn decode_path(uri: &Uri) -> Result<Cow<'_, str>, Error> {
-    if let Some(all) = uri.path_and_query() {
-        check_escapes(all.as_str())?;
+/// Stands for an empty segment, which TorchServe takes for a name and axum does not. It is no character that a text may
+/// hold.
+pub(super) const EMPTY: &str = "\u{FFFF}";
+/// What has to be escaped within a segment. A colon never is, so that an escaped one marks a custom verb.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b':');
+/// Models under this path may be followed by a custom verb: `/v1/models/{model}:predict`.
+const CUSTOM_VERBS: &str = "/v1/models/";
+
+/// The router, asked for normalized paths. A URI that does not decode is refused here.
+#[derive(Debug, Clone)]
+pub(super) struct NormalizePath {
+    router: Router,
+    verbs: Arc<[&'static str]>,
+}
+
+impl NormalizePath {
+    /// `router`, whose paths under `/v1/models/` may end in one of `verbs`. The first that fits is taken.
+    pub(super) const fn new(router: Router, verbs: Arc<[&'static str]>) -> Self {
+        Self { router, verbs }
     }
-    Ok(percent_decode_str(uri.path()).decode_utf8_lossy())
+}
+
+impl Service<Request> for NormalizePath {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Either<RouteFuture<Infallible>, Ready<Result<Response, Infallible>>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Service::<Request>::poll_ready(&mut self.router, context)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        match normalized(request.uri(), &self.verbs) {
+            Ok(None) => {}
+            Ok(Some(uri)) => *request.uri_mut() = uri,
+            Err(error) => return Either::Right(ready(Ok(error.into_response()))),
+        }
+        Either::Left(self.router.call(request))
+    }
+}
+
+/// `uri` with its path normalized, and nothing before the path; `None` if it is normal already. Fails if an escape
+/// anywhere in the URI, the query included, is not two hexadecimal digits.
+fn normalized(uri: &Uri, verbs: &[&'static str]) -> Result<Option<Uri>, Error> {
+    let Some(all) = uri.path_and_query() else {
+        return Ok(Some(Uri::default()));
+    };
+    check_escapes(all.as_str())?;
+    if is_normal(all.path()) {
+        return Ok(None);
+    }
+    let decoded = percent_decode_str(all.path()).decode_utf8_lossy();
+    let mut path = encoded(&decoded, verbs);
+    if let Some(query) = all.query() {
+        path.push('?');
+        path.push_str(query);
+    }
+    let path = PathAndQuery::try_from(path);
+    let path = path.map_err(|error| bad_encoding(error.to_string()))?;
+    Ok(Some(path.into()))
+}
+
+/// Whether decoding `path` before or after splitting it makes no difference. `*` is no path, and nothing is found there.
+fn is_normal(path: &str) -> bool {
+    let is_odd = path.contains('%')
+        || path.contains("//")
+        || path.ends_with('/')
+        || path.starts_with(CUSTOM_VERBS);
+    !is_odd || !path.starts_with('/')
+}
+
+/// The segments of a decoded path, each escaped, without slashes at the end. A custom verb is a segment of its own.
+fn encoded(decoded: &str, verbs: &[&'static str]) -> String {
+    let (rest, verb) = split_verb(decoded.trim_end_matches('/'), verbs);
+    let mut path = String::with_capacity(decoded.len() + 16);
+    for segment in rest.split('/').skip(1) {
+        let segment = if segment.is_empty() { EMPTY } else { segment };
+        path.push('/');
+        path.extend(utf8_percent_encode(segment, SEGMENT));
+    }
+    if let Some(verb) = verb {
+        path.push_str(&verb_segment(verb));
+    }
+    if path.is_empty() {
+        path.push('/');
+    }
+    path
+}
+
+/// The segment that stands for a custom verb in normalized paths. No client can write it: its colon is escaped.
+pub(super) fn verb_segment(verb: &str) -> String {
+    format!("/%3A{verb}")
+}
+
+/// Splits a custom verb from a path. As in TorchServe it may stand anywhere after the model's name, which ends at the
+/// first colon.
+fn split_verb<'p>(path: &'p str, verbs: &[&'static str]) -> (&'p str, Option<&'static str>) {
+    let last = path.strip_prefix(CUSTOM_VERBS);
+    let last = last.filter(|last| !last.contains('/'));
+    let Some((model, after)) = last.and_then(|last| last.split_once(':')) else {
+        return (path, None);
+    };
+    let names = |verb: &str| after.starts_with(verb) || after.contains(&format!(":{verb}"));
+    match verbs.iter().find(|verb| names(verb)) {
+        Some(verb) => (&path[..CUSTOM_VERBS.len() + model.len()], Some(verb)),
+        None => (path, None),
+    }
 }
 
 fn check_escapes(text: &str) -> Result<(), Error> {
@@ -30,9 +149,13 @@ fn check_escapes(text: &str) -> Result<(), Error> {
             }
             None => format!("unterminated escape sequence at index {index} of: {text}"),
         };
-        return Err(Error::new(Kind::BadEncoding, problem));
+        return Err(bad_encoding(problem));
     }
     Ok(())
+}
+
+fn bad_encoding(problem: String) -> Error {
+    Error::new(Kind::BadEncoding, problem)
 }
 
 /// The parameters of a query string, in order. `&` and `;` separate pairs, `+` is a space.
@@ -61,17 +184,52 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn path(text: &str) -> String {
+        let given = uri(text);
+        let uri = normalized(&given, &["predict", "explain"]).unwrap();
+        uri.unwrap_or(given).to_string()
+    }
+
     #[test]
     fn paths_are_decoded_before_they_are_split() {
-        assert_eq!(
-            decode_path(&uri("/predictions%2Fm/a+b%20c")).unwrap(),
-            "/predictions/m/a+b c"
-        );
+        for (given, expected) in [
+            ("/predictions%2Fm/a+b%20c", "/predictions/m/a%2Bb%20c"),
+            ("/predictions/m?x=%2F", "/predictions/m?x=%2F"),
+            ("/p%72edictions/m?x=%2F", "/predictions/m?x=%2F"),
+            ("http://host/ping/?x", "/ping?x"),
+            ("/%ff", "/%EF%BF%BD"),
+            ("//", "/"),
+            ("//m//", "/%EF%BF%BF/m"),
+            ("*", "*"),
+        ] {
+            assert_eq!(path(given), expected, "{given}");
+        }
+    }
+
+    #[test]
+    fn custom_verbs_become_segments() {
+        for (given, expected) in [
+            ("/v1/models/m:predict", "/v1/models/m/%3Apredict"),
+            ("/v1/models/m:explain:predict/", "/v1/models/m/%3Apredict"),
+            ("/v1/models/m:x:explainer", "/v1/models/m/%3Aexplain"),
+            ("/v1/models/m%3Apredict", "/v1/models/m/%3Apredict"),
+            ("/v1/models/:predict", "/v1/models/%EF%BF%BF/%3Apredict"),
+            ("/v1/models/m/%3Apredict", "/v1/models/m/:predict"),
+            ("/v1/models/m:other", "/v1/models/m:other"),
+            ("/v1/models/m:xpredict", "/v1/models/m:xpredict"),
+        ] {
+            assert_eq!(path(given), expected, "{given}");
+        }
     }
 
     #[test]
     fn bad_escapes_are_named_wherever_they_are() {
-        let message = |text| decode_path(&uri(text)).unwrap_err().message().to_owned();
+        let message = |text| {
+            normalized(&uri(text), &[])
+                .unwrap_err()
+                .message()
+                .to_owned()
+        };
         assert_eq!(
             message("/ping%zz"),
             "invalid hex byte 'zz' at index 6 of '/ping%zz'"

@@ -23,7 +23,7 @@ const AT_ONCE: usize = 256;
 const HANDSHAKE_RECORD: u8 = 22;
 /// How much of a request without TLS is read, and for how long, so that its client receives the answer.
 const DISCARDED: u64 = 1 << 20;
-const PATIENCE: Duration = Duration::from_secs(1);
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// TLS of one listener. Cheap to clone.
 #[derive(Clone)]
@@ -95,7 +95,7 @@ impl Tls {
         let mut rest = stream.take(DISCARDED);
         let mut nowhere = tokio::io::sink();
         let discarded = tokio::io::copy(&mut rest, &mut nowhere);
-        let _ = tokio::time::timeout(PATIENCE, discarded).await;
+        let _ = tokio::time::timeout(DISCARD_TIMEOUT, discarded).await;
         Ok(())
     }
 }

@@ -44,8 +44,12 @@ const TABLE: [(&str, &[&str]); 16] = [
 const ROOTS: [&str; 3] = ["server", "cli", "main"];
 
 /// The only modules that may use a library.
-const LIBRARIES: [(&str, &[&str]); 10] = [
+const LIBRARIES: [(&str, &[&str]); 14] = [
+    ("axum", &["api"]),
     ("hyper", &["api"]),
+    ("tower", &["api"]),
+    ("tower_http", &["api"]),
+    ("prometheus", &["metrics"]),
     ("multer", &["api"]),
     ("wasmtime", &["handler"]),
     ("ort", &["backend"]),

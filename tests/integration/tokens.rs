@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use lantern::api::Listener;
-use lantern::api::routes::grpc::{GrpcRoute, GrpcRouter, Messages};
-use lantern::api::routes::{Permission, Route, Router, Surface, Verbs};
+use lantern::api::routes::grpc::{GrpcRoute, GrpcTable, Messages};
+use lantern::api::routes::{Permission, Route, RouteTable, Surface, Verbs};
 use serde_json::Value;
 use tonic::Code;
 
@@ -133,7 +133,7 @@ fn rows() -> Vec<(Listener, Route)> {
     listeners
         .into_iter()
         .flat_map(|listener| {
-            let rows = Router::new(&[listener], surface).routes().to_vec();
+            let rows = RouteTable::new(&[listener], surface).routes().to_vec();
             rows.into_iter().map(move |route| (listener, route))
         })
         .collect()
@@ -470,7 +470,7 @@ async fn every_grpc_method_asks_for_its_key() {
     let dead = expired().await;
     let mut refused = 0;
     for listener in [Listener::GrpcInference, Listener::GrpcManagement] {
-        for row in GrpcRouter::new(listener, true).routes() {
+        for row in GrpcTable::new(listener, true).routes() {
             // A stream that nobody ends answers nobody who has a key; refusals do not wait for it.
             let answers = row.messages == Messages::One && row.method != "Watch";
             for shown in ALL {
@@ -500,7 +500,7 @@ async fn models_stay_as_they_are_over_grpc_where_the_model_api_is_off() {
     let server = TestServer::builder().api(|api| api.enable_model_api = false);
     let server = server.start().await;
     let listener = Listener::GrpcManagement;
-    for row in GrpcRouter::new(listener, true).routes() {
+    for row in GrpcTable::new(listener, true).routes() {
         if row.permission == Permission::Register {
             let answer = call(&server, listener, row, Shown::Nothing).await;
             assert_eq!(

@@ -28,20 +28,20 @@ const HIDDEN_NAMES: [&str; 5] = [
     "url_path",
 ];
 
-/// What the server tells a handler in headers of its own; it depends on the route.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::api) enum Told<'p> {
+/// Headers that the server adds for a handler; which depends on the route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::api) enum RouteHeaders {
     /// `explain`, and `url_path`: the rest of the path.
-    Path(&'p str),
+    ExplainAndPath(String),
     /// `explain` alone.
     Explain,
-    /// Nothing.
+    /// None.
     Nothing,
 }
 
 /// The headers a handler sees: the client's with lower-case names, less what is hidden from it, and the server's own. Of
 /// headers with the same name the last wins.
-pub(in crate::api) fn headers_for_handler(headers: &HeaderMap, told: Told<'_>) -> Vec<Field> {
+pub(in crate::api) fn headers_for_handler(headers: &HeaderMap, route: RouteHeaders) -> Vec<Field> {
     let mut fields: Vec<Field> = Vec::with_capacity(headers.len() + 2);
     for name in headers.keys() {
         let value = headers.get_all(name).iter().next_back();
@@ -50,11 +50,11 @@ pub(in crate::api) fn headers_for_handler(headers: &HeaderMap, told: Told<'_>) -
             fields.push((name.as_str().to_owned(), value));
         }
     }
-    if told != Told::Nothing {
+    if route != RouteHeaders::Nothing {
         fields.push(("explain".to_owned(), "False".to_owned()));
     }
-    if let Told::Path(path) = told {
-        fields.push(("url_path".to_owned(), path.to_owned()));
+    if let RouteHeaders::ExplainAndPath(path) = route {
+        fields.push(("url_path".to_owned(), path));
     }
     fields
 }
@@ -103,7 +103,7 @@ mod tests {
                 ("explain", "True"),
                 ("url_path", "mine"),
             ]),
-            Told::Path("a/b"),
+            RouteHeaders::ExplainAndPath("a/b".to_owned()),
         );
         let expected = [("x-req", "2"), ("explain", "False"), ("url_path", "a/b")];
         assert_eq!(
@@ -119,14 +119,14 @@ mod tests {
             ("x", "1"),
             ("explain", "True"),
         ]);
-        let told = |told| {
-            let fields = headers_for_handler(&headers, told);
+        let seen = |route| {
+            let fields = headers_for_handler(&headers, route);
             let lines = fields
                 .iter()
                 .map(|(name, value)| format!("{name}: {value}"));
             lines.collect::<Vec<_>>()
         };
-        assert_eq!(told(Told::Nothing), ["x: 1"]);
-        assert_eq!(told(Told::Explain), ["x: 1", "explain: False"]);
+        assert_eq!(seen(RouteHeaders::Nothing), ["x: 1"]);
+        assert_eq!(seen(RouteHeaders::Explain), ["x: 1", "explain: False"]);
     }
 }

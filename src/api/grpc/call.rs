@@ -4,35 +4,35 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Instant;
 
+use hyper::http::Extensions;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::{reply, status};
+use super::status;
+use crate::api::extract::RequestContext;
 use crate::api::log_failure;
 use crate::error::Error;
 
 /// One call. Services find it in the request's extensions.
 #[derive(Clone)]
 pub(super) struct Caller {
-    shared: Arc<Shared>,
+    state: Arc<CallState>,
     deadline: Option<Instant>,
 }
 
-struct Shared {
-    id: String,
-    arrival: Instant,
+struct CallState {
+    context: RequestContext,
     stop: CancellationToken,
     /// The HTTP status of the failure that was answered; 0 while there is none. It tells the metrics whose fault it was.
     failure: AtomicU16,
 }
 
 impl Caller {
-    /// A call that arrives now.
-    pub(super) fn new(stop: CancellationToken) -> Self {
+    /// A call that ends with `stop` if it has no end of its own.
+    pub(super) fn new(context: RequestContext, stop: CancellationToken) -> Self {
         Self {
-            shared: Arc::new(Shared {
-                id: reply::new_id(),
-                arrival: Instant::now(),
+            state: Arc::new(CallState {
+                context,
                 stop,
                 failure: AtomicU16::new(0),
             }),
@@ -45,9 +45,14 @@ impl Caller {
         Self { deadline, ..self }
     }
 
-    /// The call of a request that came through the dispatcher.
+    /// The call of a request that came through the router.
     pub(super) fn of<T>(request: &tonic::Request<T>) -> Result<Self, Status> {
-        let caller = request.extensions().get::<Self>();
+        Self::within(request.extensions())
+    }
+
+    /// The call that `extensions` are of.
+    pub(super) fn within(extensions: &Extensions) -> Result<Self, Status> {
+        let caller = extensions.get::<Self>();
         caller
             .cloned()
             .ok_or_else(|| Status::internal("The call has no caller"))
@@ -55,12 +60,12 @@ impl Caller {
 
     /// The `x-request-id` of the response.
     pub(super) fn id(&self) -> &str {
-        &self.shared.id
+        &self.state.context.id
     }
 
     /// When the call arrived.
     pub(super) fn arrival(&self) -> Instant {
-        self.shared.arrival
+        self.state.context.arrival
     }
 
     /// The earlier one of the server's deadline and the client's, if it has one.
@@ -76,7 +81,7 @@ impl Caller {
 
     /// Cancelled when the server stops.
     pub(super) fn stop(&self) -> &CancellationToken {
-        &self.shared.stop
+        &self.state.stop
     }
 
     /// The status of a call that may not be made.
@@ -85,19 +90,19 @@ impl Caller {
         status::of_refusal(error)
     }
 
-    /// The status of a failure, in the wire table's words.
+    /// The status that the wire table gives a failure.
     pub(super) fn fail(&self, error: &Error) -> Status {
         self.record(error);
         status::of(error)
     }
 
-    /// The status of a failed prediction, in TorchServe's words.
+    /// The status that TorchServe gives a failed prediction.
     pub(super) fn fail_prediction(&self, error: &Error) -> Status {
         self.record(error);
         status::of_prediction(error)
     }
 
-    /// The status of a failure, in Open Inference Protocol's words.
+    /// The status that Open Inference Protocol gives a failure.
     pub(super) fn fail_open_inference(&self, error: &Error) -> Status {
         self.record(error);
         status::of_open_inference(error)
@@ -111,7 +116,7 @@ impl Caller {
 
     /// Keeps the HTTP status that a failure has over REST.
     pub(super) fn record_status(&self, status: u16) {
-        self.shared.failure.store(status, Ordering::Relaxed);
+        self.state.failure.store(status, Ordering::Relaxed);
     }
 
     /// Whether a failure was answered.
@@ -121,6 +126,6 @@ impl Caller {
 
     /// The HTTP status of the failure that was answered.
     pub(super) fn failure(&self) -> Option<u16> {
-        Some(self.shared.failure.load(Ordering::Relaxed)).filter(|status| *status != 0)
+        Some(self.state.failure.load(Ordering::Relaxed)).filter(|status| *status != 0)
     }
 }

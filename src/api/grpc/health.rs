@@ -102,7 +102,7 @@ impl View {
     }
 }
 
-/// One client that is told of changes.
+/// One client that watches for changes.
 struct Watch {
     view: View,
     name: String,

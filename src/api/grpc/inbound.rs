@@ -4,8 +4,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::body::Body as Incoming;
 use bytes::Bytes;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
@@ -87,8 +88,8 @@ impl Body for Inbound {
     }
 }
 
-/// The client left, or broke HTTP/2's rules: nobody will read what is said of it.
-fn broken(error: &hyper::Error) -> Status {
+/// The client left, or broke HTTP/2's rules: no one receives this status.
+fn broken(error: &axum::Error) -> Status {
     tracing::debug!("a call's body broke off: {error}");
     Status::cancelled("The body broke off")
 }

@@ -23,7 +23,7 @@ use crate::payload::{self, Body, Part, Schedule};
 
 /// Fields that a request may have, as many as a form.
 const FIELDS_LIMIT: usize = 1024;
-/// How a handler is told the sequence that a request belongs to.
+/// The header that names to a handler the sequence that a request belongs to.
 const SEQUENCE_HEADER: &str = "ts_request_sequence_id";
 /// INTERNAL, which TorchServe answers where a parameter is missing.
 const MISSING_CODE: i32 = 13;

@@ -39,7 +39,7 @@ impl ManagementService {
 
     async fn unregister(&self, request: UnregisterModelRequest) -> Result<Outcome, Error> {
         if request.model_name.is_empty() {
-            // TorchServe's words, which are those of registration.
+            // TorchServe's text, which is that of registration.
             let message = "Parameter url is required.";
             return Err(Error::new(Kind::BadRequest, message));
         }

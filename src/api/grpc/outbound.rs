@@ -17,7 +17,7 @@ use crate::metrics::{Answered, Metrics};
 
 /// A response's body.
 pub(super) struct Outbound {
-    body: tonic::body::Body,
+    body: axum::body::Body,
     line: Option<Line>,
     /// Tells the connection that the call goes on.
     _call: Option<Calls>,
@@ -29,7 +29,7 @@ pub(super) struct Line {
     metrics: Metrics,
     log: Option<AccessLog>,
     /// The beginning of the line, until it is written.
-    begun: Option<access::Begun>,
+    begun: Option<access::LineStart>,
 }
 
 impl Line {
@@ -71,7 +71,11 @@ impl Drop for Line {
 }
 
 /// A response as it goes out. One without a body has its status in the head, and ends here.
-pub(super) fn finish(response: hyper::Response<tonic::body::Body>, line: Line) -> Response {
+pub(super) fn finish(
+    response: hyper::Response<axum::body::Body>,
+    line: Line,
+    call: Option<Calls>,
+) -> Response {
     let line = match code(response.headers()) {
         Some(code) => {
             line.end(code);
@@ -82,18 +86,18 @@ pub(super) fn finish(response: hyper::Response<tonic::body::Body>, line: Line) -
     response.map(|body| Outbound {
         body,
         line,
-        _call: None,
+        _call: call,
     })
 }
 
 /// A status of HTTP and nothing else, for what is not gRPC.
-pub(super) fn bare(status: StatusCode, line: Line) -> Response {
+pub(super) fn bare(status: StatusCode, line: Line, call: Option<Calls>) -> Response {
     line.caller.record_status(status.as_u16());
     line.end(Code::Unknown);
     let mut response = hyper::Response::new(Outbound {
-        body: tonic::body::Body::empty(),
+        body: axum::body::Body::empty(),
         line: None,
-        _call: None,
+        _call: call,
     });
     *response.status_mut() = status;
     response
@@ -105,14 +109,6 @@ fn code(headers: &HeaderMap) -> Option<Code> {
 }
 
 impl Outbound {
-    /// The body as one of `call`'s connection.
-    pub(super) fn of_call(self, call: Calls) -> Self {
-        Self {
-            _call: Some(call),
-            ..self
-        }
-    }
-
     fn end(&mut self, code: Code) {
         if let Some(line) = self.line.take() {
             line.end(code);
@@ -122,12 +118,12 @@ impl Outbound {
 
 impl Body for Outbound {
     type Data = Bytes;
-    type Error = Status;
+    type Error = axum::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         match &frame {
             Some(Ok(frame)) => {
@@ -135,7 +131,7 @@ impl Body for Outbound {
                     self.end(code);
                 }
             }
-            Some(Err(status)) => self.end(status.code()),
+            Some(Err(_)) => self.end(Code::Unknown),
             None => self.end(Code::Ok),
         }
         Poll::Ready(frame)

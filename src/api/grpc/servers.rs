@@ -1,13 +1,18 @@
-//! The servers that tonic generates, with their limits, and the way from a row of the table to one of them.
+//! The servers that tonic generates, with their limits, as routes: one for each row of the table.
 
-use std::pin::Pin;
+use std::convert::Infallible;
+use std::sync::Arc;
 
-use tonic::body::Body;
+use axum::Router;
+use axum::extract::Request;
+use futures_util::FutureExt as _;
+use tonic::Status;
 use tonic::codec::CompressionEncoding::{Deflate, Gzip};
-use tonic::codegen::Service;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::server::Builder;
+use tower::{Service, ServiceExt as _, service_fn};
 
+use super::call::Caller;
 use super::health::HealthService;
 use super::inbound::Inbound;
 use super::inference::InferenceService;
@@ -17,114 +22,97 @@ use super::proto::DESCRIPTORS;
 use super::proto::inference::inference_ap_is_service_server::InferenceApIsServiceServer;
 use super::proto::management::management_ap_is_service_server::ManagementApIsServiceServer;
 use super::proto::open_inference::grpc_inference_service_server::GrpcInferenceServiceServer;
-use crate::api::Services;
-use crate::api::routes::grpc::{GrpcRoute, GrpcRouter, GrpcService, OPEN_INFERENCE};
+use super::{Grpc, status};
+use crate::api::routes::grpc::{GrpcRoute, GrpcService, OPEN_INFERENCE};
 
 /// Bytes of a message that asks for health or descriptors, which holds a name.
 const SMALL: usize = 16 << 10;
 /// Bytes that a response has beside its payload.
 const FRAMING: usize = 64 << 10;
 
-type Request = hyper::Request<Inbound>;
-type Response = hyper::Response<Body>;
-type Served = Pin<Box<dyn Future<Output = Response> + Send>>;
-type Reflect = Box<dyn Fn(Request) -> Served + Send + Sync>;
-
-/// A server for each service.
-pub(super) struct Servers {
-    inference: InferenceApIsServiceServer<InferenceService>,
-    management: ManagementApIsServiceServer<ManagementService>,
-    open_inference: GrpcInferenceServiceServer<OpenInferenceService>,
-    health: HealthServer<HealthService>,
-    reflection: Reflect,
-    reflection_alpha: Reflect,
+/// The router of `api`'s listener: a route for each row of its table.
+pub(super) fn router(api: &Arc<Grpc>) -> Router {
+    let (cfg, catalog) = (&api.api, &api.services.catalog);
+    let names = api.table.services();
+    let inference = InferenceApIsServiceServer::new(InferenceService::new(catalog.clone(), cfg))
+        .max_decoding_message_size(cfg.max_request_size)
+        .max_encoding_message_size(cfg.max_response_size.saturating_add(FRAMING))
+        .accept_compressed(Gzip)
+        .accept_compressed(Deflate);
+    let management = ManagementService::new(catalog.clone(), cfg.enable_model_api);
+    let management = ManagementApIsServiceServer::new(management)
+        .max_decoding_message_size(cfg.max_request_size)
+        .accept_compressed(Gzip)
+        .accept_compressed(Deflate);
+    let open_inference = OpenInferenceService::new(catalog.clone(), cfg.enable_model_api);
+    let open_inference = GrpcInferenceServiceServer::new(open_inference)
+        .max_decoding_message_size(cfg.max_request_size)
+        .max_encoding_message_size(cfg.max_response_size.saturating_add(FRAMING))
+        .accept_compressed(Gzip)
+        .accept_compressed(Deflate);
+    let health = HealthServer::new(HealthService::new(catalog.clone(), names.clone()))
+        .max_decoding_message_size(SMALL);
+    let reflection = descriptors(&names).build_v1();
+    let reflection = reflection
+        .expect("the build made the descriptors")
+        .max_decoding_message_size(SMALL);
+    let reflection_alpha = descriptors(&names).build_v1alpha();
+    let reflection_alpha = reflection_alpha
+        .expect("the build made the descriptors")
+        .max_decoding_message_size(SMALL);
+    let rows = api.table.routes().iter().copied();
+    let router = rows.fold(Router::new(), |router, route| match route.serves {
+        GrpcService::Inference => serving(router, api, route, inference.clone()),
+        GrpcService::Management => serving(router, api, route, management.clone()),
+        GrpcService::OpenInference => {
+            let server = open_inference.clone();
+            let server = server.map_request(move |request| renamed(route, request));
+            serving(router, api, route, server)
+        }
+        GrpcService::Health => serving(router, api, route, health.clone()),
+        GrpcService::Reflection => serving(router, api, route, reflection.clone()),
+        GrpcService::ReflectionAlpha => serving(router, api, route, reflection_alpha.clone()),
+    });
+    router.fallback(no_such_method)
 }
 
-impl Servers {
-    /// Servers of the services that `router` names.
-    pub(super) fn new(router: &GrpcRouter, services: &Services, cfg: &crate::api::Config) -> Self {
-        let inference = InferenceService::new(services.catalog.clone(), cfg);
-        let management = ManagementService::new(services.catalog.clone(), cfg.enable_model_api);
-        let open_inference =
-            OpenInferenceService::new(services.catalog.clone(), cfg.enable_model_api);
-        let health = HealthService::new(services.catalog.clone(), router.services());
-        let names = router.services();
-        let v1 = descriptors(&names).build_v1();
-        let alpha = descriptors(&names).build_v1alpha();
-        Self {
-            inference: InferenceApIsServiceServer::new(inference)
-                .max_decoding_message_size(cfg.max_request_size)
-                .max_encoding_message_size(cfg.max_response_size.saturating_add(FRAMING))
-                .accept_compressed(Gzip)
-                .accept_compressed(Deflate),
-            management: ManagementApIsServiceServer::new(management)
-                .max_decoding_message_size(cfg.max_request_size)
-                .accept_compressed(Gzip)
-                .accept_compressed(Deflate),
-            open_inference: GrpcInferenceServiceServer::new(open_inference)
-                .max_decoding_message_size(cfg.max_request_size)
-                .max_encoding_message_size(cfg.max_response_size.saturating_add(FRAMING))
-                .accept_compressed(Gzip)
-                .accept_compressed(Deflate),
-            health: HealthServer::new(health).max_decoding_message_size(SMALL),
-            reflection: reflect(
-                v1.expect("the build made the descriptors")
-                    .max_decoding_message_size(SMALL),
-            ),
-            reflection_alpha: reflect(
-                alpha
-                    .expect("the build made the descriptors")
-                    .max_decoding_message_size(SMALL),
-            ),
-        }
-    }
+/// `router` with `server` for the calls of `route`.
+fn serving<S>(router: Router, api: &Arc<Grpc>, route: GrpcRoute, server: S) -> Router
+where
+    S: Service<
+            hyper::Request<Inbound>,
+            Response = hyper::Response<tonic::body::Body>,
+            Error = Infallible,
+            Future: Send,
+        > + Clone
+        + Send
+        + Sync
+        + 'static,
+{
+    let (path, api) = (route.path(), Arc::clone(api));
+    let service = service_fn(move |request| {
+        let answer = super::call(Arc::clone(&api), route, server.clone(), request);
+        answer.map(|answer| Ok::<_, Infallible>(answer.unwrap_or_else(Status::into_http)))
+    });
+    router.route_service(&path, service)
+}
 
-    /// Serves a call to the method of `route`.
-    pub(super) async fn call(&self, route: &GrpcRoute, request: Request) -> Response {
-        match route.serves {
-            GrpcService::Inference => served(self.inference.clone(), request).await,
-            GrpcService::Management => served(self.management.clone(), request).await,
-            GrpcService::OpenInference => {
-                served(self.open_inference.clone(), renamed(route, request)).await
-            }
-            GrpcService::Health => served(self.health.clone(), request).await,
-            GrpcService::Reflection => (self.reflection)(request).await,
-            GrpcService::ReflectionAlpha => (self.reflection_alpha)(request).await,
-        }
-    }
+async fn no_such_method(request: Request) -> hyper::Response<tonic::body::Body> {
+    let error = status::no_such_method(request.uri().path());
+    let caller = Caller::within(request.extensions());
+    caller
+        .map_or_else(|status| status, |caller| caller.fail(&error))
+        .into_http()
 }
 
 /// The request as one to the service under the name that the generated server knows.
-fn renamed(route: &GrpcRoute, mut request: Request) -> Request {
+fn renamed(route: GrpcRoute, mut request: hyper::Request<Inbound>) -> hyper::Request<Inbound> {
     if route.service != OPEN_INFERENCE
         && let Ok(path) = format!("/{OPEN_INFERENCE}/{}", route.method).parse()
     {
         *request.uri_mut() = path;
     }
     request
-}
-
-async fn served<S>(mut server: S, request: Request) -> Response
-where
-    S: Service<Request, Response = Response, Error = std::convert::Infallible>,
-{
-    match server.call(request).await {
-        Ok(response) => response,
-        Err(never) => match never {},
-    }
-}
-
-/// Reflection's server has a type without a name.
-fn reflect<S>(server: S) -> Reflect
-where
-    S: Service<Request, Response = Response, Error = std::convert::Infallible>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-    S::Future: Send,
-{
-    Box::new(move |request| Box::pin(served(server.clone(), request)))
 }
 
 /// Every descriptor there is; of the services, those that the listener has.

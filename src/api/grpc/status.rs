@@ -79,7 +79,7 @@ pub(super) fn too_large(limit: usize) -> Error {
     Error::new(Kind::TooLarge, message)
 }
 
-/// What ended a stream of messages. tonic calls one over the limit out of range; gRPC's own word is another.
+/// What ended a stream of messages. tonic's code for one over the limit is `OUT_OF_RANGE`; gRPC's own is another.
 pub(super) fn of_broken(broken: Status, limit: usize) -> Status {
     match broken.code() {
         Code::OutOfRange => of(&too_large(limit)),

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::Operations;
-use crate::api::stamp::write_timestamp;
 use crate::catalog::{
     Condition, Description, Entry, ModelState, Which, WorkerState, WorkerStatus, cannot_describe,
 };
@@ -268,11 +268,10 @@ fn specs(specs: &[TensorSpec]) -> Vec<String> {
     specs.iter().map(ToString::to_string).collect()
 }
 
+/// A time that no calendar has is a clock's mistake, and not worth a failure.
 fn timestamp(time: SystemTime) -> String {
-    let mut text = Vec::with_capacity(24);
-    write_timestamp(&mut text, time, '.');
-    text.push(b'Z');
-    String::from_utf8_lossy(&text).into_owned()
+    let time = Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH);
+    format!("{time:.3}")
 }
 
 const fn gpu(device: Device) -> Option<u32> {
@@ -284,4 +283,23 @@ const fn gpu(device: Device) -> Option<u32> {
 
 const fn whole_seconds(duration: Duration) -> u64 {
     duration.as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps_follow_the_calendar() {
+        for (milliseconds, expected) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_399_007, "2000-02-28T23:59:59.007Z"),
+            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
+            (951_868_800_000, "2000-03-01T00:00:00.000Z"),
+            (4_102_444_799_999, "2099-12-31T23:59:59.999Z"),
+        ] {
+            let time = SystemTime::UNIX_EPOCH + Duration::from_millis(milliseconds);
+            assert_eq!(timestamp(time), expected);
+        }
+    }
 }

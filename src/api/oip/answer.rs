@@ -12,7 +12,7 @@ use crate::tensor::{DType, NamedTensor, Tensor};
 
 /// The output that holds a body.
 const OUTPUT: &str = "response";
-/// Bytes of a handler's failure that a client is told.
+/// Bytes of a handler's failure that a client gets.
 const TEXT_LIMIT: usize = 4096;
 
 /// The tensors of a response. One that says it failed is a failure.

@@ -48,7 +48,7 @@ struct Nothing {}
 pub(in crate::api) struct TensorConfig {
     /// Its name.
     pub name: String,
-    /// Its element type; `TYPE_INVALID`, which is Triton's word for none, where that is not known.
+    /// Its element type; `TYPE_INVALID`, which is Triton's name for none, where that is not known.
     pub data_type: &'static str,
     /// Its shape, without axis 0 where requests are stacked; -1 for an axis that varies.
     pub dims: Vec<i64>,

@@ -23,7 +23,7 @@ use divided::Divided;
 
 /// Objects and lists within each other, at most.
 const DEPTH_LIMIT: usize = 100;
-/// Bytes of what is wrong that a client is told.
+/// Bytes of what is wrong that a client gets.
 const REASON_LIMIT: usize = 300;
 
 /// A document of type `T` without tensors, which must be an object: a struct would be read from a list as well.

@@ -3,19 +3,18 @@
 use hyper::StatusCode;
 use hyper::header::{self, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::json::{self, Encoded, Form};
 use super::{InferResponse, Origin, Target, config, metadata, repository, statistics};
-use crate::api::routes::Params;
-use crate::api::{Api, Call, Response, decode, reply};
+use crate::api::decode::{self, RouteHeaders};
+use crate::api::extract::{Call, PathParams, RequestContext};
+use crate::api::{Api, ApiState, EndpointResult, Response, reply};
 use crate::error::{Error, Kind};
 
 mod binary;
 mod coding;
-mod endpoint;
 mod request;
-
-pub use endpoint::Endpoint;
 
 use coding::Coding;
 
@@ -25,22 +24,6 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 /// Bodies over this many bytes are read and written on a thread that may block.
 const LARGE: usize = 256 << 10;
-
-#[derive(Serialize)]
-struct Live {
-    live: bool,
-}
-
-#[derive(Serialize)]
-struct Ready {
-    ready: bool,
-}
-
-#[derive(Serialize)]
-struct ModelReady<'a> {
-    name: &'a str,
-    ready: bool,
-}
 
 /// What the server is, as this protocol says it and, misspelled, as TorchServe does.
 #[derive(Serialize)]
@@ -62,102 +45,134 @@ struct RepositoryRequest {
     parameters: serde_json::Map<String, serde_json::Value>,
 }
 
-impl Api {
-    /// Answers one request of Open Inference Protocol.
-    pub(in crate::api) async fn open_inference(
-        &self,
-        endpoint: Endpoint,
-        call: Call,
-        params: Params<'_>,
-    ) -> Result<Response, Error> {
-        let catalog = &self.services.catalog;
-        let target = Target {
-            model: params.model,
-            version: params.version,
-        };
-        if endpoint.needs_loaded_model() {
-            target.loaded(catalog, call.arrival, None).await?;
-        }
-        match endpoint {
-            Endpoint::ServerMetadata => Ok(server_metadata()),
-            Endpoint::Live => Ok(json_of(StatusCode::OK, &Live { live: true })),
-            Endpoint::Ready => Ok(ready(catalog.is_ready())),
-            Endpoint::ModelMetadata => Ok(ok(&metadata::model(catalog, target)?)),
-            Endpoint::ModelReady => self.model_ready(target),
-            Endpoint::ModelConfig => Ok(ok(&config::config(catalog, target)?)),
-            Endpoint::ModelStatistics => {
-                let of_model = statistics::of_model(catalog, target, call.arrival).await?;
-                Ok(ok(&of_model))
-            }
-            Endpoint::Statistics => Ok(ok(&statistics::of_server(catalog))),
-            Endpoint::Infer => self.infer(target, call).await,
-            Endpoint::Index => self.repository_index(call).await,
-            Endpoint::Load => self.load(target, call).await,
-            Endpoint::Unload => self.unload(target, call).await,
-        }
+/// What the path names.
+fn target(path: &PathParams) -> Target<'_> {
+    Target {
+        model: &path.model,
+        version: path.version.as_deref(),
     }
+}
 
-    fn model_ready(&self, target: Target<'_>) -> Result<Response, Error> {
-        let ready = super::is_ready(&self.services.catalog, target)?;
-        let body = ModelReady {
-            name: target.model,
-            ready,
-        };
-        Ok(json_of(status_of(ready), &body))
-    }
+/// Whether the server lives.
+pub(in crate::api) async fn live() -> Response {
+    ok(&json!({ "live": true }))
+}
 
-    async fn infer(&self, target: Target<'_>, call: Call) -> Result<Response, Error> {
-        let entry = target.find(&self.services.catalog)?;
-        let headers = &call.head.headers;
-        let body = self.decoder.body(headers, call.body).await?;
-        let coding = coding::accepted(headers);
-        let parts = binary::divide(headers, body)?;
-        let origin = Origin {
-            id: call.id,
-            headers: decode::headers_for_handler(headers, decode::Told::Explain),
-            arrival: call.arrival,
-            deadline: None,
-        };
-        let signature = entry.signature();
-        let is_large = parts.json_length() > LARGE;
-        let (request, form) =
-            at_leisure(is_large, move || request::decode(parts, &signature)).await?;
-        let response = super::infer(&self.services.catalog, target, request, origin).await?;
-        let is_large = size(&response) > LARGE && (!form.is_all_binary() || coding.is_some());
-        at_leisure(is_large, move || encoded(&response, &form, coding)).await
-    }
+/// Whether every model serves.
+pub(in crate::api) async fn ready(api: ApiState) -> Response {
+    let ready = api.services.catalog.is_ready();
+    json_of(status_of(ready), &json!({ "ready": ready }))
+}
 
-    async fn repository_index(&self, call: Call) -> Result<Response, Error> {
-        let request: IndexRequest = self.document(call).await?;
-        let index = repository::index(&self.services.catalog, request.ready);
-        Ok(ok(&index.await?))
-    }
+/// What the server is.
+pub(in crate::api) async fn server_metadata() -> Response {
+    let metadata = metadata::server();
+    ok(&Server {
+        extenstion: metadata.extensions,
+        metadata,
+    })
+}
 
-    async fn load(&self, target: Target<'_>, call: Call) -> Result<Response, Error> {
-        let request: RepositoryRequest = self.document(call).await?;
-        let names = request.parameters.keys().map(String::as_str);
-        let catalog = &self.services.catalog;
-        repository::load(catalog, &self.operations, target.model, names).await?;
-        Ok(Response::default())
-    }
+/// What a model takes and gives, once it has loaded.
+pub(in crate::api) async fn model_metadata(
+    api: ApiState,
+    path: PathParams,
+    context: RequestContext,
+) -> EndpointResult {
+    let catalog = &api.services.catalog;
+    target(&path).loaded(catalog, context.arrival, None).await?;
+    Ok(ok(&metadata::model(catalog, target(&path))?))
+}
 
-    async fn unload(&self, target: Target<'_>, call: Call) -> Result<Response, Error> {
-        let _: RepositoryRequest = self.document(call).await?;
-        repository::unload(&self.services.catalog, &self.operations, target.model).await?;
-        Ok(Response::default())
-    }
+/// A model's configuration, once it has loaded.
+pub(in crate::api) async fn model_config(
+    api: ApiState,
+    path: PathParams,
+    context: RequestContext,
+) -> EndpointResult {
+    let catalog = &api.services.catalog;
+    target(&path).loaded(catalog, context.arrival, None).await?;
+    Ok(ok(&config::config(catalog, target(&path))?))
+}
 
-    /// The document in a body; the default if there is none.
-    async fn document<T: Default + serde::de::DeserializeOwned>(
-        &self,
-        call: Call,
-    ) -> Result<T, Error> {
-        let body = self.decoder.body(&call.head.headers, call.body).await?;
-        if body.is_empty() {
-            return Ok(T::default());
-        }
-        json::parse(&body)
+/// Whether a version serves.
+pub(in crate::api) async fn model_ready(api: ApiState, path: PathParams) -> EndpointResult {
+    let ready = super::is_ready(&api.services.catalog, target(&path))?;
+    let body = json!({ "name": path.model, "ready": ready });
+    Ok(json_of(status_of(ready), &body))
+}
+
+/// What a model has done.
+pub(in crate::api) async fn model_statistics(
+    api: ApiState,
+    path: PathParams,
+    context: RequestContext,
+) -> EndpointResult {
+    let catalog = &api.services.catalog;
+    let of_model = statistics::of_model(catalog, target(&path), context.arrival);
+    Ok(ok(&of_model.await?))
+}
+
+/// What all models have done.
+pub(in crate::api) async fn statistics(api: ApiState) -> Response {
+    ok(&statistics::of_server(&api.services.catalog))
+}
+
+/// An inference.
+pub(in crate::api) async fn infer(api: ApiState, path: PathParams, call: Call) -> EndpointResult {
+    let (catalog, target) = (&api.services.catalog, target(&path));
+    target.loaded(catalog, call.arrival, None).await?;
+    let entry = target.find(catalog)?;
+    let body = api.decoder.body(&call.headers, call.body).await?;
+    let coding = coding::accepted(&call.headers);
+    let parts = binary::divide(&call.headers, body)?;
+    let origin = Origin {
+        id: call.id,
+        headers: decode::headers_for_handler(&call.headers, RouteHeaders::Explain),
+        arrival: call.arrival,
+        deadline: None,
+    };
+    let signature = entry.signature();
+    let is_large = parts.json_length() > LARGE;
+    let (request, form) = at_leisure(is_large, move || request::decode(parts, &signature)).await?;
+    let response = super::infer(catalog, target, request, origin).await?;
+    let is_large = size(&response) > LARGE && (!form.is_all_binary() || coding.is_some());
+    at_leisure(is_large, move || encoded(&response, &form, coding)).await
+}
+
+/// The list of models.
+pub(in crate::api) async fn repository_index(api: ApiState, call: Call) -> EndpointResult {
+    let request: IndexRequest = document(&api, call).await?;
+    let index = repository::index(&api.services.catalog, request.ready);
+    Ok(ok(&index.await?))
+}
+
+/// Has a model serve.
+pub(in crate::api) async fn load(api: ApiState, path: PathParams, call: Call) -> EndpointResult {
+    let request: RepositoryRequest = document(&api, call).await?;
+    let names = request.parameters.keys().map(String::as_str);
+    let catalog = &api.services.catalog;
+    repository::load(catalog, &api.operations, &path.model, names).await?;
+    Ok(Response::default())
+}
+
+/// Has a model serve no more.
+pub(in crate::api) async fn unload(api: ApiState, path: PathParams, call: Call) -> EndpointResult {
+    let _: RepositoryRequest = document(&api, call).await?;
+    repository::unload(&api.services.catalog, &api.operations, &path.model).await?;
+    Ok(Response::default())
+}
+
+/// The document in a body; the default if there is none.
+async fn document<T: Default + serde::de::DeserializeOwned>(
+    api: &Api,
+    call: Call,
+) -> Result<T, Error> {
+    let body = api.decoder.body(&call.headers, call.body).await?;
+    if body.is_empty() {
+        return Ok(T::default());
     }
+    json::parse(&body)
 }
 
 /// Runs what may take long on a thread that may block.
@@ -179,11 +194,7 @@ fn size(response: &InferResponse) -> usize {
     outputs.map(|output| output.tensor.data().len()).sum()
 }
 
-fn encoded(
-    response: &InferResponse,
-    form: &Form,
-    coding: Option<Coding>,
-) -> Result<Response, Error> {
+fn encoded(response: &InferResponse, form: &Form, coding: Option<Coding>) -> EndpointResult {
     let Encoded { body, json_length } = json::encode(response, form)?;
     let media = if json_length.is_some() { OCTETS } else { JSON };
     let body = coding.map_or(Ok(body.clone()), |coding| coding.pack(&body))?;
@@ -197,18 +208,6 @@ fn encoded(
         headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     }
     Ok(response)
-}
-
-fn server_metadata() -> Response {
-    let metadata = metadata::server();
-    ok(&Server {
-        extenstion: metadata.extensions,
-        metadata,
-    })
-}
-
-fn ready(ready: bool) -> Response {
-    json_of(status_of(ready), &Ready { ready })
 }
 
 /// Clients look at the status alone; this one tells load balancers to go elsewhere.
@@ -230,12 +229,7 @@ fn json_of(status: StatusCode, value: &impl Serialize) -> Response {
     reply::with_type(status, JSON, body)
 }
 
-#[derive(Serialize)]
-struct Failure<'a> {
-    error: &'a str,
-}
-
-/// Whether a path is this protocol's, so that failures there are told in its form.
+/// Whether a path is this protocol's, so that failures there have its form.
 pub(in crate::api) fn owns(path: &str) -> bool {
     path.strip_prefix("/v2")
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -250,7 +244,7 @@ pub(in crate::api) fn failure(error: &Error) -> Response {
         "" => status.canonical_reason().unwrap_or("failed"),
         text => text,
     };
-    let mut response = json_of(status, &Failure { error: text });
+    let mut response = json_of(status, &json!({ "error": text }));
     reply::add_retry(&mut response, error.kind());
     response
 }

@@ -44,6 +44,13 @@ pub struct GrpcRoute {
     pub serves: GrpcService,
 }
 
+impl GrpcRoute {
+    /// The path of calls.
+    pub fn path(&self) -> String {
+        format!("/{}/{}", self.service, self.method)
+    }
+}
+
 /// TorchServe's inference service.
 pub const INFERENCE: &str = "org.pytorch.serve.grpc.inference.InferenceAPIsService";
 /// TorchServe's management service.
@@ -145,7 +152,7 @@ const fn register(method: &'static str) -> GrpcRoute {
     }
 }
 
-/// Health, in TorchServe's words. Load balancers have no tokens.
+/// Health as TorchServe answers it. Load balancers have no tokens.
 const fn ping() -> GrpcRoute {
     GrpcRoute {
         permission: Permission::Nothing,
@@ -177,9 +184,9 @@ const fn reflection(service: &'static str, serves: GrpcService) -> GrpcRoute {
 
 /// The table of one listener.
 #[derive(Debug, Clone)]
-pub struct GrpcRouter(Vec<GrpcRoute>);
+pub struct GrpcTable(Vec<GrpcRoute>);
 
-impl GrpcRouter {
+impl GrpcTable {
     /// The table of `listener`, with Open Inference Protocol or without; empty if the listener speaks no gRPC.
     pub fn new(listener: Listener, oip: bool) -> Self {
         Self(match listener {
@@ -200,15 +207,6 @@ impl GrpcRouter {
         &self.0
     }
 
-    /// The row of `/service/method`.
-    pub fn find(&self, path: &str) -> Option<GrpcRoute> {
-        let (service, method) = path.strip_prefix('/')?.split_once('/')?;
-        let mut routes = self.0.iter();
-        routes
-            .find(|route| route.method == method && route.service == service)
-            .copied()
-    }
-
     /// The names of its services, each once.
     pub fn services(&self) -> Vec<&'static str> {
         let mut services: Vec<_> = self.0.iter().map(|route| route.service).collect();
@@ -219,33 +217,45 @@ impl GrpcRouter {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use axum::Router;
+    use axum::body::Body;
+    use axum::routing::any;
+    use hyper::{Request, StatusCode};
+    use tower::ServiceExt as _;
+
     use super::*;
 
-    #[test]
-    fn paths_are_matched_whole() {
-        let router = GrpcRouter::new(Listener::GrpcInference, true);
-        let found = router.find(&format!("/{INFERENCE}/Ping"));
-        assert_eq!(found.map(|route| route.method), Some("Ping"));
+    #[tokio::test]
+    async fn paths_are_matched_whole() {
+        let table = GrpcTable::new(Listener::GrpcInference, true);
+        let rows = table.routes().iter();
+        let router = rows.fold(Router::new(), |router, route| {
+            router.route(&route.path(), any(async || ()))
+        });
+        let status = async |path: &str| {
+            let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+            router.clone().oneshot(request).await.unwrap().status()
+        };
+        assert_eq!(status(&format!("/{INFERENCE}/Ping")).await, StatusCode::OK);
         for path in [
-            "",
             "/",
             "//",
             &format!("/{INFERENCE}"),
             &format!("/{INFERENCE}/"),
             &format!("/{INFERENCE}/Ping/"),
             &format!("/{INFERENCE}/ping"),
-            &format!("{INFERENCE}/Ping"),
             &format!("/{MANAGEMENT}/ListModels"),
         ] {
-            assert_eq!(router.find(path), None, "{path}");
+            assert_eq!(status(path).await, StatusCode::NOT_FOUND, "{path}");
         }
     }
 
     #[test]
     fn the_table_is_what_was_agreed() {
         let rows = [Listener::GrpcInference, Listener::GrpcManagement].map(|listener| {
-            let router = GrpcRouter::new(listener, true);
-            let rows = router.routes().iter().map(|route| {
+            let table = GrpcTable::new(listener, true);
+            let rows = table.routes().iter().map(|route| {
                 let GrpcRoute {
                     service,
                     method,
