@@ -256,7 +256,7 @@ impl Running {
             .is_err()
         {
             tracing::warn!(
-                "Requests in flight took longer than {:?}: they are given up.",
+                "Requests in flight took longer than {:?}: they are abandoned.",
                 self.drain_timeout
             );
         }

@@ -178,7 +178,7 @@ async fn a_second_signal_ends_it_at_once() {
     program.signal(Signal::INT);
     let (status, output) = program.end().await;
     assert_eq!(status.code(), Some(1), "{output}");
-    assert!(output.contains("given up"), "{output}");
+    assert!(output.contains("abandoned"), "{output}");
 }
 
 #[tokio::test]
