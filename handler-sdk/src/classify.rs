@@ -185,8 +185,6 @@ pub fn classification(probabilities: &[f32], labels: &Labels, k: usize) -> Class
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
     use crate::testing::Host;
 

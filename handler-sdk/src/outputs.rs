@@ -60,8 +60,6 @@ impl<'a> IntoIterator for &'a Outputs {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
 
     #[test]

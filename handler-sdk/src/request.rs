@@ -192,8 +192,6 @@ impl fmt::Debug for Body {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use serde_json::Value;
 
     use crate::{ErrorKind, Response, testing};

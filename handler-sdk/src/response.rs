@@ -185,8 +185,6 @@ impl Formatter for AsciiPretty {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use std::collections::BTreeMap;
 
     use serde_json::json;

@@ -72,7 +72,6 @@ pub(super) fn begin_grpc(peer: Peer, path: &str) -> LineStart {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use parking_lot::Mutex;
 
     use super::*;

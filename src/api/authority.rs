@@ -117,7 +117,6 @@ fn unwritten(error: impl std::fmt::Display) -> Error {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use hyper::header::HeaderValue;
 
     use super::*;

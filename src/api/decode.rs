@@ -224,7 +224,6 @@ pub(super) fn invalid_message() -> Error {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use hyper::header::HeaderName;
 
     use super::*;

@@ -152,7 +152,6 @@ fn operation_id(route: &Route, path: &str, ids: &mut Vec<String>) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use std::collections::BTreeSet;
 
     use super::super::routes::Surface;

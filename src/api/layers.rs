@@ -110,7 +110,6 @@ fn failed(panic: Box<dyn Any + Send>) -> Response {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use axum::body::Body;
     use tower::{ServiceExt as _, service_fn};
 

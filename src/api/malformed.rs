@@ -159,7 +159,6 @@ where
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;

@@ -75,7 +75,6 @@ fn bad_request(message: String) -> Error {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn query(pairs: &[(&str, &str)]) -> Parameters {

@@ -242,7 +242,6 @@ pub(super) fn with_type(
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use http_body_util::BodyExt as _;
 
     use super::*;

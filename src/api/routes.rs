@@ -300,7 +300,6 @@ fn tables(listener: Listener, surface: Surface) -> Vec<&'static [Route]> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use axum::body::Body;
     use http_body_util::BodyExt as _;
     use hyper::{Method, Request};

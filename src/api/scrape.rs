@@ -72,7 +72,6 @@ fn weight_of(range: &str, media_type: &str, version: &str) -> Option<f32> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn preferred_by(accept: &str) -> Format {

@@ -177,7 +177,6 @@ fn decode_component(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn uri(text: &str) -> Uri {

@@ -76,7 +76,6 @@ fn exports(wasm: &[u8]) -> Result<Vec<String>, wasmparser::BinaryReaderError> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn refused(bytes: &[u8]) -> String {

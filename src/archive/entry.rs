@@ -156,7 +156,6 @@ impl Names {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use std::path::Component;
 
     use proptest::prelude::*;

@@ -151,7 +151,6 @@ fn file(member: &str, name: Option<String>) -> Result<Option<EntryName>, Archive
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn refused(text: &str) -> String {

@@ -1,6 +1,4 @@
 //! Reading archives: those of `torch-model-archiver`, and hostile ones made here.
-#![allow(clippy::unwrap_used)]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -208,7 +208,6 @@ fn segments(url: &Url) -> Result<Vec<String>, BadUrl> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use proptest::prelude::*;
 
     use super::*;

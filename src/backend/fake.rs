@@ -395,8 +395,6 @@ fn without_first_row(input: NamedTensor) -> NamedTensor {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use bytes::Bytes;
 
     use super::*;

@@ -189,7 +189,6 @@ fn is_name(name: &str, marks: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn listing(text: &str) -> Listing {

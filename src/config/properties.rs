@@ -145,7 +145,6 @@ fn hex(characters: &mut std::str::Chars<'_>) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use proptest::prelude::*;
 
     use super::*;

@@ -196,7 +196,6 @@ fn write_version(saved: &SavedVersion) -> Value {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use proptest::prelude::*;
 
     use super::*;

@@ -173,7 +173,6 @@ fn read_key(path: &Path) -> Option<[u8; KEY_BYTES]> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn cache(directory: &Path) -> CodeCache {

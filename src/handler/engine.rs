@@ -108,7 +108,6 @@ fn proposals(config: &mut Config) {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use wasmtime::WasmFeatures;
 
     use super::*;

@@ -251,7 +251,6 @@ fn shown(names: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     /// An empty component.

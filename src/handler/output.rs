@@ -143,7 +143,6 @@ fn shown(text: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::super::bindings::lantern::handler::types::Dtype;
     use super::*;
 

@@ -146,7 +146,6 @@ impl From<Dtype> for DType {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use bytes::Bytes;
 
     use super::*;

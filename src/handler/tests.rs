@@ -1,7 +1,5 @@
 //! Real guests, loaded from files and called through [`Handler`], as a runtime does.
 
-#![allow(clippy::unwrap_used)]
-
 mod description;
 mod fixture;
 mod hostile;

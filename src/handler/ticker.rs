@@ -121,7 +121,6 @@ const fn active(calls: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use wasmtime::Engine;
 
     use super::*;

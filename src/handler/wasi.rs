@@ -87,7 +87,6 @@ fn charge(store: &mut StoreContextMut<'_, Host>) -> wasmtime::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

@@ -97,7 +97,6 @@ fn is_of_one(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use std::io::Read as _;
     use std::net::TcpStream;
 

@@ -169,7 +169,6 @@ fn label_pair((name, value): (&String, &String)) -> LabelPair {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use prometheus::proto::Metric;
 
     use super::*;

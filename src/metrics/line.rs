@@ -134,7 +134,6 @@ pub(super) fn parse(line: &str) -> Option<Parsed<'_>> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use parking_lot::Mutex;
     use proptest::prelude::*;
 

@@ -173,7 +173,6 @@ fn hundredths(value: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::metrics::{Format, Metrics};
 

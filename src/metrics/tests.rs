@@ -1,7 +1,5 @@
 //! Scrapes and lines of metric logs, in each mode.
 
-#![allow(clippy::unwrap_used)]
-
 use parking_lot::Mutex;
 
 use super::*;

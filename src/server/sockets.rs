@@ -70,7 +70,6 @@ fn by_address(listeners: Vec<(Listener, Address)>) -> Vec<(Vec<Listener>, Addres
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn at(listeners: &[(Listener, &str)]) -> Vec<(Vec<Listener>, String)> {

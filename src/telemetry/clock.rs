@@ -62,7 +62,6 @@ fn write(line: &mut Vec<u8>, at: DateTime, mark: char) {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use std::time::Duration;
 
     use jiff::tz;

@@ -230,7 +230,6 @@ fn moved_aside(path: &Path) -> Vec<(SystemTime, PathBuf)> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use std::io::Read as _;
 
     use flate2::read::GzDecoder;

@@ -140,7 +140,6 @@ const fn is_control(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use std::time::{Duration, SystemTime};
 
     use jiff::tz::TimeZone;

@@ -117,7 +117,6 @@ impl LineBuffer {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[derive(Clone, Default)]

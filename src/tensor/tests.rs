@@ -1,7 +1,5 @@
 //! Properties of tensors: what is made is valid, a stack splits into what was stacked, and no input causes a panic.
 
-#![allow(clippy::unwrap_used)]
-
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;

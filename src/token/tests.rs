@@ -1,6 +1,4 @@
 //! Keys, their file, and what they open.
-#![allow(clippy::unwrap_used)]
-
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 

@@ -83,7 +83,6 @@ fn read_at_most(reader: impl Read, limit: usize) -> io::Result<Option<Bytes>> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use std::io::Write as _;
 
     use flate2::Compression;

@@ -68,7 +68,6 @@ fn check_fields(so_far: usize) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

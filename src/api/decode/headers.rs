@@ -76,7 +76,6 @@ fn is_connection_option(name: &HeaderName, headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {

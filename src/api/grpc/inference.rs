@@ -276,7 +276,6 @@ fn body(mut input: BTreeMap<String, Bytes>) -> Result<Body, Error> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn input(entries: &[(&str, &'static str)]) -> BTreeMap<String, Bytes> {

@@ -136,7 +136,6 @@ fn outcome(registered: &Registered) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn refused(params: RegisterParams) -> String {

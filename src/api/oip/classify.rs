@@ -125,7 +125,6 @@ fn highest<T: PartialOrd>(values: &[T], count: usize) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn floats(shape: &[usize], values: &[f32]) -> NamedTensor {

@@ -96,7 +96,6 @@ fn rule(dtype: DType) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

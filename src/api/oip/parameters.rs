@@ -135,7 +135,6 @@ fn refused(name: &str, rule: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn of(name: &str, value: Parameter) -> Parameters {

@@ -217,7 +217,6 @@ impl GrpcTable {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use axum::Router;
     use axum::body::Body;
     use axum::routing::any;

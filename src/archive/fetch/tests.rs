@@ -1,7 +1,5 @@
 //! Downloads from scripted servers: what is fetched, what is refused, and which files are left.
 
-#![allow(clippy::unwrap_used)]
-
 use std::fs;
 
 use tempfile::TempDir;

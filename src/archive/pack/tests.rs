@@ -1,6 +1,4 @@
 //! Packing, and reading what was packed.
-#![allow(clippy::unwrap_used)]
-
 use super::super::{Location, UnpackLimits, UnpackStore};
 use super::*;
 

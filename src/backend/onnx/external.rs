@@ -172,8 +172,6 @@ fn check_location(location: &[u8], directory: &Path) -> Result<(), ExternalError
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use std::io::Cursor;
     use std::os::unix::fs::symlink;
 

@@ -175,8 +175,6 @@ fn too_many() -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use bytes::Bytes;
 
     use super::*;

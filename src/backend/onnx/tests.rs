@@ -1,7 +1,5 @@
 //! The ONNX backend against the answers of the Python runtime, hostile files, and many workers at once.
 
-#![allow(clippy::unwrap_used)]
-
 use std::path::PathBuf;
 
 use bytes::Bytes;

@@ -1,7 +1,5 @@
 //! Checks of requests, evidence on axis 0, declarations.
 
-#![allow(clippy::unwrap_used)]
-
 use bytes::Bytes;
 
 use super::*;

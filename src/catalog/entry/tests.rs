@@ -1,6 +1,4 @@
 //! The life of one version on a paused clock, with worker processes that a test drives.
-#![allow(clippy::unwrap_used)]
-
 use std::fs;
 use std::time::Duration;
 

@@ -90,7 +90,6 @@ fn write_whole(partial: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn files(directory: &Path) -> SnapshotFiles {

@@ -1,6 +1,4 @@
 //! Reading and resolving `model-config.yaml`.
-#![allow(clippy::unwrap_used)]
-
 use std::time::Duration;
 
 use super::*;

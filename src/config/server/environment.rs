@@ -163,7 +163,6 @@ fn children(directory: &Path) -> Vec<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn touch(path: &Path) {

@@ -126,7 +126,6 @@ fn bytes(path: &Path) -> Result<Vec<u8>, &'static str> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

@@ -1,6 +1,4 @@
 //! Where settings come from, which wins, and what is refused.
-#![allow(clippy::unwrap_used)]
-
 use std::fs;
 
 use super::*;

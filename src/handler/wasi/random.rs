@@ -49,7 +49,6 @@ fn bytes(len: u64) -> wasmtime::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

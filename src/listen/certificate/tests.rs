@@ -1,6 +1,4 @@
 //! Reading certificates and keys: good files, broken ones, and ones that change.
-#![allow(clippy::unwrap_used)]
-
 use tempfile::TempDir;
 
 use super::*;

@@ -1,7 +1,5 @@
 //! Handlers' own metrics: what is taken, refused and shown.
 
-#![allow(clippy::unwrap_used)]
-
 use super::*;
 use crate::metrics::{Format, Metrics};
 

@@ -1,7 +1,5 @@
 //! What the encoders write of families.
 
-#![allow(clippy::unwrap_used)]
-
 use std::sync::Arc;
 
 use prometheus::core::Collector as _;

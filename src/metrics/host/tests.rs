@@ -1,7 +1,5 @@
 //! The machine's figures, from the system and from a command.
 
-#![allow(clippy::unwrap_used)]
-
 use super::*;
 use crate::metrics::{Config, Format};
 

@@ -1,7 +1,5 @@
 //! Properties of the batcher: no job lost, duplicated, over size or answered twice.
 
-#![allow(clippy::unwrap_used)]
-
 use proptest::prelude::*;
 
 use super::*;

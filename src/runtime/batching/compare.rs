@@ -282,8 +282,6 @@ fn different(output: &NamedTensor, how: &str) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use proptest::prelude::*;
 
     use super::*;

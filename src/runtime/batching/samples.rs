@@ -261,8 +261,6 @@ impl Numbers {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
 
     fn signature(dtype: DType, shape: &[Option<usize>]) -> Signature {

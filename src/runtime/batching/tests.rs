@@ -1,7 +1,5 @@
 //! Models that keep rows apart and models that do not, tried out and served.
 
-#![allow(clippy::unwrap_used)]
-
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -152,8 +152,6 @@ const fn word(grounds: Grounds) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
 
     #[test]

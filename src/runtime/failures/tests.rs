@@ -1,6 +1,4 @@
 //! What clients are told, asked of both hostings.
-#![allow(clippy::unwrap_used)]
-
 use std::sync::Arc;
 use std::time::Duration;
 

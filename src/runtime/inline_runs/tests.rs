@@ -1,7 +1,5 @@
 //! Threads of tokio that are held, and what goes on meanwhile. What fails here hangs.
 
-#![allow(clippy::unwrap_used)]
-
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 

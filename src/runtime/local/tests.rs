@@ -1,7 +1,5 @@
 //! The pipeline with real handlers and a backend that does as it is told.
 
-#![allow(clippy::unwrap_used)]
-
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;

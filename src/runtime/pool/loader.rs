@@ -75,8 +75,6 @@ impl Loader {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
     use crate::backend::fake::FakeBackend;
     use crate::model::Settings;

@@ -1,7 +1,5 @@
 //! Who runs which batch on which thread, with a backend that does as it is told.
 
-#![allow(clippy::unwrap_used)]
-
 use std::time::Duration;
 
 use super::loader::Loader;

@@ -97,8 +97,6 @@ fn zero(spec: &TensorSpec, rows: usize) -> Option<NamedTensor> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use std::sync::Arc;
 
     use super::*;

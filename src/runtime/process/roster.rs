@@ -152,7 +152,6 @@ impl Entries {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use crate::runtime::protocol::messages::Device;
 

@@ -1,6 +1,4 @@
 //! Worker processes that do what a test says, on the other end of a real connection.
-#![allow(clippy::unwrap_used)]
-
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;

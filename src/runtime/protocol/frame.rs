@@ -168,7 +168,6 @@ fn to_u32(length: usize) -> Result<u32, Violation> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use proptest::prelude::*;
 

@@ -248,8 +248,6 @@ fn copied(answer: &Answer, index: usize, name: &str) -> Result<NamedTensor, Back
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
 
     fn spec(name: &str) -> TensorSpec {

@@ -210,7 +210,6 @@ fn put_texts(data: &mut BytesMut, texts: &[Bytes]) -> Result<usize, String> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn input(datatype: &str, shape: &[i64], contents: InferTensorContents) -> InferInputTensor {

@@ -1,7 +1,5 @@
 //! Requests as clients write them, well and badly.
 
-#![allow(clippy::unwrap_used)]
-
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

@@ -92,7 +92,6 @@ fn weighed(named: &str) -> (&str, u16) {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use std::io::Read as _;
 
     use super::*;

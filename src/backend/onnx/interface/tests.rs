@@ -1,7 +1,5 @@
 //! Files as exporters write them, and as nobody should.
 
-#![allow(clippy::unwrap_used)]
-
 use std::io::Cursor;
 
 use proptest::prelude::*;

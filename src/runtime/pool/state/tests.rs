@@ -1,7 +1,5 @@
 //! What is decided, without threads and without a clock.
 
-#![allow(clippy::unwrap_used)]
-
 use super::*;
 use crate::backend::fake::FakeBackend;
 use crate::model::{Device, Settings};

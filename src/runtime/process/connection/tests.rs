@@ -1,6 +1,4 @@
 //! The front's end against a peer that follows a script, hostile ones included.
-#![allow(clippy::unwrap_used)]
-
 use tokio::task::JoinHandle;
 
 use super::super::findings::Findings;

@@ -1,6 +1,4 @@
 //! A version's worker processes on a paused clock. None of them is real.
-#![allow(clippy::unwrap_used)]
-
 use tokio::task::JoinHandle;
 
 use super::super::ProcessRuntime;

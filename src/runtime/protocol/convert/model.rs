@@ -87,7 +87,6 @@ pub fn model_from_wire(model: messages::Model) -> Result<ModelSpec, Violation> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use std::time::Duration;
 

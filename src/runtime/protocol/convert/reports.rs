@@ -203,7 +203,6 @@ pub fn observation_from_wire(observe: messages::Observe<String>) -> Result<Obser
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use proptest::prelude::*;
 

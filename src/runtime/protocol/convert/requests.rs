@@ -188,7 +188,6 @@ fn piece(body: &mut Bytes, length: u64) -> Result<Bytes, Violation> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use proptest::prelude::*;
 

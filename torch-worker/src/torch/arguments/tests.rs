@@ -1,7 +1,5 @@
 //! Which tensors make which arguments, and what is said where they do not.
 
-#![allow(clippy::unwrap_used)]
-
 use super::*;
 
 fn arguments(schema: &[(&str, Type, bool)]) -> Result<Arguments, String> {
