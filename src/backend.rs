@@ -28,7 +28,7 @@ pub const NO_TELEMETRY: [(&str, &str); 1] = [("ORT_DISABLE_TELEMETRY", "1")];
 /// What to load, and where to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoadSpec {
-    /// The artifact. Trusted to lie inside the unpacked archive, not trusted in content.
+    /// The artifact, which lies inside the unpacked archive. Its content is foreign: it may be wrong, and may be code.
     pub artifact: PathBuf,
     /// Where to put the weights.
     pub device: Device,

@@ -1,7 +1,7 @@
 //! Versions that the operator listed, or that are restored, from before a listener opens until their archives are open.
 //!
 //! What is known of them is read from the archive without unpacking it. Where that cannot be, as with an archive that has
-//! to be fetched, any model that is not there may be the one. Requests wait here until it is told, no longer than their
+//! to be fetched, any model that is not there may be the one. Requests wait here until it is known, no longer than their
 //! deadline and no more than the version's queue takes. A version whose archive cannot be opened stays, as failed, until
 //! it is unregistered or registered again.
 
@@ -214,7 +214,7 @@ impl Expectations {
         })
     }
 
-    /// Nothing comes any more: who waits is told.
+    /// Nothing comes any more: everybody who waits is answered.
     pub(super) fn end(&self) {
         self.has_ended.store(true, Ordering::SeqCst);
         self.changed.notify_waiters();

@@ -79,7 +79,7 @@ pub(super) struct Preview {
 const UNKNOWN: &str = "unknown";
 
 impl Library {
-    /// What can be told of a registration at the start without unpacking anything.
+    /// What is known of a registration at the start, without unpacking anything.
     pub(super) fn preview(&self, registration: &Registration) -> Preview {
         let location = self.fetcher.here(&registration.url);
         let summary = location.as_ref();

@@ -1,4 +1,4 @@
-//! `lantern config`: every setting, its value, and where it was said.
+//! `lantern config`: every setting, its value, and where the value comes from.
 
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -57,7 +57,7 @@ families! {
     infer: Histogram &SECONDS, "lantern_infer_seconds", "In the session, for the whole batch";
     postprocess: Histogram &SECONDS, "lantern_postprocess_seconds", "In the handler's postprocess";
     batch_rows: Histogram &ROWS, "lantern_batch_rows", "Rows of the batch that a request was part of";
-    rejected: Counter &[], "lantern_rejected_requests_total", "Requests refused at the door";
+    rejected: Counter &[], "lantern_rejected_requests_total", "Requests rejected by admission";
     expired: Counter &[], "lantern_expired_requests_total", "Requests whose deadline passed";
     cancelled: Counter &[], "lantern_cancelled_requests_total", "Requests whose client left";
     failed: Counter &[], "lantern_failed_requests_total", "Requests that ended in an error";

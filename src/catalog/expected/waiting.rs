@@ -1,4 +1,4 @@
-//! Requests that wait until it is told which version they mean, and what can be said before.
+//! Requests that wait until it is known which version they mean, and what can be answered before.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use crate::error::{Error, Kind};
 /// Which model was loaded at start-up.
 enum Startup {
     /// This one, or not exactly one.
-    Told(Option<Arc<Entry>>),
-    /// It is told when this one is open.
+    Known(Option<Arc<Entry>>),
+    /// It is known when this one is open.
     Awaited(Arc<Expected>),
 }
 
@@ -85,7 +85,7 @@ impl Catalog {
         loop {
             let changed = self.0.expected.changed.notified();
             let expected = match self.startup_model() {
-                Startup::Told(entry) => return Ok(entry),
+                Startup::Known(entry) => return Ok(entry),
                 Startup::Awaited(expected) => expected,
             };
             let waited = self.wait(&expected, changed, arrival, None).await;
@@ -107,8 +107,8 @@ impl Catalog {
         }
         match listed.first() {
             Some(first) if names.len() <= 1 => Startup::Awaited(Arc::clone(first)),
-            Some(_) => Startup::Told(None),
-            None => Startup::Told(self.only_startup_model()),
+            Some(_) => Startup::Known(None),
+            None => Startup::Known(self.only_startup_model()),
         }
     }
 
