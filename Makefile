@@ -86,7 +86,7 @@ release-check: test conformance openapi models licences ## What takes longer tha
 licences: ## Licences, bans and sources of every dependency (needs cargo-deny)
 	@command -v cargo-deny >/dev/null || { echo "cargo-deny is missing. Install it: cargo install cargo-deny --locked"; exit 1; }
 	cargo deny --workspace check licenses bans sources
-	cargo deny --manifest-path examples/Cargo.toml check --config deny.toml licenses bans sources
+	cargo deny --manifest-path examples/Cargo.toml --config deny.toml check licenses bans sources
 
 .PHONY: conformance
 conformance: prerequisites runtime clients guests ## What TorchServe's clients can see, checked: target/conformance.md
