@@ -14,7 +14,7 @@ use crate::config::server::Environment;
 use crate::handler::{self, ComponentInfo};
 use crate::model::Device;
 use crate::runtime::NativeLibraries;
-use crate::runtime::batching::{self, Asked};
+use crate::runtime::batching::{self, BatchingOptions};
 use crate::server;
 
 mod json;
@@ -156,7 +156,7 @@ fn load(
         state: crate::model::StateSharing::default(),
     };
     let model = backend.load(&spec).map_err(|error| error.to_string())?;
-    let asked = Asked {
+    let options = BatchingOptions {
         batch_size: options.batch_size.unwrap_or(1),
         mode: options.batching.unwrap_or_default(),
         digest: &archive.digest,
@@ -165,6 +165,6 @@ fn load(
             .as_ref()
             .map(|name| name.under(archive.directory())),
     };
-    let batching = batching::examine(&asked, Arc::clone(&model))?;
+    let batching = batching::examine(&options, Arc::clone(&model))?;
     Ok((model.signature().clone(), batching.to_string()))
 }

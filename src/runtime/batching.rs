@@ -175,7 +175,7 @@ impl Decision {
     pub(crate) fn settle(&self, session: &mut WorkerSession) -> Result<(), String> {
         let mut settled = self.settled.lock();
         if settled.is_none() {
-            let decided = decide(&Asked::of(&self.model), session, &self.verdicts)?;
+            let decided = decide(&BatchingOptions::of(&self.model), session, &self.verdicts)?;
             self.set(&mut settled, decided);
         }
         Ok(())
@@ -240,7 +240,7 @@ pub(crate) fn key(digest: &str, batch_size: usize) -> String {
 
 /// What a version's owner asks for.
 #[derive(Debug, Clone)]
-pub struct Asked<'a> {
+pub struct BatchingOptions<'a> {
     /// Rows a batch may have.
     pub batch_size: usize,
     /// Whether requests may be stacked at all.
@@ -251,7 +251,7 @@ pub struct Asked<'a> {
     pub samples: Option<PathBuf>,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> BatchingOptions<'a> {
     fn of(model: &'a ModelSpec) -> Self {
         let samples = model.samples.as_ref();
         Self {
@@ -264,40 +264,43 @@ impl<'a> Asked<'a> {
 }
 
 /// Decides on a loaded model. Blocks while it is tried out. The error says why nothing can be decided.
-pub fn examine(asked: &Asked<'_>, model: Arc<dyn LoadedModel>) -> Result<Batching, String> {
+pub fn examine(
+    options: &BatchingOptions<'_>,
+    model: Arc<dyn LoadedModel>,
+) -> Result<Batching, String> {
     let mut session = WorkerSession::new(model).map_err(|error| error.to_string())?;
-    decide(asked, &mut session, &Verdicts::default())
+    decide(options, &mut session, &Verdicts::default())
 }
 
 /// Decides on a model that was just loaded. The error says what is wrong with the archive's samples.
 fn decide(
-    asked: &Asked<'_>,
+    options: &BatchingOptions<'_>,
     session: &mut WorkerSession,
     verdicts: &Verdicts,
 ) -> Result<Batching, String> {
     let signature = session.model().signature().clone();
-    let samples = samples::read(asked.samples.as_deref(), &signature)?;
-    if asked.batch_size <= 1 {
+    let samples = samples::read(options.samples.as_deref(), &signature)?;
+    if options.batch_size <= 1 {
         return Ok(Batching::Single);
     }
-    if !samples.is_empty() && !check::has_stacks(&samples, asked.batch_size) {
-        let size = asked.batch_size;
+    if !samples.is_empty() && !check::has_stacks(&samples, options.batch_size) {
+        let size = options.batch_size;
         return Err(format!(
             "samples: no two of them fit into a batch of {size} rows (batchSize)"
         ));
     }
-    if let Some(reason) = ruled_out(asked.mode, &signature) {
+    if let Some(reason) = ruled_out(options.mode, &signature) {
         return Ok(Batching::Off(reason));
     }
-    let key = key(asked.digest, asked.batch_size);
+    let key = key(options.digest, options.batch_size);
     let verdict = verdicts.of(&key).or_else(|| {
-        let verdict = self_check(session, &signature, &samples, asked.batch_size)?;
+        let verdict = self_check(session, &signature, &samples, options.batch_size)?;
         verdicts.keep(&key, &verdict);
         Some(verdict)
     });
     Ok(match verdict {
         Some(verdict) => verdict.batching(),
-        None if asked.mode == BatchingMode::On => Batching::OnByOwner,
+        None if options.mode == BatchingMode::On => Batching::OnByOwner,
         None => Batching::Trial,
     })
 }
