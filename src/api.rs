@@ -9,13 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{self, IntoResponse as _};
 use bytes::Bytes;
 use hyper::{Uri, Version};
 use tokio::sync::Semaphore;
-use tower::ServiceExt as _;
 
 use crate::catalog::Catalog;
 use crate::error::{Error, Fault, Kind};
@@ -191,7 +189,7 @@ async fn answer(
     let line = api.services.access.as_ref();
     let line = line.map(|log| (log, access::begin(context.peer, &request)));
     let mut response = match api.decoder.check_head(&request) {
-        Ok(()) => inner.oneshot(request).await?.map(Body::new),
+        Ok(()) => layers::caught(inner, request).await,
         Err(error) => error.into_response(),
     };
     match response.extensions_mut().remove::<Error>() {

@@ -148,12 +148,13 @@ impl Telemetry {
 type Filter = Box<dyn Layer<Registry> + Send + Sync>;
 
 /// What `text` lets through. `EnvFilter` takes locks whenever a span is made or entered, in case a directive is about spans:
-/// where none is, [`Targets`] mean the same without.
+/// where none is, [`Targets`] mean the same without. A target without a level is a trace to the first and an error to the second.
 fn filter(text: &str) -> Result<Filter, TelemetryError> {
     let bad = |error: String| TelemetryError::Filter(text.to_owned(), error);
     let filter = EnvFilter::try_new(text).map_err(|error| bad(error.to_string()))?;
     let directives: Vec<_> = text.split(',').filter(|one| !one.is_empty()).collect();
-    if text.contains('[') || directives.is_empty() {
+    let is_only_of_envfilter = |one: &&str| one.contains('[') || one.trim_end().ends_with('=');
+    if directives.is_empty() || directives.iter().any(is_only_of_envfilter) {
         return Ok(filter.boxed());
     }
     let targets: Result<Targets, _> = directives.join(",").parse();

@@ -40,7 +40,11 @@ impl RequestContext {
     /// The context of a request with `extensions`. A request that came over no connection arrives now.
     pub(super) fn of(extensions: &Extensions) -> Self {
         let context = extensions.get::<Self>();
-        context.cloned().unwrap_or_else(|| Self::new(Peer::Unix))
+        context.cloned().unwrap_or_else(Self::of_no_connection)
+    }
+
+    fn of_no_connection() -> Self {
+        Self::new(Peer::Unix)
     }
 }
 
@@ -83,7 +87,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PathParams {
         })?;
         let mut params = Self::default();
         for (name, value) in &named {
-            let value = value.replace(uri::EMPTY, "");
+            let value = uri::as_sent(value);
             match name {
                 "model" => params.model = value,
                 "version" => params.version = Some(value),
@@ -117,8 +121,10 @@ impl<S: Send + Sync> FromRequest<S> for Call {
     type Rejection = Infallible;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Infallible> {
-        let (head, body) = request.into_parts();
-        let RequestContext { id, arrival, .. } = RequestContext::of(&head.extensions);
+        let (mut head, body) = request.into_parts();
+        let context = head.extensions.remove::<RequestContext>();
+        let RequestContext { id, arrival, .. } =
+            context.unwrap_or_else(RequestContext::of_no_connection);
         Ok(Self {
             id,
             arrival,

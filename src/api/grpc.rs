@@ -124,7 +124,9 @@ async fn answer(
         return Ok(outbound::bare(refusal, line, call));
     }
     request.extensions_mut().insert(caller.clone());
-    let response = inner.oneshot(request).await?.map(Body::new);
+    let mut response = layers::caught(inner, request).await;
+    // axum sets it where there is no body, which in gRPC says nothing.
+    response.headers_mut().remove(header::CONTENT_LENGTH);
     let mut response = api.checked(response, &caller);
     if let Ok(id) = HeaderValue::from_str(caller.id()) {
         response.headers_mut().insert(REQUEST_ID, id);

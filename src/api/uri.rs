@@ -21,9 +21,9 @@ use tower::Service;
 use super::Response;
 use crate::error::{Error, Kind};
 
-/// Stands for an empty segment, which TorchServe takes for a name and axum does not. It is no character that a text may
-/// hold.
-pub(super) const EMPTY: &str = "\u{FFFF}";
+/// Stands for an empty segment, which TorchServe takes for a name and axum does not. A segment of nothing but this character
+/// that a client sent has one more of it, see [`as_sent`].
+const EMPTY: char = '\u{FFFF}';
 /// What has to be escaped within a segment. A colon never is, so that an escaped one marks a custom verb.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
@@ -102,8 +102,10 @@ fn encoded(decoded: &str, verbs: &[&'static str]) -> String {
     let (rest, verb) = split_verb(decoded.trim_end_matches('/'), verbs);
     let mut path = String::with_capacity(decoded.len() + 16);
     for segment in rest.split('/').skip(1) {
-        let segment = if segment.is_empty() { EMPTY } else { segment };
         path.push('/');
+        if is_of_empty(segment) {
+            path.extend(utf8_percent_encode(EMPTY.encode_utf8(&mut [0; 4]), SEGMENT));
+        }
         path.extend(utf8_percent_encode(segment, SEGMENT));
     }
     if let Some(verb) = verb {
@@ -113,6 +115,24 @@ fn encoded(decoded: &str, verbs: &[&'static str]) -> String {
         path.push('/');
     }
     path
+}
+
+fn is_of_empty(segment: &str) -> bool {
+    segment.chars().all(|character| character == EMPTY)
+}
+
+/// Segments of a normalized path as the client sent them, decoded.
+pub(super) fn as_sent(segments: &str) -> String {
+    if !segments.contains(EMPTY) {
+        return segments.to_owned();
+    }
+    let sent = segments
+        .split('/')
+        .map(|segment| match segment.strip_prefix(EMPTY) {
+            Some(rest) if is_of_empty(rest) => rest,
+            _ => segment,
+        });
+    sent.collect::<Vec<_>>().join("/")
 }
 
 /// The segment that stands for a custom verb in normalized paths. No client can write it: its colon is escaped.

@@ -7,17 +7,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracing::Span;
-
 use super::failures::{draining, expired, load_failed, not_ready_in_time};
 use super::pool::loader::Loader;
 use super::pool::{JobOptions, Pool, Supervisor};
-use super::{Batching, Bounds, Hosts, InFlight, Status, Verdict, record_version};
+use super::{Batching, Bounds, Hosts, InFlight, Status, Verdict};
 use crate::backend::Signature;
 use crate::error::{Error, Kind};
 use crate::handler::{Handler, HandlerSpec, Prepared, Sink, Step};
 use crate::model::{Device, ModelSpec, TensorsTo};
-use crate::payload::{Body, Output, Reply, Request, Response, Schedule, Timings, request_span};
+use crate::payload::{Body, Output, Reply, Request, Response, Schedule, Timings};
 use crate::tensor::NamedTensor;
 
 /// Rows of a request that may share a run; more cannot be counted in a batch.
@@ -79,13 +77,6 @@ impl LocalRuntime {
         let deadline = tokio::time::Instant::from_std(request.deadline);
         let answered = tokio::time::timeout_at(deadline, self.0.run(request)).await;
         answered.unwrap_or_else(|_| Err(expired("before it was answered")))
-    }
-
-    /// A span for a request of its worker process, with everything that is known of it.
-    pub fn span(&self, request_id: &str) -> Span {
-        let span = request_span(request_id);
-        record_version(&span, self.pool().model());
-        span
     }
 
     /// Asks the handler what it says of its model: a text that should be a JSON object. Dropping the future ends the call.

@@ -26,7 +26,10 @@ where
 {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
         if let Some(span) = ctx.span(id) {
-            let mut fields = Fields::default();
+            let mut fields = Fields {
+                fields: Vec::with_capacity(attributes.fields().len()),
+                ..Fields::default()
+            };
             attributes.record(&mut fields);
             span.extensions_mut().insert(fields);
         }

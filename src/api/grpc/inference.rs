@@ -10,6 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use tonic::{Request, Response, Status, Streaming};
+use tracing::Instrument as _;
 
 use super::call::Caller;
 use super::proto::inference::inference_ap_is_service_server::InferenceApIsService;
@@ -19,7 +20,7 @@ use super::status;
 use crate::api::Config;
 use crate::catalog::Catalog;
 use crate::error::{Error, Kind};
-use crate::payload::{self, Body, Part, Schedule};
+use crate::payload::{self, Body, Part, Schedule, request_span};
 
 /// Fields that a request may have, as many as a form.
 const FIELDS_LIMIT: usize = 1024;
@@ -217,7 +218,9 @@ impl Sequence {
             id: format!("{}-{}", self.caller.id(), self.answered),
             arrival: Instant::now(),
         };
-        match self.predictor.predict(&self.caller, call, request).await {
+        let span = request_span(&call.id);
+        let predicted = self.predictor.predict(&self.caller, call, request);
+        match predicted.instrument(span).await {
             Ok(predicted) => match status::of_response(&predicted) {
                 None => prediction(predicted.into_body(), Some(sequence_id)),
                 Some(status) => {

@@ -7,6 +7,7 @@ use std::time::Instant;
 use futures_util::{Stream, StreamExt as _};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
+use tracing::Instrument as _;
 
 use super::call::Caller;
 use super::proto::open_inference as wire;
@@ -15,6 +16,7 @@ use crate::api::manage::Operations;
 use crate::api::oip::{self, Origin, Target, config, metadata, repository, statistics};
 use crate::catalog::Catalog;
 use crate::error::Error;
+use crate::payload::request_span;
 
 mod describe;
 mod request;
@@ -200,9 +202,10 @@ impl GrpcInferenceService for OpenInferenceService {
         let caller = Caller::of(&request)?;
         let wants_status = wants_status(request.metadata());
         let catalog = self.catalog.clone();
-        let answers = request
-            .into_inner()
-            .map(move |message| stream_one(catalog.clone(), caller.clone(), message, wants_status));
+        let answers = request.into_inner().map(move |message| {
+            let span = request_span(caller.id());
+            stream_one(catalog.clone(), caller.clone(), message, wants_status).instrument(span)
+        });
         Ok(Response::new(Box::pin(answers.buffered(STREAMED_AT_ONCE))))
     }
 

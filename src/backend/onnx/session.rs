@@ -47,9 +47,12 @@ impl Session for OnnxSession {
         let feed = self.shared.feed(&inputs)?;
         self.terminator.reset().map_err(|error| failure(&error))?;
         let outputs = &self.shared.outputs;
-        let names: Vec<_> = outputs.iter().map(|port| port.name.as_ptr()).collect();
+        let wanted: Vec<_> = outputs
+            .iter()
+            .map(|port| (port.name.as_ptr(), port.is_optional))
+            .collect();
         let options = Some(&self.terminator.options);
-        let given = run(&self.shared.session, &feed, &names, options);
+        let given = run(&self.shared.session, &feed, &wanted, options);
         let given = given.map_err(|error| failure(&error))?;
         let mut tensors = Vec::with_capacity(given.len());
         for (port, given) in outputs.iter().zip(&given) {
@@ -190,7 +193,7 @@ pub(super) fn run_without_inputs(
     output: &CStr,
 ) -> Result<DynValue, ort::Error> {
     let feed = Feed::new();
-    let mut given = run(session, &feed, &[output.as_ptr()], None)?;
+    let mut given = run(session, &feed, &[(output.as_ptr(), false)], None)?;
     let given = given.pop().and_then(OutputValue::without_inputs);
     given.ok_or_else(|| ort::Error::new("no value was given"))
 }
@@ -212,12 +215,13 @@ pub(super) fn run_without_inputs(
 fn run<'a>(
     session: &OrtSession,
     feed: &'a Feed<'_>,
-    output_names: &[*const c_char],
+    wanted: &[(*const c_char, bool)],
     options: Option<&RunOptions>,
 ) -> Result<Vec<OutputValue<'a>>, ort::Error> {
     let names: Vec<_> = feed.iter().map(|(name, _)| name.as_ptr()).collect();
     let values: Vec<_> = feed.iter().map(|(_, value)| value.ptr()).collect();
-    let mut outputs = vec![ptr::null_mut(); output_names.len()];
+    let output_names: Vec<_> = wanted.iter().map(|(name, _)| *name).collect();
+    let mut outputs = vec![ptr::null_mut(); wanted.len()];
     // SAFETY: the session is borrowed, and runs of other threads may be under way, as said above. Names are NUL-terminated;
     // names and values are as many as said; values live as long as `feed`, which outlives the outputs. Inputs are not
     // written to: ONNX Runtime never reuses the buffer of a graph input. Null run options stand for the default ones; those
@@ -234,15 +238,17 @@ fn run<'a>(
             outputs.as_mut_ptr(),
         )
     };
-    // SAFETY: what `Run` wrote is null or a value that nobody else owns; this takes ownership of each before an
-    // error can return.
-    let outputs = outputs
-        .into_iter()
-        .map(|value| unsafe { OutputValue::from_raw(value, session.allocator()) })
-        .collect();
     // SAFETY: the status is as the C API returned it, and is used once.
-    unsafe { ort::Error::result_from_status(status) }?;
-    Ok(outputs)
+    let is_done = unsafe { ort::Error::result_from_status(status) };
+    let outputs = outputs.into_iter().zip(wanted);
+    // SAFETY: what `Run` wrote is null or a value that nobody else owns; this takes ownership of each, also where the run
+    // failed.
+    let outputs = outputs
+        .map(|(value, (_, is_optional))| unsafe {
+            OutputValue::from_raw(value, *is_optional, session.allocator())
+        })
+        .collect();
+    is_done.map(|()| outputs)
 }
 
 fn failure(error: &ort::Error) -> BackendError {

@@ -161,19 +161,25 @@ fn made(
 pub(super) struct OutputValue<'a>(Option<DynValue>, PhantomData<&'a ()>);
 
 impl OutputValue<'_> {
-    /// Takes ownership of what a run wrote.
+    /// Takes ownership of what a run wrote. Only an output that `is_optional` may hold nothing.
     ///
     /// # Safety
     /// `value` is null or a value that nobody else owns, given by a run whose inputs outlive it and whose session has the
     /// allocator.
     #[expect(unsafe_code, reason = "the caller vouches for the pointer")]
-    pub(super) unsafe fn from_raw(value: *mut sys::OrtValue, allocator: &Allocator) -> Self {
+    pub(super) unsafe fn from_raw(
+        value: *mut sys::OrtValue,
+        is_optional: bool,
+        allocator: &Allocator,
+    ) -> Self {
         let value = NonNull::new(value).and_then(|value| {
-            let mut is_there = 0;
+            let mut is_there = 1;
             // SAFETY: the value lives, and the place written to is a local. The status is used once.
             let asked = unsafe {
                 let ask = api().HasValue;
-                ort::Error::result_from_status(ask(value.as_ptr(), &raw mut is_there))
+                is_optional
+                    .then(|| ort::Error::result_from_status(ask(value.as_ptr(), &raw mut is_there)))
+                    .unwrap_or(Ok(()))
             };
             if asked.is_ok() && is_there != 0 {
                 // SAFETY: nobody else owns the value.

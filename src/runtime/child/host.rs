@@ -19,7 +19,7 @@ use super::super::protocol::convert::{
 use super::super::protocol::messages::{Call, Report};
 use super::super::protocol::outbox::{Outbox, Urgency};
 use crate::error::{Error, Kind};
-use crate::payload::{Output, Reply, Timings};
+use crate::payload::{Output, Reply, Timings, request_span};
 use crate::runtime::Bounds;
 
 /// Calls under way beyond which nobody polls for the next: cores have work to do.
@@ -58,7 +58,7 @@ impl Host {
         let id = call.id;
         match call_from_wire(call, body) {
             Ok(request) => {
-                let (runtime, span) = (self.runtime.clone(), self.runtime.span(&request.id));
+                let (runtime, span) = (self.runtime.clone(), request_span(&request.id));
                 self.start(id, span, async move { runtime.call(request).await });
             }
             Err(violation) => self.refuse(id, &malformed(&violation), Urgency::Now),
@@ -69,7 +69,7 @@ impl Host {
     pub fn describe(self: &Arc<Self>, id: u64, request_id: String, left: Duration) {
         let runtime = self.runtime.clone();
         let deadline = Instant::now() + left.min(LONGEST_DESCRIPTION);
-        let span = self.runtime.span(&request_id);
+        let span = request_span(&request_id);
         self.start(id, span, async move {
             let response = runtime.describe(&request_id, deadline).await?;
             Ok(Reply {

@@ -117,7 +117,11 @@ impl StreamReader {
             last_lines.keep(line);
         }
         if self.limit.admit(Instant::now()) {
-            let (message, request_id) = split_request_id(line);
+            // Lantern's own lines are on stderr.
+            let (message, request_id) = match &self.last_lines {
+                Some(_) => split_request_id(line),
+                None => (line, ""),
+            };
             self.sink.log(LogLine {
                 level: Level::Info,
                 message: message.to_owned(),
@@ -148,8 +152,16 @@ fn next_line(buffer: &mut BytesMut) -> Option<String> {
 fn split_request_id(line: &str) -> (&str, &str) {
     let split = line.rsplit_once(" request_id=");
     split
-        .filter(|(_, id)| !id.contains(' '))
+        .filter(|(_, id)| is_request_id(id))
         .unwrap_or((line, ""))
+}
+
+/// Whether a text is an id that this server makes: a UUID, with a number for a message of a stream.
+fn is_request_id(text: &str) -> bool {
+    let (id, number) = text.split_at_checked(36).unwrap_or((text, ""));
+    let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    let is_message = number.strip_prefix('-').is_some_and(is_number);
+    uuid::Uuid::try_parse(id).is_ok() && (number.is_empty() || is_message)
 }
 
 /// Text that can be shown on a terminal: foreign code must not send it control sequences.
@@ -192,11 +204,21 @@ mod tests {
 
     #[test]
     fn the_id_of_a_request_is_told_from_the_message() {
-        assert_eq!(
-            split_request_id(" WARN x a=1 request_id=r-1"),
-            (" WARN x a=1", "r-1")
-        );
-        for other in ["", "x request_id=r-1 y", "request_id=r-1"] {
+        for id in [
+            "67e55044-10b1-426f-9247-bb680e5fe0c8",
+            "67e55044-10b1-426f-9247-bb680e5fe0c8-12",
+        ] {
+            let line = format!(" WARN x a=1 request_id={id}");
+            assert_eq!(split_request_id(&line), (" WARN x a=1", id));
+        }
+        for other in [
+            "",
+            "request_id=67e55044-10b1-426f-9247-bb680e5fe0c8",
+            "x request_id=67e55044-10b1-426f-9247-bb680e5fe0c8 y",
+            "x request_id=67e55044-10b1-426f-9247-bb680e5fe0c8-",
+            "x request_id=r-1",
+            "x request_id=",
+        ] {
             assert_eq!(split_request_id(other), (other, ""));
         }
     }
