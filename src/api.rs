@@ -1,4 +1,4 @@
-//! REST: what clients of TorchServe and of Open Inference Protocol speak, and nothing else.
+//! REST, and gRPC in [`grpc`]: what clients of TorchServe and of Open Inference Protocol speak, and nothing else.
 //!
 //! Only this module knows HTTP. Each socket has an axum `Router` made from one table of routes, within layers; bytes that
 //! are not HTTP are answered below it. One decoder holds every size limit, and one function turns a failure into a

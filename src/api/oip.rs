@@ -2,7 +2,7 @@
 //!
 //! The operations here are the same over REST and gRPC and know neither: they take requests as the protocol means them
 //! and end in responses or failures. [`rest`] has the JSON form with the binary tensor data extension; the gRPC
-//! service is in `grpc/oip.rs`. Tensors go straight to the model, in batches with everybody else's, unless the version
+//! service is in `grpc/open_inference.rs`. Tensors go straight to the model, in batches with everybody else's, unless the version
 //! has its handler take them.
 
 use std::sync::Arc;

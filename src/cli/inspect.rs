@@ -108,7 +108,7 @@ fn component(archive: &Examined) -> Result<Option<Result<ComponentInfo, String>>
     ))
 }
 
-/// A model that is data is loaded and says itself what it takes; one that is code is not run here.
+/// A model whose backend may run in this process is loaded, and tells what it takes: its weights have to be trusted for that.
 fn tensors(archive: &Examined, environment: &Environment) -> Tensors {
     let Ok(contents) = &archive.contents else {
         return Tensors::Unknown("the archive cannot be served".to_owned());

@@ -49,7 +49,7 @@ pub struct BackendInfo {
     pub program: Program,
     /// Whether it is for tests alone, so that no message offers it.
     pub is_for_tests: bool,
-    /// Whether it may run in the server's process and in tools: the artifact is data, not code.
+    /// Whether it may run in the server's process and in tools: which says nothing of trust: weights are loaded with the rights of the process.
     pub may_be_inline: bool,
     /// `platform` in the metadata of Open Inference Protocol, `PROJECT_FORMAT`.
     pub platform: &'static str,

@@ -121,7 +121,7 @@ fn settings_page() -> String {
     let mut page = "# Settings
 
 This page is written by a test from `src/config/server/keys.rs` and `src/config/model/keys.rs`: change a row there, and run
-`UPDATE_DOCUMENTS=1 cargo nextest run -E 'test(settings_are_documented)'`.
+`UPDATE_DOCUMENTS=1 cargo nextest run --workspace -E 'test(settings_are_documented)'`.
 
 ## The server
 
@@ -161,7 +161,7 @@ fn settings_are_documented_as_they_are() {
         std::fs::write(&path, &page).unwrap();
     }
     let written = std::fs::read_to_string(path).unwrap_or_default();
-    let how = "UPDATE_DOCUMENTS=1 cargo nextest run -E 'test(settings_are_documented)'";
+    let how = "UPDATE_DOCUMENTS=1 cargo nextest run --workspace -E 'test(settings_are_documented)'";
     assert!(
         written == page,
         "docs/settings.md is not what the tables of keys say; to write it anew: {how}"

@@ -160,7 +160,7 @@ options! {
         max_retry_timeout: Duration = "maxRetryTimeoutInSec", "300", torchserve::retry_seconds() => max_retry_timeout;
         /// Requests that may wait, up to `lantern_max_job_queue_size`.
         job_queue_size: usize = "jobQueueSize", "(job_queue_size)", torchserve::above_zero(MOST_JOBS) => job_queue_size;
-        /// Whether a request is let in only while a worker is idle.
+        /// Whether a request is admitted only while a worker is idle.
         job_tickets: bool = "useJobTicket", "false", torchserve::truth() => job_tickets;
         /// Whether the processor computes, or GPUs where there are any.
         device_type: DeviceType = "deviceType", "gpu", torchserve::device_type();
@@ -211,7 +211,7 @@ limits! {
     log_lines_per_second: u32 = "lantern.limits.logLinesPerSecond", "1000", number(0, i128::from(u32::MAX));
     /// Series of the handler's own metrics.
     metric_series: usize = "lantern.limits.metricSeries", "1000", number(0, 1 << 32);
-    /// Warm instances kept.
+    /// Handler instances that may exist at a time.
     instances: usize = "lantern.limits.instances", "64", number(1, 65_536);
 }
 
