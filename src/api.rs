@@ -9,11 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{self, IntoResponse as _};
 use bytes::Bytes;
 use hyper::{Uri, Version};
 use tokio::sync::Semaphore;
+use tower::ServiceExt as _;
 
 use crate::catalog::Catalog;
 use crate::error::{Error, Fault, Kind};
@@ -189,7 +191,7 @@ async fn answer(
     let line = api.services.access.as_ref();
     let line = line.map(|log| (log, access::begin(context.peer, &request)));
     let mut response = match api.decoder.check_head(&request) {
-        Ok(()) => layers::caught(inner, request).await,
+        Ok(()) => inner.oneshot(request).await?.map(Body::new),
         Err(error) => error.into_response(),
     };
     match response.extensions_mut().remove::<Error>() {

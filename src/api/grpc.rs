@@ -124,7 +124,7 @@ async fn answer(
         return Ok(outbound::bare(refusal, line, call));
     }
     request.extensions_mut().insert(caller.clone());
-    let mut response = layers::caught(inner, request).await;
+    let mut response = inner.oneshot(request).await?.map(Body::new);
     // axum sets it where there is no body, which in gRPC says nothing.
     response.headers_mut().remove(header::CONTENT_LENGTH);
     let mut response = api.checked(response, &caller);

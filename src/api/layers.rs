@@ -3,16 +3,15 @@
 use std::any::Any;
 use std::convert::Infallible;
 use std::fmt::Display;
-use std::panic::AssertUnwindSafe;
 
 use axum::BoxError;
-use axum::body::{Body, HttpBody};
+use axum::body::HttpBody;
 use axum::extract::Request;
 use axum::response::IntoResponse as _;
 use bytes::Bytes;
-use futures_util::FutureExt as _;
 use hyper::header::{self, HeaderName};
-use tower::{Service, ServiceBuilder, ServiceExt as _};
+use tower::{Service, ServiceBuilder};
+use tower_http::catch_panic::CatchPanic;
 use tower_http::classify::{ServerErrorsAsFailures, SharedClassifier};
 use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
 use tower_http::trace::{MakeSpan, TraceLayer};
@@ -31,6 +30,7 @@ const CREDENTIALS: [HeaderName; 3] = [
 ];
 
 type Classifier = SharedClassifier<ServerErrorsAsFailures>;
+type PanicHandler = fn(Box<dyn Any + Send>) -> Response;
 
 /// What answers the requests of a connection. It has no failures: each is a response.
 pub(super) trait HttpService:
@@ -61,17 +61,18 @@ where
 /// `router` within the layers that REST and gRPC share. `answer` asks the router, and has the last word on the response.
 pub(super) fn around<R, F, B>(
     router: R,
-    answer: impl Fn(R, Request) -> F + Clone + Send + 'static,
+    answer: impl Fn(CatchPanic<R, PanicHandler>, Request) -> F + Clone + Send + 'static,
 ) -> impl HttpService
 where
     R: HttpService,
     F: Future<Output = Result<hyper::Response<B>, Infallible>> + Send + 'static,
     B: HttpBody<Data = Bytes, Error: Into<BoxError> + Display> + Send + 'static,
 {
+    let catching = CatchPanic::custom(router, failed as PanicHandler);
     ServiceBuilder::new()
         .layer(trace())
         .layer(SetSensitiveRequestHeadersLayer::new(CREDENTIALS))
-        .service_fn(move |request| answer(router.clone(), request))
+        .service_fn(move |request| answer(catching.clone(), request))
 }
 
 /// Makes the span of a request. Model and version are recorded once the catalog has found them.
@@ -97,18 +98,9 @@ fn trace() -> TraceLayer<Classifier, RequestSpan, (), (), (), (), ()> {
         .on_failure(())
 }
 
-/// The response of `router`. A panic is a failure of the request, and of nothing else. `tower-http` has a layer for this, which
-/// puts every body into two more boxes.
-pub(super) async fn caught(router: impl HttpService, request: Request) -> Response {
-    let responding = AssertUnwindSafe(router.oneshot(request)).catch_unwind();
-    match responding.await {
-        Ok(Ok(response)) => response.map(Body::new),
-        Ok(Err(never)) => match never {},
-        Err(panic) => failed(panic.as_ref()),
-    }
-}
-
-fn failed(panic: &(dyn Any + Send)) -> Response {
+/// A panic is a failure of the request, and of nothing else.
+#[expect(clippy::needless_pass_by_value, reason = "the layer passes it so")]
+fn failed(panic: Box<dyn Any + Send>) -> Response {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     Error::new(Kind::Internal, "The server failed to process the request")
@@ -118,7 +110,8 @@ fn failed(panic: &(dyn Any + Send)) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use tower::service_fn;
+    use axum::body::Body;
+    use tower::{ServiceExt as _, service_fn};
 
     use super::*;
 
@@ -128,9 +121,7 @@ mod tests {
             assert!(request.uri().path() != "/panic", "the endpoint's text");
             Ok(Response::default())
         });
-        let service = around(router, async |router, request| {
-            Ok(caught(router, request).await)
-        });
+        let service = around(router, tower::ServiceExt::oneshot);
         let ask = async |path: &str| {
             let request = Request::builder().uri(path).body(Body::empty()).unwrap();
             service.clone().oneshot(request).await.unwrap()
