@@ -210,6 +210,16 @@ mod tests {
     }
 
     #[test]
+    fn segments_arrive_as_they_were_sent() {
+        for segment in ["", "m", "\u{FFFF}", "\u{FFFF}\u{FFFF}", "m\u{FFFF}"] {
+            let sent = format!("/predictions/{segment}/x");
+            let normal = encoded(&sent, &[]);
+            let decoded = percent_decode_str(&normal).decode_utf8_lossy();
+            assert_eq!(as_sent(&decoded), sent, "{normal}");
+        }
+    }
+
+    #[test]
     fn paths_are_decoded_before_they_are_split() {
         for (given, expected) in [
             ("/predictions%2Fm/a+b%20c", "/predictions/m/a%2Bb%20c"),

@@ -175,11 +175,13 @@ impl OutputValue<'_> {
         let value = NonNull::new(value).and_then(|value| {
             let mut is_there = 1;
             // SAFETY: the value lives, and the place written to is a local. The status is used once.
-            let asked = unsafe {
-                let ask = api().HasValue;
-                is_optional
-                    .then(|| ort::Error::result_from_status(ask(value.as_ptr(), &raw mut is_there)))
-                    .unwrap_or(Ok(()))
+            let asked = if is_optional {
+                unsafe {
+                    let ask = api().HasValue;
+                    ort::Error::result_from_status(ask(value.as_ptr(), &raw mut is_there))
+                }
+            } else {
+                Ok(())
             };
             if asked.is_ok() && is_there != 0 {
                 // SAFETY: nobody else owns the value.

@@ -190,6 +190,33 @@ mod tests {
             .await
     }
 
+    #[derive(Default)]
+    struct Lines(Mutex<Vec<LogLine>>);
+
+    impl Sink for Lines {
+        fn log(&self, line: LogLine) {
+            self.0.lock().push(line);
+        }
+        fn observe(&self, _observation: crate::handler::Observation) {}
+    }
+
+    /// What a model prints is on stdout, and may look like a line of the server's own.
+    #[tokio::test]
+    async fn a_line_on_stdout_names_no_request() {
+        let line = b"x request_id=67e55044-10b1-426f-9247-bb680e5fe0c8\n".as_slice();
+        let lines = Arc::new(Lines::default());
+        let sink: Arc<dyn Sink> = lines.clone();
+        OutputCapture::new(line, line, &sink).last_output().await;
+        let lines = lines.0.lock();
+        for (stream, id) in [
+            ("stdout", ""),
+            ("stderr", "67e55044-10b1-426f-9247-bb680e5fe0c8"),
+        ] {
+            let of_stream = lines.iter().find(|line| line.fields[0].1 == stream);
+            assert_eq!(of_stream.unwrap().request_id, id, "{stream}");
+        }
+    }
+
     #[tokio::test]
     async fn the_last_lines_are_kept_without_control_characters() {
         let lines: Vec<_> = (0..30).map(|number| format!("line {number}\n")).collect();
