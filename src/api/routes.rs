@@ -129,6 +129,11 @@ impl Route {
         }
     }
 
+    /// The same for other methods.
+    const fn of(self, verbs: Verbs) -> Self {
+        Self { verbs, ..self }
+    }
+
     /// Whether any model may be the first segment, so that the row is asked after all others.
     fn is_legacy(&self) -> bool {
         self.path.starts_with("/{model}")
@@ -224,14 +229,14 @@ impl RouteTable {
         let refusal = |route: &Route| attach(unhandled(), route);
         let (legacy, rows): (Vec<_>, Vec<_>) =
             self.routes.iter().partition(|route| route.is_legacy());
-        let legacy = router(legacy, |_| unhandled(), &attach);
+        let legacy = router(&legacy, |_| unhandled(), &attach);
         let not_found = refusal(&Route::refusal(self.unmatched(), NOT_FOUND));
         let otherwise = |refusal| legacy.clone().fallback(refusal).with_state(state.clone());
         let not_allowed = |route: &Route| {
             let refusal = refusal(&Route::refusal(route.permission, METHOD_NOT_ALLOWED));
             any_service(otherwise(refusal))
         };
-        let router = router(rows, not_allowed, &attach).fallback_service(otherwise(not_found));
+        let router = router(&rows, not_allowed, &attach).fallback_service(otherwise(not_found));
         NormalizePath::new(router.with_state(state.clone()), self.custom_verbs())
     }
 
@@ -260,18 +265,30 @@ impl RouteTable {
 
 /// The router of `rows`. Of a path, `otherwise` is what answers the methods that no row takes; its first row says more.
 fn router<S>(
-    rows: Vec<&Route>,
+    rows: &[&Route],
     otherwise: impl Fn(&Route) -> MethodRouter<S>,
     attach: impl Fn(MethodRouter<S>, &Route) -> MethodRouter<S>,
 ) -> Router<S>
 where
     S: Clone + Send + Sync + 'static,
 {
+    let has_options = |path| {
+        rows.iter()
+            .any(|row| row.path == path && row.verbs == Verbs::Options)
+    };
     let mut paths: BTreeMap<String, MethodRouter<S>> = BTreeMap::new();
     for route in rows {
+        let is_closed = route.verbs == Verbs::ButOptions && !has_options(route.path);
+        let closed = Route::refusal(route.permission, METHOD_NOT_ALLOWED).of(Verbs::Options);
         for path in route.paths() {
             let methods = paths.remove(&path).unwrap_or_else(|| otherwise(route));
-            paths.insert(path, attach(methods, route));
+            let methods = attach(methods, route);
+            let methods = if is_closed {
+                attach(methods, &closed)
+            } else {
+                methods
+            };
+            paths.insert(path, methods);
         }
     }
     let paths = paths.into_iter();
@@ -524,6 +541,24 @@ mod tests {
         ] {
             let found = endpoint(&table, &Method::GET, path).await;
             assert_eq!(found, expected.id, "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn rows_for_all_methods_but_options_do_not_take_options() {
+        for (oip, sagemaker) in [(false, false), (false, true), (true, false), (true, true)] {
+            let surface = Surface { oip, sagemaker };
+            let table = RouteTable::new(&[Listener::Inference], surface);
+            for route in table.routes() {
+                let path = route.path.replace(['{', '}', '*'], "");
+                let found = endpoint(&table, &Method::OPTIONS, &path).await;
+                let takes_options = |row: &&Route| {
+                    row.path == route.path && matches!(row.verbs, Verbs::Any | Verbs::Options)
+                };
+                let row = table.routes().iter().find(takes_options);
+                let expected = row.map_or(METHOD_NOT_ALLOWED, |row| row.endpoint).id;
+                assert_eq!(found, expected, "{path} {surface:?}");
+            }
         }
     }
 
