@@ -34,9 +34,10 @@ use expected::Expectations;
 use snapshot::Snapshots;
 
 pub use crate::config::model::Requested;
+pub use crate::runtime::failures::cannot_describe;
 pub use crate::runtime::{Batching, Bounds, ModelState, Signature, WorkerState, WorkerStatus};
 pub use describe::{Condition, Description};
-pub use entry::{Entry, cannot_describe};
+pub use entry::Entry;
 pub use expected::Expected;
 pub use index::Indexed;
 pub use library::{Library, LibraryConfig};

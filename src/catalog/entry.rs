@@ -19,7 +19,7 @@ use super::statistics::{Keeper, Statistics};
 use crate::archive::{Download, Unpacked};
 use crate::error::{Error, Kind};
 use crate::metrics::{Metrics, ModelMetrics, Observed, Outcome};
-use crate::model::{ModelName, ModelSpec, Settings};
+use crate::model::{ModelSpec, Settings};
 use crate::payload::{Reply, Request, Response};
 use crate::runtime::{Bounds, InFlightTicket, Runtime, Signature, failures, record_version};
 
@@ -222,7 +222,7 @@ impl Entry {
     }
 
     fn cannot_describe(&self) -> Error {
-        cannot_describe(&self.spec.name)
+        failures::cannot_describe(&self.spec.name)
     }
 
     /// What it has done so far.
@@ -336,14 +336,6 @@ impl Entry {
     fn still_loading(&self) -> Error {
         super::expected::still_loading(self.spec.name.as_str())
     }
-}
-
-/// The refusal to ask a handler of a version without workers, in TorchServe's words.
-pub fn cannot_describe(name: &ModelName) -> Error {
-    let message = format!(
-        "Model \"{name}\" has no worker to serve describe request. Please use scale workers API to add workers."
-    );
-    Error::new(Kind::NoWorker, message)
 }
 
 /// Requests that may wait. With job tickets, each idle worker lets one request in, and none waits.

@@ -14,6 +14,7 @@ use tokio::net::UnixStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::batching;
+use super::failures::{backend_unusable, other_build, too_much_to_report};
 use super::local::LocalRuntime;
 use super::process::ProcessConfig;
 use super::protocol::convert::{
@@ -156,17 +157,13 @@ async fn load(
     outbox: &Arc<Outbox>,
 ) -> Result<LocalRuntime, Error> {
     if start.build != BUILD {
-        let message = format!(
-            "the server is build {}, its worker program is build {BUILD}",
-            start.build
-        );
-        return Err(Error::new(Kind::LoadFailed, message));
+        return Err(other_build(&start.build, BUILD));
     }
-    let senseless = |violation| {
+    let invalid = |violation| {
         Error::new(Kind::Internal, "the handshake does not make sense").with_detail(violation)
     };
-    let bounds = bounds_from_wire(start.workers).map_err(senseless)?;
-    let model = model_from_wire(start.model).map_err(senseless)?;
+    let bounds = bounds_from_wire(start.workers).map_err(invalid)?;
+    let model = model_from_wire(start.model).map_err(invalid)?;
     let model: Arc<ModelSpec> = Arc::new(model);
     let verdicts = Verdicts::default();
     if let Some(verdict) = start.verdict {
@@ -176,10 +173,8 @@ async fn load(
     let libraries = NativeLibraries {
         onnxruntime: start.onnxruntime.map(path_from_wire),
     };
-    let backend = backend(model.backend, &libraries).map_err(|error| {
-        let message = format!("the {} backend is not usable", model.backend.name());
-        Error::new(Kind::LoadFailed, message).with_detail(error)
-    })?;
+    let backend = backend(model.backend, &libraries)
+        .map_err(|error| backend_unusable(model.backend, &error))?;
     let hosts = Hosts {
         engine: Arc::new(HandlerEngine::lazy(EngineConfig {
             cache: start.cache.map(path_from_wire),
@@ -210,11 +205,7 @@ async fn host(runtime: LocalRuntime, incoming: Incoming, outbox: &Arc<Outbox>) -
         workers: workers_to_wire(&runtime.status().workers),
     };
     if let Err(violation) = outbox.send(&ready, &[], Urgency::Now) {
-        let error = Error::new(
-            Kind::LoadFailed,
-            "the model's inputs and outputs are more than a worker process can report",
-        );
-        refuse(&error.with_detail(violation), outbox).await;
+        refuse(&too_much_to_report(&violation), outbox).await;
         return Ok(());
     }
     tokio::spawn(reporter::report_workers(runtime.clone(), outbox.clone()));

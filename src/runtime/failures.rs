@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use crate::error::{Error, Kind};
-use crate::model::{ModelName, ModelSpec, Version};
+use crate::model::{BackendKind, ModelName, ModelSpec, Version};
 
 /// The refusal of a request by a version that cannot take it, in TorchServe's words, with its unbalanced quote where the
 /// request named the version: clients match it.
@@ -15,6 +15,14 @@ pub fn not_served(kind: Kind, name: &ModelName, version: Option<&Version>) -> Er
          maxSequenceJobQueueSize"
     );
     Error::new(kind, text)
+}
+
+/// The refusal to ask the handler of a version without workers, in TorchServe's words.
+pub fn cannot_describe(name: &ModelName) -> Error {
+    let text = format!(
+        "Model \"{name}\" has no worker to serve describe request. Please use scale workers API to add workers."
+    );
+    Error::new(Kind::NoWorker, text)
 }
 
 /// The version has no worker.
@@ -66,6 +74,63 @@ pub fn not_ready_in_time(model: &ModelSpec) -> Error {
 /// The version cannot be loaded; whoever registers it is told.
 pub fn load_failed(text: &str, detail: &dyn Display) -> Error {
     Error::new(Kind::LoadFailed, text).with_detail(detail)
+}
+
+/// The process that is to host the version does not have the version's backend.
+pub fn backend_missing(model: &ModelSpec) -> Error {
+    let text = format!(
+        "model \"{}\" version {} needs the {} backend, which this process does not have",
+        model.name,
+        model.version,
+        model.backend.name()
+    );
+    Error::new(Kind::LoadFailed, text)
+}
+
+/// The backend's library could not be opened, or refuses this machine.
+pub fn backend_unusable(backend: BackendKind, detail: &dyn Display) -> Error {
+    let text = format!("the {} backend is not usable", backend.name());
+    load_failed(&text, detail)
+}
+
+/// The program of the worker process could not be run.
+pub fn process_not_started(detail: &dyn Display) -> Error {
+    load_failed("the worker process could not be started", detail)
+}
+
+/// No directory could be made for the worker process.
+pub fn no_working_directory(detail: &dyn Display) -> Error {
+    load_failed("the worker process has no directory to work in", detail)
+}
+
+/// The worker program is not of the server's build.
+pub fn other_build(server: &str, worker: &str) -> Error {
+    let text = format!("the server is build {server}, its worker program is build {worker}");
+    Error::new(Kind::LoadFailed, text)
+}
+
+/// What the worker process has to know does not fit into a message.
+pub fn too_much_to_start(detail: &dyn Display) -> Error {
+    let text = "the model's manifest and settings are more than a worker process can be told";
+    load_failed(text, detail)
+}
+
+/// What the model says of itself does not fit into a message.
+pub fn too_much_to_report(detail: &dyn Display) -> Error {
+    let text = "the model's inputs and outputs are more than a worker process can report";
+    load_failed(text, detail)
+}
+
+/// The worker process sent what breaks the protocol before the version was loaded.
+pub fn protocol_broken_in_load(detail: &dyn Display) -> Error {
+    let text = "the worker process broke the protocol while it loaded the model";
+    load_failed(text, detail)
+}
+
+/// The worker process ended, or was ended, before the version was loaded. `reason` names neither a path nor a process.
+pub fn died_in_load(reason: &dyn Display) -> Error {
+    let text = format!("Worker died: {reason} while it loaded the model");
+    Error::new(Kind::LoadFailed, text)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::failures::{draining, expired, load_failed, not_ready_in_time};
+use super::failures::{backend_missing, draining, expired, load_failed, not_ready_in_time};
 use super::pool::loader::Loader;
 use super::pool::{JobOptions, Pool, Supervisor};
 use super::{Batching, Bounds, Hosts, InFlight, Status, Verdict};
@@ -264,13 +264,7 @@ fn supervisor(
     workers: usize,
 ) -> Result<Arc<Supervisor>, Error> {
     let Some(backend) = hosts.backends.get(&model.backend) else {
-        let text = format!(
-            "model \"{}\" version {} needs the {} backend, which this process does not have",
-            model.name,
-            model.version,
-            model.backend.name()
-        );
-        return Err(Error::new(Kind::LoadFailed, text));
+        return Err(backend_missing(model));
     };
     let loader = Loader::new(Arc::clone(backend), model, workers, hosts.cores);
     let verdicts = hosts.verdicts.clone();

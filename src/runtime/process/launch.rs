@@ -27,7 +27,10 @@ use crate::error::{Error, Kind};
 use crate::handler::Sink;
 use crate::model::ModelSpec;
 use crate::runtime::Bounds;
-use crate::runtime::failures::not_ready_in_time;
+use crate::runtime::failures::{
+    died_in_load, no_working_directory, not_ready_in_time, protocol_broken_in_load,
+    too_much_to_start,
+};
 use crate::runtime::protocol::convert::{
     bounds_to_wire, check_signature, failure_from_wire, model_to_wire, path_to_wire,
     signature_from_wire, verdict_to_wire,
@@ -109,13 +112,13 @@ impl Launcher {
         );
         let limit = self.model.settings.startup_timeout;
         let handshake = self.handshake(&connection, incoming, reports, bounds);
-        let shaken = tokio::select! {
-            shaken = tokio::time::timeout(limit, handshake) => {
-                shaken.unwrap_or(Err(StartFailure::TooSlow))
+        let loaded = tokio::select! {
+            loaded = tokio::time::timeout(limit, handshake) => {
+                loaded.unwrap_or(Err(StartFailure::TooSlow))
             }
             unresponsive = liveness::stopped(pid) => Err(StartFailure::Unresponsive(unresponsive)),
         };
-        match shaken {
+        match loaded {
             Ok((signature, incoming, reports)) => {
                 let reader = connection.clone();
                 let reader = tokio::spawn(async move { reader.read(incoming, reports).await });
@@ -146,13 +149,7 @@ impl Launcher {
             .as_ref()
             .map(make)
             .transpose()
-            .map_err(|error| {
-                Error::new(
-                    Kind::LoadFailed,
-                    "the worker process has no directory to work in",
-                )
-                .with_detail(error)
-            })
+            .map_err(|error| no_working_directory(&error))
     }
 
     async fn handshake(
@@ -322,57 +319,35 @@ impl From<Violation> for StartFailure {
 }
 
 impl StartFailure {
-    /// The whole story, once the process is dead.
+    /// Why, with what the process wrote to stderr, once it is dead.
     async fn explain(
         self,
         model: &ModelSpec,
         child: &mut dyn ChildProcess,
         output: OutputCapture,
     ) -> Error {
-        let (error, story) = match self {
-            Self::Refused(error) => {
-                let story = error.detail().map(str::to_owned);
-                (error, story)
-            }
-            Self::TooMuch(violation) => (
-                load_failed(
-                    "the model's manifest and settings are more than a worker process can be told",
-                ),
-                Some(violation.to_string()),
-            ),
-            Self::Unresponsive(unresponsive) => (
-                load_failed(&format!(
-                    "Worker died: {unresponsive} while it loaded the model"
-                )),
-                None,
-            ),
-            Self::Ended(Ending::Violated(violation)) => (
-                load_failed("the worker process broke the protocol while it loaded the model"),
-                Some(violation.to_string()),
-            ),
-            Self::Ended(_) => {
-                let how = describe(exit_of(child).await);
-                (
-                    load_failed(&format!("Worker died: {how} while it loaded the model")),
-                    None,
-                )
-            }
-            Self::TooSlow => (not_ready_in_time(model), None),
+        let error = match self {
+            Self::Refused(error) => error,
+            Self::TooMuch(violation) => too_much_to_start(&violation),
+            Self::Unresponsive(unresponsive) => died_in_load(&unresponsive),
+            Self::Ended(Ending::Violated(violation)) => protocol_broken_in_load(&violation),
+            Self::Ended(_) => died_in_load(&describe(exit_of(child).await)),
+            Self::TooSlow => not_ready_in_time(model),
         };
         let _ = child.kill().await;
-        with_last_output(error, story, &output.last_output().await)
+        with_last_output(error, &output.last_output().await)
     }
 }
 
-fn load_failed(message: &str) -> Error {
-    Error::new(Kind::LoadFailed, message)
-}
-
-fn with_last_output(error: Error, story: Option<String>, last_output: &[String]) -> Error {
-    let stderr = (!last_output.is_empty()).then(|| format!("stderr: {}", last_output.join("\n")));
-    let parts: Vec<String> = story.into_iter().chain(stderr).collect();
-    if parts.is_empty() {
+/// Adds to the error's detail what the process wrote last.
+fn with_last_output(error: Error, last_output: &[String]) -> Error {
+    if last_output.is_empty() {
         return error;
     }
-    error.with_detail(parts.join("; "))
+    let stderr = format!("stderr: {}", last_output.join("\n"));
+    let detail = match error.detail() {
+        Some(detail) => format!("{detail}; {stderr}"),
+        None => stderr,
+    };
+    error.with_detail(detail)
 }

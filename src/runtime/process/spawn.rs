@@ -17,6 +17,7 @@ use super::ProcessConfig;
 use crate::backend::NO_TELEMETRY;
 use crate::error::{Error, Kind};
 use crate::model::{self, BackendKind, ModelSpec};
+use crate::runtime::failures::process_not_started;
 
 /// Starts worker processes: [`ProcessConfig`] real ones, tests such as follow a script.
 pub trait Spawn: Send + Sync {
@@ -126,8 +127,7 @@ impl Program<'_> {
         } else {
             format!("{}: {error}", self.path.display())
         };
-        Error::new(Kind::LoadFailed, "the worker process could not be started")
-            .with_detail(format!("{what}; {}", self.advice))
+        process_not_started(&format_args!("{what}; {}", self.advice))
     }
 }
 
