@@ -14,10 +14,10 @@ use crate::model::{
 
 use super::super::yaml::Node;
 use super::super::{Problem, Problems};
-use super::DeviceType;
 use super::fields::Fields;
 use super::lantern::{self, duration, number, size, text, truth, word};
-use super::torchserve::{self, MOST_JOBS, MOST_ROWS, at_least_one, milliseconds, seconds};
+use super::torchserve::{self, at_least_one, milliseconds, seconds};
+use super::{DeviceType, VersionLimits};
 
 /// One key.
 #[derive(Debug, Clone, Copy)]
@@ -147,7 +147,7 @@ options! {
         /// Workers there may be, up to `lantern_max_workers`.
         max_workers: usize = "maxWorkers", "(minWorkers)", torchserve::workers();
         /// Rows that a batch may have, up to `lantern_max_batch_size`.
-        batch_size: usize = "batchSize", "1", at_least_one(MOST_ROWS) => batch_size;
+        batch_size: usize = "batchSize", "1", at_least_one(VersionLimits::BATCH_SIZE) => batch_size;
         /// Time in ms that the oldest request may wait for a fuller batch while every worker is busy.
         max_batch_delay: Duration = "maxBatchDelay", "100", milliseconds() => max_batch_delay;
         /// Time in s from the arrival of a request until its answer.
@@ -159,7 +159,7 @@ options! {
         /// Time in s for which a version that keeps failing is restarted.
         max_retry_timeout: Duration = "maxRetryTimeoutInSec", "300", torchserve::retry_seconds() => max_retry_timeout;
         /// Requests that may wait, up to `lantern_max_job_queue_size`.
-        job_queue_size: usize = "jobQueueSize", "(job_queue_size)", torchserve::above_zero(MOST_JOBS) => job_queue_size;
+        job_queue_size: usize = "jobQueueSize", "(job_queue_size)", torchserve::above_zero(VersionLimits::JOB_QUEUE_SIZE) => job_queue_size;
         /// Whether a request is admitted only while a worker is idle.
         job_tickets: bool = "useJobTicket", "false", torchserve::truth() => job_tickets;
         /// Whether the processor computes, or GPUs where there are any.

@@ -73,7 +73,7 @@ pub struct VersionLimits {
 }
 
 impl VersionLimits {
-    /// Workers that no operator can exceed.
+    /// Workers that no operator can exceed: more than any machine has use for.
     pub const WORKERS: usize = 1024;
     /// Rows of a batch that no operator can exceed.
     pub const BATCH_SIZE: usize = 65_536;

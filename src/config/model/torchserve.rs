@@ -10,13 +10,9 @@ use super::super::spelling;
 use super::super::yaml::{Node, Value};
 use super::fields::Fields;
 use super::keys::{IGNORED, Kind, names};
-use super::{DeviceType, Options};
+use super::{DeviceType, Options, VersionLimits};
 
-/// More than any machine has use for, and little enough to count with.
-const MOST_WORKERS: i128 = 1024;
-pub const MOST_ROWS: i128 = 65_536;
-pub const MOST_JOBS: i128 = 1_000_000;
-const MOST_SECONDS: i128 = 31_536_000;
+const MOST_SECONDS: usize = 31_536_000;
 const MOST_DEVICES: usize = 256;
 
 /// Reads one key at the top of the document.
@@ -41,11 +37,13 @@ pub fn check_workers(fields: &mut Fields, entries: &[(String, Node)], options: &
         }
         return;
     };
-    let Some(min) = integer(fields, "minWorkers", min_node, MOST_WORKERS).map(|n| n.max(1)) else {
+    let Some(min) =
+        integer(fields, "minWorkers", min_node, VersionLimits::WORKERS).map(|n| n.max(1))
+    else {
         return;
     };
     let max = match max {
-        Some((key, node)) => integer(fields, key, node, MOST_WORKERS),
+        Some((key, node)) => integer(fields, key, node, VersionLimits::WORKERS),
         None => Some(0),
     };
     let usable = max.filter(|max| *max >= min);
@@ -60,10 +58,10 @@ pub fn check_workers(fields: &mut Fields, entries: &[(String, Node)], options: &
 
 /// TorchServe logs a value of the wrong type and goes on without it. Numbers that no machine could serve are
 /// refused: there they end in a crash.
-fn integer(fields: &mut Fields, key: &str, node: &Node, most: i128) -> Option<i128> {
+fn integer(fields: &mut Fields, key: &str, node: &Node, most: usize) -> Option<i128> {
     match node.value {
         Value::Null => None,
-        Value::Integer(value) if value > most => {
+        Value::Integer(value) if value > most as i128 => {
             fields.problem(key, node, format!("must be at most {most}"));
             None
         }
@@ -76,7 +74,7 @@ fn integer(fields: &mut Fields, key: &str, node: &Node, most: i128) -> Option<i1
 }
 
 /// A number that becomes 1 if it is less.
-pub fn at_least_one(most: i128) -> Kind<usize> {
+pub fn at_least_one(most: usize) -> Kind<usize> {
     let shape = format!("a whole number from 1 to {most}");
     Kind::new(shape, move |fields, key, node| {
         let value = integer(fields, key, node, most)?;
@@ -88,7 +86,7 @@ pub fn at_least_one(most: i128) -> Kind<usize> {
 }
 
 /// A number that does not count unless it is above 0.
-pub fn above_zero<T: TryFrom<i128>>(most: i128) -> Kind<T> {
+pub fn above_zero<T: TryFrom<i128>>(most: usize) -> Kind<T> {
     let shape = format!("a whole number from 1 to {most}");
     Kind::new(shape, move |fields, key, node| {
         positive(fields, key, node, most).and_then(|value| T::try_from(value).ok())
@@ -122,7 +120,7 @@ pub fn retry_seconds() -> Kind<Duration> {
     })
 }
 
-fn positive(fields: &mut Fields, key: &str, node: &Node, most: i128) -> Option<i128> {
+fn positive(fields: &mut Fields, key: &str, node: &Node, most: usize) -> Option<i128> {
     let value = integer(fields, key, node, most)?;
     if value <= 0 {
         fields.warn(key, node, "is ignored: it must be above 0");

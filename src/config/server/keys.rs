@@ -13,6 +13,7 @@ use crate::listen::Address;
 use crate::metrics::Mode;
 use crate::model::Hosting;
 
+use super::super::model::VersionLimits;
 use super::super::snapshot::Saved;
 use super::environment::Environment;
 use super::kinds::{
@@ -210,7 +211,7 @@ settings! {
     /// Models of a snapshot; they are restored, and no others loaded.
     model_snapshot: Option<Saved> = "", saved_models() => variable: Variable::None;
     /// Workers of a version that says nothing; 0 for as many as there are devices.
-    default_workers_per_model: Option<usize> = "0", number_or_zero(1024);
+    default_workers_per_model: Option<usize> = "0", number_or_zero(VersionLimits::WORKERS);
     /// Time in s from the arrival of a request until its answer.
     default_response_timeout: Duration = "120", seconds();
     /// Time in s from the start of loading until the first worker is ready.
@@ -218,7 +219,7 @@ settings! {
     /// Time in s that unregistering waits for requests in flight.
     unregister_model_timeout: Duration = "120", seconds();
     /// Requests that may wait for one version.
-    job_queue_size: usize = "100", number(1, 1_000_000);
+    job_queue_size: usize = "100", number(1, VersionLimits::JOB_QUEUE_SIZE);
     /// Most GPUs to use.
     number_of_gpu: Option<u32> = "(all)", optional(number(0, 1024));
     /// Threads for connections; 0 for as many as cores.
@@ -308,11 +309,11 @@ settings! {
     /// Ceiling of `lantern.limits.instances`.
     lantern_max_instances: usize = "1024", number(1, 65_536);
     /// Workers that a version may have, whoever asks for them.
-    lantern_max_workers: usize = "1024", number(1, 1024);
+    lantern_max_workers: usize = "1024", number(1, VersionLimits::WORKERS);
     /// Rows that a batch may have, whoever asks for them.
-    lantern_max_batch_size: usize = "65536", number(1, 65_536);
+    lantern_max_batch_size: usize = "65536", number(1, VersionLimits::BATCH_SIZE);
     /// Requests that may wait for a version, whoever asks for them.
-    lantern_max_job_queue_size: usize = "1000000", number(1, 1_000_000);
+    lantern_max_job_queue_size: usize = "1000000", number(1, VersionLimits::JOB_QUEUE_SIZE);
     /// Bytes that an archive that is fetched may have.
     lantern_max_download: usize = "16GiB", size();
     /// Time that an archive may take to arrive.

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::model::{ModelName, Version};
 
-use super::super::model::Requested;
+use super::super::model::{Requested, VersionLimits};
 use super::super::spelling;
 use super::raw::Entry;
 use super::reader::{Kind, Reader};
@@ -183,9 +183,9 @@ fn read_version(
     };
     let count = |number: Option<u64>| number.and_then(|number| usize::try_from(number).ok());
     Requested {
-        min_workers: count(number("minWorkers", 0, 1024)),
-        max_workers: count(number("maxWorkers", 0, 1024)),
-        batch_size: count(number("batchSize", 1, 65_536)),
+        min_workers: count(number("minWorkers", 0, VersionLimits::WORKERS as u64)),
+        max_workers: count(number("maxWorkers", 0, VersionLimits::WORKERS as u64)),
+        batch_size: count(number("batchSize", 1, VersionLimits::BATCH_SIZE as u64)),
         max_batch_delay: number("maxBatchDelay", 0, 3_600_000).map(Duration::from_millis),
         response_timeout: number("responseTimeout", 1, 31_536_000).map(Duration::from_secs),
         startup_timeout: number("startupTimeout", 1, 31_536_000).map(Duration::from_secs),
