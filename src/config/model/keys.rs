@@ -169,7 +169,7 @@ options! {
         /// The component, where the manifest does not name it.
         handler: String = "lantern.handler", "(the manifest's)", lantern::handler();
         /// The framework that runs the artifact.
-        backend: BackendKind = "lantern.backend", "(by the artifact's name)", Kind::new("torch, onnx or none", lantern::backend);
+        backend: BackendKind = "lantern.backend", "(by the artifact's name)", Kind::new(BackendKind::choices(), lantern::backend);
         /// Inputs: name, dtype and shape of each, -1 for an axis that varies.
         inputs: Vec<TensorSpec> = "lantern.inputs", "(the model's)", lantern::specs();
         /// Outputs, in the same way.
