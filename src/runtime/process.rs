@@ -25,6 +25,7 @@ use connection::{Connection, Lost};
 use findings::Findings;
 use launch::Launcher;
 use roster::Roster;
+use spawn::SpawnPrograms;
 pub use spawn::{ChildProcess, Spawn, Spawned};
 use supervisor::{Availability, Command, LastFailure, State, Supervisor};
 
@@ -45,7 +46,7 @@ pub(crate) mod testing;
 const COMMANDS: usize = 16;
 
 /// How worker processes are started.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct ProcessConfig {
     /// The `lantern` program, started as `lantern worker`.
     pub lantern: PathBuf,
@@ -60,8 +61,22 @@ pub struct ProcessConfig {
     pub environment: Vec<(OsString, OsString)>,
     /// Where each process gets a working directory of its own, which is removed when it is dead. Without, all work in `/`.
     pub directory: Option<PathBuf>,
-    /// Starts something else in place of the programs, as tests do.
-    pub spawn: Option<Arc<dyn Spawn>>,
+    /// What starts them: the programs above, unless a test says otherwise.
+    pub spawn: Arc<dyn Spawn>,
+}
+
+impl Default for ProcessConfig {
+    fn default() -> Self {
+        Self {
+            lantern: PathBuf::new(),
+            lantern_torch: PathBuf::new(),
+            libraries: NativeLibraries::default(),
+            cache: None,
+            environment: Vec::new(),
+            directory: None,
+            spawn: Arc::new(SpawnPrograms),
+        }
+    }
 }
 
 /// A version hosted in a worker process. Cheap to clone; when the last clone is dropped, the process is killed.

@@ -86,13 +86,13 @@ impl Launcher {
     pub async fn launch(&self, bounds: Bounds) -> Result<WorkerProcess, Error> {
         let (ours, theirs) = socket_pair()?;
         let directory = self.directory()?;
-        let spawn = self.cfg.spawn.as_deref().unwrap_or(&self.cfg);
         let Spawned {
             pid,
             mut child,
             stdout,
             stderr,
-        } = spawn.spawn(
+        } = self.cfg.spawn.spawn(
+            &self.cfg,
             &self.model,
             theirs,
             directory.as_ref().map_or(Path::new("/"), TempDir::path),

@@ -19,13 +19,21 @@ use crate::error::{Error, Kind};
 use crate::model::{self, BackendKind, ModelSpec};
 use crate::runtime::failures::process_not_started;
 
-/// Starts worker processes: [`ProcessConfig`] real ones, tests such as follow a script.
+/// Starts worker processes: [`SpawnPrograms`] real ones, tests such as follow a script.
 pub trait Spawn: Send + Sync {
     /// Starts the process that is to load `model`, with `socket` as its stdin. Whatever it would leave behind anywhere goes
     /// into `directory`.
-    fn spawn(&self, model: &ModelSpec, socket: OwnedFd, directory: &Path)
-    -> Result<Spawned, Error>;
+    fn spawn(
+        &self,
+        cfg: &ProcessConfig,
+        model: &ModelSpec,
+        socket: OwnedFd,
+        directory: &Path,
+    ) -> Result<Spawned, Error>;
 }
+
+/// Runs the programs of the configuration.
+pub struct SpawnPrograms;
 
 /// A process that was started and has received nothing.
 pub struct Spawned {
@@ -58,20 +66,21 @@ impl ChildProcess for Child {
     }
 }
 
-impl Spawn for ProcessConfig {
+impl Spawn for SpawnPrograms {
     fn spawn(
         &self,
+        cfg: &ProcessConfig,
         model: &ModelSpec,
         socket: OwnedFd,
         directory: &Path,
     ) -> Result<Spawned, Error> {
-        let program = self.program(model.backend);
+        let program = cfg.program(model.backend);
         let mut command = Command::new(from_anywhere(program.path));
         command
             .args(program.argument)
             .env_clear()
             .envs(["HOME", "TMPDIR"].map(|name| (name, directory)))
-            .envs(self.environment.iter().map(|(key, value)| (key, value)))
+            .envs(cfg.environment.iter().map(|(key, value)| (key, value)))
             .envs(NO_TELEMETRY)
             .current_dir(directory)
             .stdin(Stdio::from(socket))

@@ -238,7 +238,7 @@ impl FakePrograms {
             engine: Arc::new(|| Err(Error::new(Kind::Internal, "nothing is hosted inline"))),
             backends: Arc::default(),
             processes: ProcessConfig {
-                spawn: Some(self.clone()),
+                spawn: self.clone(),
                 ..ProcessConfig::default()
             },
             worker_ids: Arc::new(WorkerIds::from(9000)),
@@ -251,6 +251,7 @@ impl FakePrograms {
 impl Spawn for FakePrograms {
     fn spawn(
         &self,
+        _cfg: &ProcessConfig,
         _model: &ModelSpec,
         socket: OwnedFd,
         _directory: &Path,
