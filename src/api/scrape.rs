@@ -75,8 +75,14 @@ mod tests {
     use super::*;
 
     fn preferred_by(accept: &str) -> Format {
+        preferred_by_lines([accept])
+    }
+
+    fn preferred_by_lines<const N: usize>(lines: [&str; N]) -> Format {
         let mut headers = HeaderMap::new();
-        headers.insert(header::ACCEPT, accept.parse().unwrap());
+        for line in lines {
+            headers.append(header::ACCEPT, line.parse().unwrap());
+        }
         preferred(&headers)
     }
 
@@ -113,6 +119,27 @@ mod tests {
              text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
         ] {
             assert_eq!(preferred_by(accept), Format::OpenMetrics, "{accept}");
+        }
+    }
+
+    #[test]
+    fn every_line_of_the_header_counts() {
+        for (lines, format) in [
+            (
+                ["text/plain;q=0.5", "application/openmetrics-text"],
+                Format::OpenMetrics,
+            ),
+            (
+                ["application/openmetrics-text", "text/plain;q=0.5"],
+                Format::OpenMetrics,
+            ),
+            (
+                ["application/openmetrics-text;q=0.5", "text/plain"],
+                Format::TorchServe,
+            ),
+            (["", "application/openmetrics-text"], Format::OpenMetrics),
+        ] {
+            assert_eq!(preferred_by_lines(lines), format, "{lines:?}");
         }
     }
 }
