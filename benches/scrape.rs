@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use lantern::metrics::{Config, Format, Metrics, Mode, ModelMetrics, Observed};
+use lantern::metrics::{Config, Format, Metrics, Mode, ModelMetrics, ObservedRequest};
 use lantern::model::{ModelName, Version};
 
 /// Models of servers that have many.
 const MODELS: [usize; 2] = [200, 1000];
-const OBSERVED: Observed = Observed {
+const OBSERVED: ObservedRequest = ObservedRequest {
     request: Duration::from_micros(900),
     preprocess: Duration::from_micros(40),
     queue: Duration::from_micros(300),

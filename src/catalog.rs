@@ -41,7 +41,7 @@ pub use entry::Entry;
 pub use expected::Expected;
 pub use index::Indexed;
 pub use library::{Library, LibraryConfig};
-pub use list::{Listed, Page};
+pub use list::{ListedModel, Page};
 pub use register::{Registered, Registration, Restored, failed_to_start};
 pub use snapshot::{Moment, SnapshotConfig};
 pub use statistics::{BatchStatistics, Counted, Statistics};
@@ -290,10 +290,10 @@ impl Catalog {
         Some(())
     }
 
-    /// Refuses new requests everywhere, waits at most `patience` for those in flight, and ends all runtimes.
-    pub async fn drain(&self, patience: Duration) {
+    /// Refuses new requests everywhere, waits at most `timeout` for those in flight, and ends all runtimes.
+    pub async fn drain(&self, timeout: Duration) {
         let entries = self.entries();
-        join_all(entries.iter().map(|entry| entry.shut_down(patience))).await;
+        join_all(entries.iter().map(|entry| entry.shut_down(timeout))).await;
     }
 
     /// Workers that a version may have at most.

@@ -44,6 +44,7 @@ use pool::{Lease, Pool};
 pub(crate) use self::cpu_meter::yield_now;
 pub use self::inspect::{ComponentInfo, inspect};
 pub(crate) use self::observation::unit_named;
+pub use crate::metrics::MetricKind;
 
 /// What `preprocess` decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,17 +77,6 @@ pub enum Level {
     Warn,
     /// Something failed.
     Error,
-}
-
-/// Kind of a handler's own metric.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum MetricKind {
-    /// A sum that only grows.
-    Counter,
-    /// A value that is set, and may go up and down.
-    Gauge,
-    /// Observations, counted in buckets.
-    Histogram,
 }
 
 /// One line of the model's log.

@@ -27,9 +27,9 @@ mod unchecked;
 
 pub use custom::{CustomMetric, CustomMetricError, Observer};
 pub use host::{System, SystemCollector};
-pub use lantern::{Load, LoadFailure, Observed, Outcome, Stacking};
+pub use lantern::{Load, LoadFailure, ObservedRequest, Outcome, Stacking};
 pub use line::MetricLog;
-pub use listing::{Listed, Listing};
+pub use listing::{ListedMetric, Listing};
 pub use model::ModelMetrics;
 
 use cell::Shards;
@@ -79,16 +79,16 @@ impl Format {
 
 /// Kind of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// Grows.
+pub enum MetricKind {
+    /// A sum that only grows.
     Counter,
-    /// The last value set.
+    /// A value that is set, and may go up and down.
     Gauge,
-    /// Counts in buckets.
+    /// Observations, counted in buckets.
     Histogram,
 }
 
-impl Kind {
+impl MetricKind {
     const fn name(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -98,12 +98,12 @@ impl Kind {
     }
 }
 
-impl From<Kind> for MetricType {
-    fn from(kind: Kind) -> Self {
+impl From<MetricKind> for MetricType {
+    fn from(kind: MetricKind) -> Self {
         match kind {
-            Kind::Counter => Self::COUNTER,
-            Kind::Gauge => Self::GAUGE,
-            Kind::Histogram => Self::HISTOGRAM,
+            MetricKind::Counter => Self::COUNTER,
+            MetricKind::Gauge => Self::GAUGE,
+            MetricKind::Histogram => Self::HISTOGRAM,
         }
     }
 }

@@ -333,7 +333,7 @@ impl Default for Settings {
 
 impl Settings {
     /// How long after its arrival a request expires.
-    pub fn patience(&self) -> Duration {
+    pub fn answer_timeout(&self) -> Duration {
         let client = self.client_timeout.unwrap_or(Duration::MAX);
         client.min(self.response_timeout)
     }

@@ -32,7 +32,7 @@ mod protocol;
 pub(crate) mod testing;
 
 pub use crate::backend::{ModelState, Signature};
-pub use crate::handler::{Level, LogLine, MetricKind, Observation, Sink};
+pub use crate::handler::{Level, LogLine, Observation, Sink};
 
 pub use batching::{Batching, Grounds, Verdict, Verdicts};
 pub use inflight::{InFlight, InFlightTicket};
@@ -230,16 +230,16 @@ impl Runtime {
         }
     }
 
-    /// Refuses new requests, waits at most `patience` for those under way, then ends workers and processes.
-    pub async fn drain(&self, patience: Duration) {
+    /// Refuses new requests, waits at most `timeout` for those under way, then ends workers and processes.
+    pub async fn drain(&self, timeout: Duration) {
         match self {
-            Self::Inline(runtime) => runtime.drain(patience).await,
-            Self::Process(runtime) => runtime.drain(patience).await,
+            Self::Inline(runtime) => runtime.drain(timeout).await,
+            Self::Process(runtime) => runtime.drain(timeout).await,
         }
     }
 }
 
-/// Where native libraries lie; found by `config`, told to worker processes in the handshake.
+/// Where native libraries lie; found by `config`, sent to worker processes in the handshake.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NativeLibraries {
     /// `libonnxruntime.so.*`.

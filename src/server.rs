@@ -265,7 +265,7 @@ impl Running {
             .drain(
                 self.drain_timeout
                     .saturating_sub(since.elapsed())
-                    .max(MINIMAL_PATIENCE),
+                    .max(MIN_DRAIN_TIMEOUT),
             )
             .await;
         tracing::info!(
@@ -276,7 +276,7 @@ impl Running {
 }
 
 /// What runtimes get to end, even if requests took all the time there was.
-const MINIMAL_PATIENCE: Duration = Duration::from_secs(1);
+const MIN_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Registers what is to be loaded, which is saved then, and starts the workers meanwhile.
 async fn load(catalog: Catalog, models: Vec<Arc<Expected>>, defaults: DefaultVersions) {

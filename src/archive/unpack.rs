@@ -26,24 +26,24 @@ const LOCK: &str = "lock";
 
 /// Where archives are unpacked to. Cheap to clone; the directory is removed with the last clone and the last lease.
 #[derive(Debug, Clone)]
-pub struct UnpackStore(Arc<Home>);
+pub struct UnpackStore(Arc<UnpackDirectory>);
 
 #[derive(Debug)]
-struct Home {
+struct UnpackDirectory {
     directory: PathBuf,
     limits: UnpackLimits,
-    /// One for each digest ever seen. None is removed, so that two threads never have two slots for one directory.
-    slots: DashMap<String, Arc<Slot>>,
+    /// One for each digest ever seen. None is removed, so that two threads never have two states for one directory.
+    digests: DashMap<String, Arc<DigestState>>,
     /// Held for as long as the directory is in use.
     _lock: File,
 }
 
 /// State of one digest. Its lock is held while the archive is being unpacked or removed.
 #[derive(Debug, Default)]
-struct Slot(Mutex<Occupant>);
+struct DigestState(Mutex<CurrentLease>);
 
 #[derive(Debug, Default)]
-struct Occupant {
+struct CurrentLease {
     lease: Weak<Lease>,
     generation: u64,
 }
@@ -58,9 +58,9 @@ struct Lease {
     directory: PathBuf,
     contents: Contents,
     generation: u64,
-    slot: Arc<Slot>,
+    state: Arc<DigestState>,
     /// Keeps the process's directory for as long as there is a lease.
-    _home: Arc<Home>,
+    _parent: Arc<UnpackDirectory>,
 }
 
 impl UnpackStore {
@@ -78,10 +78,10 @@ impl UnpackStore {
         let lock =
             File::create(directory.join(LOCK)).map_err(doing("locking unpacked archives"))?;
         lock.lock().map_err(doing("locking unpacked archives"))?;
-        Ok(Self(Arc::new(Home {
+        Ok(Self(Arc::new(UnpackDirectory {
             directory,
             limits,
-            slots: DashMap::new(),
+            digests: DashMap::new(),
             _lock: lock,
         })))
     }
@@ -102,32 +102,32 @@ impl UnpackStore {
                 format!("{}, not {pinned}", source.digest),
             ));
         }
-        let slot = self.slot(&source.digest);
-        let mut occupant = slot.0.lock();
-        if let Some(lease) = occupant.lease.upgrade() {
+        let state = self.state(&source.digest);
+        let mut current = state.0.lock();
+        if let Some(lease) = current.lease.upgrade() {
             return Ok(Unpacked(lease));
         }
-        occupant.generation += 1;
+        current.generation += 1;
         let directory = self.0.fill(&source)?;
         let contents = Contents::read(&directory).inspect_err(|_| remove(&directory))?;
         let lease = Arc::new(Lease {
             digest: source.digest,
             directory,
             contents,
-            generation: occupant.generation,
-            slot: Arc::clone(&slot),
-            _home: Arc::clone(&self.0),
+            generation: current.generation,
+            state: Arc::clone(&state),
+            _parent: Arc::clone(&self.0),
         });
-        occupant.lease = Arc::downgrade(&lease);
+        current.lease = Arc::downgrade(&lease);
         Ok(Unpacked(lease))
     }
 
-    fn slot(&self, digest: &str) -> Arc<Slot> {
-        Arc::clone(&self.0.slots.entry(digest.to_owned()).or_default())
+    fn state(&self, digest: &str) -> Arc<DigestState> {
+        Arc::clone(&self.0.digests.entry(digest.to_owned()).or_default())
     }
 }
 
-impl Home {
+impl UnpackDirectory {
     /// Unpacks into a directory beside the final one, and renames it when it is complete.
     fn fill(&self, source: &Source) -> Result<PathBuf, ArchiveError> {
         let directory = self.directory.join(&source.digest);
@@ -144,7 +144,7 @@ impl Home {
     }
 }
 
-impl Drop for Home {
+impl Drop for UnpackDirectory {
     fn drop(&mut self) {
         remove(&self.directory);
     }
@@ -152,9 +152,9 @@ impl Drop for Home {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let occupant = self.slot.0.lock();
+        let current = self.state.0.lock();
         // Another thread may have unpacked the archive again after the last lease was dropped.
-        if occupant.generation == self.generation {
+        if current.generation == self.generation {
             remove(&self.directory);
         }
     }

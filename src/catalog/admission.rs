@@ -66,10 +66,10 @@ impl Admission {
         self.in_flight.is_closed()
     }
 
-    /// Waits, while closed, until no request is under way, at most `patience`. Whether none is.
-    pub(super) async fn wait_empty(&self, patience: Duration) -> bool {
+    /// Waits, while closed, until no request is under way, at most `timeout`. Whether none is.
+    pub(super) async fn wait_empty(&self, timeout: Duration) -> bool {
         let emptied = self.in_flight.emptied();
-        tokio::time::timeout(patience, emptied).await.is_ok()
+        tokio::time::timeout(timeout, emptied).await.is_ok()
     }
 
     /// Requests that were admitted and not answered.

@@ -15,10 +15,10 @@ use super::CatalogState;
 use super::admission::{Admission, Refusal};
 use super::library::Opened;
 use super::sink::ModelSink;
-use super::statistics::{Keeper, Statistics};
+use super::statistics::{Statistics, StatisticsRecorder};
 use crate::archive::{Download, Unpacked};
 use crate::error::{Error, Kind};
-use crate::metrics::{Metrics, ModelMetrics, Observed, Outcome};
+use crate::metrics::{Metrics, ModelMetrics, ObservedRequest, Outcome};
 use crate::model::{ModelSpec, Settings};
 use crate::payload::{Reply, Request, Response};
 use crate::runtime::{Bounds, InFlightTicket, Runtime, Signature, failures, record_version};
@@ -45,7 +45,7 @@ pub struct Entry {
     url: String,
     loaded_at_startup: bool,
     metrics: ModelMetrics,
-    statistics: Keeper,
+    statistics: StatisticsRecorder,
     sink: Arc<ModelSink>,
     admission: Admission,
     bounds: Mutex<Bounds>,
@@ -86,7 +86,7 @@ impl Entry {
         Self {
             metrics: metrics.model(&spec.name, &spec.version, opened.is_profiled),
             sink: Arc::new(ModelSink::new(&spec, metrics)),
-            statistics: Keeper::default(),
+            statistics: StatisticsRecorder::default(),
             admission: Admission::new(queue(&spec.settings)),
             bounds: Mutex::new(bounds),
             phase: ArcSwap::from_pointee(Phase::Empty),
@@ -176,7 +176,7 @@ impl Entry {
 
     /// When a request that arrived then is no longer of use.
     pub fn deadline(&self, arrival: Instant) -> Instant {
-        arrival + self.spec.settings.patience()
+        arrival + self.spec.settings.answer_timeout()
     }
 
     /// Takes one request through the runtime, which keeps its deadline, or refuses it at once. `named` says whether
@@ -185,7 +185,7 @@ impl Entry {
     pub async fn call(&self, request: Request, named: bool) -> Result<Reply, Error> {
         record_version(&Span::current(), &self.spec);
         let refusal = match self.admit() {
-            Ok(ticket) => return ticket.run(request, named).await,
+            Ok(admitted) => return admitted.run(request, named).await,
             Err(refusal) => refusal,
         };
         if refusal == Refusal::Closed
@@ -194,7 +194,7 @@ impl Entry {
         {
             record_version(&Span::current(), &successor.spec);
             return match successor.admit() {
-                Ok(ticket) => ticket.run(request, named).await,
+                Ok(admitted) => admitted.run(request, named).await,
                 Err(refusal) => Err(successor.reject(refusal, &request, named)),
             };
         }
@@ -242,7 +242,7 @@ impl Entry {
         })
     }
 
-    fn admit(&self) -> Result<Ticket<'_>, Refusal> {
+    fn admit(&self) -> Result<AdmittedRequest<'_>, Refusal> {
         if self.spec.settings.job_tickets {
             self.admission.set_running(self.workers_ready());
         }
@@ -251,7 +251,7 @@ impl Entry {
             Err(Refusal::Full) if may_follow && self.follow_workers() => self.admission.enter(),
             admitted => admitted,
         };
-        Ok(Ticket {
+        Ok(AdmittedRequest {
             entry: self,
             outcome: Some(Outcome::Cancelled),
             _admitted: admitted?,
@@ -348,14 +348,14 @@ const fn queue(settings: &Settings) -> usize {
 }
 
 /// A request that was admitted. Dropped before it is given an outcome, it counts as cancelled.
-struct Ticket<'a> {
+struct AdmittedRequest<'a> {
     entry: &'a Entry,
     /// `None` if it was answered as asked for.
     outcome: Option<Outcome>,
     _admitted: InFlightTicket<'a>,
 }
 
-impl Ticket<'_> {
+impl AdmittedRequest<'_> {
     async fn run(mut self, request: Request, named: bool) -> Result<Reply, Error> {
         let Entry {
             metrics,
@@ -383,7 +383,7 @@ impl Ticket<'_> {
     }
 }
 
-impl Drop for Ticket<'_> {
+impl Drop for AdmittedRequest<'_> {
     fn drop(&mut self) {
         if let Some(outcome) = self.outcome {
             self.entry.metrics.ended(outcome);
@@ -400,9 +400,9 @@ fn outcome(kind: Kind) -> Outcome {
     }
 }
 
-fn observed(arrival: Instant, reply: &Reply) -> Observed {
+fn observed(arrival: Instant, reply: &Reply) -> ObservedRequest {
     let timings = &reply.timings;
-    Observed {
+    ObservedRequest {
         request: arrival.elapsed(),
         preprocess: timings.preprocess,
         queue: timings.queue,

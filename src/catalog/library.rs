@@ -9,7 +9,7 @@ use crate::archive::{
 };
 use crate::config::Problems;
 use crate::config::model::{Defaults, ModelConfig, Resolved, resolve};
-use crate::config::server::Listed;
+use crate::config::server::ListedVersions;
 use crate::config::snapshot::SavedVersion;
 use crate::error::{Error, Kind};
 use crate::model::{BackendKind, ModelName, ModelSpec, Version};
@@ -29,7 +29,7 @@ pub struct Library {
 #[derive(Debug, Clone)]
 pub struct LibraryConfig {
     /// Settings of single versions.
-    pub listed: Listed,
+    pub listed: ListedVersions,
     /// What holds for a version that is loaded at the start where nobody says anything.
     pub at_startup: Defaults,
     /// The same for one that is registered by the API.

@@ -7,7 +7,7 @@ use crate::model::ModelName;
 
 /// One model in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
+pub struct ListedModel {
     /// Name.
     pub name: String,
     /// URL of its default version.
@@ -18,7 +18,7 @@ pub struct Listed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
     /// Models, by name.
-    pub models: Vec<Listed>,
+    pub models: Vec<ListedModel>,
     /// Where the next page starts. As in TorchServe there is one even if this page ends exactly at the end.
     pub next: Option<usize>,
 }
@@ -40,7 +40,7 @@ impl Catalog {
         let page = models.iter().skip(offset).take(limit);
         Page {
             models: page
-                .map(|(name, url)| Listed {
+                .map(|(name, url)| ListedModel {
                     name: name.to_string(),
                     url: url.clone(),
                 })

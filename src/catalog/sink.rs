@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::metrics::{CustomMetric, Kind, Metrics, Observer};
+use crate::metrics::{CustomMetric, Metrics, Observer};
 use crate::model::{ModelName, ModelSpec, Version};
-use crate::runtime::{Level, LogLine, MetricKind, Observation, Sink};
+use crate::runtime::{Level, LogLine, Observation, Sink};
 
 /// Refused metrics that are named in the log; further ones are not.
 const NAMED_REFUSALS: usize = 32;
@@ -57,11 +57,7 @@ impl Sink for ModelSink {
     fn observe(&self, observation: Observation) {
         let metric = CustomMetric {
             name: &observation.name,
-            kind: match observation.kind {
-                MetricKind::Counter => Kind::Counter,
-                MetricKind::Gauge => Kind::Gauge,
-                MetricKind::Histogram => Kind::Histogram,
-            },
+            kind: observation.kind,
             unit: spelled_out(observation.unit),
             label_names: &observation.label_names,
             label_values: &observation.label_values,

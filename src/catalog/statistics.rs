@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use crate::payload::Timings;
 
-/// Batch sizes that are told apart; larger ones are counted with the largest.
+/// Batch sizes that are distinguished; larger ones are counted with the largest.
 const BATCH_SIZES: usize = 1024;
 
 /// How often something happened, and how long it took in all.
@@ -64,9 +64,9 @@ pub struct Statistics {
 
 /// Statistics that are being kept. One lock of a few additions a request.
 #[derive(Debug, Default)]
-pub(super) struct Keeper(Mutex<Statistics>);
+pub(super) struct StatisticsRecorder(Mutex<Statistics>);
 
-impl Keeper {
+impl StatisticsRecorder {
     /// The statistics so far.
     pub(super) fn so_far(&self) -> Statistics {
         self.0.lock().clone()
@@ -128,13 +128,13 @@ mod tests {
 
     #[test]
     fn rows_are_inferences_and_batches_are_executions() {
-        let keeper = Keeper::default();
-        keeper.succeeded(MS * 9, &timings(2, 3, true));
-        keeper.succeeded(MS * 9, &timings(1, 3, false));
-        keeper.succeeded(MS * 9, &timings(3, 3, true));
-        keeper.succeeded(MS * 9, &timings(1, 1, true));
-        keeper.failed(MS);
-        let kept = keeper.so_far();
+        let recorder = StatisticsRecorder::default();
+        recorder.succeeded(MS * 9, &timings(2, 3, true));
+        recorder.succeeded(MS * 9, &timings(1, 3, false));
+        recorder.succeeded(MS * 9, &timings(3, 3, true));
+        recorder.succeeded(MS * 9, &timings(1, 1, true));
+        recorder.failed(MS);
+        let kept = recorder.so_far();
         assert_eq!((kept.inferences, kept.executions), (7, 3));
         assert_eq!((kept.success.count, kept.success.total), (4, MS * 36));
         assert_eq!((kept.queue.count, kept.infer.total), (4, MS * 16));
@@ -148,20 +148,20 @@ mod tests {
 
     #[test]
     fn a_handler_that_answers_alone_is_one_of_each() {
-        let keeper = Keeper::default();
-        keeper.succeeded(MS, &timings(0, 0, false));
-        let kept = keeper.so_far();
+        let recorder = StatisticsRecorder::default();
+        recorder.succeeded(MS, &timings(0, 0, false));
+        let kept = recorder.so_far();
         assert_eq!((kept.inferences, kept.executions), (1, 1));
         assert_eq!(kept.batches.len(), 1);
     }
 
     #[test]
     fn sizes_do_not_grow_without_end() {
-        let keeper = Keeper::default();
+        let recorder = StatisticsRecorder::default();
         for rows in 1..5000 {
-            keeper.succeeded(MS, &timings(rows, rows, true));
+            recorder.succeeded(MS, &timings(rows, rows, true));
         }
-        let kept = keeper.so_far();
+        let kept = recorder.so_far();
         assert_eq!((kept.batches.len(), kept.executions), (BATCH_SIZES, 4999));
     }
 }

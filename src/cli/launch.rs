@@ -17,9 +17,9 @@ use super::{Failure, banner};
 use crate::config::server::Environment;
 
 /// How long `--stop --foreground` waits.
-const PATIENCE: Duration = Duration::from_mins(1);
+const EXIT_TIMEOUT: Duration = Duration::from_mins(1);
 /// Pause between two checks whether the process has ended.
-const LOOK: Duration = Duration::from_millis(20);
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Flags of `lantern serve`.
 #[derive(Debug, Args)]
@@ -163,15 +163,15 @@ fn stop(args: &LaunchArgs, file: &PidFile, environment: &Environment) -> Result<
     Ok(ExitCode::SUCCESS)
 }
 
-/// Waits for the end of `process`, at most for [`PATIENCE`].
+/// Waits for the end of `process`, at most for [`EXIT_TIMEOUT`].
 #[expect(
     clippy::disallowed_methods,
     reason = "there is no runtime here whose thread could be blocked"
 )]
 fn has_ended(process: Process) -> bool {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + EXIT_TIMEOUT;
     while process.is_alive() && Instant::now() < until {
-        std::thread::sleep(LOOK);
+        std::thread::sleep(CHECK_INTERVAL);
     }
     !process.is_alive()
 }

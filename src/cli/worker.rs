@@ -9,7 +9,7 @@ use crate::runtime::child;
 use crate::server;
 use crate::telemetry;
 
-/// There are no flags: everything that a worker process is told comes in the handshake.
+/// There are no flags: everything that a worker process needs comes in the handshake.
 #[derive(Debug, Args)]
 pub struct WorkerArgs {}
 

@@ -10,7 +10,7 @@ use std::path::Path;
 use super::model::Fields;
 use super::yaml::{self, Node, Value};
 use super::{Problem, Problems};
-use crate::metrics::{Kind, Listed, Listing};
+use crate::metrics::{ListedMetric, Listing, MetricKind};
 
 /// Metrics that a file may list.
 const MOST_METRICS: usize = 2000;
@@ -73,8 +73,8 @@ fn check_across(fields: &mut Fields, listing: &Listing, document: &Node) {
 }
 
 /// The metrics of one section; of two with one name the last holds.
-fn section(fields: &mut Fields, section: &str, node: &Node) -> Vec<Listed> {
-    let mut listed: Vec<Listed> = Vec::new();
+fn section(fields: &mut Fields, section: &str, node: &Node) -> Vec<ListedMetric> {
+    let mut listed: Vec<ListedMetric> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
     for (key, node) in fields.map(section, node) {
         let path = format!("{section}.{key}");
@@ -97,7 +97,7 @@ fn section(fields: &mut Fields, section: &str, node: &Node) -> Vec<Listed> {
     listed
 }
 
-fn model_section(fields: &mut Fields, name: &str, node: &Node) -> Vec<Listed> {
+fn model_section(fields: &mut Fields, name: &str, node: &Node) -> Vec<ListedMetric> {
     let mut listed = section(fields, name, node);
     for metric in &mut listed {
         metric.labels.retain(|label| label != HOSTNAME);
@@ -106,16 +106,16 @@ fn model_section(fields: &mut Fields, name: &str, node: &Node) -> Vec<Listed> {
     listed
 }
 
-fn kind(key: &str) -> Option<Kind> {
+fn kind(key: &str) -> Option<MetricKind> {
     match key {
-        "counter" => Some(Kind::Counter),
-        "gauge" => Some(Kind::Gauge),
-        "histogram" => Some(Kind::Histogram),
+        "counter" => Some(MetricKind::Counter),
+        "gauge" => Some(MetricKind::Gauge),
+        "histogram" => Some(MetricKind::Histogram),
         _ => None,
     }
 }
 
-fn metric(fields: &mut Fields, path: &str, kind: Kind, item: &Node) -> Option<Listed> {
+fn metric(fields: &mut Fields, path: &str, kind: MetricKind, item: &Node) -> Option<ListedMetric> {
     let (mut name, mut unit, mut labels) = (None, None, Vec::new());
     for (key, node) in fields.map(path, item) {
         let path = format!("{path}.{key}");
@@ -132,7 +132,7 @@ fn metric(fields: &mut Fields, path: &str, kind: Kind, item: &Node) -> Option<Li
     if unit.is_none() {
         fields.key_problem(path, item, "Metric unit cannot be empty.");
     }
-    let listed = Listed {
+    let listed = ListedMetric {
         name: name?,
         kind,
         unit: unit?,
@@ -150,7 +150,7 @@ fn dimensions(fields: &mut Fields, path: &str, node: &Node) -> Vec<String> {
 }
 
 /// Whether scrapes can show a metric that is listed so.
-fn check(fields: &mut Fields, path: &str, item: &Node, listed: &Listed) -> bool {
+fn check(fields: &mut Fields, path: &str, item: &Node, listed: &ListedMetric) -> bool {
     let rule = if !is_name(&listed.name, b"_:") || listed.name.starts_with("lantern_") {
         Some("has a name that is not [a-zA-Z_:][a-zA-Z0-9_:]*, or that begins with lantern_")
     } else if listed.unit.len() > LONGEST_NAME || listed.unit.chars().any(char::is_control) {
@@ -227,7 +227,7 @@ mod tests {
             .iter()
             .map(|one| (one.name.as_str(), one.kind))
             .collect();
-        assert_eq!(kinds, [("a", Kind::Gauge), ("b", Kind::Gauge)]);
+        assert_eq!(kinds, [("a", MetricKind::Gauge), ("b", MetricKind::Gauge)]);
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub use environment::Environment;
 pub use keys::{Key, PingMeaning, ReadyRequires, Role, Values, keys};
 pub use raw::{Entry, Flags};
 pub use report::Setting;
-pub use startup::{Listed, LoadModel, LoadModels};
+pub use startup::{ListedVersions, LoadModel, LoadModels};
 
 use reader::Reader;
 

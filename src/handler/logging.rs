@@ -61,7 +61,7 @@ struct Bucket {
 
 /// What [`LogGate::admit`] decided.
 #[derive(Debug, PartialEq, Eq)]
-enum Admission {
+enum LineDecision {
     Dropped,
     /// The line may be logged. `dropped` lines before it were left out.
     Passed {
@@ -83,17 +83,17 @@ impl LogGate {
         }
     }
 
-    fn admit(&self, now: Instant) -> Admission {
+    fn admit(&self, now: Instant) -> LineDecision {
         let mut bucket = self.bucket.lock();
         let elapsed = now.saturating_duration_since(bucket.filled).as_secs_f64();
         bucket.tokens = (bucket.tokens + elapsed * self.rate).min(self.rate);
         bucket.filled = now;
         if bucket.tokens < 1.0 {
             bucket.dropped += 1;
-            return Admission::Dropped;
+            return LineDecision::Dropped;
         }
         bucket.tokens -= 1.0;
-        Admission::Passed {
+        LineDecision::Passed {
             dropped: std::mem::take(&mut bucket.dropped),
         }
     }
@@ -112,7 +112,7 @@ impl Host {
             gate.count_dropped();
             return;
         }
-        let Admission::Passed { dropped } = gate.admit(Instant::now()) else {
+        let LineDecision::Passed { dropped } = gate.admit(Instant::now()) else {
             return;
         };
         if dropped > 0 {
@@ -206,15 +206,15 @@ mod tests {
     fn the_gate_lets_a_burst_through_then_the_rate_and_says_what_it_left_out() {
         let start = Instant::now();
         let gate = LogGate::new(2, start);
-        let passed = |dropped| Admission::Passed { dropped };
+        let passed = |dropped| LineDecision::Passed { dropped };
         assert_eq!(gate.admit(start), passed(0));
         assert_eq!(gate.admit(start), passed(0));
-        assert_eq!(gate.admit(start), Admission::Dropped);
-        assert_eq!(gate.admit(start), Admission::Dropped);
+        assert_eq!(gate.admit(start), LineDecision::Dropped);
+        assert_eq!(gate.admit(start), LineDecision::Dropped);
         assert_eq!(gate.admit(start + Duration::from_millis(500)), passed(2));
         assert_eq!(
             gate.admit(start + Duration::from_millis(500)),
-            Admission::Dropped
+            LineDecision::Dropped
         );
     }
 

@@ -35,12 +35,12 @@ struct Definition {
 /// The metrics that one store has handles of, by number.
 #[derive(Default)]
 pub(super) struct MetricTable {
-    slots: Vec<Slot>,
+    handles: Vec<MetricHandle>,
 }
 
 /// What a handle refers to.
 #[derive(Debug, Clone)]
-enum Slot {
+enum MetricHandle {
     Free,
     /// A metric that broke a rule; its observations are left out.
     Inert,
@@ -62,7 +62,7 @@ struct Known {
 
 /// What [`Series::admit`] decided.
 #[derive(Debug, PartialEq, Eq)]
-enum Admission {
+enum SeriesDecision {
     Admitted,
     /// It would be one too many. `is_first` is true once, so that it is logged once.
     Refused {
@@ -102,41 +102,41 @@ impl Series {
         }
     }
 
-    fn admit(&self, name: &Arc<str>, label_values: &[String]) -> Admission {
+    fn admit(&self, name: &Arc<str>, label_values: &[String]) -> SeriesDecision {
         let mut known = self.known.lock();
         let series = (Arc::clone(name), label_values.to_vec());
         if known.series.contains(&series) {
-            return Admission::Admitted;
+            return SeriesDecision::Admitted;
         }
         if known.series.len() >= self.limit {
             let is_first = !std::mem::replace(&mut known.has_warned, true);
-            return Admission::Refused { is_first };
+            return SeriesDecision::Refused { is_first };
         }
         known.series.insert(series);
-        Admission::Admitted
+        SeriesDecision::Admitted
     }
 }
 
 impl MetricTable {
-    fn push(&mut self, slot: Slot) -> Option<Resource<Metric>> {
+    fn push(&mut self, handle: MetricHandle) -> Option<Resource<Metric>> {
         let free = self
-            .slots
+            .handles
             .iter()
-            .position(|slot| matches!(slot, Slot::Free));
-        let index = free.unwrap_or(self.slots.len());
+            .position(|handle| matches!(handle, MetricHandle::Free));
+        let index = free.unwrap_or(self.handles.len());
         if index >= HANDLES_LIMIT {
             return None;
         }
-        if index == self.slots.len() {
-            self.slots.push(Slot::Free);
+        if index == self.handles.len() {
+            self.handles.push(MetricHandle::Free);
         }
-        self.slots[index] = slot;
+        self.handles[index] = handle;
         Some(Resource::new_own(u32::try_from(index).ok()?))
     }
 
-    fn get(&self, handle: &Resource<Metric>) -> Slot {
-        let slot = self.slots.get(handle.rep() as usize);
-        slot.cloned().unwrap_or(Slot::Free)
+    fn get(&self, handle: &Resource<Metric>) -> MetricHandle {
+        let handle = self.handles.get(handle.rep() as usize);
+        handle.cloned().unwrap_or(MetricHandle::Free)
     }
 }
 
@@ -147,8 +147,8 @@ impl Host {
             .series
             .admit(&observation.name, &observation.label_values)
         {
-            Admission::Admitted => self.shared.sink.observe(observation),
-            Admission::Refused { is_first: true } => {
+            SeriesDecision::Admitted => self.shared.sink.observe(observation),
+            SeriesDecision::Refused { is_first: true } => {
                 let limit = self.shared.limits.metric_series;
                 let text = format!(
                     "metric {:?}: more than {limit} series; new ones are left out",
@@ -156,7 +156,7 @@ impl Host {
                 );
                 self.log(Level::Warn, &text, Vec::new());
             }
-            Admission::Refused { is_first: false } => {}
+            SeriesDecision::Refused { is_first: false } => {}
         }
     }
 }
@@ -178,15 +178,15 @@ impl metrics::HostMetric for Host {
             unit: unit_name(unit),
             label_names: label_names.into(),
         };
-        let slot = match self.shared.series.define(&definition) {
-            Ok(()) => Slot::Metric(definition),
+        let handle = match self.shared.series.define(&definition) {
+            Ok(()) => MetricHandle::Metric(definition),
             Err(reason) => {
                 let text = format!("a metric is left out: {reason}");
                 self.log(Level::Warn, &text, Vec::new());
-                Slot::Inert
+                MetricHandle::Inert
             }
         };
-        let handle = self.metrics.push(slot);
+        let handle = self.metrics.push(handle);
         handle.ok_or_else(|| {
             Exceeded::Forbidden(format!("holds more than {HANDLES_LIMIT} metrics")).into()
         })
@@ -200,9 +200,9 @@ impl metrics::HostMetric for Host {
     ) -> wasmtime::Result<()> {
         self.charge()?;
         let metric = match self.metrics.get(&handle) {
-            Slot::Metric(definition) => definition,
-            Slot::Inert => return Ok(()),
-            Slot::Free => {
+            MetricHandle::Metric(definition) => definition,
+            MetricHandle::Inert => return Ok(()),
+            MetricHandle::Free => {
                 let what = "used a metric it had dropped".to_owned();
                 return Err(Exceeded::Forbidden(what).into());
             }
@@ -229,8 +229,8 @@ impl metrics::HostMetric for Host {
     }
 
     fn drop(&mut self, handle: Resource<Metric>) -> wasmtime::Result<()> {
-        if let Some(slot) = self.metrics.slots.get_mut(handle.rep() as usize) {
-            *slot = Slot::Free;
+        if let Some(handle) = self.metrics.handles.get_mut(handle.rep() as usize) {
+            *handle = MetricHandle::Free;
         }
         Ok(())
     }
@@ -290,15 +290,15 @@ mod tests {
         let series = Series::new(1);
         let name: Arc<str> = "m".into();
         let [a, b] = ["a", "b"].map(|value| vec![value.to_owned()]);
-        assert_eq!(series.admit(&name, &a), Admission::Admitted);
+        assert_eq!(series.admit(&name, &a), SeriesDecision::Admitted);
         assert_eq!(
             series.admit(&name, &b),
-            Admission::Refused { is_first: true }
+            SeriesDecision::Refused { is_first: true }
         );
         assert_eq!(
             series.admit(&name, &b),
-            Admission::Refused { is_first: false }
+            SeriesDecision::Refused { is_first: false }
         );
-        assert_eq!(series.admit(&name, &a), Admission::Admitted);
+        assert_eq!(series.admit(&name, &a), SeriesDecision::Admitted);
     }
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use prometheus::proto::{self, LabelPair, Metric};
 
-use super::Kind;
+use super::MetricKind;
 
 /// How many shards a value has: a power of two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,11 +106,11 @@ pub(super) struct Histogram {
 
 impl Cell {
     /// Nothing counted yet.
-    pub(super) fn new(kind: Kind, bounds: &Arc<[f64]>, shards: Shards) -> Self {
+    pub(super) fn new(kind: MetricKind, bounds: &Arc<[f64]>, shards: Shards) -> Self {
         match kind {
-            Kind::Counter => Self::Counter(Counter(Slots::new(shards, 1))),
-            Kind::Gauge => Self::Gauge(Gauge::default()),
-            Kind::Histogram => Self::Histogram(Histogram {
+            MetricKind::Counter => Self::Counter(Counter(Slots::new(shards, 1))),
+            MetricKind::Gauge => Self::Gauge(Gauge::default()),
+            MetricKind::Histogram => Self::Histogram(Histogram {
                 bounds: Arc::clone(bounds),
                 slots: Slots::new(shards, bounds.len() + 2),
             }),
@@ -198,7 +198,7 @@ fn bucket(bound: f64, count: u64) -> proto::Bucket {
 mod tests {
     use super::*;
 
-    fn cell(kind: Kind, threads: usize) -> Cell {
+    fn cell(kind: MetricKind, threads: usize) -> Cell {
         Cell::new(kind, &Arc::from([0.5, 1.0]), Shards::for_threads(threads))
     }
 
@@ -223,8 +223,10 @@ mod tests {
     #[test]
     fn nothing_is_lost_between_threads() {
         for threads in [1, 3, 8, 1000] {
-            let (counter, histogram) =
-                (cell(Kind::Counter, threads), cell(Kind::Histogram, threads));
+            let (counter, histogram) = (
+                cell(MetricKind::Counter, threads),
+                cell(MetricKind::Histogram, threads),
+            );
             stir(&counter);
             stir(&histogram);
             let sum = counter.metric(Vec::new()).get_counter().get_value();
@@ -240,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_value_on_a_bound_is_below_it() {
-        let cell = cell(Kind::Histogram, 1);
+        let cell = cell(MetricKind::Histogram, 1);
         for value in [-1.0, 0.5, 0.6, 1.0, 1.1] {
             cell.update(value);
         }
@@ -250,7 +252,7 @@ mod tests {
     #[test]
     fn histograms_wider_than_a_line_keep_their_shards_apart() {
         let bounds: Arc<[f64]> = (0..40).map(f64::from).collect();
-        let cell = Cell::new(Kind::Histogram, &bounds, Shards::for_threads(4));
+        let cell = Cell::new(MetricKind::Histogram, &bounds, Shards::for_threads(4));
         (0..41).for_each(|value| cell.update(f64::from(value)));
         assert_eq!(counts(&cell), (1..=41).collect::<Vec<_>>());
     }

@@ -10,9 +10,9 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use super::family::{Family, Hold};
-use super::listing::{HOSTNAME, Listed, Listing};
+use super::listing::{HOSTNAME, ListedMetric, Listing};
 use super::sink::{BoundSink, MetricSink};
-use super::{Config, Kind, Mode};
+use super::{Config, MetricKind, Mode};
 use crate::model::ModelName;
 
 mod observer;
@@ -28,7 +28,7 @@ pub struct CustomMetric<'a> {
     /// Name of the metric.
     pub name: &'a str,
     /// Kind.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// Unit, where the listing has none for it.
     pub unit: &'a str,
     /// Label names.
@@ -146,7 +146,7 @@ impl CustomMetrics {
     pub(super) fn bind_own(&self, name: &str, model: &ModelName) -> BoundSink {
         let metric = CustomMetric {
             name,
-            kind: Kind::Gauge,
+            kind: MetricKind::Gauge,
             unit: "Milliseconds",
             label_names: &[],
             label_values: &[],
@@ -238,7 +238,7 @@ fn reserved(cfg: &Config) -> HashSet<String> {
 }
 
 /// How a metric is listed that the first handler makes.
-fn as_detected(metric: &CustomMetric<'_>) -> Listed {
+fn as_detected(metric: &CustomMetric<'_>) -> ListedMetric {
     let mut labels = metric.label_names.to_vec();
     labels.retain(|label| label != HOSTNAME);
     for label in DEFAULT_LABELS {
@@ -246,7 +246,7 @@ fn as_detected(metric: &CustomMetric<'_>) -> Listed {
             labels.push(label.to_owned());
         }
     }
-    Listed {
+    ListedMetric {
         name: metric.name.to_owned(),
         kind: metric.kind,
         unit: metric.unit.to_owned(),

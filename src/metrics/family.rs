@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{LabelPair, MetricFamily};
 
-use super::Kind;
+use super::MetricKind;
 use super::cell::{Cell, Shards};
 
 /// How many series of a family may outlive what they were made for; further ones go with it.
@@ -21,7 +21,7 @@ pub(super) struct Definition {
     /// What the metric means, for people. Not empty.
     pub(super) help: String,
     /// Kind.
-    pub(super) kind: Kind,
+    pub(super) kind: MetricKind,
     /// Names of the labels, in the order they are written.
     pub(super) labels: Vec<String>,
     /// Upper bounds of a histogram's buckets.
@@ -57,7 +57,7 @@ pub(super) struct Family(Arc<FamilyState>);
 
 struct FamilyState {
     desc: Desc,
-    kind: Kind,
+    kind: MetricKind,
     bounds: Arc<[f64]>,
     shards: Shards,
     series: Mutex<Series>,
@@ -177,7 +177,7 @@ mod tests {
         let definition = Definition {
             name: "f".to_owned(),
             help: "help".to_owned(),
-            kind: Kind::Counter,
+            kind: MetricKind::Counter,
             labels: labels.iter().map(|&label| label.to_owned()).collect(),
             bounds: Arc::default(),
         };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Kind;
+use super::MetricKind;
 use super::cell::{Cell, Shards};
 use super::family::{Definition, Family, Hold};
 use crate::model::{ModelName, Version};
@@ -32,7 +32,7 @@ macro_rules! families {
         impl LanternFamilies {
             pub(super) fn new(shards: Shards) -> Self {
                 Self {
-                    $($field: family(definition($name, $help, Kind::$kind, $bounds), shards),)*
+                    $($field: family(definition($name, $help, MetricKind::$kind, $bounds), shards),)*
                 }
             }
 
@@ -84,7 +84,7 @@ pub enum Outcome {
 
 /// The times of one answered request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Observed {
+pub struct ObservedRequest {
     /// From arrival until the answer.
     pub request: Duration,
     /// In preprocess.
@@ -155,7 +155,7 @@ fn family(definition: Definition, shards: Shards) -> Family {
     Family::new(definition, shards).expect("the table has valid names only")
 }
 
-fn definition(name: &str, help: &str, kind: Kind, bounds: &[f64]) -> Definition {
+fn definition(name: &str, help: &str, kind: MetricKind, bounds: &[f64]) -> Definition {
     Definition {
         name: name.to_owned(),
         help: help.to_owned(),
@@ -179,7 +179,7 @@ impl LoadFailure {
 
 impl ModelFamilies {
     /// Takes the times of a request. If the model did not run, only the request itself and preprocess have one.
-    pub(super) fn observe(&self, observed: &Observed) {
+    pub(super) fn observe(&self, observed: &ObservedRequest) {
         self.request.update(observed.request.as_secs_f64());
         self.preprocess.update(observed.preprocess.as_secs_f64());
         if observed.batch_rows > 0 {

@@ -2,7 +2,7 @@
 //!
 //! The names of everything the server itself measures in TorchServe's place are here and nowhere else.
 
-use super::Kind;
+use super::MetricKind;
 use super::family::Definition;
 
 /// Names of `ts_metrics` that the server measures.
@@ -56,11 +56,11 @@ const BUCKETS: [f64; 14] = [
 
 /// One metric of `metrics.yaml`. Names and labels are Prometheus'.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
+pub struct ListedMetric {
     /// Name.
     pub name: String,
     /// Kind.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// Unit, for the help text and the log.
     pub unit: String,
     /// Names of labels, in order.
@@ -71,9 +71,9 @@ pub struct Listed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listing {
     /// `ts_metrics`: of the server and its machine.
-    pub ts: Vec<Listed>,
+    pub ts: Vec<ListedMetric>,
     /// `model_metrics`: of models and their handlers. The host's name is the last label of each.
-    pub model: Vec<Listed>,
+    pub model: Vec<ListedMetric>,
 }
 
 impl Listing {
@@ -87,7 +87,7 @@ impl Listing {
 impl Default for Listing {
     /// TorchServe's own `metrics.yaml`.
     fn default() -> Self {
-        use Kind::{Counter, Gauge};
+        use MetricKind::{Counter, Gauge};
         let requests = ts::REQUESTS.map(|name| listed(name, Counter, "Count", &HOST));
         let counters = [
             listed(ts::INFERENCE_REQUESTS, Counter, "Count", &MODEL),
@@ -109,11 +109,11 @@ impl Default for Listing {
 
 impl Listing {
     /// Adds what the server measures of models to `model_metrics`, as a worker of TorchServe has it that detects.
-    pub(super) fn add_own(listing: &mut Vec<Listed>) {
+    pub(super) fn add_own(listing: &mut Vec<ListedMetric>) {
         let names = [model::HANDLER_TIME, model::PREDICTION_TIME];
         for name in names.into_iter().chain(model::PROFILE) {
             if !listing.iter().any(|listed| listed.name == name) {
-                listing.push(listed(name, Kind::Gauge, "Milliseconds", &HANDLER));
+                listing.push(listed(name, MetricKind::Gauge, "Milliseconds", &HANDLER));
             }
         }
     }
@@ -124,8 +124,8 @@ const HANDLER: [&str; 3] = ["ModelName", "Level", HOSTNAME];
 const GPU: [&str; 3] = ["Level", "DeviceId", HOSTNAME];
 const MODEL: [&str; 3] = ["model_name", "model_version", "hostname"];
 
-fn machine() -> [Listed; 10] {
-    let gauge = |name, unit, labels: &[&str]| listed(name, Kind::Gauge, unit, labels);
+fn machine() -> [ListedMetric; 10] {
+    let gauge = |name, unit, labels: &[&str]| listed(name, MetricKind::Gauge, unit, labels);
     [
         gauge(ts::CPU_UTILIZATION, "Percent", &HOST),
         gauge(ts::MEMORY_USED, "Megabytes", &HOST),
@@ -140,8 +140,8 @@ fn machine() -> [Listed; 10] {
     ]
 }
 
-fn listed(name: &str, kind: Kind, unit: &str, labels: &[&str]) -> Listed {
-    Listed {
+fn listed(name: &str, kind: MetricKind, unit: &str, labels: &[&str]) -> ListedMetric {
+    ListedMetric {
         name: name.to_owned(),
         kind,
         unit: unit.to_owned(),
@@ -149,10 +149,10 @@ fn listed(name: &str, kind: Kind, unit: &str, labels: &[&str]) -> Listed {
     }
 }
 
-impl Listed {
+impl ListedMetric {
     /// Whether `value` may be taken: finite, and of a counter not negative.
     pub(super) fn takes(&self, value: f64) -> bool {
-        value.is_finite() && (self.kind != Kind::Counter || value >= 0.0)
+        value.is_finite() && (self.kind != MetricKind::Counter || value >= 0.0)
     }
 
     /// The family that shows it.

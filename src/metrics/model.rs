@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::MetricsState;
-use super::lantern::{Load, ModelFamilies, Observed, Outcome};
+use super::lantern::{Load, ModelFamilies, ObservedRequest, Outcome};
 use super::listing::{model, ts};
 use super::server::ServerMetrics;
 use super::sink::BoundSink;
@@ -78,7 +78,7 @@ impl ModelMetrics {
     }
 
     /// Takes the times of the request `id` that was answered, `named` if it named the version.
-    pub fn answered(&self, named: bool, id: &str, observed: &Observed) {
+    pub fn answered(&self, named: bool, id: &str, observed: &ObservedRequest) {
         let counters = self.counters(named);
         counters.latency.update(microseconds(observed.request), "");
         counters.queue.update(microseconds(observed.queue), "");
@@ -93,7 +93,7 @@ impl ModelMetrics {
         self.observe_phases(id, observed);
     }
 
-    fn observe_phases(&self, id: &str, observed: &Observed) {
+    fn observe_phases(&self, id: &str, observed: &ObservedRequest) {
         if let Some(lantern) = &self.lantern {
             lantern.observe(observed);
         }
@@ -191,7 +191,7 @@ mod tests {
     fn phases_that_did_not_happen_are_not_observed() {
         let metrics = Metrics::default();
         let model = bound(&metrics);
-        model.answered(false, "", &Observed::default());
+        model.answered(false, "", &ObservedRequest::default());
         assert!(scrape(&metrics, "lantern_request_seconds_count").ends_with(" 1.0"));
         assert!(scrape(&metrics, "lantern_infer_seconds_count").ends_with(" 0.0"));
     }
@@ -200,7 +200,7 @@ mod tests {
     fn each_phase_has_its_histogram() {
         let metrics = Metrics::default();
         let model = bound(&metrics);
-        let observed = Observed {
+        let observed = ObservedRequest {
             request: Duration::from_secs(1),
             preprocess: Duration::from_secs(2),
             queue: Duration::from_secs(3),

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use super::cell::{Cell, Shards};
 use super::family::{Family, Hold};
 use super::line::{MetricLog, Template};
-use super::listing::{LEGACY, Listed};
+use super::listing::{LEGACY, ListedMetric};
 use super::{Config, Mode};
 
 /// Where the values of one listed metric go.
 pub(super) struct MetricSink {
-    listed: Listed,
+    listed: ListedMetric,
     destination: Destination,
 }
 
@@ -33,7 +33,7 @@ pub(super) enum BoundSink {
 
 impl MetricSink {
     /// The sink that `cfg` has for `listed`; lines go to `log`.
-    pub(super) fn new(listed: Listed, cfg: &Config, log: &MetricLog) -> Self {
+    pub(super) fn new(listed: ListedMetric, cfg: &Config, log: &MetricLog) -> Self {
         let is_scraped = match cfg.mode {
             Mode::Prometheus => true,
             Mode::Legacy => LEGACY.contains(&listed.name.as_str()),
@@ -51,7 +51,7 @@ impl MetricSink {
     }
 
     /// What is listed.
-    pub(super) const fn listed(&self) -> &Listed {
+    pub(super) const fn listed(&self) -> &ListedMetric {
         &self.listed
     }
 
@@ -85,7 +85,7 @@ impl MetricSink {
 impl Destination {
     /// The family that shows `listed`. Whoever listed it has checked its names; if Prometheus refuses one all the same,
     /// the log says so and nothing is shown.
-    fn family(listed: &Listed, threads: usize) -> Self {
+    fn family(listed: &ListedMetric, threads: usize) -> Self {
         let family = Family::new(listed.definition(), Shards::for_threads(threads));
         family.map_or_else(
             |error| {

@@ -28,7 +28,7 @@ fn logging(mode: Mode) -> (Metrics, [Arc<Mutex<Vec<String>>>; 2]) {
     (metrics, lines)
 }
 
-const fn metric(name: &str, kind: Kind) -> CustomMetric<'_> {
+const fn metric(name: &str, kind: MetricKind) -> CustomMetric<'_> {
     CustomMetric {
         name,
         kind,
@@ -45,10 +45,12 @@ fn exercise(metrics: &Metrics) -> (ModelMetrics, Observer) {
     let (name, version) = names();
     let model = metrics.model(&name, &version, false);
     model.requested(false);
-    model.answered(false, "id-1", &Observed::default());
+    model.answered(false, "id-1", &ObservedRequest::default());
     metrics.answered(Answered::Success);
     let observer = metrics.observer(&name, 10);
-    observer.observe(&metric("Words", Kind::Counter)).unwrap();
+    observer
+        .observe(&metric("Words", MetricKind::Counter))
+        .unwrap();
     (model, observer)
 }
 
@@ -139,7 +141,7 @@ fn a_listing_changes_kinds_units_and_labels_of_what_the_server_measures() {
     let mut cfg = Config::default();
     for listed in &mut cfg.listing.ts {
         match listed.name.as_str() {
-            "QueueTime" => listed.kind = Kind::Histogram,
+            "QueueTime" => listed.kind = MetricKind::Histogram,
             "Requests2XX" => listed.labels[0] = "Layer".to_owned(),
             "WorkerThreadTime" => listed.labels.truncate(1),
             _ => {}
@@ -149,7 +151,7 @@ fn a_listing_changes_kinds_units_and_labels_of_what_the_server_measures() {
     let (name, version) = names();
     metrics
         .model(&name, &version, false)
-        .answered(true, "", &Observed::default());
+        .answered(true, "", &ObservedRequest::default());
     metrics.answered(Answered::Success);
     let text = metrics.scrape(Format::TorchServe, &[]);
     assert!(text.contains("QueueTime_bucket{Level=\"Host\","), "{text}");
@@ -177,7 +179,7 @@ fn histograms_have_torchserves_buckets() {
     });
     let observer = metrics.observer(&names().0, 10);
     observer
-        .observe(&metric("Percent", Kind::Histogram))
+        .observe(&metric("Percent", MetricKind::Histogram))
         .unwrap();
     let text = metrics.scrape(Format::TorchServe, &["Percent_bucket".to_owned()]);
     let bounds = text.lines().filter_map(|line| line.split("le=\"").nth(1));
@@ -228,7 +230,7 @@ fn the_process_is_measured_unless_a_handler_has_the_name() {
     assert!(shown("process_threads").contains(" gauge\nprocess_threads "));
     let observer = metrics.observer(&names().0, 10);
     observer
-        .observe(&metric("process_threads", Kind::Counter))
+        .observe(&metric("process_threads", MetricKind::Counter))
         .unwrap();
     let threads = shown("process_threads");
     assert!(

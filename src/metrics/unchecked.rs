@@ -1,7 +1,7 @@
 //! The collector of families that the registry cannot know when the server is built.
 //!
 //! Handlers' metrics come and go with their handlers. A registry keeps the labels and the help of every name that it
-//! ever knew, so that a handler could not have a metric again in another way: it is told no names.
+//! ever knew, so that a handler could not have a metric again in another way: it gets no names.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! The batcher: which waiting jobs go into the next batch, and which are too late for it.
 //!
-//! A plain data structure that is told the time. It knows neither threads nor locks nor sessions: the pool keeps it behind
-//! its lock and passes batches to workers.
+//! A plain data structure that gets the time from its caller. It knows neither threads nor locks nor sessions: the pool
+//! keeps it behind its lock and passes batches to workers.
 //!
 //! - Jobs whose inputs have the same names, dtypes and shapes behind axis 0 share a queue and may be stacked. Jobs without
 //!   rows in common run by themselves.

@@ -231,8 +231,8 @@ async fn follow(mut incoming: Incoming, host: &Arc<Host>, outbox: &Outbox) -> io
                 let bounds = bounds_from_wire(workers).map_err(io::Error::other)?;
                 host.scale(id, bounds);
             }
-            Ok((Order::Drain { patience }, _)) => {
-                host.drain(patience).await;
+            Ok((Order::Drain { timeout }, _)) => {
+                host.drain(timeout).await;
                 outbox.flush_all().await;
                 return Ok(());
             }

@@ -71,7 +71,7 @@ pub fn not_ready_in_time(model: &ModelSpec) -> Error {
     Error::new(Kind::LoadFailed, text)
 }
 
-/// The version cannot be loaded; whoever registers it is told.
+/// The version cannot be loaded; whoever registers it gets this.
 pub fn load_failed(text: &str, detail: &dyn Display) -> Error {
     Error::new(Kind::LoadFailed, text).with_detail(detail)
 }

@@ -34,7 +34,7 @@ mod tests;
 /// A run of this length shows that runs are not short, and holds its thread for too long.
 pub(super) const LONG: Duration = Duration::from_millis(5);
 
-/// The pause between two looks at the slots.
+/// The pause between two checks of the slots.
 const TICK: Duration = Duration::from_millis(5);
 /// When no run began for this long, there is nothing to watch.
 const QUIET: Duration = Duration::from_millis(250);
@@ -169,21 +169,21 @@ impl InlineRuns {
         u64::try_from(nanos).unwrap_or(u64::MAX >> 1)
     }
 
-    /// Looks at every slot, and frees what held threads keep from others; `relieved` is when it last did so. Returns whether
-    /// there is nothing to watch before another run begins.
-    fn look(&self, relieved: &mut Option<Instant>) -> bool {
+    /// Checks every slot, and frees what held threads keep from others; `handed_over` is when it last did so. Returns
+    /// whether there is nothing to watch before another run begins.
+    fn check_slots(&self, handed_over: &mut Option<Instant>) -> bool {
         let now = Instant::now();
         if self.is_any_under_way(now, LONG, FREED) {
-            *relieved = Some(now);
-            self.relieve();
+            *handed_over = Some(now);
+            self.hand_over();
             return false;
         }
-        let is_over = relieved.is_some_and(|at| now - at > QUIET);
+        let is_over = handed_over.is_some_and(|at| now - at > QUIET);
         if is_over && !self.is_any_under_way(now, LONG, Duration::MAX) {
-            *relieved = None;
+            *handed_over = None;
             self.keep_spare_again();
         }
-        relieved.is_none() && self.may_sleep(now)
+        handed_over.is_none() && self.may_sleep(now)
     }
 
     fn may_sleep(&self, now: Instant) -> bool {
@@ -222,19 +222,19 @@ impl InlineRuns {
 
     /// Has another thread take over from the held one. This is repeated while a run is newly long: it costs little, and the
     /// thread that was woken may itself be held by now.
-    fn relieve(&self) {
+    fn hand_over(&self) {
         self.spare.release();
         if let Some(bound) = self.bound.get() {
             // A task that is spawned from outside of the tokio runtime wakes a thread.
             bound.tasks.spawn(async {});
         }
-        for pool in self.living() {
+        for pool in self.existing_pools() {
             pool.wake_workers();
         }
     }
 
     /// The pools that exist. The list is not locked while they are used, as the last reference to a pool frees it.
-    fn living(&self) -> Vec<Arc<dyn WakeWorkers>> {
+    fn existing_pools(&self) -> Vec<Arc<dyn WakeWorkers>> {
         let pools = self.pools.lock();
         pools.iter().filter_map(Weak::upgrade).collect()
     }
@@ -254,9 +254,9 @@ impl Drop for InlineRuns {
 }
 
 fn watch(inline_runs: &Weak<InlineRuns>) {
-    let mut relieved = None;
+    let mut handed_over = None;
     while let Some(inline_runs) = inline_runs.upgrade() {
-        let sleeps = inline_runs.look(&mut relieved);
+        let sleeps = inline_runs.check_slots(&mut handed_over);
         drop(inline_runs);
         if sleeps {
             std::thread::park();

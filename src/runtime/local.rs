@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::failures::{backend_missing, draining, expired, load_failed, not_ready_in_time};
 use super::pool::loader::Loader;
-use super::pool::{JobOptions, Pool, Supervisor};
+use super::pool::{JobOptions, Pool, WorkerSupervisor};
 use super::{Batching, Bounds, Hosts, InFlight, Status, Verdict};
 use crate::backend::Signature;
 use crate::error::{Error, Kind};
@@ -22,7 +22,7 @@ use crate::tensor::NamedTensor;
 const MAX_ROWS: usize = u32::MAX as usize / 2;
 
 /// How long workers may take to end once nothing is under way.
-const FAREWELL: Duration = Duration::from_secs(1);
+const WORKERS_END_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A loaded model version in this process. Cheap to clone. The last clone to go ends the workers.
 #[derive(Clone)]
@@ -30,7 +30,7 @@ pub struct LocalRuntime(Arc<Inner>);
 
 struct Inner {
     handler: Handler,
-    workers: Arc<Supervisor>,
+    workers: Arc<WorkerSupervisor>,
     in_flight: InFlight,
     tensors_to: TensorsTo,
 }
@@ -139,12 +139,12 @@ impl LocalRuntime {
         self.pool().failure().await
     }
 
-    /// Refuses new requests, waits at most `patience` for those under way, then ends the workers.
-    pub async fn drain(&self, patience: Duration) {
+    /// Refuses new requests, waits at most `timeout` for those under way, then ends the workers.
+    pub async fn drain(&self, timeout: Duration) {
         self.0.in_flight.close();
-        let _ = tokio::time::timeout(patience, self.0.in_flight.emptied()).await;
+        let _ = tokio::time::timeout(timeout, self.0.in_flight.emptied()).await;
         self.pool().close(&draining(self.pool().model()));
-        if tokio::time::timeout(FAREWELL, self.0.workers.ended())
+        if tokio::time::timeout(WORKERS_END_TIMEOUT, self.0.workers.ended())
             .await
             .is_err()
         {
@@ -262,14 +262,18 @@ fn supervisor(
     hosts: &Hosts,
     model: &Arc<ModelSpec>,
     workers: usize,
-) -> Result<Arc<Supervisor>, Error> {
+) -> Result<Arc<WorkerSupervisor>, Error> {
     let Some(backend) = hosts.backends.get(&model.backend) else {
         return Err(backend_missing(model));
     };
     let loader = Loader::new(Arc::clone(backend), model, workers, hosts.cores);
     let verdicts = hosts.verdicts.clone();
     let pool = Pool::new(Arc::clone(model), verdicts, &hosts.inline_runs);
-    Ok(Supervisor::new(pool, loader, Arc::clone(&hosts.worker_ids)))
+    Ok(WorkerSupervisor::new(
+        pool,
+        loader,
+        Arc::clone(&hosts.worker_ids),
+    ))
 }
 
 async fn load_handler(

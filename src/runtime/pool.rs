@@ -68,7 +68,7 @@ mod worker;
 mod workers;
 
 pub use scale::Bounds;
-pub(super) use supervisor::Supervisor;
+pub(super) use supervisor::WorkerSupervisor;
 
 use session::{Comparison, Condition, RunResult, WorkerSession};
 use state::{Order, Runner, State};
@@ -282,9 +282,9 @@ impl Pool {
         let mut state = self.state.lock();
         state.set_failed(id);
         state.last_error = Some(error.clone());
-        let stranded = state.take_stranded();
+        let unserved = state.take_unserved();
         drop(state);
-        answer_all(stranded, error);
+        answer_all(unserved, error);
         self.announce();
     }
 
@@ -303,13 +303,13 @@ impl Pool {
     }
 
     /// Completes the end of a worker.
-    fn drop_worker(&self, worker: Worker, stranded: Vec<Job>) {
+    fn drop_worker(&self, worker: Worker, unserved: Vec<Job>) {
         drop(worker);
-        self.answer_stranded(stranded);
+        self.answer_unserved(unserved);
         self.announce();
     }
 
-    fn answer_stranded(&self, jobs: Vec<Job>) {
+    fn answer_unserved(&self, jobs: Vec<Job>) {
         answer_all(jobs, &no_worker(&self.model));
     }
 

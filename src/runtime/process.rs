@@ -27,7 +27,7 @@ use launch::Launcher;
 use roster::Roster;
 use spawn::SpawnPrograms;
 pub use spawn::{ChildProcess, Spawn, Spawned};
-use supervisor::{Availability, Command, LastFailure, State, Supervisor};
+use supervisor::{Availability, Command, LastFailure, ProcessSupervisor, State};
 
 mod backoff;
 mod connection;
@@ -114,7 +114,7 @@ impl ProcessRuntime {
         let (availability_sender, availability) = watch::channel(availability);
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let last_failure = Arc::new(Mutex::new(last_failure));
-        let supervisor = Supervisor::new(
+        let supervisor = ProcessSupervisor::new(
             Arc::new(launcher),
             availability_sender,
             last_failure.clone(),
@@ -207,16 +207,16 @@ impl ProcessRuntime {
         self.last_failure.lock().signature.clone()
     }
 
-    /// Refuses new requests, waits at most `patience` for those under way, then ends the process.
-    pub async fn drain(&self, patience: Duration) {
-        let deadline = tokio::time::Instant::now() + patience;
+    /// Refuses new requests, waits at most `timeout` for those under way, then ends the process.
+    pub async fn drain(&self, timeout: Duration) {
+        let deadline = tokio::time::Instant::now() + timeout;
         self.in_flight.close();
-        let _ = tokio::time::timeout(patience, self.in_flight.emptied()).await;
+        let _ = tokio::time::timeout(timeout, self.in_flight.emptied()).await;
         let (done, drained) = oneshot::channel();
-        let patience = deadline.saturating_duration_since(tokio::time::Instant::now());
+        let timeout = deadline.saturating_duration_since(tokio::time::Instant::now());
         if self
             .commands
-            .send(Command::Drain { patience, done })
+            .send(Command::Drain { timeout, done })
             .await
             .is_ok()
         {

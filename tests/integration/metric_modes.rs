@@ -301,8 +301,8 @@ async fn in_mode_log_the_machine_is_lines_unless_that_is_disabled() {
             tokio::task::yield_now().await;
         }
     };
-    let patience = std::time::Duration::from_secs(20);
-    tokio::time::timeout(patience, measured).await.unwrap();
+    let limit = std::time::Duration::from_secs(20);
+    tokio::time::timeout(limit, measured).await.unwrap();
     let disabled = server("log", &file, &["disable_system_metrics=true"]).await;
     assert_names(&disabled.server_metric_lines(), &SYSTEM, false);
     let shown = server("prometheus", &file, &["disable_system_metrics=true"]).await;
@@ -407,8 +407,8 @@ async fn a_worker_process_measures_like_the_server() {
             tokio::task::yield_now().await;
         }
     };
-    let patience = std::time::Duration::from_secs(20);
-    tokio::time::timeout(patience, reported).await.unwrap();
+    let limit = std::time::Duration::from_secs(20);
+    tokio::time::timeout(limit, reported).await.unwrap();
     let lines = server.model_metric_lines();
     let line = lines
         .lines()

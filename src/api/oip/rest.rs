@@ -134,10 +134,10 @@ pub(in crate::api) async fn infer(api: ApiState, path: PathParams, call: Call) -
     };
     let signature = entry.signature();
     let is_large = parts.json_length() > LARGE;
-    let (request, form) = at_leisure(is_large, move || request::decode(parts, &signature)).await?;
+    let (request, form) = blocking_if(is_large, move || request::decode(parts, &signature)).await?;
     let response = super::infer(catalog, target, request, origin).await?;
     let is_large = size(&response) > LARGE && (!form.is_all_binary() || coding.is_some());
-    at_leisure(is_large, move || encoded(&response, &form, coding)).await
+    blocking_if(is_large, move || encoded(&response, &form, coding)).await
 }
 
 /// The list of models.
@@ -176,7 +176,7 @@ async fn document<T: Default + serde::de::DeserializeOwned>(
 }
 
 /// Runs what may take long on a thread that may block.
-async fn at_leisure<T: Send + 'static>(
+async fn blocking_if<T: Send + 'static>(
     is_long: bool,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {

@@ -14,7 +14,7 @@ use super::remote::Remote;
 use super::{Failure, Opened, Resume};
 
 /// How long `object_store` may retry one request.
-const PATIENCE: Duration = Duration::from_secs(10);
+const RETRY_TIMEOUT: Duration = Duration::from_secs(10);
 const RETRIES: usize = 2;
 
 /// Opens `s3://` URLs.
@@ -86,7 +86,7 @@ impl S3 {
     fn store(&self, bucket: &str) -> Result<AmazonS3, Failure> {
         let retry = RetryConfig {
             max_retries: RETRIES,
-            retry_timeout: PATIENCE,
+            retry_timeout: RETRY_TIMEOUT,
             ..RetryConfig::default()
         };
         let mut builder = AmazonS3Builder::new()

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::runtime::{Bounds, Hosts, Runtime, Status, WorkerState, failures};
 
 /// How long a runtime that is replaced by nothing may take to end.
-const RUNTIME_PATIENCE: Duration = Duration::from_secs(30);
+const RUNTIME_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two looks at workers that load.
 const READY_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -71,7 +71,7 @@ impl Entry {
         let workers = now.clamp(bounds.min, bounds.max);
         if workers == 0 {
             self.set_phase(Phase::Empty, 0);
-            runtime.drain(RUNTIME_PATIENCE).await;
+            runtime.drain(RUNTIME_DRAIN_TIMEOUT).await;
             return Ok(());
         }
         let since = Instant::now();
@@ -161,38 +161,38 @@ impl Entry {
         self.admission.close();
     }
 
-    /// Refuses new requests and waits for those in flight, at most `patience`; then ends the runtime. If they take
+    /// Refuses new requests and waits for those in flight, at most `timeout`; then ends the runtime. If they take
     /// longer, requests are admitted again. Whether the version is drained.
-    pub(in crate::catalog) async fn drain(&self, patience: Duration) -> bool {
+    pub(in crate::catalog) async fn drain(&self, timeout: Duration) -> bool {
         self.admission.close();
         self.leaving.lock().cancel();
         let since = Instant::now();
-        if !self.admission.wait_empty(patience).await {
+        if !self.admission.wait_empty(timeout).await {
             *self.leaving.lock() = CancellationToken::new();
             self.admission.open();
             return false;
         }
-        self.end_runtime(patience.saturating_sub(since.elapsed()))
+        self.end_runtime(timeout.saturating_sub(since.elapsed()))
             .await;
         true
     }
 
     /// As [`Self::drain`], but the runtime ends in any case.
-    pub(in crate::catalog) async fn shut_down(&self, patience: Duration) {
+    pub(in crate::catalog) async fn shut_down(&self, timeout: Duration) {
         self.admission.close();
         self.leaving.lock().cancel();
         let since = Instant::now();
-        self.admission.wait_empty(patience).await;
-        self.end_runtime(patience.saturating_sub(since.elapsed()))
+        self.admission.wait_empty(timeout).await;
+        self.end_runtime(timeout.saturating_sub(since.elapsed()))
             .await;
     }
 
-    async fn end_runtime(&self, patience: Duration) {
+    async fn end_runtime(&self, timeout: Duration) {
         let _lifecycle = self.lifecycle.lock().await;
         let phase = self.phase.load_full();
         self.set_phase(Phase::Empty, 0);
         if let Phase::Ready(runtime) = &*phase {
-            runtime.drain(patience).await;
+            runtime.drain(timeout).await;
         }
     }
 

@@ -91,9 +91,9 @@ impl Version {
         tokio::spawn(async move { entry.scale(&hosts, Bounds::exactly(workers)).await })
     }
 
-    fn drain(&self, patience: Duration) -> JoinHandle<bool> {
+    fn drain(&self, timeout: Duration) -> JoinHandle<bool> {
         let entry = Arc::clone(&self.entry);
-        tokio::spawn(async move { entry.drain(patience).await })
+        tokio::spawn(async move { entry.drain(timeout).await })
     }
 
     fn call(&self) -> JoinHandle<Result<Reply, Error>> {

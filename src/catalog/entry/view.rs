@@ -12,9 +12,9 @@ use crate::runtime::{Batching, Status, WorkerState};
 impl Entry {
     /// Whether, at `now`, it has a worker, or has been without one for no longer than it is restarted, or needs none.
     pub(in crate::catalog) fn is_healthy_at(&self, now: Instant) -> bool {
-        let patience = self.spec.settings.max_retry_timeout;
+        let window = self.spec.settings.max_retry_timeout;
         let since = self.without_worker_since();
-        since.is_none_or(|since| now.saturating_duration_since(since) <= patience)
+        since.is_none_or(|since| now.saturating_duration_since(since) <= window)
     }
 
     /// Since when it has no worker though it should; `None` while it has one, or while its runtime starts.

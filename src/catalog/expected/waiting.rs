@@ -76,7 +76,7 @@ impl Catalog {
         }
     }
 
-    /// The default version of the model that was loaded at start-up, if exactly one model was; waits until that is told,
+    /// The default version of the model that was loaded at start-up, if exactly one model was; waits until that is known,
     /// as [`Self::awaited`] does.
     pub async fn awaited_startup_model(
         &self,
@@ -124,7 +124,7 @@ impl Catalog {
             return Err(None);
         }
         let _waiting = expected.enter().map_err(Some)?;
-        let deadline = arrival + expected.preview.spec.settings.patience();
+        let deadline = arrival + expected.preview.spec.settings.answer_timeout();
         let deadline = own.map_or(deadline, |own| own.min(deadline));
         let waited = tokio::time::timeout_at(deadline.into(), changed).await;
         waited.map_err(|_| None)

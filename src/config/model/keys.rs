@@ -35,12 +35,12 @@ pub struct Key {
 type Read<T> = Box<dyn Fn(&mut Fields, &str, &Node) -> Option<T>>;
 
 /// What the values of a key look like, and how they are read.
-pub struct Kind<T> {
+pub struct OptionKind<T> {
     shape: String,
     read: Read<T>,
 }
 
-impl<T> Kind<T> {
+impl<T> OptionKind<T> {
     /// A kind that `read` reads. It reports what is wrong.
     pub fn new(
         shape: impl Into<String>,
@@ -88,13 +88,13 @@ macro_rules! options {
                 name: $name,
                 default: $default,
                 lines: &[$($line),+],
-                shape: || Kind::<$type>::shape($kind),
+                shape: || OptionKind::<$type>::shape($kind),
             }),+];
 
             /// Reads one key; `false` if it is none of these.
             pub(super) fn read(&mut self, fields: &mut Fields, key: &str, node: &Node) -> bool {
                 match key {
-                    $($name => self.$field = Kind::<$type>::read(&$kind, fields, key, node),)+
+                    $($name => self.$field = OptionKind::<$type>::read(&$kind, fields, key, node),)+
                     _ => return false,
                 }
                 true
@@ -169,7 +169,7 @@ options! {
         /// The component, where the manifest does not name it.
         handler: String = "lantern.handler", "(the manifest's)", lantern::handler();
         /// The framework that runs the artifact.
-        backend: BackendKind = "lantern.backend", "(by the artifact's name)", Kind::new(BackendKind::choices(), lantern::backend);
+        backend: BackendKind = "lantern.backend", "(by the artifact's name)", OptionKind::new(BackendKind::choices(), lantern::backend);
         /// Inputs: name, dtype and shape of each, -1 for an axis that varies.
         inputs: Vec<TensorSpec> = "lantern.inputs", "(the model's)", lantern::specs();
         /// Outputs, in the same way.

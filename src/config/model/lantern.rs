@@ -8,7 +8,7 @@ use crate::tensor::{MAX_RANK, MAX_TENSORS};
 use super::super::units;
 use super::super::yaml::{Node, Value};
 use super::fields::Fields;
-use super::keys::{Kind, names};
+use super::keys::{OptionKind, names};
 use super::{LimitOptions, Options};
 
 const SPEC_KEYS: [&str; 3] = ["name", "dtype", "shape"];
@@ -38,39 +38,39 @@ fn limits(fields: &mut Fields, at: &str, node: &Node, limits: &mut LimitOptions)
 }
 
 /// A whole number.
-pub fn number<T: TryFrom<i128>>(least: i128, most: i128) -> Kind<T> {
+pub fn number<T: TryFrom<i128>>(least: i128, most: i128) -> OptionKind<T> {
     let shape = format!("a whole number from {least} to {most}");
-    Kind::new(shape, move |fields, key, node| {
+    OptionKind::new(shape, move |fields, key, node| {
         fields.number(key, node, least, most)
     })
 }
 
 /// A size in bytes.
-pub fn size() -> Kind<usize> {
-    Kind::new(units::SIZE, Fields::size)
+pub fn size() -> OptionKind<usize> {
+    OptionKind::new(units::SIZE, Fields::size)
 }
 
 /// A duration with its unit.
-pub fn duration() -> Kind<Duration> {
-    Kind::new(units::DURATION, Fields::duration)
+pub fn duration() -> OptionKind<Duration> {
+    OptionKind::new(units::DURATION, Fields::duration)
 }
 
 /// A text that is not empty.
-pub fn text() -> Kind<String> {
-    Kind::new("a text", Fields::text)
+pub fn text() -> OptionKind<String> {
+    OptionKind::new("a text", Fields::text)
 }
 
 /// A truth value.
-pub fn truth() -> Kind<bool> {
-    Kind::new("true or false", Fields::truth)
+pub fn truth() -> OptionKind<bool> {
+    OptionKind::new("true or false", Fields::truth)
 }
 
 /// One of two words.
-pub fn word<T: Copy + 'static>(words: &'static [(&'static str, T); 2]) -> Kind<T> {
+pub fn word<T: Copy + 'static>(words: &'static [(&'static str, T); 2]) -> OptionKind<T> {
     let [(first, _), (second, _)] = words;
     let shape = format!("{first} or {second}");
     let rule = format!("must be {shape}");
-    Kind::new(shape, move |fields, key, node| {
+    OptionKind::new(shape, move |fields, key, node| {
         let text = fields.text(key, node)?;
         let found = words.iter().find(|(word, _)| *word == text);
         if found.is_none() {
@@ -81,8 +81,8 @@ pub fn word<T: Copy + 'static>(words: &'static [(&'static str, T); 2]) -> Kind<T
 }
 
 /// The component.
-pub fn handler() -> Kind<String> {
-    Kind::new("a .wasm file in the archive", |fields, key, node| {
+pub fn handler() -> OptionKind<String> {
+    OptionKind::new("a .wasm file in the archive", |fields, key, node| {
         let name = fields.text(key, node)?;
         let extension = std::path::Path::new(&name).extension();
         let is_component = extension.is_some_and(|extension| extension == "wasm");
@@ -104,8 +104,8 @@ pub fn backend(fields: &mut Fields, key: &str, node: &Node) -> Option<BackendKin
 }
 
 /// Whether requests may be stacked. YAML reads `on` and `off` as true and false.
-pub fn batching() -> Kind<BatchingMode> {
-    Kind::new("auto, on or off", |fields, key, node| {
+pub fn batching() -> OptionKind<BatchingMode> {
+    OptionKind::new("auto, on or off", |fields, key, node| {
         let mode = match &node.value {
             Value::Bool(true) => Some(BatchingMode::On),
             Value::Bool(false) => Some(BatchingMode::Off),
@@ -124,8 +124,8 @@ pub fn batching() -> Kind<BatchingMode> {
 }
 
 /// Inputs or outputs.
-pub fn specs() -> Kind<Vec<TensorSpec>> {
-    Kind::new("a list of name, dtype and shape", |fields, key, node| {
+pub fn specs() -> OptionKind<Vec<TensorSpec>> {
+    OptionKind::new("a list of name, dtype and shape", |fields, key, node| {
         Some(read_specs(fields, key, node))
     })
 }

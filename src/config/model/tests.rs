@@ -285,7 +285,7 @@ fn timeouts_come_from_archive_then_models_then_api() {
     ];
     for (text, api, listed, expected) in cases {
         let settings = settings(text, &asked(api), &asked(listed));
-        assert_eq!(settings.patience().as_millis(), expected, "{text}");
+        assert_eq!(settings.answer_timeout().as_millis(), expected, "{text}");
     }
 }
 

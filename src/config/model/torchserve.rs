@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::super::spelling;
 use super::super::yaml::{Node, Value};
 use super::fields::Fields;
-use super::keys::{IGNORED, Kind, names};
+use super::keys::{IGNORED, OptionKind, names};
 use super::{DeviceType, Options, VersionLimits};
 
 const MOST_SECONDS: usize = 31_536_000;
@@ -24,8 +24,8 @@ pub fn read(fields: &mut Fields, key: &str, node: &Node, options: &mut Options) 
 }
 
 /// Workers. They only count as a pair, which [`check_workers`] reads at the end.
-pub fn workers() -> Kind<usize> {
-    Kind::new("a whole number", |_, _, _| None)
+pub fn workers() -> OptionKind<usize> {
+    OptionKind::new("a whole number", |_, _, _| None)
 }
 
 /// The pair of worker counts: ignored unless it makes sense as a pair.
@@ -74,9 +74,9 @@ fn integer(fields: &mut Fields, key: &str, node: &Node, most: usize) -> Option<i
 }
 
 /// A number that becomes 1 if it is less.
-pub fn at_least_one(most: usize) -> Kind<usize> {
+pub fn at_least_one(most: usize) -> OptionKind<usize> {
     let shape = format!("a whole number from 1 to {most}");
-    Kind::new(shape, move |fields, key, node| {
+    OptionKind::new(shape, move |fields, key, node| {
         let value = integer(fields, key, node, most)?;
         if value < 1 {
             fields.warn(key, node, "becomes 1: it must be at least 1");
@@ -86,35 +86,35 @@ pub fn at_least_one(most: usize) -> Kind<usize> {
 }
 
 /// A number that does not count unless it is above 0.
-pub fn above_zero<T: TryFrom<i128>>(most: usize) -> Kind<T> {
+pub fn above_zero<T: TryFrom<i128>>(most: usize) -> OptionKind<T> {
     let shape = format!("a whole number from 1 to {most}");
-    Kind::new(shape, move |fields, key, node| {
+    OptionKind::new(shape, move |fields, key, node| {
         positive(fields, key, node, most).and_then(|value| T::try_from(value).ok())
     })
 }
 
 /// Whole seconds.
-pub fn seconds() -> Kind<Duration> {
+pub fn seconds() -> OptionKind<Duration> {
     time(Duration::from_secs)
 }
 
 /// Whole milliseconds.
-pub fn milliseconds() -> Kind<Duration> {
+pub fn milliseconds() -> OptionKind<Duration> {
     time(Duration::from_millis)
 }
 
-fn time(unit: fn(u64) -> Duration) -> Kind<Duration> {
+fn time(unit: fn(u64) -> Duration) -> OptionKind<Duration> {
     let shape = format!("a whole number from 1 to {MOST_SECONDS}");
-    Kind::new(shape, move |fields, key, node| {
+    OptionKind::new(shape, move |fields, key, node| {
         let value = positive(fields, key, node, MOST_SECONDS)?;
         u64::try_from(value).ok().map(unit)
     })
 }
 
 /// Whole seconds, of which less than 0 means 0.
-pub fn retry_seconds() -> Kind<Duration> {
+pub fn retry_seconds() -> OptionKind<Duration> {
     let shape = format!("a whole number from 0 to {MOST_SECONDS}");
-    Kind::new(shape, |fields, key, node| {
+    OptionKind::new(shape, |fields, key, node| {
         let value = integer(fields, key, node, MOST_SECONDS)?;
         u64::try_from(value.max(0)).ok().map(Duration::from_secs)
     })
@@ -129,8 +129,8 @@ fn positive(fields: &mut Fields, key: &str, node: &Node, most: usize) -> Option<
 }
 
 /// The processor, or GPUs.
-pub fn device_type() -> Kind<DeviceType> {
-    Kind::new("cpu or gpu", |fields, key, node| {
+pub fn device_type() -> OptionKind<DeviceType> {
+    OptionKind::new("cpu or gpu", |fields, key, node| {
         match &node.value {
             Value::Text(text) if text == "cpu" => return Some(DeviceType::Cpu),
             Value::Text(text) if text == "gpu" => return Some(DeviceType::Gpu),
@@ -142,8 +142,8 @@ pub fn device_type() -> Kind<DeviceType> {
 }
 
 /// Numbers of GPUs.
-pub fn device_ids() -> Kind<Vec<u32>> {
-    Kind::new("a list of device numbers", read_device_ids)
+pub fn device_ids() -> OptionKind<Vec<u32>> {
+    OptionKind::new("a list of device numbers", read_device_ids)
 }
 
 /// One bad id discards the list.
@@ -166,8 +166,8 @@ fn read_device_ids(fields: &mut Fields, key: &str, node: &Node) -> Option<Vec<u3
 }
 
 /// A truth value; TorchServe ignores what is none.
-pub fn truth() -> Kind<bool> {
-    Kind::new("true or false", |fields, key, node| {
+pub fn truth() -> OptionKind<bool> {
+    OptionKind::new("true or false", |fields, key, node| {
         match &node.value {
             Value::Bool(value) => return Some(*value),
             Value::Null => {}

@@ -21,8 +21,8 @@ use super::kinds::{
     number, number_or_zero, open_inference_protocol, optional, path, path_or, saved_models,
     seconds, size, store, text, truth, urls, word,
 };
-use super::reader::{Kind, Reader};
-use super::startup::{Listed, LoadModels, listed, load_models};
+use super::reader::{Reader, SettingKind};
+use super::startup::{ListedVersions, LoadModels, listed, load_models};
 
 /// One key of the settings.
 #[derive(Debug, Clone, Copy)]
@@ -128,7 +128,7 @@ macro_rules! settings {
         /// Every key that has a value.
         const SETTINGS: &[Key] = &[$(Key {
             lines: &[$($line),+],
-            shape: || Kind::<$type>::shape($kind),
+            shape: || SettingKind::<$type>::shape($kind),
             $($differs: $how,)?
             ..Key::new(stringify!($key), $default, Role::Setting)
         },)+];
@@ -150,7 +150,7 @@ macro_rules! settings {
             /// The value of `key`, where that says more than what was typed.
             pub fn shown(&self, key: &str) -> Option<String> {
                 match key {
-                    $(stringify!($key) => Kind::<$type>::show(&$kind, &self.$key),)+
+                    $(stringify!($key) => SettingKind::<$type>::show(&$kind, &self.$key),)+
                     _ => None,
                 }
             }
@@ -203,7 +203,7 @@ settings! {
     /// Models to load at the start: `all`, or names, paths and URLs of archives, each with `NAME=` before it if it is registered by another name.
     load_models: LoadModels = "", load_models();
     /// Settings of single versions: a JSON object of models, of versions, of settings.
-    models: Listed = "", listed() => variable: Variable::None;
+    models: ListedVersions = "", listed() => variable: Variable::None;
     /// Directory that archives are loaded from.
     model_store: Option<PathBuf> = "", store();
     /// Directory that workflows are loaded from.

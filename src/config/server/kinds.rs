@@ -14,48 +14,48 @@ use super::super::snapshot::{self, Saved};
 use super::super::{Problem, units};
 use super::address::{self, DefaultPorts};
 use super::environment::Environment;
-use super::reader::Kind;
+use super::reader::SettingKind;
 
 /// Longer than anybody keeps a connection, and short enough to be added to any time.
 const LONGEST_MS: u64 = 10 * 365 * 24 * 3_600_000;
 const LONGEST_MINUTES: f64 = 10.0 * 365.0 * 24.0 * 60.0;
 
 /// A whole number from `least` to `most`.
-pub fn number<T>(least: T, most: T) -> Kind<T>
+pub fn number<T>(least: T, most: T) -> SettingKind<T>
 where
     T: FromStr + PartialOrd + Display + Copy + 'static,
 {
     let shape = format!("a whole number from {least} to {most}");
-    Kind::parsed(shape, move |text| {
+    SettingKind::parsed(shape, move |text| {
         let number = text.parse().ok();
         number.filter(|number| (least..=most).contains(number))
     })
 }
 
 /// A number of which 0 means that there is none.
-pub fn number_or_zero(most: usize) -> Kind<Option<usize>> {
+pub fn number_or_zero(most: usize) -> SettingKind<Option<usize>> {
     number(0, most).map(|number| (number > 0).then_some(number))
 }
 
 /// Nothing unless it is typed.
-pub fn optional<T: 'static>(kind: Kind<T>) -> Kind<Option<T>> {
+pub fn optional<T: 'static>(kind: SettingKind<T>) -> SettingKind<Option<T>> {
     kind.map(Some).or(|_| None)
 }
 
 /// Whole seconds.
-pub fn seconds() -> Kind<Duration> {
+pub fn seconds() -> SettingKind<Duration> {
     number(1, 31_536_000).map(Duration::from_secs)
 }
 
 /// Whole milliseconds.
-pub fn milliseconds() -> Kind<Duration> {
+pub fn milliseconds() -> SettingKind<Duration> {
     number(1, LONGEST_MS).map(Duration::from_millis)
 }
 
 /// Minutes, with a fraction.
-pub fn minutes() -> Kind<Duration> {
+pub fn minutes() -> SettingKind<Duration> {
     let shape = "a number of minutes above 0, such as 60 or 0.25";
-    Kind::parsed(shape, |text| {
+    SettingKind::parsed(shape, |text| {
         let minutes: f64 = text.parse().ok()?;
         let is_usable = minutes > 0.0 && minutes <= LONGEST_MINUTES;
         is_usable.then(|| Duration::from_secs_f64(minutes * 60.0))
@@ -63,23 +63,23 @@ pub fn minutes() -> Kind<Duration> {
 }
 
 /// A duration with its unit.
-pub fn duration() -> Kind<Duration> {
-    Kind::parsed(units::DURATION, |text| {
+pub fn duration() -> SettingKind<Duration> {
+    SettingKind::parsed(units::DURATION, |text| {
         units::duration(text).filter(|time| !time.is_zero())
     })
 }
 
 /// A size in bytes.
-pub fn size() -> Kind<usize> {
-    Kind::parsed(units::SIZE, |text| {
+pub fn size() -> SettingKind<usize> {
+    SettingKind::parsed(units::SIZE, |text| {
         units::size(text).filter(|size| *size > 0)
     })
 }
 
 /// A truth value. TorchServe takes every text but `true` as false; a typing error there switches off what it
 /// meant to switch on.
-pub fn truth() -> Kind<bool> {
-    Kind::parsed("true or false", |text| {
+pub fn truth() -> SettingKind<bool> {
+    SettingKind::parsed("true or false", |text| {
         match text.to_ascii_lowercase().as_str() {
             "true" => Some(true),
             "false" | "" => Some(false),
@@ -89,15 +89,15 @@ pub fn truth() -> Kind<bool> {
 }
 
 /// A truth value as TorchServe reads it: every text but `true` is false.
-pub fn is_true() -> Kind<bool> {
-    Kind::parsed("true or false", |text| {
+pub fn is_true() -> SettingKind<bool> {
+    SettingKind::parsed("true or false", |text| {
         Some(text.eq_ignore_ascii_case("true"))
     })
 }
 
 /// TorchServe's variable switches it on by the word `oip` alone; whoever sets it to something else wants it off.
-pub fn open_inference_protocol() -> Kind<bool> {
-    Kind::parsed("oip, true or false", |text| {
+pub fn open_inference_protocol() -> SettingKind<bool> {
+    SettingKind::parsed("oip, true or false", |text| {
         match text.to_ascii_lowercase().as_str() {
             "true" | "oip" => Some(true),
             "false" | "" => Some(false),
@@ -107,17 +107,17 @@ pub fn open_inference_protocol() -> Kind<bool> {
 }
 
 /// One of a few words.
-pub fn word<T: Copy + 'static>(words: &'static [(&'static str, T)]) -> Kind<T> {
+pub fn word<T: Copy + 'static>(words: &'static [(&'static str, T)]) -> SettingKind<T> {
     let names: Vec<_> = words.iter().map(|(name, _)| *name).collect();
-    Kind::parsed(format!("one of {}", names.join(", ")), move |text| {
+    SettingKind::parsed(format!("one of {}", names.join(", ")), move |text| {
         let found = words.iter().find(|(name, _)| *name == text);
         found.map(|(_, value)| *value)
     })
 }
 
 /// As TorchServe reads it: whatever the case, and `log` if it is none.
-pub fn metrics_mode() -> Kind<Mode> {
-    Kind::new("one of log, prometheus, legacy", |reader, entry| {
+pub fn metrics_mode() -> SettingKind<Mode> {
+    SettingKind::new("one of log, prometheus, legacy", |reader, entry| {
         let mode = match entry.value.trim().to_ascii_lowercase().as_str() {
             "prometheus" => Mode::Prometheus,
             "legacy" => Mode::Legacy,
@@ -133,15 +133,15 @@ pub fn metrics_mode() -> Kind<Mode> {
 }
 
 /// A text; none if it is empty.
-pub fn text() -> Kind<Option<String>> {
-    Kind::parsed("a text", |text| {
+pub fn text() -> SettingKind<Option<String>> {
+    SettingKind::parsed("a text", |text| {
         Some((!text.is_empty()).then(|| text.to_owned()))
     })
 }
 
 /// Names, separated by commas, in lower case.
-pub fn names() -> Kind<BTreeSet<String>> {
-    Kind::parsed("names separated by commas", |text| {
+pub fn names() -> SettingKind<BTreeSet<String>> {
+    SettingKind::parsed("names separated by commas", |text| {
         let names = text.split(',').map(str::trim);
         let names = names.filter(|name| !name.is_empty());
         Some(names.map(str::to_ascii_lowercase).collect())
@@ -149,8 +149,8 @@ pub fn names() -> Kind<BTreeSet<String>> {
 }
 
 /// Starts of URLs, as they were typed. Whoever fetches from them reads them again.
-pub fn urls() -> Kind<String> {
-    Kind::new("starts of URLs separated by commas", |reader, entry| {
+pub fn urls() -> SettingKind<String> {
+    SettingKind::new("starts of URLs separated by commas", |reader, entry| {
         if let Err((item, rule)) = (reader.check_urls)(&entry.value) {
             reader.part(entry, rule, &item);
         }
@@ -159,9 +159,9 @@ pub fn urls() -> Kind<String> {
 }
 
 /// An address to listen on, with the ports where none is written.
-pub fn address(http: u16, https: u16) -> Kind<Address> {
+pub fn address(http: u16, https: u16) -> SettingKind<Address> {
     let ports = DefaultPorts { http, https };
-    let kind = Kind::new(address::SHAPE, move |reader, entry| {
+    let kind = SettingKind::new(address::SHAPE, move |reader, entry| {
         let address = address::parse(&entry.value, ports);
         address
             .map_err(|message| reader.message(entry, message))
@@ -171,24 +171,24 @@ pub fn address(http: u16, https: u16) -> Kind<Address> {
 }
 
 /// The host of an address.
-pub fn host() -> Kind<IpAddr> {
-    Kind::new(address::HOST_SHAPE, |reader, entry| {
+pub fn host() -> SettingKind<IpAddr> {
+    SettingKind::new(address::HOST_SHAPE, |reader, entry| {
         let host = address::parse_host(&entry.value);
         host.map_err(|message| reader.message(entry, message)).ok()
     })
 }
 
 /// A path, taken from the current directory.
-pub fn path() -> Kind<Option<PathBuf>> {
-    Kind::new("a path", |reader, entry| {
+pub fn path() -> SettingKind<Option<PathBuf>> {
+    SettingKind::new("a path", |reader, entry| {
         let text = entry.value.trim();
         Some((!text.is_empty()).then(|| reader.environment.path(text)))
     })
 }
 
 /// A path, or what is found where none is typed.
-pub fn path_or(found: fn(&Environment) -> PathBuf) -> Kind<PathBuf> {
-    let kind = Kind::new("a path", move |reader, entry| {
+pub fn path_or(found: fn(&Environment) -> PathBuf) -> SettingKind<PathBuf> {
+    let kind = SettingKind::new("a path", move |reader, entry| {
         let text = entry.value.trim();
         let typed = (!text.is_empty()).then(|| reader.environment.path(text));
         Some(typed.unwrap_or_else(|| found(reader.environment)))
@@ -197,17 +197,17 @@ pub fn path_or(found: fn(&Environment) -> PathBuf) -> Kind<PathBuf> {
 }
 
 /// A file that must be there.
-pub fn file() -> Kind<Option<PathBuf>> {
+pub fn file() -> SettingKind<Option<PathBuf>> {
     file_or(|_| None)
 }
 
 /// A file that must be there, or what is found where none is typed.
-pub fn found_file(found: fn(&Environment) -> Option<PathBuf>) -> Kind<Option<PathBuf>> {
+pub fn found_file(found: fn(&Environment) -> Option<PathBuf>) -> SettingKind<Option<PathBuf>> {
     file_or(found).shown(|path| shown(path.as_deref()))
 }
 
-fn file_or(found: fn(&Environment) -> Option<PathBuf>) -> Kind<Option<PathBuf>> {
-    let kind = Kind::new("a file", move |reader, entry| {
+fn file_or(found: fn(&Environment) -> Option<PathBuf>) -> SettingKind<Option<PathBuf>> {
+    let kind = SettingKind::new("a file", move |reader, entry| {
         let text = entry.value.trim();
         if text.is_empty() {
             return Some(found(reader.environment));
@@ -222,8 +222,8 @@ fn file_or(found: fn(&Environment) -> Option<PathBuf>) -> Kind<Option<PathBuf>> 
 }
 
 /// A directory of archives. One that is missing is a mistake when a flag names it; one named by the file may come later.
-pub fn store() -> Kind<Option<PathBuf>> {
-    let kind = Kind::new("a directory", |reader, entry| {
+pub fn store() -> SettingKind<Option<PathBuf>> {
+    let kind = SettingKind::new("a directory", |reader, entry| {
         let text = entry.value.trim();
         let path = reader.environment.path(text);
         if text.is_empty() {
@@ -245,8 +245,8 @@ fn shown(path: Option<&Path>) -> String {
 }
 
 /// What a snapshot says of models.
-pub fn saved_models() -> Kind<Option<Saved>> {
-    Kind::new("JSON as snapshots have it", |reader, entry| {
+pub fn saved_models() -> SettingKind<Option<Saved>> {
+    SettingKind::new("JSON as snapshots have it", |reader, entry| {
         let text = entry.value.trim();
         if text.is_empty() {
             return Some(None);

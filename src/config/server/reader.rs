@@ -21,7 +21,7 @@ type Absent<T> = Box<dyn Fn(&Environment) -> T>;
 type Read<T> = Box<dyn Fn(&mut Reader<'_>, &Entry) -> Option<T>>;
 
 /// What the values of a key look like, and how they are read.
-pub struct Kind<T> {
+pub struct SettingKind<T> {
     shape: String,
     /// Reads what was typed; `None` if that is a problem.
     read: Read<T>,
@@ -31,7 +31,7 @@ pub struct Kind<T> {
     show: Option<fn(&T) -> String>,
 }
 
-impl<T: 'static> Kind<T> {
+impl<T: 'static> SettingKind<T> {
     /// A kind that `read` reads. It reports what is wrong.
     pub fn new(
         shape: impl Into<String>,
@@ -75,9 +75,9 @@ impl<T: 'static> Kind<T> {
     }
 
     /// The same, with `change` made to each value.
-    pub fn map<U: 'static>(self, change: impl Fn(T) -> U + 'static) -> Kind<U> {
+    pub fn map<U: 'static>(self, change: impl Fn(T) -> U + 'static) -> SettingKind<U> {
         let read = self.read;
-        Kind::new(self.shape, move |reader, entry| {
+        SettingKind::new(self.shape, move |reader, entry| {
             read(reader, entry).map(&change)
         })
     }
@@ -110,14 +110,14 @@ impl<'a> Reader<'a> {
     }
 
     /// The value of `key`: what was typed, else its default.
-    pub fn take<T: 'static>(&mut self, key: &Key, kind: &Kind<T>) -> T {
+    pub fn take<T: 'static>(&mut self, key: &Key, kind: &SettingKind<T>) -> T {
         self.key = key.name;
         let typed = self.entry(key.name);
         let typed = typed.and_then(|entry| (kind.read)(self, &entry));
         typed.unwrap_or_else(|| self.default(key, kind))
     }
 
-    fn default<T>(&mut self, key: &Key, kind: &Kind<T>) -> T {
+    fn default<T>(&mut self, key: &Key, kind: &SettingKind<T>) -> T {
         if let Some(absent) = &kind.absent {
             return absent(self.environment);
         }

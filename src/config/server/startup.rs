@@ -10,7 +10,7 @@ use crate::model::{ModelName, Version};
 use super::super::model::{Requested, VersionLimits};
 use super::super::spelling;
 use super::raw::Entry;
-use super::reader::{Kind, Reader};
+use super::reader::{Reader, SettingKind};
 
 /// `load_models`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub struct LoadModel {
 
 /// What `models` says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Listed {
+pub struct ListedVersions {
     /// Settings by model and version.
     pub models: BTreeMap<ModelName, BTreeMap<Version, Requested>>,
     /// Default versions.
@@ -55,7 +55,7 @@ const MEMBERS: [&str; 10] = [
     "parallelLevel",
 ];
 
-impl Listed {
+impl ListedVersions {
     /// The settings of a version; none if it is not there.
     pub fn of(&self, name: &ModelName, version: &Version) -> Requested {
         let versions = self.models.get(name);
@@ -65,8 +65,8 @@ impl Listed {
 }
 
 /// `load_models`; without effect where a snapshot is restored.
-pub fn load_models() -> Kind<LoadModels> {
-    Kind::new(
+pub fn load_models() -> SettingKind<LoadModels> {
+    SettingKind::new(
         "all, none or archives separated by commas",
         |reader, entry| Some(read_load_models(reader, entry)),
     )
@@ -110,9 +110,9 @@ fn load_model(reader: &mut Reader<'_>, entry: &Entry, item: &str) -> Option<Load
 }
 
 /// `models`, a JSON object: model → version → settings. TorchServe takes what it understands, and so do its files expect it.
-pub fn listed() -> Kind<Listed> {
-    let kind = Kind::new("a JSON object", |reader, entry| {
-        let mut listed = Listed::default();
+pub fn listed() -> SettingKind<ListedVersions> {
+    let kind = SettingKind::new("a JSON object", |reader, entry| {
+        let mut listed = ListedVersions::default();
         let mut wrong = Vec::new();
         match serde_json::from_str(&entry.value) {
             Ok(document) => read_models(&document, &mut listed, &mut wrong),
@@ -123,10 +123,10 @@ pub fn listed() -> Kind<Listed> {
         }
         Some(listed)
     });
-    kind.or(|_| Listed::default())
+    kind.or(|_| ListedVersions::default())
 }
 
-fn read_models(document: &Value, listed: &mut Listed, wrong: &mut Vec<String>) {
+fn read_models(document: &Value, listed: &mut ListedVersions, wrong: &mut Vec<String>) {
     let Some(models) = document.as_object() else {
         return wrong.push("is ignored: it must be an object of models".to_owned());
     };

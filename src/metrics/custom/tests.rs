@@ -11,9 +11,9 @@ fn detecting() -> Metrics {
 }
 
 /// Metrics that list `listed` under `model_metrics`.
-fn listing(name: &str, kind: Kind, labels: &[&str]) -> Metrics {
+fn listing(name: &str, kind: MetricKind, labels: &[&str]) -> Metrics {
     let mut cfg = Config::default();
-    cfg.listing.model.push(Listed {
+    cfg.listing.model.push(ListedMetric {
         name: name.to_owned(),
         kind,
         unit: "kB".to_owned(),
@@ -22,7 +22,7 @@ fn listing(name: &str, kind: Kind, labels: &[&str]) -> Metrics {
     Metrics::new(&cfg)
 }
 
-fn metric(name: &str, kind: Kind, value: f64) -> CustomMetric<'_> {
+fn metric(name: &str, kind: MetricKind, value: f64) -> CustomMetric<'_> {
     CustomMetric {
         name,
         kind,
@@ -57,7 +57,7 @@ fn a_detected_metric_carries_its_model() {
     let observed = CustomMetric {
         label_names: &names,
         label_values: &values,
-        ..metric("Images", Kind::Counter, 2.0)
+        ..metric("Images", MetricKind::Counter, 2.0)
     };
     model.observe(&observed).unwrap();
     model.observe(&observed).unwrap();
@@ -72,7 +72,7 @@ fn a_detected_metric_carries_its_model() {
 fn a_listed_metric_has_the_labels_and_the_unit_of_the_listing() {
     let metrics = listing(
         "SizeOfImage",
-        Kind::Gauge,
+        MetricKind::Gauge,
         &["Method", "ModelName", "Hostname"],
     );
     let model = observer(&metrics);
@@ -80,7 +80,7 @@ fn a_listed_metric_has_the_labels_and_the_unit_of_the_listing() {
     let observed = CustomMetric {
         label_names: &names,
         label_values: &values,
-        ..metric("SizeOfImage", Kind::Gauge, 0.25)
+        ..metric("SizeOfImage", MetricKind::Gauge, 0.25)
     };
     model.observe(&observed).unwrap();
     insta::assert_snapshot!(scrape(&metrics, "SizeOfImage"), @r#"
@@ -93,17 +93,17 @@ fn a_listed_metric_has_the_labels_and_the_unit_of_the_listing() {
 #[test]
 fn what_is_not_listed_is_left_out_unless_it_may_be_detected() {
     let metrics = Metrics::default();
-    let error = observer(&metrics).observe(&metric("Words", Kind::Counter, 1.0));
+    let error = observer(&metrics).observe(&metric("Words", MetricKind::Counter, 1.0));
     assert_eq!(error, Err(CustomMetricError::Unlisted("Words".to_owned())));
     assert!(!metrics.scrape(Format::TorchServe, &[]).contains("Words"));
 }
 
 #[test]
 fn labels_that_are_not_the_listings_are_refused() {
-    let metrics = listing("Words", Kind::Counter, &["Method", "Hostname"]);
+    let metrics = listing("Words", MetricKind::Counter, &["Method", "Hostname"]);
     let model = observer(&metrics);
     let error = model
-        .observe(&metric("Words", Kind::Counter, 1.0))
+        .observe(&metric("Words", MetricKind::Counter, 1.0))
         .unwrap_err();
     let text = error.to_string();
     assert!(
@@ -114,7 +114,7 @@ fn labels_that_are_not_the_listings_are_refused() {
     let observed = CustomMetric {
         label_names: &names,
         label_values: &values,
-        ..metric("Words", Kind::Counter, 1.0)
+        ..metric("Words", MetricKind::Counter, 1.0)
     };
     assert!(matches!(
         observer(&metrics).observe(&observed),
@@ -131,7 +131,7 @@ fn a_handler_does_not_speak_for_another_model_or_host() {
     let observed = CustomMetric {
         label_names: &names,
         label_values: &values,
-        ..metric("Faults", Kind::Counter, 1.0)
+        ..metric("Faults", MetricKind::Counter, 1.0)
     };
     model.observe(&observed).unwrap();
     let text = scrape(&metrics, "Faults");
@@ -153,7 +153,7 @@ fn names_of_the_server_are_refused() {
         "PredictionTime",
         "QueueTime",
     ] {
-        let error = model.observe(&metric(name, Kind::Gauge, 1.0));
+        let error = model.observe(&metric(name, MetricKind::Gauge, 1.0));
         assert_eq!(error, Err(CustomMetricError::Reserved(name.to_owned())));
     }
 }
@@ -162,8 +162,8 @@ fn names_of_the_server_are_refused() {
 fn a_metric_keeps_its_kind_and_labels() {
     let metrics = detecting();
     let (one, other) = (observer(&metrics), observer(&metrics));
-    one.observe(&metric("a", Kind::Gauge, 1.0)).unwrap();
-    let kind = other.observe(&metric("a", Kind::Counter, 1.0));
+    one.observe(&metric("a", MetricKind::Gauge, 1.0)).unwrap();
+    let kind = other.observe(&metric("a", MetricKind::Counter, 1.0));
     assert!(
         matches!(kind, Err(CustomMetricError::Kind { .. })),
         "{kind:?}"
@@ -172,7 +172,7 @@ fn a_metric_keeps_its_kind_and_labels() {
     let labels = other.observe(&CustomMetric {
         label_names: &names,
         label_values: &values,
-        ..metric("a", Kind::Gauge, 1.0)
+        ..metric("a", MetricKind::Gauge, 1.0)
     });
     assert!(
         matches!(labels, Err(CustomMetricError::Labels { .. })),
@@ -185,10 +185,10 @@ fn values_that_cannot_be_counted_are_refused() {
     let metrics = detecting();
     let model = observer(&metrics);
     for (kind, value) in [
-        (Kind::Counter, -1.0),
-        (Kind::Counter, f64::NAN),
-        (Kind::Gauge, f64::INFINITY),
-        (Kind::Histogram, f64::NAN),
+        (MetricKind::Counter, -1.0),
+        (MetricKind::Counter, f64::NAN),
+        (MetricKind::Gauge, f64::INFINITY),
+        (MetricKind::Histogram, f64::NAN),
     ] {
         let error = model.observe(&metric(kind.name(), kind, value));
         assert!(
@@ -199,7 +199,7 @@ fn values_that_cannot_be_counted_are_refused() {
     let few = owned(["only a name"]);
     let error = model.observe(&CustomMetric {
         label_names: &few,
-        ..metric("few", Kind::Gauge, 1.0)
+        ..metric("few", MetricKind::Gauge, 1.0)
     });
     assert!(
         matches!(error, Err(CustomMetricError::Labels { .. })),
@@ -217,7 +217,7 @@ fn series_are_limited_and_those_there_are_go_on() {
         model.observe(&CustomMetric {
             label_names: &names,
             label_values: &values,
-            ..metric("many", Kind::Counter, 1.0)
+            ..metric("many", MetricKind::Counter, 1.0)
         })
     };
     for value in ["1", "2", "3"] {
@@ -240,7 +240,9 @@ fn metrics_go_with_the_last_handler_that_makes_them() {
     let metrics = detecting();
     let (one, other) = (observer(&metrics), observer(&metrics));
     for model in [&one, &other] {
-        model.observe(&metric("Words", Kind::Counter, 1.0)).unwrap();
+        model
+            .observe(&metric("Words", MetricKind::Counter, 1.0))
+            .unwrap();
     }
     drop(one);
     assert!(scrape(&metrics, "Words").ends_with(" 2.0\n"));
@@ -248,7 +250,7 @@ fn metrics_go_with_the_last_handler_that_makes_them() {
     assert!(!metrics.scrape(Format::TorchServe, &[]).contains("Words"));
     // Free for another kind.
     observer(&metrics)
-        .observe(&metric("Words", Kind::Gauge, 1.0))
+        .observe(&metric("Words", MetricKind::Gauge, 1.0))
         .unwrap();
 }
 
@@ -260,7 +262,11 @@ fn where_nobody_can_scrape_nothing_is_taken_and_nothing_is_wrong() {
         ..Config::default()
     });
     let model = observer(&metrics);
-    model.observe(&metric("Words", Kind::Counter, 1.0)).unwrap();
-    model.observe(&metric("ts_x", Kind::Counter, -1.0)).unwrap();
+    model
+        .observe(&metric("Words", MetricKind::Counter, 1.0))
+        .unwrap();
+    model
+        .observe(&metric("ts_x", MetricKind::Counter, -1.0))
+        .unwrap();
     assert_eq!(metrics.scrape(Format::TorchServe, &[]), "");
 }

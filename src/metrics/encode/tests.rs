@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use prometheus::core::Collector as _;
 
-use super::super::Kind;
+use super::super::MetricKind;
 use super::super::cell::Shards;
 use super::super::family::{Definition, Family, Hold};
 use super::*;
 
-fn family(name: &str, kind: Kind, labels: &[&str]) -> Family {
+fn family(name: &str, kind: MetricKind, labels: &[&str]) -> Family {
     let definition = Definition {
         name: name.to_owned(),
         help: "a\n\"b\"".to_owned(),
@@ -43,7 +43,7 @@ fn openmetrics(families: &[&Family]) -> String {
 
 #[test]
 fn labels_keep_the_order_of_the_family_and_end_with_a_comma() {
-    let gauge = family("g", Kind::Gauge, &["z", "a"]);
+    let gauge = family("g", MetricKind::Gauge, &["z", "a"]);
     gauge.bind(&["1\"\\\n", "2"], Hold::Kept).update(3.0);
     insta::assert_snapshot!(torchserve(&gauge, &[]), @r#"
     # HELP g a\n"b"
@@ -54,7 +54,7 @@ fn labels_keep_the_order_of_the_family_and_end_with_a_comma() {
 
 #[test]
 fn quotes_breaks_and_backslashes_stay_within_their_value() {
-    let gauge = family("g", Kind::Gauge, &["a"]);
+    let gauge = family("g", MetricKind::Gauge, &["a"]);
     let _cell = gauge.bind(&["x\"} 1\n# \\ü\u{1F980}"], Hold::WhileUsed);
     for text in [torchserve(&gauge, &[]), openmetrics(&[&gauge])] {
         let sample = text.lines().find(|line| line.starts_with("g{")).unwrap();
@@ -67,7 +67,7 @@ fn quotes_breaks_and_backslashes_stay_within_their_value() {
 
 #[test]
 fn a_sample_without_labels_has_no_braces() {
-    let counter = family("c", Kind::Counter, &[]);
+    let counter = family("c", MetricKind::Counter, &[]);
     counter.bind(&[], Hold::Kept).update(3.0);
     assert!(torchserve(&counter, &[]).ends_with("\nc 3.0\n"));
     assert!(openmetrics(&[&counter]).ends_with("\nc 3.0\n# EOF\n"));
@@ -75,7 +75,7 @@ fn a_sample_without_labels_has_no_braces() {
 
 #[test]
 fn histograms_are_cumulative_and_can_be_filtered_by_sample() {
-    let histogram = family("h", Kind::Histogram, &["m"]);
+    let histogram = family("h", MetricKind::Histogram, &["m"]);
     histogram.bind(&["x"], Hold::Kept).update(0.75);
     insta::assert_snapshot!(torchserve(&histogram, &[]), @r#"
     # HELP h a\n"b"
@@ -92,7 +92,7 @@ fn histograms_are_cumulative_and_can_be_filtered_by_sample() {
 
 #[test]
 fn families_without_samples_are_announced() {
-    let gauge = family("g", Kind::Gauge, &["a"]);
+    let gauge = family("g", MetricKind::Gauge, &["a"]);
     let head = "# HELP g a\\n\"b\"\n# TYPE g gauge\n";
     assert_eq!(torchserve(&gauge, &[]), head);
     assert_eq!(torchserve(&gauge, &["g"]), "");
@@ -100,9 +100,9 @@ fn families_without_samples_are_announced() {
 
 #[test]
 fn openmetrics_has_types_units_and_an_end() {
-    let histogram = family("h_seconds", Kind::Histogram, &["m"]);
+    let histogram = family("h_seconds", MetricKind::Histogram, &["m"]);
     histogram.bind(&["x"], Hold::Kept).update(0.75);
-    let counter = family("c_total", Kind::Counter, &["m", "n"]);
+    let counter = family("c_total", MetricKind::Counter, &["m", "n"]);
     counter.bind(&["x", "y"], Hold::Kept).update(3.0);
     insta::assert_snapshot!(openmetrics(&[&counter, &histogram]), @r#"
     # TYPE c counter
@@ -122,9 +122,9 @@ fn openmetrics_has_types_units_and_an_end() {
 
 #[test]
 fn no_two_families_of_openmetrics_share_a_name_and_no_sample_is_renamed() {
-    let gauge = family("a", Kind::Gauge, &[]);
+    let gauge = family("a", MetricKind::Gauge, &[]);
     let counters = ["a_total", "b", "b_total", "seconds", "seconds_total"];
-    let counters = counters.map(|name| family(name, Kind::Counter, &[]));
+    let counters = counters.map(|name| family(name, MetricKind::Counter, &[]));
     let mut families = vec![&gauge];
     families.extend(&counters);
     for family in &families {

@@ -194,7 +194,7 @@ enum Event {
     Push {
         rows: usize,
         width: usize,
-        patience: u64,
+        timeout: u64,
     },
     /// The client of one of the jobs leaves.
     Abandon(usize),
@@ -206,10 +206,10 @@ enum Event {
 
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
-        4 => (1usize..6, 1usize..4, 1u64..400).prop_map(|(rows, width, patience)| Event::Push {
+        4 => (1usize..6, 1usize..4, 1u64..400).prop_map(|(rows, width, timeout)| Event::Push {
             rows,
             width,
-            patience
+            timeout
         }),
         1 => any::<usize>().prop_map(Event::Abandon),
         2 => (0u64..150).prop_map(Event::Pass),
@@ -248,18 +248,18 @@ impl World {
             Event::Push {
                 rows,
                 width,
-                patience,
-            } => self.push(rows, width, patience),
+                timeout,
+            } => self.push(rows, width, timeout),
             Event::Abandon(index) => self.abandon(index),
             Event::Pass(millis) => self.now += Duration::from_millis(millis),
             Event::Take { fails } => self.take(fails),
         }
     }
 
-    fn push(&mut self, rows: usize, width: usize, patience: u64) {
+    fn push(&mut self, rows: usize, width: usize, timeout: u64) {
         let number = u8::try_from(self.clients.len()).unwrap();
         let (mut job, answer) = job(&vec![number; rows], width, self.now);
-        job.deadline = self.now + Duration::from_millis(patience);
+        job.deadline = self.now + Duration::from_millis(timeout);
         self.deadlines.push(job.deadline);
         self.clients.push(Some(answer));
         self.runs.push(0);

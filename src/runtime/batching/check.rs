@@ -19,7 +19,7 @@ const FULL: usize = 64;
 /// One input of a stack has at most this many bytes.
 const STACK_LIMIT: usize = 64 << 20;
 /// Runs are ended after this, where the backend can: a slower model is tried out by its first requests.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CHECK_LIMIT: Duration = Duration::from_secs(10);
 /// The pause between two attempts to end a run.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -32,7 +32,7 @@ pub(super) fn check(
 ) -> Option<Finding> {
     let started = Instant::now();
     let _limit = session.interrupter().map(Limit::start);
-    let is_in_time = || started.elapsed() < PATIENCE;
+    let is_in_time = || started.elapsed() < CHECK_LIMIT;
     let stacks = stacks(samples, batch_size);
     if stacks.is_empty() {
         return None;
@@ -161,7 +161,7 @@ fn stack(samples: &[Sample], order: &[usize]) -> Option<Vec<NamedTensor>> {
     first.iter().enumerate().map(stack).collect()
 }
 
-/// Ends runs that take longer than [`PATIENCE`], from a thread of its own, until it is dropped.
+/// Ends runs that take longer than [`CHECK_LIMIT`], from a thread of its own, until it is dropped.
 struct Limit {
     _over: mpsc::Sender<()>,
 }
@@ -170,7 +170,7 @@ impl Limit {
     fn start(interrupt: Arc<dyn Interrupt>) -> Self {
         let (over, is_over) = mpsc::channel();
         std::thread::spawn(move || {
-            let mut pause = PATIENCE;
+            let mut pause = CHECK_LIMIT;
             // This is repeated, as it ends one run and others follow.
             while is_over.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
                 interrupt.interrupt();

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::model::{DType, Settings, TensorSpec};
 use crate::runtime::batcher::Answer;
 use crate::runtime::pool::loader::Loader;
-use crate::runtime::pool::{JobOptions, Pool, Supervisor};
+use crate::runtime::pool::{JobOptions, Pool, WorkerSupervisor};
 use crate::runtime::{Bounds, WorkerIds, testing};
 use crate::tensor::{NamedTensor, Tensor};
 
@@ -126,7 +126,7 @@ fn signature(axis0: Axis0) -> Signature {
 }
 
 struct Served {
-    _supervisor: Arc<Supervisor>,
+    _supervisor: Arc<WorkerSupervisor>,
     pool: Arc<Pool>,
     backend: FakeBackend,
 }
@@ -172,7 +172,7 @@ async fn serve_sized(
     let loader = Loader::new(Arc::new(backend.clone()), &spec, 1, 1);
     let ids = Arc::new(WorkerIds::from(0));
     let pool = Pool::new(spec, verdicts, &Arc::default());
-    let supervisor = Supervisor::new(Arc::clone(&pool), loader, ids);
+    let supervisor = WorkerSupervisor::new(Arc::clone(&pool), loader, ids);
     supervisor.scale(Bounds::exactly(1)).await.unwrap();
     Served {
         _supervisor: supervisor,

@@ -99,9 +99,9 @@ impl Host {
         });
     }
 
-    /// Waits at most `patience` for the calls under way, and ends the workers.
-    pub async fn drain(&self, patience: Duration) {
-        self.runtime.drain(patience).await;
+    /// Waits at most `timeout` for the calls under way, and ends the workers.
+    pub async fn drain(&self, timeout: Duration) {
+        self.runtime.drain(timeout).await;
     }
 
     /// Whether a call may be expected soon: few are under way, so that a core is free to poll for it.

@@ -12,7 +12,7 @@ use crate::runtime::testing::rows;
 use crate::runtime::{Bounds, Hosts, Runtime};
 
 /// Longer than anything here takes that is not held.
-const PATIENCE: Duration = Duration::from_millis(50);
+const TIMEOUT: Duration = Duration::from_millis(50);
 
 /// A version in each hosting, and what stands behind it.
 struct Both {
@@ -95,7 +95,7 @@ async fn expired() -> [Error; 2] {
     both.backend.gate().shut();
     let refused = refusals(&runtimes, || {
         let request = tensors(1);
-        let deadline = request.arrival + PATIENCE;
+        let deadline = request.arrival + TIMEOUT;
         Request {
             deadline,
             ..request
@@ -108,7 +108,7 @@ async fn expired() -> [Error; 2] {
 
 async fn not_ready_in_time() -> [Error; 2] {
     let both = Both::new(Settings {
-        startup_timeout: PATIENCE,
+        startup_timeout: TIMEOUT,
         ..Settings::default()
     });
     both.backend.load_gate().shut();

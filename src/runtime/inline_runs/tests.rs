@@ -137,12 +137,12 @@ async fn a_pool_that_is_busy_keeps_none_from_being_added() {
     let pool = Arc::<Locked>::default();
     let weak = Arc::downgrade(&pool);
     inline_runs.add_pool(weak, &Handle::current());
-    let relieving = Arc::clone(&inline_runs);
+    let handing_over = Arc::clone(&inline_runs);
     let locked = pool.0.lock();
-    let relieving = std::thread::spawn(move || relieving.relieve());
+    let handing_over = std::thread::spawn(move || handing_over.hand_over());
     while Arc::strong_count(&pool) == 1 || inline_runs.pools.is_locked() {
         std::thread::yield_now();
     }
     drop(locked);
-    relieving.join().unwrap();
+    handing_over.join().unwrap();
 }

@@ -219,7 +219,7 @@ impl State {
         {
             thread.unpark();
         }
-        Some((worker, self.take_stranded()))
+        Some((worker, self.take_unserved()))
     }
 
     /// Where batches wait to be full, one idle worker sleeps no longer than until the oldest job is due.
@@ -248,7 +248,7 @@ impl State {
     }
 
     /// Takes the jobs that no worker is left for.
-    pub(super) fn take_stranded(&mut self) -> Vec<Job> {
+    pub(super) fn take_unserved(&mut self) -> Vec<Job> {
         if self.has_workers() {
             return Vec::new();
         }

@@ -34,7 +34,7 @@ use crate::runtime::WorkerIds;
 use crate::runtime::failures::{draining, load_failed};
 
 /// The workers of one pool. Dropping it closes the pool.
-pub(crate) struct Supervisor {
+pub(crate) struct WorkerSupervisor {
     pool: Arc<Pool>,
     loader: Arc<Loader>,
     ids: Arc<WorkerIds>,
@@ -42,7 +42,7 @@ pub(crate) struct Supervisor {
     pub(super) threads: Mutex<Vec<(u32, JoinHandle<()>)>>,
 }
 
-impl Supervisor {
+impl WorkerSupervisor {
     /// Starts no worker yet.
     pub(crate) fn new(pool: Arc<Pool>, loader: Loader, ids: Arc<WorkerIds>) -> Arc<Self> {
         Arc::new(Self {
@@ -145,14 +145,14 @@ impl Supervisor {
     }
 
     /// Adapts the number of workers to demand once.
-    fn adapt(&self, scaler: &mut Scaler) -> Look {
+    fn adapt(&self, scaler: &mut Scaler) -> Scaling {
         let mut state = self.pool.state.lock();
         if state.closed.is_some() {
-            return Look::Closed;
+            return Scaling::Closed;
         }
         let Some(bounds) = state.bounds.of_demand() else {
             *scaler = Scaler::default();
-            return Look::Fixed;
+            return Scaling::Fixed;
         };
         let demand = state.demand(Instant::now());
         let wanted = scaler.decide(demand, bounds);
@@ -165,7 +165,7 @@ impl Supervisor {
             );
             self.resize(&mut state, wanted);
         }
-        Look::Demand
+        Scaling::Demand
     }
 
     /// Asks overdue runs to end and replaces the workers whose run did not. Returns when to call this again.
@@ -176,10 +176,10 @@ impl Supervisor {
             self.replace(worker, &mut state);
         }
         let has_left = !removed.is_empty();
-        let stranded = has_left.then(|| state.take_stranded());
+        let unserved = has_left.then(|| state.take_unserved());
         let pause = state.workers.until_overdue(now);
         drop(state);
-        self.pool.answer_stranded(stranded.unwrap_or_default());
+        self.pool.answer_unserved(unserved.unwrap_or_default());
         if has_left || has_changed {
             self.pool.announce();
         }
@@ -197,8 +197,8 @@ impl Supervisor {
     }
 }
 
-/// What a look at the pool found.
-enum Look {
+/// What decides on the number of workers.
+enum Scaling {
     /// Demand decides on the number of workers.
     Demand,
     /// The bounds fix the number of workers until they change.
@@ -207,29 +207,29 @@ enum Look {
     Closed,
 }
 
-impl Drop for Supervisor {
+impl Drop for WorkerSupervisor {
     fn drop(&mut self) {
         self.pool.close(&draining(&self.pool.model));
     }
 }
 
-async fn follow_demand(supervisor: Weak<Supervisor>, mut changes: watch::Receiver<u64>) {
+async fn follow_demand(supervisor: Weak<WorkerSupervisor>, mut changes: watch::Receiver<u64>) {
     let mut scaler = Scaler::default();
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let look = supervisor.upgrade().map(|one| one.adapt(&mut scaler));
-        match look {
-            Some(Look::Demand) => {}
+        let scaling = supervisor.upgrade().map(|one| one.adapt(&mut scaler));
+        match scaling {
+            Some(Scaling::Demand) => {}
             // New bounds are announced as changes of workers are, so that a fixed number costs no ticks.
-            Some(Look::Fixed) if changes.changed().await.is_ok() => {}
-            Some(Look::Fixed | Look::Closed) | None => return,
+            Some(Scaling::Fixed) if changes.changed().await.is_ok() => {}
+            Some(Scaling::Fixed | Scaling::Closed) | None => return,
         }
     }
 }
 
-async fn watch_overdue_runs(supervisor: Weak<Supervisor>) {
+async fn watch_overdue_runs(supervisor: Weak<WorkerSupervisor>) {
     let mut pause = CHECK_INTERVAL;
     loop {
         tokio::time::sleep(pause).await;

@@ -21,7 +21,7 @@ const HOUR: Duration = Duration::from_hours(1);
 type Request = tokio::task::JoinHandle<Result<Answer, Error>>;
 
 struct Fixture {
-    supervisor: Arc<Supervisor>,
+    supervisor: Arc<WorkerSupervisor>,
     pool: Arc<Pool>,
     backend: FakeBackend,
 }
@@ -67,7 +67,7 @@ async fn pool_with(
     let loader = Loader::new(Arc::new(backend.clone()), &model, workers, 2);
     let ids = Arc::new(WorkerIds::from(9000));
     let pool = Pool::new(model, Verdicts::default(), &inline_runs);
-    let supervisor = Supervisor::new(Arc::clone(&pool), loader, ids);
+    let supervisor = WorkerSupervisor::new(Arc::clone(&pool), loader, ids);
     let bounds = Bounds {
         min: workers,
         max: workers.max(pool.model.settings.max_workers),
@@ -533,7 +533,7 @@ async fn a_model_that_does_not_load_is_a_failed_worker() {
     let loader = Loader::new(Arc::new(backend), &model, 1, 2);
     let ids = Arc::new(WorkerIds::from(9000));
     let pool = Pool::new(model, Verdicts::default(), &Arc::default());
-    let supervisor = Supervisor::new(Arc::clone(&pool), loader, ids);
+    let supervisor = WorkerSupervisor::new(Arc::clone(&pool), loader, ids);
     let error = supervisor.scale(Bounds::exactly(1)).await.unwrap_err();
     assert_eq!(error.kind(), Kind::LoadFailed);
     assert_eq!(
@@ -553,7 +553,7 @@ async fn what_is_wrong_with_samples_is_told_to_whoever_registers() {
     let loader = Loader::new(Arc::new(FakeBackend::new()), &model, 1, 2);
     let ids = Arc::new(WorkerIds::from(9000));
     let pool = Pool::new(model, Verdicts::default(), &Arc::default());
-    let supervisor = Supervisor::new(Arc::clone(&pool), loader, ids);
+    let supervisor = WorkerSupervisor::new(Arc::clone(&pool), loader, ids);
     let error = supervisor.scale(Bounds::exactly(1)).await.unwrap_err();
     assert_eq!(error.kind(), Kind::LoadFailed);
     let told = "model \"m\" version 1 cannot be served: samples no_such_samples.json: ";

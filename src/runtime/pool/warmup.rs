@@ -13,7 +13,7 @@ use crate::tensor::{NamedTensor, Tensor};
 /// Runs of each size. Some frameworks specialise during the second.
 const RUNS: usize = 2;
 /// No further run starts after this.
-const PATIENCE: Duration = Duration::from_secs(5);
+const WARM_UP_LIMIT: Duration = Duration::from_secs(5);
 /// Larger inputs, in bytes, are not made up.
 const INPUT_LIMIT: usize = 64 << 20;
 
@@ -30,7 +30,7 @@ pub(crate) fn warm_up(session: &mut WorkerSession, batch_size: usize) -> Option<
     for rows in sizes(&signature, batch_size) {
         let inputs = zeros(&signature, rows)?;
         for _ in 0..RUNS {
-            if started.elapsed() > PATIENCE {
+            if started.elapsed() > WARM_UP_LIMIT {
                 return shortest;
             }
             match timed(session, &inputs) {

@@ -55,8 +55,8 @@ impl WorkerThread {
                     std::thread::park_timeout(until.saturating_duration_since(Instant::now()));
                 }
                 Order::End(None) => return,
-                Order::End(Some((worker, stranded))) => {
-                    return self.pool.drop_worker(worker, stranded);
+                Order::End(Some((worker, unserved))) => {
+                    return self.pool.drop_worker(worker, unserved);
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! The workers of one pool: what each of them is doing, and which may run next.
 //!
-//! A plain data structure that is told the time. It knows neither queues nor locks, and starts no thread.
+//! A plain data structure that gets the time from its caller. It knows neither queues nor locks, and starts no thread.
 
 use std::sync::Arc;
 use std::thread::Thread;

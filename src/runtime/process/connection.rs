@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::liveness::Observed;
+use super::liveness::ProcessActivity;
 use super::reports::ReportReceiver;
 use crate::error::Error;
 use crate::model::ModelSpec;
@@ -137,11 +137,11 @@ impl Connection {
         send: impl FnOnce(u64, Urgency) -> Result<(), Violation>,
     ) -> Result<Result<Reply, Error>, Lost> {
         let (sender, answer) = oneshot::channel();
-        let ticket = self.register(Waiter::Call {
+        let pending = self.register(Waiter::Call {
             deadline,
             answer: sender,
         })?;
-        if let Err(violation) = send(ticket.id, ticket.urgency) {
+        if let Err(violation) = send(pending.id, pending.urgency) {
             return Ok(Err(too_large(&violation)));
         }
         answer.await.unwrap_or(Err(Lost { reason: None }))
@@ -150,9 +150,9 @@ impl Connection {
     /// Has the process start or stop workers.
     pub async fn scale(&self, bounds: Bounds) -> Result<Result<(), Error>, Lost> {
         let (sender, answer) = oneshot::channel();
-        let ticket = self.register(Waiter::Scale(sender))?;
+        let pending = self.register(Waiter::Scale(sender))?;
         let order = Order::<&str>::Scale {
-            id: ticket.id,
+            id: pending.id,
             workers: bounds_to_wire(bounds),
         };
         let sent = self.outbox.send(&order, &[], Urgency::Now);
@@ -191,8 +191,8 @@ impl Connection {
     }
 
     /// What has been observed of the process, which sends a message every second.
-    pub fn observed(&self) -> Observed {
-        Observed {
+    pub fn observed(&self) -> ProcessActivity {
+        ProcessActivity {
             received: self.received.load(Ordering::Relaxed),
             stuck: Duration::from_millis(self.stuck.load(Ordering::Relaxed)),
             is_stopped: false,
@@ -253,7 +253,7 @@ impl Connection {
         (1..=FEW).contains(&self.waiting.lock().by_id.len())
     }
 
-    fn register(&self, waiter: Waiter) -> Result<Ticket<'_>, Lost> {
+    fn register(&self, waiter: Waiter) -> Result<PendingCall<'_>, Lost> {
         let mut waiting = self.waiting.lock();
         if waiting.is_closed {
             return Err(Lost { reason: None });
@@ -266,7 +266,7 @@ impl Connection {
         } else {
             Urgency::Soon
         };
-        Ok(Ticket {
+        Ok(PendingCall {
             connection: self,
             id,
             urgency,
@@ -331,14 +331,14 @@ impl Waiter {
     }
 }
 
-/// The place of one caller that waits for an answer. When it is dropped before, the call is cancelled in the process.
-struct Ticket<'a> {
+/// A call that waits for its answer. When it is dropped before, the call is cancelled in the process.
+struct PendingCall<'a> {
     connection: &'a Connection,
     id: u64,
     urgency: Urgency,
 }
 
-impl Drop for Ticket<'_> {
+impl Drop for PendingCall<'_> {
     fn drop(&mut self) {
         let is_unanswered = self
             .connection

@@ -40,10 +40,10 @@ use crate::runtime::protocol::messages::{Order, Report, Start};
 use crate::runtime::protocol::{BUILD, Violation};
 
 /// How long a process that closed its socket may take to be gone.
-const EXIT_PATIENCE: Duration = Duration::from_secs(2);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long the last reports of a dead process may take to be read.
-const READ_PATIENCE: Duration = Duration::from_millis(200);
+const READ_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// What every process of a version is started with.
 pub struct Launcher {
@@ -216,7 +216,7 @@ impl WorkerProcess {
             ending = &mut self.reader => Cause::from_reader(ending.unwrap_or(Ending::Closed)),
             status = self.child.wait() => {
                 // What it sent before it died is still in the socket.
-                let _ = tokio::time::timeout(READ_PATIENCE, &mut self.reader).await;
+                let _ = tokio::time::timeout(READ_TIMEOUT, &mut self.reader).await;
                 Cause::Exited(status.ok())
             }
         }
@@ -242,10 +242,10 @@ impl WorkerProcess {
         }
     }
 
-    /// Asks it to finish and exit, and kills it if it has not after `patience`.
-    pub async fn drain(mut self, patience: Duration) {
-        let _ = self.connection.order(&Order::Drain { patience });
-        if tokio::time::timeout(patience + EXIT_PATIENCE, self.child.wait())
+    /// Asks it to finish and exit, and kills it if it has not after `timeout`.
+    pub async fn drain(mut self, timeout: Duration) {
+        let _ = self.connection.order(&Order::Drain { timeout });
+        if tokio::time::timeout(timeout + EXIT_TIMEOUT, self.child.wait())
             .await
             .is_err()
         {
@@ -277,7 +277,7 @@ impl Cause {
 }
 
 async fn exit_of(child: &mut dyn ChildProcess) -> Option<ExitStatus> {
-    if let Ok(status) = tokio::time::timeout(EXIT_PATIENCE, child.wait()).await {
+    if let Ok(status) = tokio::time::timeout(EXIT_TIMEOUT, child.wait()).await {
         return status.ok();
     }
     let _ = child.kill().await;

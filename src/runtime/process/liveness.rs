@@ -51,7 +51,7 @@ impl fmt::Display for Unresponsive {
 
 /// What is known of a process at one check.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Observed {
+pub struct ProcessActivity {
     /// Messages that came from it so far.
     pub received: u64,
     /// How long its runtime threads have done nothing, as it says itself.
@@ -68,7 +68,7 @@ pub struct Liveness {
     silent: Duration,
     stopped: Duration,
     /// A process that is stuck for longer does not recover.
-    patience: Duration,
+    stuck_limit: Duration,
 }
 
 impl Liveness {
@@ -79,12 +79,12 @@ impl Liveness {
             received: 0,
             silent: Duration::ZERO,
             stopped: Duration::ZERO,
-            patience: longest_run.saturating_add(SILENT),
+            stuck_limit: longest_run.saturating_add(SILENT),
         }
     }
 
     /// Takes what was observed into account; `Some` if the process has to be replaced.
-    pub fn check(&mut self, observed: Observed) -> Option<Unresponsive> {
+    pub fn check(&mut self, observed: ProcessActivity) -> Option<Unresponsive> {
         let now = Instant::now();
         let step = (now - self.checked).min(LONGEST_STEP);
         self.checked = now;
@@ -98,7 +98,7 @@ impl Liveness {
         if self.silent >= SILENT {
             return Some(Unresponsive::Silent(self.silent));
         }
-        (observed.stuck > self.patience).then_some(Unresponsive::Stuck(observed.stuck))
+        (observed.stuck > self.stuck_limit).then_some(Unresponsive::Stuck(observed.stuck))
     }
 }
 
@@ -115,10 +115,10 @@ pub async fn stopped(pid: u32) -> Unresponsive {
     loop {
         tokio::time::sleep(INTERVAL).await;
         received += 1;
-        let observed = Observed {
+        let observed = ProcessActivity {
             received,
             is_stopped: is_stopped(pid),
-            ..Observed::default()
+            ..ProcessActivity::default()
         };
         if let Some(unresponsive) = liveness.check(observed) {
             return unresponsive;
@@ -147,7 +147,7 @@ mod tests {
     /// When a process is found unresponsive of which `at` is observed, by the number of the check, within so many checks.
     async fn unresponsive_after(
         checks: u64,
-        at: impl Fn(u64) -> Observed,
+        at: impl Fn(u64) -> ProcessActivity,
     ) -> Option<(Duration, Unresponsive)> {
         let start = Instant::now();
         let mut liveness = Liveness::new(RUN);
@@ -160,18 +160,18 @@ mod tests {
         None
     }
 
-    fn alive(check: u64) -> Observed {
-        Observed {
+    fn alive(check: u64) -> ProcessActivity {
+        ProcessActivity {
             received: check / 4,
-            ..Observed::default()
+            ..ProcessActivity::default()
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_stopped_process_is_found_within_three_seconds() {
-        let found = unresponsive_after(100, |_| Observed {
+        let found = unresponsive_after(100, |_| ProcessActivity {
             is_stopped: true,
-            ..Observed::default()
+            ..ProcessActivity::default()
         });
         let (after, unresponsive) = found.await.expect("it is unresponsive");
         assert!(after < Duration::from_secs(3), "{after:?}");
@@ -180,7 +180,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_process_that_continues_is_not() {
-        let found = unresponsive_after(400, |check| Observed {
+        let found = unresponsive_after(400, |check| ProcessActivity {
             is_stopped: check % 7 != 0,
             ..alive(check)
         });
@@ -189,7 +189,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn silence_is_forgiven_for_longer() {
-        let (after, unresponsive) = unresponsive_after(400, |_| Observed::default())
+        let (after, unresponsive) = unresponsive_after(400, |_| ProcessActivity::default())
             .await
             .expect("it is unresponsive");
         assert_eq!(after, SILENT);
@@ -202,14 +202,14 @@ mod tests {
         let mut liveness = Liveness::new(RUN);
         for _ in 0..20 {
             tokio::time::advance(Duration::from_mins(1)).await;
-            assert_eq!(liveness.check(Observed::default()), None);
+            assert_eq!(liveness.check(ProcessActivity::default()), None);
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_process_may_be_busy_for_as_long_as_a_run_may_take() {
         let busy_for = |stuck| {
-            unresponsive_after(1, move |check| Observed {
+            unresponsive_after(1, move |check| ProcessActivity {
                 stuck,
                 ..alive(check)
             })

@@ -24,7 +24,7 @@ const LINES_PER_SECOND: u32 = 100;
 
 /// How long reading the rest of a dead process's output may take. The pipe may never close: a grandchild can have
 /// inherited it.
-const READ_PATIENCE: Duration = Duration::from_millis(200);
+const READ_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// The last lines of stderr, oldest first.
 #[derive(Debug, Clone, Default)]
@@ -77,7 +77,7 @@ impl OutputCapture {
         let [out, err] = &mut self.readers;
         let both = async { tokio::join!(out, err) };
         // Lines that come later are lost.
-        let _ = tokio::time::timeout(READ_PATIENCE, both).await;
+        let _ = tokio::time::timeout(READ_TIMEOUT, both).await;
         self.last_lines.lines()
     }
 }

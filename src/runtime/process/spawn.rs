@@ -106,15 +106,15 @@ impl Spawn for SpawnPrograms {
 }
 
 impl ProcessConfig {
-    fn program(&self, backend: BackendKind) -> Program<'_> {
+    fn program(&self, backend: BackendKind) -> WorkerProgram<'_> {
         match backend.info().program {
-            model::Program::LanternTorch => Program {
+            model::Program::LanternTorch => WorkerProgram {
                 path: &self.lantern_torch,
                 argument: None,
                 advice: "TorchScript models need the program lantern-torch beside lantern: `make build` builds it; \
                          it needs libtorch (LIBTORCH)",
             },
-            model::Program::Lantern => Program {
+            model::Program::Lantern => WorkerProgram {
                 path: &self.lantern,
                 argument: Some(OsStr::new("worker")),
                 advice: "worker processes need the program lantern: `make build` builds it",
@@ -123,13 +123,13 @@ impl ProcessConfig {
     }
 }
 
-struct Program<'a> {
+struct WorkerProgram<'a> {
     path: &'a Path,
     argument: Option<&'a OsStr>,
     advice: &'static str,
 }
 
-impl Program<'_> {
+impl WorkerProgram<'_> {
     fn explain(&self, error: &io::Error) -> Error {
         let what = if self.path.as_os_str().is_empty() {
             "the program's path is not set".to_owned()

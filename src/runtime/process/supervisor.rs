@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::backoff::Backoff;
 use super::connection::Connection;
 use super::launch::{Cause, Launcher, WorkerProcess};
-use super::liveness::{self, Liveness, Observed};
+use super::liveness::{self, Liveness, ProcessActivity};
 use crate::backend::Signature;
 use crate::error::Error;
 use crate::runtime::Bounds;
@@ -35,7 +35,7 @@ pub enum Command {
     /// End the process in good order.
     Drain {
         /// How long that may take.
-        patience: Duration,
+        timeout: Duration,
         /// Told when it is gone.
         done: oneshot::Sender<()>,
     },
@@ -68,7 +68,7 @@ pub struct LastFailure {
 }
 
 /// Owns the process of one version.
-pub struct Supervisor {
+pub struct ProcessSupervisor {
     launcher: Arc<Launcher>,
     availability: watch::Sender<Availability>,
     last_failure: Arc<Mutex<LastFailure>>,
@@ -96,7 +96,7 @@ pub enum State {
 
 type Launch = Pin<Box<dyn Future<Output = Result<WorkerProcess, Error>> + Send>>;
 
-impl Supervisor {
+impl ProcessSupervisor {
     /// A supervisor of a version with as many workers as `target` allows.
     pub fn new(
         launcher: Arc<Launcher>,
@@ -233,8 +233,8 @@ impl Supervisor {
                         return State::Empty;
                     }
                     Some(Command::Scale { bounds, done }) => self.scale(&process, bounds, done),
-                    Some(Command::Drain { patience, done }) => {
-                        self.stop_process(process, patience).await;
+                    Some(Command::Drain { timeout, done }) => {
+                        self.stop_process(process, timeout).await;
                         return ended(done);
                     }
                     None => return State::Ended,
@@ -276,10 +276,10 @@ impl Supervisor {
     }
 
     /// Ends `process` in good order; calls that come meanwhile find nobody.
-    async fn stop_process(&mut self, process: WorkerProcess, patience: Duration) {
+    async fn stop_process(&mut self, process: WorkerProcess, timeout: Duration) {
         self.availability.send_replace(Availability::Empty);
         let connection = process.connection.clone();
-        process.drain(patience).await;
+        process.drain(timeout).await;
         connection.lose(&Arc::from("the worker was stopped"));
         self.launcher.roster.clear();
     }
@@ -308,8 +308,8 @@ impl Supervisor {
     }
 }
 
-fn observed(process: &WorkerProcess) -> Observed {
-    Observed {
+fn observed(process: &WorkerProcess) -> ProcessActivity {
+    ProcessActivity {
         is_stopped: liveness::is_stopped(process.pid),
         ..process.connection.observed()
     }

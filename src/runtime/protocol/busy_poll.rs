@@ -7,32 +7,32 @@
 use std::time::Duration;
 
 /// How long a reader polls at most.
-pub const PATIENCE: Duration = Duration::from_micros(200);
+pub const POLL_LIMIT: Duration = Duration::from_micros(200);
 
-/// A wait of a sleeping reader that ended within this time would have ended within [`PATIENCE`] if both sides had polled.
-const SOON: Duration = Duration::from_micros(300);
+/// A wait of a sleeping reader that ended within this time would have ended within [`POLL_LIMIT`] if both sides had polled.
+const SHORT_WAIT: Duration = Duration::from_micros(300);
 
 /// Short waits after which a reader begins to poll, and what one poll without a message takes back.
-const CONVINCED: u8 = 8;
+const SHORT_WAITS_NEEDED: u8 = 8;
 
 /// How long earlier waits took.
 #[derive(Debug, Default)]
 pub struct BusyPoll {
-    trust: u8,
+    short_waits: u8,
 }
 
 impl BusyPoll {
-    /// Whether the next message may be expected within [`PATIENCE`].
+    /// Whether the next message may be expected within [`POLL_LIMIT`].
     pub const fn is_worth_it(&self) -> bool {
-        self.trust >= CONVINCED
+        self.short_waits >= SHORT_WAITS_NEEDED
     }
 
     /// Takes a wait into account, during which the reader polled or slept.
     pub fn note(&mut self, waited: Duration, has_polled: bool) {
-        self.trust = match has_polled {
-            true if waited > PATIENCE => self.trust.saturating_sub(CONVINCED),
-            false if waited > SOON => self.trust.saturating_sub(1),
-            _ => (self.trust + 1).min(2 * CONVINCED),
+        self.short_waits = match has_polled {
+            true if waited > POLL_LIMIT => self.short_waits.saturating_sub(SHORT_WAITS_NEEDED),
+            false if waited > SHORT_WAIT => self.short_waits.saturating_sub(1),
+            _ => (self.short_waits + 1).min(2 * SHORT_WAITS_NEEDED),
         };
     }
 }
@@ -45,7 +45,7 @@ mod tests {
     const LONG: Duration = Duration::from_millis(50);
 
     #[test]
-    fn quick_messages_convince() {
+    fn short_waits_start_polling() {
         let mut busy_poll = BusyPoll::default();
         let waits = (0..20).position(|_| {
             busy_poll.note(SHORT, false);
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn one_poll_in_vain_is_tolerated_and_the_second_is_not() {
-        let mut busy_poll = BusyPoll { trust: 16 };
+        let mut busy_poll = BusyPoll { short_waits: 16 };
         busy_poll.note(LONG, true);
         assert!(busy_poll.is_worth_it());
         busy_poll.note(LONG, true);
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_model_never_convinces() {
+    fn a_slow_model_never_starts_polling() {
         let mut busy_poll = BusyPoll::default();
         for _ in 0..100 {
             busy_poll.note(LONG, false);

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::busy_poll::{BusyPoll, PATIENCE};
+use super::busy_poll::{BusyPoll, POLL_LIMIT};
 use super::frame::{Decoder, FrameLimits};
 use super::{GREETING, Violation};
 
@@ -94,7 +94,7 @@ impl Incoming {
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
                     return Err(Ending::Failed(error));
                 }
-                Err(_) if polls && started.elapsed() < PATIENCE => {
+                Err(_) if polls && started.elapsed() < POLL_LIMIT => {
                     self.yield_until_readable().await;
                 }
                 Err(_) => self.stream.readable().await.map_err(Ending::Failed)?,

@@ -39,7 +39,7 @@ pub enum Order<S> {
     /// Finish what is under way and exit.
     Drain {
         /// How long that may take.
-        patience: Duration,
+        timeout: Duration,
     },
 }
 

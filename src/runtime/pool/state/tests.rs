@@ -141,8 +141,8 @@ fn runs_without_end_are_left_behind_until_there_are_too_many() {
 fn fewer_workers_stop_the_newest_and_failed_ones_are_missing() {
     let mut fixture = fixture(3, 1);
     assert_eq!(fixture.state.resize(1), 0);
-    assert!(matches!(fixture.order(2), Order::End(Some((_, stranded))) if stranded.is_empty()));
+    assert!(matches!(fixture.order(2), Order::End(Some((_, unserved))) if unserved.is_empty()));
     fixture.state.set_failed(0);
     assert_eq!(fixture.state.resize(2), 2);
-    assert!(matches!(fixture.order(1), Order::End(Some((_, stranded))) if stranded.len() == 1));
+    assert!(matches!(fixture.order(1), Order::End(Some((_, unserved))) if unserved.len() == 1));
 }

@@ -6,7 +6,7 @@ use crate::runtime::pool::state::MOST_LEFT_BEHIND;
 use crate::runtime::pool::workers::GRACE;
 
 /// How long the requests of endless runs are waited for.
-const PATIENCE: Duration = Duration::from_millis(50);
+const RESPONSE_TIMEOUT: Duration = Duration::from_millis(50);
 
 fn holding() -> FakeBackend {
     FakeBackend::new().with_mark("h", Outcome::Hold)
@@ -15,7 +15,7 @@ fn holding() -> FakeBackend {
 /// Settings under which no run may take longer than requests wait here.
 fn impatient(max_workers: usize) -> Settings {
     Settings {
-        response_timeout: PATIENCE,
+        response_timeout: RESPONSE_TIMEOUT,
         ..settings(1, max_workers)
     }
 }
@@ -72,7 +72,7 @@ impl Fixture {
 
     /// A request whose run outlives it.
     async fn endless(&self) -> Request {
-        self.long_until(Instant::now() + PATIENCE).await
+        self.long_until(Instant::now() + RESPONSE_TIMEOUT).await
     }
 
     fn may_run_inline(&self) -> bool {
@@ -194,7 +194,7 @@ async fn a_client_that_gives_up_early_costs_no_worker() {
     }
     let response_timeout = fixture.pool.model.settings.response_timeout;
     for time in [
-        PATIENCE + 2 * GRACE,
+        RESPONSE_TIMEOUT + 2 * GRACE,
         response_timeout.checked_sub(2 * GRACE).unwrap(),
     ] {
         fixture.end_overdue_runs_after(time);
@@ -368,7 +368,7 @@ async fn a_session_that_panicked_passes_its_turn_on() {
 async fn jobs_that_wait_for_their_turn_expire_without_a_run() {
     let fixture = pool(locked(), settings(1, 4), 4).await;
     let first = fixture.hold(b'a').await;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + RESPONSE_TIMEOUT;
     let expired = fixture.send_until(b"b", deadline);
     let abandoned = fixture.send(b"c");
     fixture.queued(2).await;

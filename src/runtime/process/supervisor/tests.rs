@@ -18,7 +18,7 @@ struct Version {
     processes: mpsc::UnboundedReceiver<FakeProcess>,
 }
 
-/// A version that is about to start with one worker, and its process, which has been told nothing.
+/// A version that is about to start with one worker, and its process, to which nothing was sent.
 async fn starting() -> (JoinHandle<Result<Version, Error>>, FakeProcess) {
     let (programs, mut processes) = FakePrograms::new();
     let (sender, first) = oneshot::channel();
@@ -71,9 +71,9 @@ impl Version {
         tokio::spawn(async move { runtime.scale(Bounds::exactly(workers)).await })
     }
 
-    fn drain(&self, patience: Duration) -> JoinHandle<()> {
+    fn drain(&self, timeout: Duration) -> JoinHandle<()> {
         let runtime = self.runtime.clone();
-        tokio::spawn(async move { runtime.drain(patience).await })
+        tokio::spawn(async move { runtime.drain(timeout).await })
     }
 
     /// Why a request is refused.
