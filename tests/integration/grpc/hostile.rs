@@ -86,6 +86,23 @@ async fn unknown_methods_are_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_error_has_the_headers_of_grpc() {
+    let server = server().await;
+    let unknown = prediction("nope", "x").encode_to_vec();
+    for (path, body, code) in [
+        ("/x/y", message(0, b""), 12),
+        (PREDICTIONS, message(0, &unknown), 13),
+    ] {
+        let answer = server.call(Listener::GrpcInference, path, &[GRPC], body);
+        let answer = answer.await.unwrap();
+        assert_eq!((answer.status, answer.code()), (200, Some(code)), "{path}");
+        assert_eq!(answer.header("content-type"), Some("application/grpc"));
+        assert_eq!(answer.header("content-length"), None, "{path}");
+        assert_eq!(answer.header("x-request-id").map(str::len), Some(36));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn messages_that_are_none_are_refused() {
     let server = server().await;
     let honest = prediction("echo", "x").encode_to_vec();
