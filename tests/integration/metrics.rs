@@ -201,7 +201,7 @@ async fn promtool_finds_nothing_wrong_with_our_metrics() {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let Ok(mut promtool) = promtool.spawn() else {
-        eprintln!("skipped: promtool is not installed");
+        eprintln!("SKIPPED: promtool is not installed");
         return;
     };
     let mut input = promtool.stdin.take().unwrap();

@@ -93,7 +93,7 @@ fn answers_on_cuda_are_those_of_the_python_runtime() {
         Err(error) => {
             assert!(matches!(error, BackendError::Library(_)), "{error:?}");
             assert!(!fixture::requires_cuda(), "CUDA was promised: {error}");
-            eprintln!("skipped: {error}");
+            eprintln!("SKIPPED: {error}");
         }
     }
 }

@@ -92,7 +92,7 @@ fn answers_on_cuda_are_those_of_the_python_runtime() {
         Ok(()) => answers_match(Device::Cuda(0)),
         Err(error) => {
             assert!(!fixture::requires_cuda(), "CUDA was promised: {error}");
-            eprintln!("skipped: {error}");
+            eprintln!("SKIPPED: {error}");
         }
     }
 }
@@ -201,7 +201,7 @@ fn the_classifier_in_onnxruntimes_own_package_is_served() {
         fixture::onnxruntime().and_then(|library| Some(library.parent()?.parent()?.to_owned()));
     let artifact = package.map(|package| package.join("datasets/logreg_iris.onnx"));
     let Some(artifact) = artifact.filter(|artifact| artifact.exists()) else {
-        eprintln!("skipped: this ONNX Runtime is no Python package");
+        eprintln!("SKIPPED: this ONNX Runtime is no Python package");
         return;
     };
     let loaded = backend().load(&spec(artifact, Device::Cpu)).unwrap();
