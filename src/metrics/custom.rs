@@ -255,4 +255,4 @@ fn as_detected(metric: &CustomMetric<'_>) -> ListedMetric {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

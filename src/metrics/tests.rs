@@ -28,15 +28,10 @@ fn logging(mode: Mode) -> (Metrics, [Arc<Mutex<Vec<String>>>; 2]) {
     (metrics, lines)
 }
 
-const fn metric(name: &str, kind: MetricKind) -> CustomMetric<'_> {
+fn metric(name: &str, kind: MetricKind) -> CustomMetric<'_> {
     CustomMetric {
-        name,
-        kind,
-        unit: "Count",
-        label_names: &[],
-        label_values: &[],
-        value: 2.0,
         request_id: "id-1",
+        ..custom::tests::metric(name, kind, 2.0)
     }
 }
 

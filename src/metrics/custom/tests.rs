@@ -22,7 +22,11 @@ fn listing(name: &str, kind: MetricKind, labels: &[&str]) -> Metrics {
     Metrics::new(&cfg)
 }
 
-fn metric(name: &str, kind: MetricKind, value: f64) -> CustomMetric<'_> {
+pub(in crate::metrics) const fn metric(
+    name: &str,
+    kind: MetricKind,
+    value: f64,
+) -> CustomMetric<'_> {
     CustomMetric {
         name,
         kind,

@@ -50,6 +50,14 @@ async fn started() -> (Version, FakeProcess) {
     (version, process)
 }
 
+/// A version whose process has died and whose next processes do not start.
+async fn failing() -> Version {
+    let (version, process) = started().await;
+    version.programs.set_fails(true);
+    process.die(9);
+    version
+}
+
 /// Lets every task go on until all of them wait.
 async fn settled() {
     tokio::time::sleep(Duration::from_millis(1)).await;
@@ -104,9 +112,7 @@ async fn pauses(version: &mut Version, starts: usize) -> Vec<u64> {
 
 #[tokio::test(start_paused = true)]
 async fn a_process_that_does_not_start_is_given_up_after_growing_pauses() {
-    let (mut version, process) = started().await;
-    version.programs.set_fails(true);
-    process.die(9);
+    let mut version = failing().await;
     assert_eq!(pauses(&mut version, 8).await, [0, 1, 1, 2, 3, 5, 8, 13]);
     let waits = version.refusal().await;
     assert_eq!(waits.kind(), Kind::NoWorker);
@@ -118,9 +124,7 @@ async fn a_process_that_does_not_start_is_given_up_after_growing_pauses() {
 
 #[tokio::test(start_paused = true)]
 async fn scaling_starts_a_version_that_was_given_up() {
-    let (mut version, process) = started().await;
-    version.programs.set_fails(true);
-    process.die(9);
+    let mut version = failing().await;
     pauses(&mut version, 8).await;
     assert_eq!(version.refusal().await.kind(), Kind::NoWorker);
     version.programs.set_fails(false);
@@ -200,9 +204,7 @@ async fn a_process_that_does_not_drain_is_killed() {
 
 #[tokio::test(start_paused = true)]
 async fn draining_during_a_pause_ends_at_once() {
-    let (mut version, process) = started().await;
-    version.programs.set_fails(true);
-    process.die(9);
+    let mut version = failing().await;
     pauses(&mut version, 5).await;
     let begun = Instant::now();
     version.drain(WINDOW).await.unwrap();
