@@ -26,10 +26,7 @@ where
 {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
         if let Some(span) = ctx.span(id) {
-            let mut fields = Fields {
-                fields: Vec::with_capacity(attributes.fields().len()),
-                ..Fields::default()
-            };
+            let mut fields = SpanFields::with_capacity(attributes.fields().len());
             attributes.record(&mut fields);
             span.extensions_mut().insert(fields);
         }
@@ -37,7 +34,7 @@ where
 
     fn on_record(&self, id: &Id, values: &span::Record<'_>, ctx: Context<'_, S>) {
         if let Some(span) = ctx.span(id)
-            && let Some(fields) = span.extensions_mut().get_mut::<Fields>()
+            && let Some(fields) = span.extensions_mut().get_mut::<SpanFields>()
         {
             values.record(fields);
         }
@@ -47,7 +44,7 @@ where
         let mut fields = Fields::default();
         event.record(&mut fields);
         for span in ctx.event_scope(event).into_iter().flatten() {
-            if let Some(of_span) = span.extensions().get::<Fields>() {
+            if let Some(of_span) = span.extensions().get::<SpanFields>() {
                 fields.add_missing(of_span);
             }
         }
@@ -80,7 +77,47 @@ fn name_thread(record: &mut Record) {
     }
 }
 
-/// What an event says, or a span.
+/// Bytes that the values of a request's span need: an id, and in most cases a model's name and version.
+const SPAN_BYTES: usize = 96;
+
+/// The values of a span, as text. Every request has a span and few log a line, so they are kept one after the other in one
+/// allocation.
+struct SpanFields {
+    text: String,
+    /// Name, and where the value ends in the text. It begins where the one before it ends.
+    ends: Vec<(&'static str, usize)>,
+}
+
+impl SpanFields {
+    fn with_capacity(fields: usize) -> Self {
+        Self {
+            text: String::with_capacity(SPAN_BYTES),
+            ends: Vec::with_capacity(fields),
+        }
+    }
+
+    /// Names and values, the latest first: a value may be recorded more than once.
+    fn latest_first(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let begins = std::iter::once(0).chain(self.ends.iter().map(|&(_, end)| end));
+        let begins: Vec<usize> = begins.collect();
+        let fields = self.ends.iter().zip(begins).rev();
+        fields.map(|(&(name, end), begin)| (name, &self.text[begin..end]))
+    }
+}
+
+impl Visit for SpanFields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let _ = write!(self.text, "{value:?}");
+        self.ends.push((field.name(), self.text.len()));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.text.push_str(value);
+        self.ends.push((field.name(), self.text.len()));
+    }
+}
+
+/// What an event says.
 #[derive(Default)]
 struct Fields {
     message: String,
@@ -88,21 +125,19 @@ struct Fields {
 }
 
 impl Fields {
-    /// Sets a value; a span's may be recorded more than once.
-    fn set(&mut self, name: &'static str, value: Value) {
-        match self.fields.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, known)) => *known = value,
-            None => self.fields.push((name, value)),
-        }
+    fn push(&mut self, name: &'static str, value: Value) {
+        self.fields.push((name, value));
     }
 
-    /// Adds the values of `other` whose names are not there.
-    fn add_missing(&mut self, other: &Self) {
-        for (name, value) in &other.fields {
-            if self.fields.iter().all(|(known, _)| known != name) {
-                self.fields.push((name, value.clone()));
+    /// Adds the values of a span whose names are not there.
+    fn add_missing(&mut self, span: &SpanFields) {
+        let own = self.fields.len();
+        for (name, value) in span.latest_first() {
+            if self.fields.iter().all(|(known, _)| *known != name) {
+                self.fields.push((name, value.into()));
             }
         }
+        self.fields[own..].reverse();
     }
 }
 
@@ -111,7 +146,7 @@ impl Visit for Fields {
         if field.name() == "message" {
             let _ = write!(self.message, "{value:?}");
         } else {
-            self.set(field.name(), format!("{value:?}").into());
+            self.push(field.name(), format!("{value:?}").into());
         }
     }
 
@@ -119,24 +154,24 @@ impl Visit for Fields {
         if field.name() == "message" {
             self.message.push_str(value);
         } else {
-            self.set(field.name(), value.into());
+            self.push(field.name(), value.into());
         }
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.set(field.name(), value.into());
+        self.push(field.name(), value.into());
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.set(field.name(), value.into());
+        self.push(field.name(), value.into());
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.set(field.name(), value.into());
+        self.push(field.name(), value.into());
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.set(field.name(), value.into());
+        self.push(field.name(), value.into());
     }
 }
 
