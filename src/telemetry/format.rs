@@ -6,6 +6,7 @@
 use std::io::Write as _;
 
 use serde_json::{Map, Value};
+use tracing::Level;
 
 use super::Format;
 use super::clock::Clock;
@@ -51,8 +52,11 @@ impl Formatter {
     fn text(&self, line: &mut Vec<u8>, record: &Record, form: Form) {
         self.clock.write_local(line, record.at);
         if form == Form::Long || !record.log.is_brief() {
-            let (level, thread) = (record.level.as_str(), &record.thread);
-            let _ = write!(line, " [{level:<5}] {thread} {}", record.logger);
+            let thread = record.thread.as_bytes();
+            let parts: [&[u8]; 5] = [level(record), b"] ", thread, b" ", record.logger.as_bytes()];
+            parts
+                .into_iter()
+                .for_each(|part| line.extend_from_slice(part));
         }
         line.extend_from_slice(b" - ");
         escape(line, &record.message);
@@ -62,6 +66,17 @@ impl Formatter {
             let is_named = record.log == Log::Model;
             fields(line, record, is_named);
         }
+    }
+}
+
+/// The record's level in TorchServe's five columns.
+fn level(record: &Record) -> &'static [u8] {
+    match record.level {
+        Level::ERROR => b" [ERROR",
+        Level::WARN => b" [WARN ",
+        Level::INFO => b" [INFO ",
+        Level::DEBUG => b" [DEBUG",
+        Level::TRACE => b" [TRACE",
     }
 }
 
@@ -143,7 +158,6 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use jiff::tz::TimeZone;
-    use tracing::Level;
 
     use super::*;
 
