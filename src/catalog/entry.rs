@@ -301,7 +301,8 @@ impl Entry {
         let Phase::Ready(runtime) = &*phase else {
             return Err(self.refused(Refusal::NoWorker, named));
         };
-        let result = runtime.call(request).await;
+        // The futures around this one are moved into one another; boxed, it is not moved with them.
+        let result = Box::pin(runtime.call(request)).await;
         result.map_err(|error| match error.kind() {
             // Its workers were taken away after it was admitted.
             Kind::NoWorker | Kind::Draining => {
