@@ -16,6 +16,7 @@ pub mod listen;
 pub mod metrics;
 pub mod model;
 pub mod payload;
+pub mod place;
 pub mod runtime;
 pub mod server;
 pub mod telemetry;

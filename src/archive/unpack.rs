@@ -1,11 +1,12 @@
 //! Unpacked archives. Archives of one digest are unpacked once, and removed when the last lease is dropped.
 //!
 //! A process has a directory of its own under the root and holds a lock in it. A process that starts later removes the
-//! directories whose lock is free: their processes have ended.
+//! directories whose lock is free: their processes have ended. Other programs remove files as well: those that clean
+//! directories of temporary files. What they removed is unpacked again before it is needed, from the same archive.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
@@ -14,6 +15,7 @@ use parking_lot::Mutex;
 
 use crate::config::model::Resolved;
 use crate::model::{ModelName, ModelSpec, Version};
+use crate::place;
 
 use super::ArchiveError;
 use super::contents::Contents;
@@ -30,12 +32,13 @@ pub struct UnpackStore(Arc<UnpackDirectory>);
 
 #[derive(Debug)]
 struct UnpackDirectory {
+    root: PathBuf,
     directory: PathBuf,
     limits: UnpackLimits,
-    /// One for each digest ever seen. None is removed, so that two threads never have two states for one directory.
+    /// One for each digest ever seen. None is removed, so that two threads never have two digests for one directory.
     digests: DashMap<String, Arc<DigestState>>,
     /// Held for as long as the directory is in use.
-    _lock: File,
+    lock: Mutex<File>,
 }
 
 /// State of one digest. Its lock is held while the archive is being unpacked or removed.
@@ -48,42 +51,49 @@ struct CurrentLease {
     generation: u64,
 }
 
-/// A lease on an unpacked archive. The files stay while any clone lives. Cheap to clone.
+/// A lease on an unpacked archive. The files stay while any clone lives, unless another program removes them. Cheap to
+/// clone.
 #[derive(Debug, Clone)]
-pub struct Unpacked(Arc<Lease>);
+pub struct Unpacked {
+    lease: Arc<Lease>,
+    /// Where the archive is, from which files that were removed come back.
+    location: Location,
+}
 
 #[derive(Debug)]
 struct Lease {
     digest: String,
     directory: PathBuf,
+    /// Each file and its size.
+    files: Vec<(PathBuf, u64)>,
     contents: Contents,
     generation: u64,
     state: Arc<DigestState>,
     /// Keeps the process's directory for as long as there is a lease.
-    _parent: Arc<UnpackDirectory>,
+    parent: Arc<UnpackDirectory>,
 }
 
 impl UnpackStore {
-    /// Makes a directory under `root`, which is created if it is missing, and removes those of processes that have ended.
+    /// Makes a directory under `root`, or, where others can write to that, under a directory of this user's in it, and
+    /// removes those of processes that have ended. Fails if nothing can be written there.
     pub fn open(root: &Path, limits: UnpackLimits) -> Result<Self, ArchiveError> {
-        let doing = ArchiveError::io;
-        make_private(root).map_err(doing("making the directory for unpacked archives"))?;
-        // Removing old directories and making a new one happen under one lock, so that no process sees a directory
-        // before its lock is held.
-        let gate = File::create(root.join(LOCK)).map_err(doing("locking unpacked archives"))?;
-        gate.lock().map_err(doing("locking unpacked archives"))?;
-        sweep(root);
+        let making = || ArchiveError::io("making the directory for unpacked archives");
+        let root = place::own(root).map_err(making())?;
+        place::try_writing(&root).map_err(making())?;
         let directory = root.join(uuid::Uuid::new_v4().simple().to_string());
-        fs::create_dir(&directory).map_err(doing("making the directory for unpacked archives"))?;
-        let lock =
-            File::create(directory.join(LOCK)).map_err(doing("locking unpacked archives"))?;
-        lock.lock().map_err(doing("locking unpacked archives"))?;
+        let lock = claim(&root, &directory)?;
         Ok(Self(Arc::new(UnpackDirectory {
+            root,
             directory,
             limits,
             digests: DashMap::new(),
-            _lock: lock,
+            lock: Mutex::new(lock),
         })))
+    }
+
+    /// The directory that holds those of all processes of this user.
+    pub fn root(&self) -> &Path {
+        &self.0.root
     }
 
     /// The directory of this process, which is removed when it ends.
@@ -104,22 +114,46 @@ impl UnpackStore {
         }
         let state = self.state(&source.digest);
         let mut current = state.0.lock();
-        if let Some(lease) = current.lease.upgrade() {
-            return Ok(Unpacked(lease));
-        }
-        current.generation += 1;
+        let lease = match current.lease.upgrade() {
+            Some(lease) if lease.is_whole() => lease,
+            Some(lease) => match self.0.fill(&source) {
+                Ok(_) => lease,
+                Err(error) => {
+                    // It may be the last lease, which locks the state when it goes.
+                    drop(current);
+                    drop(lease);
+                    return Err(error);
+                }
+            },
+            None => Arc::new(self.lease(source, &state, &mut current)?),
+        };
+        current.lease = Arc::downgrade(&lease);
+        Ok(Unpacked {
+            lease,
+            location: location.clone(),
+        })
+    }
+
+    fn lease(
+        &self,
+        source: Source,
+        state: &Arc<DigestState>,
+        current: &mut CurrentLease,
+    ) -> Result<Lease, ArchiveError> {
         let directory = self.0.fill(&source)?;
-        let contents = Contents::read(&directory).inspect_err(|_| remove(&directory))?;
-        let lease = Arc::new(Lease {
+        let read =
+            || -> Result<_, ArchiveError> { Ok((files(&directory)?, Contents::read(&directory)?)) };
+        let (files, contents) = read().inspect_err(|_| remove(&directory))?;
+        current.generation += 1;
+        Ok(Lease {
             digest: source.digest,
             directory,
+            files,
             contents,
             generation: current.generation,
-            state: Arc::clone(&state),
-            _parent: Arc::clone(&self.0),
-        });
-        current.lease = Arc::downgrade(&lease);
-        Ok(Unpacked(lease))
+            state: Arc::clone(state),
+            parent: Arc::clone(&self.0),
+        })
     }
 
     fn state(&self, digest: &str) -> Arc<DigestState> {
@@ -130,18 +164,52 @@ impl UnpackStore {
 impl UnpackDirectory {
     /// Unpacks into a directory beside the final one, and renames it when it is complete.
     fn fill(&self, source: &Source) -> Result<PathBuf, ArchiveError> {
+        self.keep_directory()?;
         let directory = self.directory.join(&source.digest);
         remove(&directory);
         let partial = tempfile::Builder::new()
             .prefix("partial-")
             .tempdir_in(&self.directory)
             .map_err(ArchiveError::io("making an unpacked directory"))?;
-        source.read(partial.path(), self.limits)?;
+        source
+            .read(partial.path(), self.limits)
+            .map_err(explained)?;
         fs::rename(partial.path(), &directory)
             .map_err(ArchiveError::io("naming an unpacked directory"))?;
         let _ = partial.keep();
         Ok(directory)
     }
+
+    /// Makes the process's directory again if another program removed it, or the lock in it.
+    fn keep_directory(&self) -> Result<(), ArchiveError> {
+        let mut lock = self.lock.lock();
+        if is_file_at(&lock, &self.directory.join(LOCK)) {
+            return Ok(());
+        }
+        let root = place::own(&self.root);
+        root.map_err(ArchiveError::io(
+            "making the directory for unpacked archives",
+        ))?;
+        *lock = claim(&self.root, &self.directory)?;
+        Ok(())
+    }
+}
+
+/// A full file system is the operator's to see: the client is told the key that names another.
+fn explained(error: ArchiveError) -> ArchiveError {
+    match error {
+        ArchiveError::Io { source, .. } if is_full(&source) => ArchiveError::io(
+            "unpacking the archive to a file system that is full (lantern_temp_dir)",
+        )(source),
+        other => other,
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 impl Drop for UnpackDirectory {
@@ -160,32 +228,64 @@ impl Drop for Lease {
     }
 }
 
+impl Lease {
+    /// Whether all files are there, as long as they were.
+    fn is_whole(&self) -> bool {
+        self.files.iter().all(|(path, size)| {
+            let found = fs::symlink_metadata(path);
+            found.is_ok_and(|found| found.is_file() && found.len() == *size)
+        })
+    }
+}
+
 impl Unpacked {
     /// SHA-256 of the archive, in hexadecimal.
     pub fn digest(&self) -> &str {
-        &self.0.digest
+        &self.lease.digest
     }
 
     /// The directory that its files are in.
     pub fn directory(&self) -> &Path {
-        &self.0.directory
+        &self.lease.directory
     }
 
     /// What was read from its files.
     pub fn contents(&self) -> &Contents {
-        &self.0.contents
+        &self.lease.contents
+    }
+
+    /// Whether all files are there. Blocks while it looks at each.
+    pub fn is_whole(&self) -> bool {
+        self.lease.is_whole()
+    }
+
+    /// Unpacks the archive again if another program removed files of it; whether it did. Blocks for as long as that takes.
+    pub fn restore(&self) -> Result<bool, ArchiveError> {
+        let lease = &self.lease;
+        let _occupied = lease.state.0.lock();
+        if lease.is_whole() {
+            return Ok(false);
+        }
+        let source = Source::open(&self.location, lease.parent.limits)?;
+        if source.digest != lease.digest {
+            let rule = "must be the one that was registered, as files of that were removed: register the version anew";
+            let value = format!("SHA-256 {}, not {}", source.digest, lease.digest);
+            return Err(ArchiveError::Archive { rule, value });
+        }
+        lease.parent.fill(&source)?;
+        Ok(true)
     }
 
     /// The specification from which a runtime is loaded, under the name and version of the registration.
     pub fn spec(&self, name: ModelName, version: Version, resolved: &Resolved) -> ModelSpec {
-        let contents = &self.0.contents;
+        let contents = self.contents();
         let artifact = contents.manifest.serialized_file.as_ref();
         ModelSpec {
             digest: self.digest().to_owned(),
             samples: contents.samples.as_ref().map(|name| name.as_str().into()),
             name,
             version,
-            directory: self.0.directory.clone(),
+            directory: self.directory().to_owned(),
             artifact: artifact
                 .map(|name| name.as_str().into())
                 .unwrap_or_default(),
@@ -201,17 +301,47 @@ impl Unpacked {
     }
 }
 
-/// Makes the root, and fails unless it belongs to this user and is closed to others: whoever can write to it decides
-/// which code is run, and it often lies in a directory that anybody may write to.
-fn make_private(root: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(root)?;
-    let found = fs::symlink_metadata(root)?;
-    let is_ours = found.is_dir() && found.uid() == rustix::process::geteuid().as_raw();
-    if is_ours && found.mode() & 0o022 == 0 {
-        return Ok(());
-    }
-    let rule = "it must be a directory of this user's that others cannot write to";
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, rule))
+/// Makes `directory` below `root` and locks it. Old directories are removed under the same lock, so that no process sees a
+/// directory before its lock is held.
+fn claim(root: &Path, directory: &Path) -> Result<File, ArchiveError> {
+    let claim = || -> io::Result<File> {
+        let gate = File::create(root.join(LOCK))?;
+        gate.lock()?;
+        sweep(root);
+        fs::create_dir_all(directory)?;
+        let lock = File::create(directory.join(LOCK))?;
+        lock.lock()?;
+        Ok(lock)
+    };
+    claim().map_err(ArchiveError::io("locking unpacked archives"))
+}
+
+/// Whether `path` leads to this file.
+fn is_file_at(file: &File, path: &Path) -> bool {
+    let (held, found) = (file.metadata(), fs::symlink_metadata(path));
+    let same = held.and_then(|held| Ok((held, found?)));
+    same.is_ok_and(|(held, found)| (held.dev(), held.ino()) == (found.dev(), found.ino()))
+}
+
+/// Every file below `directory`, with its size.
+fn files(directory: &Path) -> Result<Vec<(PathBuf, u64)>, ArchiveError> {
+    let mut found = Vec::new();
+    let mut pending = vec![directory.to_owned()];
+    let list = || -> io::Result<_> {
+        while let Some(directory) = pending.pop() {
+            for entry in fs::read_dir(directory)? {
+                let (path, metadata) =
+                    entry.and_then(|entry| Ok((entry.path(), entry.metadata()?)))?;
+                if metadata.is_dir() {
+                    pending.push(path);
+                } else {
+                    found.push((path, metadata.len()));
+                }
+            }
+        }
+        Ok(found)
+    };
+    list().map_err(ArchiveError::io("listing an unpacked archive"))
 }
 
 /// Removes the directories of processes that have ended.

@@ -5,10 +5,10 @@
 //! counts as missing, and the component is compiled again. Files appear by renaming, so processes can share a cache.
 
 use std::fmt::Write as _;
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, File, Permissions};
 use std::hash::{Hash, Hasher};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -16,6 +16,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 use wasmtime::Engine;
+
+use crate::place;
 
 const KEY_BYTES: usize = 32;
 const MAC_BYTES: usize = 32;
@@ -48,14 +50,14 @@ impl Hasher for Sha256Hasher {
 }
 
 impl CodeCache {
-    /// Creates the directory, the folder and the key where they are missing.
+    /// Creates the directory, the folder and the key where they are missing. One that can only be read still gives what is
+    /// in it.
     pub fn open(directory: &Path, engine: &Engine) -> io::Result<Self> {
-        let code = directory.join("code");
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&code)?;
-        fs::set_permissions(&code, Permissions::from_mode(0o700))?;
+        let directory = &place::own(directory)?;
+        let code = place::own(&directory.join("code"))?;
+        if fs::metadata(&code)?.permissions().mode() & 0o777 != 0o700 {
+            fs::set_permissions(&code, Permissions::from_mode(0o700))?;
+        }
         let mut hasher = Sha256Hasher(Sha256::new());
         engine.precompile_compatibility_hash().hash(&mut hasher);
         Ok(Self {

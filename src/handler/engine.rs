@@ -1,5 +1,6 @@
 //! wasmtime's configuration, the linker and the ticker that all handlers of a process share.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use wasmtime::component::{HasSelf, Linker};
@@ -35,19 +36,24 @@ impl EngineState {
         let linker = linker(&engine).map_err(|error| internal("link the interface", &error))?;
         let ticker =
             Ticker::start(engine.weak()).map_err(|error| internal("start the ticker", &error))?;
-        let cache = cfg
-            .cache
-            .map(|directory| CodeCache::open(&directory, &engine));
-        let cache = cache
-            .transpose()
-            .map_err(|error| internal("open the cache of compiled handlers", &error))?;
         Ok(Arc::new(Self {
+            cache: cfg.cache.and_then(|directory| open(&directory, &engine)),
             engine,
             linker,
             ticker,
-            cache,
         }))
     }
+}
+
+/// The cache in `directory`. Handlers are served without one, too.
+fn open(directory: &Path, engine: &Engine) -> Option<CodeCache> {
+    let opened = CodeCache::open(directory, engine);
+    opened
+        .inspect_err(|error| {
+            tracing::warn!(directory = %directory.display(), %error,
+                "the cache of compiled handlers cannot be used: they are compiled each time");
+        })
+        .ok()
 }
 
 fn internal(what: &str, error: &dyn std::fmt::Display) -> Error {
@@ -133,6 +139,26 @@ mod tests {
         assert_eq!(engine.get_memory_reservation(), 4 << 30);
         assert!(engine.get_memory_guard_size() > 0);
         assert!(engine.get_pooling_config().is_none());
+    }
+
+    #[tokio::test]
+    async fn an_engine_whose_cache_cannot_be_used_has_none() {
+        // Not even root can make a directory there.
+        let cache = Some("/proc/lantern".into());
+        assert!(
+            EngineState::new(EngineConfig { cache })
+                .unwrap()
+                .cache
+                .is_none()
+        );
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Some(directory.path().into());
+        assert!(
+            EngineState::new(EngineConfig { cache })
+                .unwrap()
+                .cache
+                .is_some()
+        );
     }
 
     #[test]

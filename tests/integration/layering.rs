@@ -5,19 +5,25 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which modules each module may import, as in `src/ARCHITECTURE.md`. `server`, `cli` and `main` may import everything.
-const TABLE: [(&str, &[&str]); 16] = [
+const TABLE: [(&str, &[&str]); 17] = [
     ("error", &[]),
+    ("place", &[]),
     ("tensor", &["error"]),
     ("model", &["tensor", "error"]),
     ("payload", &["tensor", "error"]),
     ("metrics", &["model", "error"]),
-    ("config", &["listen", "metrics", "model", "tensor", "error"]),
+    (
+        "config",
+        &["listen", "metrics", "model", "place", "tensor", "error"],
+    ),
     ("telemetry", &["model", "error"]),
-    ("archive", &["model", "config", "error"]),
+    ("archive", &["model", "config", "place", "error"]),
     ("backend", &["tensor", "model", "error"]),
     (
         "handler",
-        &["payload", "tensor", "model", "metrics", "config", "error"],
+        &[
+            "payload", "tensor", "model", "metrics", "config", "place", "error",
+        ],
     ),
     (
         "runtime",

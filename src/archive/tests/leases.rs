@@ -82,22 +82,105 @@ fn files_of_dead_processes_are_swept() {
 }
 
 #[test]
-fn a_root_that_others_can_write_to_is_refused() {
-    use std::os::unix::fs::{PermissionsExt, symlink};
+fn archives_are_unpacked_where_no_other_user_can_write() {
+    use std::os::unix::fs::PermissionsExt;
     let bench = Bench::new();
     let open = |name: &str| UnpackStore::open(&bench.path(name), bench.limits);
     fs::create_dir(bench.path("shared")).unwrap();
     fs::set_permissions(bench.path("shared"), fs::Permissions::from_mode(0o777)).unwrap();
-    assert!(open("shared").is_err());
-    fs::create_dir(bench.path("real")).unwrap();
-    symlink(bench.path("real"), bench.path("link")).unwrap();
-    assert!(open("link").is_err());
-    open("fresh").unwrap();
-    let mode = fs::metadata(bench.path("fresh"))
-        .unwrap()
-        .permissions()
-        .mode();
-    assert_eq!(mode & 0o777, 0o700);
+    for name in ["shared", "fresh"] {
+        let store = open(name).unwrap();
+        assert!(store.root().starts_with(bench.path(name)));
+        assert_eq!(store.directory().parent(), Some(store.root()));
+        let mode = fs::metadata(store.root()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{name}");
+    }
+    fs::write(bench.path("file"), "").unwrap();
+    assert!(open("file").is_err());
+}
+
+/// Ways in which another program removes files of an archive, or cuts them.
+fn damage(lease: &Unpacked) -> [PathBuf; 4] {
+    let process = lease.directory().parent().unwrap().to_owned();
+    let root = process.parent().unwrap().to_owned();
+    [
+        lease.directory().join("extra"),
+        lease.directory().to_owned(),
+        process,
+        root,
+    ]
+}
+
+fn remove_any(path: &Path) {
+    if path.is_dir() {
+        fs::remove_dir_all(path).unwrap();
+    } else {
+        fs::remove_file(path).unwrap();
+    }
+}
+
+#[test]
+fn files_that_another_program_removed_come_back() {
+    let bench = Bench::new();
+    let store = bench.store();
+    let lease = store.unpack(&bench.put("a.mar", &archive("x"))).unwrap();
+    let extra = lease.directory().join("extra");
+    assert!(lease.is_whole());
+    assert!(!lease.restore().unwrap(), "there is nothing to do");
+    for removed in damage(&lease) {
+        remove_any(&removed);
+        assert!(!lease.is_whole(), "{removed:?}");
+        assert!(lease.restore().unwrap(), "{removed:?}");
+        assert!(lease.is_whole() && !lease.restore().unwrap(), "{removed:?}");
+        assert_eq!(fs::read_to_string(&extra).unwrap(), "x");
+        // The directory is locked again: a server that starts leaves it alone.
+        drop(bench.store());
+        assert!(extra.is_file(), "{removed:?}");
+    }
+    fs::write(&extra, "").unwrap();
+    assert!(!lease.is_whole(), "a file that was cut");
+    assert!(lease.restore().unwrap());
+    let root = store.root().to_owned();
+    drop((lease, store));
+    let left = files(&root);
+    assert_eq!(left, [root.join("lock")]);
+}
+
+#[test]
+fn a_second_registration_finds_whole_files() {
+    let bench = Bench::new();
+    let store = bench.store();
+    let (first, second) = (
+        bench.put("a.mar", &archive("x")),
+        bench.put("b.mar", &archive("x")),
+    );
+    let first_lease = store.unpack(&first).unwrap();
+    for removed in damage(&first_lease) {
+        remove_any(&removed);
+        let second_lease = store.unpack(&second).unwrap();
+        assert!(first_lease.is_whole() && second_lease.is_whole());
+    }
+    // Each comes back from its own archive.
+    let second_lease = store.unpack(&second).unwrap();
+    fs::remove_file(first.path()).unwrap();
+    remove_any(second_lease.directory());
+    assert!(first_lease.restore().is_err());
+    assert!(second_lease.restore().unwrap());
+}
+
+#[test]
+fn files_come_back_from_the_same_archive_or_not_at_all() {
+    let bench = Bench::new();
+    let store = bench.store();
+    let lease = store.unpack(&bench.put("a.mar", &archive("x"))).unwrap();
+    remove_any(lease.directory());
+    bench.put("a.mar", &archive("y"));
+    let changed = lease.restore().unwrap_err().to_string();
+    assert!(changed.contains("register the version anew"), "{changed}");
+    fs::remove_file(bench.path("a.mar")).unwrap();
+    assert!(lease.restore().is_err());
+    bench.put("a.mar", &archive("x"));
+    assert!(lease.restore().unwrap());
 }
 
 #[test]
