@@ -130,6 +130,25 @@ pub struct Hosts {
     pub inline_runs: Arc<InlineRuns>,
 }
 
+impl Hosts {
+    /// The same for one version, whose files `files` brings back when another program removed them.
+    pub fn with_files(&self, files: Arc<dyn ModelFiles>) -> Self {
+        let mut hosts = self.clone();
+        hosts.processes.files = Some(files);
+        hosts
+    }
+}
+
+/// The files that a version is loaded from. Other programs may remove them, as those do that clean directories of temporary
+/// files. Called before each start of a worker process, from a thread that may block.
+pub trait ModelFiles: Send + Sync {
+    /// Whether all are there.
+    fn are_whole(&self) -> bool;
+
+    /// Brings back those that are missing. An error says why that is not possible.
+    fn restore(&self) -> Result<(), Error>;
+}
+
 /// Names the version in the span of a request for it, see [`crate::payload::request_span`].
 pub fn record_version(span: &Span, model: &ModelSpec) {
     let (name, version) = (model.name.as_str(), model.version.as_str());

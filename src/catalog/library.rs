@@ -13,6 +13,7 @@ use crate::config::server::ListedVersions;
 use crate::config::snapshot::SavedVersion;
 use crate::error::{Error, Kind};
 use crate::model::{BackendKind, ModelName, ModelSpec, Version};
+use crate::runtime::ModelFiles;
 
 /// Where archives come from and what settings they get.
 #[derive(Clone)]
@@ -34,6 +35,23 @@ pub struct LibraryConfig {
     pub at_startup: Defaults,
     /// The same for one that is registered by the API.
     pub by_api: Defaults,
+}
+
+impl ModelFiles for Unpacked {
+    fn are_whole(&self) -> bool {
+        self.is_whole()
+    }
+
+    fn restore(&self) -> Result<(), Error> {
+        let is_restored = Self::restore(self)?;
+        if is_restored {
+            tracing::warn!(
+                "another program removed files of an unpacked archive, which was unpacked again; lantern_temp_dir names \
+                 a directory that no cleaner of temporary files visits"
+            );
+        }
+        Ok(())
+    }
 }
 
 /// An archive that was opened.

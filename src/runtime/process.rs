@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::failures::{draining, expired, no_worker, worker_died};
-use super::{Batching, Bounds, Hosts, InFlight, NativeLibraries, Status};
+use super::{Batching, Bounds, Hosts, InFlight, ModelFiles, NativeLibraries, Status};
 use crate::backend::Signature;
 use crate::error::Error;
 use crate::handler::Sink;
@@ -61,6 +61,8 @@ pub struct ProcessConfig {
     pub environment: Vec<(OsString, OsString)>,
     /// Where each process gets a working directory of its own, which is removed when it is dead. Without, all work in `/`.
     pub directory: Option<PathBuf>,
+    /// Keeps the files of the version that is started; without, nothing removes them.
+    pub files: Option<Arc<dyn ModelFiles>>,
     /// What starts them: the programs above, unless a test says otherwise.
     pub spawn: Arc<dyn Spawn>,
 }
@@ -74,6 +76,7 @@ impl Default for ProcessConfig {
             cache: None,
             environment: Vec::new(),
             directory: None,
+            files: None,
             spawn: Arc::new(SpawnPrograms),
         }
     }
@@ -276,16 +279,20 @@ impl<'a> Attempts<'a> {
                 .as_ref()
                 .is_some_and(|lost| Arc::ptr_eq(lost, connection)),
             Availability::Down => false,
-            Availability::Empty | Availability::GivenUp | Availability::Ended => true,
+            Availability::Empty
+            | Availability::Unpacking
+            | Availability::GivenUp
+            | Availability::Ended => true,
         };
         let settled = self.availability.wait_for(is_settled);
         let failure = match tokio::time::timeout_at(self.deadline.into(), settled).await {
             Ok(Ok(availability)) => match &*availability {
                 Availability::Up(connection) => return Ok(connection.clone()),
                 Availability::Ended => draining(self.model),
-                Availability::Empty | Availability::GivenUp | Availability::Down => {
-                    no_worker(self.model)
-                }
+                Availability::Empty
+                | Availability::Unpacking
+                | Availability::GivenUp
+                | Availability::Down => no_worker(self.model),
             },
             Ok(Err(_)) => draining(self.model),
             Err(_) => expired("while its worker was restarted"),

@@ -232,7 +232,7 @@ async fn probes_need_no_token_and_take_get_alone() {
 
 /// Kills the process of `echo`, and makes every new one fail.
 async fn lose_process(server: &TestServer) {
-    server.lose_handlers();
+    server.lose_archives();
     let described = server.management("GET", "/models/echo").await.json();
     kill(described[0]["workers"][0]["pid"].as_u64().unwrap());
 }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Entry, Phase};
 use crate::catalog::admission::Refusal;
 use crate::error::Error;
-use crate::runtime::{Bounds, Hosts, Runtime, Status, WorkerState, failures};
+use crate::runtime::{Bounds, Hosts, ModelFiles, Runtime, Status, WorkerState, failures};
 
 /// How long a runtime that is replaced by nothing may take to end.
 const RUNTIME_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -75,6 +75,11 @@ impl Entry {
             return Ok(());
         }
         let since = Instant::now();
+        // A worker that comes now may load the model anew, or share what others loaded.
+        if let Err(error) = self.restore_files().await {
+            let (model, version) = (&self.spec.name, &self.spec.version);
+            tracing::warn!(%model, %version, %error, "files of the archive are missing");
+        }
         runtime.scale(bounds).await?;
         self.set_running(workers);
         if workers != now {
@@ -92,8 +97,13 @@ impl Entry {
         let since = Instant::now();
         let leaving = self.leaving.lock().clone();
         let sink = Arc::clone(&self.sink) as Arc<_>;
+        let hosts = hosts.with_files(Arc::new(self.files.clone()));
+        let starting = async {
+            self.restore_files().await?;
+            Runtime::start(&hosts, Arc::clone(&self.spec), bounds, sink).await
+        };
         let started = tokio::select! {
-            started = Runtime::start(hosts, Arc::clone(&self.spec), bounds, sink) => started,
+            started = starting => started,
             () = leaving.cancelled() => Err(self.refused(Refusal::Closed, false)),
         };
         match started {
@@ -108,6 +118,14 @@ impl Entry {
                 Err(error)
             }
         }
+    }
+
+    /// Brings back files of the archive that another program removed.
+    async fn restore_files(&self) -> Result<(), Error> {
+        let files = self.files.clone();
+        let restoring = tokio::task::spawn_blocking(move || ModelFiles::restore(&files));
+        // After a panic, which was logged, loading says what is missing.
+        restoring.await.unwrap_or(Ok(()))
     }
 
     /// A version that has no time to start does not, however quick it would have been.

@@ -26,7 +26,6 @@ use crate::backend::Signature;
 use crate::error::{Error, Kind};
 use crate::handler::Sink;
 use crate::model::ModelSpec;
-use crate::runtime::Bounds;
 use crate::runtime::failures::{
     died_in_load, no_working_directory, not_ready_in_time, protocol_broken_in_load,
     too_much_to_start,
@@ -38,6 +37,7 @@ use crate::runtime::protocol::convert::{
 use crate::runtime::protocol::incoming::{Ending, Incoming};
 use crate::runtime::protocol::messages::{Order, Report, Start};
 use crate::runtime::protocol::{BUILD, Violation};
+use crate::runtime::{Bounds, ModelFiles};
 
 /// How long a process that closed its socket may take to be gone.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -83,7 +83,10 @@ pub struct Death {
 
 impl Launcher {
     /// Starts a process with `bounds.min` workers, of which there must be one, and waits until its version is loaded.
+    /// Files that another program removed come back before.
     pub async fn launch(&self, bounds: Bounds) -> Result<WorkerProcess, Error> {
+        self.look_after_files(Ok(()), |files| files.restore())
+            .await?;
         let (ours, theirs) = socket_pair()?;
         let directory = self.directory()?;
         let Spawned {
@@ -135,6 +138,25 @@ impl Launcher {
             }
             Err(failure) => Err(failure.explain(&self.model, child.as_mut(), output).await),
         }
+    }
+
+    /// Whether the files of the version are there.
+    pub async fn has_files(&self) -> bool {
+        self.look_after_files(true, |files| files.are_whole()).await
+    }
+
+    /// What `look` says of the files, which blocks; `otherwise` where nothing removes them.
+    async fn look_after_files<T: Send + 'static>(
+        &self,
+        otherwise: T,
+        look: impl FnOnce(&dyn ModelFiles) -> T + Send + 'static,
+    ) -> T {
+        let Some(files) = self.cfg.files.clone() else {
+            return otherwise;
+        };
+        let looked = tokio::task::spawn_blocking(move || look(files.as_ref()));
+        // A panic was logged; the process then says what it misses.
+        looked.await.unwrap_or(otherwise)
     }
 
     /// An empty directory for one process.

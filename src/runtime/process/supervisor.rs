@@ -50,6 +50,8 @@ pub enum Availability {
     Down,
     /// Nowhere: there is no worker.
     Empty,
+    /// Nowhere: files of the model were removed and have to come back before a process can, which may take long.
+    Unpacking,
     /// Nowhere any more, unless an operator scales the version.
     GivenUp,
     /// Nowhere any more.
@@ -161,6 +163,9 @@ impl ProcessSupervisor {
                 "Auto recovery failed again: gave up after {:?}", self.launcher.model.settings.max_retry_timeout);
             return State::GivenUp;
         };
+        if !self.launcher.has_files().await {
+            self.availability.send_replace(Availability::Unpacking);
+        }
         let launch = self.launch_after(pause);
         match self.until_launched(launch).await {
             Ok(Ok(process)) => State::Up(Box::new(process)),

@@ -238,22 +238,21 @@ impl TestServer {
         self.directory.path()
     }
 
-    /// Removes the handlers that were unpacked, so that loading one again fails.
-    pub fn lose_handlers(&self) {
-        let mut directories = vec![self.directory.path().to_owned()];
-        while let Some(directory) = directories.pop() {
-            for entry in std::fs::read_dir(directory).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    directories.push(path);
-                } else if path
-                    .extension()
-                    .is_some_and(|extension| extension == "wasm")
-                {
-                    std::fs::remove_file(path).unwrap();
-                }
-            }
-        }
+    /// Removes what was unpacked, as programs do that clean directories of temporary files.
+    pub fn lose_unpacked(&self) {
+        let found = std::fs::read_dir(self.directory.path()).unwrap();
+        let mut found = found.map(|entry| entry.unwrap().path());
+        let is_unpacked = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default();
+            name.to_string_lossy().starts_with("lantern-")
+        };
+        std::fs::remove_dir_all(found.find(is_unpacked).unwrap()).unwrap();
+    }
+
+    /// Removes what was unpacked and the archives, so that nothing can be loaded again.
+    pub fn lose_archives(&self) {
+        std::fs::remove_dir_all(self.store()).unwrap();
+        self.lose_unpacked();
     }
 
     /// The model store.

@@ -1,4 +1,6 @@
 //! A version's worker processes on a paused clock. None of them is real.
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tokio::task::JoinHandle;
 
 use super::super::ProcessRuntime;
@@ -7,6 +9,7 @@ use super::*;
 use crate::error::Kind;
 use crate::model::Settings;
 use crate::payload::Reply;
+use crate::runtime::ModelFiles;
 use crate::runtime::protocol::messages::{self, Order};
 use crate::runtime::testing::model;
 
@@ -18,8 +21,36 @@ struct Version {
     processes: mpsc::UnboundedReceiver<FakeProcess>,
 }
 
+/// Files that a test removes and that come back when it says so.
+#[derive(Default)]
+struct Files {
+    are_missing: AtomicBool,
+    can_come_back: AtomicBool,
+}
+
+impl ModelFiles for Files {
+    fn are_whole(&self) -> bool {
+        !self.are_missing.load(Ordering::SeqCst)
+    }
+
+    fn restore(&self) -> Result<(), Error> {
+        if self.are_whole() {
+            return Ok(());
+        }
+        if !self.can_come_back.load(Ordering::SeqCst) {
+            return Err(Error::new(Kind::ModelNotFound, "the archive is gone"));
+        }
+        self.are_missing.store(false, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
 /// A version that is about to start with one worker, and its process, to which nothing was sent.
 async fn starting() -> (JoinHandle<Result<Version, Error>>, FakeProcess) {
+    starting_with(Arc::default()).await
+}
+
+async fn starting_with(files: Arc<Files>) -> (JoinHandle<Result<Version, Error>>, FakeProcess) {
     let (programs, mut processes) = FakePrograms::new();
     let (sender, first) = oneshot::channel();
     let starting = tokio::spawn(async move {
@@ -27,7 +58,10 @@ async fn starting() -> (JoinHandle<Result<Version, Error>>, FakeProcess) {
             max_retry_timeout: WINDOW,
             ..Settings::default()
         };
-        let (hosts, model) = (programs.hosts(), Arc::new(model(settings)));
+        let (hosts, model) = (
+            programs.hosts().with_files(files),
+            Arc::new(model(settings)),
+        );
         let starting =
             ProcessRuntime::start(&hosts, model, Bounds::exactly(1), Arc::new(Log::default()));
         let first = async {
@@ -44,7 +78,11 @@ async fn starting() -> (JoinHandle<Result<Version, Error>>, FakeProcess) {
 }
 
 async fn started() -> (Version, FakeProcess) {
-    let (starting, mut process) = starting().await;
+    started_with(Arc::default()).await
+}
+
+async fn started_with(files: Arc<Files>) -> (Version, FakeProcess) {
+    let (starting, mut process) = starting_with(files).await;
     process.load().await;
     let version = starting.await.unwrap().ok().unwrap();
     (version, process)
@@ -120,6 +158,31 @@ async fn a_process_that_does_not_start_is_given_up_after_growing_pauses() {
     assert!(status.given_up && status.last_error.is_some());
     tokio::time::sleep(Duration::from_hours(24)).await;
     assert!(version.processes.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_do_not_wait_for_files_that_have_to_come_back() {
+    let files = Arc::new(Files::default());
+    let (mut version, process) = started_with(files.clone()).await;
+    files.are_missing.store(true, Ordering::SeqCst);
+    process.die(9);
+    settled().await;
+    for _ in 0..3 {
+        let asked = Instant::now();
+        assert_eq!(version.refusal().await.kind(), Kind::NoWorker);
+        assert_eq!(asked.elapsed(), Duration::ZERO);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert!(
+        version.processes.try_recv().is_err(),
+        "there is nothing to load"
+    );
+    let status = version.runtime.status();
+    assert_eq!(status.last_error.unwrap().kind(), Kind::ModelNotFound);
+    files.can_come_back.store(true, Ordering::SeqCst);
+    let mut process = version.next().await;
+    process.load().await;
+    version.answered_by(&mut process).await;
 }
 
 #[tokio::test(start_paused = true)]
