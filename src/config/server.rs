@@ -47,6 +47,8 @@ pub struct ServerConfig {
     pub log_directory: PathBuf,
     /// Where metrics are written that are log lines.
     pub metrics_directory: PathBuf,
+    /// Where archives may be unpacked: `lantern_temp_dir`, then what takes its place if nothing can be written there.
+    pub unpack_directories: Vec<PathBuf>,
     /// Where snapshots of the catalog are written; `None` if there are none.
     pub snapshot_directory: Option<PathBuf>,
     /// Where keys that the server makes are written.
@@ -105,11 +107,15 @@ impl ServerConfig {
         let raw = reader.finish();
         let saves = !flags.no_config_snapshots;
         let multi = environment.variable("SAGEMAKER_MULTI_MODE");
+        let mut unpack_directories = environment.unpack_directories();
+        unpack_directories.retain(|other| *other != values.lantern_temp_dir);
+        unpack_directories.insert(0, values.lantern_temp_dir.clone());
         let config = Self {
             values,
             tls,
             log_directory: environment.log_directory(),
             metrics_directory: environment.metrics_directory(),
+            unpack_directories,
             snapshot_directory: saves.then(|| environment.snapshot_directory()),
             key_file: environment.path("key_file.json"),
             is_on_sagemaker: environment.variable("SAGEMAKER_BIND_TO_PORT").is_some(),

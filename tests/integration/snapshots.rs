@@ -237,7 +237,19 @@ async fn the_newest_whole_snapshot_is_restored_and_said_to_be() {
     let directory = place.snapshot_directory();
     let half = &text[..text.len() / 2];
     let whole = "29991231235959993-snapshot.cfg";
+    let zeros = "\0".repeat(4096);
+    let later = text.replace(
+        &format!("version={}\n", env!("CARGO_PKG_VERSION")),
+        "version=999.0.0\n",
+    );
     for (name, content) in [
+        ("29991231235959994-snapshot.cfg", zeros.as_str()),
+        (
+            "29991231235959995-snapshot.cfg",
+            "Dear Sir,\nthis is a text.\n",
+        ),
+        ("29991231235959996-snapshot.cfg", "app.name=shop\n"),
+        ("29991231235959997-snapshot.cfg", &later),
         ("zz-notes.cfg", "job_queue_size=many"),
         ("29991231235959990-snapshot.cfg", half),
         ("29991231235959991-snapshot.cfg", ""),
@@ -254,10 +266,37 @@ async fn the_newest_whole_snapshot_is_restored_and_said_to_be() {
         "is empty and is passed over",
         "is not whole and is passed over",
         "its model_snapshot must be JSON",
+        "holds zero bytes and is passed over",
+        "is no snapshot and is passed over",
+        "was saved by the later version 999.0.0 and is passed over",
     ] {
         assert!(life.output.contains(line), "{line}: {}", life.output);
     }
     assert_eq!(life.versions().await, set(&["plain 1.0* 0..0"]));
+}
+
+#[tokio::test]
+async fn a_server_that_was_open_is_closed_when_the_next_start_does_not_open_it() {
+    let place = Place::new(&[plain()]);
+    let life = place.settled(&["--models", "all"]).await;
+    life.end(Signal::TERM).await;
+    let text = fs::read_to_string(place.newest()).unwrap();
+    assert!(
+        text.contains("disable_token_authorization=true\n"),
+        "{text}"
+    );
+    let place = place.with_tokens();
+    let life = place.settled(&[]).await;
+    let line = "disable_token_authorization is not restored from the snapshot";
+    assert!(life.output.contains(line), "{}", life.output);
+    let (status, _) = life.ask("GET", "/models").await;
+    assert_eq!(status, 400, "the management API asks for a token");
+    life.end(Signal::TERM).await;
+    // The file of this start may open it.
+    let config = place.directory.path().join("config.properties");
+    fs::write(config, "disable_token_authorization=true\n").unwrap();
+    let life = place.settled(&[]).await;
+    assert_eq!(life.versions().await, set(&["plain 1.0* 1..1"]));
 }
 
 #[tokio::test]

@@ -99,15 +99,15 @@ pub fn reach(reader: &mut Reader<'_>, values: &Values) {
     }
 }
 
-/// The directory of temporary files is there.
+/// A directory of temporary files that is said and is not there is a typing error. TorchServe does not start; here other
+/// directories take its place.
 pub fn temporary_directory(reader: &mut Reader<'_>) {
-    let directory = reader.environment.temp_directory();
-    if directory.is_dir() {
-        return;
+    let named = reader.environment.named_temp_directory();
+    if let Some(directory) = named.filter(|directory| !directory.is_dir()) {
+        let rule = format!(
+            "Invalid temp directory: {}, please check TEMP environment variable.",
+            directory.display()
+        );
+        reader.add_warning(Problem::plain("", "", rule));
     }
-    let rule = format!(
-        "Invalid temp directory: {}, please check TEMP environment variable.",
-        directory.display()
-    );
-    reader.add(Problem::plain("", "", rule));
 }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::place;
+
 /// Where the Python package keeps the library, below a directory of packages.
 const IN_PACKAGES: &str = "onnxruntime/capi";
 /// Where systems keep libraries.
@@ -13,6 +15,9 @@ const SYSTEM: [&str; 4] = [
     "/usr/lib/aarch64-linux-gnu",
     "/usr/lib",
 ];
+
+/// Where everybody's temporary files lie. The second is in memory, and is there in containers that have no other place.
+const VOLATILE: [&str; 2] = ["/tmp", "/dev/shm"];
 
 /// What the process finds around it. Made once, by the program; tests make their own.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -115,25 +120,69 @@ impl Environment {
 
     /// Where compiled handlers are kept: a directory of this user's, for as long as the machine lives.
     pub fn cache_directory(&self) -> PathBuf {
-        let home = || Some(Path::new(self.variable("HOME")?).join(".cache"));
-        let base = self
-            .variable("XDG_CACHE_HOME")
-            .filter(|path| path.starts_with('/'));
-        let base = base.map(PathBuf::from).or_else(home);
-        base.unwrap_or_else(|| self.temp_directory())
-            .join("lantern")
+        let base = self.absolute("XDG_CACHE_HOME");
+        let base = base.or_else(|| Some(self.home()?.join(".cache")));
+        base.map_or_else(
+            || self.temp_directory().join(place::own_name()).join("cache"),
+            |base| base.join("lantern"),
+        )
     }
 
-    /// A directory for this user's server among everybody's temporary files.
-    pub fn own_temp_directory(&self) -> PathBuf {
-        let user = rustix::process::geteuid().as_raw();
-        self.temp_directory().join(format!("lantern-{user}"))
+    /// Where archives may be unpacked, the first that can be written to: where temporary files go if that is said, else where
+    /// state is kept. What lies among everybody's temporary files comes last, because there cleaners remove what was not
+    /// used for some days.
+    pub fn unpack_directories(&self) -> Vec<PathBuf> {
+        let named = self.named_temp_directory();
+        let volatile = VOLATILE.map(PathBuf::from);
+        let temporary = |directory: PathBuf| {
+            let is_there = directory.is_dir();
+            is_there.then(|| directory.join(place::own_name()))
+        };
+        let named = named.into_iter().filter_map(temporary);
+        let state = self.state_directory();
+        named
+            .chain(state.map(|state| state.join("unpacked")))
+            .chain(volatile.into_iter().filter_map(temporary))
+            .collect()
+    }
+
+    /// The first of them.
+    pub fn unpack_directory(&self) -> PathBuf {
+        let first = self.unpack_directories().into_iter().next();
+        first.unwrap_or_else(|| self.temp_directory().join(place::own_name()))
+    }
+
+    /// Where this server may keep files from one start to the next: systemd's directory for the service, else the desktop's
+    /// for the user.
+    fn state_directory(&self) -> Option<PathBuf> {
+        let services = self.said("STATE_DIRECTORY");
+        let service = services.and_then(|all| all.split(':').find(|one| one.starts_with('/')));
+        let users = || self.absolute("XDG_STATE_HOME");
+        let home = || Some(self.home()?.join(".local/state"));
+        let user = || users().or_else(home).map(|base| base.join("lantern"));
+        service.map(PathBuf::from).or_else(user)
+    }
+
+    /// The user's home. Users without one have `/`, which is nobody's to write to.
+    fn home(&self) -> Option<PathBuf> {
+        self.absolute("HOME").filter(|home| home != Path::new("/"))
+    }
+
+    fn absolute(&self, variable: &str) -> Option<PathBuf> {
+        let path = self.said(variable).map(PathBuf::from);
+        path.filter(|path| path.is_absolute())
     }
 
     /// Where temporary files go: `TEMP` as TorchServe has it, else `TMPDIR`, else `/tmp`.
     pub fn temp_directory(&self) -> PathBuf {
+        self.named_temp_directory()
+            .unwrap_or_else(|| VOLATILE[0].into())
+    }
+
+    /// Where temporary files go, if that is said.
+    pub fn named_temp_directory(&self) -> Option<PathBuf> {
         let named = self.said("TEMP").or_else(|| self.said("TMPDIR"));
-        self.path(named.unwrap_or("/tmp"))
+        named.map(|path| self.path(path))
     }
 }
 
@@ -194,15 +243,17 @@ mod tests {
         assert_eq!(environment.onnxruntime(), Some("/nowhere/lib.so".into()));
     }
 
+    fn with(pairs: &[(&str, &str)]) -> Environment {
+        let pairs = pairs.iter();
+        Environment {
+            variables: pairs.map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+            ..Environment::default()
+        }
+    }
+
     #[test]
     fn caches_follow_the_desktop_rule() {
-        let with = |pairs: &[(&str, &str)]| Environment {
-            variables: pairs
-                .iter()
-                .map(|(k, v)| ((*k).into(), (*v).into()))
-                .collect(),
-            ..Environment::default()
-        };
+        let among_temporary_files = format!("/t/{}/cache", place::own_name());
         let cases = [
             (
                 with(&[("XDG_CACHE_HOME", "/c"), ("HOME", "/h")]),
@@ -212,10 +263,52 @@ mod tests {
                 with(&[("XDG_CACHE_HOME", "relative"), ("HOME", "/h")]),
                 "/h/.cache/lantern",
             ),
-            (with(&[("TMPDIR", "/t")]), "/t/lantern"),
+            (with(&[("TMPDIR", "/t")]), among_temporary_files.as_str()),
+            (
+                with(&[("TMPDIR", "/t"), ("HOME", "/")]),
+                among_temporary_files.as_str(),
+            ),
         ];
         for (environment, expected) in cases {
             assert_eq!(environment.cache_directory(), Path::new(expected));
         }
+    }
+
+    #[test]
+    fn archives_are_unpacked_where_no_cleaner_of_temporary_files_comes() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().to_str().unwrap();
+        let own = format!("{root}/{}", place::own_name());
+        let cases: [(&[(&str, &str)], &str); 6] = [
+            // What the operator says comes first.
+            (&[("TEMP", root), ("STATE_DIRECTORY", "/s")], &own),
+            (&[("TMPDIR", root), ("HOME", "/h")], &own),
+            (
+                &[("STATE_DIRECTORY", "/s:/t"), ("HOME", "/h")],
+                "/s/unpacked",
+            ),
+            (
+                &[("XDG_STATE_HOME", "/x"), ("HOME", "/h")],
+                "/x/lantern/unpacked",
+            ),
+            (
+                &[("XDG_STATE_HOME", "x"), ("HOME", "/h")],
+                "/h/.local/state/lantern/unpacked",
+            ),
+            // What is not there is passed over.
+            (
+                &[("TEMP", "/nowhere"), ("STATE_DIRECTORY", "/s")],
+                "/s/unpacked",
+            ),
+        ];
+        for (variables, expected) in cases {
+            let directory = with(variables).unpack_directory();
+            assert_eq!(directory, Path::new(expected), "{variables:?}");
+        }
+        let last = with(&[("HOME", "/"), ("STATE_DIRECTORY", "relative")]).unpack_directories();
+        let expected = VOLATILE.map(|directory| Path::new(directory).join(place::own_name()));
+        let is_there = |path: &&PathBuf| path.parent().is_some_and(Path::is_dir);
+        let expected: Vec<_> = expected.iter().filter(is_there).cloned().collect();
+        assert_eq!(last, expected);
     }
 }

@@ -1,7 +1,7 @@
 //! Which file of settings is read, and its bytes.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::super::properties::{self, Property};
@@ -9,15 +9,32 @@ use super::super::snapshot;
 use super::super::{Problem, Problems};
 use super::environment::Environment;
 use super::raw::Flags;
+use crate::error::shortened;
 
 /// Largest file of settings that is read. Snapshots of many models are the largest there are.
 const FILE_LIMIT: u64 = 16 << 20;
+/// Keys of another program's file that a message names, and characters of each.
+const KEYS_SHOWN: usize = 3;
+const KEY_SHOWN: usize = 40;
 /// The file in the current directory that is read when no other is named.
 const DEFAULT_FILE: &str = "config.properties";
+
+/// How a file was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FoundBy {
+    /// By this variable or flag.
+    Name(&'static str),
+    /// As the newest whole snapshot.
+    Snapshot,
+    /// By lying in the current directory.
+    Place,
+}
 
 /// A file that was read.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Settings {
+    /// How it was found.
+    pub found_by: FoundBy,
     /// Where it lies.
     pub path: PathBuf,
     /// Its name, for messages.
@@ -32,10 +49,12 @@ pub struct Settings {
 /// current directory; `None` if there is none of them.
 pub fn read(flags: &Flags, environment: &Environment) -> Result<Option<Settings>, Problems> {
     if let Some(path) = environment.variable("TS_CONFIG_FILE") {
-        return named("TS_CONFIG_FILE", environment.path(path)).map(Some);
+        let path = environment.path(path);
+        return parsed(FoundBy::Name("TS_CONFIG_FILE"), path).map(Some);
     }
     if let Some(path) = &flags.ts_config {
-        return named("--ts-config", environment.current_directory.join(path)).map(Some);
+        let path = environment.current_directory.join(path);
+        return parsed(FoundBy::Name("--ts-config"), path).map(Some);
     }
     let mut warnings = Vec::new();
     let found = match newest(flags, environment, &mut warnings) {
@@ -48,12 +67,13 @@ pub fn read(flags: &Flags, environment: &Environment) -> Result<Option<Settings>
     }))
 }
 
-fn beside(environment: &Environment) -> Result<Option<Settings>, Problems> {
+/// The file in the current directory, if there is one.
+pub fn beside(environment: &Environment) -> Result<Option<Settings>, Problems> {
     let path = environment.current_directory.join(DEFAULT_FILE);
     if !path.is_file() {
         return Ok(None);
     }
-    named(DEFAULT_FILE, path).map(Some)
+    parsed(FoundBy::Place, path).map(Some)
 }
 
 /// A snapshot that cannot be read is passed over: the server then starts with the one before it.
@@ -66,7 +86,7 @@ fn newest(
         return None;
     }
     for path in snapshots(&environment.snapshot_directory()) {
-        match named("snapshot", path.clone()) {
+        match parsed(FoundBy::Snapshot, path.clone()) {
             Ok(settings) => match damage(&path, &settings) {
                 None => return Some(settings),
                 Some(rule) => warnings.push(passed_over(&path, &rule)),
@@ -78,8 +98,8 @@ fn newest(
 }
 
 fn damage(path: &Path, settings: &Settings) -> Option<String> {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    snapshot::damage(&text, &settings.properties)
+    let bytes = std::fs::read(path).unwrap_or_default();
+    snapshot::damage(&String::from_utf8_lossy(&bytes), &settings.properties)
 }
 
 fn passed_over(path: &Path, rule: &str) -> Problem {
@@ -93,9 +113,9 @@ fn snapshots(directory: &Path) -> impl Iterator<Item = PathBuf> {
     names.into_iter().rev().map(|name| directory.join(name))
 }
 
-fn named(origin: &str, path: PathBuf) -> Result<Settings, Problems> {
-    let bytes =
-        bytes(&path).map_err(|rule| Problem::new(origin, "", rule, path.display().to_string()))?;
+fn parsed(found_by: FoundBy, path: PathBuf) -> Result<Settings, Problems> {
+    let bytes = bytes(&path)
+        .map_err(|rule| Problem::new(found_by.origin(), "", rule, path.display().to_string()))?;
     let name = path.file_name().unwrap_or_default();
     let name = name.to_string_lossy().into_owned();
     let properties = properties::parse(&bytes).map_err(|malformed| {
@@ -103,6 +123,7 @@ fn named(origin: &str, path: PathBuf) -> Result<Settings, Problems> {
         Problem::plain(line, "", "has a broken \\u escape")
     })?;
     Ok(Settings {
+        found_by,
         path,
         name,
         properties,
@@ -110,9 +131,47 @@ fn named(origin: &str, path: PathBuf) -> Result<Settings, Problems> {
     })
 }
 
+impl FoundBy {
+    const fn origin(self) -> &'static str {
+        match self {
+            Self::Name(name) => name,
+            Self::Snapshot => "snapshot",
+            Self::Place => DEFAULT_FILE,
+        }
+    }
+}
+
+impl Settings {
+    /// What is wrong with a file that somebody named and that says nothing that is known: it is another program's.
+    pub fn stranger(&self, is_known: impl Fn(&str) -> bool) -> Option<Problem> {
+        let FoundBy::Name(origin) = self.found_by else {
+            return None;
+        };
+        let keys = || self.properties.iter().map(|property| &property.key);
+        if keys().len() == 0 || keys().any(|key| is_known(key)) {
+            return None;
+        }
+        let shown = keys().take(KEYS_SHOWN);
+        let shown: Vec<_> = shown
+            .map(|key| shortened(&format!("{key:?}"), KEY_SHOWN))
+            .collect();
+        let rule = format!(
+            "must name a file of the server's settings, but none of its {} keys is known, such as {}: `lantern config` \
+             lists those that are",
+            keys().len(),
+            shown.join(", ")
+        );
+        let path = self.path.display().to_string();
+        Some(Problem::new(origin, "", rule, path))
+    }
+}
+
 fn bytes(path: &Path) -> Result<Vec<u8>, &'static str> {
-    let file = File::open(path).map_err(|_| "file not found")?;
     let unreadable = "must name a file that can be read";
+    let file = File::open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => "file not found",
+        _ => unreadable,
+    })?;
     if !file.metadata().map_err(|_| unreadable)?.is_file() {
         return Err(unreadable);
     }
@@ -128,25 +187,36 @@ fn bytes(path: &Path) -> Result<Vec<u8>, &'static str> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_newest_snapshot_that_can_be_read_is_taken() {
+    /// A file as TorchServe writes it.
+    fn whole(size: u32) -> String {
+        format!("job_queue_size={size}\nmodel_snapshot={{\"models\":{{}}}}\n")
+    }
+
+    /// A directory with snapshots.
+    fn saved(files: &[(&str, &[u8])]) -> (tempfile::TempDir, Environment) {
         let directory = tempfile::tempdir().unwrap();
         let config = directory.path().join("logs/config");
         std::fs::create_dir_all(&config).unwrap();
-        for (name, content) in [
-            ("20261120152439289-snapshot.cfg", "job_queue_size=1"),
-            ("20261120152439290-shutdown.cfg", "job_queue_size=2"),
-            ("20261120152439291-startup.cfg", "a=\\u12"),
-            ("20261120152439292-startup.cfg", ""),
-            ("zz-notes.txt", "job_queue_size=9"),
-            ("20261120152439293-startup.cfg.tmp", "job_queue_size=8"),
-        ] {
+        for (name, content) in files {
             std::fs::write(config.join(name), content).unwrap();
         }
         let environment = Environment {
             current_directory: directory.path().to_owned(),
             ..Environment::default()
         };
+        (directory, environment)
+    }
+
+    #[test]
+    fn the_newest_snapshot_that_can_be_read_is_taken() {
+        let (_directory, environment) = saved(&[
+            ("20261120152439289-snapshot.cfg", whole(1).as_bytes()),
+            ("20261120152439290-shutdown.cfg", whole(2).as_bytes()),
+            ("20261120152439291-startup.cfg", b"a=\\u12"),
+            ("20261120152439292-startup.cfg", b""),
+            ("zz-notes.txt", whole(9).as_bytes()),
+            ("20261120152439293-startup.cfg.tmp", whole(8).as_bytes()),
+        ]);
         let settings = read(&Flags::default(), &environment).unwrap().unwrap();
         assert_eq!(settings.name, "20261120152439290-shutdown.cfg");
         assert_eq!(settings.warnings.len(), 2);
@@ -155,5 +225,76 @@ mod tests {
             ..Flags::default()
         };
         assert_eq!(read(&flags, &environment), Ok(None));
+    }
+
+    #[test]
+    fn a_damaged_snapshot_of_any_kind_is_passed_over_in_one_line() {
+        let ours = snapshot::text(
+            "20261120152439290-startup.cfg",
+            &jiff::Zoned::now(),
+            &[
+                ("job_queue_size", "2"),
+                ("version", env!("CARGO_PKG_VERSION")),
+            ]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
+            &[],
+        );
+        let later = ours.replace(
+            &format!("version={}", env!("CARGO_PKG_VERSION")),
+            "version=999.0.0",
+        );
+        let mut damaged: Vec<(&str, Vec<u8>)> = vec![
+            ("nothing", vec![]),
+            ("zeros", vec![0; 4096]),
+            ("zeros in place of its middle", {
+                let mut bytes = ours.clone().into_bytes();
+                bytes[100..120].fill(0);
+                bytes
+            }),
+            ("a text", b"Dear Sir,\nI am not a snapshot.\n".to_vec()),
+            (
+                "another program's settings",
+                b"app.name=shop\napp.port=80\n".to_vec(),
+            ),
+            ("an archive", b"PK\x03\x04\xff\xfe\x00MANIFEST".to_vec()),
+            ("JSON", br#"{"models": {}}"#.to_vec()),
+            (
+                "TorchServe's, cut in its models",
+                whole(3).as_bytes()[..40].to_vec(),
+            ),
+            ("a later version's", later.into_bytes()),
+        ];
+        for cut in 0..ours.len() {
+            damaged.push(("ours, cut", ours.as_bytes()[..cut].to_vec()));
+        }
+        for (what, bytes) in damaged {
+            let (_directory, environment) = saved(&[
+                ("20261120152439289-snapshot.cfg", whole(1).as_bytes()),
+                ("20261120152439290-startup.cfg", &bytes),
+            ]);
+            let settings = read(&Flags::default(), &environment).unwrap().unwrap();
+            let text = String::from_utf8_lossy(&bytes);
+            assert_eq!(
+                settings.name, "20261120152439289-snapshot.cfg",
+                "{what}: {text}"
+            );
+            let [warning] = settings.warnings.as_slice() else {
+                panic!("{what}: {:?}", settings.warnings);
+            };
+            let line = warning.to_string();
+            assert!(
+                line.contains("20261120152439290-startup.cfg"),
+                "{what}: {line}"
+            );
+            assert_eq!(line.lines().count(), 1, "{what}: {line}");
+        }
+        let (_directory, environment) =
+            saved(&[("20261120152439290-startup.cfg", ours.as_bytes())]);
+        let settings = read(&Flags::default(), &environment).unwrap().unwrap();
+        assert_eq!(
+            (settings.found_by, settings.warnings),
+            (FoundBy::Snapshot, vec![])
+        );
     }
 }

@@ -37,6 +37,8 @@ pub struct Key {
     pub shape: fn() -> String,
     /// What becomes of it.
     pub role: Role,
+    /// Whether it opens the server to somebody who is otherwise kept out. No snapshot sets it.
+    pub opens: bool,
     /// The variable that sets it, if one does.
     variable: Variable,
 }
@@ -75,6 +77,7 @@ impl Key {
             lines: &[],
             shape: String::new,
             role,
+            opens: false,
             variable: Variable::Usual,
         }
     }
@@ -229,7 +232,7 @@ settings! {
     /// Bytes of a response's body.
     max_response_size: usize = "6553500", number(1, 1 << 40);
     /// Where archives may be fetched from; nowhere unless it is set.
-    allowed_urls: String = "", urls();
+    allowed_urls: String = "", urls() => opens: true;
     /// Whether the variable `TS_ALLOWED_URLS` is read too.
     use_env_allowed_urls: bool = "false", truth() => variable: Variable::None;
     /// `access-control-allow-origin` of responses; no header unless it is set.
@@ -257,11 +260,11 @@ settings! {
     /// Whether TorchServe's variables (`TS_…`) are read.
     enable_envvars_config: bool = "false", is_true() => variable: Variable::None;
     /// Whether requests need no token.
-    disable_token_authorization: bool = "false", truth();
+    disable_token_authorization: bool = "false", truth() => opens: true;
     /// Minutes that a token is good for.
     token_expiration_min: Duration = "60", minutes() => variable: Variable::Named("TS_TOKEN_EXPIRATION_TIME_MIN");
     /// Whether the API may register and unregister models.
-    enable_model_api: bool = "false", truth();
+    enable_model_api: bool = "false", truth() => opens: true;
     /// Whether Open Inference Protocol is served, over HTTP (`/v2`) and gRPC. TorchServe's default is that it is not.
     ts_open_inference_protocol: bool = "true", open_inference_protocol() => variable: Variable::Always("TS_OPEN_INFERENCE_PROTOCOL");
     /// Id of the first worker.
@@ -269,11 +272,11 @@ settings! {
     /// Requests that Amazon SageMaker may send at the same time.
     NUM_WORKERS: usize = "1", number(1, 1_000_000);
     /// Where models run that do not say: in a worker process each, or `inline`, in the server's (ONNX).
-    lantern_hosting: Hosting = "process", word(&[("process", Hosting::Process), ("inline", Hosting::Inline)]);
+    lantern_hosting: Hosting = "process", word(&[("process", Hosting::Process), ("inline", Hosting::Inline)]) => opens: true;
     /// Whether archives may ask for `hosting: inline`.
-    lantern_allow_inline: bool = "false", truth();
+    lantern_allow_inline: bool = "false", truth() => opens: true;
     /// Whether something else keeps strangers out: no warning about addresses beyond loopback without tokens.
-    lantern_allow_public: bool = "false", truth();
+    lantern_allow_public: bool = "false", truth() => opens: true;
     /// Keys of the operator's in place of those in `key_file.json`.
     lantern_key_file: Option<PathBuf> = "", file();
     /// Whether log files are written beside standard output.
@@ -284,8 +287,8 @@ settings! {
     lantern_ready_requires: ReadyRequires = "all", word(&[("all", ReadyRequires::All), ("any", ReadyRequires::Any), ("none", ReadyRequires::None)]);
     /// Directory of compiled handlers, and of what was found out about batching.
     lantern_cache_dir: PathBuf = "(the user's cache)", path_or(Environment::cache_directory);
-    /// Directory that archives are unpacked to.
-    lantern_temp_dir: PathBuf = "(below the temporary directory)", path_or(Environment::own_temp_directory);
+    /// Directory that archives are unpacked to; another one if nothing can be written there.
+    lantern_temp_dir: PathBuf = "(the state directory, else below the temporary one)", path_or(Environment::unpack_directory);
     /// ONNX Runtime's library; found beside the program, in `.runtime/`, or by `ORT_DYLIB_PATH`.
     lantern_onnxruntime: Option<PathBuf> = "(found)", found_file(Environment::onnxruntime);
     /// The program that hosts TorchScript; found beside the program.
@@ -319,7 +322,7 @@ settings! {
     /// Time that an archive may take to arrive.
     lantern_download_timeout: Duration = "30min", duration();
     /// Hosts of `allowed_urls` that may lead to addresses of this machine and its network.
-    lantern_private_hosts: BTreeSet<String> = "", names();
+    lantern_private_hosts: BTreeSet<String> = "", names() => opens: true;
 
     without effect:
     netty_client_threads = "0", Role::Ignored("has no effect: connections to worker processes need no threads of their own");

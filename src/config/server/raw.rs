@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::super::properties::Property;
 use super::super::{Problem, Problems, spelling};
 use super::environment::Environment;
-use super::file;
+use super::file::{self, FoundBy, Settings};
 use super::keys::{self, Role};
 
 /// Flags of the command line that are settings.
@@ -62,9 +63,10 @@ pub struct Raw {
 /// Gathers what was typed. Fails where the file cannot be read: then nothing else can be said.
 pub fn gather(flags: &Flags, environment: &Environment) -> Result<Raw, Problems> {
     let mut raw = Raw::default();
-    read_file(&mut raw, flags, environment)?;
+    let withheld = read_file(&mut raw, flags, environment)?;
     read_flags(&mut raw, flags);
     read_variables(&mut raw, environment);
+    tell_withheld(&mut raw, withheld);
     Ok(raw)
 }
 
@@ -92,6 +94,27 @@ impl Raw {
             .insert(name.to_owned(), Entry { value, origin });
     }
 
+    /// Takes what `settings` say, with the values of variables in place of their names.
+    fn take(&mut self, settings: &Settings, environment: &Environment) {
+        for property in &settings.properties {
+            let origin = format!("{}:{}", settings.name, property.line);
+            match substitute(&property.value, environment) {
+                Ok(value) => {
+                    let written = (value != property.value).then(|| property.value.clone());
+                    self.set(&property.key, value, origin);
+                    let written = written.map(|written| (property.key.clone(), written));
+                    self.written.extend(written);
+                }
+                Err(variable) => {
+                    let rule =
+                        format!("has an Invalid Environment Variable {variable}: it is not set");
+                    self.problems
+                        .push(Problem::plain(origin, &property.key, rule));
+                }
+            }
+        }
+    }
+
     /// A file of log4j's settings is not read, but one that is missing is a typing error.
     fn log_config(&mut self, path: &Path) {
         if path.is_file() {
@@ -109,30 +132,70 @@ impl Raw {
     }
 }
 
-/// Takes what the file says, if there is one.
-fn read_file(raw: &mut Raw, flags: &Flags, environment: &Environment) -> Result<(), Problems> {
-    let Some(settings) = file::read(flags, environment)? else {
-        return Ok(());
+/// Takes what the file says, if there is one. Returns what a snapshot says and may not set.
+fn read_file(
+    raw: &mut Raw,
+    flags: &Flags,
+    environment: &Environment,
+) -> Result<Vec<(String, Property)>, Problems> {
+    let Some(mut settings) = file::read(flags, environment)? else {
+        return Ok(Vec::new());
     };
-    raw.warnings.extend(settings.warnings);
-    for property in settings.properties {
-        let origin = format!("{}:{}", settings.name, property.line);
-        match substitute(&property.value, environment) {
-            Ok(value) => {
-                let written = (value != property.value).then_some(property.value);
-                raw.set(&property.key, value, origin);
-                raw.written
-                    .extend(written.map(|written| (property.key, written)));
-            }
-            Err(variable) => {
-                let rule = format!("has an Invalid Environment Variable {variable}: it is not set");
-                let problem = Problem::plain(origin, &property.key, rule);
-                raw.problems.push(problem);
-            }
-        }
+    let is_known = |key: &str| keys::find(key).is_some();
+    if let Some(problem) = settings.stranger(is_known) {
+        return Err(problem.into());
+    }
+    raw.warnings.append(&mut settings.warnings);
+    let mut withheld = Vec::new();
+    if settings.found_by == FoundBy::Snapshot {
+        withheld.extend(settings.properties.extract_if(.., opens));
+    }
+    raw.take(&settings, environment);
+    if settings.found_by == FoundBy::Snapshot {
+        read_openings(raw, environment);
     }
     raw.file = Some(settings.path);
-    Ok(())
+    let origin = |property: &Property| format!("{}:{}", settings.name, property.line);
+    Ok(withheld
+        .into_iter()
+        .map(|property| (origin(&property), property))
+        .collect())
+}
+
+/// Whether a setting opens the server to somebody. Nobody may find it open because it once was: a flag of an earlier start
+/// is in the snapshots as well.
+fn opens(property: &mut Property) -> bool {
+    keys::find(&property.key).is_some_and(|key| key.opens)
+}
+
+/// Takes, beside a snapshot, what opens the server from the file in the current directory. Its other settings are the
+/// snapshot's to give.
+fn read_openings(raw: &mut Raw, environment: &Environment) {
+    match file::beside(environment) {
+        Ok(Some(mut settings)) => {
+            settings.properties.retain_mut(opens);
+            raw.take(&settings, environment);
+        }
+        Ok(None) => {}
+        Err(problems) => raw.warnings.extend(problems.iter().cloned()),
+    }
+}
+
+/// One line for each setting that opened the server when the snapshot was saved and does not now.
+fn tell_withheld(raw: &mut Raw, withheld: Vec<(String, Property)>) {
+    for (origin, Property { key, value, .. }) in withheld {
+        let now = raw.entries.get(&key).map(|entry| &entry.value);
+        let now = raw.written.get(&key).or(now).map_or("", |now| now.trim());
+        let default = keys::find(&key).map_or("", |key| key.default);
+        let value = value.trim();
+        let opened = !value.eq_ignore_ascii_case(default);
+        if !opened || now.eq_ignore_ascii_case(value) {
+            continue;
+        }
+        let rule = "is not restored from the snapshot, because it opens the server: it holds if this start's \
+                    config.properties, a flag or a variable says so";
+        raw.warnings.push(Problem::new(origin, key, rule, value));
+    }
 }
 
 /// Replaces each `$$NAME$$` by the environment's NAME.

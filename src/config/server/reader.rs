@@ -145,7 +145,11 @@ impl<'a> Reader<'a> {
 
     /// The value of `key` is ignored.
     pub fn warn_of(&mut self, key: &str, entry: &Entry, rule: impl Into<String>) {
-        let warning = Problem::plain(&entry.origin, key, rule);
+        self.add_warning(Problem::plain(&entry.origin, key, rule));
+    }
+
+    /// One more thing that does not hold, and does no harm.
+    pub fn add_warning(&mut self, warning: Problem) {
         self.raw.warnings.push(warning);
     }
 

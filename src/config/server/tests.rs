@@ -261,6 +261,7 @@ fn at(config: &ServerConfig, fixture: &Fixture) -> ServerConfig {
         },
         log_directory: here.log_directory,
         metrics_directory: here.metrics_directory,
+        unpack_directories: here.unpack_directories,
         snapshot_directory: here.snapshot_directory,
         key_file: here.key_file,
         ..config.clone()
@@ -376,12 +377,128 @@ fn a_snapshot_decides_what_is_loaded() {
 }
 
 #[test]
-fn a_missing_temporary_directory_is_named() {
-    let fixture = Fixture::new("").variable("TEMP", "/nowhere");
+fn a_missing_temporary_directory_is_named_and_another_takes_its_place() {
+    let fixture = Fixture::new("")
+        .variable("TEMP", "/nowhere")
+        .variable("STATE_DIRECTORY", "/var/lib/lantern");
     assert_eq!(
-        fixture.refused(),
+        fixture.warnings(),
         "Invalid temp directory: /nowhere, please check TEMP environment variable."
     );
+    let first = &fixture.load().unwrap().unpack_directories[0];
+    assert_eq!(first, std::path::Path::new("/var/lib/lantern/unpacked"));
+}
+
+#[test]
+fn the_directory_that_is_named_for_archives_comes_first_and_others_stand_in() {
+    let fixture = Fixture::new("lantern_temp_dir=/named\n").variable("STATE_DIRECTORY", "/s");
+    let all = fixture.load().unwrap().unpack_directories;
+    let first: Vec<_> = all.iter().take(2).map(|path| path.to_str()).collect();
+    assert_eq!(first, [Some("/named"), Some("/s/unpacked")]);
+}
+
+/// Values of the settings that open a server, each other than its default.
+const OPEN: [(&str, &str); 7] = [
+    ("allowed_urls", "https://h.org/"),
+    ("disable_token_authorization", "true"),
+    ("enable_model_api", "true"),
+    ("lantern_hosting", "inline"),
+    ("lantern_allow_inline", "true"),
+    ("lantern_allow_public", "true"),
+    ("lantern_private_hosts", "intranet"),
+];
+
+/// A fixture with a snapshot of a server that was open in every way.
+fn after_an_open_server(properties: &str) -> Fixture {
+    let fixture = Fixture::new(properties);
+    let directory = fixture.directory.path().join("logs/config");
+    fs::create_dir_all(&directory).unwrap();
+    let lines = OPEN.map(|(key, value)| format!("{key}={value}\n")).concat();
+    let text = format!("job_queue_size=7\n{lines}model_snapshot={{\"models\":{{}}}}\n");
+    fs::write(directory.join("20261120152439289-shutdown.cfg"), text).unwrap();
+    fixture
+}
+
+#[test]
+fn no_snapshot_opens_a_server() {
+    let marked: Vec<_> = keys().filter(|key| key.opens).map(|key| key.name).collect();
+    assert_eq!(marked, OPEN.map(|(key, _)| key));
+    let fixture = after_an_open_server("");
+    let (config, plain) = (fixture.load().unwrap(), Fixture::new("").load().unwrap());
+    assert_eq!(config.values.job_queue_size, 7);
+    for (key, value) in OPEN {
+        assert_eq!(config.shown(key), plain.shown(key), "{key}");
+        let mut warnings = config.warnings.iter().map(ToString::to_string);
+        let told = warnings.find(|warning| warning.contains(&format!(" {key} is not restored")));
+        let told = told.unwrap_or_else(|| panic!("nothing is said of {key}"));
+        assert!(told.contains(value), "{told}");
+    }
+    assert_eq!(config.warnings.len(), OPEN.len());
+    assert!(
+        config
+            .to_save()
+            .keys()
+            .all(|key| OPEN.iter().all(|(open, _)| open != key))
+    );
+}
+
+#[test]
+fn what_this_start_says_opens_a_server_beside_a_snapshot() {
+    for (key, value) in OPEN {
+        let said = [
+            after_an_open_server(&format!("{key}={value}\njob_queue_size=1\n")),
+            after_an_open_server("").flags(|flags| flags.set.push(format!("{key}={value}"))),
+        ];
+        for fixture in said {
+            let config = fixture.load().unwrap();
+            assert_eq!(config.typed[key].value, value);
+            assert_eq!(config.values.job_queue_size, 7, "the snapshot's");
+            assert_eq!(config.warnings.len(), OPEN.len() - 1, "{key}");
+        }
+    }
+    // A snapshot of a closed server has nothing to tell.
+    let closed = Fixture::new("disable_token_authorization=true\n");
+    let directory = closed.directory.path().join("logs/config");
+    fs::create_dir_all(&directory).unwrap();
+    let text = "disable_token_authorization=false\nmodel_snapshot={\"models\":{}}\n";
+    fs::write(directory.join("20261120152439289-shutdown.cfg"), text).unwrap();
+    assert_eq!(closed.warnings(), "");
+    assert!(closed.load().unwrap().values.disable_token_authorization);
+    // Whoever names the snapshot means what it says.
+    let named = after_an_open_server("");
+    let snapshot = "logs/config/20261120152439289-shutdown.cfg";
+    let named = named.flags(|flags| flags.ts_config = Some(snapshot.into()));
+    assert!(named.load().unwrap().values.disable_token_authorization);
+}
+
+#[test]
+fn another_programs_file_is_refused_by_name() {
+    let fixture = Fixture::new("").flags(|flags| flags.ts_config = Some("other.cfg".into()));
+    let path = fixture.directory.path().join("other.cfg");
+    for (content, keys) in [
+        (
+            "app.name=shop\napp.port=80\na=1\nb=2\n",
+            "its 4 keys is known, such as \"app.name\", \"app.port\", \"a\":",
+        ),
+        ("Dear Sir\n", "its 1 keys is known, such as \"Dear\":"),
+        ("\0\0\0", "its 1 keys is known, such as \"\\0\\0\\0\":"),
+    ] {
+        fs::write(&path, content).unwrap();
+        let refused = fixture.refused();
+        assert!(
+            refused.starts_with("--ts-config: must name a file of the server's settings"),
+            "{refused}"
+        );
+        assert!(
+            refused.contains(keys) && refused.contains("other.cfg"),
+            "{refused}"
+        );
+    }
+    // One that is known is enough, and a file of comments says that nothing is to be changed.
+    for content in ["app.name=shop\njob_queue_size=3\n", "# nothing\n", ""] {
+        fs::write(&path, content).unwrap();
+        fixture.load().unwrap();
+    }
 }
 
 #[test]

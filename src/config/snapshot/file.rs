@@ -92,16 +92,41 @@ pub fn text(
 }
 
 /// Why a file is not to be restored, if it is not: `settings` are what it says. Ours end in a line that says so;
-/// TorchServe's just end.
+/// TorchServe's just end. Both say which models there are.
 pub fn damage(text: &str, settings: &[Property]) -> Option<String> {
+    let value = |key: &str| {
+        let mut found = settings.iter().rev();
+        let found = found.find(|property| property.key == key);
+        found.map(|property| property.value.as_str())
+    };
+    let is_ours = text.contains(OURS);
     if settings.is_empty() {
         return Some("is empty and is passed over".to_owned());
     }
-    if text.contains(OURS) && !text.ends_with(&format!("\n{END}")) {
+    if text.contains('\0') {
+        return Some("holds zero bytes and is passed over".to_owned());
+    }
+    if is_ours && !text.ends_with(&format!("\n{END}")) {
         return Some("is not whole and is passed over".to_owned());
     }
-    let mut models = settings.iter().rev();
-    let models = models.find(|property| property.key == "model_snapshot");
-    let wrong = parse(&models?.value).err()?;
+    if let Some(version) = value("version").filter(|version| is_ours && is_later(version)) {
+        let own = env!("CARGO_PKG_VERSION");
+        return Some(format!(
+            "was saved by the later version {version} and is passed over: this is {own}"
+        ));
+    }
+    let Some(models) = value("model_snapshot") else {
+        return Some("is no snapshot and is passed over: it has no model_snapshot".to_owned());
+    };
+    let wrong = parse(models).err()?;
     Some(format!("is passed over: its model_snapshot {wrong}"))
+}
+
+/// Whether `version` may save what this version does not know: patches add no settings.
+fn is_later(version: &str) -> bool {
+    let track = |version: &str| -> Option<(u64, u64)> {
+        let mut numbers = version.split(['.', '-', '+']).map(str::parse);
+        Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+    };
+    track(version) > track(env!("CARGO_PKG_VERSION"))
 }

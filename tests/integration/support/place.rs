@@ -19,6 +19,8 @@ pub struct Place {
     pub directory: TempDir,
     settings: Vec<String>,
     variables: Vec<(String, String)>,
+    current_directory: Option<PathBuf>,
+    asks_for_tokens: bool,
 }
 
 /// One running process of that server.
@@ -42,6 +44,8 @@ impl Place {
             directory,
             settings: vec!["lantern_allow_inline=true".to_owned()],
             variables: Vec::new(),
+            current_directory: None,
+            asks_for_tokens: false,
         }
     }
 
@@ -53,6 +57,24 @@ impl Place {
             directory,
             settings: self.settings.clone(),
             variables: self.variables.clone(),
+            current_directory: self.current_directory.clone(),
+            asks_for_tokens: self.asks_for_tokens,
+        }
+    }
+
+    /// Has the server ask for tokens.
+    pub fn with_tokens(self) -> Self {
+        Self {
+            asks_for_tokens: true,
+            ..self
+        }
+    }
+
+    /// Starts the server in another directory.
+    pub fn in_directory(self, directory: &str) -> Self {
+        Self {
+            current_directory: Some(directory.into()),
+            ..self
         }
     }
 
@@ -107,21 +129,22 @@ impl Place {
     fn command(&self, more: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lantern"));
         command
-            .args([
-                "serve",
-                "--enable-model-api",
-                "--disable-token-auth",
-                "--access-log",
-                "false",
-            ])
+            .args(["serve", "--enable-model-api", "--access-log", "false"])
             .env("XDG_CACHE_HOME", self.directory.path())
             .env("TMPDIR", self.directory.path())
-            .current_dir(self.directory.path())
+            .current_dir(
+                self.current_directory
+                    .as_deref()
+                    .unwrap_or(self.directory.path()),
+            )
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .envs(self.variables.iter().cloned())
             .kill_on_drop(true);
         command.arg("--model-store").arg(self.store());
+        if !self.asks_for_tokens {
+            command.arg("--disable-token-auth");
+        }
         for listener in ["inference", "management", "metrics"] {
             command.args(["--set", &format!("{listener}_address=http://127.0.0.1:0")]);
         }
@@ -188,6 +211,21 @@ impl Life {
             .send()
             .await?;
         Ok((answer.status().as_u16(), answer.json().await?))
+    }
+
+    /// The status of a prediction, whose model answers with what it is given.
+    pub async fn predict(&self, model: &str, key: Option<&str>) -> u16 {
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let listens = "inference API listens on ";
+        let (_, address) = self.output.split_once(listens).unwrap();
+        let address = address.lines().next().unwrap();
+        let request = reqwest::Client::new().post(format!("{address}/predictions/{model}"));
+        let request = match key {
+            Some(key) => request.bearer_auth(key),
+            None => request,
+        };
+        let answer = request.body("ping").send().await.unwrap();
+        answer.status().as_u16()
     }
 
     /// Each version: model, version, whether it is the default, workers asked for.
