@@ -31,6 +31,7 @@ use crate::token::{self, TokenError, Tokens};
 mod grpc;
 mod hosts;
 mod metrics;
+mod places;
 mod secure;
 mod settings;
 mod sockets;
@@ -112,9 +113,14 @@ pub enum ServerError {
     /// A value cannot be sent in a header.
     #[error(transparent)]
     Header(#[from] BadHeader),
-    /// The model store or the place to unpack to cannot be used.
+    /// The model store cannot be used.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
+    /// Archives cannot be unpacked anywhere.
+    #[error(
+        "archives need a directory to be unpacked to, which lantern_temp_dir names, and none can be written to: {0}"
+    )]
+    NoPlace(String),
 }
 
 /// A server that is bound and serves nobody yet.

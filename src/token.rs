@@ -4,6 +4,7 @@
 //! constant time, so that neither the time of an answer nor a dump of the table reveals a key. It knows no HTTP and no
 //! routes: `api` asks whether a key opens a scope.
 
+use std::error::Error as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -38,6 +39,8 @@ pub enum Scope {
 pub struct Config {
     /// File to which the server writes the keys that it makes, for its clients.
     pub file: PathBuf,
+    /// The file in its place if that cannot be written.
+    pub stand_in: Option<PathBuf>,
     /// How long such a key is valid. The key of [`Scope::Api`] is valid for ever.
     pub expiration: Duration,
     /// File of the operator's own keys. If there is one, the server makes no keys.
@@ -48,7 +51,12 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     /// The file cannot be written.
-    #[error("Token Authorization setup unsuccessful: {} cannot be written", path.display())]
+    #[error(
+        "Token Authorization setup unsuccessful: {} cannot be written. Start the server in a directory that it can write \
+         to, name keys of your own by lantern_key_file, or let something else keep strangers out and start with \
+         --disable-token-auth",
+        path.display()
+    )]
     Write {
         /// Which.
         path: PathBuf,
@@ -83,7 +91,7 @@ enum Source {
 
 impl Tokens {
     /// Reads the operator's keys, or makes new ones and writes them to the file, replacing its contents. Blocks.
-    pub fn create(cfg: Config) -> Result<Self, TokenError> {
+    pub fn create(mut cfg: Config) -> Result<Self, TokenError> {
         if let Some(path) = cfg.own {
             let own = OwnKeys::new(path);
             return Ok(Self {
@@ -92,7 +100,7 @@ impl Tokens {
             });
         }
         let written = Written::create(expiry(cfg.expiration))?;
-        written.write(&cfg.file)?;
+        cfg.file = first_written(&written, &cfg)?;
         Ok(Self {
             current: ArcSwap::from_pointee(written.table()),
             source: Source::Made {
@@ -135,6 +143,23 @@ impl Tokens {
         self.current.store(Arc::new(own.read()?));
         Ok(true)
     }
+}
+
+/// Writes the keys to the file, or else to the one that stands in for it, and returns which.
+fn first_written(keys: &Written, cfg: &Config) -> Result<PathBuf, TokenError> {
+    let Err(error) = keys.write(&cfg.file) else {
+        return Ok(cfg.file.clone());
+    };
+    let Some(stand_in) = cfg.stand_in.clone().filter(|path| keys.write(path).is_ok()) else {
+        return Err(error);
+    };
+    tracing::warn!(
+        reason = error.source().map(ToString::to_string),
+        "{} cannot be written: the keys are in {}",
+        cfg.file.display(),
+        stand_in.display()
+    );
+    Ok(stand_in)
 }
 
 fn expiry(expiration: Duration) -> SystemTime {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::pid::{PidFile, Process, State};
+use super::pid::{self, PidFile, Process, State};
 use super::serve::{self, ServeArgs};
 use super::{Failure, banner};
 use crate::config::server::Environment;
@@ -98,7 +98,7 @@ fn launch(args: LaunchArgs, rest: &[OsString]) -> Result<ExitCode, Failure> {
         }
         State::Orphan => {
             say("Removing orphan pid file.")?;
-            file.remove()?;
+            warn(file.remove())?;
         }
     }
     if let Some(message) = missing(&args.serve, &environment)? {
@@ -112,14 +112,23 @@ fn start(args: LaunchArgs, rest: &[OsString], file: &PidFile) -> Result<ExitCode
     // If the first process of a container ends, the container ends: it must not start another process and exit.
     let is_first = std::process::id() == 1;
     if args.foreground || is_first {
-        file.write(std::process::id())?;
+        warn(file.write(std::process::id()))?;
         let code = serve::run(args.serve);
-        file.remove()?;
+        warn(file.remove())?;
         return code;
     }
     let child = background(rest)?.spawn()?;
-    file.write(child.id())?;
+    warn(file.write(child.id()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A server without its PID file serves, and a signal stops it.
+fn warn(pid_file: io::Result<()>) -> io::Result<()> {
+    pid_file.or_else(|error| {
+        say(&format!(
+            "The pid file cannot be written ({error}): torchserve --stop will not find this server. TEMP names its directory."
+        ))
+    })
 }
 
 /// The command that starts this program again in a session of its own. It keeps standard output, since scripts that start
@@ -155,7 +164,7 @@ fn stop(args: &LaunchArgs, file: &PidFile, environment: &Environment) -> Result<
             if args.foreground && !has_ended(process) {
                 say("Stopping TorchServe took too long.")?;
             }
-            remove_keys(&environment.path("key_file.json"))?;
+            pid::remove(&environment.path("key_file.json"))?;
             say("TorchServe has stopped.")?;
         }
     }
@@ -174,13 +183,6 @@ fn has_ended(process: Process) -> bool {
         std::thread::sleep(CHECK_INTERVAL);
     }
     !process.is_alive()
-}
-
-fn remove_keys(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 /// The message about a missing file or directory that TorchServe's launcher checks for, in its order. Other problems with

@@ -59,10 +59,15 @@ impl PidFile {
 
     /// Removes the file, if it exists.
     pub fn remove(&self) -> io::Result<()> {
-        match fs::remove_file(&self.0) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        remove(&self.0)
+    }
+}
+
+/// Removes a file, if it exists. A read-only file system refuses to remove what is not there.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if fs::symlink_metadata(path).is_ok() => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -6,11 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::hosts::inline_backends;
-use super::{Config, ServerError, TlsFiles, grpc, metrics};
+use super::{Config, ServerError, TlsFiles, grpc, metrics, places};
 use crate::api::{self, BadHeader, Cors, Listener, SageMaker};
-use crate::archive::{
-    AllowedUrls, FetchConfig, Fetcher, Location, ModelStore, UnpackLimits, UnpackStore, recover,
-};
+use crate::archive::{AllowedUrls, FetchConfig, Fetcher, Location, ModelStore, recover};
 use crate::catalog::{Health, Library, LibraryConfig, Registration, SnapshotConfig};
 use crate::config::server::{LoadModels, ServerConfig, Values};
 use crate::config::snapshot::SavedVersion;
@@ -40,7 +38,7 @@ impl Config {
     /// store if everything in it is to be loaded.
     pub fn new(settings: &ServerConfig, machine: &Machine) -> Result<Self, ServerError> {
         let values = &settings.values;
-        let unpacked = UnpackStore::open(&values.lantern_temp_dir, UnpackLimits::default())?;
+        let unpacked = places::unpacked(&settings.unpack_directories)?;
         let store = ModelStore::new(values.model_store.clone());
         let restored = values.model_snapshot.clone().unwrap_or_default().versions;
         tidy(&store, &restored);
@@ -59,6 +57,10 @@ impl Config {
             grpc: grpc::config(values),
             tokens: (!values.disable_token_authorization).then(|| token::Config {
                 file: settings.key_file.clone(),
+                stand_in: settings
+                    .key_file
+                    .file_name()
+                    .map(|name| unpacked.root().join(name)),
                 expiration: values.token_expiration_min,
                 own: values.lantern_key_file.clone(),
             }),
@@ -183,13 +185,16 @@ fn cors(values: &Values) -> Result<Cors, BadHeader> {
 
 /// `directory` is for the working directories of worker processes.
 fn hosts(values: &Values, machine: &Machine, directory: &Path) -> Hosts {
-    let cache = Some(values.lantern_cache_dir.clone());
+    let cache = places::cache(&values.lantern_cache_dir);
+    let verdicts = cache
+        .as_ref()
+        .map(|cache| cache.join("batching").join(RULES));
     let libraries = NativeLibraries {
         onnxruntime: values.lantern_onnxruntime.clone(),
     };
     let beside = machine.program.with_file_name("lantern-torch");
     Hosts {
-        verdicts: Verdicts::in_directory(values.lantern_cache_dir.join("batching").join(RULES)),
+        verdicts: verdicts.map_or_else(Verdicts::default, Verdicts::in_directory),
         engine: Arc::new(HandlerEngine::lazy(EngineConfig {
             cache: cache.clone(),
         })),

@@ -112,20 +112,24 @@ impl LogFile {
         if self.lines.is_empty() {
             return None;
         }
-        let complaint = match self.write(today) {
-            Ok(()) => None,
-            Err(error) => self.complain(&error),
-        };
+        // A file that cannot be rotated is written on.
+        let rotated = self.rotate_if_due(today);
+        let written = self.write(today);
         self.lines.clear();
-        complaint
+        let failed = rotated.and(written).err();
+        failed.and_then(|error| self.complain(&error))
     }
 
-    fn write(&mut self, today: Date) -> io::Result<()> {
+    fn rotate_if_due(&mut self, today: Date) -> io::Result<()> {
         let is_full = self.size + self.lines.len() as u64 > self.largest;
         let is_old = self.day.is_some_and(|day| day != today);
         if self.size > 0 && (is_full || is_old) {
-            self.rotate(today)?;
+            return self.rotate(today);
         }
+        Ok(())
+    }
+
+    fn write(&mut self, today: Date) -> io::Result<()> {
         let Some(file) = &mut self.file else {
             return Ok(());
         };
@@ -330,6 +334,27 @@ mod tests {
             "ts_log_other.10-Nov.log.gz",
         ];
         assert_eq!(names(directory.path()), expected);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_rotated_is_written_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let (moved, path) = (
+            directory.path().join("moved"),
+            directory.path().join("ts_log.log"),
+        );
+        let mut files = open(directory.path());
+        add(&mut files, "first\n", date(2026, 11, 20));
+        // Renaming fails, as it does in a directory that cannot be written to.
+        fs::rename(&path, &moved).unwrap();
+        files.line(Log::Server).extend_from_slice(b"second\n");
+        let complaints = files.flush(date(2026, 11, 21));
+        assert_eq!(complaints.len(), 1);
+        add(&mut files, "third\n", date(2026, 11, 22));
+        assert_eq!(
+            fs::read_to_string(&moved).unwrap(),
+            "first\nsecond\nthird\n"
+        );
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::*;
 fn config(directory: &Path) -> Config {
     Config {
         file: directory.join("key_file.json"),
+        stand_in: None,
         expiration: Duration::from_hours(1),
         own: None,
     }
@@ -141,6 +142,23 @@ fn a_file_that_cannot_be_written_is_named() {
         "{error}"
     );
     assert!(error.contains("missing/key_file.json"), "{error}");
+}
+
+#[test]
+fn keys_are_where_they_can_be_written_and_renewed_there() {
+    let directory = TempDir::new().unwrap();
+    let cfg = |file: &str| Config {
+        file: directory.path().join(file),
+        stand_in: Some(directory.path().join("key_file.json")),
+        ..config(directory.path())
+    };
+    let tokens = Tokens::create(cfg("missing/key_file.json")).unwrap();
+    let first = keys(directory.path());
+    assert!(tokens.opens(&key(&first, "inference"), Scope::Inference));
+    assert!(tokens.rotate(Scope::Inference).unwrap());
+    assert_ne!(keys(directory.path()), first);
+    Tokens::create(cfg("here.json")).unwrap();
+    assert!(directory.path().join("here.json").exists());
 }
 
 #[test]

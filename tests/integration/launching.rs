@@ -88,6 +88,42 @@ impl Called {
 }
 
 #[tokio::test]
+async fn it_starts_where_no_pid_file_can_be_written() {
+    let torchserve = Called::new("torchserve");
+    // Not even root can make a file there.
+    let mut command = torchserve.command(&["--start", "--foreground", "--model-store=store"]);
+    command
+        .env("TMPDIR", "/proc")
+        .env("XDG_STATE_HOME", torchserve.path("tmp"));
+    for listener in ["inference", "management", "metrics"] {
+        command.args(["--set", &format!("{listener}_address=http://127.0.0.1:0")]);
+    }
+    command.args([
+        "--set",
+        "grpc_inference_port=0",
+        "--set",
+        "grpc_management_port=0",
+    ]);
+    let mut command = tokio::process::Command::from(command);
+    let mut child = command
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut output = String::new();
+    while !output.contains("Model server started.") {
+        let line = lines.next_line().await.unwrap();
+        output.push_str(&line.unwrap_or_else(|| panic!("{output}")));
+    }
+    assert!(
+        output.contains("The pid file cannot be written"),
+        "{output}"
+    );
+    child.kill().await.unwrap();
+}
+
+#[tokio::test]
 async fn it_starts_in_the_background_and_stops() {
     let torchserve = Called::new("torchserve");
     Model::new("echo").pack_into(&torchserve.path("store"));

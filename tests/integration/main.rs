@@ -25,6 +25,7 @@ mod metric_hostility;
 mod metric_modes;
 mod metrics;
 mod oip;
+mod places;
 mod process;
 mod program;
 mod quiet;
