@@ -80,7 +80,17 @@ test: prerequisites runtime clients lint guests $(MODELS)/made ## Everything tha
 		--lantern $(CARGO_TARGET_DIR)/debug/lantern --handler $(GUESTS)/passthrough.wasm --out target/models-sample.md)
 
 .PHONY: release-check
-release-check: test conformance openapi models licences ## What takes longer than CI may: before a release
+release-check: test unprivileged conformance openapi models licences ## What takes longer than CI may: before a release
+
+.PHONY: unprivileged
+unprivileged: prerequisites runtime clients guests ## The tests as an ordinary user without a home, on a read-only file system
+ifndef NEXTEST
+	@echo "make unprivileged needs cargo-nextest. Install it: cargo install cargo-nextest --locked"; exit 1
+endif
+	@mkdir -p $(CARGO_TARGET_DIR)/unprivileged
+	cargo nextest list --workspace --list-type binaries-only --message-format json > $(CARGO_TARGET_DIR)/unprivileged/binaries.json
+	cargo metadata --format-version 1 > $(CARGO_TARGET_DIR)/unprivileged/cargo.json
+	tests/unprivileged.sh $(CARGO_TARGET_DIR)/unprivileged/binaries.json $(CARGO_TARGET_DIR)/unprivileged/cargo.json $(ARGS)
 
 .PHONY: licences
 licences: ## Licences, bans and sources of every dependency (needs cargo-deny)
