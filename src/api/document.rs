@@ -101,6 +101,7 @@ fn method(route: &Route) -> &'static str {
         Verbs::Put => "put",
         Verbs::Delete => "delete",
         Verbs::Options => "options",
+        Verbs::Connect => "connect",
         Verbs::Any | Verbs::ButOptions => match route.endpoint.operation.takes {
             Takes::Nothing => "get",
             Takes::Anything | Takes::Registration => "post",

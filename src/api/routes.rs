@@ -75,9 +75,9 @@ pub enum Permission {
 /// Which methods a route takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verbs {
-    /// Every method.
+    /// Every method but CONNECT.
     Any,
-    /// Every method but OPTIONS, which asks for a document.
+    /// Every method but CONNECT and OPTIONS, which asks for a document.
     ButOptions,
     /// GET, and HEAD, which is GET without the body.
     Get,
@@ -89,9 +89,20 @@ pub enum Verbs {
     Delete,
     /// OPTIONS.
     Options,
+    /// CONNECT, which asks a proxy for a tunnel. No row takes it.
+    Connect,
 }
 
 impl Verbs {
+    /// What a row for these methods does not take, where it would take it as axum has them.
+    const fn closed(self) -> &'static [Self] {
+        match self {
+            Self::Any => &[Self::Connect],
+            Self::ButOptions => &[Self::Connect, Self::Options],
+            _ => &[],
+        }
+    }
+
     /// As axum has it, which answers HEAD where it answers GET; `None` for every method that no other row takes.
     const fn filter(self) -> Option<MethodFilter> {
         match self {
@@ -101,6 +112,7 @@ impl Verbs {
             Self::Put => Some(MethodFilter::PUT),
             Self::Delete => Some(MethodFilter::DELETE),
             Self::Options => Some(MethodFilter::OPTIONS),
+            Self::Connect => Some(MethodFilter::CONNECT),
         }
     }
 }
@@ -278,17 +290,15 @@ where
     };
     let mut paths: BTreeMap<String, MethodRouter<S>> = BTreeMap::new();
     for route in rows {
-        let is_closed = route.verbs == Verbs::ButOptions && !has_options(route.path);
-        let closed = Route::refusal(route.permission, METHOD_NOT_ALLOWED).of(Verbs::Options);
+        let has_options = has_options(route.path);
+        let closed = route.verbs.closed().iter();
+        let closed = closed.filter(|verbs| !(has_options && **verbs == Verbs::Options));
+        let refusal = |verbs| Route::refusal(route.permission, METHOD_NOT_ALLOWED).of(verbs);
+        let refusals: Vec<_> = closed.map(|verbs| refusal(*verbs)).collect();
         for path in route.paths() {
             let methods = paths.remove(&path).unwrap_or_else(|| otherwise(route));
             let methods = attach(methods, route);
-            let methods = if is_closed {
-                attach(methods, &closed)
-            } else {
-                methods
-            };
-            paths.insert(path, methods);
+            paths.insert(path, refusals.iter().fold(methods, &attach));
         }
     }
     let paths = paths.into_iter();
@@ -386,6 +396,23 @@ mod tests {
             endpoint(&table, &Method::OPTIONS, "/predictions/m").await,
             PREDICT_DESCRIPTION.id
         );
+    }
+
+    #[tokio::test]
+    async fn no_row_takes_connect() {
+        let surface = Surface {
+            oip: true,
+            sagemaker: true,
+        };
+        let listeners = [Listener::Inference, Listener::Management, Listener::Metrics];
+        for listeners in [&listeners[..], &listeners[..1]] {
+            let table = RouteTable::new(listeners, surface);
+            for route in table.routes() {
+                let path = route.path.replace(['{', '}', '*'], "");
+                let found = endpoint(&table, &Method::CONNECT, &path).await;
+                assert_eq!(found, METHOD_NOT_ALLOWED.id, "{path}");
+            }
+        }
     }
 
     #[tokio::test]

@@ -99,6 +99,7 @@ fn request(route: &Route) -> (&'static str, String) {
         Verbs::Put => "PUT",
         Verbs::Delete => "DELETE",
         Verbs::Options => "OPTIONS",
+        Verbs::Connect => "CONNECT",
     };
     let mut path = route.path.trim_end_matches("/*").to_owned();
     for (name, value) in [
