@@ -75,8 +75,6 @@ type EndpointResult = Result<Response, Error>;
 pub struct Config {
     /// Bytes that a body may have.
     pub max_request_size: usize,
-    /// Bytes that a handler's response may have.
-    pub max_response_size: usize,
     /// Whether models may be registered and unregistered.
     pub enable_model_api: bool,
     /// Headers for browsers.
@@ -91,7 +89,6 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             max_request_size: 6_553_500,
-            max_response_size: 6_553_500,
             enable_model_api: false,
             cors: Cors::default(),
             sagemaker: None,

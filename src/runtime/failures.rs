@@ -68,6 +68,14 @@ pub fn not_ready_in_time(model: &ModelSpec) -> Error {
         model.version,
         model.settings.startup_timeout.as_secs_f64()
     );
+/// The model's outputs are more than a response may hold.
+pub fn outputs_too_large(size: usize, limit: usize) -> Error {
+    let text = format!(
+        "The model's outputs have {size} bytes, the limit is {limit} (max_response_size, lantern.limits.response)"
+    );
+    Error::new(Kind::InferenceFailed, text)
+}
+
     Error::new(Kind::LoadFailed, text)
 }
 

@@ -7,7 +7,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::failures::{backend_missing, draining, expired, load_failed, not_ready_in_time};
+use super::failures::{
+    backend_missing, draining, expired, load_failed, not_ready_in_time, outputs_too_large,
+};
 use super::pool::loader::Loader;
 use super::pool::{JobOptions, Pool, WorkerSupervisor};
 use super::{Batching, Bounds, Hosts, InFlight, Status, Verdict};
@@ -183,8 +185,21 @@ impl Inner {
     ) -> Result<Reply, Error> {
         let mut timings = Timings::default();
         let outputs = self.infer(signature, inputs, options, &mut timings);
-        let output = Output::Tensors(outputs.await?);
+        let outputs = outputs.await?;
+        self.check_size(&outputs)?;
+        let output = Output::Tensors(outputs);
         Ok(Reply { output, timings })
+    }
+
+    /// Outputs that are the response are bounded as a handler's response is.
+    fn check_size(&self, outputs: &[NamedTensor]) -> Result<(), Error> {
+        let limit = self.workers.pool().model().limits.response;
+        let size = outputs.iter().map(|output| output.tensor.data().len());
+        let size: usize = size.sum();
+        if size > limit {
+            return Err(outputs_too_large(size, limit));
+        }
+        Ok(())
     }
 
     /// Through preprocess, model and postprocess.

@@ -162,7 +162,6 @@ fn api_config(settings: &ServerConfig) -> Result<api::Config, ServerError> {
     let values = &settings.values;
     Ok(api::Config {
         max_request_size: values.max_request_size,
-        max_response_size: values.max_response_size,
         enable_model_api: values.enable_model_api,
         cors: cors(values)?,
         oip: values.ts_open_inference_protocol,

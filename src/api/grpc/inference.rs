@@ -42,7 +42,6 @@ pub(super) struct InferenceService {
 struct Predictor {
     catalog: Catalog,
     max_request_size: usize,
-    max_response_size: usize,
 }
 
 impl InferenceService {
@@ -52,7 +51,6 @@ impl InferenceService {
             predictor: Predictor {
                 catalog,
                 max_request_size: cfg.max_request_size,
-                max_response_size: cfg.max_response_size,
             },
         }
     }
@@ -163,18 +161,7 @@ impl Predictor {
             schedule: Schedule::default(),
         };
         let reply = entry.call(request, version.is_some()).await?;
-        let response = reply.into_response()?;
-        self.check_size(&response)?;
-        Ok(response)
-    }
-
-    fn check_size(&self, response: &payload::Response) -> Result<(), Error> {
-        let (size, limit) = (response.body().len(), self.max_response_size);
-        if size <= limit {
-            return Ok(());
-        }
-        let message = format!("The response must have at most {limit} bytes, got {size}");
-        Err(Error::new(Kind::HandlerOutput, message))
+        reply.into_response()
     }
 }
 

@@ -27,16 +27,14 @@ use crate::api::routes::grpc::{GrpcRoute, GrpcService, OPEN_INFERENCE};
 
 /// Bytes of a message that asks for health or descriptors, which holds a name.
 const SMALL: usize = 16 << 10;
-/// Bytes that a response has beside its payload.
-const FRAMING: usize = 64 << 10;
 
-/// The router of `api`'s listener: a route for each row of its table.
+/// The router of `api`'s listener: a route for each row of its table. What is received has a limit here; what is sent has
+/// it in the runtime, whatever the protocol.
 pub(super) fn router(api: &Arc<Grpc>) -> Router {
     let (cfg, catalog) = (&api.api, &api.services.catalog);
     let names = api.table.services();
     let inference = InferenceApIsServiceServer::new(InferenceService::new(catalog.clone(), cfg))
         .max_decoding_message_size(cfg.max_request_size)
-        .max_encoding_message_size(cfg.max_response_size.saturating_add(FRAMING))
         .accept_compressed(Gzip)
         .accept_compressed(Deflate);
     let management = ManagementService::new(catalog.clone(), cfg.enable_model_api);
@@ -47,7 +45,6 @@ pub(super) fn router(api: &Arc<Grpc>) -> Router {
     let open_inference = OpenInferenceService::new(catalog.clone(), cfg.enable_model_api);
     let open_inference = GrpcInferenceServiceServer::new(open_inference)
         .max_decoding_message_size(cfg.max_request_size)
-        .max_encoding_message_size(cfg.max_response_size.saturating_add(FRAMING))
         .accept_compressed(Gzip)
         .accept_compressed(Deflate);
     let health = HealthServer::new(HealthService::new(catalog.clone(), names.clone()))

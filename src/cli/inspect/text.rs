@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use super::{Report, Tensors};
+use crate::config::server::keys;
 use crate::config::show_size;
 use crate::handler::ComponentInfo;
 use crate::model::{Limits, TensorSpec};
@@ -122,7 +123,7 @@ fn limits(out: &mut impl Write, report: &Report) -> io::Result<()> {
     row(
         out,
         "response",
-        bytes(asked.response.unwrap_or(base.response)),
+        asked.response.map_or_else(response_of_server, bytes),
     )?;
     row(
         out,
@@ -130,6 +131,13 @@ fn limits(out: &mut impl Write, report: &Report) -> io::Result<()> {
         asked.host_calls.unwrap_or(base.host_calls),
     )?;
     row(out, "instances", asked.instances.unwrap_or(base.instances))
+}
+
+/// The limit of an archive that asks for none, which is the server's.
+fn response_of_server() -> String {
+    let key = keys().find(|key| key.name == "max_response_size");
+    let default = key.map_or("", |key| key.default);
+    format!("max_response_size of the server, {default} bytes unless it is set")
 }
 
 fn tensors(out: &mut impl Write, tensors: &Tensors) -> io::Result<()> {

@@ -218,14 +218,18 @@ async fn pending(server: &TestServer) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn responses_over_the_limit_are_the_handlers_fault() {
-    let builder = TestServer::builder().api(|api| api.max_response_size = 1000);
     let model = Model::new("hostile").artifact("linear.onnx");
-    let server = builder.model(model).start().await;
-    let mut client = server.grpc_inference();
-    let fits = client.predictions(prediction("hostile", "body-bytes 1000"));
-    assert_eq!(fits.await.unwrap().into_inner().prediction.len(), 1000);
-    let over = client.predictions(prediction("hostile", "body-bytes 1001"));
-    let refused = over.await.unwrap_err();
-    assert_eq!(refused.code(), Code::Unavailable);
-    assert!(refused.message().contains("1000"), "{refused}");
+    for model in [model.clone(), model.in_process()] {
+        let builder = TestServer::builder().set("max_response_size=1000");
+        let server = builder.model(model).start().await;
+        let mut client = server.grpc_inference();
+        let fits = client.predictions(prediction("hostile", "body-bytes 1000"));
+        assert_eq!(fits.await.unwrap().into_inner().prediction.len(), 1000);
+        let over = client.predictions(prediction("hostile", "body-bytes 1001"));
+        let refused = over.await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unavailable);
+        let says =
+            "a body of 1001 bytes, the limit is 1000 (max_response_size, lantern.limits.response)";
+        assert!(refused.message().contains(says), "{refused}");
+    }
 }
