@@ -193,10 +193,11 @@ impl Catalog {
     }
 }
 
-/// TorchServe's message, and why. Memory that ran out keeps its status; every other reason is a failed load.
+/// TorchServe's message, and why. Memory that ran out keeps its status, and so does what somebody else called off; every
+/// other reason is a failed load.
 pub fn failed_to_start(name: &ModelName, version: Option<&Version>, reason: &Error) -> Error {
     let kind = match reason.kind() {
-        kind @ (Kind::OutOfMemory | Kind::HandlerOutOfMemory) => kind,
+        kind @ (Kind::OutOfMemory | Kind::HandlerOutOfMemory | Kind::Conflict) => kind,
         _ => Kind::LoadFailed,
     };
     let version = version.map_or("null", Version::as_str);

@@ -37,6 +37,15 @@ pub fn draining(model: &ModelSpec) -> Error {
     Error::new(Kind::Draining, text)
 }
 
+/// The version was unregistered, or the server was stopped, before its workers were ready.
+pub fn called_off(model: &ModelSpec) -> Error {
+    let (name, version) = (&model.name, &model.version);
+    let text = format!(
+        "model \"{name}\" version {version} was unregistered, or the server was stopped, before its workers were ready"
+    );
+    Error::new(Kind::Conflict, text)
+}
+
 /// The request's deadline passed; `phase` completes the sentence.
 pub fn expired(phase: &str) -> Error {
     let text = format!("The request's deadline passed {phase}");
@@ -59,6 +68,14 @@ pub fn too_large(detail: &dyn Display) -> Error {
     Error::new(Kind::TooLarge, text).with_detail(detail)
 }
 
+/// The model's outputs are more than a response may hold.
+pub fn outputs_too_large(size: usize, limit: usize) -> Error {
+    let text = format!(
+        "The model's outputs have {size} bytes, the limit is {limit} (max_response_size, lantern.limits.response)"
+    );
+    Error::new(Kind::InferenceFailed, text)
+}
+
 /// The version took longer to load than it may.
 pub fn not_ready_in_time(model: &ModelSpec) -> Error {
     let text = format!(
@@ -68,14 +85,6 @@ pub fn not_ready_in_time(model: &ModelSpec) -> Error {
         model.version,
         model.settings.startup_timeout.as_secs_f64()
     );
-/// The model's outputs are more than a response may hold.
-pub fn outputs_too_large(size: usize, limit: usize) -> Error {
-    let text = format!(
-        "The model's outputs have {size} bytes, the limit is {limit} (max_response_size, lantern.limits.response)"
-    );
-    Error::new(Kind::InferenceFailed, text)
-}
-
     Error::new(Kind::LoadFailed, text)
 }
 

@@ -229,3 +229,88 @@ async fn workers_that_demand_brought_let_more_requests_in() {
         assert_eq!(one.await.unwrap(), 200);
     }
 }
+
+/// What a registration that waits for its workers was told, and an unregistration at the same time.
+async fn race(server: &Arc<TestServer>, url: &str, model: &str) -> Vec<String> {
+    let register = format!("/models?url={url}&initial_workers=1&synchronous=true");
+    let unregister = format!("/models/{model}");
+    let calls = [("POST", register), ("DELETE", unregister)].map(|(method, path)| {
+        let server = Arc::clone(server);
+        tokio::spawn(async move { server.management(method, &path).await })
+    });
+    let answers = join_all(calls).await.into_iter();
+    answers
+        .map(|answer| {
+            let answer = answer.unwrap();
+            let json = answer.json();
+            let text = json["message"].as_str().or(json["status"].as_str());
+            format!("{} {}", answer.status, text.unwrap())
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_that_is_called_off_says_so() {
+    let builder = TestServer::builder().in_store(Model::fake());
+    let server = Arc::new(builder.start().await);
+    let gate = server.load_gate();
+    gate.shut();
+    let asked = Arc::clone(&server);
+    let path = "/models?url=fake-1.0.mar&initial_workers=1&synchronous=true";
+    let registering = tokio::spawn(async move { asked.management("POST", path).await });
+    let held = gate.clone();
+    tokio::task::spawn_blocking(move || held.wait_for(1))
+        .await
+        .unwrap();
+    let gone = server.management("DELETE", "/models/fake").await;
+    assert_eq!(gone.status, 200, "{gone}");
+    let answer = registering.await.unwrap();
+    gate.open();
+    let json = answer.json();
+    assert_eq!(
+        (answer.status, &json["type"], &json["message"]),
+        (
+            409,
+            &json!("ConflictStatusException"),
+            &json!(
+                "Failed to start workers for model fake version: 1.0: model \"fake\" version 1.0 was unregistered, or the \
+                 server was stopped, before its workers were ready"
+            )
+        )
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_registers_and_unregisters_one_name_at_a_time_is_told_what_happened() {
+    const CALLED_OFF: &str = "409 Failed to start workers for model echo version: 1.0: model \"echo\" version 1.0 was \
+                              unregistered, or the server was stopped, before its workers were ready";
+    let known = [
+        "200 Model \"echo\" Version: 1.0 registered with 1 initial workers",
+        "200 Model \"echo\" unregistered",
+        "404 Model not found: echo",
+        "409 Model version 1.0 is already registered for model echo",
+        CALLED_OFF,
+    ];
+    for (model, rounds) in [
+        (Model::new("echo"), 30),
+        (Model::new("echo").in_process(), 6),
+    ] {
+        let builder = TestServer::builder().in_store(model);
+        let server = Arc::new(builder.start().await);
+        let callers = (0..4).map(|_| {
+            let server = Arc::clone(&server);
+            tokio::spawn(async move {
+                let mut told = Vec::new();
+                for _ in 0..rounds {
+                    told.extend(race(&server, "echo-1.0.mar", "echo").await);
+                }
+                told
+            })
+        });
+        for caller in join_all(callers).await {
+            for told in caller.unwrap() {
+                assert!(known.contains(&&*told), "{told}");
+            }
+        }
+    }
+}

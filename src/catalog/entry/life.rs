@@ -7,7 +7,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Entry, Phase};
-use crate::catalog::admission::Refusal;
 use crate::error::Error;
 use crate::runtime::{Bounds, Hosts, ModelFiles, Runtime, Status, WorkerState, failures};
 
@@ -104,7 +103,7 @@ impl Entry {
         };
         let started = tokio::select! {
             started = starting => started,
-            () = leaving.cancelled() => Err(self.refused(Refusal::Closed, false)),
+            () = leaving.cancelled() => Err(failures::called_off(&self.spec)),
         };
         match started {
             Ok(runtime) => {
