@@ -16,7 +16,11 @@ fn main() {
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     println!("cargo:rerun-if-env-changed=LIBTORCH_LIB");
     println!("cargo:rustc-link-arg=-Wl,--as-needed");
-    println!("cargo:rustc-link-arg=-Wl,-rpath,$ORIGIN/../lib");
+    // A directory with the program and its libraries may be moved: that of the program is searched first, then `lib` beside
+    // it, and the place of the build last.
+    for directory in ["$ORIGIN", "$ORIGIN/../lib"] {
+        println!("cargo:rustc-link-arg=-Wl,-rpath,{directory}");
+    }
     let root = env::var_os("LIBTORCH_LIB").or_else(|| env::var_os("LIBTORCH"));
     let lib = root.map(|root| PathBuf::from(root).join("lib"));
     if let Some(lib) = lib.filter(|lib| lib.is_dir()) {

@@ -350,3 +350,12 @@ async fn the_first_requests_of_an_undeclared_model_decide_whether_it_is_batched(
     let next = start().await.unwrap();
     assert_eq!(next.batching(), confirmed, "what was found out is kept");
 }
+
+/// The program finds libtorch where it lies itself, and in `lib` beside its directory, before the place of the build.
+#[test]
+fn a_directory_with_the_program_and_its_libraries_may_be_moved() {
+    let program = std::fs::read(env!("CARGO_BIN_EXE_lantern-torch")).unwrap();
+    let searched = b"$ORIGIN:$ORIGIN/../lib";
+    let mut places = program.windows(searched.len());
+    assert!(places.any(|bytes| bytes == searched));
+}

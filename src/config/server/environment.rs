@@ -98,24 +98,33 @@ impl Environment {
         path.is_file().then_some(path)
     }
 
-    /// ONNX Runtime's library: what `ORT_DYLIB_PATH` names, there or not (the loader's error then names it), else the one in `.runtime` beside the program, above it, or
+    /// ONNX Runtime's library: what `ORT_DYLIB_PATH` names, there or not (the loader's error then names it), else the one
+    /// beside the program, in `lib` beside the program's directory, in `.runtime` beside the program, above it, or
     /// in the current directory, else the system's.
     pub fn onnxruntime(&self) -> Option<PathBuf> {
         if let Some(named) = self.variable("ORT_DYLIB_PATH") {
             return Some(named.into());
         }
-        let near = self
-            .program_directory
-            .ancestors()
-            .take(4)
-            .map(Path::to_owned);
-        near.chain([self.current_directory.clone()])
-            .find_map(|directory| in_runtime(&directory))
+        let near = self.program_directory.ancestors().take(4);
+        let near = near
+            .map(Path::to_owned)
+            .chain([self.current_directory.clone()]);
+        self.with_program()
+            .or_else(|| {
+                near.into_iter()
+                    .find_map(|directory| in_runtime(&directory))
+            })
             .or_else(|| {
                 SYSTEM
                     .iter()
                     .find_map(|directory| library(Path::new(directory)))
             })
+    }
+
+    /// The library that was put where the program is, as the dynamic linker finds those of `lantern-torch`.
+    fn with_program(&self) -> Option<PathBuf> {
+        let above = || Some(self.program_directory.parent()?.join("lib"));
+        library(&self.program_directory).or_else(|| library(&above()?))
     }
 
     /// Where compiled handlers are kept: a directory of this user's, for as long as the machine lives.
@@ -232,6 +241,25 @@ mod tests {
             ..Environment::default()
         };
         assert_eq!(environment.onnxruntime(), Some(library));
+    }
+
+    /// Each place is looked into before those that were filled earlier.
+    #[test]
+    fn the_library_that_moves_with_the_program_comes_first() {
+        let root = tempfile::tempdir().unwrap();
+        let environment = Environment {
+            program_directory: root.path().join("bin"),
+            ..Environment::default()
+        };
+        for place in [
+            ".runtime/python/lib/python3.11/site-packages/onnxruntime/capi",
+            "lib",
+            "bin",
+        ] {
+            let library = root.path().join(place).join("libonnxruntime.so.1.23.0");
+            touch(&library);
+            assert_eq!(environment.onnxruntime(), Some(library));
+        }
     }
 
     #[test]

@@ -289,7 +289,7 @@ settings! {
     lantern_cache_dir: PathBuf = "(the user's cache)", path_or(Environment::cache_directory);
     /// Directory that archives are unpacked to; another one if nothing can be written there.
     lantern_temp_dir: PathBuf = "(the state directory, else below the temporary one)", path_or(Environment::unpack_directory);
-    /// ONNX Runtime's library; found beside the program, in `.runtime/`, or by `ORT_DYLIB_PATH`.
+    /// ONNX Runtime's library; found by `ORT_DYLIB_PATH`, beside the program, in `../lib` from there, in `.runtime/`, or among the system's.
     lantern_onnxruntime: Option<PathBuf> = "(found)", found_file(Environment::onnxruntime);
     /// The program that hosts TorchScript; found beside the program.
     lantern_torch: Option<PathBuf> = "(found)", found_file(Environment::lantern_torch);
