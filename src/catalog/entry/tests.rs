@@ -238,7 +238,7 @@ async fn unregistering_calls_a_start_off() {
     process.started().await;
     assert!(version.drain(Duration::from_secs(30)).await.unwrap());
     process.killed().await;
-    assert_eq!(start.await.unwrap().unwrap_err().kind(), Kind::Draining);
+    assert_eq!(start.await.unwrap().unwrap_err().kind(), Kind::Conflict);
 }
 
 #[derive(Clone, Default)]
