@@ -238,15 +238,17 @@ impl TestServer {
         self.directory.path()
     }
 
-    /// Removes what was unpacked, as programs do that clean directories of temporary files.
+    /// Removes what is unpacked, as programs do that clean directories of temporary files.
     pub fn lose_unpacked(&self) {
         let found = std::fs::read_dir(self.directory.path()).unwrap();
-        let mut found = found.map(|entry| entry.unwrap().path());
+        let found = found.map(|entry| entry.unwrap().path());
         let is_unpacked = |path: &PathBuf| {
             let name = path.file_name().unwrap_or_default();
             name.to_string_lossy().starts_with("lantern-")
         };
-        std::fs::remove_dir_all(found.find(is_unpacked).unwrap()).unwrap();
+        for directory in found.filter(is_unpacked) {
+            std::fs::remove_dir_all(directory).unwrap();
+        }
     }
 
     /// Removes what was unpacked and the archives, so that nothing can be loaded again.
