@@ -96,8 +96,8 @@ fn command(store: &Path) -> Command {
     command
         .args(["serve", "--disable-token-auth", "--model-store"])
         .arg(store)
-        .env("XDG_CACHE_HOME", store)
-        // The name is hidden, so a server that loads everything in its store ignores it.
+        // The names are hidden, so a server that loads everything in its store ignores them.
+        .env("XDG_CACHE_HOME", store.join(".cache"))
         .env("LOG_LOCATION", ".logs")
         .env("METRICS_LOCATION", ".logs")
         .current_dir(store)
