@@ -42,7 +42,7 @@ pub fn own(path: &Path) -> io::Result<PathBuf> {
 
 /// Fails unless a file in `directory` can be made and written.
 pub fn try_writing(directory: &Path) -> io::Result<()> {
-    tempfile::tempfile_in(directory)?.write_all(&[0; TRIED])
+    tempfile::tempfile_in(directory)?.write_all(&vec![0; TRIED])
 }
 
 fn make(path: &Path) -> io::Result<()> {

@@ -132,6 +132,7 @@ pub struct Hosts {
 
 impl Hosts {
     /// The same for one version, whose files `files` brings back when another program removed them.
+    #[must_use]
     pub fn with_files(&self, files: Arc<dyn ModelFiles>) -> Self {
         let mut hosts = self.clone();
         hosts.processes.files = Some(files);

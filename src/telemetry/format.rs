@@ -53,10 +53,10 @@ impl Formatter {
         self.clock.write_local(line, record.at);
         if form == Form::Long || !record.log.is_brief() {
             let thread = record.thread.as_bytes();
-            let parts: [&[u8]; 5] = [level(record), b"] ", thread, b" ", record.logger.as_bytes()];
-            parts
-                .into_iter()
-                .for_each(|part| line.extend_from_slice(part));
+            let logger = record.logger.as_bytes();
+            for part in [level(record), b"] ", thread, b" ", logger] {
+                line.extend_from_slice(part);
+            }
         }
         line.extend_from_slice(b" - ");
         escape(line, &record.message);
