@@ -19,7 +19,7 @@ use crate::error::{Error, Kind};
 use crate::model::{self, BackendKind, ModelSpec};
 use crate::runtime::failures::process_not_started;
 
-/// Starts worker processes: [`SpawnPrograms`] real ones, tests such as follow a script.
+/// Starts worker processes: `SpawnPrograms` real ones, tests such as follow a script.
 pub trait Spawn: Send + Sync {
     /// Starts the process that is to load `model`, with `socket` as its stdin. Whatever it would leave behind anywhere goes
     /// into `directory`.
