@@ -89,7 +89,7 @@ ifndef NEXTEST
 endif
 	@mkdir -p $(CARGO_TARGET_DIR)/unprivileged
 	cargo nextest list --workspace --list-type binaries-only --message-format json > $(CARGO_TARGET_DIR)/unprivileged/binaries.json
-	cargo metadata --format-version 1 > $(CARGO_TARGET_DIR)/unprivileged/cargo.json
+	cargo metadata --format-version 1 --filter-platform $(HOST) > $(CARGO_TARGET_DIR)/unprivileged/cargo.json
 	tests/unprivileged.sh $(CARGO_TARGET_DIR)/unprivileged/binaries.json $(CARGO_TARGET_DIR)/unprivileged/cargo.json $(ARGS)
 
 .PHONY: licences

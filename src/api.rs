@@ -32,6 +32,7 @@ mod extract;
 pub mod grpc;
 mod health;
 mod inference;
+mod kserve;
 mod layers;
 mod lenient;
 mod linger;
@@ -72,6 +73,7 @@ type EndpointResult = Result<Response, Error>;
 
 /// Settings of the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting")]
 pub struct Config {
     /// Bytes that a body may have.
     pub max_request_size: usize,
@@ -83,6 +85,10 @@ pub struct Config {
     pub sagemaker: Option<SageMaker>,
     /// Whether Open Inference Protocol is spoken under `/v2`.
     pub oip: bool,
+    /// Whether KServe runs this server, or requests come in its envelopes: it takes `GET /` for a sign of life.
+    pub kserve: bool,
+    /// Whether a client's `x-request-id` becomes the id of its request.
+    pub adopt_request_id: bool,
 }
 
 impl Default for Config {
@@ -93,6 +99,8 @@ impl Default for Config {
             cors: Cors::default(),
             sagemaker: None,
             oip: true,
+            kserve: false,
+            adopt_request_id: false,
         }
     }
 }
@@ -131,6 +139,7 @@ impl Api {
         let surface = Surface {
             oip: cfg.oip,
             sagemaker: cfg.sagemaker.is_some(),
+            kserve: cfg.kserve,
         };
         Arc::new(Self {
             table: RouteTable::new(listeners, surface),
@@ -147,7 +156,7 @@ impl Api {
 
     /// What answers the requests of a socket, each with its [`RequestContext`]: the router, and the layers around it.
     ///
-    /// Request ids are made where requests are read: the layers of `tower-http` would keep an id that a client sent, and
+    /// Request ids are made where requests are read: the layers of `tower-http` would keep any id that a client sent, and
     /// show ours to handlers.
     fn service(self: &Arc<Self>) -> impl HttpService + use<> {
         let api = Arc::clone(self);
@@ -169,7 +178,11 @@ impl Api {
         let status = response.status().as_u16();
         self.services.metrics.answered(Answered::of(status));
         if let Some(log) = &self.services.access {
-            log.finish(access::begin(peer, &request), id, status, Duration::ZERO);
+            let ids = access::Ids {
+                own: id,
+                client: None,
+            };
+            log.finish(access::begin(peer, &request), ids, status, Duration::ZERO);
         }
         malformed::written(response)
     }
@@ -207,7 +220,8 @@ async fn answer(
     let status = response.status().as_u16();
     api.services.metrics.answered(Answered::of(status));
     if let Some((log, line)) = line {
-        log.finish(line, context.id, status, context.arrival.elapsed());
+        let took = context.arrival.elapsed();
+        log.finish(line, context.into(), status, took);
     }
     Ok(response)
 }
@@ -219,6 +233,9 @@ fn log_failure(error: &Error, request_id: &str) {
         Fault::Client => tracing::debug!(request_id, "{error}"),
         Fault::Handler => tracing::warn!(request_id, "{}", error.message()),
         Fault::Model | Fault::Server => tracing::warn!(request_id, "{error}"),
+    }
+    if let Some(frames) = error.frames() {
+        tracing::debug!(request_id, "{frames}");
     }
 }
 

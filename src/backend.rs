@@ -4,7 +4,7 @@
 //! contract: a further framework is a folder beside `onnx`, a row in [`crate::model::BackendKind::info`], and a line in the
 //! program that hosts it, which constructs it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::model::{BackendKind, Declared, Device, Program, StateSharing};
@@ -80,6 +80,20 @@ impl BackendError {
             info.program.name(),
             here.name()
         ))
+    }
+}
+
+/// Checks what can be known of an artifact without its framework. Every backend does so when it loads one; tools do so where the
+/// framework may not be there.
+pub fn check_artifact(
+    kind: BackendKind,
+    artifact: &Path,
+    declared: &Declared,
+) -> Result<(), BackendError> {
+    match kind {
+        BackendKind::Onnx => onnx::check(artifact, declared),
+        // What a module says of itself is in its program.
+        BackendKind::Torch | BackendKind::None | BackendKind::Fake => Ok(()),
     }
 }
 

@@ -4,6 +4,7 @@
 //! runtimes; it knows no protocol.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,7 @@ mod admission;
 mod describe;
 mod entry;
 mod expected;
+mod failed;
 mod index;
 mod library;
 mod list;
@@ -31,6 +33,7 @@ mod snapshot;
 mod statistics;
 
 use expected::Expectations;
+use failed::FailedRegistrations;
 use snapshot::Snapshots;
 
 pub use crate::config::model::Requested;
@@ -83,6 +86,10 @@ struct CatalogState {
     writing: Mutex<()>,
     /// What is listed and not among them yet, or could not be opened.
     expected: Expectations,
+    /// The server is about to stop.
+    is_stopping: AtomicBool,
+    /// What was to be registered and does not load.
+    failed: FailedRegistrations,
     parts: Parts,
     snapshots: Snapshots,
 }
@@ -115,6 +122,8 @@ impl Catalog {
             models: ArcSwap::default(),
             writing: Mutex::default(),
             expected: Expectations::default(),
+            is_stopping: AtomicBool::new(false),
+            failed: FailedRegistrations::default(),
             parts,
             snapshots: Snapshots::new(snapshots, restored, Weak::clone(shared)),
         }))
@@ -179,7 +188,7 @@ impl Catalog {
     /// Whether requests should be sent here now: as many of the models that should serve do as the operator requires. Those
     /// are the default version of each model unless it was scaled to none, and what was listed and is not open.
     pub fn is_ready(&self) -> bool {
-        if self.0.expected.has_ended() {
+        if self.is_stopping() {
             return false;
         }
         match self.0.parts.health.ready_requires {
@@ -187,6 +196,16 @@ impl Catalog {
             ReadyRequires::Any => self.serves_any() || self.serves_all(),
             ReadyRequires::None => true,
         }
+    }
+
+    /// The server is about to stop: it is not ready from now on, and neither is any model. Requests are served as before.
+    pub fn announce_stop(&self) {
+        self.0.is_stopping.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the server is about to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.0.is_stopping.load(Ordering::SeqCst)
     }
 
     fn serves_any(&self) -> bool {
@@ -263,6 +282,7 @@ impl Catalog {
             return Err(Error::new(Kind::CleanupTimedOut, message));
         }
         self.remove(&entry);
+        self.0.failed.forget(name, version, Instant::now());
         // Another version may have been registered by the name of a file that was fetched for this one.
         if !self
             .entries()
@@ -277,10 +297,11 @@ impl Catalog {
         Ok(())
     }
 
-    /// Unregisters what could not be restored, or could not be opened, if there is such a version.
+    /// Unregisters what could not be restored, could not be opened or did not load, if there is such a version.
     async fn forget(&self, name: &str, version: Option<&str>) -> Option<()> {
         let forgotten = self.0.snapshots.forget(name, version);
-        let had_failed = self.0.expected.forget(name, version);
+        let was_refused = self.0.failed.forget(name, version, Instant::now());
+        let had_failed = self.0.expected.forget(name, version) || was_refused;
         if forgotten.is_empty() && !had_failed {
             return None;
         }

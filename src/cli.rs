@@ -18,6 +18,7 @@ pub mod serve;
 pub mod worker;
 
 mod banner;
+mod check;
 mod pid;
 
 /// Serves TorchScript and ONNX models with sandboxed WebAssembly handlers.

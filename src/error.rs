@@ -12,7 +12,7 @@ use std::fmt;
 
 mod text;
 
-pub use text::{quoted, shortened, truncated};
+pub use text::{quoted, reason, shortened, truncated, without_frames};
 
 /// What went wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -396,13 +396,20 @@ impl Error {
     pub fn detail(&self) -> Option<&str> {
         self.detail.as_deref()
     }
+
+    /// The detail with the frames of a library's code, if it has such: it is for the debug log.
+    pub fn frames(&self) -> Option<&str> {
+        let detail = self.detail()?;
+        (without_frames(detail).len() < detail.trim_end().len()).then_some(detail)
+    }
 }
 
+/// The text for the log, without the frames of a library's code: [`Error::frames`] has those.
 impl fmt::Display for Error {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.message)?;
         match &self.detail {
-            Some(detail) => write!(formatter, " ({detail})"),
+            Some(detail) => write!(formatter, " ({})", without_frames(detail)),
             None => Ok(()),
         }
     }

@@ -37,12 +37,12 @@ use crate::tensor::NamedTensor;
 
 use compile::Linked;
 use instance::Instance;
-use logging::LogGate;
+use logging::{FAILURES_PER_SECOND, LogGate};
 use metrics::Series;
 use pool::{Lease, Pool};
 
 pub(crate) use self::cpu_meter::yield_now;
-pub use self::inspect::{ComponentInfo, inspect};
+pub use self::inspect::{ComponentInfo, check, inspect};
 pub(crate) use self::observation::unit_named;
 pub use crate::metrics::MetricKind;
 
@@ -193,6 +193,7 @@ impl Handler {
             sink: spec.sink,
             assets,
             log_gate: LogGate::new(spec.limits.log_lines_per_second, Instant::now()),
+            failure_gate: LogGate::new(FAILURES_PER_SECOND, Instant::now()),
             series: Series::new(spec.limits.metric_series),
             limits: spec.limits,
         });
@@ -230,6 +231,11 @@ impl Handler {
             .await;
         lease.give_back();
         response
+    }
+
+    /// Says in the model's log, as a warning, why a request failed outside of the handler.
+    pub fn log_failure(&self, message: &str, request_id: &str) {
+        self.version.host.log_failure(message, request_id);
     }
 
     /// Runs `describe`: a text that should be a JSON object. It is `{}` for a component without that export.

@@ -6,6 +6,7 @@
 mod accept;
 mod address;
 mod certificate;
+mod clients;
 mod socket;
 mod stream;
 mod tls;
@@ -13,7 +14,8 @@ mod unix;
 
 pub use accept::accept;
 pub use address::Address;
-pub use certificate::{CertificateError, Certificates};
+pub use certificate::{CertificateError, CertificateSource, Certificates};
+pub use clients::ClientAuthorities;
 pub use socket::Socket;
 pub use stream::{Peer, Stream};
 pub use tls::Tls;

@@ -16,33 +16,48 @@ use crate::tensor::Tensor;
 pub use crate::tensor::DType;
 
 mod backend;
+mod unserved;
 
 pub use backend::{BackendInfo, BackendKind, Program};
+pub use unserved::{Glimpse, UNSERVED, Unserved};
 
 const NAME_LIMIT: usize = 255;
 
+const MODEL_NAME_RULE: &str = "must be 1 to 255 bytes of text, not of blanks alone, without '/', control characters and line separators, and neither '.' nor '..'";
+const VERSION_RULE: &str = "must start with a letter or digit, hold only letters, digits, '_', '-' and '.', and be at most 255 bytes";
+
 /// The error for a name or version that breaks the rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{what} {value:?} must start with a letter or digit, hold only letters, digits, '_', '-' and '.', and be at most {NAME_LIMIT} bytes"
-)]
+#[error("{what} {value:?} {rule}")]
 pub struct InvalidName {
     what: &'static str,
     value: String,
+    rule: &'static str,
 }
 
-/// Name of a model: `[A-Za-z0-9][A-Za-z0-9_.-]*`, at most 255 bytes. Cheap to clone.
+/// Name of a model. As TorchServe takes it, it is any text, blanks and letters of all scripts included, but for what no
+/// path of a URL can hold, what would break a line of a log, and more than 255 bytes. No file is named by it as it is.
+/// Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ModelName(Arc<str>);
 
-/// Version of a model; the same rule as for names. Cheap to clone.
+/// Version of a model: `[A-Za-z0-9][A-Za-z0-9_.-]*`, at most 255 bytes. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Version(Arc<str>);
 
 impl ModelName {
     /// Checks the rule for names.
     pub fn new(value: &str) -> Result<Self, InvalidName> {
-        check_name("model name", value).map(Self)
+        let is_sound = is_name_length(value)
+            && !value.trim().is_empty()
+            && !matches!(value, "." | "..")
+            && !value.chars().any(breaks_names);
+        check(is_sound, "model name", value, MODEL_NAME_RULE).map(Self)
+    }
+
+    /// Whether it follows the narrower rule of `torch-model-archiver`, which is that for versions.
+    pub fn is_plain(&self) -> bool {
+        is_plain(&self.0)
     }
 
     /// The name.
@@ -61,7 +76,7 @@ impl std::borrow::Borrow<str> for ModelName {
 impl Version {
     /// Checks the rule for versions.
     pub fn new(value: &str) -> Result<Self, InvalidName> {
-        check_name("model version", value).map(Self)
+        check(is_plain(value), "model version", value, VERSION_RULE).map(Self)
     }
 
     /// The version.
@@ -82,19 +97,38 @@ impl fmt::Display for Version {
     }
 }
 
-fn check_name(what: &'static str, value: &str) -> Result<Arc<str>, InvalidName> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
-    let starts_well = value
-        .bytes()
-        .next()
-        .is_some_and(|b| b.is_ascii_alphanumeric());
-    if starts_well && value.len() <= NAME_LIMIT && value.bytes().all(allowed) {
+fn check(
+    is_sound: bool,
+    what: &'static str,
+    value: &str,
+    rule: &'static str,
+) -> Result<Arc<str>, InvalidName> {
+    if is_sound {
         return Ok(value.into());
     }
     Err(InvalidName {
         what,
         value: value.chars().take(NAME_LIMIT).collect(),
+        rule,
     })
+}
+
+fn is_name_length(value: &str) -> bool {
+    (1..=NAME_LIMIT).contains(&value.len())
+}
+
+fn is_plain(value: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+    let starts_well = value.starts_with(|first: char| first.is_ascii_alphanumeric());
+    starts_well && is_name_length(value) && value.bytes().all(allowed)
+}
+
+/// Characters that end a line or a segment of a path, that change the direction of what follows, and U+FFFF, which is no
+/// character and stands for what is missing.
+fn breaks_names(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '/' | '\u{2028}' | '\u{2029}' | '\u{FFFF}')
+        || matches!(character, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A device that a worker computes on.
@@ -143,6 +177,65 @@ pub enum StateSharing {
     Shared,
     /// Each worker has a copy of its own, with state of its own.
     Copies,
+}
+
+/// How requests are wrapped by the platform that sends them, and answers for it: TorchServe's `service_envelope`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum Envelope {
+    /// They are not: a handler gets each body as it was sent.
+    #[default]
+    None,
+    /// A form's field `data`, or else its `body`, is the body.
+    Body,
+    /// TensorFlow Serving's `{"instances": […]}`, answered by `{"predictions": […]}`.
+    Json,
+    /// The same, as KServe's first protocol.
+    KServe,
+    /// KServe's second protocol: `{"inputs": […]}`, answered by `{"outputs": […]}`.
+    KServeV2,
+}
+
+impl Envelope {
+    /// Every envelope by its name, and two by the names they had while `KServe` was `KFServing`.
+    pub const NAMES: [(&str, Self); 7] = [
+        ("none", Self::None),
+        ("body", Self::Body),
+        ("json", Self::Json),
+        ("kserve", Self::KServe),
+        ("kservev2", Self::KServeV2),
+        ("kfserving", Self::KServe),
+        ("kfservingv2", Self::KServeV2),
+    ];
+
+    /// The envelope of that name; an empty one means none.
+    pub fn named(name: &str) -> Option<Self> {
+        if name.is_empty() {
+            return Some(Self::None);
+        }
+        let found = Self::NAMES.iter().find(|(known, _)| *known == name);
+        found.map(|(_, envelope)| *envelope)
+    }
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Body => "body",
+            Self::Json => "json",
+            Self::KServe => "kserve",
+            Self::KServeV2 => "kservev2",
+        }
+    }
+
+    /// The names, for messages.
+    pub fn choices() -> String {
+        Self::NAMES.map(|(name, _)| name).join(", ")
+    }
+
+    /// Whether it is one of KServe's.
+    pub const fn is_kserves(self) -> bool {
+        matches!(self, Self::KServe | Self::KServeV2)
+    }
 }
 
 /// Whether requests may be stacked along axis 0.
@@ -302,6 +395,8 @@ pub struct Settings {
     pub fresh_instances: bool,
     /// What takes the tensors of clients of Open Inference Protocol.
     pub tensors_to: TensorsTo,
+    /// How requests are wrapped.
+    pub envelope: Envelope,
     /// What workers do with a model that keeps state.
     pub state: StateSharing,
 }
@@ -326,6 +421,7 @@ impl Default for Settings {
             hosting: Hosting::default(),
             fresh_instances: false,
             tensors_to: TensorsTo::default(),
+            envelope: Envelope::default(),
             state: StateSharing::default(),
         }
     }
@@ -429,23 +525,34 @@ mod tests {
 
     #[test]
     fn names_follow_the_rule() {
-        for good in ["a", "resnet-18", "9.x_y", &"n".repeat(255)] {
-            assert!(ModelName::new(good).is_ok(), "{good}");
+        for plain in ["a", "resnet-18", "9.x_y", &"n".repeat(255)] {
+            assert!(ModelName::new(plain).unwrap().is_plain(), "{plain}");
+            assert!(Version::new(plain).is_ok(), "{plain}");
+        }
+        for wide in [
+            "-a", "_a", "a b", "a+b", "ä", "模型", "%2e", "a\"b", "...", " a ",
+        ] {
+            assert!(!ModelName::new(wide).unwrap().is_plain(), "{wide}");
+            assert!(Version::new(wide).is_err(), "{wide}");
         }
         for bad in [
             "",
             ".",
             "..",
-            "-a",
-            "_a",
+            " ",
+            "\u{3000}",
             "a/b",
-            "a b",
-            "ä",
             "a\0",
-            "%2e",
+            "a\nb",
+            "a\u{85}b",
+            "a\u{2028}b",
+            "a\u{202E}b",
+            "\u{FFFF}",
             &"n".repeat(256),
+            &"ä".repeat(128),
         ] {
             assert!(ModelName::new(bad).is_err(), "{bad:?}");
+            assert!(Version::new(bad).is_err(), "{bad:?}");
         }
     }
 

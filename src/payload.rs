@@ -64,10 +64,16 @@ pub struct Request {
     pub schedule: Schedule,
 }
 
-/// The span of the request `id`: lines that are logged within it carry its id, and name and version of the model once they
-/// are recorded. It is an error-level span so that no filter leaves it out where it lets lines through.
+/// The span of the request `id`: lines that are logged within it carry its id, the client's own for it, and name and version
+/// of the model, each once it is recorded. It is an error-level span so that no filter leaves it out where it lets lines through.
 pub fn request_span(id: &str) -> Span {
-    tracing::error_span!("request", request_id = id, model = Empty, version = Empty)
+    tracing::error_span!(
+        "request",
+        request_id = id,
+        client_request_id = Empty,
+        model = Empty,
+        version = Empty
+    )
 }
 
 /// In which order, and until when, a request waits for the model.
@@ -113,6 +119,23 @@ pub struct Timings {
     pub rows: u32,
     /// Whether this request is the one with which the batch is counted. Exactly one of the answered requests of a batch is.
     pub leads_batch: bool,
+}
+
+impl Timings {
+    /// The times of a request that had these and `other` side by side: the longer of each. It is counted with one of its
+    /// batches.
+    #[must_use]
+    pub fn beside(self, other: Self) -> Self {
+        Self {
+            preprocess: self.preprocess.max(other.preprocess),
+            queue: self.queue.max(other.queue),
+            infer: self.infer.max(other.infer),
+            postprocess: self.postprocess.max(other.postprocess),
+            batch_rows: self.batch_rows.max(other.batch_rows),
+            rows: self.rows.saturating_add(other.rows),
+            leads_batch: self.leads_batch || other.leads_batch,
+        }
+    }
 }
 
 /// The result of a request.

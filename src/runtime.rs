@@ -20,6 +20,7 @@ use crate::payload::{Reply, Request, Response};
 pub mod batcher;
 pub mod batching;
 pub mod child;
+mod envelope;
 pub mod failures;
 mod inflight;
 mod inline_runs;
@@ -28,6 +29,7 @@ mod memory;
 mod pool;
 pub mod process;
 mod protocol;
+mod source;
 #[cfg(test)]
 pub(crate) mod testing;
 

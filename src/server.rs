@@ -22,7 +22,7 @@ use crate::catalog::{
     Catalog, Entry, Expected, Health, Library, Moment, Parts, Registration, SnapshotConfig,
 };
 use crate::config::snapshot::SavedVersion;
-use crate::listen::{Address, CertificateError, Certificates};
+use crate::listen::{Address, CertificateError};
 use crate::metrics::{Metrics, System, SystemCollector};
 use crate::model::{ModelName, Version};
 use crate::runtime::Hosts;
@@ -38,9 +38,10 @@ mod sockets;
 mod watch;
 
 pub(crate) use hosts::backend;
-pub use secure::TlsFiles;
+pub use secure::TlsConfig;
 pub use settings::Machine;
 
+use secure::TlsParts;
 use settings::DefaultVersions;
 use sockets::Bound;
 
@@ -51,8 +52,8 @@ const LOADING_AT_ONCE: usize = 4;
 pub struct Config {
     /// Where to listen, and for what. Listeners with the same address share a socket.
     pub listeners: Vec<(Listener, Address)>,
-    /// Certificate and key; where there is TLS without, a certificate is made.
-    pub tls: Option<TlsFiles>,
+    /// What TLS is spoken with, where it is.
+    pub tls: TlsConfig,
     /// Settings of the API.
     pub api: api::Config,
     /// Settings of the metrics.
@@ -81,8 +82,12 @@ pub struct Config {
     pub default_versions: BTreeMap<ModelName, Version>,
     /// How long unregistering may wait for requests in flight.
     pub unregister_timeout: Duration,
+    /// How long the server serves on when it is asked to stop, and says that it is not ready.
+    pub drain_delay: Duration,
     /// How long requests in flight may take when the server stops.
     pub drain_timeout: Duration,
+    /// Mode of the files of Unix sockets.
+    pub socket_mode: u32,
 }
 
 /// Why a server does not start.
@@ -126,14 +131,14 @@ pub enum ServerError {
 /// A server that is bound and serves nobody yet.
 pub struct Server {
     sockets: Vec<Bound>,
-    certificates: Option<Arc<Certificates>>,
+    tls: Option<TlsParts>,
     services: Services,
     api: api::Config,
     collector: Option<SystemCollector>,
     grpc: BTreeMap<Listener, GrpcConfig>,
     models: Vec<Arc<Expected>>,
     default_versions: DefaultVersions,
-    drain_timeout: Duration,
+    drain: Drain,
 }
 
 /// A server that serves.
@@ -143,15 +148,24 @@ pub struct Running {
     stop: CancellationToken,
     serving: TaskTracker,
     loading: tokio::task::JoinHandle<()>,
-    drain_timeout: Duration,
+    drain: Drain,
+}
+
+/// How a server ends.
+#[derive(Debug, Clone, Copy)]
+struct Drain {
+    /// How long it serves on.
+    delay: Duration,
+    /// How long requests in flight may take after that.
+    timeout: Duration,
 }
 
 impl Server {
     /// Binds every socket and builds the parts; models that are to be loaded are known from then on. Must be called within a
     /// runtime.
     pub fn bind(cfg: Config) -> Result<Self, ServerError> {
-        let certificates = secure::certificates(&cfg.listeners, cfg.tls.as_ref())?;
-        let sockets = sockets::bind(cfg.listeners, certificates.as_ref())?;
+        let tls = secure::parts(&cfg.listeners, cfg.tls)?;
+        let sockets = sockets::bind(cfg.listeners, tls.as_ref(), cfg.socket_mode)?;
         let tokens = cfg.tokens.map(Tokens::create).transpose()?.map(Arc::new);
         let metrics = Metrics::new(&cfg.metrics);
         let collector = cfg.system.map(|system| metrics.collector(system));
@@ -167,7 +181,7 @@ impl Server {
         let models = catalog.expect(cfg.models, cfg.default_versions.clone());
         Ok(Self {
             sockets,
-            certificates,
+            tls,
             services: Services {
                 catalog,
                 metrics,
@@ -179,7 +193,10 @@ impl Server {
             grpc: cfg.grpc,
             models,
             default_versions: cfg.default_versions,
-            drain_timeout: cfg.drain_timeout,
+            drain: Drain {
+                delay: cfg.drain_delay,
+                timeout: cfg.drain_timeout,
+            },
         })
     }
 
@@ -202,8 +219,15 @@ impl Server {
             };
             serving.spawn(api::serve(socket, protocol, stop.clone()));
         }
-        if let Some(certificates) = self.certificates {
+        if let Some(TlsParts {
+            certificates,
+            clients,
+        }) = self.tls
+        {
             serving.spawn(watch::certificates(certificates, stop.clone()));
+            if let Some(clients) = clients {
+                serving.spawn(watch::clients(clients, stop.clone()));
+            }
         }
         if let Some(tokens) = &self.services.tokens {
             serving.spawn(watch::keys(Arc::clone(tokens), stop.clone()));
@@ -221,7 +245,7 @@ impl Server {
             stop,
             serving,
             loading,
-            drain_timeout: self.drain_timeout,
+            drain: self.drain,
         }
     }
 }
@@ -250,39 +274,59 @@ impl Running {
         let _ = (&mut self.loading).await;
     }
 
-    /// Accepts nothing more, answers what was accepted, and ends every runtime.
+    /// Says that it is not ready and serves on for the drain delay; then accepts nothing more, answers what was accepted,
+    /// and ends every runtime. Requests, runs and models that take longer than the drain timeout are not waited for.
     pub async fn stop(self) {
+        self.leave_rotation().await;
         tracing::info!("Draining: no new connections; requests in flight are answered.");
         let since = Instant::now();
         self.stop.cancel();
         self.loading.abort();
         self.catalog.begin_stop();
-        if tokio::time::timeout(self.drain_timeout, self.serving.wait())
+        if tokio::time::timeout(self.drain.timeout, self.serving.wait())
             .await
             .is_err()
         {
             tracing::warn!(
-                "Requests in flight took longer than {:?}: they are abandoned.",
-                self.drain_timeout
+                "Requests in flight took longer than {:?} (lantern_drain_timeout): they are abandoned.",
+                self.drain.timeout
             );
         }
         self.catalog.save(Moment::Shutdown).await;
-        self.catalog
-            .drain(
-                self.drain_timeout
-                    .saturating_sub(since.elapsed())
-                    .max(MIN_DRAIN_TIMEOUT),
-            )
-            .await;
+        let left = self.drain.timeout.saturating_sub(since.elapsed());
+        self.end_runtimes(left.max(MIN_DRAIN_TIMEOUT)).await;
         tracing::info!(
             "Model server stopped after {} ms.",
             since.elapsed().as_millis()
         );
     }
+
+    /// Whoever spreads requests over servers learns from probes that this one goes, and has time to.
+    async fn leave_rotation(&self) {
+        self.catalog.announce_stop();
+        if !self.drain.delay.is_zero() {
+            tracing::info!(
+                "Not ready from now on; requests are served for {:?} yet (lantern_drain_delay).",
+                self.drain.delay
+            );
+            tokio::time::sleep(self.drain.delay).await;
+        }
+    }
+
+    /// A version that is being scaled or loaded may not hear of the end before that is done.
+    async fn end_runtimes(&self, patience: Duration) {
+        let drained = self.catalog.drain(patience);
+        let limit = patience + MAX_EXIT_TIME;
+        if tokio::time::timeout(limit, drained).await.is_err() {
+            tracing::warn!("Workers took longer than {limit:?} to end: they are killed.");
+        }
+    }
 }
 
 /// What runtimes get to end, even if requests took all the time there was.
 const MIN_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+/// What worker processes get beyond that to exit.
+const MAX_EXIT_TIME: Duration = Duration::from_secs(5);
 
 /// Registers what is to be loaded, which is saved then, and starts the workers meanwhile.
 async fn load(catalog: Catalog, models: Vec<Arc<Expected>>, defaults: DefaultVersions) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use hyper::Request;
 
+use super::extract::RequestContext;
 use crate::listen::Peer;
 
 /// Takes the lines of requests that were answered. Called for every request: must not block.
@@ -27,6 +28,25 @@ pub struct AccessLine {
     pub took: Duration,
     /// The request's id.
     pub request_id: String,
+    /// What the client calls it, if that is another id.
+    pub client_request_id: Option<Box<str>>,
+}
+
+/// The ids of a request.
+pub(super) struct Ids {
+    /// The server's.
+    pub own: String,
+    /// The client's, if it gave another.
+    pub client: Option<Box<str>>,
+}
+
+impl From<RequestContext> for Ids {
+    fn from(context: RequestContext) -> Self {
+        Self {
+            own: context.id,
+            client: context.client_id,
+        }
+    }
 }
 
 /// The part of a line that is known when the request arrives.
@@ -39,14 +59,15 @@ impl AccessLog {
     }
 
     /// Hands over the line of a request that was answered.
-    pub(super) fn finish(&self, begun: LineStart, request_id: String, status: u16, took: Duration) {
+    pub(super) fn finish(&self, begun: LineStart, ids: Ids, status: u16, took: Duration) {
         let mut message = begun.0;
         let _ = write!(message, " {status} {}", took.as_millis());
         (self.0)(AccessLine {
             message,
             status,
             took,
-            request_id,
+            request_id: ids.own,
+            client_request_id: ids.client,
         });
     }
 }
@@ -84,12 +105,17 @@ mod tests {
         let request = Request::get("/ping?a=b").body(()).unwrap();
         let begun = begin(Peer::Tcp("127.0.0.1:39750".parse().unwrap()), &request);
         let took = Duration::from_millis(28);
-        log.finish(begun, "r-1".to_owned(), 200, took);
+        let ids = Ids {
+            own: "r-1".to_owned(),
+            client: Some("c-1".into()),
+        };
+        log.finish(begun, ids, 200, took);
         let expected = AccessLine {
             message: b"/127.0.0.1:39750 \"GET /ping?a=b HTTP/1.1\" 200 28".to_vec(),
             status: 200,
             took,
             request_id: "r-1".to_owned(),
+            client_request_id: Some("c-1".into()),
         };
         assert_eq!(*lines.lock(), [expected]);
     }

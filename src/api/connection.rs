@@ -23,7 +23,7 @@ use super::malformed::ReplacedRefusals;
 use super::{Api, Listener, reply};
 use crate::listen::{self, Peer, Socket, Stream};
 
-/// How long a client may take to send a head, and a connection may be idle.
+/// How long a client may take to send a head.
 const HEAD_TIMEOUT: Duration = Duration::from_mins(1);
 /// A connection's buffer. Heads are limited by the decoder, well below this.
 const BUFFER: usize = 256 << 10;
@@ -53,9 +53,15 @@ pub async fn serve(socket: Socket, api: Protocol, stop: CancellationToken) {
             listen::accept(socket, stopped, each).await;
         }
         Protocol::Grpc(api) => {
-            let (cfg, service) = (api.cfg.clone(), api.service());
+            let service = api.service();
             let each = move |stream, peer| {
-                grpc::serve(stream, peer, cfg.clone(), service.clone(), stop.clone())
+                grpc::serve(
+                    stream,
+                    peer,
+                    Arc::clone(&api),
+                    service.clone(),
+                    stop.clone(),
+                )
             };
             listen::accept(socket, stopped, each).await;
         }
@@ -80,7 +86,9 @@ async fn connection(
     let (stop, is_answered) = (&stop, &AtomicBool::new(false));
     let service = service_fn(|request: Request<Incoming>| {
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(RequestContext::new(peer));
+        let adopts = api.cfg.adopt_request_id;
+        let context = RequestContext::of_head(peer, request.headers(), adopts);
+        request.extensions_mut().insert(context);
         let answered = service.clone().oneshot(request);
         async move {
             let mut response = answered.await?;

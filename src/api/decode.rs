@@ -20,6 +20,7 @@ mod encoding;
 mod form;
 mod headers;
 
+pub(super) use form::{is_json_as_form, with_remedy_for_json_as_form};
 pub(super) use headers::{RouteHeaders, headers_for_handler};
 
 use encoding::Encoding;

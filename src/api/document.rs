@@ -165,6 +165,7 @@ mod tests {
         let full = Surface {
             sagemaker: true,
             oip: true,
+            kserve: true,
         };
         let mut tables = vec![RouteTable::new(&ALL, plain), RouteTable::new(&ALL, full)];
         tables.extend(ALL.map(|listener| RouteTable::new(&[listener], plain)));

@@ -166,6 +166,7 @@ impl Api {
 
 async fn ask(entry: &Entry, received: Received, route: PredictionRoute) -> EndpointResult {
     let media = received.content_type.as_ref();
+    let is_json_as_form = decode::is_json_as_form(&received.body);
     let request = Request {
         id: received.id,
         headers: decode::headers_for_handler(&received.headers, route.headers),
@@ -175,8 +176,15 @@ async fn ask(entry: &Entry, received: Received, route: PredictionRoute) -> Endpo
         deadline: entry.deadline(received.arrival),
         schedule: Schedule::default(),
     };
-    let reply = entry.call(request, route.names_version).await?;
-    from_handler(&reply.into_response()?)
+    let answered = entry.call(request, route.names_version).await;
+    let reply = answered.map_err(|error| {
+        if is_json_as_form {
+            decode::with_remedy_for_json_as_form(error)
+        } else {
+            error
+        }
+    });
+    from_handler(&reply?.into_response()?)
 }
 
 /// The last field `name` of a form.

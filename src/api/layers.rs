@@ -82,8 +82,11 @@ struct RequestSpan;
 impl<B> MakeSpan<B> for RequestSpan {
     fn make_span(&mut self, request: &hyper::Request<B>) -> Span {
         let context = request.extensions().get::<RequestContext>();
-        let id = context.map_or("", |context| context.id.as_str());
-        request_span(id)
+        let span = request_span(context.map_or("", |context| context.id.as_str()));
+        if let Some(client) = context.and_then(|context| context.client_id.as_deref()) {
+            span.record("client_request_id", client);
+        }
+        span
     }
 }
 

@@ -8,7 +8,7 @@ use super::manage::{
     self, DescribeParams, ListParams, Outcome, Progress, RegisterParams, ScaleParams,
 };
 use super::parameters::Parameters;
-use super::{ApiState, EndpointResult, Response, document, reply};
+use super::{Api, ApiState, EndpointResult, Response, document, reply};
 use crate::error::Error;
 
 /// The document of the socket.
@@ -59,11 +59,7 @@ pub(super) async fn register_model(
     Query(query): Query,
     call: Call,
 ) -> EndpointResult {
-    let given = if has_json(&call.headers) {
-        Parameters::from_json(&api.decoder.body(&call.headers, call.body).await?)?
-    } else {
-        Parameters::Query(query)
-    };
+    let given = parameters(&api, query, call).await?;
     let registered = api.operations.register(RegisterParams {
         url: given.text("url"),
         model_name: given.text("model_name"),
@@ -74,6 +70,7 @@ pub(super) async fn register_model(
         initial_workers: given.integer("initial_workers")?,
         response_timeout: given.integer("response_timeout")?,
         startup_timeout: given.integer("startup_timeout")?,
+        service_envelope: given.text("service_envelope"),
         synchronous: given.flag("synchronous"),
     });
     Ok(answer(&registered.await?))
@@ -121,7 +118,23 @@ fn page(Query(query): Query) -> Result<ListParams, Error> {
     })
 }
 
-/// Whether the body is said to be JSON. Then the query string does not count.
+/// Parameters in the body, if there is one and it is said to be JSON: then the query string does not count. Many clients
+/// label every request so, those without a body included.
+async fn parameters(
+    api: &Api,
+    query: Vec<(String, String)>,
+    call: Call,
+) -> Result<Parameters, Error> {
+    if !has_json(&call.headers) {
+        return Ok(Parameters::Query(query));
+    }
+    let body = api.decoder.body(&call.headers, call.body).await?;
+    if body.is_empty() {
+        return Ok(Parameters::Query(query));
+    }
+    Parameters::from_json(&body)
+}
+
 fn has_json(headers: &HeaderMap) -> bool {
     let content_type = headers.get(header::CONTENT_TYPE);
     content_type.is_some_and(|value| {

@@ -20,7 +20,7 @@ mod table;
 use super::uri::{self, NormalizePath};
 pub use endpoints::Endpoint;
 use endpoints::{METHOD_NOT_ALLOWED, NOT_FOUND};
-use table::{INFERENCE, KSERVE_V2, LEGACY, MANAGEMENT, METRICS, OPEN_INFERENCE, SAGEMAKER};
+use table::{INFERENCE, KSERVE, KSERVE_V2, LEGACY, MANAGEMENT, METRICS, OPEN_INFERENCE, SAGEMAKER};
 
 /// A socket the server listens on, by what is served there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -185,6 +185,8 @@ pub struct Surface {
     pub oip: bool,
     /// What `SageMaker` asks of a container.
     pub sagemaker: bool,
+    /// What KServe asks of a container, where TorchServe answers that the method is not allowed.
+    pub kserve: bool,
 }
 
 /// The table of one socket.
@@ -317,7 +319,8 @@ fn tables(listener: Listener, surface: Surface) -> Vec<&'static [Route]> {
             } else {
                 KSERVE_V2
             };
-            vec![before, INFERENCE, v2]
+            let kserve: &[Route] = if surface.kserve { KSERVE } else { &[] };
+            vec![before, INFERENCE, v2, kserve]
         }
         Listener::Management => vec![MANAGEMENT],
         Listener::Metrics => vec![METRICS],
@@ -405,6 +408,7 @@ mod tests {
         let surface = Surface {
             oip: true,
             sagemaker: true,
+            kserve: true,
         };
         let listeners = [Listener::Inference, Listener::Management, Listener::Metrics];
         for listeners in [&listeners[..], &listeners[..1]] {
@@ -489,9 +493,11 @@ mod tests {
                 "{path}"
             );
         }
+        for path in ["/v1/models/m", "/v1/models/mpredict"] {
+            let found = endpoint(&table, &Method::POST, path).await;
+            assert_eq!(found, METHOD_NOT_ALLOWED.id, "{path}");
+        }
         for path in [
-            "/v1/models/m",
-            "/v1/models/mpredict",
             "/v1/models/m/%3Apredict",
             "/v2/models/m",
             "/v2/models/m/versions/1/infer",
@@ -561,6 +567,7 @@ mod tests {
         let surface = Surface {
             sagemaker: true,
             oip: true,
+            kserve: false,
         };
         let table = RouteTable::new(&[Listener::Inference], surface);
         for (path, expected) in [
@@ -574,9 +581,49 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn kserve_asks_the_root_whether_the_server_lives_and_torchserve_does_not() {
+        for (kserve, expected) in [(true, KSERVE_LIVE), (false, METHOD_NOT_ALLOWED)] {
+            let surface = Surface {
+                kserve,
+                ..Surface::default()
+            };
+            for listeners in [
+                &[Listener::Inference][..],
+                &[Listener::Inference, Listener::Management],
+            ] {
+                let table = RouteTable::new(listeners, surface);
+                assert_eq!(endpoint(&table, &Method::GET, "/").await, expected.id);
+                let document = endpoint(&table, &Method::OPTIONS, "/").await;
+                assert_eq!(document, API_DESCRIPTION.id);
+            }
+            let management = RouteTable::new(&[Listener::Management], surface);
+            let found = endpoint(&management, &Method::GET, "/").await;
+            assert_eq!(found, METHOD_NOT_ALLOWED.id);
+        }
+    }
+
+    #[tokio::test]
+    async fn kserve_finds_models_where_predictions_are() {
+        let table = table(Listener::Inference);
+        for (path, expected, model) in [
+            ("/v1/models", KSERVE_MODELS, ""),
+            ("/v1/models/m", KSERVE_MODEL, "m"),
+            ("/v1/models/m:x", KSERVE_MODEL, "m:x"),
+        ] {
+            let params = params(model, None, "");
+            let expected = shown(expected.id, Permission::Either, &params);
+            assert_eq!(routed(&table, &Method::GET, path).await, expected, "{path}");
+        }
+    }
+
+    #[tokio::test]
     async fn rows_for_all_methods_but_options_do_not_take_options() {
         for (oip, sagemaker) in [(false, false), (false, true), (true, false), (true, true)] {
-            let surface = Surface { oip, sagemaker };
+            let surface = Surface {
+                oip,
+                sagemaker,
+                ..Surface::default()
+            };
             let table = RouteTable::new(&[Listener::Inference], surface);
             for route in table.routes() {
                 let path = route.path.replace(['{', '}', '*'], "");

@@ -9,6 +9,7 @@ use crate::model::BackendKind;
 
 use super::component;
 use super::entry::EntryName;
+use super::glimpse::check_artifact;
 use super::{ArchiveError, MANIFEST, Manifest};
 
 /// Most bytes that a manifest or a file of settings may have.
@@ -34,6 +35,7 @@ impl Contents {
     pub fn read(directory: &Path) -> Result<Self, ArchiveError> {
         let manifest = read_manifest(directory)?;
         let config = read_config(directory, &manifest)?;
+        let config = config.with_manifests_envelope(manifest.envelope.as_deref());
         Self::of(directory, manifest, config)
     }
 
@@ -149,12 +151,12 @@ fn backend(
             format!("the archive has no file {name:?}, which would be its serializedFile");
         return Err(ArchiveError::Unservable(message));
     }
-    named
-        .or_else(|| BackendKind::of_artifact(name))
-        .ok_or_else(|| {
-            let advice = BackendKind::advice();
-            ArchiveError::Unservable(format!("cannot tell what runs {name:?}: {advice}"))
-        })
+    let kind = named.or_else(|| BackendKind::of_artifact(name));
+    check_artifact(name, &artifact.under(directory), kind)?;
+    kind.ok_or_else(|| {
+        let advice = BackendKind::advice();
+        ArchiveError::Unservable(format!("cannot tell what runs {name:?}: {advice}"))
+    })
 }
 
 /// The framework as far as names tell it. No file is opened.

@@ -49,6 +49,28 @@ pub enum ArchiveError {
     /// The store has no such archive.
     #[error("Model not found at: {0}")]
     NotFound(String),
+    /// A link in the store, which leads to where no archive may lie.
+    #[error(
+        "Model not found at: {url}: a symbolic link of the model store leads to where allowed_urls allows no file; the \
+         server's log says where"
+    )]
+    Link {
+        /// What the client named.
+        url: String,
+        /// Where it leads, and what helps, for the log.
+        leads: String,
+    },
+    /// A link in a directory that is an archive, which leads to where no archive may lie.
+    #[error(
+        "entry {entry:?} must be a file, a directory, or a symbolic link that leads to where archives may lie, got another \
+         symbolic link; the server's log says where it leads"
+    )]
+    LinkedEntry {
+        /// Name in the archive, cut if it is long.
+        entry: String,
+        /// Where it leads, and what helps, for the log.
+        leads: String,
+    },
     /// An entry that breaks a rule.
     #[error("entry {entry:?} {rule}, got {value}")]
     Entry {
@@ -113,6 +135,14 @@ impl ArchiveError {
         }
     }
 
+    /// An error about an entry that is a link to `target`.
+    pub fn linked(entry: &[u8], leads: String) -> Self {
+        Self::LinkedEntry {
+            entry: shortened(&String::from_utf8_lossy(entry), SHOWN),
+            leads,
+        }
+    }
+
     /// Makes errors of input and output, for `map_err`.
     pub fn io(doing: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { doing, source }
@@ -129,6 +159,12 @@ impl From<ArchiveError> for Error {
             | ArchiveError::NotFound(_) => Kind::ModelNotFound,
             ArchiveError::Url { .. } => Kind::BadRequest,
             ArchiveError::Exists(_) => Kind::FileExists,
+            ArchiveError::Link { leads, .. } => {
+                return Self::new(Kind::ModelNotFound, error.to_string()).with_detail(leads);
+            }
+            ArchiveError::LinkedEntry { leads, .. } => {
+                return Self::new(Kind::InvalidModel, error.to_string()).with_detail(leads);
+            }
             ArchiveError::Download { detail, .. } => {
                 let download = Self::new(Kind::DownloadFailed, error.to_string());
                 return if detail.is_empty() {

@@ -5,7 +5,7 @@
 //! Nothing is unpacked here: a downloaded archive is read as any other in the store.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -27,11 +27,14 @@ mod download;
 mod file;
 mod http;
 mod part;
+mod proxy;
 mod remote;
 mod s3;
 
+pub(super) use address::is_public;
 pub use address::{Lookup, system_lookup};
 pub use download::{Download, recover};
+pub use proxy::Proxies;
 
 use http::Http;
 use part::Part;
@@ -60,6 +63,8 @@ pub struct FetchConfig {
     pub timeout: Duration,
     /// The `AWS_*` variables: the address of the S3 store, and the credentials.
     pub s3: BTreeMap<String, String>,
+    /// The proxies through which others are reached.
+    pub proxies: Proxies,
     /// Finds the addresses of a name.
     pub lookup: Lookup,
 }
@@ -72,6 +77,7 @@ impl Default for FetchConfig {
             limit: 16 << 30,
             timeout: Duration::from_mins(30),
             s3: BTreeMap::new(),
+            proxies: Proxies::default(),
             lookup: system_lookup(),
         }
     }
@@ -141,14 +147,16 @@ impl Failure {
 }
 
 impl Fetcher {
-    /// Fetches into `store`. Removes unfinished downloads of earlier servers that are too old to resume.
+    /// Fetches into `store`, whose links lead where `cfg` allows. Removes unfinished downloads of earlier servers that are
+    /// too old to resume.
     pub fn new(cfg: FetchConfig, store: ModelStore) -> Self {
+        let store = store.linking_to(&cfg.allowed);
         if let Some(root) = store.root() {
             part::sweep(&root);
         }
         Self(Arc::new(Inner {
             http: Http::new(&cfg),
-            s3: S3::new(cfg.s3.clone()),
+            s3: S3::new(cfg.s3.clone(), cfg.proxies.clone()),
             busy: DashMap::new(),
             cfg,
             store,
@@ -169,7 +177,7 @@ impl Fetcher {
         };
         let is_file = remote.source.scheme == "file";
         let path = is_file.then(|| file::in_store(&remote, &self.0.store))??;
-        Some(Location::at(path, url))
+        Some(self.0.at(path, url))
     }
 
     /// The archive that `url` names, downloaded if it is not in the store. Dropping the future ends the download.
@@ -221,14 +229,18 @@ impl Inner {
     /// An archive in the store, or, by its absolute path, in a directory that `allowed_urls` names. The operator may name
     /// any path.
     fn local(&self, named: &str, by: NamedBy) -> Result<Location, ArchiveError> {
-        let (path, allowed) = (Path::new(named), &self.cfg.allowed);
+        let path = Path::new(named);
         if by == NamedBy::Operator && path.is_absolute() {
-            return Location::local(path);
+            return Location::local(path).map(|found| found.linking_to(self.store.roots()));
         }
-        match file::allowed_path(path, &self.store, allowed) {
-            Some(path) => Ok(Location::at(path, named)),
+        match file::allowed_path(path, &self.store) {
+            Some(path) => Ok(self.at(path, named)),
             None => self.store.resolve(named),
         }
+    }
+
+    fn at(&self, path: PathBuf, url: &str) -> Location {
+        Location::at(path, url, self.store.roots())
     }
 
     fn may_fetch(&self, remote: &Remote, by: NamedBy) -> bool {
@@ -241,11 +253,11 @@ impl Inner {
     async fn copy(&self, remote: &Remote, by: NamedBy) -> Result<Found, ArchiveError> {
         if let Some(path) = file::in_store(remote, &self.store) {
             let source = path.display().to_string();
-            return Ok(Found::in_place(Location::at(path, &source)));
+            return Ok(Found::in_place(self.at(path, &source)));
         }
         self.arrive(remote, by, async |part: Part| {
             let (path, limit) = (remote.path(), self.cfg.limit);
-            let copied = file::copy(&path, &self.cfg.allowed, by, limit, &part);
+            let copied = file::copy(&path, &self.store, by, limit, &part);
             copied.map(|()| part)
         })
         .await
@@ -303,7 +315,7 @@ impl Inner {
             .map_err(|failure| remote.failed(failure))?;
         let download = Download::publish(part, &root, &remote.name)?;
         Ok(Found {
-            location: Location::at(download.path().to_owned(), &remote.name),
+            location: self.at(download.path().to_owned(), &remote.name),
             download: Some(download),
         })
     }

@@ -52,6 +52,8 @@ pub struct Manifest {
     pub runtime: Runtime,
     /// The handler as written: the file of a component, or the name of a Python handler.
     pub handler: Option<String>,
+    /// How requests are wrapped, as written; archives of TorchServe's first releases say it.
+    pub envelope: Option<String>,
     /// The file of the weights.
     pub serialized_file: Option<EntryName>,
     /// The file of the settings, `model-config.yaml`.
@@ -78,6 +80,8 @@ struct RawModel {
     model_version: Option<String>,
     #[serde(default, deserialize_with = "text")]
     handler: Option<String>,
+    #[serde(default, deserialize_with = "text")]
+    envelope: Option<String>,
     #[serde(default, deserialize_with = "text")]
     serialized_file: Option<String>,
     #[serde(default, deserialize_with = "text")]
@@ -117,6 +121,7 @@ impl Manifest {
             version: Version::new(&version).map_err(|error| refuse(error.to_string()))?,
             runtime: runtime(raw.runtime.as_deref())?,
             handler: model.handler,
+            envelope: model.envelope,
             serialized_file: file("serializedFile", model.serialized_file)?,
             config_file: file("configFile", model.config_file)?,
             text: text.to_owned(),

@@ -17,7 +17,7 @@ use crate::model::{ModelName, Version};
 use super::component;
 use super::digest::sha256;
 use super::entry::EntryName;
-use super::{ArchiveError, Location, MANIFEST, Runtime, UnpackLimits, examine};
+use super::{ArchiveError, Examined, Location, MANIFEST, Runtime, UnpackLimits, examine};
 
 mod extra;
 mod write;
@@ -97,12 +97,20 @@ struct Files(BTreeMap<EntryName, PathBuf>);
 
 /// Packs an archive. It gets its name when it is complete, so that an existing archive is replaced as a whole or not at all.
 pub fn pack(spec: &PackSpec) -> Result<Packed, ArchiveError> {
+    pack_checked(spec, |_| Ok(()))
+}
+
+/// Packs an archive that passes `check` before it gets its name.
+pub fn pack_checked(
+    spec: &PackSpec,
+    check: impl FnOnce(&Examined) -> Result<(), ArchiveError>,
+) -> Result<Packed, ArchiveError> {
     let target = target(spec)?;
     check_handler(&spec.handler)?;
     let warnings = check_config(spec.config_file.as_deref())?;
     let mut files = Files::default();
     let manifest = gather(spec, &mut files)?;
-    stage(spec, &files, &manifest, &target)?;
+    stage(spec, &files, (&manifest, &target), check)?;
     let mut sizes = Vec::new();
     for (name, path) in &files.0 {
         let metadata = fs::metadata(path).map_err(ArchiveError::io("reading a file to pack"))?;
@@ -123,8 +131,8 @@ pub fn pack(spec: &PackSpec) -> Result<Packed, ArchiveError> {
 fn stage(
     spec: &PackSpec,
     files: &Files,
-    manifest: &str,
-    target: &Path,
+    (manifest, target): (&str, &Path),
+    check: impl FnOnce(&Examined) -> Result<(), ArchiveError>,
 ) -> Result<(), ArchiveError> {
     let staging = tempfile::Builder::new()
         .prefix(".packing-")
@@ -132,7 +140,9 @@ fn stage(
         .map_err(ArchiveError::io("writing the archive"))?;
     let staged = staging.path().join(target.file_name().unwrap_or_default());
     write::write(spec, &files.0, manifest, &staged)?;
-    examine(&Location::local(&staged)?, UnpackLimits::default())?.contents?;
+    let examined = examine(&Location::local(&staged)?, UnpackLimits::default())?;
+    check(&examined)?;
+    examined.contents?;
     write::replace(&staged, target)
 }
 

@@ -1,7 +1,8 @@
 //! Reading the three forms of archive: zip, gzip tar, directory.
 //!
 //! The reader of each form gives its entries to an [`Unpacker`], which checks names and limits and alone writes files.
-//! Links, devices, encryption and false sizes are refused by the reader of the form that has them.
+//! Links, devices, encryption and false sizes are refused by the reader of the form that has them; a directory may have links
+//! that lead to where archives may lie.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek};
@@ -11,6 +12,7 @@ use super::ArchiveError;
 use super::digest::sha256;
 use super::entry::{EntryName, Names};
 use super::limits::{Meter, UnpackLimits};
+use super::roots::{Roots, open_resolved};
 use super::store::Location;
 
 mod directory;
@@ -31,28 +33,29 @@ pub struct Source {
 enum Form {
     Zip(File),
     Tar(File),
-    Directory(PathBuf),
+    Directory(PathBuf, Roots),
 }
 
 impl Source {
     /// Opens what lies at `location` and reads it once, for its digest.
     pub fn open(location: &Location, limits: UnpackLimits) -> Result<Self, ArchiveError> {
         let path = location.path();
-        if path.is_dir() {
-            let digest = directory::digest(path, limits)?;
-            let form = Form::Directory(path.to_owned());
+        let missing = |_| ArchiveError::NotFound(location.url().to_owned());
+        let mut file = open_resolved(path).map_err(missing)?;
+        let metadata = file.metadata().map_err(missing)?;
+        if metadata.is_dir() {
+            let digest = directory::digest(path, location.roots(), limits)?;
+            let form = Form::Directory(path.to_owned(), location.roots().clone());
             let size = u64::MAX;
             return Ok(Self { digest, form, size });
         }
-        let missing = |_| ArchiveError::NotFound(location.url().to_owned());
-        // Opening a pipe may block for ever, and reading a device may never end.
-        if !path.metadata().map_err(missing)?.is_file() {
+        // Reading a device may never end.
+        if !metadata.is_file() {
             return Err(ArchiveError::Archive {
                 rule: "must be a regular file or a directory",
                 value: "a device, pipe or socket".to_owned(),
             });
         }
-        let mut file = File::open(path).map_err(missing)?;
         let digest = sha256(&mut file).map_err(ArchiveError::io("reading the archive"))?;
         let size = file
             .stream_position()
@@ -77,24 +80,31 @@ impl Source {
         match &self.form {
             Form::Zip(file) => zip::read(file, &mut unpacker),
             Form::Tar(file) => tar::read(file, &mut unpacker),
-            Form::Directory(path) => directory::read(path, limits, &mut unpacker),
+            Form::Directory(path, roots) => directory::read(path, roots, limits, &mut unpacker),
         }
     }
 }
 
-/// One file of the archive at `path`, if it has at most `most` bytes. `None` if it is missing, too large, or cannot be read
-/// without reading the rest of the archive. Nothing is written.
-pub fn read_one(path: &Path, name: &EntryName, limits: UnpackLimits, most: u64) -> Option<Vec<u8>> {
-    let metadata = path.metadata().ok()?;
+/// One file of the archive at `location`, if it has at most `most` bytes. `None` if it is missing, too large, or cannot be
+/// read without reading the rest of the archive. Nothing is written.
+pub fn read_one(
+    location: &Location,
+    name: &EntryName,
+    limits: UnpackLimits,
+    most: u64,
+) -> Option<Vec<u8>> {
+    let path = location.path();
+    let file = open_resolved(path).ok()?;
+    let metadata = file.metadata().ok()?;
     if metadata.is_dir() {
-        return directory::read_one(path, name, most);
+        return directory::read_one(path, location.roots(), name, most);
     }
     let is_zip = path.extension().is_some_and(|extension| extension == "mar");
-    // Opening a pipe may block for ever, and reading a device may never end.
+    // Reading a device may never end.
     if !is_zip || !metadata.is_file() {
         return None;
     }
-    zip::read_one(&File::open(path).ok()?, name, limits, most)
+    zip::read_one(&file, name, limits, most)
 }
 
 /// The whole of `content`, if it has at most `most` bytes.

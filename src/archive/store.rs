@@ -1,13 +1,15 @@
 //! The model store: the one directory that archives are loaded from.
 //!
 //! A client names an archive by a path relative to the store. TorchServe also takes absolute paths to any directory of the
-//! machine. Here nothing outside the store can be named, and a link that leads out of it is not followed.
+//! machine, and follows every link. Here a link in the store is followed where it ends in the store or in what `allowed_urls`
+//! names by `file://`.
 
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use super::ArchiveError;
+use super::roots::{Astray, Root, Roots};
+use super::{AllowedUrls, ArchiveError};
 
 /// Endings of the names that `all` finds.
 const SUFFIXES: [&str; 3] = [".mar", ".model", ".tar.gz"];
@@ -18,6 +20,17 @@ pub(super) const HIDDEN: &str = ".lantern";
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ModelStore {
     directory: Option<PathBuf>,
+    /// Where else links may lead.
+    elsewhere: Vec<Root>,
+}
+
+/// What there is in the store.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Every archive, ordered by name.
+    pub archives: Vec<Location>,
+    /// Why links that look like archives are not read.
+    pub refused: Vec<ArchiveError>,
 }
 
 /// An archive that exists in the store.
@@ -27,6 +40,8 @@ pub struct Location {
     url: String,
     source: String,
     digest: Option<String>,
+    /// Where links in it may lead, if it is a directory.
+    roots: Roots,
 }
 
 impl Location {
@@ -34,19 +49,32 @@ impl Location {
     pub fn local(path: &Path) -> Result<Self, ArchiveError> {
         let url = path.display().to_string();
         match fs::canonicalize(path) {
-            Ok(path) => Ok(Self::at(path, &url)),
+            Ok(path) => Ok(Self::at(path, &url, Roots::default())),
             Err(_) => Err(ArchiveError::NotFound(url)),
         }
     }
 
-    /// The archive that a client calls `url`, at a path that was checked.
-    pub(super) fn at(path: PathBuf, url: &str) -> Self {
+    /// The archive that a client calls `url`, at a path that has no links and was checked. Links in it may lead to itself and
+    /// into `roots`.
+    pub(super) fn at(path: PathBuf, url: &str, roots: Roots) -> Self {
         Self {
+            roots: roots.and(path.clone()),
             path,
             url: url.to_owned(),
             source: url.to_owned(),
             digest: None,
         }
+    }
+
+    /// The same archive, in which links may also lead into `roots`.
+    pub(super) fn linking_to(self, roots: Roots) -> Self {
+        let roots = roots.and(self.path.clone());
+        Self { roots, ..self }
+    }
+
+    /// Where links in it may lead.
+    pub(super) const fn roots(&self) -> &Roots {
+        &self.roots
     }
 
     /// What finds the archive again: a name in the store, or an absolute path.
@@ -115,25 +143,39 @@ fn stem(url: &str) -> &str {
 }
 
 impl ModelStore {
-    /// The store in `directory`.
-    pub fn new(directory: Option<PathBuf>) -> Self {
-        Self { directory }
+    /// The store in `directory`, whose links lead nowhere else.
+    pub const fn new(directory: Option<PathBuf>) -> Self {
+        Self {
+            directory,
+            elsewhere: Vec::new(),
+        }
+    }
+
+    /// The same store, whose links may also lead to what `allowed` names by `file://`.
+    #[must_use]
+    pub fn linking_to(self, allowed: &AllowedUrls) -> Self {
+        Self {
+            elsewhere: allowed.roots().collect(),
+            ..self
+        }
     }
 
     /// The archive that a client calls `url`. Reads the file system.
     pub fn resolve(&self, url: &str) -> Result<Location, ArchiveError> {
         let named = relative(url)?;
-        let directory = self
-            .directory
-            .as_deref()
-            .ok_or(ArchiveError::NoModelStore)?;
-        let missing = || ArchiveError::NotFound(shorten(url));
-        let root = fs::canonicalize(directory).map_err(|_| missing())?;
-        let path = fs::canonicalize(root.join(named)).map_err(|_| missing())?;
-        if !path.starts_with(&root) || path == root {
-            return Err(missing());
+        if self.directory.is_none() {
+            return Err(ArchiveError::NoModelStore);
         }
-        Ok(Location::at(path, url))
+        let missing = || ArchiveError::NotFound(shorten(url));
+        let (root, roots) = (self.root().ok_or_else(missing)?, self.roots());
+        match roots.follow(&root, named) {
+            Ok(path) if path != root => Ok(Location::at(path, url, roots)),
+            Err(Astray::Link { link, target }) => Err(ArchiveError::Link {
+                url: shorten(url),
+                leads: leads(&link, &target),
+            }),
+            _ => Err(missing()),
+        }
     }
 
     /// The store's directory, if there is one.
@@ -141,24 +183,43 @@ impl ModelStore {
         fs::canonicalize(self.directory.as_deref()?).ok()
     }
 
-    /// The resolved form of an absolute path, if that is in the store.
-    pub(super) fn holds(&self, path: &Path) -> Option<PathBuf> {
-        let root = self.root()?;
-        let real = fs::canonicalize(path).ok()?;
-        let below = real.strip_prefix(&root).ok()?;
-        let is_hidden = below.starts_with(HIDDEN) || below.as_os_str().is_empty();
-        (!is_hidden).then_some(real)
+    /// Where archives may lie.
+    pub(super) fn roots(&self) -> Roots {
+        let store = self.root();
+        let hidden = store.as_ref().map(|store| store.join(HIDDEN));
+        let roots = store.map(Root::whole).into_iter();
+        Roots::new(
+            roots.chain(self.elsewhere.iter().cloned()).collect(),
+            hidden,
+        )
     }
 
-    /// Every archive in the store, ordered by name: files whose names end as archives' do, and directories. Empty if the
-    /// store does not exist.
-    pub fn list(&self) -> Result<Vec<Location>, ArchiveError> {
+    /// The resolved form of an absolute path, if that is in the store, or is a link in it that may be followed.
+    pub(super) fn holds(&self, path: &Path) -> Option<PathBuf> {
+        let (root, roots) = (self.root()?, self.roots());
+        let typed = self
+            .directory
+            .as_ref()
+            .map(|directory| path.strip_prefix(directory));
+        let below = typed
+            .and_then(Result::ok)
+            .or_else(|| path.strip_prefix(&root).ok());
+        let real = match below {
+            Some(below) => roots.follow(&root, below).ok()?,
+            None => roots.resolve(path).filter(|real| real.starts_with(&root))?,
+        };
+        (real != root).then_some(real)
+    }
+
+    /// What there is in the store: files whose names end as archives' do, and directories. Nothing if the store does not
+    /// exist.
+    pub fn list(&self) -> Result<Listing, ArchiveError> {
         let Some(directory) = &self.directory else {
-            return Ok(Vec::new());
+            return Ok(Listing::default());
         };
         let entries = match fs::read_dir(directory) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Listing::default()),
             Err(error) => return Err(ArchiveError::io("listing the model store")(error)),
         };
         let mut names: Vec<String> = entries
@@ -166,11 +227,37 @@ impl ModelStore {
             .filter(|name| is_archive(directory, name))
             .collect();
         names.sort();
-        Ok(names
-            .iter()
-            .filter_map(|name| self.resolve(name).ok())
-            .collect())
+        let mut listing = Listing::default();
+        for name in names {
+            match self.resolve(&name) {
+                Ok(location) => listing.archives.push(location),
+                Err(refusal @ ArchiveError::Link { .. }) => listing.refused.push(refusal),
+                // It has gone meanwhile.
+                Err(_) => {}
+            }
+        }
+        Ok(listing)
     }
+}
+
+/// Where a link leads, why it is not followed, and what helps: for the log.
+pub(super) fn leads(link: &Path, target: &Path) -> String {
+    let (from, to) = (link.display(), target.display());
+    if !target.exists() {
+        return format!(
+            "{from} is a symbolic link to {to}, which does not exist: mend or remove the link"
+        );
+    }
+    let directory = if target.is_dir() {
+        target
+    } else {
+        target.parent().unwrap_or(target)
+    };
+    format!(
+        "{from} is a symbolic link to {to}, which is neither in the model store nor in a directory that allowed_urls names: add \
+         file://{}/ to allowed_urls, or put what it leads to into the model store",
+        directory.display()
+    )
 }
 
 fn is_archive(directory: &Path, name: &str) -> bool {
@@ -254,9 +341,6 @@ mod tests {
         for url in [
             absolute.as_str(),
             "/etc",
-            "out.mar",
-            "evil",
-            "evil/x.mar",
             "./",
             ".",
             "nope.mar",
@@ -264,6 +348,109 @@ mod tests {
             "a\0.mar",
         ] {
             assert_eq!(refused(&store, url), format!("Model not found at: {url}"));
+        }
+    }
+
+    /// A link in `store` that leads to `target`, given as it is shown in the log.
+    fn refused_link(store: &ModelStore, url: &str) -> (String, String) {
+        let error = crate::error::Error::from(store.resolve(url).unwrap_err());
+        assert_eq!(error.kind(), crate::error::Kind::ModelNotFound);
+        let detail = error.detail().unwrap_or_default().to_owned();
+        (error.message().to_owned(), detail)
+    }
+
+    #[test]
+    fn a_link_that_leads_out_is_refused_with_what_it_is_and_what_helps() {
+        let (root, store) = store();
+        let root = root.path().canonicalize().unwrap();
+        symlink("/nonexistent.mar", root.join("models/gone.mar")).unwrap();
+        let outside = root.join("models-evil").display().to_string();
+        // Nobody learns which files there are behind a link.
+        for (url, link, target) in [
+            ("out.mar", "out.mar", root.join("outside.mar")),
+            ("evil", "evil", root.join("models-evil")),
+            ("evil/x.mar", "evil", root.join("models-evil")),
+            ("evil/nope.mar", "evil", root.join("models-evil")),
+        ] {
+            let (message, detail) = refused_link(&store, url);
+            assert!(message.starts_with(&format!("Model not found at: {url}: ")));
+            assert!(!message.contains(&outside), "{message}");
+            let link = root.join("models").join(link);
+            let says = format!(
+                "{} is a symbolic link to {}, which is neither",
+                link.display(),
+                target.display()
+            );
+            assert!(detail.starts_with(&says), "{detail}");
+            assert!(detail.contains("to allowed_urls"), "{detail}");
+        }
+        let (_, detail) = refused_link(&store, "gone.mar");
+        assert!(
+            detail.contains("/nonexistent.mar, which does not exist"),
+            "{detail}"
+        );
+    }
+
+    #[test]
+    fn all_names_each_link_that_it_leaves_out() {
+        let (_root, store) = store();
+        let refused = store.list().unwrap().refused;
+        let texts: Vec<_> = refused.iter().map(ToString::to_string).collect();
+        assert_eq!(texts.len(), 2, "{texts:?}");
+        assert!(
+            texts[0].starts_with("Model not found at: evil: "),
+            "{texts:?}"
+        );
+        assert!(
+            texts[1].starts_with("Model not found at: out.mar: "),
+            "{texts:?}"
+        );
+    }
+
+    #[test]
+    fn a_link_is_followed_to_where_a_file_may_be_named() {
+        let (root, store) = store();
+        let root = root.path().canonicalize().unwrap();
+        let allowing = |rule: &str| {
+            let rule = format!("file://{}/{rule}", root.display());
+            let (allowed, notes) = AllowedUrls::read(&rule, false);
+            assert_eq!(notes, Vec::<String>::new());
+            store.clone().linking_to(&allowed)
+        };
+        let found = |store: &ModelStore, url: &str| {
+            store.resolve(url).ok().map(|found| found.path().to_owned())
+        };
+        let whole = allowing("models-evil/");
+        assert_eq!(
+            found(&whole, "evil/x.mar"),
+            Some(root.join("models-evil/x.mar"))
+        );
+        assert_eq!(found(&whole, "evil"), Some(root.join("models-evil")));
+        assert_eq!(found(&whole, "out.mar"), None);
+        assert_eq!(whole.list().unwrap().refused.len(), 1);
+        let through = root.join("models/evil/x.mar");
+        assert_eq!(whole.holds(&through), Some(root.join("models-evil/x.mar")));
+        assert_eq!(store.holds(&through), None);
+        let archives = allowing("models-evil/.*\\.mar");
+        assert_eq!(
+            found(&archives, "evil/x.mar"),
+            Some(root.join("models-evil/x.mar"))
+        );
+        assert_eq!(found(&archives, "evil"), None);
+        let others = allowing("models-evil/y.*");
+        assert_eq!(found(&others, "evil/x.mar"), None);
+    }
+
+    #[test]
+    fn no_link_leads_into_the_hidden_directory() {
+        let (root, store) = store();
+        let models = root.path().join("models");
+        fs::create_dir(models.join(HIDDEN)).unwrap();
+        fs::write(models.join(HIDDEN).join("x.part"), "x").unwrap();
+        symlink(format!("{HIDDEN}/x.part"), models.join("x.mar")).unwrap();
+        symlink(HIDDEN, models.join("parts")).unwrap();
+        for url in ["x.mar", "parts/x.part", "parts"] {
+            assert!(store.resolve(url).is_err(), "{url}");
         }
     }
 
@@ -295,10 +482,10 @@ mod tests {
     fn all_lists_archives_and_directories() {
         let (_root, store) = store();
         let listed = store.list().unwrap();
-        let urls: Vec<_> = listed.iter().map(Location::url).collect();
+        let urls: Vec<_> = listed.archives.iter().map(Location::url).collect();
         assert_eq!(urls, ["a.mar", "alias.mar", "b.tar.gz", "dir"]);
         let missing = ModelStore::new(Some("/nonexistent/models".into()));
-        assert_eq!(missing.list().unwrap(), []);
+        assert!(missing.list().unwrap().archives.is_empty());
     }
 
     #[test]

@@ -21,14 +21,16 @@ pub struct Summary {
 /// Reads the manifest and the settings of the archive at `location`. `None` where that would take reading all of it, as a
 /// tar does, or where it cannot be read: whoever opens the archive learns why.
 pub fn read_summary(location: &Location, limits: UnpackLimits) -> Option<Summary> {
-    let read = |name: &EntryName| source::read_one(location.path(), name, limits, TEXT_LIMIT);
+    let read = |name: &EntryName| source::read_one(location, name, limits, TEXT_LIMIT);
     let named = EntryName::parse(MANIFEST.as_bytes()).ok()??;
     let manifest = Manifest::parse(&read(&named)?).ok()?;
     let config = manifest.config_file.as_ref().and_then(|name| {
         let content = read(name)?;
         ModelConfig::parse(name.as_str(), &content).ok()
     });
-    let config = config.unwrap_or_default();
+    let config = config
+        .unwrap_or_default()
+        .with_manifests_envelope(manifest.envelope.as_deref());
     Some(Summary {
         backend: backend_of(&manifest, &config),
         manifest,

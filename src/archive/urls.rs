@@ -1,23 +1,42 @@
-//! `allowed_urls`: the starts of URLs that archives may be fetched from.
+//! `allowed_urls`: which URLs archives may be fetched from.
 //!
-//! URLs are compared as they were parsed, scheme, host, port and one path segment after the other, and never as
-//! texts. TorchServe has regular expressions here; those that mean the start of a URL are understood, and others are
-//! refused with how to write them. It reads no file and asks no name server.
+//! An item is the start of URLs, which is compared as it was parsed: scheme, host, port and one path segment after the
+//! other, never as texts. TorchServe has regular expressions here. Those that fix a scheme and a host are read by `pattern`,
+//! and allow no URL that they would not allow there. Whatever else an item is, it allows nothing, and a warning says so.
+//! Nothing here reads a file or asks a name server.
+
+use std::fmt;
+use std::path::PathBuf;
 
 use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
-/// The rule for each item of `allowed_urls`.
-const RULE: &str = "must be the start of a URL up to a slash, such as https://models.example.com/team/, \
-                        s3://bucket/team/ or file:///srv/models/";
-/// Characters that a regular expression has and the start of a URL has not.
-const PATTERN: [char; 13] = [
-    '*', '+', '?', '(', ')', '[', ']', '{', '}', '|', '^', '$', '\\',
-];
+use super::fetch::is_public;
+use super::roots::Root;
 
-/// The starts of URLs that archives may be fetched from; none by default, which allows nothing.
+mod pattern;
+
+pub use pattern::Rest;
+use pattern::{Pattern, Unread};
+
+/// How an item may be written.
+const RULE: &str = "write the start of URLs up to a slash, such as https://models.example.com/team/, s3://bucket/team/ \
+                    or file:///srv/models/, or a pattern with a whole host, such as https://models.example.com/team/.*\\.mar";
+/// The setting without which no item allows every host.
+const ANY: &str = "lantern_allow_any_url=true";
+
+/// The URLs that archives may be fetched from; none by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AllowedUrls(Vec<SourceUrl>);
+pub struct AllowedUrls(Vec<Rule>);
+
+/// What one item allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Rule {
+    /// URLs that start so, compared by component.
+    Start(SourceUrl),
+    /// URLs that a regular expression matches.
+    Pattern(Pattern),
+}
 
 /// Why nothing is fetched from a URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -39,9 +58,11 @@ pub enum BadUrl {
     Path,
 }
 
-/// A URL that archives are fetched from, or the start of one, in components.
+/// A URL that archives are fetched from, or the start of one, as a text and in components.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceUrl {
+    /// As it was typed.
+    pub text: String,
     /// `http`, `https`, `s3` or `file`.
     pub scheme: &'static str,
     /// Host, or bucket; `None` with `file`.
@@ -56,11 +77,15 @@ impl SourceUrl {
     /// The components of `text`, and the URL as it was parsed.
     pub fn parse(text: &str) -> Result<(Self, Url), BadUrl> {
         // The parser would drop or turn round what a client may have put there on purpose.
-        if text.contains(|c: char| c.is_control() || c == '\\' || c == ' ') || climbs(text) {
+        let is_odd = |c: char| c.is_control() || matches!(c, '\\' | ' ' | '\u{2028}' | '\u{2029}');
+        if text.contains(is_odd) || climbs(text) {
             return Err(BadUrl::Path);
         }
         let url = Url::parse(text).map_err(|_| BadUrl::Malformed)?;
-        let source = Self::of(&url)?;
+        let source = Self {
+            text: text.to_owned(),
+            ..Self::of(&url)?
+        };
         Ok((source, url))
     }
 
@@ -78,6 +103,7 @@ impl SourceUrl {
             return Err(BadUrl::Host);
         }
         Ok(Self {
+            text: url.as_str().to_owned(),
             scheme,
             host,
             port: url.port_or_known_default(),
@@ -85,60 +111,140 @@ impl SourceUrl {
         })
     }
 
+    /// Whether both name the same server, and may only differ in the path.
+    fn has_origin_of(&self, other: &Self) -> bool {
+        self.scheme == other.scheme && self.host == other.host && self.port == other.port
+    }
+
     fn holds(&self, other: &Self) -> bool {
-        self.scheme == other.scheme
-            && self.host == other.host
-            && self.port == other.port
-            && other.segments.starts_with(&self.segments)
+        self.has_origin_of(other) && other.segments.starts_with(&self.segments)
+    }
+
+    /// Whether its host may be named where no item names it: neither this machine nor an address that is not public.
+    fn is_elsewhere(&self) -> bool {
+        match &self.host {
+            Some(Host::Domain(name)) => name != "localhost" && !name.ends_with(".localhost"),
+            Some(Host::Ipv4(four)) => is_public((*four).into()),
+            Some(Host::Ipv6(six)) => is_public((*six).into()),
+            None => true,
+        }
+    }
+
+    /// The path on this machine.
+    pub fn path(&self) -> PathBuf {
+        let segments = self.segments.iter().map(String::as_str);
+        std::iter::once("/").chain(segments).collect()
+    }
+}
+
+impl Rule {
+    fn permits(&self, url: &SourceUrl) -> bool {
+        match self {
+            Self::Start(start) => start.holds(url),
+            Self::Pattern(pattern) => pattern.matches(url),
+        }
+    }
+
+    /// The part of this machine that it names.
+    fn root(&self) -> Option<Root> {
+        match self {
+            Self::Start(start) if start.scheme == "file" => Some(Root::whole(start.path())),
+            Self::Start(_) => None,
+            Self::Pattern(pattern) => pattern.root(),
+        }
     }
 }
 
 impl AllowedUrls {
-    /// Reads the value of `allowed_urls`. Fails with the part that is not understood and the rule that it breaks.
-    pub fn parse(text: &str) -> Result<Self, (String, String)> {
-        let mut sources = Vec::new();
-        for item in text
-            .split(',')
-            .map(str::trim)
-            .filter(|item| !item.is_empty())
-        {
-            let plain = plain(item).ok_or_else(|| (item.to_owned(), RULE.to_owned()))?;
-            for text in plain {
-                sources.push(
-                    allowed(&text).map_err(|why| (item.to_owned(), format!("{RULE}; it {why}")))?,
-                );
+    /// Reads the value of `allowed_urls`, and says which items allow nothing, or less than they say there. Only with
+    /// `any` may an item stand for every host.
+    pub fn read(text: &str, any: bool) -> (Self, Vec<String>) {
+        let (mut rules, mut taken, mut notes) = (Vec::new(), Vec::new(), Vec::new());
+        let items = text.split(',').map(str::trim);
+        for item in items.filter(|item| !item.is_empty()) {
+            match read_item(item, any) {
+                Ok(read) => {
+                    taken.push(item);
+                    notes.extend(read.note);
+                    rules.extend(read.rules);
+                }
+                Err(why) => notes.push(why),
             }
         }
-        Ok(Self(sources))
+        let in_force = InForce(&taken);
+        let notes = notes.iter().map(|note| format!("{note}; {in_force}"));
+        (Self(rules), notes.collect())
     }
 
     /// Whether `source` may be fetched from.
     pub fn permit(&self, source: &SourceUrl) -> bool {
-        self.0.iter().any(|allowed| allowed.holds(source))
+        self.0.iter().any(|rule| rule.permits(source))
     }
 
-    /// Whether nothing is allowed.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Directories of this machine that hold what may be fetched, as paths.
-    pub fn directories(&self) -> impl Iterator<Item = std::path::PathBuf> {
-        let files = self.0.iter().filter(|source| source.scheme == "file");
-        files.map(|source| {
-            std::iter::once("/")
-                .chain(source.segments.iter().map(String::as_str))
-                .collect()
-        })
+    /// Parts of this machine that may be fetched from.
+    pub fn roots(&self) -> impl Iterator<Item = Root> {
+        self.0.iter().filter_map(Rule::root)
     }
 }
 
-/// Checks the value of `allowed_urls`. Fails with the item that breaks a rule, and the rule.
-pub fn check_urls(text: &str) -> Result<(), (String, String)> {
-    AllowedUrls::parse(text).map(drop)
+/// What of `allowed_urls` with the value `text` is not in force, and why.
+pub fn check_urls(text: &str, any: bool) -> Vec<String> {
+    AllowedUrls::read(text, any).1
 }
 
-fn allowed(text: &str) -> Result<SourceUrl, String> {
+/// Says where archives come from.
+struct InForce<'a>(&'a [&'a str]);
+
+impl fmt::Display for InForce<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return formatter.write_str("archives come from the model store alone");
+        }
+        let items = self.0.join(", ");
+        write!(formatter, "archives come from the model store and {items}")
+    }
+}
+
+/// The rules that one item stands for, and a remark for the operator.
+struct Item {
+    rules: Vec<Rule>,
+    note: Option<String>,
+}
+
+/// Reads one item, or says why it allows nothing.
+fn read_item(item: &str, any: bool) -> Result<Item, String> {
+    if !pattern::is_pattern(item) {
+        let start = start(item).map_err(|why| format!("has {item:?}, which {why}: {RULE}"))?;
+        return Ok(Item {
+            rules: vec![Rule::Start(start)],
+            note: None,
+        });
+    }
+    let patterns = pattern::read(item).map_err(|why| match why {
+        Unread::NoHost => format!(
+            "has the pattern {item:?}, which fixes no host or no directory, so that it allows nothing: {RULE}"
+        ),
+        Unread::Unclear(what) => format!(
+            "has the pattern {item:?}, whose {what} is not read, so that it allows nothing: {RULE}"
+        ),
+    })?;
+    let everything = patterns.iter().filter(|pattern| pattern.is_everywhere());
+    if !any && everything.count() > 0 {
+        return Err(format!(
+            "has the pattern {item:?}, which stands for every host or every file, so that it allows nothing without {ANY}: set \
+             that, or name the hosts ({RULE})"
+        ));
+    }
+    let is_cut = patterns.iter().any(Pattern::is_cut_in_host);
+    Ok(Item {
+        note: is_cut.then(|| {
+            format!("has the pattern {item:?}, which goes on within the host, and is read as if a slash ended the host")
+        }),
+        rules: patterns.into_iter().map(Rule::Pattern).collect(),
+    })
+}
+
+fn start(text: &str) -> Result<SourceUrl, String> {
     let (source, url) = SourceUrl::parse(text).map_err(|bad| bad.to_string())?;
     if url.query().is_some() || url.fragment().is_some() {
         return Err("must not have a query or a fragment".to_owned());
@@ -147,37 +253,6 @@ fn allowed(text: &str) -> Result<SourceUrl, String> {
         return Err("must name a directory".to_owned());
     }
     Ok(source)
-}
-
-/// The starts of URLs that a regular expression of TorchServe's stands for; `None` if it stands for more.
-fn plain(item: &str) -> Option<Vec<String>> {
-    let item = item.strip_prefix('^').unwrap_or(item);
-    let item = item.strip_suffix('$').unwrap_or(item);
-    let item = match item.strip_suffix(".*") {
-        // `https://host/models.*` would allow `models-of-others` as well.
-        Some(start) if !is_cut_at_slash(start) => return None,
-        Some(start) => start,
-        None => item,
-    };
-    let item = item
-        .replace("\\.", ".")
-        .replace("\\/", "/")
-        .replace("\\-", "-");
-    let schemes = ["http(s)?://", "https?://", "(http|https)://"];
-    let starts = match schemes.iter().find_map(|scheme| item.strip_prefix(scheme)) {
-        Some(rest) => vec![format!("http://{rest}"), format!("https://{rest}")],
-        None => vec![item],
-    };
-    let is_plain = |start: &String| !start.contains(PATTERN);
-    starts.iter().all(is_plain).then_some(starts)
-}
-
-/// Whether a URL's start ends where a host or a segment ends.
-fn is_cut_at_slash(start: &str) -> bool {
-    match start.split_once("://") {
-        Some((_, rest)) => rest.ends_with('/') || (!rest.is_empty() && !rest.contains('/')),
-        None => false,
-    }
 }
 
 fn climbs(text: &str) -> bool {
@@ -207,132 +282,4 @@ fn segments(url: &Url) -> Result<Vec<String>, BadUrl> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn permits(allowed: &str, url: &str) -> bool {
-        let allowed = AllowedUrls::parse(allowed).unwrap();
-        SourceUrl::parse(url).is_ok_and(|(source, _)| allowed.permit(&source))
-    }
-
-    #[test]
-    fn urls_are_compared_by_component() {
-        let allowed = "https://models.example.com/team/";
-        for url in [
-            "https://models.example.com/team/a.mar",
-            "HTTPS://Models.Example.COM:443/team/a/b.mar?sign=1#sha256=00",
-            "https://models.example.com/%74eam/a.mar",
-        ] {
-            assert!(permits(allowed, url), "{url}");
-        }
-        for url in [
-            "http://models.example.com/team/a.mar",
-            "https://models.example.com:8443/team/a.mar",
-            "https://models.example.com/teams/a.mar",
-            "https://models.example.com/team-b/a.mar",
-            "https://models.example.com/a.mar",
-            "https://models.example.com.evil.com/team/a.mar",
-            "https://models.example.com./team/a.mar",
-            "https://models.example.com@evil.com/team/a.mar",
-            "https://user@models.example.com/team/a.mar",
-            "https://evil.com/https://models.example.com/team/a.mar",
-            "https://models.example.com/team/%2e%2e/other/a.mar",
-            "https://models.example.com/team/.%2E/other/a.mar",
-            "https://models.example.com/team/x%2f..%2f..%2fother.mar",
-            "https://models.example.com/team/a%00.mar",
-            "https://models.example.com\\team\\a.mar",
-            "https:\\\\models.example.com/team/a.mar",
-            "https://models.example.com/te\tam/a.mar",
-            " https://models.example.com/team/a.mar",
-            "ftp://models.example.com/team/a.mar",
-            "//models.example.com/team/a.mar",
-        ] {
-            assert!(!permits(allowed, url), "{url}");
-        }
-    }
-
-    #[test]
-    fn an_address_in_another_notation_is_the_same_address() {
-        let loopback = [
-            "http://127.0.0.1:9/x.mar",
-            "http://2130706433:9/x.mar",
-            "http://0177.0.0.1:9/x.mar",
-            "http://0x7f.1:9/x.mar",
-        ];
-        for url in loopback {
-            assert!(permits("http://127.0.0.1:9/", url), "{url}");
-            assert!(!permits("http://10.0.0.1:9/", url), "{url}");
-        }
-        for url in [
-            "http://[::1]:9/x.mar",
-            "http://[::ffff:127.0.0.1]:9/x.mar",
-            "http://0.0.0.0:9/x.mar",
-            "http://localhost:9/x.mar",
-        ] {
-            assert!(!permits("http://127.0.0.1:9/", url), "{url}");
-        }
-    }
-
-    #[test]
-    fn values_of_torchserve_that_are_prefixes_are_understood() {
-        for (allowed, url) in [
-            (
-                "https://s3.amazonaws.com/.*",
-                "https://s3.amazonaws.com/a/b.mar",
-            ),
-            (
-                "https://s3\\.amazonaws\\.com/.*",
-                "https://s3.amazonaws.com/b.mar",
-            ),
-            (
-                "^https://s3.amazonaws.com.*$",
-                "https://s3.amazonaws.com/b.mar",
-            ),
-            ("https?://h.org/.*", "http://h.org/b.mar"),
-            ("http(s)?://h.org/.*,s3://b/.*", "https://h.org/b.mar"),
-            ("http(s)?://h.org/.*, s3://b/.*", "s3://b/x/y.mar"),
-            ("file:///srv/models/.*", "file:///srv/models/x.mar"),
-            ("https://h.org/x.mar", "https://h.org/x.mar"),
-        ] {
-            assert!(permits(allowed, url), "{allowed} {url}");
-        }
-    }
-
-    #[test]
-    fn other_values_are_refused_with_how_to_write_them() {
-        for bad in [
-            "file://.*|http(s)?://.*",
-            ".*",
-            "https://.*",
-            "https://h.org/models.*",
-            "https://*.h.org/",
-            "https://h.org/a/../b/",
-            "https://user@h.org/",
-            "https://h.org/?a",
-            "file:///",
-            "file://host/srv",
-            "ftp://h.org/",
-            "h.org",
-        ] {
-            let (item, rule) = AllowedUrls::parse(bad).unwrap_err();
-            assert!(
-                bad.starts_with(&item) && rule.starts_with(RULE),
-                "{bad}: {rule}"
-            );
-        }
-        assert!(AllowedUrls::parse(" , ").unwrap().is_empty());
-    }
-
-    proptest! {
-        #[test]
-        fn whatever_is_permitted_has_the_allowed_host(url in "(https?|s3):[/\\\\]{0,3}[a-z0-9.@:%/\\\\#?]{0,40}") {
-            let allowed = AllowedUrls::parse("https://h.org/a/").unwrap();
-            if let Ok((source, parsed)) = SourceUrl::parse(&url) && allowed.permit(&source) {
-                prop_assert_eq!(parsed.host_str(), Some("h.org"));
-                prop_assert!(parsed.path().starts_with("/a"));
-            }
-        }
-    }
-}
+mod tests;

@@ -29,7 +29,7 @@ mod tests;
 mod value;
 mod wire;
 
-use interface::InterfaceError;
+use interface::{Interface, InterfaceError};
 use port::{Form, Ports};
 use session::{OnnxSession, SharedSession};
 
@@ -66,13 +66,26 @@ impl OnnxBackend {
     }
 }
 
+/// Checks what can be known of a model without ONNX Runtime: that the file may be opened, and that what it says of its inputs
+/// is served and is what its owner declared.
+pub fn check(artifact: &Path, declared: &Declared) -> Result<(), BackendError> {
+    read_interface(artifact, declared).map(drop)
+}
+
+fn read_interface(artifact: &Path, declared: &Declared) -> Result<Interface, BackendError> {
+    external::check(artifact).map_err(|error| BackendError::Load(error.to_string()))?;
+    let interface = interface::read(artifact).map_err(|error| match error {
+        InterfaceError::Wire(_) => BackendError::Load(error.to_string()),
+        InterfaceError::Value { .. } => BackendError::Refused(error.to_string()),
+    })?;
+    let confirmed = interface.confirm(declared);
+    confirmed.map_err(BackendError::Refused)?;
+    Ok(interface)
+}
+
 impl Backend for OnnxBackend {
     fn load(&self, spec: &LoadSpec) -> Result<Arc<dyn LoadedModel>, BackendError> {
-        external::check(&spec.artifact).map_err(|error| BackendError::Load(error.to_string()))?;
-        let interface = interface::read(&spec.artifact).map_err(|error| match error {
-            InterfaceError::Wire(_) => BackendError::Load(error.to_string()),
-            InterfaceError::Value { .. } => BackendError::Refused(error.to_string()),
-        })?;
+        let interface = read_interface(&spec.artifact, &spec.declared)?;
         check_device(spec.device)?;
         let session = self
             .commit(spec)

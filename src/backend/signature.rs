@@ -153,7 +153,7 @@ impl Signature {
     }
 
     /// The part of [`Self::check`] that is about names: every input once, no other.
-    pub fn check_names(&self, inputs: &[NamedTensor]) -> Result<(), Error> {
+    fn check_names(&self, inputs: &[NamedTensor]) -> Result<(), Error> {
         check_repeated(inputs)?;
         if self.inputs.is_empty() && self.is_open {
             return Ok(());

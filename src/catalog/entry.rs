@@ -19,7 +19,7 @@ use super::statistics::{Statistics, StatisticsRecorder};
 use crate::archive::{Download, Unpacked};
 use crate::error::{Error, Kind};
 use crate::metrics::{Metrics, ModelMetrics, ObservedRequest, Outcome};
-use crate::model::{ModelSpec, Settings};
+use crate::model::{Envelope, ModelSpec, Settings};
 use crate::payload::{Reply, Request, Response};
 use crate::runtime::{Bounds, InFlightTicket, Runtime, Signature, failures, record_version};
 
@@ -69,6 +69,8 @@ pub struct Entry {
     source: String,
     /// The handler that was asked for, if one was.
     handler: Option<String>,
+    /// The envelope that was asked for, if one was.
+    envelope: Option<Envelope>,
     /// Whether the registration stands, and is to be saved.
     is_settled: AtomicBool,
     /// The archive's file in the model store, if it was fetched for this version.
@@ -102,6 +104,7 @@ impl Entry {
             is_settled: AtomicBool::new(false),
             source: opened.source,
             handler: opened.handler,
+            envelope: opened.envelope,
             spec: Arc::new(spec),
             runtime: opened.runtime,
             url: opened.url,
@@ -137,6 +140,11 @@ impl Entry {
     /// The handler that was asked for, if one was.
     pub(super) fn asked_handler(&self) -> Option<&str> {
         self.handler.as_deref()
+    }
+
+    /// The envelope that was asked for, if one was.
+    pub(super) const fn asked_envelope(&self) -> Option<Envelope> {
+        self.envelope
     }
 
     /// SHA-256 of its archive, in hexadecimal.

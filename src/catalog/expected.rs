@@ -347,6 +347,7 @@ impl Catalog {
 
     /// Nothing more is loaded, and the server is not ready from now on: it stops.
     pub fn begin_stop(&self) {
+        self.announce_stop();
         self.0.expected.end();
     }
 }

@@ -46,7 +46,7 @@ impl Catalog {
         let listed = listed.map_err(|panic| {
             Error::new(Kind::Internal, "The model store could not be listed").with_detail(panic)
         })??;
-        let names = listed.iter();
+        let names = listed.archives.iter();
         Ok(names
             .map(|location| (location.stem().to_owned(), location.url().to_owned()))
             .collect())

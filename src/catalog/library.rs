@@ -12,7 +12,7 @@ use crate::config::model::{Defaults, ModelConfig, Resolved, resolve};
 use crate::config::server::ListedVersions;
 use crate::config::snapshot::SavedVersion;
 use crate::error::{Error, Kind};
-use crate::model::{BackendKind, ModelName, ModelSpec, Version};
+use crate::model::{BackendKind, Envelope, ModelName, ModelSpec, Version};
 use crate::runtime::ModelFiles;
 
 /// Where archives come from and what settings they get.
@@ -71,6 +71,8 @@ pub(super) struct Opened {
     pub(super) source: String,
     /// The handler that was asked for, if one was.
     pub(super) handler: Option<String>,
+    /// The envelope that was asked for, if one was.
+    pub(super) envelope: Option<Envelope>,
     /// What clients are shown as its URL.
     pub(super) url: String,
     /// Whether the operator listed it.
@@ -160,7 +162,7 @@ impl Library {
             let nothing = Requested::default();
             let config = ModelConfig::default();
             let resolved = resolve(&config, &nothing, &nothing, &self.cfg.at_startup);
-            with_bounds(registration, resolved.unwrap_or_default())
+            as_registered(registration, resolved.unwrap_or_default())
         })
     }
 
@@ -179,7 +181,7 @@ impl Library {
         };
         let listed = self.cfg.listed.of(name, version);
         let resolved = resolve(config, &registration.requested, &listed, defaults)?;
-        Ok(with_bounds(registration, resolved))
+        Ok(as_registered(registration, resolved))
     }
 
     /// Brings the archive that `registration` names to this machine, and opens it.
@@ -250,6 +252,7 @@ impl Library {
             download: download.or_else(|| self.fetched_before(registration)),
             source: location.source().to_owned(),
             handler: registration.handler.clone(),
+            envelope: registration.envelope,
             url: restored
                 .and_then(|restored| restored.more.url.clone())
                 .unwrap_or_else(|| registration.url.clone()),
@@ -259,8 +262,11 @@ impl Library {
     }
 }
 
-/// A restored version has the workers that it had, whatever its archive says.
-fn with_bounds(registration: &Registration, mut resolved: Resolved) -> Resolved {
+/// Whatever its archive says, a version has the envelope it was registered with, and a restored one the workers that it had.
+fn as_registered(registration: &Registration, mut resolved: Resolved) -> Resolved {
+    if let Some(envelope) = registration.envelope {
+        resolved.settings.envelope = envelope;
+    }
     let restored = registration.restored.as_ref();
     if let Some(bounds) = restored.and_then(|restored| restored.bounds) {
         resolved.settings.min_workers = bounds.min;

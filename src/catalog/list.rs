@@ -33,6 +33,11 @@ impl Catalog {
         listed
     }
 
+    /// Names of all models, in order.
+    pub fn names(&self) -> Vec<ModelName> {
+        self.listed().into_keys().collect()
+    }
+
     /// At most `limit` models from the one at `offset` on.
     pub fn page(&self, offset: usize, limit: usize) -> Page {
         let models = self.listed();

@@ -1,13 +1,14 @@
 //! Registration: from an archive in the model store to a version with workers.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::entry::Entry;
 use super::{Catalog, Moment, conflict};
 use crate::config::model::Requested;
 use crate::config::snapshot::{More, SavedVersion};
 use crate::error::{Error, Kind};
-use crate::model::{ModelName, Version};
+use crate::model::{Envelope, ModelName, Version};
 use crate::runtime::Bounds;
 
 /// What somebody wants registered.
@@ -19,6 +20,8 @@ pub struct Registration {
     pub name: Option<String>,
     /// Handler, if not the archive's.
     pub handler: Option<String>,
+    /// How requests are wrapped, whatever the archive says.
+    pub envelope: Option<Envelope>,
     /// Settings, where the archive leaves room.
     pub requested: Requested,
     /// What a snapshot says, if this restores a version.
@@ -47,6 +50,7 @@ impl From<SavedVersion> for Registration {
             url: saved.source,
             name: Some(saved.model.to_string()),
             handler: saved.more.handler.clone(),
+            envelope: saved.more.envelope,
             requested: saved.settings,
             restored: Some(Restored {
                 version: saved.version,
@@ -83,8 +87,8 @@ pub enum Registered {
 }
 
 impl Catalog {
-    /// Registers a version. With `wait`, waits for its workers, and takes it back if they do not start; without, a
-    /// failure shows in its description.
+    /// Registers a version. With `wait`, waits for its workers, and takes it back if they do not start: its description shows
+    /// the failure for a while. Without, it stays, and its description shows the failure.
     pub async fn register(
         &self,
         registration: Registration,
@@ -171,6 +175,7 @@ impl Catalog {
         self.0
             .expected
             .forget(name.as_str(), Some(version.as_str()));
+        self.0.failed.forget(name.as_str(), None, Instant::now());
         Ok(entry)
     }
 
@@ -184,7 +189,7 @@ impl Catalog {
         tokio::spawn(async move {
             let started = entry.start(&catalog.0.parts.hosts).await;
             match &started {
-                Err(_) if remove_on_failure => catalog.remove(&entry),
+                Err(error) if remove_on_failure => catalog.take_back(&entry, error),
                 Ok(()) if remove_on_failure => catalog.settle(&entry).await,
                 _ => {}
             }

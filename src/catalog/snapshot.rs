@@ -183,6 +183,7 @@ fn of_entry(entry: &Entry, is_default: bool) -> SavedVersion {
         more: More {
             url: Some(without_query(entry.url()).to_owned()),
             handler: entry.asked_handler().map(str::to_owned),
+            envelope: entry.asked_envelope(),
             is_fetched: entry.is_fetched(),
             loaded_at_startup: entry.loaded_at_startup(),
             digest: Some(entry.digest().to_owned()),

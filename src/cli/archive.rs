@@ -7,10 +7,10 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 
 use super::Failure;
-use crate::archive::Runtime;
-use crate::archive::pack::{PackForm, PackSpec, Packed, pack};
+use super::check::check;
+use crate::archive::pack::{PackForm, PackSpec, Packed, pack_checked};
+use crate::archive::{ArchiveError, Runtime};
 use crate::config::show_size;
-use crate::handler;
 use crate::model::{ModelName, Version};
 
 /// Command line of the program when it is called `torch-model-archiver`.
@@ -96,8 +96,9 @@ impl ArchiveFormat {
 /// Packs an archive, and prints what was written.
 pub fn run(args: &ArchiveArgs) -> Result<ExitCode, Failure> {
     let spec = spec(args)?;
-    screen(&spec)?;
-    let packed = pack(&spec)?;
+    let packed = pack_checked(&spec, |archive| {
+        check(archive).map(drop).map_err(ArchiveError::Unservable)
+    })?;
     for warning in &packed.warnings {
         writeln!(io::stderr().lock(), "warning: {warning}")?;
     }
@@ -108,19 +109,6 @@ pub fn run(args: &ArchiveArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Refuses a component that a server would refuse for its imports. A file that is no component is refused when it is packed.
-fn screen(spec: &PackSpec) -> Result<(), Failure> {
-    let wasm = std::fs::read(&spec.handler).unwrap_or_default();
-    match handler::inspect(&wasm) {
-        Ok(info) if !info.forbidden.is_empty() => Err(Failure::new(format!(
-            "the handler {} imports what handlers may not have: {}",
-            spec.handler.display(),
-            info.forbidden.join(", ")
-        ))),
-        _ => Ok(()),
-    }
-}
-
 fn spec(args: &ArchiveArgs) -> Result<PackSpec, Failure> {
     let Some(runtime) = Runtime::from_name(&args.runtime) else {
         let names = Runtime::ALL.map(Runtime::name).join(", ");
@@ -129,7 +117,7 @@ fn spec(args: &ArchiveArgs) -> Result<PackSpec, Failure> {
     };
     let extra_files = args.extra_files.iter().flat_map(|list| list.split(','));
     Ok(PackSpec {
-        name: ModelName::new(&args.model_name)?,
+        name: name(&args.model_name)?,
         version: Version::new(&args.version)?,
         runtime,
         handler: args.handler.clone().into(),
@@ -142,6 +130,18 @@ fn spec(args: &ArchiveArgs) -> Result<PackSpec, Failure> {
         form: args.archive_format.form(),
         force: args.force,
     })
+}
+
+/// As `torch-model-archiver` has it: a server takes more, but files are named by it here.
+fn name(text: &str) -> Result<ModelName, Failure> {
+    let name = ModelName::new(text)?;
+    if name.is_plain() {
+        return Ok(name);
+    }
+    Err(Failure::new(format!(
+        "--model-name must start with a letter or digit and hold only letters, digits, '_', '-' and '.', got {text:?}: \
+         register the archive by any other name (model_name, --models NAME=FILE)"
+    )))
 }
 
 fn notes(args: &ArchiveArgs) -> Vec<&'static str> {

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::Failure;
+use super::check::check;
 use crate::archive::{Contents, Examined, Location, UnpackLimits, examine};
-use crate::backend::{LoadSpec, Signature};
+use crate::backend::{BackendError, LoadSpec, Signature};
 use crate::config::server::Environment;
+use crate::error::without_frames;
 use crate::handler::{self, ComponentInfo};
 use crate::model::Device;
 use crate::runtime::NativeLibraries;
@@ -35,8 +37,10 @@ pub struct InspectArgs {
 #[derive(Debug)]
 struct Report {
     archive: Examined,
-    /// The handler's component, or why it cannot be a handler.
-    handler: Option<Result<ComponentInfo, String>>,
+    /// The handler's component, as far as it can be read.
+    handler: Option<ComponentInfo>,
+    /// Why a server would refuse it.
+    refusal: Option<String>,
     tensors: Tensors,
 }
 
@@ -63,72 +67,87 @@ fn print(report: &Report, json: bool) -> io::Result<()> {
 /// Reads an archive and prints its report. An archive that cannot be served is shown as well, and the command fails.
 pub fn run(args: &InspectArgs) -> Result<ExitCode, Failure> {
     let archive = examine(&Location::local(&args.archive)?, UnpackLimits::default())?;
-    let report = Report {
-        handler: component(&archive)?,
-        tensors: tensors(&archive, &Environment::of_process()),
-        archive,
-    };
+    let report = report(archive);
     match print(&report, args.json) {
         // The reader, such as `head`, has closed the pipe because it needs no more.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         printed => printed?,
     }
-    Ok(if report.refusal().is_some() {
+    Ok(if report.refusal.is_some() {
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS
     })
 }
 
-impl Report {
-    /// Why the archive cannot be served.
-    fn refusal(&self) -> Option<String> {
-        match (&self.archive.contents, &self.handler) {
-            (Err(error), _) => Some(error.to_string()),
-            (_, Some(Err(reason))) => Some(reason.clone()),
-            (_, Some(Ok(info))) if !info.forbidden.is_empty() => Some(format!(
-                "The handler imports what handlers may not have: {}",
-                info.forbidden.join(", ")
-            )),
-            (_, Some(Ok(info))) if info.world.is_none() => {
-                Some("The handler exports no pipeline that this server runs".to_owned())
-            }
-            _ => None,
-        }
+fn report(archive: Examined) -> Report {
+    let checked = check(&archive);
+    let (tensors, unloaded) = match &archive.contents {
+        Ok(contents) if checked.is_ok() => tensors(&archive, contents, &Environment::of_process()),
+        _ => (
+            Tensors::Unknown("the archive cannot be served".to_owned()),
+            None,
+        ),
+    };
+    Report {
+        handler: component(&archive),
+        refusal: checked.err().or(unloaded),
+        tensors,
+        archive,
     }
 }
 
-fn component(archive: &Examined) -> Result<Option<Result<ComponentInfo, String>>, Failure> {
-    let Ok(contents) = &archive.contents else {
-        return Ok(None);
-    };
-    let wasm = std::fs::read(contents.handler.under(archive.directory()))?;
-    Ok(Some(
-        handler::inspect(&wasm).map_err(|error| error.to_string()),
-    ))
+/// What the component imports and exports, also where it is refused for that.
+fn component(archive: &Examined) -> Option<ComponentInfo> {
+    let contents = archive.contents.as_ref().ok()?;
+    let wasm = std::fs::read(contents.handler.under(archive.directory())).ok()?;
+    handler::inspect(&wasm).ok()
 }
 
-/// A model whose backend may run in this process is loaded, and tells what it takes: its weights have to be trusted for that.
-fn tensors(archive: &Examined, environment: &Environment) -> Tensors {
-    let Ok(contents) = &archive.contents else {
-        return Tensors::Unknown("the archive cannot be served".to_owned());
-    };
+/// Inputs and outputs, and why the model does not load. One whose backend may run in this process is loaded, and tells what it
+/// takes: its weights have to be trusted for that. Where the framework is not here, nothing is said against the model.
+fn tensors(
+    archive: &Examined,
+    contents: &Contents,
+    environment: &Environment,
+) -> (Tensors, Option<String>) {
     let declared = &contents.config.options.declared();
     let (kind, info) = (contents.backend, contents.backend.info());
     let known = if !kind.needs_artifact() {
-        Err("the archive has no weights".to_owned())
+        Err(Unloaded::NotTried("the archive has no weights".to_owned()))
     } else if info.may_be_inline {
         load(archive, contents, environment)
     } else {
-        Err(format!(
+        Err(Unloaded::NotTried(format!(
             "only a {} model's worker process reads them from the file; none are declared under lantern: inputs",
             info.format
-        ))
+        )))
     };
     match known {
-        Ok((signature, batching)) => Tensors::Known(signature, batching),
-        Err(_) if !declared.inputs.is_empty() => Tensors::Declared(Signature::declared(declared)),
-        Err(reason) => Tensors::Unknown(reason),
+        Ok((signature, batching)) => (Tensors::Known(signature, batching), None),
+        Err(Unloaded::NotTried(_)) if !declared.inputs.is_empty() => {
+            (Tensors::Declared(Signature::declared(declared)), None)
+        }
+        Err(Unloaded::NotTried(reason)) => (Tensors::Unknown(reason), None),
+        Err(Unloaded::Refused(reason)) => (Tensors::Unknown(reason.clone()), Some(reason)),
+    }
+}
+
+/// Why inputs and outputs are not known from the model.
+enum Unloaded {
+    /// Nobody tried to load it.
+    NotTried(String),
+    /// It does not load, as it would not in a server.
+    Refused(String),
+}
+
+impl From<BackendError> for Unloaded {
+    fn from(error: BackendError) -> Self {
+        let text = without_frames(&error.to_string()).to_owned();
+        match error {
+            BackendError::Library(_) => Self::NotTried(text),
+            _ => Self::Refused(format!("The model does not load: {text}")),
+        }
     }
 }
 
@@ -137,15 +156,14 @@ fn load(
     archive: &Examined,
     contents: &Contents,
     environment: &Environment,
-) -> Result<(Signature, String), String> {
+) -> Result<(Signature, String), Unloaded> {
     let Some(artifact) = &archive.manifest.serialized_file else {
-        return Err("the archive has no weights".to_owned());
+        return Err(Unloaded::NotTried("the archive has no weights".to_owned()));
     };
     let libraries = NativeLibraries {
         onnxruntime: environment.onnxruntime(),
     };
-    let backend =
-        server::backend(contents.backend, &libraries).map_err(|error| error.to_string())?;
+    let backend = server::backend(contents.backend, &libraries)?;
     let options = &contents.config.options;
     let spec = LoadSpec {
         artifact: artifact.under(archive.directory()),
@@ -155,7 +173,7 @@ fn load(
         declared: options.declared(),
         state: crate::model::StateSharing::default(),
     };
-    let model = backend.load(&spec).map_err(|error| error.to_string())?;
+    let model = backend.load(&spec)?;
     let options = BatchingOptions {
         batch_size: options.batch_size.unwrap_or(1),
         mode: options.batching.unwrap_or_default(),
@@ -165,6 +183,6 @@ fn load(
             .as_ref()
             .map(|name| name.under(archive.directory())),
     };
-    let batching = batching::examine(&options, Arc::clone(&model))?;
+    let batching = batching::examine(&options, Arc::clone(&model)).map_err(Unloaded::Refused)?;
     Ok((model.signature().clone(), batching.to_string()))
 }

@@ -174,9 +174,12 @@ fn directories(settings: &ServerConfig) -> Option<Directories> {
 /// Sends each answered request to its log.
 fn access_log(journal: Journal) -> AccessLog {
     AccessLog::new(move |line: AccessLine| {
-        let record = Record::now(Log::Access, tracing::Level::INFO, line.message)
+        let mut record = Record::now(Log::Access, tracing::Level::INFO, line.message)
             .with("status", line.status)
             .with("request_id", line.request_id);
+        if let Some(client) = line.client_request_id {
+            record = record.with("client_request_id", String::from(client));
+        }
         journal.write(record);
     })
 }

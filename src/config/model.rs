@@ -7,6 +7,7 @@
 
 use super::yaml::{self, Node, Value};
 use super::{Problem, Problems};
+use crate::model::Envelope;
 
 mod fields;
 mod keys;
@@ -15,7 +16,7 @@ mod resolve;
 mod torchserve;
 
 pub(super) use fields::Fields;
-pub use keys::{IGNORED, Key, LimitOptions, Options, keys};
+pub use keys::{IGNORED, Key, LimitOptions, Options, Weight, keys};
 pub use resolve::{Defaults, Requested, Resolved, VersionLimits, resolve};
 
 /// A `model-config.yaml` that was read.
@@ -52,6 +53,21 @@ impl Default for ModelConfig {
 }
 
 impl ModelConfig {
+    /// Takes what the manifest says of the envelope, unless the document says it. A name that nobody knows has no effect,
+    /// as the whole member has none in TorchServe.
+    #[must_use]
+    pub fn with_manifests_envelope(mut self, name: Option<&str>) -> Self {
+        let Some(name) = name else { return self };
+        let known = Envelope::named(name);
+        if known.is_none() {
+            let rule = format!("has no effect: it is none of {}", Envelope::choices());
+            self.warnings
+                .push(Problem::new("MANIFEST.json", "model.envelope", rule, name));
+        }
+        self.options.envelope = self.options.envelope.or(known);
+        self
+    }
+
     /// Reads the document in `bytes`; `origin` is what messages call it, such as its name in the archive.
     pub fn parse(origin: &str, bytes: &[u8]) -> Result<Self, Problems> {
         let document = yaml::parse(origin, bytes)?;
@@ -89,11 +105,12 @@ fn is_profiled(document: &Node) -> bool {
         _ => None,
     };
     let profile = entry(document, "handler").and_then(|handler| entry(&handler, "profile"));
-    profile.is_some_and(|profile| profile.value == Value::Bool(true))
+    profile.and_then(|profile| profile.value.truth()) == Some(true)
 }
 
 fn read(fields: &mut fields::Fields, entries: &[(String, Node)], options: &mut Options) {
-    for (key, node) in entries {
+    let entries = torchserve::recapitalized(fields, entries);
+    for (key, node) in &entries {
         match key.as_str() {
             // Free settings, seen by the handler alone.
             "handler" => {}
@@ -101,7 +118,7 @@ fn read(fields: &mut fields::Fields, entries: &[(String, Node)], options: &mut O
             _ => torchserve::read(fields, key, node, options),
         }
     }
-    torchserve::check_workers(fields, entries, options);
+    torchserve::check_workers(fields, &entries, options);
 }
 
 #[cfg(test)]

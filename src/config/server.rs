@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::listen::CertificateSource;
 use crate::model::Limits;
 
 use super::model::{Defaults, VersionLimits};
@@ -25,24 +26,27 @@ mod saved;
 mod startup;
 
 pub use environment::Environment;
-pub use keys::{Key, PingMeaning, ReadyRequires, Role, Values, keys};
+pub use keys::{Key, PingMeaning, ReadyRequires, Role, Values, Weight, keys};
 pub use raw::{Entry, Flags};
 pub use report::Setting;
 pub use startup::{ListedVersions, LoadModel, LoadModels};
 
 use reader::Reader;
 
-/// Checks the value of `allowed_urls`: fails with the item that breaks a rule, and the rule. What a URL means is the
-/// business of those who fetch from it.
-pub type CheckUrls = fn(&str) -> Result<(), (String, String)>;
+/// Says which items of `allowed_urls` allow nothing, or less than they say, and why. The second argument is
+/// `lantern_allow_any_url`. What a URL means is the business of those who fetch from it.
+pub type CheckUrls = fn(&str, bool) -> Vec<String>;
+
+/// What KServe sets `PROTOCOL_VERSION` to.
+const KSERVE_PROTOCOLS: [&str; 4] = ["v1", "v2", "grpc-v1", "grpc-v2"];
 
 /// Settings of the server, checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServerConfig {
     /// The value of every key.
     pub values: Values,
-    /// Certificate and key, if files were named. Listeners that speak TLS without make their own.
-    pub tls: Option<TlsConfig>,
+    /// Where certificate and key are, if files were named. Listeners that speak TLS without make their own.
+    pub certificate: Option<CertificateSource>,
     /// Where the server's log, the models' and that of requests are written.
     pub log_directory: PathBuf,
     /// Where metrics are written that are log lines.
@@ -55,10 +59,15 @@ pub struct ServerConfig {
     pub key_file: PathBuf,
     /// Whether Amazon SageMaker runs this server: it sets `SAGEMAKER_BIND_TO_PORT`.
     pub is_on_sagemaker: bool,
+    /// Whether KServe runs this server as its TorchServe: it sets `PROTOCOL_VERSION`, which nothing but the wrapper of that
+    /// container reads.
+    pub is_on_kserve: bool,
     /// `SAGEMAKER_MULTI_MODE`: models come and go through the API.
     pub is_multi_model: bool,
     /// `AWS_*`: where S3 is and who asks.
     pub s3: Variables,
+    /// `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`: through what archives are fetched.
+    pub proxies: Variables,
     /// The file that was read, if any.
     pub file: Option<PathBuf>,
     /// Everything that was typed, by key, as snapshots save it. May hold secrets.
@@ -67,15 +76,6 @@ pub struct ServerConfig {
     pub written: BTreeMap<String, String>,
     /// What was ignored, and why.
     pub warnings: Vec<Problem>,
-}
-
-/// Certificate and key of every listener that speaks TLS, both PEM.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsConfig {
-    /// The certificate, with those that vouch for it after it.
-    pub certificate_file: PathBuf,
-    /// PKCS#8, PKCS#1 or SEC1.
-    pub private_key_file: PathBuf,
 }
 
 /// Environment variables that hold secrets; only their names are ever shown.
@@ -100,8 +100,10 @@ impl ServerConfig {
         let mut values = Values::read(&mut reader);
         let stores = (values.workflow_store.take(), &values.model_store);
         values.workflow_store = stores.0.or_else(|| stores.1.clone());
-        let tls = checks::tls(&mut reader, &values);
+        let certificate = checks::certificate(&mut reader, &values);
+        checks::client_ca(&mut reader, &values);
         checks::logs(&mut reader, &values);
+        checks::urls(&mut reader, &values);
         checks::reach(&mut reader, &values);
         checks::temporary_directory(&mut reader);
         let raw = reader.finish();
@@ -112,15 +114,19 @@ impl ServerConfig {
         unpack_directories.insert(0, values.lantern_temp_dir.clone());
         let config = Self {
             values,
-            tls,
+            certificate,
             log_directory: environment.log_directory(),
             metrics_directory: environment.metrics_directory(),
             unpack_directories,
             snapshot_directory: saves.then(|| environment.snapshot_directory()),
             key_file: environment.path("key_file.json"),
             is_on_sagemaker: environment.variable("SAGEMAKER_BIND_TO_PORT").is_some(),
+            is_on_kserve: environment
+                .variable("PROTOCOL_VERSION")
+                .is_some_and(|version| KSERVE_PROTOCOLS.contains(&version)),
             is_multi_model: multi.is_some_and(|value| !value.eq_ignore_ascii_case("false")),
             s3: Variables(environment.starting_with("AWS_")),
+            proxies: Variables(environment.proxies()),
             file: raw.file,
             typed: raw.entries,
             written: raw.written,
@@ -147,6 +153,7 @@ impl ServerConfig {
             job_queue_size: values.job_queue_size,
             max_response: values.max_response_size,
             hosting: values.lantern_hosting,
+            envelope: values.service_envelope,
             allow_inline: values.lantern_allow_inline,
             gpus,
             ceilings: values.ceilings(),
@@ -161,7 +168,7 @@ impl ServerConfig {
 
 impl Values {
     /// Whether any listener speaks TLS.
-    const fn needs_tls(&self) -> bool {
+    pub const fn needs_tls(&self) -> bool {
         self.inference_address.is_tls()
             || self.management_address.is_tls()
             || self.metrics_address.is_tls()

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::model::Requested;
-use crate::model::{ModelName, Version};
+use crate::model::{Envelope, ModelName, Version};
 
 mod file;
 
@@ -41,6 +41,8 @@ pub struct More {
     pub url: Option<String>,
     /// Its handler, where it was named at registration.
     pub handler: Option<String>,
+    /// How requests are wrapped, where that was said at registration.
+    pub envelope: Option<Envelope>,
     /// Whether the archive was fetched for it, and goes with it.
     pub is_fetched: bool,
     /// Whether the operator listed it.
@@ -122,6 +124,7 @@ fn read_version(model: &str, version: &str, members: &Value) -> Result<SavedVers
         more: More {
             url: text(&more["url"]),
             handler: text(&more["handler"]),
+            envelope: text(&more["serviceEnvelope"]).and_then(|name| Envelope::named(&name)),
             is_fetched: more["fetched"].as_bool().unwrap_or_default(),
             loaded_at_startup: more["loadedAtStartup"].as_bool().unwrap_or_default(),
             digest: text(&more["sha256"]),
@@ -187,6 +190,7 @@ fn write_version(saved: &SavedVersion) -> Value {
             "source": saved.source,
             "url": saved.more.url,
             "handler": saved.more.handler,
+            "serviceEnvelope": saved.more.envelope.map(Envelope::name),
             "fetched": saved.more.is_fetched,
             "loadedAtStartup": saved.more.loaded_at_startup,
             "sha256": saved.more.digest,
@@ -217,6 +221,7 @@ mod tests {
             more: More {
                 url: Some("https://h.org/$$HOME$$/noop.mar".to_owned()),
                 handler: None,
+                envelope: Some(Envelope::KServe),
                 is_fetched: true,
                 loaded_at_startup: true,
                 digest: Some("00".to_owned()),

@@ -22,6 +22,9 @@ const DURATIONS: [(&str, u64); 5] = [
     ("min", 60_000_000),
 ];
 
+/// The smallest number that is taken for bytes without being called so: a page of a handler's memory.
+const SMALLEST: u64 = 65_536;
+
 /// What a size must be.
 pub const SIZE: &str = "a number of bytes such as 1048576, 128MiB or 2GB";
 
@@ -31,6 +34,17 @@ pub const DURATION: &str = "a duration with its unit, such as 500us, 250ms, 10s 
 /// Bytes.
 pub fn size(text: &str) -> Option<usize> {
     usize::try_from(scaled(text, &SIZES)?).ok()
+}
+
+/// What to ask whoever wrote a number so small that no size is meant by it, but one in another unit.
+pub fn question(text: &str) -> Option<String> {
+    let number: u64 = text.trim().parse().ok()?;
+    let is_odd = number > 0 && number < SMALLEST;
+    is_odd.then(|| {
+        format!(
+            "must have a unit: {number} what? Write {number}MiB, or {number}B if bytes are meant"
+        )
+    })
 }
 
 /// A duration. The unit is required: a bare number has meant seconds to some and milliseconds to others.
@@ -84,6 +98,23 @@ mod tests {
         ] {
             assert_eq!(size(bad), None, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn small_numbers_without_a_unit_are_asked_about() {
+        for (text, asks) in [
+            ("256", true),
+            ("65535", true),
+            ("65536", false),
+            ("256B", false),
+            ("0", false),
+            ("x", false),
+        ] {
+            assert_eq!(question(text).is_some(), asks, "{text}");
+        }
+        assert!(
+            question("256").is_some_and(|question| question.contains("256 what? Write 256MiB"))
+        );
     }
 
     #[test]

@@ -67,6 +67,19 @@ impl Node {
 }
 
 impl Value {
+    /// A truth value, in YAML's present words or in the older ones that TorchServe reads.
+    pub fn truth(&self) -> Option<bool> {
+        match self {
+            Self::Bool(value) => Some(*value),
+            Self::Text(text) => match text.to_ascii_lowercase().as_str() {
+                "true" | "yes" | "on" => Some(true),
+                "false" | "no" | "off" => Some(false),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// The value in a few words, for messages.
     pub fn describe(&self) -> String {
         match self {

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::bindings::lantern::handler::assets::{self, Asset, AssetError};
+use super::cpu_meter::measured;
 use super::host::Host;
 
 /// Most bytes that one call may read.
@@ -98,7 +99,7 @@ impl assets::Host for Host {
             .collect())
     }
 
-    /// Reads on a blocking thread: a cold file must not hold up the runtime's.
+    /// Reads on a blocking thread: a cold file must not hold up the runtime's. What that takes there is the call's own CPU time.
     async fn read(
         &mut self,
         name: String,
@@ -110,16 +111,26 @@ impl assets::Host for Host {
             return Ok(Err(AssetError::TooLarge));
         }
         let assets = self.shared.assets.clone();
-        let read = tokio::task::spawn_blocking(move || assets.read(&name, offset, max));
-        Ok(read.await?)
+        let read =
+            tokio::task::spawn_blocking(move || measured(|| assets.read(&name, offset, max)));
+        let (read, took) = read.await?;
+        self.meter.charge(took)?;
+        Ok(read)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
+    use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::handler::fault::Exceeded;
+    use crate::handler::host::HandlerState;
+    use crate::handler::logging::LogGate;
+    use crate::handler::metrics::Series;
+    use crate::handler::tests::fixture::Recorder;
+    use crate::model::Limits;
 
     fn archive() -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
@@ -155,6 +166,34 @@ mod tests {
         ] {
             assert!(assets.read(name, 0, 1).is_err(), "{name}");
         }
+    }
+
+    fn host(directory: &Path) -> Host {
+        let limits = Limits::default();
+        Host::new(Arc::new(HandlerState {
+            sink: Arc::new(Recorder::default()),
+            assets: Assets::list(directory).unwrap(),
+            log_gate: LogGate::new(1, Instant::now()),
+            failure_gate: LogGate::new(1, Instant::now()),
+            series: Series::new(1),
+            limits,
+        }))
+    }
+
+    #[tokio::test]
+    async fn a_read_is_charged_to_the_cpu_time_of_its_call() {
+        use assets::Host as _;
+        let directory = archive();
+        let mut host = host(directory.path());
+        let name = || "sub/words.txt".to_owned();
+        host.meter.reset(Duration::from_hours(1));
+        assert_eq!(host.read(name(), 0, 3).await.unwrap().unwrap(), b"abc");
+        host.meter.reset(Duration::ZERO);
+        let error = host.read(name(), 0, 3).await.unwrap_err();
+        assert!(
+            matches!(error.downcast_ref(), Some(Exceeded::Cpu(_))),
+            "{error}"
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::Path;
 use wasmtime::Engine;
 use wasmtime::component::{Component, ComponentExportIndex, InstancePre};
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, reason};
 use crate::model::ModelSpec;
 
 use super::assets::Assets;
@@ -38,7 +38,11 @@ pub(super) fn load(shared: &EngineState, model: &ModelSpec) -> Result<(Linked, A
         .map_err(|error| failed(model, "cannot be read").with_detail(error))?;
     let component = component(shared, &wasm).map_err(|reason| failed(model, reason))?;
     let linked = link(shared, &component).map_err(|error| {
-        failed(model, "does not match the handler interface").with_detail(format!("{error:#}"))
+        let why = reason(&format!("{error:#}"), &model.directory);
+        failed(
+            model,
+            format!("does not match the handler interface: {why}"),
+        )
     })?;
     let assets = Assets::list(&model.directory)
         .map_err(|error| failed(model, "cannot list the archive's files").with_detail(error))?;
@@ -111,6 +115,6 @@ fn keep(cache: &CodeCache, wasm: &[u8], component: &Component) {
 
 /// The only place that compiles. Compiling has no limits of its own yet beyond what [`inspect::screen`] refuses.
 fn compile(engine: &Engine, wasm: &[u8]) -> Result<Component, String> {
-    inspect::screen(wasm)?;
+    inspect::screen(wasm, engine.get_wasm_features())?;
     Component::from_binary(engine, wasm).map_err(|error| format!("does not compile: {error:#}"))
 }

@@ -2,7 +2,7 @@
 //!
 //! A call runs in segments, one for each time that tokio polls it. A segment stays on one thread, but the next may run
 //! on another, so each is measured with the CPU clock of its own thread. The epoch callback reads the meter at each
-//! tick, so a call ends at most two ticks past its limit.
+//! tick, so a call ends at most two ticks past its limit. Work that the host does for the call on other threads is added.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -43,16 +43,18 @@ impl CpuMeter {
     /// Decides at a tick whether the call continues, yields, or fails because it used more than its limit.
     pub fn at_tick(&self) -> wasmtime::Result<UpdateDeadline> {
         let segment = self.segment();
-        let used = self.used.load(Ordering::Relaxed).saturating_add(segment);
-        let limit = self.limit.load(Ordering::Relaxed);
-        if used > limit {
-            return Err(Exceeded::Cpu(Duration::from_nanos(limit)).into());
-        }
+        self.check(segment)?;
         if segment < nanos(SLICE) {
             return Ok(UpdateDeadline::Continue(1));
         }
         // tokio's own yield lets its thread poll sockets and timers before the call continues.
         Ok(UpdateDeadline::YieldCustom(1, Box::pin(yield_now())))
+    }
+
+    /// Adds CPU time that another thread used for the call. Fails if the call has used more than its limit by then.
+    pub fn charge(&self, took: Duration) -> wasmtime::Result<()> {
+        self.used.fetch_add(nanos(took), Ordering::Relaxed);
+        self.check(self.segment())
     }
 
     /// Polls `call` until it completes, and adds up the CPU time of its segments.
@@ -70,10 +72,30 @@ impl CpuMeter {
         .await
     }
 
+    /// Fails if the call has used more than its limit; `segment` is what the current segment has used.
+    fn check(&self, segment: u64) -> wasmtime::Result<()> {
+        let used = self.used.load(Ordering::Relaxed).saturating_add(segment);
+        let limit = self.limit.load(Ordering::Relaxed);
+        if used > limit {
+            return Err(Exceeded::Cpu(Duration::from_nanos(limit)).into());
+        }
+        Ok(())
+    }
+
     /// CPU time since the current segment began.
     fn segment(&self) -> u64 {
         thread_nanos().saturating_sub(self.segment_start.load(Ordering::Relaxed))
     }
+}
+
+/// What `work` gives, and the CPU time of this thread that it took.
+pub(super) fn measured<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let start = thread_nanos();
+    let done = work();
+    (
+        done,
+        Duration::from_nanos(thread_nanos().saturating_sub(start)),
+    )
 }
 
 /// Yields for at most [`LONGEST_YIELD`]: a run of a model may occupy the thread before it polls the call again.

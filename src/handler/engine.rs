@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use wasmtime::component::{HasSelf, Linker};
-use wasmtime::{Config, Engine, OptLevel, Strategy, WasmBacktraceDetails};
+use wasmtime::{Config, Engine, OptLevel, Strategy, WasmBacktraceDetails, WasmFeatures};
 
 use crate::error::{Error, Kind};
 
@@ -54,6 +54,13 @@ fn open(directory: &Path, engine: &Engine) -> Option<CodeCache> {
                 "the cache of compiled handlers cannot be used: they are compiled each time");
         })
         .ok()
+}
+
+/// The proposals that are on.
+pub(super) fn features() -> Result<WasmFeatures, Error> {
+    let engine = Engine::new(&config());
+    let engine = engine.map_err(|error| internal("configure wasmtime", &error))?;
+    Ok(engine.get_wasm_features())
 }
 
 fn internal(what: &str, error: &dyn std::fmt::Display) -> Error {
@@ -114,8 +121,6 @@ fn proposals(config: &mut Config) {
 
 #[cfg(test)]
 mod tests {
-    use wasmtime::WasmFeatures;
-
     use super::*;
 
     #[test]

@@ -22,6 +22,8 @@ pub(super) struct HandlerState {
     pub sink: Arc<dyn Sink>,
     pub assets: Assets,
     pub log_gate: LogGate,
+    /// Limits the lines about requests that failed outside of the handler.
+    pub failure_gate: LogGate,
     pub series: Series,
 }
 

@@ -5,12 +5,12 @@
 
 use wasmparser::{
     BinaryReaderError, ComponentExportSectionReader, ComponentImportSectionReader, Encoding,
-    FunctionBody, Operator, Parser, Payload,
+    FunctionBody, Operator, Parser, Payload, Validator, WasmFeatures,
 };
 
 use crate::error::{Error, Kind, truncated};
 
-use super::wasi;
+use super::{engine, wasi};
 
 /// Most bytes of a component.
 pub(super) const SIZE_LIMIT: usize = 64 << 20;
@@ -62,8 +62,16 @@ pub fn inspect(wasm: &[u8]) -> Result<ComponentInfo, Error> {
     read(wasm).map_err(|reason| Error::new(Kind::InvalidModel, format!("The handler {reason}")))
 }
 
-/// Does what [`inspect`] does, and also refuses a component that is not a handler that this server can run.
-pub(super) fn screen(wasm: &[u8]) -> Result<ComponentInfo, String> {
+/// Does what [`inspect`] does, and also refuses a component that a server would not run: one that is not valid with the
+/// proposals that are on, or is no handler of this interface. Nothing is compiled.
+pub fn check(wasm: &[u8]) -> Result<ComponentInfo, Error> {
+    let features = engine::features()?;
+    let checked = screen(wasm, features);
+    checked.map_err(|reason| Error::new(Kind::InvalidModel, format!("The handler {reason}")))
+}
+
+/// What [`check`] does, with the proposals of an engine that is there.
+pub(super) fn screen(wasm: &[u8], features: WasmFeatures) -> Result<ComponentInfo, String> {
     let info = read(wasm)?;
     if !info.forbidden.is_empty() {
         return Err(format!(
@@ -78,7 +86,20 @@ pub(super) fn screen(wasm: &[u8]) -> Result<ComponentInfo, String> {
             shown(&info.exports)
         ));
     }
+    let mut validator = Validator::new_with_features(features);
+    validator
+        .validate_all(wasm)
+        .map_err(|error| invalid(&error))?;
     Ok(info)
+}
+
+fn invalid(error: &BinaryReaderError) -> String {
+    format!(
+        "is not valid here: {}. Handlers have SIMD, bulk memory, reference types, several values and several memories; \
+         threads, exceptions, garbage collection, tail calls, 64-bit memory and relaxed SIMD are off: build it for \
+         wasm32-wasip2 without them",
+        error.message()
+    )
 }
 
 fn read(wasm: &[u8]) -> Result<ComponentInfo, String> {
@@ -132,7 +153,7 @@ impl Reading {
         self.depth += 1;
         if encoding == Encoding::Module {
             self.info.modules += 1;
-            check("core modules", self.info.modules, MODULES_LIMIT)?;
+            within("core modules", self.info.modules, MODULES_LIMIT)?;
         }
         Ok(())
     }
@@ -161,9 +182,9 @@ impl Reading {
 
     fn function(&mut self, body: &FunctionBody<'_>) -> Result<(), String> {
         self.info.functions += 1;
-        check("functions", self.info.functions, FUNCTIONS_LIMIT)?;
+        within("functions", self.info.functions, FUNCTIONS_LIMIT)?;
         let size = body.range().len();
-        check("bytes in one function", size, BODY_LIMIT)?;
+        within("bytes in one function", size, BODY_LIMIT)?;
         self.info.largest_function = self.info.largest_function.max(size);
         let locals = locals(body).map_err(|error| malformed(&error))?;
         if locals > LOCALS_LIMIT {
@@ -172,7 +193,7 @@ impl Reading {
             ));
         }
         let branches = branches(body).map_err(|error| malformed(&error))?;
-        check("branches in one function", branches, CONTROL_LIMIT)
+        within("branches in one function", branches, CONTROL_LIMIT)
     }
 }
 
@@ -216,7 +237,7 @@ fn is_version_of(name: &str, interface: &str, track: &str) -> bool {
         .is_some_and(|patch| patch.starts_with(|c: char| c.is_ascii_digit()))
 }
 
-fn check(what: &str, value: usize, limit: usize) -> Result<(), String> {
+fn within(what: &str, value: usize, limit: usize) -> Result<(), String> {
     if value > limit {
         return Err(format!("has more than {limit} {what}"));
     }
@@ -263,7 +284,7 @@ mod tests {
         let info = inspect(COMPONENT).unwrap();
         assert_eq!(info.size, 8);
         assert_eq!(info.world, None);
-        let reason = screen(COMPONENT).unwrap_err();
+        let reason = screen(COMPONENT, engine::features().unwrap()).unwrap_err();
         assert!(reason.contains("exports no lantern:handler/pipeline@0.1; it exports nothing"));
     }
 

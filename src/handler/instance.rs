@@ -99,7 +99,7 @@ impl Instance {
             Body::Tensors(tensors) => tensors.as_slice(),
             Body::Raw(_) | Body::Form(_) => &[],
         };
-        let shapes = Shapes::of(tensors)?;
+        let shapes = Shapes::of(tensors, Role::Input)?;
         let table = &mut self.store.data_mut().tensors;
         let tensors = lower::tensors(tensors, Role::Input, &shapes, table)?;
         let request = lower::request(request, &headers, &parts, &tensors);
@@ -122,7 +122,7 @@ impl Instance {
     ) -> Result<Response, Error> {
         let limits = &version.host.limits;
         self.begin(request_id, limits.cpu);
-        let shapes = Shapes::of(outputs)?;
+        let shapes = Shapes::of(outputs, Role::Output)?;
         let table = &mut self.store.data_mut().tensors;
         let outputs = lower::tensors(outputs, Role::Output, &shapes, table)?;
         let pipeline = self.guest.lantern_handler_pipeline();

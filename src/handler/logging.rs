@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use crate::error::truncated;
 
 use super::bindings::lantern::handler::logging;
-use super::host::Host;
+use super::host::{HandlerState, Host};
 use super::{Level, LogLine};
 
 /// Most bytes of one message, fields included.
@@ -19,6 +19,9 @@ const MESSAGE_LIMIT: usize = 8 << 10;
 const FIELD_LIMIT: usize = 32;
 const LINES_PER_CALL: u32 = 100;
 const BYTES_PER_CALL: usize = 64 << 10;
+
+/// Lines a second about requests that failed outside of the handler: clients may cause them.
+pub(super) const FAILURES_PER_SECOND: u32 = 20;
 
 /// How much one call may still log.
 #[derive(Debug)]
@@ -100,6 +103,29 @@ impl LogGate {
 
     fn count_dropped(&self) {
         self.bucket.lock().dropped += 1;
+    }
+}
+
+impl HandlerState {
+    /// Sends a line about a request that failed outside of the handler, unless there are too many.
+    pub fn log_failure(&self, message: &str, request_id: &str) {
+        let LineDecision::Passed { dropped } = self.failure_gate.admit(Instant::now()) else {
+            return;
+        };
+        if dropped > 0 {
+            let text = format!("{dropped} lines about requests that failed were left out");
+            self.warn(text, "");
+        }
+        self.warn(truncated(message, MESSAGE_LIMIT).to_owned(), request_id);
+    }
+
+    fn warn(&self, message: String, request_id: &str) {
+        self.sink.log(LogLine {
+            level: Level::Warn,
+            message,
+            fields: Vec::new(),
+            request_id: request_id.to_owned(),
+        });
     }
 }
 

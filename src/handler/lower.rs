@@ -22,21 +22,21 @@ pub(super) struct Shapes {
 
 impl Shapes {
     /// Fails if an axis does not fit into 32 bits.
-    pub fn of(tensors: &[NamedTensor]) -> Result<Self, Error> {
+    pub fn of(tensors: &[NamedTensor], role: Role) -> Result<Self, Error> {
         let axes = tensors.iter().flat_map(|named| named.tensor.shape());
-        let axes = axes.map(|&axis| u32::try_from(axis).map_err(|_| too_long(axis)));
+        let axes = axes.map(|&axis| u32::try_from(axis).map_err(|_| too_long(axis, role)));
         Ok(Self {
             axes: axes.collect::<Result<_, _>>()?,
         })
     }
 }
 
-fn too_long(axis: usize) -> Error {
+fn too_long(axis: usize, role: Role) -> Error {
     let text = format!(
         "A tensor's axis of {axis} is more than handlers can take: {}",
         u32::MAX
     );
-    Error::new(Kind::InvalidInput, text)
+    Error::new(role.fault(), text)
 }
 
 /// Where tensors for a guest come from.
@@ -46,6 +46,16 @@ pub(super) enum Role {
     Input,
     /// The model gave them.
     Output,
+}
+
+impl Role {
+    /// The kind of a failure that such a tensor causes.
+    const fn fault(self) -> Kind {
+        match self {
+            Self::Input => Kind::InvalidInput,
+            Self::Output => Kind::InferenceFailed,
+        }
+    }
 }
 
 /// The tensors for the guest; large ones get handles in `table`.
@@ -82,14 +92,12 @@ fn dtype(named: &NamedTensor, role: Role) -> Result<Dtype, Error> {
 /// an output the archive's.
 fn unnamed(name: &str, dtype: DType, role: Role) -> Error {
     let name = truncated(name, NAME_SHOWN);
-    let (kind, what, remedy) = match role {
+    let (what, remedy) = match role {
         Role::Input => (
-            Kind::InvalidInput,
             "input",
             "without `oip: handler` it goes straight to the model",
         ),
         Role::Output => (
-            Kind::InferenceFailed,
             "output",
             "cast it in the model, to int64 for example, or ask for it over Open Inference Protocol",
         ),
@@ -97,7 +105,7 @@ fn unnamed(name: &str, dtype: DType, role: Role) -> Error {
     let text = format!(
         "{what} {name:?} is {dtype}, which interface 0.1 of handlers has no dtype for: {remedy}"
     );
-    Error::new(kind, text)
+    Error::new(role.fault(), text)
 }
 
 fn data<'a>(tensor: &'a Tensor, table: &mut TensorTable) -> Result<TensorDataParam<'a>, Error> {

@@ -1,7 +1,7 @@
 //! Real guests, loaded from files and called through [`Handler`], as a runtime does.
 
 mod description;
-mod fixture;
+pub(super) mod fixture;
 mod hostile;
 mod lifetime;
 

@@ -114,7 +114,7 @@ mod tests {
     #[tokio::test]
     async fn every_connection_that_waits_at_the_stop_is_served() {
         let address = Address::plain("127.0.0.1:0".parse().unwrap());
-        let socket = Socket::bind(&address, None).unwrap();
+        let socket = Socket::bind(&address, None, 0o600).unwrap();
         let address = socket.address().socket().unwrap();
         let stop = CancellationToken::new();
         let accepting = tokio::spawn(accept(socket, stop.clone(), greet));
@@ -136,7 +136,7 @@ mod tests {
     async fn unix_sockets_are_served_alike_and_removed_at_the_end() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
-        let socket = Socket::bind(&Address::Unix(path.clone()), None).unwrap();
+        let socket = Socket::bind(&Address::Unix(path.clone()), None, 0o600).unwrap();
         let stop = CancellationToken::new();
         let accepting = tokio::spawn(accept(socket, stop.clone(), greet));
         let mut client = std::os::unix::net::UnixStream::connect(&path).unwrap();

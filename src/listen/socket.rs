@@ -38,8 +38,9 @@ pub(super) enum Last {
 }
 
 impl Socket {
-    /// Binds `address`. If the address asks for TLS, `tls` must be given. Must be called within a tokio runtime.
-    pub fn bind(address: &Address, tls: Option<Tls>) -> io::Result<Self> {
+    /// Binds `address`. If the address asks for TLS, `tls` must be given; the file of a Unix socket gets `mode`. Must be
+    /// called within a tokio runtime.
+    pub fn bind(address: &Address, tls: Option<Tls>, mode: u32) -> io::Result<Self> {
         if address.is_tls() && tls.is_none() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -64,7 +65,7 @@ impl Socket {
                 })
             }
             Address::Unix(path) => {
-                let (listener, file) = unix::listen(path)?;
+                let (listener, file) = unix::listen(path, mode)?;
                 Ok(Self {
                     listener: Listener::Unix(UnixListener::from_std(listener)?),
                     address: address.clone(),

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use rustls::ServerConfig;
 use rustls::version::{TLS12, TLS13};
@@ -14,6 +15,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::Stream;
 use super::certificate::{Certificates, provider};
+use super::clients::{ClientAuthorities, Verifier};
 
 /// How long a handshake may take, counted from the connection.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,32 +29,45 @@ const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// TLS of one listener. Cheap to clone.
 #[derive(Clone)]
-pub struct Tls {
-    acceptor: TlsAcceptor,
-    at_once: Arc<Semaphore>,
+pub struct Tls(Arc<Shared>);
+
+struct Shared {
+    identity: Arc<Certificates>,
+    clients: Option<Arc<ClientAuthorities>>,
+    protocols: Vec<Vec<u8>>,
     refusal: Bytes,
+    at_once: Semaphore,
+    acceptor: ArcSwap<Acceptor>,
+}
+
+/// What performs handshakes, and what checks clients there.
+struct Acceptor {
+    clients: Option<Verifier>,
+    acceptor: TlsAcceptor,
 }
 
 impl Tls {
-    /// TLS with `certificates`, and with `protocols` for ALPN, of which the first is preferred. Clients that do not begin
+    /// TLS with the certificate of `identity`, and with `protocols` for ALPN, of which the first is preferred. With
+    /// `clients`, only clients whose certificate is by one of them complete a handshake. Clients that do not begin
     /// with a TLS record get the bytes of `refusal`, and the connection is closed. Fails only if rustls has no cryptography
     /// for its versions.
     pub fn new(
-        certificates: Arc<Certificates>,
+        identity: Arc<Certificates>,
+        clients: Option<Arc<ClientAuthorities>>,
         protocols: &[&[u8]],
         refusal: Bytes,
     ) -> Result<Self, rustls::Error> {
-        let versions = ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&TLS13, &TLS12])?;
-        let mut cfg = versions
-            .with_no_client_auth()
-            .with_cert_resolver(certificates);
-        cfg.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
-        Ok(Self {
-            acceptor: TlsAcceptor::from(Arc::new(cfg)),
-            at_once: Arc::new(Semaphore::new(AT_ONCE)),
+        let protocols: Vec<_> = protocols.iter().map(|name| name.to_vec()).collect();
+        let verifier = clients.as_ref().map(|clients| clients.verifier());
+        let acceptor = Acceptor::new(&identity, verifier, &protocols)?;
+        Ok(Self(Arc::new(Shared {
+            identity,
+            clients,
+            protocols,
             refusal,
-        })
+            at_once: Semaphore::new(AT_ONCE),
+            acceptor: ArcSwap::from_pointee(acceptor),
+        })))
     }
 
     /// Performs the handshake; `None` if it fails or takes too long.
@@ -76,27 +91,72 @@ impl Tls {
             return Ok(None);
         }
         // The permit is taken after the first byte, so that clients that send nothing hold none.
-        let Ok(_permit) = self.at_once.acquire().await else {
+        let Ok(_permit) = self.0.at_once.acquire().await else {
             return Ok(None);
         };
         if first[0] != HANDSHAKE_RECORD && first[0].is_ascii_alphabetic() {
             self.refuse(&mut stream).await?;
             return Ok(None);
         }
-        let stream = self.acceptor.accept(stream).await?;
+        let stream = self.0.acceptor()?.accept(stream).await?;
         Ok(Some(Stream::Tls(Box::new(stream))))
     }
 
     /// Answers that this listener speaks TLS. The rest of the request is read: otherwise closing the connection would reset
     /// it before the client has read the answer.
     async fn refuse(&self, stream: &mut TcpStream) -> io::Result<()> {
-        stream.write_all(&self.refusal).await?;
+        stream.write_all(&self.0.refusal).await?;
         stream.shutdown().await?;
         let mut rest = stream.take(DISCARDED);
         let mut nowhere = tokio::io::sink();
         let discarded = tokio::io::copy(&mut rest, &mut nowhere);
         let _ = tokio::time::timeout(DISCARD_TIMEOUT, discarded).await;
         Ok(())
+    }
+}
+
+impl Shared {
+    /// What performs the next handshake. It is another one after the authorities of clients have changed, and knows no
+    /// session of before: a session that is resumed is not asked for a certificate.
+    fn acceptor(&self) -> io::Result<TlsAcceptor> {
+        let verifier = self.clients.as_ref().map(|clients| clients.verifier());
+        let known = self.acceptor.load();
+        if are_same(known.clients.as_ref(), verifier.as_ref()) {
+            return Ok(known.acceptor.clone());
+        }
+        let made = Acceptor::new(&self.identity, verifier, &self.protocols);
+        let made = made.map_err(io::Error::other)?;
+        let acceptor = made.acceptor.clone();
+        self.acceptor.store(Arc::new(made));
+        Ok(acceptor)
+    }
+}
+
+fn are_same(one: Option<&Verifier>, other: Option<&Verifier>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (one, other) => one.is_none() && other.is_none(),
+    }
+}
+
+impl Acceptor {
+    fn new(
+        identity: &Arc<Certificates>,
+        clients: Option<Verifier>,
+        protocols: &[Vec<u8>],
+    ) -> Result<Self, rustls::Error> {
+        let versions = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&TLS13, &TLS12])?;
+        let checked = match &clients {
+            Some(verifier) => versions.with_client_cert_verifier(Arc::clone(verifier)),
+            None => versions.with_no_client_auth(),
+        };
+        let mut cfg = checked.with_cert_resolver(Arc::clone(identity) as Arc<_>);
+        cfg.alpn_protocols = protocols.to_vec();
+        Ok(Self {
+            clients,
+            acceptor: TlsAcceptor::from(Arc::new(cfg)),
+        })
     }
 }
 

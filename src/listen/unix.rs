@@ -1,8 +1,9 @@
-//! Unix sockets. Their file is never open to other users, and is removed when the server ends.
+//! Unix sockets. Their file has the mode that the operator chose, at no time a wider one, and is removed when the server
+//! ends.
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -26,9 +27,9 @@ impl Drop for SocketFile {
     }
 }
 
-/// Listens at `path`, for this user alone. A socket file that no process listens on is replaced. Fails if any other file
-/// is there.
-pub fn listen(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+/// Listens at `path`, whose file gets `mode`: connecting takes the right to write to it. A socket file that no process
+/// listens on is replaced. Fails if any other file is there.
+pub fn listen(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
     remove_stale(path)?;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -39,6 +40,8 @@ pub fn listen(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
         path: path.to_owned(),
         identity: identity(path)?,
     };
+    // The umask may have taken something away from a mode that was given before.
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     rustix::net::listen(&socket, BACKLOG.cast_signed())?;
     Ok((UnixListener::from(socket), file))
 }
@@ -71,15 +74,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sockets_are_for_their_user_and_go_when_dropped() {
+    fn sockets_have_the_mode_that_was_chosen_and_go_when_dropped() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
-        let bound = listen(&path).unwrap();
-        let mode = fs::symlink_metadata(&path).unwrap().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        UnixStream::connect(&path).unwrap();
-        drop(bound);
-        assert!(!path.exists());
+        for mode in [0o600, 0o660, 0o777] {
+            let bound = listen(&path, mode).unwrap();
+            assert_eq!(fs::symlink_metadata(&path).unwrap().mode() & 0o777, mode);
+            UnixStream::connect(&path).unwrap();
+            drop(bound);
+            assert!(!path.exists());
+        }
     }
 
     #[test]
@@ -88,8 +92,8 @@ mod tests {
         let path = directory.path().join("s");
         // Dropping std's listener leaves the file, as a killed server does.
         drop(UnixListener::bind(&path).unwrap());
-        let bound = listen(&path).unwrap();
-        let error = listen(&path).unwrap_err();
+        let bound = listen(&path, 0o600).unwrap();
+        let error = listen(&path, 0o600).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         assert!(path.exists());
         drop(bound);
@@ -100,7 +104,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("precious");
         fs::write(&path, "x").unwrap();
-        let error = listen(&path).unwrap_err();
+        let error = listen(&path, 0o600).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read(&path).unwrap(), b"x");
     }
@@ -109,9 +113,9 @@ mod tests {
     fn another_servers_socket_is_not_removed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
-        let first = listen(&path).unwrap();
+        let first = listen(&path, 0o600).unwrap();
         fs::remove_file(&path).unwrap();
-        let second = listen(&path).unwrap();
+        let second = listen(&path, 0o600).unwrap();
         drop(first);
         UnixStream::connect(&path).unwrap();
         drop(second);

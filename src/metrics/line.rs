@@ -84,7 +84,7 @@ fn unix_seconds() -> u64 {
     since.unwrap_or_default().as_secs()
 }
 
-/// Foreign text that stays on its line.
+/// Foreign text that stays on its line, and between the separators of one.
 struct OneLine<'a>(&'a str);
 
 impl std::fmt::Display for OneLine<'_> {
@@ -92,6 +92,8 @@ impl std::fmt::Display for OneLine<'_> {
         for character in self.0.chars() {
             if character.is_control() || matches!(character, '\u{2028}' | '\u{2029}') {
                 write!(formatter, "{}", character.escape_default())?;
+            } else if matches!(character, ',' | '|') {
+                write!(formatter, "{}", character.escape_unicode())?;
             } else {
                 formatter.write_char(character)?;
             }
@@ -173,6 +175,20 @@ mod tests {
         assert_eq!(
             line,
             "CustCnt.Count:3.0|#a:x\\n2026 - y\\r\\u{1b}[2J\\u{2028}|#hostname:,requestID:id\\nz,"
+        );
+    }
+
+    #[test]
+    fn foreign_text_cannot_add_a_label() {
+        let line = line_of(&[("ModelName", "a,b|#hostname:c")], "");
+        let expected = "CustCnt.Count:3.0|#ModelName:a\\u{2c}b\\u{7c}#hostname:c|#hostname:,";
+        assert_eq!(line, expected);
+        assert_eq!(
+            parse("A.B:1|#ModelName:a\\u{2c}b|#hostname:h,1")
+                .unwrap()
+                .label_values
+                .len(),
+            2
         );
     }
 

@@ -51,6 +51,8 @@ pub struct BackendInfo {
     pub is_for_tests: bool,
     /// Whether it may run in the server's process and in tools: which says nothing of trust: weights are loaded with the rights of the process.
     pub may_be_inline: bool,
+    /// What must be true of an artifact that loads, in words of its framework: the end of a message.
+    pub loads_if: &'static str,
     /// `platform` in the metadata of Open Inference Protocol, `PROJECT_FORMAT`.
     pub platform: &'static str,
     /// `platform` and `backend` in a model's configuration, as Triton names them.
@@ -71,6 +73,7 @@ impl BackendKind {
                 program: Program::LanternTorch,
                 is_for_tests: false,
                 may_be_inline: false,
+                loads_if: "torch.jit.load opens it in Python, in the release of PyTorch that the server has",
                 platform: "pytorch_torchscript",
                 triton: ("pytorch_libtorch", "pytorch"),
             },
@@ -81,6 +84,7 @@ impl BackendKind {
                 program: Program::Lantern,
                 is_for_tests: false,
                 may_be_inline: true,
+                loads_if: "onnxruntime.InferenceSession opens it in Python, in the release of ONNX Runtime that the server has",
                 platform: "onnx_onnxv1",
                 triton: ("onnxruntime_onnx", "onnxruntime"),
             },
@@ -91,6 +95,7 @@ impl BackendKind {
                 program: Program::Lantern,
                 is_for_tests: false,
                 may_be_inline: true,
+                loads_if: "its handler needs no model",
                 platform: "lantern_wasm",
                 triton: ("lantern_wasm", "lantern"),
             },
@@ -101,6 +106,7 @@ impl BackendKind {
                 program: Program::Lantern,
                 is_for_tests: true,
                 may_be_inline: false,
+                loads_if: "the test means it to load",
                 platform: "lantern_fake",
                 triton: ("lantern_fake", "lantern"),
             },

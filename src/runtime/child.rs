@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::batching;
-use super::failures::{backend_unusable, other_build, too_much_to_report};
+use super::failures::{not_loaded, other_build, too_much_to_report};
 use super::local::LocalRuntime;
 use super::process::ProcessConfig;
 use super::protocol::convert::{
@@ -173,8 +173,7 @@ async fn load(
     let libraries = NativeLibraries {
         onnxruntime: start.onnxruntime.map(path_from_wire),
     };
-    let backend = backend(model.backend, &libraries)
-        .map_err(|error| backend_unusable(model.backend, &error))?;
+    let backend = backend(model.backend, &libraries).map_err(|error| not_loaded(&model, &error))?;
     let hosts = Hosts {
         engine: Arc::new(HandlerEngine::lazy(EngineConfig {
             cache: start.cache.map(path_from_wire),

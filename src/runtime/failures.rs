@@ -2,8 +2,9 @@
 
 use std::fmt::Display;
 
-use crate::error::{Error, Kind};
-use crate::model::{BackendKind, ModelName, ModelSpec, Version};
+use crate::backend::BackendError;
+use crate::error::{Error, Kind, reason};
+use crate::model::{ModelName, ModelSpec, Version};
 
 /// The refusal of a request by a version that cannot take it, in TorchServe's words, with its unbalanced quote where the
 /// request named the version: clients match it.
@@ -104,12 +105,6 @@ pub fn backend_missing(model: &ModelSpec) -> Error {
     Error::new(Kind::LoadFailed, text)
 }
 
-/// The backend's library could not be opened, or refuses this machine.
-pub fn backend_unusable(backend: BackendKind, detail: &dyn Display) -> Error {
-    let text = format!("the {} backend is not usable", backend.name());
-    load_failed(&text, detail)
-}
-
 /// The program of the worker process could not be run.
 pub fn process_not_started(detail: &dyn Display) -> Error {
     load_failed("the worker process could not be started", detail)
@@ -148,6 +143,29 @@ pub fn protocol_broken_in_load(detail: &dyn Display) -> Error {
 pub fn died_in_load(reason: &dyn Display) -> Error {
     let text = format!("Worker died: {reason} while it loaded the model");
     Error::new(Kind::LoadFailed, text)
+}
+
+/// The backend does not load the model: why, as far as it says nothing of this machine, and what to do.
+pub fn not_loaded(model: &ModelSpec, error: &BackendError) -> Error {
+    let info = model.backend.info();
+    let reason = reason(&error.to_string(), &model.directory);
+    let why = match error {
+        // Lantern's own text, which says what to do.
+        BackendError::Refused(text) => format!("cannot be served: {text}"),
+        BackendError::Library(_) => format!("cannot be served here: {reason}"),
+        BackendError::OutOfMemory(_) => format!(
+            "does not fit into memory: {reason}; give the server more, or load fewer models or workers on the device"
+        ),
+        BackendError::Load(_)
+        | BackendError::Input(_)
+        | BackendError::Infer(_)
+        | BackendError::Fatal(_) => format!(
+            "does not load with the {} backend: {reason}; check that {}",
+            info.name, info.loads_if
+        ),
+    };
+    let text = format!("model \"{}\" version {} {why}", model.name, model.version);
+    load_failed(&text, error)
 }
 
 #[cfg(test)]

@@ -7,18 +7,25 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+
+use super::envelope::{self, Opened, Row, Wrapped};
 use super::failures::{
     backend_missing, draining, expired, load_failed, not_ready_in_time, outputs_too_large,
 };
 use super::pool::loader::Loader;
 use super::pool::{JobOptions, Pool, WorkerSupervisor};
+use super::source::{ModelInputs, is_for_the_model_log};
 use super::{Batching, Bounds, Hosts, InFlight, Status, Verdict};
 use crate::backend::Signature;
 use crate::error::{Error, Kind};
 use crate::handler::{Handler, HandlerSpec, Prepared, Sink, Step};
-use crate::model::{Device, ModelSpec, TensorsTo};
+use crate::model::{Device, Envelope, ModelSpec, TensorsTo};
 use crate::payload::{Body, Output, Reply, Request, Response, Schedule, Timings};
 use crate::tensor::NamedTensor;
+
+/// Rows of an envelope that are under way at a time.
+const ROWS_AT_ONCE: usize = 64;
 
 /// Rows of a request that may share a run; more cannot be counted in a batch.
 const MAX_ROWS: usize = u32::MAX as usize / 2;
@@ -35,6 +42,7 @@ struct Inner {
     workers: Arc<WorkerSupervisor>,
     in_flight: InFlight,
     tensors_to: TensorsTo,
+    envelope: Envelope,
 }
 
 impl LocalRuntime {
@@ -48,7 +56,7 @@ impl LocalRuntime {
     ) -> Result<Self, Error> {
         let workers = supervisor(hosts, &model, bounds.max)?;
         let timeout = model.settings.startup_timeout;
-        let tensors_to = model.tensors_to();
+        let (tensors_to, envelope) = (model.tensors_to(), model.settings.envelope);
         let load = async {
             tokio::try_join!(
                 load_handler(hosts, Arc::clone(&model), sink),
@@ -64,6 +72,7 @@ impl LocalRuntime {
             workers,
             in_flight: InFlight::default(),
             tensors_to,
+            envelope,
         })))
     }
 
@@ -169,8 +178,13 @@ impl Inner {
         };
         let options = job_options(&request);
         match request.body {
-            Body::Tensors(inputs) if self.tensors_to == TensorsTo::Model => {
+            Body::Tensors(tensors) if self.tensors_to == TensorsTo::Model => {
+                let inputs = ModelInputs::of_client(tensors, &request.id);
                 self.infer_straight(signature, inputs, options).await
+            }
+            Body::Raw(_) | Body::Form(_) if self.envelope != Envelope::None => {
+                // Boxed, so that requests without one pay nothing for it.
+                Box::pin(self.run_enveloped(signature, request, options)).await
             }
             _ => self.run_handler(signature, request, options).await,
         }
@@ -180,7 +194,7 @@ impl Inner {
     async fn infer_straight(
         &self,
         signature: &Signature,
-        inputs: Vec<NamedTensor>,
+        inputs: ModelInputs<'_>,
         options: JobOptions,
     ) -> Result<Reply, Error> {
         let mut timings = Timings::default();
@@ -202,6 +216,49 @@ impl Inner {
         Ok(())
     }
 
+    /// Takes the envelope off, has its rows answered side by side, and wraps the answers. The first row
+    /// that fails fails the request.
+    async fn run_enveloped(
+        &self,
+        signature: &Signature,
+        request: Request,
+        options: JobOptions,
+    ) -> Result<Reply, Error> {
+        let model = self.workers.pool().model();
+        let settings = &model.settings;
+        let (wrapped, rows) = match envelope::open(self.envelope, request).await? {
+            Opened::Whole(request) => return self.run_handler(signature, request, options).await,
+            Opened::Wrapped(wrapped, rows) => (wrapped, rows),
+        };
+        let at_once = settings.batch_size.max(settings.max_workers);
+        let rows = stream::iter(rows.into_iter().enumerate());
+        let answers = rows
+            .map(|row| self.run_row(signature, &wrapped, row, options))
+            .buffered(at_once.clamp(1, ROWS_AT_ONCE));
+        let answers: Vec<(Response, Timings)> = answers.try_collect().await?;
+        let (responses, timings): (Vec<_>, Vec<_>) = answers.into_iter().unzip();
+        let timings = timings.into_iter().reduce(Timings::beside);
+        Ok(Reply {
+            output: Output::Response(wrapped.close(model, &responses)?),
+            timings: timings.unwrap_or_default(),
+        })
+    }
+
+    async fn run_row(
+        &self,
+        signature: &Signature,
+        wrapped: &Wrapped,
+        (place, row): (usize, Row),
+        options: JobOptions,
+    ) -> Result<(Response, Timings), Error> {
+        let answered = self.run_handler(signature, wrapped.request(row), options);
+        let answered = answered.await.and_then(|reply| {
+            let timings = reply.timings;
+            Ok((reply.into_response()?, timings))
+        });
+        answered.map_err(|error| wrapped.failed(place, error))
+    }
+
     /// Through preprocess, model and postprocess.
     async fn run_handler(
         &self,
@@ -215,8 +272,6 @@ impl Inner {
             preprocess: started.elapsed(),
             ..Timings::default()
         };
-        // Not needed any more, and maybe large.
-        drop(request.body);
         let Prepared { inputs, carry } = match step {
             Step::Infer(prepared) => prepared,
             Step::Done(response) => {
@@ -224,9 +279,9 @@ impl Inner {
                 return Ok(Reply { output, timings });
             }
         };
-        signature
-            .check_names(&inputs)
-            .map_err(|error| misnamed(&error))?;
+        let inputs = ModelInputs::of_handler(inputs, &request.body, &request.id);
+        // Not needed any more, and maybe large.
+        drop(request.body);
         let outputs = self.infer(signature, inputs, options, &mut timings);
         let outputs = outputs.await?;
         let inferred = Instant::now();
@@ -236,8 +291,27 @@ impl Inner {
         Ok(Reply { output, timings })
     }
 
-    /// Checks inputs and has them run.
+    /// Checks inputs and has them run. What is wrong with them is the fault of whoever made them, and the reason is in the
+    /// model's log.
     async fn infer(
+        &self,
+        signature: &Signature,
+        inputs: ModelInputs<'_>,
+        options: JobOptions,
+        timings: &mut Timings,
+    ) -> Result<Vec<NamedTensor>, Error> {
+        let (source, request_id) = (inputs.source, inputs.request_id);
+        let outputs = self.infer_checked(signature, inputs.tensors, options, timings);
+        outputs.await.map_err(|error| {
+            let error = source.blame(error);
+            if is_for_the_model_log(&error) {
+                self.handler.log_failure(&error.to_string(), request_id);
+            }
+            error
+        })
+    }
+
+    async fn infer_checked(
         &self,
         signature: &Signature,
         inputs: Vec<NamedTensor>,
@@ -312,15 +386,6 @@ async fn load_handler(
 fn first_device(model: &ModelSpec) -> Device {
     let first = model.settings.devices.first();
     first.copied().unwrap_or(Device::Cpu)
-}
-
-/// Names that a handler gives are its own mistake, not the client's.
-fn misnamed(error: &Error) -> Error {
-    let text = format!(
-        "The handler's preprocess names inputs that the model does not take: {}",
-        error.message()
-    );
-    Error::new(Kind::HandlerOutput, text)
 }
 
 #[cfg(test)]

@@ -7,40 +7,48 @@ use std::sync::Arc;
 
 use super::ServerError;
 use crate::api::{self, Listener};
-use crate::listen::{Address, Certificates, Tls};
+use crate::listen::{Address, CertificateSource, Certificates, ClientAuthorities, Tls};
 
-/// Where certificate and key are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// The server's certificate in PEM, with those that vouch for it after it.
-    pub certificate: PathBuf,
-    /// Its key in PEM.
-    pub key: PathBuf,
+/// What TLS is spoken with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// Where certificate and key are; without, a certificate is made.
+    pub certificate: Option<CertificateSource>,
+    /// Authorities of clients; with them, clients need a certificate.
+    pub client_ca: Option<PathBuf>,
 }
 
-/// The certificate of `listeners`; `None` if none of them speaks TLS.
-pub(super) fn certificates(
+/// What the TLS of every listener has in common.
+pub(super) struct TlsParts {
+    pub(super) certificates: Arc<Certificates>,
+    pub(super) clients: Option<Arc<ClientAuthorities>>,
+}
+
+/// What `listeners` speak TLS with; `None` if none of them does.
+pub(super) fn parts(
     listeners: &[(Listener, Address)],
-    files: Option<&TlsFiles>,
-) -> Result<Option<Arc<Certificates>>, ServerError> {
+    cfg: TlsConfig,
+) -> Result<Option<TlsParts>, ServerError> {
     let mut addresses = listeners.iter().map(|(_, address)| address);
     if !addresses.any(Address::is_tls) {
         return Ok(None);
     }
-    let certificates = match files {
-        Some(files) => Certificates::read(&files.certificate, &files.key)?,
+    let certificates = match cfg.certificate {
+        Some(source) => Certificates::read(source)?,
         None => makeshift(listeners)?,
     };
-    Ok(Some(Arc::new(certificates)))
+    let clients = cfg.client_ca.map(ClientAuthorities::read).transpose()?;
+    Ok(Some(TlsParts {
+        certificates: Arc::new(certificates),
+        clients: clients.map(Arc::new),
+    }))
 }
 
 /// What is spoken on `listener` within TLS.
-pub(super) fn tls(
-    listener: Listener,
-    certificates: &Arc<Certificates>,
-) -> Result<Tls, rustls::Error> {
+pub(super) fn tls(listener: Listener, parts: &TlsParts) -> Result<Tls, rustls::Error> {
     let (protocols, refusal) = api::within_tls(listener);
-    Tls::new(Arc::clone(certificates), protocols, refusal)
+    let (certificates, clients) = (Arc::clone(&parts.certificates), parts.clients.clone());
+    Tls::new(certificates, clients, protocols, refusal)
 }
 
 /// A certificate for an operator who asked for TLS and named none.

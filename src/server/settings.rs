@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::hosts::inline_backends;
-use super::{Config, ServerError, TlsFiles, grpc, metrics, places};
+use super::{Config, ServerError, TlsConfig, grpc, metrics, places};
 use crate::api::{self, BadHeader, Cors, Listener, SageMaker};
-use crate::archive::{AllowedUrls, FetchConfig, Fetcher, Location, ModelStore, recover};
+use crate::archive::{AllowedUrls, FetchConfig, Fetcher, Location, ModelStore, Proxies, recover};
 use crate::catalog::{Health, Library, LibraryConfig, Registration, SnapshotConfig};
 use crate::config::server::{LoadModels, ServerConfig, Values};
 use crate::config::snapshot::SavedVersion;
+use crate::error::Error;
 use crate::handler::{EngineConfig, HandlerEngine};
 use crate::listen::Address;
 use crate::model::{ModelName, Version};
@@ -19,6 +20,9 @@ use crate::runtime::batching::RULES;
 use crate::runtime::process::ProcessConfig;
 use crate::runtime::{Hosts, NativeLibraries, Verdicts, WorkerIds};
 use crate::token;
+
+/// The port of KServe's containers.
+const KSERVE_PORT: u16 = 8080;
 
 /// What a server finds on its machine.
 #[derive(Debug, Clone, Default)]
@@ -39,15 +43,16 @@ impl Config {
     pub fn new(settings: &ServerConfig, machine: &Machine) -> Result<Self, ServerError> {
         let values = &settings.values;
         let unpacked = places::unpacked(&settings.unpack_directories)?;
-        let store = ModelStore::new(values.model_store.clone());
+        let fetch = fetch_config(settings);
+        let store = ModelStore::new(values.model_store.clone()).linking_to(&fetch.allowed);
         let restored = values.model_snapshot.clone().unwrap_or_default().versions;
         tidy(&store, &restored);
         Ok(Self {
-            listeners: listeners(values),
-            tls: settings.tls.as_ref().map(|tls| TlsFiles {
-                certificate: tls.certificate_file.clone(),
-                key: tls.private_key_file.clone(),
-            }),
+            listeners: listeners(settings),
+            tls: TlsConfig {
+                certificate: settings.certificate.clone(),
+                client_ca: values.lantern_client_ca.clone(),
+            },
             api: api_config(settings)?,
             metrics: metrics::config(
                 values,
@@ -79,13 +84,17 @@ impl Config {
             snapshots: snapshots(settings),
             restored,
             unregister_timeout: values.unregister_model_timeout,
-            drain_timeout: values.default_response_timeout,
+            drain_delay: values.lantern_drain_delay,
+            drain_timeout: values
+                .lantern_drain_timeout
+                .unwrap_or(values.default_response_timeout),
+            socket_mode: values.lantern_socket_mode,
             health: Health {
                 ping: values.lantern_ping,
                 ready_requires: values.lantern_ready_requires,
             },
             library: Library {
-                fetcher: Fetcher::new(fetch_config(settings), store),
+                fetcher: Fetcher::new(fetch, store),
                 unpacked,
                 cfg: Arc::new(library(settings, machine)),
             },
@@ -136,17 +145,19 @@ fn library(settings: &ServerConfig, machine: &Machine) -> LibraryConfig {
 fn fetch_config(settings: &ServerConfig) -> FetchConfig {
     let values = &settings.values;
     FetchConfig {
-        // Wrong ones were a problem when the settings were read.
-        allowed: AllowedUrls::parse(&values.allowed_urls).unwrap_or_default(),
+        // What is not understood was a warning when the settings were read.
+        allowed: AllowedUrls::read(&values.allowed_urls, values.lantern_allow_any_url).0,
         private_hosts: values.lantern_private_hosts.clone(),
         limit: values.lantern_max_download as u64,
         timeout: values.lantern_download_timeout,
         s3: settings.s3.0.clone(),
+        proxies: Proxies::new(&settings.proxies.0),
         ..FetchConfig::default()
     }
 }
 
-fn listeners(values: &Values) -> Vec<(Listener, Address)> {
+fn listeners(settings: &ServerConfig) -> Vec<(Listener, Address)> {
+    let values = &settings.values;
     let mut listeners = vec![
         (Listener::Inference, values.inference_address.clone()),
         (Listener::Management, values.management_address.clone()),
@@ -155,7 +166,26 @@ fn listeners(values: &Values) -> Vec<(Listener, Address)> {
         listeners.push((Listener::Metrics, values.metrics_address.clone()));
     }
     listeners.extend(grpc::addresses(values));
+    if let Some(address) = kserves_address(settings, &listeners) {
+        // Whoever asks for the address of predictions means their own, which comes last.
+        listeners.insert(0, (Listener::Inference, address));
+    }
     listeners
+}
+
+/// Where KServe sends predictions and probes, whatever port the settings name: that of the wrapper in its container of
+/// TorchServe. Here nothing stands before the server, so it listens there itself, on the interface of predictions.
+fn kserves_address(settings: &ServerConfig, others: &[(Listener, Address)]) -> Option<Address> {
+    let mut socket = settings.values.inference_address.socket()?;
+    socket.set_port(KSERVE_PORT);
+    let is_taken = |(_, other): &(Listener, Address)| {
+        other.socket().map(|other| other.port()) == Some(KSERVE_PORT)
+    };
+    let is_wanted = settings.is_on_kserve && !others.iter().any(is_taken);
+    is_wanted.then_some(Address::Tcp {
+        socket,
+        tls: settings.values.inference_address.is_tls(),
+    })
 }
 
 fn api_config(settings: &ServerConfig) -> Result<api::Config, ServerError> {
@@ -165,6 +195,8 @@ fn api_config(settings: &ServerConfig) -> Result<api::Config, ServerError> {
         enable_model_api: values.enable_model_api,
         cors: cors(values)?,
         oip: values.ts_open_inference_protocol,
+        kserve: settings.is_on_kserve || values.service_envelope.is_kserves(),
+        adopt_request_id: values.lantern_adopt_request_id,
         sagemaker: settings.is_on_sagemaker.then_some(SageMaker {
             multi_model: settings.is_multi_model,
             concurrent_transforms: values.NUM_WORKERS,
@@ -216,7 +248,7 @@ fn hosts(values: &Values, machine: &Machine, directory: &Path) -> Hosts {
 fn models(load: &LoadModels, store: &ModelStore) -> Result<Vec<Registration>, ServerError> {
     Ok(match load {
         LoadModels::None => Vec::new(),
-        LoadModels::All => store.list()?.iter().map(of_location).collect(),
+        LoadModels::All => everything(store)?,
         LoadModels::Listed(listed) => listed
             .iter()
             .map(|model| Registration {
@@ -228,9 +260,102 @@ fn models(load: &LoadModels, store: &ModelStore) -> Result<Vec<Registration>, Se
     })
 }
 
+/// Every archive in the store. A link that is not followed is left out with a warning.
+fn everything(store: &ModelStore) -> Result<Vec<Registration>, ServerError> {
+    let listing = store.list()?;
+    for refused in listing.refused {
+        tracing::warn!("Not loaded: {}", Error::from(refused));
+    }
+    Ok(listing.archives.iter().map(of_location).collect())
+}
+
 fn of_location(location: &Location) -> Registration {
     Registration {
         url: location.url().to_owned(),
         ..Registration::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::archive::check_urls;
+    use crate::config::server::{Environment, Flags};
+    use crate::model::Envelope;
+
+    use super::*;
+
+    /// KServe's own `config.properties`, as far as it says where to listen.
+    const KSERVES: [&str; 4] = [
+        "inference_address=http://0.0.0.0:8085",
+        "management_address=http://0.0.0.0:8085",
+        "metrics_address=http://0.0.0.0:8082",
+        "enable_envvars_config=true",
+    ];
+
+    fn settings(variables: &[(&str, &str)], set: &[&str]) -> ServerConfig {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let environment = Environment {
+            variables: variables.iter().map(owned).collect(),
+            ..Environment::default()
+        };
+        let flags = Flags {
+            set: set.iter().map(|setting| (*setting).to_owned()).collect(),
+            ..Flags::default()
+        };
+        ServerConfig::load(&flags, &environment, check_urls).unwrap()
+    }
+
+    fn predictions(settings: &ServerConfig) -> Vec<String> {
+        let listeners = listeners(settings).into_iter();
+        let inference = listeners.filter(|(listener, _)| *listener == Listener::Inference);
+        inference.map(|(_, address)| address.to_string()).collect()
+    }
+
+    #[test]
+    fn kserves_port_is_served_where_kserve_runs_the_server() {
+        for protocol in ["v1", "v2", "grpc-v2"] {
+            let settings = settings(&[("PROTOCOL_VERSION", protocol)], &KSERVES);
+            let expected = ["http://0.0.0.0:8080", "http://0.0.0.0:8085"];
+            assert_eq!(predictions(&settings), expected);
+            assert!(api_config(&settings).unwrap().kserve);
+        }
+    }
+
+    #[test]
+    fn no_other_address_is_added() {
+        let own = ["http://0.0.0.0:8085"];
+        // A transformer in the same pod has the port, and the server no such variable.
+        let beside = settings(&[("TS_SERVICE_ENVELOPE", "kserve")], &KSERVES);
+        assert_eq!(predictions(&beside), own);
+        let other = settings(&[("PROTOCOL_VERSION", "HTTP/2")], &KSERVES);
+        assert_eq!(predictions(&other), own);
+        let on_kserve = [("PROTOCOL_VERSION", "v1")];
+        let default = settings(&on_kserve, &[]);
+        assert_eq!(predictions(&default), ["http://127.0.0.1:8080"]);
+        for (taken, own) in [
+            (
+                ["management_address=http://127.0.0.1:8080"],
+                "http://127.0.0.1:8085",
+            ),
+            (["inference_address=unix:/tmp/i.sock"], "unix:/tmp/i.sock"),
+        ] {
+            let set = [&["inference_address=http://127.0.0.1:8085"], &taken[..]].concat();
+            assert_eq!(predictions(&settings(&on_kserve, &set)), [own]);
+        }
+    }
+
+    #[test]
+    fn the_envelope_comes_from_the_variable_that_kserve_sets() {
+        for (name, expected) in [
+            ("kserve", Envelope::KServe),
+            ("kservev2", Envelope::KServeV2),
+            ("", Envelope::None),
+        ] {
+            let settings = settings(&[("TS_SERVICE_ENVELOPE", name)], &KSERVES);
+            assert_eq!(settings.values.service_envelope, expected);
+            let is_kserves = api_config(&settings).unwrap().kserve;
+            assert_eq!(is_kserves, expected != Envelope::None);
+            assert_eq!(settings.defaults(true, 0, 1).envelope, expected);
+        }
     }
 }

@@ -1,10 +1,9 @@
 //! Binding: one socket for each address, whatever is served there.
 
-use std::sync::Arc;
-
+use super::secure::TlsParts;
 use super::{ServerError, secure};
 use crate::api::Listener;
-use crate::listen::{Address, Certificates, Socket, Tls};
+use crate::listen::{Address, Socket, Tls};
 
 /// A socket and what is served on it.
 #[derive(Debug)]
@@ -13,16 +12,18 @@ pub(super) struct Bound {
     pub(super) socket: Socket,
 }
 
-/// Binds every address before any is served. Speaks TLS by `certificates`, which are there if any address needs them.
+/// Binds every address before any is served; the files of Unix sockets have `socket_mode`. Speaks TLS by `parts`, which are
+/// there if any address needs them.
 pub(super) fn bind(
     listeners: Vec<(Listener, Address)>,
-    certificates: Option<&Arc<Certificates>>,
+    parts: Option<&TlsParts>,
+    socket_mode: u32,
 ) -> Result<Vec<Bound>, ServerError> {
     let shared = by_address(listeners).into_iter();
     shared
         .map(|(listeners, address)| {
-            let tls = tls(&listeners, certificates)?;
-            match Socket::bind(&address, tls) {
+            let tls = tls(&listeners, parts)?;
+            match Socket::bind(&address, tls, socket_mode) {
                 Ok(socket) => Ok(Bound { listeners, socket }),
                 Err(source) => Err(ServerError::Bind {
                     address,
@@ -34,11 +35,8 @@ pub(super) fn bind(
         .collect()
 }
 
-fn tls(
-    listeners: &[Listener],
-    certificates: Option<&Arc<Certificates>>,
-) -> Result<Option<Tls>, rustls::Error> {
-    let made = certificates.map(|certificates| secure::tls(listeners[0], certificates));
+fn tls(listeners: &[Listener], parts: Option<&TlsParts>) -> Result<Option<Tls>, rustls::Error> {
+    let made = parts.map(|parts| secure::tls(listeners[0], parts));
     made.transpose()
 }
 

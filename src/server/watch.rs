@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::listen::Certificates;
+use crate::listen::{Certificates, ClientAuthorities};
 use crate::token::Tokens;
 
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -20,6 +20,18 @@ pub(super) async fn certificates(certificates: Arc<Certificates>, stop: Cancella
         Ok(true) => tracing::info!("The certificate has changed: it is used from now on."),
         Ok(false) => {}
         Err(error) => tracing::warn!("The certificate stays what it was: {error}"),
+    };
+    every_second(look, stop).await;
+}
+
+/// Takes new authorities of clients into use until `stop`.
+pub(super) async fn clients(clients: Arc<ClientAuthorities>, stop: CancellationToken) {
+    let look = move || match clients.refresh() {
+        Ok(true) => {
+            tracing::info!("The authorities of clients have changed: they hold from now on.");
+        }
+        Ok(false) => {}
+        Err(error) => tracing::warn!("The authorities of clients stay what they were: {error}"),
     };
     every_second(look, stop).await;
 }

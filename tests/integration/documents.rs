@@ -49,6 +49,17 @@ fn the_migration_guide_shows_the_handlers_as_they_are() {
     }
 }
 
+#[test]
+fn every_kind_of_file_that_is_not_served_has_a_recipe() {
+    let page = std::fs::read_to_string(Path::new(ROOT).join("docs/exporting.md")).unwrap();
+    for extension in lantern::model::UNSERVED
+        .iter()
+        .flat_map(|kind| kind.extensions)
+    {
+        assert!(page.contains(&format!("`.{extension}`")), "{extension}");
+    }
+}
+
 /// A row of a table.
 fn row(cells: &[&str]) -> String {
     format!("| {} |\n", cells.join(" | "))
@@ -75,8 +86,8 @@ fn meaning(lines: &[&str]) -> String {
 }
 
 fn server_settings(page: &mut String) {
-    *page += &row(&["key", "default", "value", "meaning", "variable"]);
-    *page += "|---|---|---|---|---|\n";
+    *page += &row(&["key", "default", "value", "wrong", "meaning", "variable"]);
+    *page += "|---|---|---|---|---|---|\n";
     for key in server::keys().filter(|key| key.is_setting()) {
         let variable = key.environment_variable();
         let variable = variable.map_or_else(String::new, |(name, _)| format!("`{name}`"));
@@ -86,6 +97,11 @@ fn server_settings(page: &mut String) {
             &name,
             &default(key.default),
             &value,
+            match key.weight {
+                server::Weight::Safety => "stops, safety",
+                server::Weight::Needed => "stops",
+                server::Weight::Light => "warns",
+            },
             &meaning(key.lines),
             &variable,
         ]);
@@ -93,14 +109,19 @@ fn server_settings(page: &mut String) {
 }
 
 fn model_settings(page: &mut String) {
-    *page += &row(&["key", "default", "value", "meaning"]);
-    *page += "|---|---|---|---|\n";
+    *page += &row(&["key", "default", "value", "wrong", "meaning"]);
+    *page += "|---|---|---|---|---|\n";
     for key in model::keys() {
         let name = format!("`{}`", key.name);
         *page += &row(&[
             &name,
             &default(key.default),
             &(key.shape)(),
+            match key.weight {
+                model::Weight::Safety => "fails, safety",
+                model::Weight::Needed => "fails",
+                model::Weight::Light => "warns",
+            },
             &meaning(key.lines),
         ]);
     }
@@ -129,6 +150,10 @@ In `config.properties`, as `--set KEY=VALUE`, or as a variable. Variables that s
 `TS_OPEN_INFERENCE_PROTOCOL`, others where the file says `enable_envvars_config=true`. A variable counts over a flag, a flag
 over the file.
 
+What a wrong value does stands under \"wrong\". It *stops* the start, as in TorchServe; or it *warns*, and the default holds, or
+what TorchServe falls back to: `false` for a truth value, `log` for `metrics_mode`. A known key in other capitals is taken with a
+warning, but where *safety* hangs on it: that stops the start.
+
 "
     .to_owned();
     server_settings(&mut page);
@@ -142,6 +167,10 @@ over the file.
 
 In the `model-config.yaml` of its archive. Dots stand for levels: `lantern.limits.cpu` is `cpu` below `limits` below `lantern`.
 A limit may be as high as the server's key `lantern_max_` of the same name.
+
+A wrong value *fails* the model, or it *warns* and is ignored. Of TorchServe's keys with a number only one out of range fails the
+model; a value of another type is ignored with a warning, as there. A known key in other capitals is taken with a warning, but where
+*safety* hangs on it.
 
 ";
     model_settings(&mut page);

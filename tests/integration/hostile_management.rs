@@ -122,7 +122,7 @@ fn names() -> Vec<Attack> {
         "a%00b",
         "%20",
         "%E2%80%AEx",
-        ".hidden",
+        "a%E2%80%A8b",
         &long,
     ];
     let names = names.map(|name| {

@@ -251,3 +251,30 @@ async fn cors_headers_are_sent_where_configured() {
     );
     assert_eq!(answer.header("access-control-allow-methods"), None);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_that_came_as_a_form_is_refused_with_the_header_to_send() {
+    for model in [Model::linear(), Model::linear().in_process()] {
+        let server = TestServer::with(model).await;
+        let post = async |content_type: &str, body: &'static str| {
+            let request = server.request(Listener::Inference, "POST", "/predictions/linear");
+            let request = request.header("content-type", content_type).body(body);
+            Answer::of(request.send().await.unwrap()).await
+        };
+        let form = "application/x-www-form-urlencoded";
+        let says = "The body came as a form (application/x-www-form-urlencoded) and looks like JSON: send it with the \
+                    header Content-Type: application/json";
+        let refused = post(form, r#"{"x": [1, 2], "k": "a==&b"}"#).await;
+        assert_eq!(refused.status, 400, "{}", refused.text());
+        assert!(refused.text().contains(says), "{}", refused.text());
+        for (content_type, body) in [(form, "a=1&b=2"), ("application/json", r#"{"x": 1}"#)] {
+            let refused = post(content_type, body).await;
+            assert_eq!(refused.status, 400, "{}", refused.text());
+            assert!(
+                !refused.text().contains("Content-Type"),
+                "{}",
+                refused.text()
+            );
+        }
+    }
+}

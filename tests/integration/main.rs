@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::too_many_lines)]
 
+mod blame;
 mod describing;
 mod documents;
 mod draining;
@@ -14,6 +15,7 @@ mod hostile_http;
 mod hostile_management;
 mod hostile_memory;
 mod inference;
+mod kserve;
 mod launching;
 mod layering;
 mod long_runs;
@@ -24,13 +26,16 @@ mod metric_coverage;
 mod metric_hostility;
 mod metric_modes;
 mod metrics;
+mod names;
 mod oip;
 mod places;
 mod process;
 mod program;
 mod quiet;
+mod reasons;
 mod recovery;
 mod replay;
+mod request_ids;
 mod routes;
 mod sagemaker;
 mod settings;
@@ -42,3 +47,4 @@ mod swapping;
 mod tokens;
 mod tools;
 mod transport;
+mod unserved;

@@ -66,7 +66,10 @@ async fn a_model_that_does_not_load_is_taken_back_with_the_reason() {
         message.starts_with("Failed to start workers for model broken version: 1.0: "),
         "{message}"
     );
-    assert_eq!(server.management("GET", "/models/broken").await.status, 404);
+    let described = server.management("GET", "/models/broken").await.json();
+    assert_eq!(described[0]["lantern"]["state"], "failed");
+    let listed = server.management("GET", "/models").await;
+    assert!(!listed.text().contains("broken"), "{}", listed.text());
     assert_eq!(server.inference("GET", "/ping").await.status, 200);
 }
 
@@ -376,4 +379,28 @@ async fn unregistering_that_takes_too_long_leaves_the_model() {
     server.gate().open();
     assert_eq!(request.await.unwrap(), 200);
     assert_eq!(server.predict("fake", tensor(1.0)).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_body_that_is_said_to_be_json_is_no_body() {
+    let server = TestServer::builder()
+        .in_store(Model::new("echo"))
+        .start()
+        .await;
+    let ask = async |method: &str, path: &str| {
+        let request = server.request(Listener::Management, method, path);
+        let request = request.header("content-type", "application/json");
+        Answer::of(request.send().await.unwrap()).await
+    };
+    let registered = ask("POST", "/models?url=echo-1.0.mar&initial_workers=1").await;
+    assert_eq!(registered.status, 200, "{}", registered.text());
+    let scaled = ask("PUT", "/models/echo?min_worker=1&synchronous=true").await;
+    assert_eq!(scaled.status, 200, "{}", scaled.text());
+    let nothing = ask("POST", "/models").await;
+    assert_eq!(nothing.json()["message"], "Parameter url is required.");
+    let predicted = server.request(Listener::Inference, "POST", "/predictions/echo");
+    let predicted = predicted.header("content-type", "application/json");
+    let predicted = Answer::of(predicted.send().await.unwrap()).await;
+    assert_eq!((predicted.status, predicted.body.len()), (200, 0));
+    assert_eq!(ask("DELETE", "/models/echo").await.status, 200);
 }

@@ -258,13 +258,7 @@ async fn what_registration_and_scaling_say() {
                 "/type",
                 "InternalServerException",
             ),
-            (
-                "GET",
-                "/models/idle",
-                404,
-                "/message",
-                "Model not found: idle",
-            ),
+            ("GET", "/models/idle", 200, "/0/lantern/state", "failed"),
             (
                 "POST",
                 "/models?url=idle-1.0.mar&initial_workers=1&handler=other:handle",
@@ -272,13 +266,7 @@ async fn what_registration_and_scaling_say() {
                 "/type",
                 "InternalServerException",
             ),
-            (
-                "GET",
-                "/models/idle",
-                404,
-                "/message",
-                "Model not found: idle",
-            ),
+            ("GET", "/models/idle", 200, "/0/lantern/state", "failed"),
             (
                 "POST",
                 "/models?url=idle-1.0.mar&initial_workers=1",

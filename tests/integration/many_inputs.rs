@@ -67,7 +67,7 @@ async fn what_is_too_much_is_refused_when_it_is_registered() {
             let message = answer.json()["message"].to_string();
             assert!(message.contains("cannot be served"), "{message}");
             assert!(message.contains(says), "{message}");
-            assert_eq!(server.management("GET", "/models/sum").await.status, 404);
+            assert_eq!(server.predict("sum", "{}").await.status, 404);
         }
     }
 }

@@ -96,8 +96,8 @@ async fn in_volumes_that_everybody_can_write_to_the_server_has_directories_of_it
     }
     for directory in [cache, temp] {
         assert_eq!(listed(&directory), [(place::own_name(), 0o700)]);
-        let line = format!("{} belongs to another user", directory.display());
-        assert!(life.output.contains(&line), "{line}: {}", life.output);
+        let warning = format!("{} belongs to another user", directory.display());
+        assert!(life.output.contains(&warning), "{warning}: {}", life.output);
     }
     assert!(logs.join("ts_log.log").exists());
 }

@@ -288,8 +288,8 @@ async fn a_server_that_was_open_is_closed_when_the_next_start_does_not_open_it()
     );
     let place = place.with_tokens();
     let life = place.settled(&[]).await;
-    let line = "disable_token_authorization is not restored from the snapshot";
-    assert!(life.output.contains(line), "{}", life.output);
+    let withheld = "disable_token_authorization is not restored from the snapshot";
+    assert!(life.output.contains(withheld), "{}", life.output);
     let (status, _) = life.ask("GET", "/models").await;
     assert_eq!(status, 400, "the management API asks for a token");
     life.end(Signal::TERM).await;

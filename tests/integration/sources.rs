@@ -272,3 +272,82 @@ async fn what_the_operator_lists_is_fetched_at_the_first_start() {
     }
     assert_eq!(origin.heads().len(), 1);
 }
+
+#[tokio::test]
+async fn links_of_the_store_are_followed_where_allowed_and_named_where_not() {
+    let shared = tempfile::TempDir::new().unwrap();
+    for name in ["open", "closed"] {
+        let directory = shared.path().join(name);
+        fs::create_dir(&directory).unwrap();
+        Model::new("passthrough").named(name).pack_into(&directory);
+    }
+    let place = Place::new(&[Model::linear()]);
+    for name in ["open.mar", "closed.mar"] {
+        let (directory, _) = name.split_once('.').unwrap();
+        let target = format!("{directory}/{directory}-1.0.mar");
+        let target = shared.path().join(target);
+        std::os::unix::fs::symlink(target, place.store().join(name)).unwrap();
+    }
+    let allowed = format!("allowed_urls=file://{}/open/", shared.path().display());
+    let mut life = place
+        .set(&allowed)
+        .start(&["--ncs", "--models", "all"])
+        .await;
+    let refused = life.line("Not loaded: ").await;
+    for part in [
+        "closed.mar",
+        "is a symbolic link to",
+        "neither in the model store",
+        "to allowed_urls",
+    ] {
+        assert!(refused.contains(part), "{refused}");
+    }
+    life.line("models loaded in").await;
+    assert_eq!(life.ask("GET", "/models/open").await.0, 200);
+    let (status, answer) = life.ask("POST", "/models?url=closed.mar").await;
+    let message = answer["message"].as_str().unwrap_or_default();
+    assert_eq!(status, 404, "{answer}");
+    assert!(
+        message.starts_with("Model not found at: closed.mar"),
+        "{message}"
+    );
+    assert!(
+        !message.contains(shared.path().to_str().unwrap()),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn torchserves_own_allowed_urls_start_a_server_that_fetches_nothing() {
+    let canary = Origin::serving(raw().packed()).await;
+    let everything = "allowed_urls=file://.*|http(s)?://.*";
+    let place = Place::new(&[]).set(everything);
+    let mut life = place.start(&["--ncs"]).await;
+    let said = life.line("allowed_urls has the pattern").await;
+    assert!(
+        said.contains("archives come from the model store alone"),
+        "{said}"
+    );
+    let register = format!("/models?url={}", canary.url("/raw.mar"));
+    assert_eq!(life.ask("POST", &register).await.0, 404);
+    assert_eq!(canary.heads(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_variables_of_the_process_name_the_proxy() {
+    let body = raw().packed();
+    let proxy = Origin::serving(body).await;
+    // A name of a kind that no name server knows.
+    let url = "http://models.invalid/raw.mar";
+    let place = Place::new(&[])
+        .set("allowed_urls=http://models.invalid/")
+        .variable("http_proxy", &proxy.url(""));
+    let life = place.start(&["--ncs"]).await;
+    let (status, answer) = life.ask("POST", &format!("/models?url={url}")).await;
+    assert_eq!(status, 200, "{answer}");
+    assert!(
+        proxy.heads()[0].starts_with(&format!("GET {url} HTTP/1.1")),
+        "{:?}",
+        proxy.heads()
+    );
+}

@@ -129,6 +129,7 @@ fn rows() -> Vec<(Listener, Route)> {
     let surface = Surface {
         oip: true,
         sagemaker: false,
+        kserve: false,
     };
     let listeners = [Listener::Inference, Listener::Management, Listener::Metrics];
     listeners

@@ -1,11 +1,13 @@
 //! HTTP over TLS and Unix sockets, and several APIs on one address.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lantern::api::Listener;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tempfile::TempDir;
@@ -38,6 +40,15 @@ impl Identity {
         std::fs::write(path("key.pem"), made.signing_key.serialize_pem()).unwrap();
         std::fs::write(path("certificate.pem"), made.cert.pem()).unwrap();
         made.cert.der().to_vec()
+    }
+
+    /// What a client that trusts it trusts.
+    fn roots(&self) -> RootCertStore {
+        let file = self.directory.path().join("certificate.pem");
+        let mut roots = RootCertStore::empty();
+        let certificate = CertificateDer::from_pem_file(file).unwrap();
+        roots.add(certificate).unwrap();
+        roots
     }
 
     fn settings(&self) -> [String; 2] {
@@ -142,13 +153,8 @@ async fn agreed(
     version: &'static SupportedProtocolVersion,
     protocols: &[&str],
 ) -> Option<Option<String>> {
-    let file = identity.directory.path().join("certificate.pem");
-    let mut roots = RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_file(file).unwrap())
-        .unwrap();
     let mut cfg = ClientConfig::builder_with_protocol_versions(&[version])
-        .with_root_certificates(roots)
+        .with_root_certificates(identity.roots())
         .with_no_client_auth();
     let protocols = protocols.iter().map(|name| name.as_bytes().to_vec());
     cfg.alpn_protocols = protocols.collect();
@@ -160,14 +166,128 @@ async fn agreed(
     Some(protocol.map(|name| String::from_utf8(name.to_vec()).unwrap()))
 }
 
+/// An authority, and the certificate of a client by it.
+struct Authority {
+    certificate: String,
+    client: String,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap().pem();
+        let issuer = Issuer::new(params, key);
+        let key = KeyPair::generate().unwrap();
+        let client = CertificateParams::new(vec!["client".to_owned()]).unwrap();
+        let client = client.signed_by(&key, &issuer).unwrap().pem();
+        Self {
+            certificate,
+            client: format!("{client}{}", key.serialize_pem()),
+        }
+    }
+
+    /// A client that shows its certificate.
+    fn client(&self) -> reqwest::Client {
+        let identity = reqwest::Identity::from_pem(self.client.as_bytes()).unwrap();
+        anonymous().identity(identity).build().unwrap()
+    }
+}
+
+/// A client without a certificate, which makes a connection for each request.
+fn anonymous() -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .danger_accept_invalid_certs(true)
+        .pool_max_idle_per_host(0)
+}
+
+/// Whether the server answers `client`.
+async fn is_answered(server: &TestServer, listener: Listener, client: &reqwest::Client) -> bool {
+    let url = format!("https://{}/nowhere", server.address(listener));
+    client.get(url).send().await.is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_without_a_certificate_of_the_authority_are_refused_in_the_handshake() {
+    let (identity, known, stranger) = (Identity::new(), Authority::new(), Authority::new());
+    let file = identity.directory.path().join("clients.pem");
+    std::fs::write(&file, &known.certificate).unwrap();
+    let mut settings = identity.settings().to_vec();
+    settings.push(format!("lantern_client_ca={}", file.display()));
+    settings.push("enable_grpc_ssl=true".to_owned());
+    let server = https(&settings).await;
+    let (known_client, stranger_client) = (known.client(), stranger.client());
+    let nobody = anonymous().build().unwrap();
+    for listener in [Listener::Inference, Listener::Management, Listener::Metrics] {
+        assert!(is_answered(&server, listener, &known_client).await);
+        assert!(!is_answered(&server, listener, &stranger_client).await);
+        assert!(!is_answered(&server, listener, &nobody).await);
+    }
+    // Over gRPC, which is HTTP/2 on its own socket.
+    for (authority, is_served) in [
+        (Some(&known), true),
+        (Some(&stranger), false),
+        (None, false),
+    ] {
+        let has_met = grpc_handshake(&server, &identity, authority).await;
+        assert_eq!(has_met, is_served);
+    }
+    // The authority is replaced while the server runs.
+    std::fs::write(&file, &stranger.certificate).unwrap();
+    let until = tokio::time::Instant::now() + Duration::from_secs(20);
+    while !is_answered(&server, Listener::Inference, &stranger_client).await {
+        assert!(tokio::time::Instant::now() < until, "the authority is old");
+        tokio::task::yield_now().await;
+    }
+    assert!(!is_answered(&server, Listener::Inference, &known_client).await);
+    // A file that is broken changes nothing.
+    std::fs::write(&file, "broken").unwrap();
+    assert!(is_answered(&server, Listener::Inference, &stranger_client).await);
+}
+
+/// Whether the gRPC listener goes on after the handshake with a client of `authority`. In TLS 1.3 a client learns that it was
+/// refused when it reads.
+async fn grpc_handshake(
+    server: &TestServer,
+    identity: &Identity,
+    authority: Option<&Authority>,
+) -> bool {
+    let builder = ClientConfig::builder().with_root_certificates(identity.roots());
+    let mut cfg = match authority {
+        None => builder.with_no_client_auth(),
+        Some(authority) => {
+            let pem = authority.client.as_bytes();
+            let chain = CertificateDer::pem_slice_iter(pem)
+                .map(Result::unwrap)
+                .collect();
+            let key = PrivateKeyDer::from_pem_slice(pem).unwrap();
+            builder.with_client_auth_cert(chain, key).unwrap()
+        }
+    };
+    cfg.alpn_protocols = vec![b"h2".to_vec()];
+    let stream = server.connect(Listener::GrpcInference).await;
+    let connector = TlsConnector::from(Arc::new(cfg));
+    let name = ServerName::try_from("localhost").unwrap();
+    let Ok(mut stream) = connector.connect(name, stream).await else {
+        return false;
+    };
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    // The server answers with its settings.
+    stream.write_all(preface).await.is_ok() && stream.read_exact(&mut [0; 9]).await.is_ok()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn unix_sockets_serve_http_and_go_with_the_server() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("inference.sock");
     let mut server = TestServer::builder()
         .set(&format!("inference_address=unix:{}", path.display()))
+        .set("lantern_socket_mode=0660")
         .start()
         .await;
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o660);
     let mut stream = UnixStream::connect(&path).await.unwrap();
     stream.write_all(PING.as_bytes()).await.unwrap();
     let mut answer = String::new();

@@ -55,7 +55,7 @@ class Server:
             archive.unlink()
 
     def register(self, archive: str, management: Rest) -> None:
-        """A refusal has what the operator is told, too: clients do not learn why a file does not load."""
+        """A refusal has what the operator is told, too: clients are told one line of why a file does not load."""
         query = urlencode({"url": archive, "initial_workers": 1, "synchronous": "true"})
         try:
             management.send("POST", f"/models?{query}")

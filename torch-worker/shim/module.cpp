@@ -2,6 +2,8 @@
 
 #include "common.h"
 
+#include <cstdio>
+
 #include <torch/csrc/jit/serialization/import.h>
 
 namespace {
@@ -31,6 +33,9 @@ lt_module *loaded_from(const char *path, int32_t device) {
 extern "C" {
 
 void lt_free_text(char *text) { std::free(text); }
+
+// `print` writes to `std::cout`, which has no buffer of its own beside that of stdout.
+void lt_print_lines() { std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ); }
 
 char *lt_load(const char *path, int32_t device, lt_module **loaded) {
   return lt::guarded([&] { *loaded = loaded_from(path, device); });

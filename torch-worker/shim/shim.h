@@ -50,6 +50,9 @@ enum lt_kind : int32_t {
 
 void lt_free_text(char *text);
 
+// What modules print is written at the end of each line, though stdout is a pipe.
+void lt_print_lines();
+
 // Modules. `device` is -1 for the processor, else the index of a CUDA device.
 char *lt_load(const char *path, int32_t device, lt_module **loaded);
 void lt_free_module(lt_module *module);

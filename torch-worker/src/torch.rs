@@ -180,6 +180,7 @@ fn unnamed(specs: &[TensorSpec]) -> Vec<NamedAxis<'_>> {
 
 fn configure(intra_op_threads: usize) {
     SETTINGS.call_once(|| {
+        shim::print_lines();
         tch::set_num_threads(i32::try_from(intra_op_threads.max(1)).unwrap_or(i32::MAX));
         tch::set_num_interop_threads(1);
         // Profiling makes the first runs of each program, and the first with new shapes, slow: 60 ms instead of 1 for a

@@ -20,6 +20,17 @@ use lantern::runtime::{Batching, Bounds, Grounds, Hosts, ModelState, WorkerIds};
 use lantern::tensor::{DType, NamedTensor, Tensor};
 use serde_json::Value;
 
+/// Keeps the lines of the model's log.
+#[derive(Clone)]
+struct Lines(tokio::sync::mpsc::UnboundedSender<LogLine>);
+
+impl Sink for Lines {
+    fn log(&self, line: LogLine) {
+        let _ = self.0.send(line);
+    }
+    fn observe(&self, _observation: Observation) {}
+}
+
 struct Silence;
 
 impl Sink for Silence {
@@ -358,4 +369,66 @@ fn a_directory_with_the_program_and_its_libraries_may_be_moved() {
     let searched = b"$ORIGIN:$ORIGIN/../lib";
     let mut places = program.windows(searched.len());
     assert!(places.any(|bytes| bytes == searched));
+}
+
+#[tokio::test]
+async fn what_a_model_prints_is_in_its_log_while_it_runs() {
+    let (sender, mut lines) = tokio::sync::mpsc::unbounded_channel();
+    let model = Arc::new(undeclared("prints", StateSharing::Shared));
+    let sink = Arc::new(Lines(sender));
+    let started = ProcessRuntime::start(&hosts(), model, Bounds::exactly(1), sink).await;
+    let runtime = started.unwrap();
+    let x = Tensor::new(DType::F32, vec![1, 2], vec![0; 8].into()).unwrap();
+    outputs(&runtime, vec![NamedTensor::new("x", x)])
+        .await
+        .unwrap();
+    // The process lives, so only a line that was not kept back comes.
+    let printed = async {
+        loop {
+            let line = lines.recv().await.unwrap();
+            if line.message == "rows: 1" {
+                return line;
+            }
+        }
+    };
+    let line = tokio::time::timeout(Duration::from_secs(20), printed).await;
+    let line = line.expect("what the model printed is not in its log");
+    assert_eq!(line.fields, [("stream".to_owned(), "stdout".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_file_that_libtorch_refuses_is_explained_without_its_frames() {
+    let mut model = undeclared("unused", StateSharing::Shared);
+    for (file, reason) in [
+        ("broken.pt", "PytorchStreamReader failed"),
+        ("hostile/state_dict.pt", "this is no TorchScript file"),
+    ] {
+        model.artifact = file.into();
+        let error = try_start(model.clone(), 1).await.err().unwrap();
+        let told = error.message();
+        assert!(
+            told.starts_with("model \"m\" version 1 does not load with the torch backend: "),
+            "{told}"
+        );
+        assert!(
+            told.contains(reason) && told.contains("; check that torch.jit.load opens it"),
+            "{told}"
+        );
+        for secret in [
+            "frame #",
+            "0x",
+            "\n",
+            ".cpp",
+            "tests/fixtures",
+            "Exception raised",
+        ] {
+            assert!(!told.contains(secret), "{secret}: {told}");
+        }
+        assert!(
+            error
+                .frames()
+                .is_some_and(|frames| frames.contains("Exception raised")),
+            "{error:?}"
+        );
+    }
 }

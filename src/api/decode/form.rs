@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use crate::error::{Error, Kind};
-use crate::payload::Part;
+use crate::error::{Error, Fault, Kind};
+use crate::payload::{Body, Part};
 
 /// Fields of a form.
 const FIELDS_LIMIT: usize = 1024;
@@ -58,6 +58,32 @@ pub(super) fn urlencoded(body: &[u8]) -> Result<Vec<Part>, Error> {
     Ok(parts)
 }
 
+/// Whether a form looks as JSON does that `curl -d` sends without a media type: its first field begins as JSON does.
+pub(in crate::api) fn is_json_as_form(body: &Body) -> bool {
+    let Body::Form(parts) = body else {
+        return false;
+    };
+    let first = parts.first();
+    first.is_some_and(|part| part.name.trim_start().starts_with(['{', '[']))
+}
+
+/// A failure to make anything of such a form, with what the client can do about it.
+pub(in crate::api) fn with_remedy_for_json_as_form(error: Error) -> Error {
+    if !matches!(error.kind().fault(), Fault::Client | Fault::Handler) {
+        return error;
+    }
+    let text = format!(
+        "{}. The body came as a form (application/x-www-form-urlencoded) and looks like JSON: send it with the header \
+         Content-Type: application/json",
+        error.message().trim_end_matches('.')
+    );
+    let remedied = Error::new(error.kind(), text);
+    match error.detail() {
+        Some(detail) => remedied.with_detail(detail),
+        None => remedied,
+    }
+}
+
 fn check_fields(so_far: usize) -> Result<(), Error> {
     if so_far < FIELDS_LIMIT {
         return Ok(());
@@ -76,5 +102,36 @@ mod tests {
         assert_eq!(urlencoded(most.as_bytes()).unwrap().len(), FIELDS_LIMIT);
         let many = "a=1&".repeat(FIELDS_LIMIT + 1);
         assert!(urlencoded(many.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn json_that_is_sent_as_a_form_is_told_apart() {
+        let is_it = |body: &str| is_json_as_form(&Body::Form(urlencoded(body.as_bytes()).unwrap()));
+        for json in [
+            r#"{"x": 1}"#,
+            " [1, 2]",
+            r#"{"b64": "AA=="}"#,
+            r#"{"a": "b&c=d"}"#,
+        ] {
+            assert!(is_it(json), "{json}");
+        }
+        for form in ["", "data={}", "a=1&b=2", "x"] {
+            assert!(!is_it(form), "{form}");
+        }
+        assert!(!is_json_as_form(&Body::Raw("{}".into())));
+    }
+
+    #[test]
+    fn a_remedy_is_given_where_the_body_may_be_the_reason() {
+        let failed =
+            |kind| with_remedy_for_json_as_form(Error::new(kind, "No \"x\".").with_detail("d"));
+        let remedied = failed(Kind::BadRequest);
+        let expected = "No \"x\". The body came as a form (application/x-www-form-urlencoded) and looks like JSON: \
+                        send it with the header Content-Type: application/json";
+        assert_eq!(
+            (remedied.message(), remedied.detail()),
+            (expected, Some("d"))
+        );
+        assert_eq!(failed(Kind::QueueFull).message(), "No \"x\".");
     }
 }

@@ -26,6 +26,7 @@ pub(super) fn all() -> Value {
         ),
         "Models": models(),
         "Readiness": object(&["name", "ready"], &json!({ "name": string(), "ready": { "type": "boolean" } })),
+        "Names": object(&["models"], &json!({ "models": { "type": "array", "items": string() } })),
         "Workflows": object(&["workflows"], &json!({ "workflows": { "type": "array", "items": { "type": "object" } } })),
         "Descriptions": { "type": "array", "items": description() },
         "Registration": registration(),

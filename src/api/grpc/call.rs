@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::status;
+use crate::api::access::Ids;
 use crate::api::extract::RequestContext;
 use crate::api::log_failure;
 use crate::error::Error;
@@ -61,6 +62,11 @@ impl Caller {
     /// The `x-request-id` of the response.
     pub(super) fn id(&self) -> &str {
         &self.state.context.id
+    }
+
+    /// Its ids, for the access log.
+    pub(super) fn ids(&self) -> Ids {
+        self.state.context.clone().into()
     }
 
     /// When the call arrived.

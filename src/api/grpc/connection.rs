@@ -15,7 +15,7 @@ use tokio_util::io::InspectReader;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::Config;
+use super::Grpc;
 use crate::api::extract::RequestContext;
 use crate::api::layers::HttpService;
 use crate::listen::{Peer, Stream};
@@ -42,16 +42,18 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(in crate::api) async fn serve(
     stream: Stream,
     peer: Peer,
-    cfg: Config,
+    api: Arc<Grpc>,
     service: impl HttpService,
     stop: CancellationToken,
 ) {
+    let (cfg, adopts) = (&api.cfg, api.api.adopt_request_id);
     let received = Arc::new(AtomicUsize::new(0));
     let calls = Calls::default();
     let each = calls.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(RequestContext::new(peer));
+        let context = RequestContext::of_head(peer, request.headers(), adopts);
+        request.extensions_mut().insert(context);
         request.extensions_mut().insert(each.clone());
         service.clone().oneshot(request)
     });

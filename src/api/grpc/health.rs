@@ -85,7 +85,8 @@ impl View {
         } else {
             self.is_model_ready(name)?
         };
-        Some(if is_serving && !stop.is_cancelled() {
+        let is_stopping = stop.is_cancelled() || self.catalog.is_stopping();
+        Some(if is_serving && !is_stopping {
             ServingStatus::Serving
         } else {
             ServingStatus::NotServing

@@ -115,6 +115,8 @@ fn register_params(request: &RegisterModelRequest) -> RegisterParams {
         initial_workers: request.initial_workers.map(i64::from),
         response_timeout: number(request.response_timeout),
         startup_timeout: request.startup_timeout.map(i64::from),
+        // The message has no field for it.
+        service_envelope: None,
         synchronous: Some(request.synchronous),
     }
 }

@@ -59,7 +59,7 @@ impl Line {
     fn write(&mut self, code: u16) {
         if let (Some(log), Some(begun)) = (&self.log, self.begun.take()) {
             let took = self.caller.arrival().elapsed();
-            log.finish(begun, self.caller.id().to_owned(), code, took);
+            log.finish(begun, self.caller.ids(), code, took);
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::catalog::{
     Condition, Description, Entry, ModelState, Which, WorkerState, WorkerStatus, cannot_describe,
 };
 use crate::error::Error;
-use crate::model::{BackendKind, Device, Hosting, TensorSpec};
+use crate::model::{BackendKind, Device, Envelope, Hosting, TensorSpec};
 
 /// A JSON object that a handler made.
 type Metadata = serde_json::Map<String, serde_json::Value>;
@@ -101,6 +101,8 @@ struct Lantern {
     backend: Option<&'static str>,
     hosting: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    service_envelope: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     batching: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     keeps_state: Option<&'static str>,
@@ -115,6 +117,13 @@ struct Lantern {
 pub(in crate::api) struct Readiness {
     name: String,
     ready: bool,
+}
+
+impl Readiness {
+    /// Whether it takes them.
+    pub(in crate::api) const fn is_ready(&self) -> bool {
+        self.ready
+    }
 }
 
 impl Operations {
@@ -137,17 +146,25 @@ impl Operations {
             Some(version) => Which::Version(version),
         };
         let expected = self.catalog.describe_expected(&params.model, which);
-        let entries = match self.catalog.select(&params.model, which) {
-            _ if which != Which::All && !expected.is_empty() => Vec::new(),
-            Err(_) if !expected.is_empty() => Vec::new(),
-            entries => entries?,
+        let is_one = which != Which::All;
+        let (entries, others) = match self.catalog.select(&params.model, which) {
+            _ if is_one && !expected.is_empty() => (Vec::new(), expected),
+            Ok(entries) if is_one => (entries, Vec::new()),
+            selected => {
+                let failed = self.catalog.describe_failed(&params.model, which);
+                let others = [expected, failed].concat();
+                match selected {
+                    Err(error) if others.is_empty() => return Err(error),
+                    selected => (selected.unwrap_or_default(), others),
+                }
+            }
         };
-        let is_customized = params.customized == Some(true) && which != Which::All;
-        if let Some(expected) = expected.first().filter(|_| is_customized) {
-            return Err(cannot_describe(&expected.spec.name));
+        let is_customized = params.customized == Some(true) && is_one;
+        if let Some(other) = others.first().filter(|_| is_customized) {
+            return Err(cannot_describe(&other.spec.name));
         }
         let described = entries.iter().map(|entry| entry.describe());
-        let described = described.chain(expected);
+        let described = described.chain(others);
         let mut described: Vec<Described> = described.map(|one| describe(&one)).collect();
         if is_customized {
             for (one, entry) in described.iter_mut().zip(&entries) {
@@ -246,6 +263,10 @@ fn lantern(description: &Description) -> Lantern {
         hosting: match description.spec.settings.hosting {
             Hosting::Inline => "inline",
             Hosting::Process => "process",
+        },
+        service_envelope: match description.spec.settings.envelope {
+            Envelope::None => None,
+            envelope => Some(envelope.name()),
         },
         batching: description.batching.as_ref().map(ToString::to_string),
         keeps_state: keeps_state(description.signature.state),

@@ -56,7 +56,21 @@ impl ListParams {
     }
 }
 
+/// Names of all models, as KServe's first protocol shows them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(in crate::api) struct Names {
+    models: Vec<String>,
+}
+
 impl Operations {
+    /// Names of all models.
+    pub(in crate::api) fn names(&self) -> Names {
+        let names = self.catalog.names();
+        Names {
+            models: names.iter().map(ToString::to_string).collect(),
+        }
+    }
+
     /// A page of the models, by name.
     pub(in crate::api) fn list(&self, params: ListParams) -> ListPage {
         let page = self.catalog.page(params.offset(), params.limit());

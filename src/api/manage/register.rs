@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::{Operations, Outcome, bad_request};
 use crate::catalog::{Registered, Registration, Requested};
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, truncated};
+use crate::model::Envelope;
 
 /// Workers that one call may ask for.
 const WORKERS_LIMIT: i64 = 1024;
@@ -12,6 +13,8 @@ const WORKERS_LIMIT: i64 = 1024;
 const BATCH_LIMIT: i64 = 65_536;
 /// Milliseconds or seconds of a duration that one call may ask for.
 const DURATION_LIMIT: i64 = i32::MAX as i64;
+/// Bytes of a value that a message shows.
+const SHOWN: usize = 64;
 /// What TorchServe takes for `runtime`, and what handlers are here.
 const RUNTIMES: [&str; 4] = ["python", "python3", "LSP", "wasm"];
 
@@ -36,6 +39,8 @@ pub(in crate::api) struct RegisterParams {
     pub response_timeout: Option<i64>,
     /// From the start of loading until the first worker is ready, in s.
     pub startup_timeout: Option<i64>,
+    /// How requests are wrapped; as the archive or the server says if not given.
+    pub service_envelope: Option<String>,
     /// Whether to wait for the workers; so if not given.
     pub synchronous: Option<bool>,
 }
@@ -62,6 +67,7 @@ fn registration(params: RegisterParams) -> Result<Registration, Error> {
         url,
         name: params.model_name.filter(|name| !name.is_empty()),
         handler: params.handler.filter(|handler| !handler.is_empty()),
+        envelope: envelope(params.service_envelope.as_deref())?,
         requested: requested?,
         restored: None,
     })
@@ -74,6 +80,19 @@ fn check_runtime(runtime: Option<&str>) -> Result<(), Error> {
         }
         _ => Ok(()),
     }
+}
+
+fn envelope(name: Option<&str>) -> Result<Option<Envelope>, Error> {
+    let Some(name) = name.filter(|name| !name.is_empty()) else {
+        return Ok(None);
+    };
+    let envelope = Envelope::named(name).ok_or_else(|| {
+        let (choices, shown) = (Envelope::choices(), truncated(name, SHOWN));
+        bad_request(format!(
+            "service_envelope must be one of {choices}, got {shown:?}"
+        ))
+    });
+    envelope.map(Some)
 }
 
 fn requested(params: &RegisterParams) -> Result<Requested, Error> {
@@ -182,5 +201,17 @@ mod tests {
         assert_eq!(error.message(), "Invalid RuntimeType value: Python");
         let error = registration(RegisterParams::default()).unwrap_err();
         assert_eq!(error.message(), "Parameter url is required.");
+    }
+
+    #[test]
+    fn envelopes_are_known_by_name() {
+        let asked = |name: &str| envelope(Some(name)).map_err(|error| error.message().to_owned());
+        assert_eq!(envelope(None), Ok(None));
+        assert_eq!(asked(""), Ok(None));
+        assert_eq!(asked("none"), Ok(Some(Envelope::None)));
+        assert_eq!(asked("kfservingv2"), Ok(Some(Envelope::KServeV2)));
+        let refused = asked("seldon").unwrap_err();
+        let says = "must be one of none, body, json, kserve, kservev2, kfserving, kfservingv2, got \"seldon\"";
+        assert!(refused.contains(says), "{refused}");
     }
 }

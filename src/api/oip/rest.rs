@@ -9,8 +9,9 @@ use super::json::{self, Encoded, Form};
 use super::{InferResponse, Origin, Target, config, metadata, repository, statistics};
 use crate::api::decode::{self, RouteHeaders};
 use crate::api::extract::{Call, PathParams, RequestContext};
-use crate::api::{Api, ApiState, EndpointResult, Response, reply};
+use crate::api::{Api, ApiState, EndpointResult, Response, inference, reply};
 use crate::error::{Error, Kind};
+use crate::model::Envelope;
 
 mod binary;
 mod coding;
@@ -118,11 +119,14 @@ pub(in crate::api) async fn statistics(api: ApiState) -> Response {
     ok(&statistics::of_server(&api.services.catalog))
 }
 
-/// An inference.
+/// An inference. Where the version has the envelope of this protocol, its handler takes the request out of it.
 pub(in crate::api) async fn infer(api: ApiState, path: PathParams, call: Call) -> EndpointResult {
     let (catalog, target) = (&api.services.catalog, target(&path));
     target.loaded(catalog, call.arrival, None).await?;
     let entry = target.find(catalog)?;
+    if entry.spec().settings.envelope == Envelope::KServeV2 {
+        return inference::predict_kserve(api, path, call).await;
+    }
     let body = api.decoder.body(&call.headers, call.body).await?;
     let coding = coding::accepted(&call.headers);
     let parts = binary::divide(&call.headers, body)?;

@@ -18,8 +18,8 @@ use crate::api::document::operations::{
 use crate::api::extract::PathParams;
 use crate::api::oip::rest as oip;
 use crate::api::{
-    Api, Response, health, inference, management, method_not_allowed, not_found, rotate, sagemaker,
-    scrape,
+    Api, Response, health, inference, kserve, management, method_not_allowed, not_found, rotate,
+    sagemaker, scrape,
 };
 
 /// What answers the requests of a route.
@@ -75,6 +75,7 @@ const REGISTER: &[Query] = &[
     query("response_timeout", "integer", "Seconds that a request may take."),
     query("startup_timeout", "integer", "Seconds that a worker may take to load."),
     query("initial_workers", "integer", "Workers to start with."),
+    query("service_envelope", "string", "How requests are wrapped, if not as the archive or the server says."),
     query("synchronous", "boolean", "Whether to answer when the workers are up."),
     query("s3_sse_kms", "boolean", "Whether the object is encrypted with a key of the service."),
 ];
@@ -160,6 +161,9 @@ endpoints! {
     UNREGISTER_DEFAULT = "unregisterModel", |api, path: PathParams| management::unregister_model(api, path.of_default_version()), UNREGISTER_MODEL.operation;
     SET_DEFAULT = "setDefault", management::set_default, get("Makes a version the default.", &[], DONE, &[404]);
     MODEL_READINESS = "modelReady", management::model_readiness, get("Whether the default version serves, as KServe asks.", &[], &[(200, Answer::Json("Readiness"))], &[404, 500, 503]);
+    KSERVE_LIVE = "kserveLive", kserve::live, get("Whether the server lives, as KServe asks.", &[], DONE, &[]);
+    KSERVE_MODELS = "kserveModels", kserve::models, get("Names of all models.", &[], &[(200, Answer::Json("Names"))], &[]);
+    KSERVE_MODEL = "kserveModelReady", kserve::model, get("Whether the default version serves, as KServe asks.", &[], &[(200, Answer::Json("Readiness")), (503, Answer::Json("Readiness"))], &[404]);
     ROTATE_TOKEN = "token", rotate::rotate_token, get("Writes another key to the file of keys, in place of the one of this type.", ROTATE, &[(200, Answer::Anything)], &[400, 404, 500]);
     SCRAPE = "metrics", scrape::scrape, get("Metrics in Prometheus' text format.", SCRAPE_QUERY, &[(200, Answer::Text)], &[]);
     OIP_SERVER_METADATA = "oipServerMetadata", oip::server_metadata, get("What the server is.", &[], OIP_GIVEN, &[]);

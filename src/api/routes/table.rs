@@ -35,6 +35,8 @@ pub(super) const INFERENCE: &[Route] = &[
     route(Verbs::Options, "/v1/models/{model}:predict", Permission::Predict, PREDICT_DESCRIPTION),
     route(Verbs::ButOptions, "/v1/models/{model}:explain", Permission::Predict, EXPLAIN),
     route(Verbs::Options, "/v1/models/{model}:explain", Permission::Predict, PREDICT_DESCRIPTION),
+    route(Verbs::Get, "/v1/models", Permission::Either, KSERVE_MODELS),
+    route(Verbs::Get, "/v1/models/{model}", Permission::Either, KSERVE_MODEL),
     route(Verbs::ButOptions, "/explanations/{model}", Permission::Predict, EXPLAIN),
     route(Verbs::ButOptions, "/explanations/{model}/{version}/*", Permission::Predict, EXPLAIN),
     route(Verbs::Options, "/explanations/{model}", Permission::Predict, PREDICT_DESCRIPTION),
@@ -68,13 +70,19 @@ pub(super) const OPEN_INFERENCE: &[Route] = &[
     route(Verbs::Post, "/v2/repository/models/{model}/unload", Permission::Register, OIP_UNLOAD),
 ];
 
-/// `KServe`'s paths, where no Open Inference Protocol is spoken: the handler gets the body as it is.
+/// `KServe`'s paths, where no Open Inference Protocol is spoken: the handler gets the body as its envelope says.
 #[rustfmt::skip]
 pub(super) const KSERVE_V2: &[Route] = &[
     route(Verbs::ButOptions, "/v2/models/{model}/infer", Permission::Predict, PREDICT_KSERVE),
     route(Verbs::Options, "/v2/models/{model}/infer", Permission::Predict, PREDICT_DESCRIPTION),
     route(Verbs::ButOptions, "/v2/models/{model}/explain", Permission::Predict, EXPLAIN),
     route(Verbs::Options, "/v2/models/{model}/explain", Permission::Predict, PREDICT_DESCRIPTION),
+];
+
+/// What the liveness probe of KServe's container asks.
+#[rustfmt::skip]
+pub(super) const KSERVE: &[Route] = &[
+    route(Verbs::Get, "/", Permission::Nothing, KSERVE_LIVE),
 ];
 
 /// The paths of TorchServe's predecessor. Any model may be their first segment, so they come after everything else.

@@ -51,24 +51,23 @@ impl CheckedLookup {
     }
 }
 
+impl CheckedLookup {
+    /// Fails if `name` leads to an address that it must not have. A name that is not known passes.
+    pub async fn check(&self, name: &str) -> Result<(), String> {
+        match (self.lookup)(name.to_owned()).await {
+            Ok(addresses) => check(name, &addresses, &self.private_hosts),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
 impl Resolve for CheckedLookup {
     fn resolve(&self, name: Name) -> Resolving {
         let found = (self.lookup)(name.as_str().to_owned());
         let private_hosts = Arc::clone(&self.private_hosts);
         Box::pin(async move {
             let addresses = found.await?;
-            let is_named = name.as_str() == "localhost" || private_hosts.contains(name.as_str());
-            // One forbidden address among allowed ones is refused too: it may be the one that is connected to.
-            let bad = addresses
-                .iter()
-                .find(|address| reach(**address) != Reach::Public);
-            if let Some(bad) = bad.filter(|_| !is_named) {
-                let name = name.as_str();
-                return Err(format!(
-                    "{name} leads to {bad}, which is not public: add {name} to lantern_private_hosts if it may"
-                )
-                .into());
-            }
+            check(name.as_str(), &addresses, &private_hosts)?;
             let addresses: Vec<_> = addresses
                 .into_iter()
                 .map(|ip| SocketAddr::new(ip, 0))
@@ -76,6 +75,23 @@ impl Resolve for CheckedLookup {
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }
+}
+
+/// One forbidden address among allowed ones is refused too: it may be the one that is connected to.
+fn check(name: &str, addresses: &[IpAddr], private_hosts: &BTreeSet<String>) -> Result<(), String> {
+    let is_named = name == "localhost" || private_hosts.contains(name);
+    let bad = addresses.iter().find(|address| !is_public(**address));
+    match bad.filter(|_| !is_named) {
+        Some(bad) => Err(format!(
+            "{name} leads to {bad}, which is not public: add {name} to lantern_private_hosts if it may"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Whether an address is neither of this machine nor of its network.
+pub fn is_public(address: IpAddr) -> bool {
+    reach(address) == Reach::Public
 }
 
 fn reach(address: IpAddr) -> Reach {

@@ -1,10 +1,12 @@
 //! Archives over HTTP and HTTPS.
 //!
-//! No proxy, no cookies and no content coding is used, and only redirects to URLs that `allowed_urls` allows are followed.
+//! No cookies and no content coding is used, and only redirects to URLs that `allowed_urls` allows are followed. What goes
+//! through a proxy has clients of its own, which connect to that proxy and to nothing else.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
+use dashmap::DashMap;
 use futures_util::StreamExt as _;
 use reqwest::header::{self, HeaderMap};
 use reqwest::redirect::Policy;
@@ -13,6 +15,7 @@ use url::Url;
 
 use super::super::urls::{AllowedUrls, SourceUrl};
 use super::address::CheckedLookup;
+use super::proxy::Proxies;
 use super::{Failure, FetchConfig, Opened, Resume};
 
 /// Most redirects that are followed.
@@ -26,10 +29,17 @@ const HEAD: Duration = Duration::from_mins(1);
 pub struct Http {
     allowed: AllowedUrls,
     lookup: Arc<CheckedLookup>,
-    /// The client for TLS. It is made when first needed, since making it reads the machine's certificates and fails if
-    /// there are none.
-    tls: OnceLock<Result<Client, String>>,
-    plain: OnceLock<Result<Client, String>>,
+    proxies: Proxies,
+    /// Clients by what they are for. One is made when first needed, since making one for TLS reads the machine's certificates
+    /// and fails if there are none.
+    clients: DashMap<Purpose, Result<Client, String>>,
+}
+
+/// What a client is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Purpose {
+    tls: bool,
+    through_proxy: bool,
 }
 
 impl Http {
@@ -41,8 +51,8 @@ impl Http {
                 Arc::clone(&cfg.lookup),
                 cfg.private_hosts.clone(),
             )),
-            tls: OnceLock::new(),
-            plain: OnceLock::new(),
+            proxies: cfg.proxies.clone(),
+            clients: DashMap::new(),
         }
     }
 
@@ -74,7 +84,11 @@ impl Http {
     }
 
     async fn send(&self, url: &Url, resume: Option<&Resume>) -> Result<Response, Failure> {
-        let client = self.client(url).map_err(|detail| {
+        let proxy = self.proxies.of(url);
+        if proxy.is_some() {
+            self.check_name(url).await?;
+        }
+        let client = self.client(url, proxy).map_err(|detail| {
             Failure::Refused(
                 "this server has no root certificates to verify others with".to_owned(),
                 detail,
@@ -101,21 +115,43 @@ impl Http {
         }
     }
 
-    fn client(&self, url: &Url) -> Result<Client, String> {
-        let made = match url.scheme() {
-            "https" => self.tls.get_or_init(|| self.make(true)),
-            _ => self.plain.get_or_init(|| self.make(false)),
+    /// A proxy looks names up by itself. A name that is known here, and leads to where it may not, is not asked for; one that is
+    /// not known here is the proxy's business.
+    async fn check_name(&self, url: &Url) -> Result<(), Failure> {
+        let Some(name) = url.domain() else {
+            return Ok(());
         };
-        made.clone()
+        self.lookup
+            .check(name)
+            .await
+            .map_err(|detail| Failure::Broken("it cannot be reached", detail))
     }
 
-    fn make(&self, tls: bool) -> Result<Client, String> {
-        let builder = base(tls).dns_resolver(Arc::clone(&self.lookup));
-        builder.build().map_err(|error| chain(&error))
+    fn client(&self, url: &Url, proxy: Option<&Url>) -> Result<Client, String> {
+        let purpose = Purpose {
+            tls: url.scheme() == "https",
+            through_proxy: proxy.is_some(),
+        };
+        // Each scheme has one proxy.
+        let made = self.clients.entry(purpose);
+        made.or_insert_with(|| self.make(purpose.tls, proxy))
+            .clone()
+    }
+
+    fn make(&self, tls: bool, proxy: Option<&Url>) -> Result<Client, String> {
+        let client = match proxy {
+            Some(proxy) => {
+                let needs_tls = tls || proxy.scheme() == "https";
+                let proxy = reqwest::Proxy::all(proxy.clone());
+                proxy.and_then(|proxy| base(needs_tls).https_only(tls).proxy(proxy).build())
+            }
+            None => base(tls).dns_resolver(Arc::clone(&self.lookup)).build(),
+        };
+        client.map_err(|error| chain(&error))
     }
 }
 
-/// A client that follows no redirect and uses no proxy by itself.
+/// A client that follows no redirect and uses no proxy unless it is given one.
 pub fn base(tls: bool) -> reqwest::ClientBuilder {
     // Fails if a provider is installed already, which is the same one: this program has no other.
     let _ = rustls::crypto::ring::default_provider().install_default();

@@ -87,8 +87,7 @@ impl Remote {
 
     /// The path of a `file://` URL.
     pub fn path(&self) -> PathBuf {
-        let segments = self.source.segments.iter().map(String::as_str);
-        std::iter::once("/").chain(segments).collect()
+        self.source.path()
     }
 
     /// The error that `allowed_urls` does not allow it.

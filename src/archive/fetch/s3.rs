@@ -10,6 +10,7 @@ use object_store::path::Path;
 use object_store::{ClientOptions, GetOptions, GetRange, ObjectStore as _, RetryConfig};
 
 use super::http::{base, chain};
+use super::proxy::Proxies;
 use super::remote::Remote;
 use super::{Failure, Opened, Resume};
 
@@ -20,17 +21,19 @@ const RETRIES: usize = 2;
 /// Opens `s3://` URLs.
 pub struct S3 {
     variables: BTreeMap<String, String>,
+    proxies: Proxies,
 }
 
-/// Makes the HTTP client for `object_store`: no proxy, no redirects, and no limit on the time of a whole answer.
+/// Makes the HTTP client for `object_store`: no redirects, and no limit on the time of a whole answer. The operator's variables
+/// name the store, so that its addresses are not checked.
 #[derive(Debug)]
-struct Connector;
+struct Connector(Proxies);
 
 impl HttpConnector for Connector {
     fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
-        let with_certificates = base(true).https_only(false).build();
+        let base = |tls| base(tls).https_only(false).proxy(self.proxy());
         // A machine without certificates can still reach a store that does not use TLS.
-        let client = with_certificates.or_else(|_| base(false).build());
+        let client = base(true).build().or_else(|_| base(false).build());
         let client = client.map_err(|error| object_store::Error::Generic {
             store: "S3",
             source: error.into(),
@@ -39,10 +42,17 @@ impl HttpConnector for Connector {
     }
 }
 
+impl Connector {
+    fn proxy(&self) -> reqwest::Proxy {
+        let proxies = self.0.clone();
+        reqwest::Proxy::custom(move |url| proxies.of(url).cloned())
+    }
+}
+
 impl S3 {
     /// Connects to nothing yet.
-    pub const fn new(variables: BTreeMap<String, String>) -> Self {
-        Self { variables }
+    pub const fn new(variables: BTreeMap<String, String>, proxies: Proxies) -> Self {
+        Self { variables, proxies }
     }
 
     /// Requests an object, or the rest of it.
@@ -92,7 +102,7 @@ impl S3 {
         let mut builder = AmazonS3Builder::new()
             .with_bucket_name(bucket)
             .with_retry(retry)
-            .with_http_connector(Connector);
+            .with_http_connector(Connector(self.proxies.clone()));
         for (name, value) in &self.variables {
             let key = name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>();
             if let Ok(key) = key

@@ -22,7 +22,7 @@ impl Place {
         let directory = TempDir::new().unwrap();
         fs::create_dir(directory.path().join("store")).unwrap();
         let cfg = FetchConfig {
-            allowed: AllowedUrls::parse(allowed).unwrap(),
+            allowed: AllowedUrls::read(allowed, false).0,
             limit: 1 << 20,
             ..FetchConfig::default()
         };
@@ -357,7 +357,7 @@ async fn files_are_copied_out_of_allowed_directories_alone() {
     std::os::unix::fs::symlink("../models-evil", root.join("models/evil")).unwrap();
     std::os::unix::fs::symlink("x.mar", root.join("models/in.mar")).unwrap();
     let mut place = place;
-    place.cfg.allowed = AllowedUrls::parse(&format!("file://{}/models/", root.display())).unwrap();
+    place.cfg.allowed = AllowedUrls::read(&format!("file://{}/models/", root.display()), false).0;
     let url = |path: &str| format!("file://{}/{path}", root.display());
     for good in ["models/x.mar", "models/in.mar"] {
         let found = place.find(&url(good)).await.unwrap();
@@ -429,6 +429,197 @@ async fn what_is_in_the_store_needs_no_copy() {
                 .starts_with("Model not found at: ")
         );
     }
+}
+
+#[tokio::test]
+async fn a_link_in_the_store_leads_where_a_file_may_be_named() {
+    let mut place = Place::allowing("");
+    let root = place.directory.path().canonicalize().unwrap();
+    for directory in ["shared", "private"] {
+        fs::create_dir(root.join(directory)).unwrap();
+        fs::write(root.join(directory).join("x.mar"), directory).unwrap();
+        let link = root.join("store").join(format!("{directory}.mar"));
+        std::os::unix::fs::symlink(root.join(directory).join("x.mar"), link).unwrap();
+    }
+    let rule = format!("file://{}/shared/", root.display());
+    place.cfg.allowed = AllowedUrls::read(&rule, false).0;
+    let names = |link: &str| {
+        let path = root.join("store").join(link).display().to_string();
+        [link.to_owned(), format!("file://{path}"), path]
+    };
+    for name in names("shared.mar") {
+        let found = place.find(&name).await.unwrap();
+        assert_eq!(found.location.path(), root.join("shared/x.mar"), "{name}");
+        assert!(found.download.is_none(), "it is used where it is");
+    }
+    for name in names("private.mar") {
+        assert!(place.find(&name).await.is_err(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn no_download_becomes_or_replaces_a_link() {
+    let origin = Origin::serving(body()).await;
+    let place = Place::allowing(&origin.url("/"));
+    let outside = place.directory.path().join("outside.mar");
+    std::os::unix::fs::symlink(&outside, place.store().join("x.mar")).unwrap();
+    let refused = place.refused(&origin.url("/x.mar")).await;
+    assert_eq!(refused, "Model file already exists x.mar");
+    assert!(!outside.exists());
+    let found = place.find(&origin.url("/y.mar")).await.unwrap();
+    assert!(!found.location.path().is_symlink());
+}
+
+#[tokio::test]
+async fn every_host_is_not_every_address() {
+    let canary = Origin::serving(body()).await;
+    let port = canary.address().port();
+    let mut place = Place::allowing("");
+    place.cfg.allowed = AllowedUrls::read(".*", true).0;
+    place.cfg.lookup = Arc::new(|_| Box::pin(async { Ok(vec!["127.0.0.1".parse().unwrap()]) }));
+    for host in [
+        "127.0.0.1",
+        "localhost",
+        "[::1]",
+        "2130706433",
+        "models.example.com",
+    ] {
+        place.refused(&format!("http://{host}:{port}/x.mar")).await;
+    }
+    assert_eq!(canary.heads(), Vec::<String>::new());
+    place
+        .cfg
+        .private_hosts
+        .insert("models.example.com".to_owned());
+    let url = format!("http://models.example.com:{port}/x.mar");
+    assert!(place.find(&url).await.is_ok());
+}
+
+/// The proxies that the variables name.
+fn proxies(variables: &[(&str, &str)]) -> Proxies {
+    let variables = variables
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Proxies::new(&variables.collect())
+}
+
+#[tokio::test]
+async fn archives_come_through_a_proxy() {
+    let proxy = Origin::serving(body()).await;
+    let mut place = Place::allowing("http://models.example.com/team/");
+    let address = proxy.url("").replace("http://", "http://user:word@");
+    place.cfg.proxies = proxies(&[("HTTP_PROXY", &address)]);
+    // Only the proxy knows the name.
+    place.cfg.lookup = Arc::new(|_| Box::pin(async { Err(std::io::ErrorKind::NotFound.into()) }));
+    let url = "http://models.example.com/team/x.mar";
+    let found = place.find(url).await.unwrap();
+    assert_eq!(fs::read(found.location.path()).unwrap(), body());
+    let heads = proxy.heads();
+    assert!(
+        heads[0].starts_with("GET http://models.example.com/team/x.mar HTTP/1.1"),
+        "{heads:?}"
+    );
+    assert_eq!(
+        header(&heads[0], "proxy-authorization"),
+        Some("Basic dXNlcjp3b3Jk")
+    );
+}
+
+#[tokio::test]
+async fn a_proxy_opens_nothing_that_is_not_allowed() {
+    let proxy = Origin::start(|_, _| {
+        let location = "location: http://other.example.com/x.mar";
+        reply("302 Found", &[location], b"")
+    })
+    .await;
+    let mut place = Place::allowing("http://models.example.com/,http://inner.example.com/");
+    place.cfg.proxies = proxies(&[("HTTP_PROXY", &proxy.url(""))]);
+    place.cfg.lookup = Arc::new(|name| {
+        Box::pin(async move {
+            match name.as_str() {
+                "inner.example.com" => Ok(vec!["10.0.0.1".parse().unwrap()]),
+                _ => Ok(vec!["8.8.8.8".parse().unwrap()]),
+            }
+        })
+    });
+    let elsewhere = place.refused("http://other.example.com/x.mar").await;
+    assert!(elsewhere.starts_with("Given URL"), "{elsewhere}");
+    let inner = place.refused("http://inner.example.com/x.mar").await;
+    assert!(inner.ends_with("it cannot be reached"), "{inner}");
+    assert_eq!(proxy.heads(), Vec::<String>::new());
+    let redirected = place.refused("http://models.example.com/x.mar").await;
+    assert!(
+        redirected.ends_with("it redirects to a URL that is not allowed"),
+        "{redirected}"
+    );
+    assert_eq!(proxy.heads().len(), 1);
+    place
+        .cfg
+        .private_hosts
+        .insert("inner.example.com".to_owned());
+    place.refused("http://inner.example.com/x.mar").await;
+    assert_eq!(
+        proxy.heads().len(),
+        2,
+        "the operator says that it may be asked for"
+    );
+}
+
+#[tokio::test]
+async fn a_host_without_a_proxy_is_connected_to() {
+    let (proxy, origin) = (
+        Origin::serving(b"proxy".to_vec()).await,
+        Origin::serving(body()).await,
+    );
+    let url = format!(
+        "http://models.example.com:{}/x.mar",
+        origin.address().port()
+    );
+    let mut place = Place::allowing(&url);
+    place.cfg.proxies = proxies(&[("HTTP_PROXY", &proxy.url("")), ("NO_PROXY", "example.com")]);
+    place.cfg.lookup = Arc::new(|_| Box::pin(async { Ok(vec!["127.0.0.1".parse().unwrap()]) }));
+    place
+        .cfg
+        .private_hosts
+        .insert("models.example.com".to_owned());
+    let found = place.find(&url).await.unwrap();
+    assert_eq!(fs::read(found.location.path()).unwrap(), body());
+    assert_eq!(proxy.heads(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn objects_of_s3_come_through_a_proxy() {
+    let proxy = Origin::serving(body()).await;
+    let mut place = Place::allowing("s3://bucket/team/");
+    place.cfg.proxies = proxies(&[("HTTP_PROXY", &proxy.url(""))]);
+    place.cfg.s3 = [
+        ("AWS_ENDPOINT_URL", "http://s3.example.com:9000"),
+        ("AWS_ACCESS_KEY_ID", "id"),
+        ("AWS_SECRET_ACCESS_KEY", "hidden"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into();
+    let found = place.find("s3://bucket/team/x.mar").await.unwrap();
+    assert_eq!(fs::read(found.location.path()).unwrap(), body());
+    let heads = proxy.heads();
+    assert!(
+        heads[0].starts_with("GET http://s3.example.com:9000/bucket/team/x.mar HTTP/1.1"),
+        "{heads:?}"
+    );
+}
+
+#[tokio::test]
+async fn tls_goes_through_a_proxy_as_a_tunnel() {
+    let proxy = Origin::start(|_, _| reply("403 Forbidden", &["content-length: 0"], b"")).await;
+    let mut place = Place::allowing("https://models.example.com/");
+    place.cfg.proxies = proxies(&[("HTTPS_PROXY", &proxy.url(""))]);
+    place.cfg.lookup = Arc::new(|_| Box::pin(async { Err(std::io::ErrorKind::NotFound.into()) }));
+    place.refused("https://models.example.com/x.mar").await;
+    assert!(
+        proxy.heads()[0].starts_with("CONNECT models.example.com:443 HTTP/1.1"),
+        "{:?}",
+        proxy.heads()
+    );
 }
 
 #[tokio::test]

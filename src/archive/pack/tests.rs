@@ -123,7 +123,7 @@ fn settings_are_checked_before_anything_is_written() {
         pack(&fixture.spec(PackForm::Zip)).unwrap().warnings[0].rule,
         "has no effect: no Python is run"
     );
-    fixture.write("c.yaml", b"batchsize: 4\n");
+    fixture.write("c.yaml", b"batchsizes: 4\n");
     fs::remove_file(fixture.path("digits.mar")).unwrap();
     let message = pack(&fixture.spec(PackForm::Zip)).unwrap_err().to_string();
     assert!(message.contains("did you mean batchSize?"), "{message}");

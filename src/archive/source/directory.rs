@@ -1,33 +1,37 @@
 //! A directory in the model store with the files of an archive. It is copied, so that a change of it does not affect a
 //! model that is being served.
+//!
+//! The operator put it there, and may have put links into it, as tools that share large files do. A link is followed where it
+//! leads to what may be read, and the copy has a file in its place.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-
-use rustix::fs::OFlags;
 
 use super::super::ArchiveError;
 use super::super::digest::sha256;
 use super::super::entry::EntryName;
 use super::super::limits::UnpackLimits;
+use super::super::roots::{Astray, Roots, open_resolved};
+use super::super::store::leads;
 use super::{Unpacker, read_within};
 
 /// One file or directory.
 struct Found {
     name: EntryName,
+    /// Where it is, without links.
     path: PathBuf,
     is_directory: bool,
 }
 
-/// Copies all files and directories of `directory`.
+/// Copies all files and directories of `directory`, and what links lead to in `roots`.
 pub fn read(
     directory: &Path,
+    roots: &Roots,
     limits: UnpackLimits,
     unpacker: &mut Unpacker,
 ) -> Result<(), ArchiveError> {
-    for found in list(directory, limits)? {
+    for found in list(directory, roots, limits)? {
         unpacker.count()?;
         if found.is_directory {
             unpacker.directory(&found.name)?;
@@ -39,21 +43,22 @@ pub fn read(
 }
 
 /// One file, if it has at most `most` bytes.
-pub fn read_one(directory: &Path, name: &EntryName, most: u64) -> Option<Vec<u8>> {
-    let path = name.under(&unwrapped(directory).ok()?);
-    let file = File::options()
-        .read(true)
-        .custom_flags(i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).ok()?)
-        .open(path)
-        .ok()?;
+pub fn read_one(directory: &Path, roots: &Roots, name: &EntryName, most: u64) -> Option<Vec<u8>> {
+    let base = unwrapped(directory).ok()?;
+    let path = roots.follow(&base, Path::new(name.as_str())).ok()?;
+    let file = open_resolved(&path).ok()?;
     let is_file = file.metadata().ok()?.is_file();
     is_file.then(|| read_within(file, most))?
 }
 
 /// SHA-256 of the names and contents of all files.
-pub fn digest(directory: &Path, limits: UnpackLimits) -> Result<String, ArchiveError> {
+pub fn digest(
+    directory: &Path,
+    roots: &Roots,
+    limits: UnpackLimits,
+) -> Result<String, ArchiveError> {
     let mut summary = String::new();
-    for found in list(directory, limits)? {
+    for found in list(directory, roots, limits)? {
         let content = if found.is_directory {
             "directory".to_owned()
         } else {
@@ -65,15 +70,16 @@ pub fn digest(directory: &Path, limits: UnpackLimits) -> Result<String, ArchiveE
     sha256(summary.as_bytes()).map_err(ArchiveError::io("reading a file of the model"))
 }
 
-fn list(directory: &Path, limits: UnpackLimits) -> Result<Vec<Found>, ArchiveError> {
-    let root = unwrapped(directory)?;
+fn list(directory: &Path, roots: &Roots, limits: UnpackLimits) -> Result<Vec<Found>, ArchiveError> {
     let mut found = Vec::new();
-    let mut pending = vec![root.clone()];
-    while let Some(next) = pending.pop() {
-        for entry in children(&next)? {
-            let entry = inspect(&root, &entry)?;
+    // Each with its name in the archive. Links that lead in a circle end at the limits of names and entries.
+    let mut pending = vec![(PathBuf::new(), unwrapped(directory)?)];
+    while let Some((above, next)) = pending.pop() {
+        for file in children(&next)? {
+            let name = above.join(file.file_name().unwrap_or_default());
+            let entry = inspect(&name, &file, roots)?;
             if entry.is_directory {
-                pending.push(entry.path.clone());
+                pending.push((name, entry.path.clone()));
             }
             found.push(entry);
             if found.len() > limits.entries {
@@ -111,43 +117,42 @@ fn children(directory: &Path) -> Result<Vec<PathBuf>, ArchiveError> {
     Ok(paths)
 }
 
-fn name_of(kind: fs::FileType) -> &'static str {
-    if kind.is_symlink() {
-        "a symbolic link"
-    } else {
-        "a device, pipe or socket"
-    }
-}
-
-fn inspect(root: &Path, path: &Path) -> Result<Found, ArchiveError> {
+/// What lies at `path`, which has no links but perhaps itself.
+fn inspect(name: &Path, path: &Path, roots: &Roots) -> Result<Found, ArchiveError> {
     use std::os::unix::ffi::OsStrExt;
-    let raw = path
-        .strip_prefix(root)
-        .unwrap_or(path)
-        .as_os_str()
-        .as_bytes();
-    let refuse = |rule, value: String| Err(ArchiveError::entry(raw, rule, value));
-    let metadata =
-        fs::symlink_metadata(path).map_err(ArchiveError::io("reading a file of the model"))?;
-    let kind = metadata.file_type();
+    let raw = name.as_os_str().as_bytes();
+    let refuse = |rule, value: &str| Err(ArchiveError::entry(raw, rule, value));
+    let reading = || ArchiveError::io("reading a file of the model");
+    let mut real = path.to_owned();
+    let mut kind = fs::symlink_metadata(path).map_err(reading())?.file_type();
+    if kind.is_symlink() {
+        real = follow(path, roots).map_err(|leads| ArchiveError::linked(raw, leads))?;
+        kind = fs::symlink_metadata(&real).map_err(reading())?.file_type();
+    }
     if !kind.is_dir() && !kind.is_file() {
-        return refuse("must be a file or a directory", name_of(kind).to_owned());
+        return refuse("must be a file or a directory", "a device, pipe or socket");
     }
     match EntryName::parse(raw)? {
         Some(name) => Ok(Found {
             name,
-            path: path.to_owned(),
+            path: real,
             is_directory: kind.is_dir(),
         }),
-        None => refuse("must have a name", "none".to_owned()),
+        None => refuse("must have a name", "none"),
     }
 }
 
+/// Where a link leads, or why it is not followed.
+fn follow(link: &Path, roots: &Roots) -> Result<PathBuf, String> {
+    let (base, name) = (link.parent().unwrap_or(link), link.file_name());
+    roots
+        .follow(base, Path::new(name.unwrap_or_default()))
+        .map_err(|astray| match astray {
+            Astray::Link { link, target } => leads(&link, &target),
+            Astray::Missing => "what it leads to has gone, or is hidden".to_owned(),
+        })
+}
+
 fn open(found: &Found) -> Result<impl Read + use<>, ArchiveError> {
-    let no_follow = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or(0);
-    File::options()
-        .read(true)
-        .custom_flags(no_follow)
-        .open(&found.path)
-        .map_err(ArchiveError::io("reading a file of the model"))
+    open_resolved(&found.path).map_err(ArchiveError::io("reading a file of the model"))
 }

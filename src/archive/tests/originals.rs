@@ -69,10 +69,10 @@ fn handlers_must_be_there_and_be_components() {
 #[test]
 fn weights_must_be_there_and_have_a_backend() {
     let handler = RawEntry::new("h.wasm", &component::HEADER);
-    let weights = manifest(r#""handler": "h.wasm", "serializedFile": "m.bin""#);
-    assert!(refused(&[handler.clone(), weights.clone()]).contains("no file \"m.bin\""));
-    let unknown = [handler, weights, RawEntry::new("m.bin", b"x")];
-    assert!(refused(&unknown).contains("cannot tell what runs \"m.bin\""));
+    let weights = manifest(r#""handler": "h.wasm", "serializedFile": "m.xyz""#);
+    assert!(refused(&[handler.clone(), weights.clone()]).contains("no file \"m.xyz\""));
+    let unknown = [handler, weights, RawEntry::new("m.xyz", b"x")];
+    assert!(refused(&unknown).contains("cannot tell what runs \"m.xyz\""));
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn settings_must_be_there_and_be_right() {
     let handler = RawEntry::new("h.wasm", &component::HEADER);
     let configured = manifest(r#""handler": "h.wasm", "configFile": "c.yaml""#);
     assert!(refused(&[handler.clone(), configured.clone()]).contains("no c.yaml"));
-    let wrong = RawEntry::new("c.yaml", b"batchsize: 1\nlantern: {bakend: onnx}\n");
+    let wrong = RawEntry::new("c.yaml", b"batchsizes: 1\nlantern: {bakend: onnx}\n");
     let message = refused(&[handler, configured, wrong]);
     assert!(
         message.contains("batchSize?") && message.contains("backend?"),

@@ -9,8 +9,10 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Seek};
 use std::path::Path;
 
+use super::super::Signature;
 use super::value;
 use super::wire::{Content, Walker, WireError};
+use crate::model::{Declared, TensorSpec};
 use crate::tensor::{DType, MAX_RANK};
 
 /// How deep types may be nested; those that are served have three levels.
@@ -20,11 +22,35 @@ const MAX_NAME: usize = 4000;
 /// Bytes of an initializer's name, which is not reported.
 const MAX_INITIALIZER_NAME: usize = 1 << 20;
 
-/// Names of inputs and outputs whose tensors have no shape in the file, so that their rank is unknown.
+/// What the file says of its inputs and outputs.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Interface {
+    /// Names of inputs whose tensors have no shape in the file, so that their rank is unknown.
     pub(super) unranked_inputs: HashSet<String>,
+    /// The same of outputs.
     pub(super) unranked_outputs: HashSet<String>,
+    /// The inputs that are tensors.
+    tensors: Vec<TensorSpec>,
+    /// Whether all inputs are.
+    is_all_tensors: bool,
+}
+
+impl Interface {
+    /// Checks that inputs which the owner declared are those of the file; the text names the difference. Of outputs the file
+    /// need not say the whole truth.
+    pub(super) fn confirm(&self, declared: &Declared) -> Result<(), String> {
+        let is_tensor = |spec: &&TensorSpec| self.tensors.iter().any(|own| own.name == spec.name);
+        let known = declared.inputs.iter();
+        let known = known.filter(|spec| self.is_all_tensors || is_tensor(spec));
+        let signature = Signature {
+            inputs: self.tensors.clone(),
+            ..Signature::default()
+        };
+        signature.confirm(&Declared {
+            inputs: known.cloned().collect(),
+            outputs: Vec::new(),
+        })
+    }
 }
 
 /// Why a model file is refused.
@@ -66,7 +92,7 @@ impl fmt::Display for Direction {
 enum Type {
     Tensor {
         element: u64,
-        rank: Option<usize>,
+        shape: Option<Shape>,
     },
     Sequence(Box<Type>),
     Map {
@@ -78,6 +104,14 @@ enum Type {
     Opaque,
     /// The file has no type. ONNX Runtime infers that of an output and refuses such an input.
     Missing,
+}
+
+/// A `TensorShapeProto`.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Shape {
+    rank: usize,
+    /// The sizes of the axes that are served, `None` where they vary.
+    sizes: Vec<Option<usize>>,
 }
 
 /// A `ValueInfoProto`.
@@ -108,7 +142,10 @@ fn read_from(reader: impl BufRead + Seek, length: u64) -> Result<Interface, Inte
         is_served || !read.initializers.contains(&input.name)
     };
     read.inputs.retain(is_needed);
+    let tensors: Vec<_> = read.inputs.iter().filter_map(Value::spec).collect();
     Ok(Interface {
+        is_all_tensors: tensors.len() == read.inputs.len(),
+        tensors,
         unranked_inputs: unranked(Direction::Input, read.inputs)?,
         unranked_outputs: unranked(Direction::Output, read.outputs)?,
     })
@@ -128,12 +165,32 @@ fn unranked(what: Direction, values: Vec<Value>) -> Result<HashSet<String>, Inte
     Ok(names)
 }
 
+impl Value {
+    /// What a tensor is in the file, optional or not; `None` of others.
+    fn spec(&self) -> Option<TensorSpec> {
+        let kind = match &self.kind {
+            Type::Optional(inner) => &**inner,
+            other => other,
+        };
+        let Type::Tensor { element, shape } = kind else {
+            return None;
+        };
+        let dtype = value::dtype_of_number(*element)?;
+        Some(TensorSpec {
+            shape: shape.as_ref().map(|shape| shape.sizes.clone()),
+            ..TensorSpec::new(&*self.name, dtype, Vec::new())
+        })
+    }
+}
+
 impl Type {
     /// Whether it is served; the text says why not and what to do.
     fn check(&self, what: Direction) -> Result<(), String> {
         match self {
             Self::Missing => Ok(()),
-            Self::Tensor { element, rank } => check_element(*element).and(check_rank(*rank)),
+            Self::Tensor { element, shape } => {
+                check_element(*element).and(check_rank(shape.as_ref().map(|shape| shape.rank)))
+            }
             Self::Optional(inner) if inner.may_be_optional() => inner.check(what),
             Self::Sequence(inner) if inner.may_be_in_sequence(what) => inner.check(what),
             Self::Map { key, value } if matches!(**value, Self::Tensor { .. }) => {
@@ -179,7 +236,7 @@ impl Type {
     /// Whether it is a tensor, optional or not, without a shape.
     fn is_unranked(&self) -> bool {
         match self {
-            Self::Tensor { rank, .. } => rank.is_none(),
+            Self::Tensor { shape, .. } => shape.is_none(),
             Self::Optional(inner) => inner.is_unranked(),
             Self::Missing => true,
             Self::Sequence(_) | Self::Map { .. } | Self::SparseTensor | Self::Opaque => false,
@@ -383,27 +440,51 @@ impl<R: BufRead + Seek> Reader<R> {
     }
 
     fn tensor(&mut self, end: u64) -> Result<Type, WireError> {
-        let (mut element, mut rank) = (0, None);
+        let (mut element, mut shape) = (0, None);
         while let Some(field) = self.walker.next_field(end)? {
             match (field.number, field.content) {
                 (1, Content::Number(number)) => element = number,
                 (2, Content::Until(end)) => {
-                    let is_repeated = rank.replace(self.rank(end)?).is_some();
+                    let is_repeated = shape.replace(self.shape(end)?).is_some();
                     self.only_once(is_repeated)?;
                 }
                 (_, content) => self.walker.skip(content)?,
             }
         }
-        Ok(Type::Tensor { element, rank })
+        Ok(Type::Tensor { element, shape })
     }
 
-    fn rank(&mut self, end: u64) -> Result<usize, WireError> {
-        let mut rank = 0;
+    fn shape(&mut self, end: u64) -> Result<Shape, WireError> {
+        let mut shape = Shape::default();
         while let Some(field) = self.walker.next_field(end)? {
-            rank += usize::from(field.number == 1);
-            self.walker.skip(field.content)?;
+            let size = match (field.number, field.content) {
+                (1, Content::Until(end)) => self.size(end)?,
+                (number, content) => {
+                    self.walker.skip(content)?;
+                    if number != 1 {
+                        continue;
+                    }
+                    None
+                }
+            };
+            shape.rank += 1;
+            if shape.rank <= MAX_RANK {
+                shape.sizes.push(size);
+            }
         }
-        Ok(rank)
+        Ok(shape)
+    }
+
+    /// The size of an axis; `None` if it varies.
+    fn size(&mut self, end: u64) -> Result<Option<usize>, WireError> {
+        let mut size = None;
+        while let Some(field) = self.walker.next_field(end)? {
+            match (field.number, field.content) {
+                (1, Content::Number(number)) => size = i64::try_from(number).ok(),
+                (_, content) => self.walker.skip(content)?,
+            }
+        }
+        Ok(size.and_then(|size| usize::try_from(size).ok()))
     }
 
     /// The type in field 1 of a sequence or an optional.

@@ -160,6 +160,9 @@ impl Entry {
             tracing::info!(%model, %version, "Loading model {model} was called off.");
         } else {
             tracing::error!(%model, %version, "Failed to load model: {url}: {error}");
+            if let Some(frames) = error.frames() {
+                tracing::debug!(%model, %version, "{frames}");
+            }
         }
     }
 

@@ -42,6 +42,7 @@ fn version() -> Version {
         download: None,
         source: "m".to_owned(),
         handler: None,
+        envelope: None,
         url: "m".to_owned(),
         loaded_at_startup: false,
     };

@@ -148,7 +148,8 @@ impl Catalog {
         let found = self.find(name, version).ok();
         let is_awaited = awaited(&all, name, version, found.is_some()).is_some()
             && !self.0.expected.is_default_final(name);
-        Ok(!is_awaited && found.is_some_and(|entry| entry.is_ready()))
+        let is_ready = found.is_some_and(|entry| entry.is_ready());
+        Ok(is_ready && !is_awaited && !self.is_stopping())
     }
 }
 

@@ -28,8 +28,8 @@ pub fn render(report: &Report) -> Value {
         "handler": handler(report),
         "model": tensors(&report.tensors),
         "warnings": warnings.map(ToString::to_string).collect::<Vec<_>>(),
-        "servable": report.refusal().is_none(),
-        "reason": report.refusal(),
+        "servable": report.refusal.is_none(),
+        "reason": report.refusal,
     })
 }
 
@@ -37,10 +37,7 @@ fn handler(report: &Report) -> Value {
     let Ok(contents) = &report.archive.contents else {
         return Value::Null;
     };
-    let info = match &report.handler {
-        Some(Ok(info)) => component(info),
-        _ => Value::Null,
-    };
+    let info = report.handler.as_ref().map(component);
     json!({"file": contents.handler.as_str(), "component": info})
 }
 

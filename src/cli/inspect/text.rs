@@ -12,10 +12,8 @@ use crate::model::{Limits, TensorSpec};
 pub fn render(out: &mut impl Write, report: &Report) -> io::Result<()> {
     manifest(out, report)?;
     files(out, &report.archive.files)?;
-    match &report.handler {
-        Some(Ok(info)) => handler(out, info)?,
-        Some(Err(reason)) => writeln!(out, "\nhandler\n  {reason}")?,
-        None => {}
+    if let Some(info) = &report.handler {
+        handler(out, info)?;
     }
     limits(out, report)?;
     tensors(out, &report.tensors)?;
@@ -27,7 +25,7 @@ pub fn render(out: &mut impl Write, report: &Report) -> io::Result<()> {
     {
         writeln!(out, "\nwarning: {warning}")?;
     }
-    match report.refusal() {
+    match &report.refusal {
         Some(reason) => writeln!(out, "\nnot servable: {reason}"),
         None => Ok(()),
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::super::yaml::{Node, Value};
 use super::super::{Problem, spelling, units};
+use super::Weight;
 
 /// What was found wrong so far with one document.
 #[derive(Debug)]
@@ -38,6 +39,39 @@ impl Fields {
     pub fn warn(&mut self, key: &str, node: &Node, rule: impl Into<String>) {
         let warning = self.describe(key, node, rule);
         self.warnings.push(warning);
+    }
+
+    /// What `read` reads. Where little hangs on the key, its problems are warnings.
+    pub fn weighing<T>(&mut self, weight: Weight, read: impl FnOnce(&mut Self) -> T) -> T {
+        let before = self.problems.len();
+        let value = read(self);
+        if weight == Weight::Light {
+            let forgiven = self.problems.drain(before..).map(|problem| Problem {
+                rule: format!("is ignored: it {}", problem.rule),
+                ..problem
+            });
+            self.warnings.extend(forgiven);
+        }
+        value
+    }
+
+    /// The one of `known` that `given` is in other capitals, unless `entries` have that too.
+    pub fn recapitalized(
+        &mut self,
+        (key, node): (&str, &Node),
+        given: &str,
+        known: impl IntoIterator<Item = &'static str>,
+        entries: &[(String, Node)],
+    ) -> Option<&'static str> {
+        let mut known = known.into_iter();
+        let found = known.find(|known| known.eq_ignore_ascii_case(given))?;
+        if entries.iter().any(|(name, _)| name == found) {
+            self.key_warning(key, node, format!("is ignored: {found} is there too"));
+            return None;
+        }
+        let rule = format!("is taken for {found}, which is how it is written");
+        self.key_warning(key, node, rule);
+        Some(found)
     }
 
     /// The key is refused or ignored, whatever its value.
@@ -102,13 +136,13 @@ impl Fields {
     /// A truth value, in YAML's present words or in the older ones that TorchServe reads.
     pub fn truth(&mut self, key: &str, node: &Node) -> Option<bool> {
         match &node.value {
-            Value::Bool(value) => Some(*value),
-            Value::Text(text) if matches!(text.as_str(), "yes" | "on") => Some(true),
-            Value::Text(text) if matches!(text.as_str(), "no" | "off") => Some(false),
             Value::Null => None,
-            _ => {
-                self.problem(key, node, "must be true or false");
-                None
+            value => {
+                let truth = value.truth();
+                if truth.is_none() {
+                    self.problem(key, node, "must be true or false");
+                }
+                truth
             }
         }
     }
@@ -134,12 +168,16 @@ impl Fields {
 
     /// A size, as a number of bytes or with a unit.
     pub fn size(&mut self, key: &str, node: &Node) -> Option<usize> {
-        let size = match &node.value {
+        let (text, size) = match &node.value {
             Value::Null => return None,
-            Value::Integer(value) => usize::try_from(*value).ok(),
-            Value::Text(text) => units::size(text),
-            _ => None,
+            Value::Integer(value) => (value.to_string(), usize::try_from(*value).ok()),
+            Value::Text(text) => (text.clone(), units::size(text)),
+            _ => (String::new(), None),
         };
+        if let Some(question) = units::question(&text) {
+            self.problem(key, node, question);
+            return None;
+        }
         let size = size.filter(|bytes| *bytes > 0);
         if size.is_none() {
             self.problem(key, node, format!("must be {}", units::SIZE));

@@ -8,9 +8,11 @@
 use std::time::Duration;
 
 use crate::model::{
-    BackendKind, BatchingMode, Declared, Hosting, Limits, Settings, StateSharing, TensorSpec,
-    TensorsTo,
+    BackendKind, BatchingMode, Declared, Envelope, Hosting, Limits, Settings, StateSharing,
+    TensorSpec, TensorsTo,
 };
+
+use Weight::{Light, Needed, Safety};
 
 use super::super::yaml::Node;
 use super::super::{Problem, Problems};
@@ -28,8 +30,22 @@ pub struct Key {
     pub default: &'static str,
     /// What it is for, in lines.
     pub lines: &'static [&'static str],
+    /// What a wrong value does.
+    pub weight: Weight,
     /// What its values look like.
     pub shape: fn() -> String,
+}
+
+/// What a wrong value of a key does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    /// It decides what the archive may do. A wrong value fails the model.
+    Safety,
+    /// Answers or capacity depend on it. A wrong value fails the model. For TorchServe's keys that is a number out of range; a
+    /// value of another type is ignored with a warning, as there.
+    Needed,
+    /// A wrong value is ignored with a warning.
+    Light,
 }
 
 type Read<T> = Box<dyn Fn(&mut Fields, &str, &Node) -> Option<T>>;
@@ -62,13 +78,13 @@ impl<T> OptionKind<T> {
 }
 
 /// Makes the field, the key, the reading and the effect of each option from one row:
-/// `/// meaning`, `field: type = "key", "default", kind => field of the target;`
+/// `/// meaning`, `field: type = "key", "default", weight, kind => field of the target;`
 macro_rules! options {
     (
         $(#[doc = $about:literal])+
         $options:ident for $target:ident {$(
             $(#[doc = $line:literal])+
-            $field:ident: $type:ty = $name:literal, $default:literal, $kind:expr $(=> $becomes:ident)?;
+            $field:ident: $type:ty = $name:literal, $default:literal, $weight:expr, $kind:expr $(=> $becomes:ident)?;
         )+}
         $($more:ident: $more_type:ty)?
     ) => {
@@ -88,13 +104,16 @@ macro_rules! options {
                 name: $name,
                 default: $default,
                 lines: &[$($line),+],
+                weight: $weight,
                 shape: || OptionKind::<$type>::shape($kind),
             }),+];
 
             /// Reads one key; `false` if it is none of these.
             pub(super) fn read(&mut self, fields: &mut Fields, key: &str, node: &Node) -> bool {
                 match key {
-                    $($name => self.$field = OptionKind::<$type>::read(&$kind, fields, key, node),)+
+                    $($name => self.$field = fields.weighing($weight, |fields| {
+                        OptionKind::<$type>::read(&$kind, fields, key, node)
+                    }),)+
                     _ => return false,
                 }
                 true
@@ -119,7 +138,7 @@ macro_rules! limits {
         options! {
             /// `lantern: limits`; `None` where nothing is set.
             LimitOptions for Limits {
-                $($(#[doc = $line])+ $field: $type = $name, $default, $kind => $field;)+
+                $($(#[doc = $line])+ $field: $type = $name, $default, Safety, $kind => $field;)+
             }
         }
 
@@ -143,53 +162,55 @@ options! {
     /// Options of the archive; `None` where nothing is set.
     Options for Settings {
         /// Workers to start with; they count as a pair with `maxWorkers`.
-        min_workers: usize = "minWorkers", "(default_workers_per_model)", torchserve::workers();
+        min_workers: usize = "minWorkers", "(default_workers_per_model)", Needed, torchserve::workers();
         /// Workers there may be, up to `lantern_max_workers`.
-        max_workers: usize = "maxWorkers", "(minWorkers)", torchserve::workers();
+        max_workers: usize = "maxWorkers", "(minWorkers)", Needed, torchserve::workers();
         /// Rows that a batch may have, up to `lantern_max_batch_size`.
-        batch_size: usize = "batchSize", "1", at_least_one(VersionLimits::BATCH_SIZE) => batch_size;
+        batch_size: usize = "batchSize", "1", Needed, at_least_one(VersionLimits::BATCH_SIZE) => batch_size;
         /// Time in ms that the oldest request may wait for a fuller batch while every worker is busy.
-        max_batch_delay: Duration = "maxBatchDelay", "100", milliseconds() => max_batch_delay;
+        max_batch_delay: Duration = "maxBatchDelay", "100", Needed, milliseconds() => max_batch_delay;
         /// Time in s from the arrival of a request until its answer.
-        response_timeout: Duration = "responseTimeout", "(default_response_timeout)", seconds() => response_timeout;
+        response_timeout: Duration = "responseTimeout", "(default_response_timeout)", Needed, seconds() => response_timeout;
         /// Time in s from the start of loading until the first worker is ready.
-        startup_timeout: Duration = "startupTimeout", "(default_startup_timeout)", seconds() => startup_timeout;
+        startup_timeout: Duration = "startupTimeout", "(default_startup_timeout)", Needed, seconds() => startup_timeout;
         /// Time in ms after which no client waits any more, if that is sooner than the response timeout.
-        client_timeout: Duration = "clientTimeoutInMills", "", milliseconds() => client_timeout;
+        client_timeout: Duration = "clientTimeoutInMills", "", Needed, milliseconds() => client_timeout;
         /// Time in s for which a version that keeps failing is restarted.
-        max_retry_timeout: Duration = "maxRetryTimeoutInSec", "300", torchserve::retry_seconds() => max_retry_timeout;
+        max_retry_timeout: Duration = "maxRetryTimeoutInSec", "300", Needed, torchserve::retry_seconds() => max_retry_timeout;
         /// Requests that may wait, up to `lantern_max_job_queue_size`.
-        job_queue_size: usize = "jobQueueSize", "(job_queue_size)", torchserve::above_zero(VersionLimits::JOB_QUEUE_SIZE) => job_queue_size;
+        job_queue_size: usize = "jobQueueSize", "(job_queue_size)", Needed, torchserve::above_zero(VersionLimits::JOB_QUEUE_SIZE) => job_queue_size;
         /// Whether a request is admitted only while a worker is idle.
-        job_tickets: bool = "useJobTicket", "false", torchserve::truth() => job_tickets;
+        job_tickets: bool = "useJobTicket", "false", Light, torchserve::truth() => job_tickets;
         /// Whether the processor computes, or GPUs where there are any.
-        device_type: DeviceType = "deviceType", "gpu", torchserve::device_type();
+        device_type: DeviceType = "deviceType", "gpu", Light, torchserve::device_type();
         /// GPUs that workers go to, in turn.
-        device_ids: Vec<u32> = "deviceIds", "(all)", torchserve::device_ids();
+        device_ids: Vec<u32> = "deviceIds", "(all)", Light, torchserve::device_ids();
         /// The component, where the manifest does not name it.
-        handler: String = "lantern.handler", "(the manifest's)", lantern::handler();
+        handler: String = "lantern.handler", "(the manifest's)", Needed, lantern::handler();
         /// The framework that runs the artifact.
-        backend: BackendKind = "lantern.backend", "(by the artifact's name)", OptionKind::new(BackendKind::choices(), lantern::backend);
+        backend: BackendKind = "lantern.backend", "(by the artifact's name)", Needed, OptionKind::new(BackendKind::choices(), lantern::backend);
         /// Inputs: name, dtype and shape of each, -1 for an axis that varies.
-        inputs: Vec<TensorSpec> = "lantern.inputs", "(the model's)", lantern::specs();
+        inputs: Vec<TensorSpec> = "lantern.inputs", "(the model's)", Needed, lantern::specs();
         /// Outputs, in the same way.
-        outputs: Vec<TensorSpec> = "lantern.outputs", "(the model's)", lantern::specs();
+        outputs: Vec<TensorSpec> = "lantern.outputs", "(the model's)", Needed, lantern::specs();
         /// Where the model runs: in a worker process of its own, or in the server's (ONNX, and only with `lantern_allow_inline`).
-        hosting: Hosting = "lantern.hosting", "(lantern_hosting)", word(&[("process", Hosting::Process), ("inline", Hosting::Inline)]) => hosting;
+        hosting: Hosting = "lantern.hosting", "(lantern_hosting)", Safety, word(&[("process", Hosting::Process), ("inline", Hosting::Inline)]) => hosting;
         /// Threads of one worker inside one operator.
-        intra_op_threads: usize = "lantern.intraOpThreads", "(so that all workers fit the machine)", number(1, 1024) => intra_op_threads;
+        intra_op_threads: usize = "lantern.intraOpThreads", "(so that all workers fit the machine)", Needed, number(1, 1024) => intra_op_threads;
         /// Whether each request has a handler instance of its own.
-        fresh_instances: bool = "lantern.freshInstances", "false", truth() => fresh_instances;
+        fresh_instances: bool = "lantern.freshInstances", "false", Safety, truth() => fresh_instances;
         /// Where requests of Open Inference Protocol go: straight to the model, or through the handler.
-        tensors_to: TensorsTo = "lantern.oip", "model", word(&[("model", TensorsTo::Model), ("handler", TensorsTo::Handler)]) => tensors_to;
+        tensors_to: TensorsTo = "lantern.oip", "model", Light, word(&[("model", TensorsTo::Model), ("handler", TensorsTo::Handler)]) => tensors_to;
+        /// How platforms wrap requests: none, body, json, kserve or kservev2.
+        envelope: Envelope = "lantern.serviceEnvelope", "(the manifest's, service_envelope)", Needed, lantern::envelope() => envelope;
         /// Whether requests are stacked: `auto` once samples or requests showed that it changes no answer.
-        batching: BatchingMode = "lantern.batching", "auto", lantern::batching() => batching;
+        batching: BatchingMode = "lantern.batching", "auto", Needed, lantern::batching() => batching;
         /// A file of requests in the archive, to try batching out on.
-        samples: String = "lantern.samples", "", text();
+        samples: String = "lantern.samples", "", Needed, text();
         /// Whether a fuller batch is waited for even while a worker is idle.
-        wait_for_full_batches: bool = "lantern.waitForFullBatches", "false", truth() => wait_for_full_batches;
+        wait_for_full_batches: bool = "lantern.waitForFullBatches", "false", Light, truth() => wait_for_full_batches;
         /// Whether workers share a TorchScript model that its runs change, or have a copy each.
-        state: StateSharing = "lantern.state", "shared", word(&[("shared", StateSharing::Shared), ("copies", StateSharing::Copies)]) => state;
+        state: StateSharing = "lantern.state", "shared", Needed, word(&[("shared", StateSharing::Shared), ("copies", StateSharing::Copies)]) => state;
     }
     limits: LimitOptions
 }

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use crate::model::{BackendKind, BatchingMode, DType, TensorSpec};
+use crate::model::{BackendKind, BatchingMode, DType, Envelope, TensorSpec};
 use crate::tensor::{MAX_RANK, MAX_TENSORS};
 
 use super::super::units;
 use super::super::yaml::{Node, Value};
 use super::fields::Fields;
 use super::keys::{OptionKind, names};
-use super::{LimitOptions, Options};
+use super::{LimitOptions, Options, Weight};
 
 const SPEC_KEYS: [&str; 3] = ["name", "dtype", "shape"];
 const MOST_AXIS: i128 = 1 << 31;
@@ -17,14 +17,35 @@ const LONGEST_NAME: usize = 255;
 
 /// Reads the mapping under `lantern:`.
 pub fn read(fields: &mut Fields, node: &Node, options: &mut Options) {
-    for (name, value) in fields.map("lantern", node) {
+    let entries = fields.map("lantern", node);
+    for (name, value) in entries {
         let key = format!("lantern.{name}");
         if name == "limits" {
             limits(fields, &key, value, &mut options.limits);
         } else if !options.read(fields, &key, value) {
-            let known = names("lantern.").chain(["limits"]);
-            fields.unknown(&key, value, name, known);
+            in_other_capitals(fields, (name.as_str(), value), entries, options);
         }
+    }
+}
+
+/// A key that is known in other capitals is taken, unless safety hangs on it.
+fn in_other_capitals(
+    fields: &mut Fields,
+    (name, value): (&str, &Node),
+    entries: &[(String, Node)],
+    options: &mut Options,
+) {
+    let key = format!("lantern.{name}");
+    let plain = Options::KEYS
+        .iter()
+        .filter(|key| key.weight != Weight::Safety);
+    let mut plain = plain.filter_map(|key| key.name.strip_prefix("lantern."));
+    if !plain.clone().any(|known| known.eq_ignore_ascii_case(name)) {
+        let known = names("lantern.").chain(["limits"]);
+        return fields.unknown(&key, value, name, known);
+    }
+    if let Some(known) = fields.recapitalized((key.as_str(), value), name, &mut plain, entries) {
+        options.read(fields, &format!("lantern.{known}"), value);
     }
 }
 
@@ -77,6 +98,19 @@ pub fn word<T: Copy + 'static>(words: &'static [(&'static str, T); 2]) -> Option
             fields.problem(key, node, rule.clone());
         }
         found.map(|(_, value)| *value)
+    })
+}
+
+/// The name of an envelope.
+pub fn envelope() -> OptionKind<Envelope> {
+    let shape = format!("one of {}", Envelope::choices());
+    let rule = format!("must be {shape}");
+    OptionKind::new(shape, move |fields, key, node| {
+        let found = Envelope::named(&fields.text(key, node)?);
+        if found.is_none() {
+            fields.problem(key, node, rule.clone());
+        }
+        found
     })
 }
 

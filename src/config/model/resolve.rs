@@ -7,6 +7,7 @@
 //! | workers | archive, API, `models`, server's default |
 //! | job queue size | archive, server's default |
 //! | bytes of a response | archive up to the server's `max_response_size`, which is the default |
+//! | service envelope | API, archive, its manifest, server's default |
 //! | devices, limits, everything else | archive, default |
 //!
 //! One difference: there, an archive that has a configuration file but no timeout in it gets 120 s whatever the API
@@ -14,7 +15,7 @@
 
 use std::time::Duration;
 
-use crate::model::{Device, Hosting, Limits, Settings};
+use crate::model::{Device, Envelope, Hosting, Limits, Settings};
 
 use super::super::{Problem, Problems};
 use super::{DeviceType, LimitOptions, ModelConfig, Options};
@@ -51,6 +52,8 @@ pub struct Defaults {
     pub max_response: usize,
     /// Where runtimes are hosted.
     pub hosting: Hosting,
+    /// How requests are wrapped.
+    pub envelope: Envelope,
     /// Whether an archive may have itself hosted in the server's process.
     pub allow_inline: bool,
     /// GPUs that may be used: `cuda:0` to `cuda:{gpus - 1}`.
@@ -158,6 +161,7 @@ fn outside(listed: &Requested, api: &Requested, defaults: &Defaults) -> Settings
         response_timeout: response_timeout.unwrap_or(defaults.response_timeout),
         startup_timeout: startup_timeout.unwrap_or(defaults.startup_timeout),
         job_queue_size: defaults.job_queue_size,
+        envelope: defaults.envelope,
         ..base
     }
 }

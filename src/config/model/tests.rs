@@ -2,7 +2,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::model::{DType, Device, Hosting, Limits, Settings, StateSharing};
+use crate::model::{DType, Device, Envelope, Hosting, Limits, Settings, StateSharing};
 
 fn parse(text: &str) -> ModelConfig {
     ModelConfig::parse("c.yaml", text.as_bytes()).unwrap()
@@ -30,6 +30,7 @@ fn defaults() -> Defaults {
         job_queue_size: 100,
         max_response: 1 << 20,
         hosting: Hosting::Process,
+        envelope: Envelope::None,
         allow_inline: false,
         gpus: 0,
         ceilings: Limits {
@@ -107,6 +108,7 @@ lantern:
   intraOpThreads: 2
   freshInstances: true
   oip: handler
+  serviceEnvelope: kserve
   waitForFullBatches: yes
   inputs:
     - {name: image, dtype: fp32, shape: [-1, 1, 28, 28]}
@@ -139,6 +141,40 @@ fn a_model_that_keeps_state_is_shared_or_copied() {
 }
 
 #[test]
+fn the_envelope_is_the_archives_or_its_manifests_or_the_servers() {
+    let envelope = |text: &str, manifest: Option<&str>| {
+        let config = parse(text).with_manifests_envelope(manifest);
+        let defaults = Defaults {
+            envelope: Envelope::Body,
+            ..defaults()
+        };
+        let nothing = Requested::default();
+        let resolved = resolve(&config, &nothing, &nothing, &defaults).unwrap();
+        resolved.settings.envelope
+    };
+    let own = "lantern: {serviceEnvelope: kservev2}";
+    assert_eq!(envelope(own, Some("json")), Envelope::KServeV2);
+    assert_eq!(envelope("", Some("json")), Envelope::Json);
+    assert_eq!(envelope("", None), Envelope::Body);
+    assert_eq!(envelope("", Some("seldon")), Envelope::Body);
+    assert_eq!(
+        envelope("lantern: {serviceEnvelope: none}", None),
+        Envelope::None
+    );
+    let unknown = ModelConfig::default().with_manifests_envelope(Some("seldon"));
+    let warning = unknown.warnings[0].to_string();
+    assert!(
+        warning.contains("model.envelope has no effect: it is none of none, body"),
+        "{warning}"
+    );
+    let problem = refused("lantern: {serviceEnvelope: seldon}");
+    assert!(
+        problem.contains("lantern.serviceEnvelope must be one of none, body"),
+        "{problem}"
+    );
+}
+
+#[test]
 fn an_empty_file_says_nothing() {
     assert_eq!(parse(""), ModelConfig::default());
 }
@@ -148,8 +184,9 @@ fn every_problem_is_reported_at_once() {
     insta::assert_snapshot!(
         "every_problem_is_reported_at_once",
         refused(
-            "batchsize: 3
+            "batchSise: 3
 maxBatchDelay: 5
+batchSize: 0
 minWorkers: 5000
 maxWorkers: 9000
 sequenceBatching: true
@@ -167,7 +204,8 @@ lantern:
     - 7
   outputs: all
   limit: {}
-  limits: {memory: lots, cpu: 250, memori: 1MiB}
+  Hosting: inline
+  limits: {memory: lots, output: 256, cpu: 250, memori: 1MiB}
 "
         )
     );
@@ -203,25 +241,148 @@ vocabulary: {file: vocab.txt}
 }
 
 #[test]
-fn values_below_one_become_one_as_in_torchserve() {
-    let options = parse("minWorkers: 0\nmaxWorkers: 3\nbatchSize: -4\njobQueueSize: 0\n").options;
+fn workers_below_one_become_one_as_in_torchserve() {
+    let text = "minWorkers: 0\nmaxWorkers: 3\njobQueueSize: 0\n";
+    let options = parse(text).options;
     assert_eq!(
         (options.min_workers, options.max_workers),
         (Some(1), Some(3))
     );
-    assert_eq!(options.batch_size, Some(1));
     assert_eq!(options.job_queue_size, None);
+    assert!(warnings(text)[1].contains("minWorkers becomes 1: it must be at least 1, got 0"));
 }
 
 #[test]
 fn values_below_one_are_not_changed_silently() {
-    let said = warnings("batchSize: 0\nresponseTimeout: 0\njobQueueSize: -1\n");
+    let said = warnings("responseTimeout: 0\njobQueueSize: -1\n");
     let expected = [
-        "c.yaml:1: batchSize becomes 1: it must be at least 1, got 0",
-        "c.yaml:2: responseTimeout is ignored: it must be above 0, got 0",
-        "c.yaml:3: jobQueueSize is ignored: it must be above 0, got -1",
+        "c.yaml:1: responseTimeout is ignored: it must be above 0, got 0",
+        "c.yaml:2: jobQueueSize is ignored: it must be above 0, got -1",
     ];
     assert_eq!(said, expected);
+}
+
+#[test]
+fn a_number_out_of_range_is_answered_with_the_range() {
+    let long = "9".repeat(27);
+    for (text, says) in [
+        (
+            "batchSize: 0",
+            "batchSize must be a whole number from 1 to 65536, got 0",
+        ),
+        (
+            "batchSize: -4",
+            "batchSize must be a whole number from 1 to 65536, got -4",
+        ),
+        (
+            &format!("minWorkers: {long}"),
+            "minWorkers must be a whole number from 1 to 1024",
+        ),
+        (
+            &format!("minWorkers: 1\nmaxWorkers: {long}{long}"),
+            "maxWorkers must be a whole number from 1 to 1024",
+        ),
+        (
+            &format!("jobQueueSize: {long}"),
+            "jobQueueSize must be a whole number from 1 to 1000000",
+        ),
+        (
+            &format!("lantern: {{intraOpThreads: {long}}}"),
+            "lantern.intraOpThreads must be a whole number from 1 to 1024",
+        ),
+    ] {
+        let refused = refused(text);
+        assert!(refused.contains(says), "{refused}");
+    }
+}
+
+#[test]
+fn a_small_size_is_asked_for_its_unit() {
+    let refused = refused("lantern: {limits: {memory: 256}}");
+    assert_eq!(
+        refused,
+        "c.yaml:1: lantern.limits.memory must have a unit: 256 what? Write 256MiB, or 256B if bytes are meant, got 256"
+    );
+    let limits = parse("lantern: {limits: {output: 256B, memory: 1048576}}")
+        .options
+        .limits;
+    assert_eq!((limits.output, limits.memory), (Some(256), Some(1 << 20)));
+}
+
+#[test]
+fn truth_is_said_in_the_words_that_torchserve_reads() {
+    for (word, value) in [
+        ("yes", true),
+        ("On", true),
+        ("TRUE", true),
+        ("no", false),
+        ("OFF", false),
+    ] {
+        let text = format!(
+            "useJobTicket: {word}\nhandler: {{profile: {word}}}\nlantern: {{freshInstances: {word}}}"
+        );
+        let config = parse(&text);
+        assert_eq!(config.options.job_tickets, Some(value), "{word}");
+        assert_eq!(config.options.fresh_instances, Some(value), "{word}");
+        assert_eq!(config.is_profiled, value, "{word}");
+        assert_eq!(config.warnings, [], "{word}");
+    }
+    assert!(refused("sequenceBatching: yes").contains("is not supported"));
+    assert_eq!(parse("sequenceBatching: no").warnings, []);
+}
+
+#[test]
+fn a_key_in_other_capitals_is_taken_unless_safety_hangs_on_it() {
+    let text = "BatchSize: 4\nminworkers: 2\nMAXWORKERS: 3\nlantern: {OIP: handler}\n";
+    let options = parse(text).options;
+    assert_eq!(options.batch_size, Some(4));
+    assert_eq!(
+        (options.min_workers, options.max_workers),
+        (Some(2), Some(3))
+    );
+    assert_eq!(options.tensors_to, Some(crate::model::TensorsTo::Handler));
+    let said = warnings(text);
+    assert_eq!(
+        said[0],
+        "c.yaml:1: BatchSize is taken for batchSize, which is how it is written"
+    );
+    assert_eq!(said.len(), 4, "{said:?}");
+    let both = "batchSize: 4\nBatchSize: 5\n";
+    assert_eq!(parse(both).options.batch_size, Some(4));
+    assert!(warnings(both)[0].contains("BatchSize is ignored: batchSize is there too"));
+    assert!(refused("SequenceBatching: true").contains("is not supported"));
+    for text in [
+        "lantern: {Hosting: inline}",
+        "lantern: {limits: {Memory: 1GiB}}",
+        "lantern: {FreshInstances: false}",
+    ] {
+        assert!(
+            refused(text).contains("is not a known key; did you mean"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn words_on_which_little_hangs_are_warnings() {
+    let text = "lantern: {oip: there, waitForFullBatches: perhaps}\n";
+    let config = parse(text);
+    assert_eq!(
+        (
+            config.options.tensors_to,
+            config.options.wait_for_full_batches
+        ),
+        (None, None)
+    );
+    let said = warnings(text);
+    assert_eq!(
+        said[0],
+        "c.yaml:1: lantern.oip is ignored: it must be model or handler, got \"there\""
+    );
+    assert_eq!(
+        said[1],
+        "c.yaml:1: lantern.waitForFullBatches is ignored: it must be true or false, got \"perhaps\""
+    );
 }
 
 #[test]

@@ -23,6 +23,26 @@ pub fn read(fields: &mut Fields, key: &str, node: &Node, options: &mut Options) 
     }
 }
 
+/// The entries at the top, with TorchServe's keys as they are written there, whatever their capitals.
+pub fn recapitalized(fields: &mut Fields, entries: &[(String, Node)]) -> Vec<(String, Node)> {
+    let theirs = || {
+        let ignored = IGNORED.iter().map(|(name, _)| *name);
+        names("").chain(ignored).chain(["sequenceBatching"])
+    };
+    let mut named = Vec::new();
+    for (key, node) in entries {
+        let is_plain = theirs().any(|name| name == key)
+            || !theirs().any(|name| name.eq_ignore_ascii_case(key));
+        let name = if is_plain {
+            Some(key.as_str())
+        } else {
+            fields.recapitalized((key.as_str(), node), key, theirs(), entries)
+        };
+        named.extend(name.map(|name| (name.to_owned(), node.clone())));
+    }
+    named
+}
+
 /// Workers. They only count as a pair, which [`check_workers`] reads at the end.
 pub fn workers() -> OptionKind<usize> {
     OptionKind::new("a whole number", |_, _, _| None)
@@ -37,11 +57,13 @@ pub fn check_workers(fields: &mut Fields, entries: &[(String, Node)], options: &
         }
         return;
     };
-    let Some(min) =
-        integer(fields, "minWorkers", min_node, VersionLimits::WORKERS).map(|n| n.max(1))
-    else {
+    let Some(min) = integer(fields, "minWorkers", min_node, VersionLimits::WORKERS) else {
         return;
     };
+    if min < 1 {
+        fields.warn("minWorkers", min_node, "becomes 1: it must be at least 1");
+    }
+    let min = min.max(1);
     let max = match max {
         Some((key, node)) => integer(fields, key, node, VersionLimits::WORKERS),
         None => Some(0),
@@ -59,13 +81,13 @@ pub fn check_workers(fields: &mut Fields, entries: &[(String, Node)], options: &
 /// TorchServe logs a value of the wrong type and goes on without it. Numbers that no machine could serve are
 /// refused: there they end in a crash.
 fn integer(fields: &mut Fields, key: &str, node: &Node, most: usize) -> Option<i128> {
-    match node.value {
+    match &node.value {
         Value::Null => None,
-        Value::Integer(value) if value > most as i128 => {
-            fields.problem(key, node, format!("must be at most {most}"));
+        Value::Integer(value) if *value <= most as i128 => Some(*value),
+        value if is_number(value) => {
+            fields.problem(key, node, range(most));
             None
         }
-        Value::Integer(value) => Some(value),
         _ => {
             fields.warn(key, node, "is ignored: it must be a whole number");
             None
@@ -73,15 +95,30 @@ fn integer(fields: &mut Fields, key: &str, node: &Node, most: usize) -> Option<i
     }
 }
 
-/// A number that becomes 1 if it is less.
+/// Whether a value is a whole number, however long: what is too long for a number comes as something else.
+fn is_number(value: &Value) -> bool {
+    match value {
+        Value::Integer(_) => true,
+        Value::Float(value) => value.abs() > 1e15,
+        Value::Text(text) => text.len() > 18 && text.bytes().all(|byte| byte.is_ascii_digit()),
+        _ => false,
+    }
+}
+
+fn range(most: usize) -> String {
+    format!("must be a whole number from 1 to {most}")
+}
+
+/// A number that is at least 1. TorchServe takes less for 1.
 pub fn at_least_one(most: usize) -> OptionKind<usize> {
     let shape = format!("a whole number from 1 to {most}");
     OptionKind::new(shape, move |fields, key, node| {
         let value = integer(fields, key, node, most)?;
         if value < 1 {
-            fields.warn(key, node, "becomes 1: it must be at least 1");
+            fields.problem(key, node, range(most));
+            return None;
         }
-        usize::try_from(value.max(1)).ok()
+        usize::try_from(value).ok()
     })
 }
 
@@ -167,22 +204,13 @@ fn read_device_ids(fields: &mut Fields, key: &str, node: &Node) -> Option<Vec<u3
 
 /// A truth value; TorchServe ignores what is none.
 pub fn truth() -> OptionKind<bool> {
-    OptionKind::new("true or false", |fields, key, node| {
-        match &node.value {
-            Value::Bool(value) => return Some(*value),
-            Value::Null => {}
-            _ => fields.warn(key, node, "is ignored: it must be true or false"),
-        }
-        None
-    })
+    OptionKind::new("true or false", Fields::truth)
 }
 
 fn not_honored(fields: &mut Fields, key: &str, node: &Node) {
     // Whoever writes down what holds anyway misses nothing.
-    let is_off = matches!(
-        node.value,
-        Value::Null | Value::Bool(false) | Value::Integer(0)
-    );
+    let is_nothing = matches!(node.value, Value::Null | Value::Integer(0));
+    let is_off = is_nothing || node.value.truth() == Some(false);
     let ignored = IGNORED.iter().find(|(name, _)| *name == key);
     match (key, ignored) {
         ("sequenceBatching", _) if is_off => {}

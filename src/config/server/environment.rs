@@ -19,6 +19,9 @@ const SYSTEM: [&str; 4] = [
 /// Where everybody's temporary files lie. The second is in memory, and is there in containers that have no other place.
 const VOLATILE: [&str; 2] = ["/tmp", "/dev/shm"];
 
+/// Variables about proxies.
+const PROXIES: [&str; 3] = ["HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"];
+
 /// What the process finds around it. Made once, by the program; tests make their own.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Environment {
@@ -58,6 +61,14 @@ impl Environment {
         let mut variables = self.variables.clone();
         variables.retain(|name, _| name.starts_with(start));
         variables
+    }
+
+    /// The variables that say through which proxy others are reached, which are written in either case. Those in capitals
+    /// count more.
+    pub fn proxies(&self) -> BTreeMap<String, String> {
+        let value = |name: &str| self.said(name).or_else(|| self.said(&name.to_lowercase()));
+        let said = |name: &str| Some((name.to_owned(), value(name)?.to_owned()));
+        PROXIES.into_iter().filter_map(said).collect()
     }
 
     /// `path` as seen from the current directory.

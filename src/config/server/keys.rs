@@ -11,15 +11,18 @@ use std::time::Duration;
 
 use crate::listen::Address;
 use crate::metrics::Mode;
-use crate::model::Hosting;
+use crate::model::{Envelope, Hosting};
+
+use Weight::{Light, Needed, Safety};
 
 use super::super::model::VersionLimits;
 use super::super::snapshot::Saved;
 use super::environment::Environment;
 use super::kinds::{
-    address, duration, file, found_file, host, is_true, metrics_mode, milliseconds, minutes, names,
-    number, number_or_zero, open_inference_protocol, optional, path, path_or, saved_models,
-    seconds, size, store, text, truth, urls, word,
+    address, duration, envelope, file, found_file, host, is_true, metrics_mode, milliseconds,
+    minutes, names, number, number_or_zero, open_inference_protocol, optional, path, path_or,
+    saved_models, seconds, seconds_or_none, size, socket_mode, store, switch, text, truth, urls,
+    word,
 };
 use super::reader::{Reader, SettingKind};
 use super::startup::{ListedVersions, LoadModels, listed, load_models};
@@ -35,12 +38,25 @@ pub struct Key {
     pub lines: &'static [&'static str],
     /// What its values look like.
     pub shape: fn() -> String,
+    /// What a wrong value does.
+    pub weight: Weight,
     /// What becomes of it.
     pub role: Role,
     /// Whether it opens the server to somebody who is otherwise kept out. No snapshot sets it.
     pub opens: bool,
     /// The variable that sets it, if one does.
     variable: Variable,
+}
+
+/// How much hangs on a key: what a wrong value does, and whether the name is taken in other capitals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    /// It decides who may do what. A wrong value stops the start, and the name is never guessed.
+    Safety,
+    /// It is a number or place that nothing can stand in for. A wrong value stops the start, as in TorchServe.
+    Needed,
+    /// The server serves without it. A wrong value is a warning, and what TorchServe falls back to holds, or the default.
+    Light,
 }
 
 /// What becomes of a key.
@@ -76,6 +92,7 @@ impl Key {
             default,
             lines: &[],
             shape: String::new,
+            weight: Light,
             role,
             opens: false,
             variable: Variable::Usual,
@@ -110,13 +127,18 @@ pub fn find(name: &str) -> Option<&'static Key> {
     keys().find(|key| key.name == name)
 }
 
+/// The key that `name` is in other capitals.
+pub fn find_in_other_capitals(name: &str) -> Option<&'static Key> {
+    keys().find(|key| key.name.eq_ignore_ascii_case(name))
+}
+
 /// Makes the field, the key and the reading of each setting from one row:
-/// `/// meaning`, `key: type = "default", kind => what differs from other keys;`. Other keys have a role instead of a kind.
+/// `/// meaning`, `key: type = "default", weight, kind => what differs from other keys;`. Other keys have a role instead of a kind.
 macro_rules! settings {
     (
         $(
             $(#[doc = $line:literal])+
-            $key:ident: $type:ty = $default:literal, $kind:expr $(=> $differs:ident: $how:expr)?;
+            $key:ident: $type:ty = $default:literal, $weight:expr, $kind:expr $(=> $differs:ident: $how:expr)?;
         )+
         without effect:
         $($other:ident = $other_default:literal, $role:expr $(=> $other_differs:ident: $other_how:expr)?;)+
@@ -131,6 +153,7 @@ macro_rules! settings {
         /// Every key that has a value.
         const SETTINGS: &[Key] = &[$(Key {
             lines: &[$($line),+],
+            weight: $weight,
             shape: || SettingKind::<$type>::shape($kind),
             $($differs: $how,)?
             ..Key::new(stringify!($key), $default, Role::Setting)
@@ -170,159 +193,173 @@ const NO_LAUNCHER: &str = "has no effect: workers are threads; their number is l
 
 settings! {
     /// Address of predictions over HTTP.
-    inference_address: Address = "http://127.0.0.1:8080", address(80, 443);
+    inference_address: Address = "http://127.0.0.1:8080", Safety, address(80, 443);
     /// Address of the management of models over HTTP.
-    management_address: Address = "http://127.0.0.1:8081", address(8081, 8444);
+    management_address: Address = "http://127.0.0.1:8081", Safety, address(8081, 8444);
     /// Address of metrics over HTTP.
-    metrics_address: Address = "http://127.0.0.1:8082", address(8082, 8445);
+    metrics_address: Address = "http://127.0.0.1:8082", Safety, address(8082, 8445);
     /// Host of predictions over gRPC.
-    grpc_inference_address: IpAddr = "127.0.0.1", host();
+    grpc_inference_address: IpAddr = "127.0.0.1", Safety, host();
     /// Host of the management of models over gRPC.
-    grpc_management_address: IpAddr = "127.0.0.1", host();
+    grpc_management_address: IpAddr = "127.0.0.1", Safety, host();
     /// Port of predictions over gRPC; 0 for any that is free.
-    grpc_inference_port: u16 = "7070", number(0, u16::MAX);
+    grpc_inference_port: u16 = "7070", Needed, number(0, u16::MAX);
     /// Port of the management of models over gRPC; 0 for any that is free.
-    grpc_management_port: u16 = "7071", number(0, u16::MAX);
+    grpc_management_port: u16 = "7071", Needed, number(0, u16::MAX);
     /// Age in ms at which the client of a connection for predictions is asked to make another.
-    grpc_inference_max_connection_age_ms: Option<Duration> = "", optional(milliseconds());
+    grpc_inference_max_connection_age_ms: Option<Duration> = "", Needed, optional(milliseconds());
     /// Time in ms that calls on a connection that is too old may still take.
-    grpc_inference_max_connection_age_grace_ms: Option<Duration> = "", optional(milliseconds());
+    grpc_inference_max_connection_age_grace_ms: Option<Duration> = "", Needed, optional(milliseconds());
     /// Age in ms at which the client of a connection for management is asked to make another.
-    grpc_management_max_connection_age_ms: Option<Duration> = "", optional(milliseconds());
+    grpc_management_max_connection_age_ms: Option<Duration> = "", Needed, optional(milliseconds());
     /// Time in ms that calls on a connection that is too old may still take.
-    grpc_management_max_connection_age_grace_ms: Option<Duration> = "", optional(milliseconds());
+    grpc_management_max_connection_age_grace_ms: Option<Duration> = "", Needed, optional(milliseconds());
     /// Whether gRPC is spoken over TLS.
-    enable_grpc_ssl: bool = "false", truth();
+    enable_grpc_ssl: bool = "false", Safety, truth();
     /// Private key for TLS in PEM: PKCS#8, PKCS#1 or SEC1.
-    private_key_file: Option<PathBuf> = "", file();
+    private_key_file: Option<PathBuf> = "", Safety, file();
     /// Certificate for TLS in PEM, with those that vouch for it after it.
-    certificate_file: Option<PathBuf> = "", file();
+    certificate_file: Option<PathBuf> = "", Safety, file();
     /// Java's keystore. It is not read; a message says how to convert it to PEM.
-    keystore: Option<String> = "", text();
+    keystore: Option<String> = "", Safety, text();
     /// Password of the keystore.
-    keystore_pass: Option<String> = "", text() => role: Role::Secret;
+    keystore_pass: Option<String> = "", Safety, text() => role: Role::Secret;
     /// Type of the keystore.
-    keystore_type: Option<String> = "PKCS12", text();
+    keystore_type: Option<String> = "PKCS12", Light, text();
     /// Models to load at the start: `all`, or names, paths and URLs of archives, each with `NAME=` before it if it is registered by another name.
-    load_models: LoadModels = "", load_models();
+    load_models: LoadModels = "", Needed, load_models();
     /// Settings of single versions: a JSON object of models, of versions, of settings.
-    models: ListedVersions = "", listed() => variable: Variable::None;
+    models: ListedVersions = "", Light, listed() => variable: Variable::None;
     /// Directory that archives are loaded from.
-    model_store: Option<PathBuf> = "", store();
+    model_store: Option<PathBuf> = "", Needed, store();
     /// Directory that workflows are loaded from.
-    workflow_store: Option<PathBuf> = "(model_store)", store();
+    workflow_store: Option<PathBuf> = "(model_store)", Light, store();
     /// Models of a snapshot; they are restored, and no others loaded.
-    model_snapshot: Option<Saved> = "", saved_models() => variable: Variable::None;
+    model_snapshot: Option<Saved> = "", Needed, saved_models() => variable: Variable::None;
     /// Workers of a version that says nothing; 0 for as many as there are devices.
-    default_workers_per_model: Option<usize> = "0", number_or_zero(VersionLimits::WORKERS);
+    default_workers_per_model: Option<usize> = "0", Needed, number_or_zero(VersionLimits::WORKERS);
     /// Time in s from the arrival of a request until its answer.
-    default_response_timeout: Duration = "120", seconds();
+    default_response_timeout: Duration = "120", Needed, seconds();
     /// Time in s from the start of loading until the first worker is ready.
-    default_startup_timeout: Duration = "120", seconds();
+    default_startup_timeout: Duration = "120", Needed, seconds();
     /// Time in s that unregistering waits for requests in flight.
-    unregister_model_timeout: Duration = "120", seconds();
+    unregister_model_timeout: Duration = "120", Needed, seconds();
     /// Requests that may wait for one version.
-    job_queue_size: usize = "100", number(1, VersionLimits::JOB_QUEUE_SIZE);
+    job_queue_size: usize = "100", Needed, number(1, VersionLimits::JOB_QUEUE_SIZE);
     /// Most GPUs to use.
-    number_of_gpu: Option<u32> = "(all)", optional(number(0, 1024));
+    number_of_gpu: Option<u32> = "(all)", Needed, optional(number(0, 1024));
     /// Threads for connections; 0 for as many as cores.
-    number_of_netty_threads: Option<usize> = "0", number_or_zero(1024);
+    number_of_netty_threads: Option<usize> = "0", Needed, number_or_zero(1024);
     /// Bytes of a request's body.
-    max_request_size: usize = "6553500", number(1, 1 << 40);
+    max_request_size: usize = "6553500", Safety, number(1, 1 << 40);
     /// Bytes of a response's body.
-    max_response_size: usize = "6553500", number(1, 1 << 40);
-    /// Where archives may be fetched from; nowhere unless it is set.
-    allowed_urls: String = "", urls() => opens: true;
+    max_response_size: usize = "6553500", Safety, number(1, 1 << 40);
+    /// Where archives may be fetched from; nowhere unless it is set. What is not understood allows nothing, with a warning.
+    allowed_urls: String = "", Safety, urls() => opens: true;
     /// Whether the variable `TS_ALLOWED_URLS` is read too.
-    use_env_allowed_urls: bool = "false", truth() => variable: Variable::None;
+    use_env_allowed_urls: bool = "false", Safety, truth() => variable: Variable::None;
     /// `access-control-allow-origin` of responses; no header unless it is set.
-    cors_allowed_origin: Option<String> = "", text();
+    cors_allowed_origin: Option<String> = "", Safety, text();
     /// `access-control-allow-methods` of responses; no header unless it is set.
-    cors_allowed_methods: Option<String> = "", text();
+    cors_allowed_methods: Option<String> = "", Safety, text();
     /// `access-control-allow-headers` of responses; no header unless it is set.
-    cors_allowed_headers: Option<String> = "", text();
+    cors_allowed_headers: Option<String> = "", Safety, text();
     /// A `metrics.yaml` in place of the built-in one.
-    metrics_config: Option<PathBuf> = "", path();
+    metrics_config: Option<PathBuf> = "", Light, path();
     /// Whether metrics are scraped, log lines, or the three `ts_*` families alone. TorchServe's default is `log`.
-    metrics_mode: Mode = "prometheus", metrics_mode();
+    metrics_mode: Mode = "prometheus", Light, metrics_mode();
     /// Whether handlers' metrics need no definition in `metrics.yaml`.
-    model_metrics_auto_detect: bool = "false", truth();
+    model_metrics_auto_detect: bool = "false", Light, switch();
     /// Whether metrics are served.
-    enable_metrics_api: bool = "true", truth();
+    enable_metrics_api: bool = "true", Light, switch();
     /// Whether the machine is not measured.
-    disable_system_metrics: bool = "false", truth();
+    disable_system_metrics: bool = "false", Light, switch();
     /// A command that prints metrics of the machine.
-    system_metrics_cmd: Option<String> = "", text() => variable: Variable::None;
+    system_metrics_cmd: Option<String> = "", Safety, text() => variable: Variable::None;
     /// Seconds between two measurements of the machine.
-    metric_time_interval: Duration = "60", seconds() => variable: Variable::None;
+    metric_time_interval: Duration = "60", Needed, seconds() => variable: Variable::None;
     /// TorchServe's way to write logs; here they never hold up a request.
-    async_logging: bool = "true", truth();
+    async_logging: bool = "true", Light, switch();
     /// Whether TorchServe's variables (`TS_…`) are read.
-    enable_envvars_config: bool = "false", is_true() => variable: Variable::None;
+    enable_envvars_config: bool = "false", Safety, is_true() => variable: Variable::None;
     /// Whether requests need no token.
-    disable_token_authorization: bool = "false", truth() => opens: true;
+    disable_token_authorization: bool = "false", Safety, truth() => opens: true;
     /// Minutes that a token is good for.
-    token_expiration_min: Duration = "60", minutes() => variable: Variable::Named("TS_TOKEN_EXPIRATION_TIME_MIN");
+    token_expiration_min: Duration = "60", Safety, minutes() => variable: Variable::Named("TS_TOKEN_EXPIRATION_TIME_MIN");
     /// Whether the API may register and unregister models.
-    enable_model_api: bool = "false", truth() => opens: true;
+    enable_model_api: bool = "false", Safety, truth() => opens: true;
     /// Whether Open Inference Protocol is served, over HTTP (`/v2`) and gRPC. TorchServe's default is that it is not.
-    ts_open_inference_protocol: bool = "true", open_inference_protocol() => variable: Variable::Always("TS_OPEN_INFERENCE_PROTOCOL");
+    ts_open_inference_protocol: bool = "true", Light, open_inference_protocol() => variable: Variable::Always("TS_OPEN_INFERENCE_PROTOCOL");
+    /// How platforms wrap requests where an archive says nothing else: none, body, json, kserve or kservev2.
+    service_envelope: Envelope = "", Needed, envelope();
     /// Id of the first worker.
-    initial_worker_port: u32 = "9000", number(0, 1_000_000_000);
+    initial_worker_port: u32 = "9000", Needed, number(0, 1_000_000_000);
     /// Requests that Amazon SageMaker may send at the same time.
-    NUM_WORKERS: usize = "1", number(1, 1_000_000);
+    NUM_WORKERS: usize = "1", Needed, number(1, 1_000_000);
     /// Where models run that do not say: in a worker process each, or `inline`, in the server's (ONNX).
-    lantern_hosting: Hosting = "process", word(&[("process", Hosting::Process), ("inline", Hosting::Inline)]) => opens: true;
+    lantern_hosting: Hosting = "process", Safety, word(&[("process", Hosting::Process), ("inline", Hosting::Inline)]) => opens: true;
     /// Whether archives may ask for `hosting: inline`.
-    lantern_allow_inline: bool = "false", truth() => opens: true;
+    lantern_allow_inline: bool = "false", Safety, truth() => opens: true;
     /// Whether something else keeps strangers out: no warning about addresses beyond loopback without tokens.
-    lantern_allow_public: bool = "false", truth() => opens: true;
+    lantern_allow_public: bool = "false", Safety, truth() => opens: true;
     /// Keys of the operator's in place of those in `key_file.json`.
-    lantern_key_file: Option<PathBuf> = "", file();
+    lantern_key_file: Option<PathBuf> = "", Safety, file();
+    /// Certificates in PEM of the authorities that vouch for clients: without a certificate by one of them, no client speaks TLS here.
+    lantern_client_ca: Option<PathBuf> = "", Safety, file();
+    /// Whether a client's `x-request-id` becomes the id of its request; otherwise it is logged beside the server's own.
+    lantern_adopt_request_id: bool = "false", Safety, truth();
     /// Whether log files are written beside standard output.
-    lantern_log_files: bool = "true", truth();
+    lantern_log_files: bool = "true", Light, truth();
     /// What `/ping` says: what TorchServe says, or whether the server is ready, for rolling updates that probe it.
-    lantern_ping: PingMeaning = "torchserve", word(&[("torchserve", PingMeaning::TorchServe), ("ready", PingMeaning::Ready)]);
+    lantern_ping: PingMeaning = "torchserve", Light, word(&[("torchserve", PingMeaning::TorchServe), ("ready", PingMeaning::Ready)]);
+    /// Time in s for which the server, asked to stop, says that it is not ready and serves on; then it drains.
+    lantern_drain_delay: Duration = "0", Needed, seconds_or_none();
+    /// Time in s that requests in flight may take when the server stops; by default as long as `default_response_timeout`.
+    lantern_drain_timeout: Option<Duration> = "(default_response_timeout)", Needed, optional(seconds());
+    /// Mode of the files of Unix sockets, in octal; who may write to one may connect. TorchServe leaves it to the umask.
+    lantern_socket_mode: u32 = "0600", Safety, socket_mode();
     /// How many of the models that should serve must do so for the server to be ready; `any` is one, if there is one.
-    lantern_ready_requires: ReadyRequires = "all", word(&[("all", ReadyRequires::All), ("any", ReadyRequires::Any), ("none", ReadyRequires::None)]);
+    lantern_ready_requires: ReadyRequires = "all", Light, word(&[("all", ReadyRequires::All), ("any", ReadyRequires::Any), ("none", ReadyRequires::None)]);
     /// Directory of compiled handlers, and of what was found out about batching.
-    lantern_cache_dir: PathBuf = "(the user's cache)", path_or(Environment::cache_directory);
+    lantern_cache_dir: PathBuf = "(the user's cache)", Light, path_or(Environment::cache_directory);
     /// Directory that archives are unpacked to; another one if nothing can be written there.
-    lantern_temp_dir: PathBuf = "(the state directory, else below the temporary one)", path_or(Environment::unpack_directory);
+    lantern_temp_dir: PathBuf = "(the state directory, else below the temporary one)", Safety, path_or(Environment::unpack_directory);
     /// ONNX Runtime's library; found by `ORT_DYLIB_PATH`, beside the program, in `../lib` from there, in `.runtime/`, or among the system's.
-    lantern_onnxruntime: Option<PathBuf> = "(found)", found_file(Environment::onnxruntime);
+    lantern_onnxruntime: Option<PathBuf> = "(found)", Safety, found_file(Environment::onnxruntime);
     /// The program that hosts TorchScript; found beside the program.
-    lantern_torch: Option<PathBuf> = "(found)", found_file(Environment::lantern_torch);
+    lantern_torch: Option<PathBuf> = "(found)", Safety, found_file(Environment::lantern_torch);
     /// Ceiling of `lantern.limits.memory`.
-    lantern_max_memory: usize = "1GiB", size();
+    lantern_max_memory: usize = "1GiB", Safety, size();
     /// Ceiling of `lantern.limits.cpu`.
-    lantern_max_cpu: Duration = "10s", duration();
+    lantern_max_cpu: Duration = "10s", Safety, duration();
     /// Ceiling of `lantern.limits.initCpu`.
-    lantern_max_init_cpu: Duration = "1min", duration();
+    lantern_max_init_cpu: Duration = "1min", Safety, duration();
     /// Ceiling of `lantern.limits.output`.
-    lantern_max_output: usize = "256MiB", size();
+    lantern_max_output: usize = "256MiB", Safety, size();
     /// Ceiling of `lantern.limits.response`.
-    lantern_max_response: usize = "64MiB", size();
+    lantern_max_response: usize = "64MiB", Safety, size();
     /// Ceiling of `lantern.limits.hostCalls`.
-    lantern_max_host_calls: u64 = "10000000", number(1, u64::MAX);
+    lantern_max_host_calls: u64 = "10000000", Safety, number(1, u64::MAX);
     /// Ceiling of `lantern.limits.logLinesPerSecond`.
-    lantern_max_log_lines_per_second: u32 = "1000", number(0, u32::MAX);
+    lantern_max_log_lines_per_second: u32 = "1000", Safety, number(0, u32::MAX);
     /// Ceiling of `lantern.limits.metricSeries`.
-    lantern_max_metric_series: usize = "1000", number(0, 1_000_000);
+    lantern_max_metric_series: usize = "1000", Safety, number(0, 1_000_000);
     /// Ceiling of `lantern.limits.instances`.
-    lantern_max_instances: usize = "1024", number(1, 65_536);
+    lantern_max_instances: usize = "1024", Safety, number(1, 65_536);
     /// Workers that a version may have, whoever asks for them.
-    lantern_max_workers: usize = "1024", number(1, VersionLimits::WORKERS);
+    lantern_max_workers: usize = "1024", Safety, number(1, VersionLimits::WORKERS);
     /// Rows that a batch may have, whoever asks for them.
-    lantern_max_batch_size: usize = "65536", number(1, VersionLimits::BATCH_SIZE);
+    lantern_max_batch_size: usize = "65536", Safety, number(1, VersionLimits::BATCH_SIZE);
     /// Requests that may wait for a version, whoever asks for them.
-    lantern_max_job_queue_size: usize = "1000000", number(1, VersionLimits::JOB_QUEUE_SIZE);
+    lantern_max_job_queue_size: usize = "1000000", Safety, number(1, VersionLimits::JOB_QUEUE_SIZE);
     /// Bytes that an archive that is fetched may have.
-    lantern_max_download: usize = "16GiB", size();
+    lantern_max_download: usize = "16GiB", Safety, size();
     /// Time that an archive may take to arrive.
-    lantern_download_timeout: Duration = "30min", duration();
+    lantern_download_timeout: Duration = "30min", Safety, duration();
+    /// Whether items of `allowed_urls` may stand for every host: `.*`, `https?://.*`. Without it they allow nothing.
+    lantern_allow_any_url: bool = "false", Safety, truth() => opens: true;
     /// Hosts of `allowed_urls` that may lead to addresses of this machine and its network.
-    lantern_private_hosts: BTreeSet<String> = "", names() => opens: true;
+    lantern_private_hosts: BTreeSet<String> = "", Safety, names() => opens: true;
 
     without effect:
     netty_client_threads = "0", Role::Ignored("has no effect: connections to worker processes need no threads of their own");
@@ -332,7 +369,6 @@ settings! {
     limit_max_image_pixels = "true", Role::Ignored("has no effect: what a handler may decode is bounded by its memory (lantern_max_memory)");
     decode_input_request = "true", Role::Ignored(AS_SENT);
     default_service_handler = "", Role::Ignored("has no effect: an archive holds or names its own handler");
-    service_envelope = "", Role::Ignored(AS_SENT);
     install_py_dep_per_model = "false", Role::Ignored("has no effect: handlers are WebAssembly components, and no Python package is installed");
     blacklist_env_vars = "", Role::Ignored("has no effect: worker processes get none of the server's variables, handlers none at all");
     ts_header_key_sequence_id = "ts_request_sequence_id", Role::Ignored(NO_SEQUENCES) => variable: Variable::Named("TS_HEADER_KEY_SEQUENCE_ID");

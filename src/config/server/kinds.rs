@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::listen::Address;
 use crate::metrics::Mode;
+use crate::model::Envelope;
 
 use super::super::snapshot::{self, Saved};
 use super::super::{Problem, units};
@@ -47,6 +48,11 @@ pub fn seconds() -> SettingKind<Duration> {
     number(1, 31_536_000).map(Duration::from_secs)
 }
 
+/// Whole seconds, or none.
+pub fn seconds_or_none() -> SettingKind<Duration> {
+    number(0, 31_536_000).map(Duration::from_secs)
+}
+
 /// Whole milliseconds.
 pub fn milliseconds() -> SettingKind<Duration> {
     number(1, LONGEST_MS).map(Duration::from_millis)
@@ -62,6 +68,15 @@ pub fn minutes() -> SettingKind<Duration> {
     })
 }
 
+/// The mode of a file, which its user at least may read and write.
+pub fn socket_mode() -> SettingKind<u32> {
+    SettingKind::parsed("a mode in octal from 0600 to 0777, such as 0660", |text| {
+        let is_octal = text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+        let mode = u32::from_str_radix(text, 8).ok().filter(|_| is_octal);
+        mode.filter(|mode| (0o600..=0o777).contains(mode))
+    })
+}
+
 /// A duration with its unit.
 pub fn duration() -> SettingKind<Duration> {
     SettingKind::parsed(units::DURATION, |text| {
@@ -71,8 +86,15 @@ pub fn duration() -> SettingKind<Duration> {
 
 /// A size in bytes.
 pub fn size() -> SettingKind<usize> {
-    SettingKind::parsed(units::SIZE, |text| {
-        units::size(text).filter(|size| *size > 0)
+    SettingKind::new(units::SIZE, |reader, entry| {
+        let text = entry.value.trim();
+        let size = units::size(text).filter(|size| *size > 0);
+        match units::question(text) {
+            Some(question) => reader.problem(entry, question),
+            None if size.is_none() => reader.problem(entry, format!("must be {}", units::SIZE)),
+            None => return size,
+        }
+        None
     })
 }
 
@@ -88,6 +110,11 @@ pub fn truth() -> SettingKind<bool> {
     })
 }
 
+/// A truth value of TorchServe's that is false, as there, if it is neither true nor false.
+pub fn switch() -> SettingKind<bool> {
+    truth().falling_back("false", || false)
+}
+
 /// A truth value as TorchServe reads it: every text but `true` is false.
 pub fn is_true() -> SettingKind<bool> {
     SettingKind::parsed("true or false", |text| {
@@ -97,13 +124,14 @@ pub fn is_true() -> SettingKind<bool> {
 
 /// TorchServe's variable switches it on by the word `oip` alone; whoever sets it to something else wants it off.
 pub fn open_inference_protocol() -> SettingKind<bool> {
-    SettingKind::parsed("oip, true or false", |text| {
+    let kind = SettingKind::parsed("oip, true or false", |text| {
         match text.to_ascii_lowercase().as_str() {
             "true" | "oip" => Some(true),
             "false" | "" => Some(false),
             _ => None,
         }
-    })
+    });
+    kind.falling_back("false", || false)
 }
 
 /// One of a few words.
@@ -113,6 +141,12 @@ pub fn word<T: Copy + 'static>(words: &'static [(&'static str, T)]) -> SettingKi
         let found = words.iter().find(|(name, _)| *name == text);
         found.map(|(_, value)| *value)
     })
+}
+
+/// The name of an envelope.
+pub fn envelope() -> SettingKind<Envelope> {
+    let shape = format!("one of {}", Envelope::choices());
+    SettingKind::parsed(shape, |text| Envelope::named(text.trim()))
 }
 
 /// As TorchServe reads it: whatever the case, and `log` if it is none.
@@ -148,13 +182,10 @@ pub fn names() -> SettingKind<BTreeSet<String>> {
     })
 }
 
-/// Starts of URLs, as they were typed. Whoever fetches from them reads them again.
+/// Starts of URLs and patterns, as they were typed. Whoever fetches from them reads them again.
 pub fn urls() -> SettingKind<String> {
-    SettingKind::new("starts of URLs separated by commas", |reader, entry| {
-        if let Err((item, rule)) = (reader.check_urls)(&entry.value) {
-            reader.part(entry, rule, &item);
-        }
-        Some(entry.value.clone())
+    SettingKind::parsed("starts of URLs, or patterns, separated by commas", |text| {
+        Some(text.to_owned())
     })
 }
 
@@ -178,11 +209,11 @@ pub fn host() -> SettingKind<IpAddr> {
     })
 }
 
-/// A path, taken from the current directory.
+/// A path, taken from the current directory, or from where the file of settings lies.
 pub fn path() -> SettingKind<Option<PathBuf>> {
     SettingKind::new("a path", |reader, entry| {
         let text = entry.value.trim();
-        Some((!text.is_empty()).then(|| reader.environment.path(text)))
+        Some((!text.is_empty()).then(|| reader.located(entry, Path::exists)))
     })
 }
 
@@ -212,7 +243,7 @@ fn file_or(found: fn(&Environment) -> Option<PathBuf>) -> SettingKind<Option<Pat
         if text.is_empty() {
             return Some(found(reader.environment));
         }
-        let path = reader.environment.path(text);
+        let path = reader.located(entry, Path::is_file);
         if !path.is_file() {
             reader.problem(entry, "must be a file");
         }
@@ -224,11 +255,10 @@ fn file_or(found: fn(&Environment) -> Option<PathBuf>) -> SettingKind<Option<Pat
 /// A directory of archives. One that is missing is a mistake when a flag names it; one named by the file may come later.
 pub fn store() -> SettingKind<Option<PathBuf>> {
     let kind = SettingKind::new("a directory", |reader, entry| {
-        let text = entry.value.trim();
-        let path = reader.environment.path(text);
-        if text.is_empty() {
+        if entry.value.trim().is_empty() {
             return Some(None);
         }
+        let path = reader.located(entry, Path::is_dir);
         if !path.is_dir() && entry.origin.starts_with("--") {
             let message = format!("{} directory not found: {}", entry.origin, entry.value);
             reader.add(Problem::plain("", "", message));

@@ -7,7 +7,7 @@ use super::super::properties::Property;
 use super::super::{Problem, Problems, spelling};
 use super::environment::Environment;
 use super::file::{self, FoundBy, Settings};
-use super::keys::{self, Role};
+use super::keys::{self, Key, Role, Weight};
 
 /// Flags of the command line that are settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -72,37 +72,61 @@ pub fn gather(flags: &Flags, environment: &Environment) -> Result<Raw, Problems>
 
 impl Raw {
     fn set(&mut self, name: &str, value: String, origin: String) {
-        let key = keys::find(name);
-        match key.map(|key| key.role) {
-            Some(Role::Setting | Role::Secret | Role::Note) => {}
-            Some(Role::Ignored(why)) => {
-                // Whoever writes down what holds anyway misses nothing.
-                let is_default =
-                    key.is_some_and(|key| key.default.eq_ignore_ascii_case(value.trim()));
-                if !is_default {
-                    self.warnings.push(Problem::plain(&origin, name, why));
-                }
-            }
-            None => {
-                let known = keys::keys().map(|key| key.name);
-                let rule = spelling::unknown(name, known);
-                return self.warnings.push(Problem::plain(origin, name, rule));
+        match keys::find(name) {
+            Some(key) => self.set_key(key, value, origin),
+            None => self.set_unknown(name, value, origin),
+        }
+    }
+
+    fn set_key(&mut self, key: &'static Key, value: String, origin: String) {
+        if let Role::Ignored(why) = key.role {
+            // Whoever writes down what holds anyway misses nothing.
+            if !key.default.eq_ignore_ascii_case(value.trim()) {
+                self.warnings.push(Problem::plain(&origin, key.name, why));
             }
         }
-        self.written.remove(name);
-        self.entries
-            .insert(name.to_owned(), Entry { value, origin });
+        self.written.remove(key.name);
+        let entry = Entry { value, origin };
+        self.entries.insert(key.name.to_owned(), entry);
+    }
+
+    /// A known key in other capitals is taken, unless safety hangs on it: TorchServe does not know it then, and what it says
+    /// must not begin to hold by a change of the server.
+    fn set_unknown(&mut self, name: &str, value: String, origin: String) {
+        match keys::find_in_other_capitals(name) {
+            Some(key) if key.weight == Weight::Safety => {
+                let rule = format!(
+                    "must be written {}: a key on which safety hangs is not guessed",
+                    key.name
+                );
+                self.problems.push(Problem::plain(origin, name, rule));
+            }
+            Some(key) => {
+                let rule = format!("is taken for {}, which is how it is written", key.name);
+                self.warnings.push(Problem::plain(&origin, name, rule));
+                self.set_key(key, value, origin);
+            }
+            None => {
+                let rule = spelling::unknown(name, keys::keys().map(|key| key.name));
+                self.warnings.push(Problem::plain(origin, name, rule));
+            }
+        }
     }
 
     /// Takes what `settings` say, with the values of variables in place of their names.
     fn take(&mut self, settings: &Settings, environment: &Environment) {
-        for property in &settings.properties {
+        let is_known = |property: &&Property| keys::find(&property.key).is_some();
+        let (known, others): (Vec<_>, Vec<_>) = settings.properties.iter().partition(is_known);
+        // What is written as it should be counts over what is taken for it.
+        for property in others.into_iter().chain(known) {
             let origin = format!("{}:{}", settings.name, property.line);
             match substitute(&property.value, environment) {
                 Ok(value) => {
                     let written = (value != property.value).then(|| property.value.clone());
                     self.set(&property.key, value, origin);
-                    let written = written.map(|written| (property.key.clone(), written));
+                    let key = keys::find_in_other_capitals(&property.key);
+                    let written = key.zip(written);
+                    let written = written.map(|(key, written)| (key.name.to_owned(), written));
                     self.written.extend(written);
                 }
                 Err(variable) => {
@@ -141,7 +165,7 @@ fn read_file(
     let Some(mut settings) = file::read(flags, environment)? else {
         return Ok(Vec::new());
     };
-    let is_known = |key: &str| keys::find(key).is_some();
+    let is_known = |key: &str| keys::find_in_other_capitals(key).is_some();
     if let Some(problem) = settings.stranger(is_known) {
         return Err(problem.into());
     }

@@ -1,9 +1,11 @@
 //! Reading single settings out of what was typed: every problem is kept, none stops the reading.
 
+use std::path::{Path, PathBuf};
+
 use super::super::Problem;
 use super::CheckUrls;
 use super::environment::Environment;
-use super::keys::Key;
+use super::keys::{Key, Weight};
 use super::raw::{Entry, Raw};
 
 /// Reads settings and gathers problems.
@@ -20,6 +22,9 @@ pub struct Reader<'a> {
 type Absent<T> = Box<dyn Fn(&Environment) -> T>;
 type Read<T> = Box<dyn Fn(&mut Reader<'_>, &Entry) -> Option<T>>;
 
+/// A value, in words and as it is made.
+type Fallback<T> = (&'static str, fn() -> T);
+
 /// What the values of a key look like, and how they are read.
 pub struct SettingKind<T> {
     shape: String,
@@ -27,6 +32,8 @@ pub struct SettingKind<T> {
     read: Read<T>,
     /// The value where nothing is typed and the default is not a value that could be typed.
     absent: Option<Absent<T>>,
+    /// What holds in place of a wrong value that does not stop the start, in words too; the default if there is nothing.
+    fallback: Option<Fallback<T>>,
     /// The value as it is shown, where that says more than what was typed.
     show: Option<fn(&T) -> String>,
 }
@@ -41,6 +48,7 @@ impl<T: 'static> SettingKind<T> {
             shape: shape.into(),
             read: Box::new(read),
             absent: None,
+            fallback: None,
             show: None,
         }
     }
@@ -62,6 +70,14 @@ impl<T: 'static> SettingKind<T> {
     pub fn or(self, absent: impl Fn(&Environment) -> T + 'static) -> Self {
         Self {
             absent: Some(Box::new(absent)),
+            ..self
+        }
+    }
+
+    /// The same, with `value`, which is called `name`, in place of a wrong value that does not stop the start.
+    pub fn falling_back(self, name: &'static str, value: fn() -> T) -> Self {
+        Self {
+            fallback: Some((name, value)),
             ..self
         }
     }
@@ -93,6 +109,13 @@ impl<T: 'static> SettingKind<T> {
     }
 }
 
+/// Whether `file` says what `entry` is.
+fn names(file: &Path, entry: &Entry) -> bool {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let line = entry.origin.strip_prefix(&*name);
+    line.is_some_and(|line| line.starts_with(':'))
+}
+
 impl<'a> Reader<'a> {
     /// For what was typed.
     pub const fn new(raw: Raw, environment: &'a Environment, check_urls: CheckUrls) -> Self {
@@ -112,9 +135,54 @@ impl<'a> Reader<'a> {
     /// The value of `key`: what was typed, else its default.
     pub fn take<T: 'static>(&mut self, key: &Key, kind: &SettingKind<T>) -> T {
         self.key = key.name;
-        let typed = self.entry(key.name);
-        let typed = typed.and_then(|entry| (kind.read)(self, &entry));
-        typed.unwrap_or_else(|| self.default(key, kind))
+        let Some(entry) = self.entry(key.name) else {
+            return self.default(key, kind);
+        };
+        let before = self.raw.problems.len();
+        match (kind.read)(self, &entry) {
+            Some(value) => value,
+            None if key.weight == Weight::Light => {
+                let name = kind.fallback.map_or(key.default, |(name, _)| name);
+                self.forgive(before, name);
+                let value = kind.fallback.map(|(_, value)| value());
+                value.unwrap_or_else(|| self.default(key, kind))
+            }
+            None => self.default(key, kind),
+        }
+    }
+
+    /// Turns the problems from the one numbered `first` on into warnings, because `name` holds in place of the value.
+    fn forgive(&mut self, first: usize, name: &str) {
+        let holds = if name.is_empty() {
+            "the default holds".to_owned()
+        } else {
+            format!("{name:?} holds in its place")
+        };
+        let forgiven = self.raw.problems.drain(first..).map(|problem| Problem {
+            rule: format!("is ignored, and {holds}: it {}", problem.rule),
+            ..problem
+        });
+        self.raw.warnings.extend(forgiven);
+    }
+
+    /// The path that was typed. It starts from the current directory; if nothing is there that `is_there` looks for, from
+    /// where the file of settings lies that names it.
+    pub fn located(&mut self, entry: &Entry, is_there: fn(&Path) -> bool) -> PathBuf {
+        let text = entry.value.trim();
+        let path = self.environment.path(text);
+        let file = self.raw.file.as_deref().filter(|file| names(file, entry));
+        let beside = file
+            .and_then(Path::parent)
+            .map(|directory| directory.join(text));
+        match beside.filter(|beside| !is_there(&path) && is_there(beside)) {
+            Some(beside) => {
+                let rule =
+                    "is not in the current directory, and is taken from where this file lies";
+                self.warn(entry, rule);
+                beside
+            }
+            None => path,
+        }
     }
 
     fn default<T>(&mut self, key: &Key, kind: &SettingKind<T>) -> T {
@@ -165,11 +233,6 @@ impl<'a> Reader<'a> {
     /// The value of the key that is read breaks `rule`, and is too long to be shown.
     pub fn plain(&mut self, entry: &Entry, rule: String) {
         self.add(Problem::plain(&entry.origin, self.key, rule));
-    }
-
-    /// One part of the value of the key that is read breaks `rule`.
-    pub fn part(&mut self, entry: &Entry, rule: String, part: &str) {
-        self.add(Problem::new(&entry.origin, self.key, rule, part));
     }
 
     /// One more problem.

@@ -142,7 +142,10 @@ fn read_models(document: &Value, listed: &mut ListedVersions, wrong: &mut Vec<St
             match (Version::new(version), members.as_object()) {
                 (Ok(version), Some(members)) => {
                     let requested = read_version(&at, members, wrong);
-                    if members.get("defaultVersion") == Some(&Value::Bool(true)) {
+                    let is_default = members.iter().any(|(member, value)| {
+                        member.eq_ignore_ascii_case("defaultVersion") && *value == Value::Bool(true)
+                    });
+                    if is_default {
                         listed.defaults.insert(model.clone(), version.clone());
                     }
                     let versions = listed.models.entry(model.clone()).or_default();
@@ -156,19 +159,38 @@ fn read_models(document: &Value, listed: &mut ListedVersions, wrong: &mut Vec<St
     }
 }
 
+/// The members by the names that TorchServe gives them, whatever their capitals.
+fn recapitalized<'m>(
+    at: &str,
+    members: &'m serde_json::Map<String, Value>,
+    wrong: &mut Vec<String>,
+) -> BTreeMap<&'static str, &'m Value> {
+    let mut named = BTreeMap::new();
+    for (member, value) in members {
+        let known = MEMBERS
+            .into_iter()
+            .find(|known| known.eq_ignore_ascii_case(member));
+        match known {
+            Some(known) if known == member.as_str() => _ = named.insert(known, value),
+            Some(known) => {
+                wrong.push(format!("has {at}.{member}, which is taken for {known}"));
+                named.entry(known).or_insert(value);
+            }
+            None => {
+                let why = spelling::unknown(member, MEMBERS);
+                wrong.push(format!("has {at}.{member}, which {why}"));
+            }
+        }
+    }
+    named
+}
+
 fn read_version(
     at: &str,
     members: &serde_json::Map<String, Value>,
     wrong: &mut Vec<String>,
 ) -> Requested {
-    for member in members.keys() {
-        if !MEMBERS.contains(&member.as_str()) {
-            wrong.push(format!(
-                "has {at}.{member}, which {}",
-                spelling::unknown(member, MEMBERS)
-            ));
-        }
-    }
+    let members = recapitalized(at, members, wrong);
     let mut number = |member: &str, least: u64, most: u64| {
         let value = members.get(member).filter(|value| !value.is_null())?;
         let number = value

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::config::model::Requested;
 use crate::config::snapshot::Saved;
+use crate::listen::CertificateSource;
 use crate::model::{ModelName, Version};
 
 struct Fixture {
@@ -55,12 +56,12 @@ impl Fixture {
     }
 }
 
-/// In place of those who fetch: they refuse a pattern.
-fn check_urls(text: &str) -> Result<(), (String, String)> {
-    let pattern = text.split(',').find(|item| item.contains(".*|"));
-    let rule = "must be the start of a URL up to a slash, such as https://models.example.com/team/, \
-                s3://bucket/team/ or file:///srv/models/";
-    pattern.map_or(Ok(()), |item| Err((item.to_owned(), rule.to_owned())))
+/// In place of those who fetch: a pattern allows nothing, unless every URL is allowed.
+fn check_urls(text: &str, any: bool) -> Vec<String> {
+    let patterns = text.split(',').filter(|item| item.contains(".*|") && !any);
+    patterns
+        .map(|item| format!("has the pattern {item:?}"))
+        .collect()
 }
 
 #[test]
@@ -162,16 +163,17 @@ grpc_inference_max_connection_age_ms=0
 certificate_file=nope.pem
 keystore=store.p12
 token_expiration_min=-1
-ts_open_inference_protocol=v2
+lantern_allow_any_url=perhaps
 job_queue_size=many
 default_response_timeout=0
 enable_model_api=yes
 max_request_size=-1
 lantern_hosting=cloud
 lantern_max_memory=lots
+lantern_max_output=256
 lantern_max_cpu=5
 lantern_onnxruntime=nope.so
-allowed_urls=s3://b/,file://.*|http(s)?://.*
+Disable_Token_Authorization=true
 load_models=../x=a.mar,b.mar
 ",
     );
@@ -182,7 +184,7 @@ load_models=../x=a.mar,b.mar
 fn unused_and_unknown_keys_are_warnings() {
     let fixture = Fixture::new(
         "grpc_inference_port=7070
-service_envelope=json
+decode_input_request=false
 prefer_direct_buffer=false
 metrics_mode=loud
 vmargs=-Xmx4g
@@ -222,16 +224,169 @@ fn probes_are_told_what_the_operator_chose() {
     assert_eq!(health(""), (PingMeaning::TorchServe, ReadyRequires::All));
     let chosen = health("lantern_ping=ready\nlantern_ready_requires=any\n");
     assert_eq!(chosen, (PingMeaning::Ready, ReadyRequires::Any));
-    for (key, words) in [
-        ("lantern_ping", "torchserve, ready"),
-        ("lantern_ready_requires", "all, any, none"),
+    let wrong = "lantern_ping=some\nlantern_ready_requires=some\n";
+    assert_eq!(health(wrong), health(""));
+    let warnings = Fixture::new(wrong).warnings();
+    for (key, default, words) in [
+        ("lantern_ping", "torchserve", "torchserve, ready"),
+        ("lantern_ready_requires", "all", "all, any, none"),
     ] {
-        let refused = Fixture::new(&format!("{key}=some\n")).refused();
+        let says = format!(
+            "{key} is ignored, and {default:?} holds in its place: it must be one of {words}, got \"some\""
+        );
+        assert!(warnings.contains(&says), "{warnings}");
+    }
+}
+
+/// Every key whose wrong value is a warning, with such a value and what holds then.
+#[test]
+fn what_little_hangs_on_never_stops_a_start() {
+    for (key, wrong, holds) in [
+        ("metrics_mode", "loud", "log"),
+        ("model_metrics_auto_detect", "yes", "false"),
+        ("enable_metrics_api", "1", "false"),
+        ("disable_system_metrics", "on", "false"),
+        ("async_logging", "maybe", "false"),
+        ("ts_open_inference_protocol", "v2", "false"),
+        ("lantern_log_files", "no", "true"),
+        ("lantern_ping", "pong", "torchserve"),
+        ("lantern_ready_requires", "most", "all"),
+    ] {
+        let wrong = Fixture::new(&format!("{key}={wrong}\n"));
+        let right = Fixture::new(&format!("{key}={holds}\n"));
+        let warnings = wrong.warnings();
         assert!(
-            refused.contains(&format!("{key} must be one of {words}")),
+            warnings.starts_with(&format!("config.properties:1: {key} is ")),
+            "{warnings}"
+        );
+        let (wrong, right) = (wrong.load().unwrap().values, right.load().unwrap().values);
+        let cache = wrong.lantern_cache_dir.clone();
+        let right = Values {
+            lantern_cache_dir: cache,
+            ..right
+        };
+        assert_eq!(wrong, right, "{key}");
+    }
+}
+
+#[test]
+fn what_safety_hangs_on_stops_a_start() {
+    for key in keys().filter(|key| key.is_setting() && key.weight == Weight::Safety) {
+        let shape = (key.shape)();
+        // A text or a path has no wrong value by itself, and any other text than true is false to TorchServe.
+        let is_free = ["a text", "a path", "names", "starts of URLs"]
+            .iter()
+            .any(|free| shape.starts_with(free));
+        if !is_free && key.name != "enable_envvars_config" {
+            let refused = Fixture::new(&format!("{}=\\u2603\n", key.name)).refused();
+            assert!(refused.contains(key.name), "{refused}");
+        }
+        let shouted = key.name.to_uppercase();
+        let refused = Fixture::new(&format!("{shouted}=true\n")).refused();
+        assert!(
+            refused.contains(&format!("{shouted} must be written {}", key.name)),
             "{refused}"
         );
     }
+}
+
+#[test]
+fn a_key_in_other_capitals_is_taken() {
+    for text in [
+        "Job_Queue_Size=7\n",
+        "job_queue_size=7\nJOB_QUEUE_SIZE=8\n",
+        "JOB_QUEUE_SIZE=8\njob_queue_size=7\n",
+    ] {
+        let fixture = Fixture::new(text);
+        assert_eq!(fixture.load().unwrap().values.job_queue_size, 7, "{text}");
+        assert!(
+            fixture.warnings().contains("is taken for job_queue_size"),
+            "{text}"
+        );
+    }
+    let listed = Fixture::new(
+        "models={\"m\": {\"1\": {\"BatchSize\": 4, \"minworkers\": 2, \"minWorkers\": 3}}}\n",
+    );
+    let (name, version) = (ModelName::new("m").unwrap(), Version::new("1").unwrap());
+    let requested = listed.load().unwrap().values.models.of(&name, &version);
+    assert_eq!(
+        (requested.batch_size, requested.min_workers),
+        (Some(4), Some(3))
+    );
+    assert!(
+        listed
+            .warnings()
+            .contains("m.1.BatchSize, which is taken for batchSize")
+    );
+}
+
+#[test]
+fn a_file_is_found_beside_the_file_that_names_it() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let named = elsewhere.path().join("ts.properties");
+    let text = "certificate_file=keys/c.pem\nprivate_key_file=keys/k.pem\nmodel_store=models\nmetrics_config=m.yaml\n";
+    fs::write(&named, text).unwrap();
+    for directory in ["keys", "models"] {
+        fs::create_dir(elsewhere.path().join(directory)).unwrap();
+    }
+    for file in ["keys/c.pem", "keys/k.pem", "m.yaml"] {
+        fs::write(elsewhere.path().join(file), "").unwrap();
+    }
+    let fixture = Fixture::new("").flags(|flags| flags.ts_config = Some(named));
+    let config = fixture.load().unwrap();
+    let tls = CertificateSource::Pem {
+        certificate: elsewhere.path().join("keys/c.pem"),
+        key: elsewhere.path().join("keys/k.pem"),
+    };
+    assert_eq!(config.certificate, Some(tls));
+    assert_eq!(
+        config.values.model_store,
+        Some(elsewhere.path().join("models"))
+    );
+    assert_eq!(
+        config.values.metrics_config,
+        Some(elsewhere.path().join("m.yaml"))
+    );
+    let warnings = fixture.warnings();
+    assert_eq!(
+        warnings
+            .matches("is taken from where this file lies")
+            .count(),
+        4,
+        "{warnings}"
+    );
+    // What lies in the current directory counts more.
+    fs::create_dir(fixture.directory.path().join("models")).unwrap();
+    let here = fixture.load().unwrap().values.model_store;
+    assert_eq!(here, Some(fixture.directory.path().join("models")));
+    let typed = fixture.flags(|flags| flags.set.push("certificate_file=keys/c.pem".to_owned()));
+    assert!(typed.refused().contains("certificate_file must be a file"));
+}
+
+#[test]
+fn urls_that_are_not_understood_are_warnings_unless_every_url_is_allowed() {
+    let everything = "allowed_urls=s3://b/,file://.*|http(s)?://.*\n";
+    let warnings = Fixture::new(everything).warnings();
+    assert_eq!(
+        warnings,
+        "config.properties:1: allowed_urls has the pattern \"file://.*|http(s)?://.*\""
+    );
+    let allowed = format!("{everything}lantern_allow_any_url=true\n");
+    assert_eq!(Fixture::new(&allowed).warnings(), "");
+}
+
+#[test]
+fn variables_name_proxies_in_either_case() {
+    let fixture = Fixture::new("")
+        .variable("HTTPS_PROXY", "http://upper:1")
+        .variable("https_proxy", "http://lower:1")
+        .variable("no_proxy", "h.org")
+        .variable("HTTP_PROXY", "");
+    let config = fixture.load().unwrap();
+    let expected = [("HTTPS_PROXY", "http://upper:1"), ("NO_PROXY", "h.org")];
+    let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(config.proxies.0, expected.into());
+    assert!(!format!("{:?}", config.proxies).contains("upper"));
 }
 
 #[test]
@@ -357,14 +512,36 @@ fn certificate_and_key_come_together() {
     for name in ["c.pem", "k.pem"] {
         fs::write(fixture.directory.path().join(name), "").unwrap();
     }
-    let tls = fixture.load().unwrap().tls.unwrap();
-    assert_eq!(tls.private_key_file, fixture.directory.path().join("k.pem"));
+    let expected = CertificateSource::Pem {
+        certificate: fixture.directory.path().join("c.pem"),
+        key: fixture.directory.path().join("k.pem"),
+    };
+    assert_eq!(fixture.load().unwrap().certificate, Some(expected));
     let fixture = Fixture::new("private_key_file=config.properties\n");
     assert!(
         fixture
             .refused()
             .contains("needs certificate_file beside it")
     );
+}
+
+#[test]
+fn certificates_of_clients_need_tls_and_keep_strangers_out() {
+    let asked = "lantern_client_ca=config.properties\n";
+    let refused = Fixture::new(asked).refused();
+    assert!(
+        refused.contains("lantern_client_ca needs a listener that speaks TLS"),
+        "{refused}"
+    );
+    let public =
+        "enable_grpc_ssl=true\ngrpc_inference_address=0.0.0.0\ndisable_token_authorization=true\n";
+    let open = "grpc_inference_address is open to other machines";
+    assert!(Fixture::new(public).warnings().contains(open));
+    let asking = format!("{asked}{public}");
+    assert_eq!(Fixture::new(&asking).warnings(), "");
+    let plain = Fixture::new(&format!("{asking}metrics_address=http://0.0.0.0:8082\n")).warnings();
+    let says = "lantern_client_ca does not hold for metrics_address, which other machines reach without TLS";
+    assert!(plain.contains(says), "{plain}");
 }
 
 #[test]
@@ -398,13 +575,14 @@ fn the_directory_that_is_named_for_archives_comes_first_and_others_stand_in() {
 }
 
 /// Values of the settings that open a server, each other than its default.
-const OPEN: [(&str, &str); 7] = [
+const OPEN: [(&str, &str); 8] = [
     ("allowed_urls", "https://h.org/"),
     ("disable_token_authorization", "true"),
     ("enable_model_api", "true"),
     ("lantern_hosting", "inline"),
     ("lantern_allow_inline", "true"),
     ("lantern_allow_public", "true"),
+    ("lantern_allow_any_url", "true"),
     ("lantern_private_hosts", "intranet"),
 ];
 

@@ -312,3 +312,13 @@ async fn forbidden_imports_are_named_before_anything_runs() {
         assert!(error.message().contains(says), "{error}");
     }
 }
+
+#[tokio::test]
+async fn a_handler_that_reads_without_end_is_ended_as_one_that_computes() {
+    let fixture = hostile();
+    std::fs::write(fixture.directory.path().join("big"), vec![7; 4 << 20]).unwrap();
+    let handler = fixture.load().await.unwrap();
+    let error = refusal(&handler, "asset-loop big").await;
+    assert_eq!(error.kind(), Kind::HandlerTimedOut, "{error}");
+    still_answers(&handler).await;
+}

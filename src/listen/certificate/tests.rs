@@ -1,4 +1,7 @@
 //! Reading certificates and keys: good files, broken ones, and ones that change.
+use std::fs;
+use std::path::PathBuf;
+
 use tempfile::TempDir;
 
 use super::*;
@@ -37,7 +40,10 @@ impl Fixture {
     }
 
     fn read(&self) -> Result<Certificates, CertificateError> {
-        Certificates::read(&self.path("certificate.pem"), &self.path("key.pem"))
+        Certificates::read(CertificateSource::Pem {
+            certificate: self.path("certificate.pem"),
+            key: self.path("key.pem"),
+        })
     }
 
     /// The error of reading the files, without their paths.
@@ -75,7 +81,7 @@ fn every_form_of_key_is_read() {
     ] {
         let fixture = Fixture::new();
         fixture.write("key.pem", pem);
-        let parsed = key(&fixture.path("key.pem")).unwrap();
+        let parsed = pem::key(Named::new(KEY, &fixture.path("key.pem"))).unwrap();
         let known = provider().key_provider.load_private_key(parsed);
         assert!(known.is_ok(), "{name}");
     }

@@ -240,18 +240,22 @@ async fn wrong_names_are_mistakes_of_whoever_named_them() {
         )],
         ..Signature::default()
     };
-    let refusal = async |tensors_to| {
+    let refusal = async |tensors_to, request| {
         let backend = FakeBackend::new().with_signature(signature.clone());
         let mut model = model("passthrough", Settings::default());
         Arc::make_mut(&mut model).settings.tensors_to = tensors_to;
         let runtime = start(&backend, model, 1).await;
-        runtime.unwrap().call(tensors(&[1])).await.unwrap_err()
+        runtime.unwrap().call(request).await.unwrap_err()
     };
-    let by_client = refusal(TensorsTo::Model).await;
-    assert_eq!(by_client.kind(), Kind::InvalidInput);
     let text = "the model has no input \"x\"; it takes y: uint8[?, 1]";
-    assert_eq!(by_client.message(), text);
-    let by_handler = refusal(TensorsTo::Handler).await;
+    for tensors_to in [TensorsTo::Model, TensorsTo::Handler] {
+        let by_client = refusal(tensors_to, tensors(&[1])).await;
+        assert_eq!(by_client.kind(), Kind::InvalidInput);
+        assert_eq!(by_client.message(), text);
+    }
+    let made = br#"{"inputs": [{"name": "x", "dtype": "uint8", "shape": [1, 1], "data": [1]}]}"#;
+    let made = request(Body::Raw(Bytes::from_static(made)));
+    let by_handler = refusal(TensorsTo::Handler, made).await;
     assert_eq!(by_handler.kind(), Kind::HandlerOutput);
     assert!(by_handler.message().ends_with(text), "{by_handler}");
 }

@@ -527,9 +527,12 @@ async fn an_idle_pool_keeps_its_last_worker() {
 #[tokio::test]
 async fn a_model_that_does_not_load_is_a_failed_worker() {
     use crate::backend::BackendError;
-    let error = BackendError::Load("/models/m/model is cut short".into());
+    let mut model = testing::model(settings(1, 1));
+    model.directory = "/models/m".into();
+    let model = Arc::new(model);
+    let said = "/models/m/model is cut short\nException raised from f at a.cpp:1";
+    let error = BackendError::Load(said.into());
     let backend = FakeBackend::new().with_load_error(error);
-    let model = Arc::new(testing::model(settings(1, 1)));
     let loader = Loader::new(Arc::new(backend), &model, 1, 2);
     let ids = Arc::new(WorkerIds::from(9000));
     let pool = Pool::new(model, Verdicts::default(), &Arc::default());
@@ -538,9 +541,14 @@ async fn a_model_that_does_not_load_is_a_failed_worker() {
     assert_eq!(error.kind(), Kind::LoadFailed);
     assert_eq!(
         error.message(),
-        "model \"m\" version 1 does not load with the fake backend"
+        "model \"m\" version 1 does not load with the fake backend: model is cut short; check that the test means it to load"
     );
-    assert_eq!(error.detail(), Some("/models/m/model is cut short"));
+    assert_eq!(error.frames(), Some(said));
+    assert!(
+        error
+            .to_string()
+            .ends_with("(/models/m/model is cut short)")
+    );
     assert_eq!(pool.report().0[0].state, WorkerState::Failed);
     assert_eq!(pool.first_ready().await.unwrap_err(), error);
 }

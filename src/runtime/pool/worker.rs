@@ -15,7 +15,7 @@ use super::state::Order;
 use super::warmup::warm_up;
 use crate::backend::BackendError;
 use crate::model::Device;
-use crate::runtime::failures::load_failed;
+use crate::runtime::failures::not_loaded;
 
 /// The stack of a worker's thread: as large as that of a main thread, which native code relies on.
 const STACK: usize = 8 << 20;
@@ -72,14 +72,9 @@ impl WorkerThread {
     }
 
     fn give_up(&self, error: &BackendError) {
-        let model = &self.pool.model;
-        let why = match error {
-            BackendError::Refused(reason) => format!("cannot be served: {reason}"),
-            _ => format!("does not load with the {} backend", model.backend.name()),
-        };
-        let text = format!("model \"{}\" version {} {why}", model.name, model.version);
-        tracing::error!(worker = self.id, %error, "{text}");
-        self.pool.give_up(self.id, &load_failed(&text, error));
+        let error = not_loaded(&self.pool.model, error);
+        tracing::error!(worker = self.id, "{error}");
+        self.pool.give_up(self.id, &error);
     }
 
     /// Makes a session again, with pauses, for as long as the version's retry window; gives up then.

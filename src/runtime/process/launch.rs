@@ -361,14 +361,14 @@ impl StartFailure {
     }
 }
 
-/// Adds to the error's detail what the process wrote last.
+/// Adds to the error's detail what the process wrote last, before frames that it may end in.
 fn with_last_output(error: Error, last_output: &[String]) -> Error {
     if last_output.is_empty() {
         return error;
     }
     let stderr = format!("stderr: {}", last_output.join("\n"));
     let detail = match error.detail() {
-        Some(detail) => format!("{detail}; {stderr}"),
+        Some(detail) => format!("{stderr}; {detail}"),
         None => stderr,
     };
     error.with_detail(detail)

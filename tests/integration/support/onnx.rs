@@ -9,6 +9,7 @@ const OPSET: u64 = 17;
 pub struct Sum {
     names: Vec<String>,
     rank: usize,
+    ir_version: u64,
 }
 
 impl Sum {
@@ -19,6 +20,15 @@ impl Sum {
                 .map(|index| format!("{index:0>length$}"))
                 .collect(),
             rank: 2,
+            ir_version: IR_VERSION,
+        }
+    }
+
+    /// In a release of the format that nothing reads yet.
+    pub fn of_the_future(self) -> Self {
+        Self {
+            ir_version: 9999,
+            ..self
         }
     }
 
@@ -35,7 +45,7 @@ impl Sum {
     /// The file.
     pub fn bytes(&self) -> Vec<u8> {
         [
-            number(1, IR_VERSION),
+            number(1, self.ir_version),
             bytes(8, &[bytes(1, b""), number(2, OPSET)].concat()),
             bytes(7, &self.graph()),
         ]

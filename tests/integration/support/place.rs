@@ -195,6 +195,15 @@ impl Life {
         }
     }
 
+    /// The first line that contains `text`, of those that were read or of those that come.
+    pub async fn line(&mut self, text: &str) -> String {
+        let read = self.output.lines().find(|line| line.contains(text));
+        match read.map(str::to_owned) {
+            Some(line) => line,
+            None => self.read_until(text).await,
+        }
+    }
+
     /// A call of the management API, which the server must answer.
     pub async fn ask(&self, method: &str, path: &str) -> (u16, Value) {
         let answer = self.try_ask(method, path).await.unwrap();

@@ -193,10 +193,15 @@ impl Builder {
         cfg.access = Some(AccessLog::new(move |line| {
             let mut lines = lines.lock();
             lines.extend_from_slice(&line.message);
+            if let Some(client) = line.client_request_id {
+                lines.extend_from_slice(format!(" client {client}").as_bytes());
+            }
             lines.push(b'\n');
         }));
         cfg.api = api::Config {
             cors: cfg.api.cors,
+            kserve: cfg.api.kserve,
+            adopt_request_id: cfg.api.adopt_request_id,
             ..self.api
         };
         cfg.unregister_timeout = self.unregister_timeout.unwrap_or(cfg.unregister_timeout);

@@ -14,6 +14,13 @@ const DEEPEST_TYPE: usize = 32;
 #[derive(Debug)]
 pub(super) struct Thrown(pub(super) String);
 
+/// Has what modules print leave the process at the end of each line.
+#[expect(unsafe_code, reason = "calls the shim")]
+pub(super) fn print_lines() {
+    // SAFETY: takes nothing; it is called before the first module is loaded, so nothing has been printed.
+    unsafe { lt_print_lines() }
+}
+
 /// The type of an argument or of a returned value in TorchScript.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Type {
@@ -427,6 +434,7 @@ struct RawArgument {
 #[expect(unsafe_code, reason = "declares `shim/shim.h`")]
 unsafe extern "C" {
     fn lt_free_text(text: *mut c_char);
+    fn lt_print_lines();
     fn lt_load(path: *const c_char, device: i32, loaded: *mut *mut RawModule) -> *mut c_char;
     fn lt_free_module(module: *mut RawModule);
     fn lt_state(module: *const RawModule) -> *const c_char;

@@ -31,6 +31,7 @@ pub fn commit(order: &Order) -> Result<bool, Error> {
         "calls" => host_calls(order.number()?),
         "asset" => drop(assets::read(argument)?),
         "asset-at-once" => read_at_once(argument)?,
+        "asset-loop" => read_forever(argument)?,
         _ => return fail(order),
     }
     Ok(true)
@@ -108,6 +109,12 @@ fn host_calls(count: u32) {
     for _ in 0..count {
         black_box(log::is_enabled(Level::Trace));
     }
+}
+
+/// Reads the beginning of a file again and again.
+fn read_forever(name: &str) -> Result<(), Error> {
+    while !assets::read_range(name, 0, 1 << 20).is_ok_and(|piece| piece.is_empty()) {}
+    Err(Error::internal(format!("asset `{name}` is empty")))
 }
 
 fn read_at_once(name: &str) -> Result<(), Error> {
