@@ -289,10 +289,8 @@ async fn links_of_the_store_are_followed_where_allowed_and_named_where_not() {
         std::os::unix::fs::symlink(target, place.store().join(name)).unwrap();
     }
     let allowed = format!("allowed_urls=file://{}/open/", shared.path().display());
-    let mut life = place
-        .set(&allowed)
-        .start(&["--ncs", "--models", "all"])
-        .await;
+    let place = place.set(&allowed);
+    let mut life = place.start(&["--ncs", "--models", "all"]).await;
     let refused = life.line("Not loaded: ").await;
     for part in [
         "closed.mar",
@@ -302,13 +300,13 @@ async fn links_of_the_store_are_followed_where_allowed_and_named_where_not() {
     ] {
         assert!(refused.contains(part), "{refused}");
     }
-    life.line("models loaded in").await;
+    life.line("2 of 2 models loaded").await;
     assert_eq!(life.ask("GET", "/models/open").await.0, 200);
     let (status, answer) = life.ask("POST", "/models?url=closed.mar").await;
     let message = answer["message"].as_str().unwrap_or_default();
     assert_eq!(status, 404, "{answer}");
     assert!(
-        message.starts_with("Model not found at: closed.mar"),
+        message.starts_with("Model not found at: closed.mar: a symbolic link"),
         "{message}"
     );
     assert!(

@@ -1,3 +1,5 @@
+//! What each envelope takes off and puts on, and which bodies it refuses.
+
 use std::time::Instant;
 
 use proptest::prelude::*;
