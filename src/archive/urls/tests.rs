@@ -426,6 +426,8 @@ proptest! {
 
     #[test]
     fn no_url_is_allowed_that_the_expression_does_not_match(item in items(), url in urls(), any: bool) {
+        // The start of URLs is no expression: it is compared part by part, and decoded.
+        prop_assume!(pattern::is_pattern(&item));
         if may(&item, any, &url) {
             let expression = regex::RegexBuilder::new(&format!("^(?:{item})$")).case_insensitive(true).build().unwrap();
             prop_assert!(expression.is_match(&url), "{item} {url}");
