@@ -89,6 +89,8 @@ pub struct Config {
     pub kserve: bool,
     /// Whether a client's `x-request-id` becomes the id of its request.
     pub adopt_request_id: bool,
+    /// How long a connection over HTTP/1 may stay without the head of its next request.
+    pub keep_alive: Duration,
 }
 
 impl Default for Config {
@@ -101,6 +103,7 @@ impl Default for Config {
             oip: true,
             kserve: false,
             adopt_request_id: false,
+            keep_alive: Duration::from_secs(75),
         }
     }
 }

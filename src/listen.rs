@@ -14,7 +14,7 @@ mod unix;
 
 pub use accept::accept;
 pub use address::Address;
-pub use certificate::{CertificateError, CertificateSource, Certificates};
+pub use certificate::{CertificateError, CertificateSource, Certificates, Password};
 pub use clients::ClientAuthorities;
 pub use socket::Socket;
 pub use stream::{Peer, Stream};

@@ -23,8 +23,6 @@ use super::malformed::ReplacedRefusals;
 use super::{Api, Listener, reply};
 use crate::listen::{self, Peer, Socket, Stream};
 
-/// How long a client may take to send a head.
-const HEAD_TIMEOUT: Duration = Duration::from_mins(1);
 /// A connection's buffer. Heads are limited by the decoder, well below this.
 const BUFFER: usize = 256 << 10;
 /// How long connections are served on when the server stops: what a client had sent before is read by then.
@@ -102,7 +100,7 @@ async fn connection(
     let stream = ReplacedRefusals::new(stream, is_answered, || api.refuse(peer));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(api.cfg.keep_alive)
         .max_buf_size(BUFFER)
         .auto_date_header(false)
         .serve_connection(TokioIo::new(stream), service);

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::Failure;
 use super::serve::ServeArgs;
 use crate::config::server::{Environment, ServerConfig, Setting};
+use crate::server::TlsConfig;
 
 /// Flags of `lantern config`: those of `lantern serve`, whose settings are shown.
 #[derive(Debug, Args)]
@@ -21,10 +22,14 @@ pub struct ConfigArgs {
     pub serve: ServeArgs,
 }
 
-/// Prints the settings; what is wrong with them is a failure, as it would be for the server.
+/// Prints the settings; what is wrong with them, or with the certificate that they name, is a failure, as it would be for
+/// the server.
 pub fn run(args: ConfigArgs) -> Result<ExitCode, Failure> {
     let environment = Environment::of_process();
     let config = super::serve::load(&args.serve.into_flags(), &environment)?;
+    if config.values.needs_tls() {
+        TlsConfig::new(&config).check()?;
+    }
     let settings = config.report(&environment);
     let mut out = io::stdout().lock();
     let written = if args.json {

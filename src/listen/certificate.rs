@@ -1,5 +1,6 @@
-//! Certificates and their keys: read from PEM files and again when those change, or self-signed.
+//! Certificates and their keys: read from PEM files or a keystore and again when those change, or self-signed.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,8 +10,11 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+mod der;
 mod file;
+mod keystore;
 mod pem;
+mod private_key;
 
 pub use file::CertificateError;
 pub(super) use file::{Named, Watched};
@@ -18,6 +22,8 @@ pub(super) use pem::certificates;
 
 const CERTIFICATE: &str = "certificate_file";
 const KEY: &str = "private_key_file";
+const KEYSTORE: &str = "keystore";
+
 /// Where the certificate of the server and its key are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CertificateSource {
@@ -28,9 +34,33 @@ pub enum CertificateSource {
         /// The key.
         key: PathBuf,
     },
+    /// In a keystore of Java's, PKCS #12 or JKS: its first key, with the chain of its certificate.
+    Keystore {
+        /// The keystore.
+        file: PathBuf,
+        /// Opens the keystore, and the key in it.
+        password: Password,
+    },
 }
 
-/// The server's certificate, those that vouch for it, and its key.
+/// A password, which is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(String);
+
+impl Password {
+    /// Of `text`.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Password")
+    }
+}
+
+/// The server's certificate, those that vouch for it, and its key. There is a certificate.
 struct Identity {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
@@ -51,24 +81,42 @@ struct Files {
 }
 
 impl CertificateSource {
-    /// The file of the certificate and the file of the key.
+    /// The file of the certificate and the file of the key, which may be one.
     fn files(&self) -> [Named<'_>; 2] {
-        let Self::Pem { certificate, key } = self;
-        [Named::new(CERTIFICATE, certificate), Named::new(KEY, key)]
+        match self {
+            Self::Pem { certificate, key } => {
+                [Named::new(CERTIFICATE, certificate), Named::new(KEY, key)]
+            }
+            Self::Keystore { file, .. } => [Named::new(KEYSTORE, file); 2],
+        }
+    }
+
+    fn identity(&self) -> Result<Identity, CertificateError> {
+        let [certificate, key] = self.files();
+        match self {
+            Self::Pem { .. } => Ok(Identity {
+                chain: pem::certificates(certificate)?,
+                key: pem::key(key)?,
+            }),
+            Self::Keystore { password, .. } => keystore::identity(certificate, &password.0),
+        }
     }
 
     /// Reads the files, and checks that they belong together and can be used.
     fn read(&self) -> Result<CertifiedKey, CertificateError> {
         let [certificate, key] = self.files();
-        let identity = Identity {
-            chain: pem::certificates(certificate)?,
-            key: pem::key(key)?,
-        };
-        let certified = CertifiedKey::from_der(identity.chain, identity.key, &provider());
-        certified.map_err(|error| match error {
-            rustls::Error::InconsistentKeys(_) => key.problem("must be the key of the certificate"),
+        let Identity { chain, key: secret } = self.identity()?;
+        let kind = private_key::describe(&secret);
+        let secret = private_key::completed(secret, &chain[0]);
+        CertifiedKey::from_der(chain, secret, &provider()).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => {
+                key.problem("must hold the key of the certificate")
+            }
             rustls::Error::InvalidCertificate(_) => no_certificate(certificate),
-            _ => key.problem("must hold an RSA, ECDSA (P-256 or P-384) or Ed25519 key"),
+            _ => key.problem(format!(
+                "must hold {}; it holds {kind}",
+                private_key::USABLE
+            )),
         })
     }
 }
@@ -78,7 +126,7 @@ fn no_certificate(file: Named<'_>) -> CertificateError {
 }
 
 impl Certificates {
-    /// Reads certificate and key from `source`.
+    /// Reads certificate and key from `source`; blocks.
     pub fn read(source: CertificateSource) -> Result<Self, CertificateError> {
         let watched = Watched::new(source.files().map(|file| file.path.to_owned()));
         Ok(Self {

@@ -161,7 +161,8 @@ fn read(rules: &Rules, body: &Body) -> Result<(Option<String>, Vec<Row>), String
     let Body::Raw(bytes) = body else {
         return Err("the body is a form without a field data or body".to_owned());
     };
-    let document = serde_json::from_slice(bytes).map_err(|error| format!("got none: {error}"))?;
+    let document = serde_json::from_slice(bytes)
+        .map_err(|error| format!("the body is no JSON that can be read: {error}"))?;
     let serde_json::Value::Object(mut members) = document else {
         return Err("got JSON that is no object".to_owned());
     };
@@ -258,15 +259,15 @@ impl<'a> Answer<'a> {
         let media = response.content_type().split(';').next().unwrap_or("");
         let media = media.trim().to_ascii_lowercase();
         let is_labelled = media == JSON || media.ends_with("+json");
-        let is_json = || serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok();
+        let text = std::str::from_utf8(body).map_err(|_| "is neither JSON nor text")?;
+        let is_json = || serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
         if (is_labelled || media.is_empty()) && is_json() {
             return Ok(Self::Json(body.trim_ascii()));
         }
-        match std::str::from_utf8(body) {
-            Ok(_) if is_labelled => Err(format!("is labelled {media} and is no JSON")),
-            Ok(text) => Ok(Self::Text(text)),
-            Err(_) => Err("is neither JSON nor text".to_owned()),
+        if is_labelled {
+            return Err(format!("is labelled {media} and is no JSON"));
         }
+        Ok(Self::Text(text))
     }
 }
 

@@ -36,9 +36,7 @@ impl<'a> ModelInputs<'a> {
     /// What a handler made of what a client sent.
     pub(super) fn of_handler(tensors: Vec<NamedTensor>, sent: &Body, request_id: &'a str) -> Self {
         let source = match sent {
-            Body::Tensors(sent) if tensors.iter().all(|tensor| is_among(tensor, sent)) => {
-                TensorSource::Client
-            }
+            Body::Tensors(sent) if are_same(&tensors, sent) => TensorSource::Client,
             Body::Tensors(_) | Body::Raw(_) | Body::Form(_) => TensorSource::Handler,
         };
         Self {
@@ -49,8 +47,13 @@ impl<'a> ModelInputs<'a> {
     }
 }
 
-fn is_among(tensor: &NamedTensor, sent: &[NamedTensor]) -> bool {
-    sent.iter().any(|sent| is_same(tensor, sent))
+/// Whether a handler gave on every tensor and made none, in the order they came.
+fn are_same(tensors: &[NamedTensor], sent: &[NamedTensor]) -> bool {
+    tensors.len() == sent.len()
+        && tensors
+            .iter()
+            .zip(sent)
+            .all(|(one, other)| is_same(one, other))
 }
 
 /// Large tensors that a handler gives on are not copied, and need not be compared.
@@ -103,6 +106,7 @@ mod tests {
         let source = |tensors| ModelInputs::of_handler(tensors, &sent, "r").source;
         assert_eq!(source(rows(&[1, 2], 1)), TensorSource::Client);
         assert_eq!(source(rows(&[1, 3], 1)), TensorSource::Handler);
+        assert_eq!(source(Vec::new()), TensorSource::Handler);
         assert_eq!(source(rows(&[1], 1)), TensorSource::Handler);
         let renamed = rows(&[1, 2], 1).into_iter();
         let renamed = renamed.map(|one| NamedTensor::new("other", one.tensor));

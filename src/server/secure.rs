@@ -7,7 +7,10 @@ use std::sync::Arc;
 
 use super::ServerError;
 use crate::api::{self, Listener};
-use crate::listen::{Address, CertificateSource, Certificates, ClientAuthorities, Tls};
+use crate::config::server::ServerConfig;
+use crate::listen::{
+    Address, CertificateError, CertificateSource, Certificates, ClientAuthorities, Tls,
+};
 
 /// What TLS is spoken with.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,6 +19,30 @@ pub struct TlsConfig {
     pub certificate: Option<CertificateSource>,
     /// Authorities of clients; with them, clients need a certificate.
     pub client_ca: Option<PathBuf>,
+}
+
+/// What the files of a configuration hold.
+type Parts = (Option<Certificates>, Option<ClientAuthorities>);
+
+impl TlsConfig {
+    /// What `settings` ask for.
+    pub fn new(settings: &ServerConfig) -> Self {
+        Self {
+            certificate: settings.certificate.clone(),
+            client_ca: settings.values.lantern_client_ca.clone(),
+        }
+    }
+
+    /// Reads the files as a start does, and keeps nothing. Blocks.
+    pub fn check(self) -> Result<(), CertificateError> {
+        self.read().map(drop)
+    }
+
+    fn read(self) -> Result<Parts, CertificateError> {
+        let certificates = self.certificate.map(Certificates::read).transpose()?;
+        let clients = self.client_ca.map(ClientAuthorities::read).transpose()?;
+        Ok((certificates, clients))
+    }
 }
 
 /// What the TLS of every listener has in common.
@@ -33,11 +60,11 @@ pub(super) fn parts(
     if !addresses.any(Address::is_tls) {
         return Ok(None);
     }
-    let certificates = match cfg.certificate {
-        Some(source) => Certificates::read(source)?,
+    let (certificates, clients) = cfg.read()?;
+    let certificates = match certificates {
+        Some(certificates) => certificates,
         None => makeshift(listeners)?,
     };
-    let clients = cfg.client_ca.map(ClientAuthorities::read).transpose()?;
     Ok(Some(TlsParts {
         certificates: Arc::new(certificates),
         clients: clients.map(Arc::new),
@@ -54,7 +81,7 @@ pub(super) fn tls(listener: Listener, parts: &TlsParts) -> Result<Tls, rustls::E
 /// A certificate for an operator who asked for TLS and named none.
 fn makeshift(listeners: &[(Listener, Address)]) -> Result<Certificates, ServerError> {
     tracing::warn!(
-        "NO CERTIFICATE: certificate_file and private_key_file are not set, so clients cannot tell this server from an \
+        "NO CERTIFICATE: neither a certificate_file with its private_key_file nor a keystore is set, so clients cannot tell this server from an \
          impostor. One was made that nobody vouches for; it is another after each start."
     );
     let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];

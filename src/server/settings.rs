@@ -49,10 +49,7 @@ impl Config {
         tidy(&store, &restored);
         Ok(Self {
             listeners: listeners(settings),
-            tls: TlsConfig {
-                certificate: settings.certificate.clone(),
-                client_ca: values.lantern_client_ca.clone(),
-            },
+            tls: TlsConfig::new(settings),
             api: api_config(settings)?,
             metrics: metrics::config(
                 values,
@@ -197,6 +194,7 @@ fn api_config(settings: &ServerConfig) -> Result<api::Config, ServerError> {
         oip: values.ts_open_inference_protocol,
         kserve: settings.is_on_kserve || values.service_envelope.is_kserves(),
         adopt_request_id: values.lantern_adopt_request_id,
+        keep_alive: values.lantern_keep_alive,
         sagemaker: settings.is_on_sagemaker.then_some(SageMaker {
             multi_model: settings.is_multi_model,
             concurrent_transforms: values.NUM_WORKERS,

@@ -1,10 +1,12 @@
 //! Hostile HTTP. Each request gets an answer or a closed connection, and the server goes on serving.
 
+use std::time::{Duration, Instant};
+
 use lantern::api::Listener;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::support::{Answer, Model, TestServer};
+use crate::support::{Answer, Model, TestServer, tensor};
 
 const LIMIT: usize = 10_000;
 
@@ -201,6 +203,30 @@ async fn connections_end_when_either_side_says_so() {
     let kept = "GET /ping HTTP/1.0\r\nconnection: keep-alive\r\n\r\nGET /ping HTTP/1.0\r\n\r\n";
     let answer = server.raw(Listener::Inference, kept.as_bytes()).await;
     assert_eq!(answer.matches("200 OK").count(), 2, "{answer}");
+}
+
+/// A connection closes that waits for a request, or for the rest of its head, and none whose request is being answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_without_a_next_request_end_after_their_time() {
+    let builder = TestServer::builder().set("lantern_keep_alive=1");
+    let server = builder.model(Model::fake()).start().await;
+    server.gate().shut();
+    let begun = Instant::now();
+    let predict = server.request(Listener::Inference, "POST", "/predictions/fake");
+    let predict = predict.header("content-type", "application/json");
+    let predicted = tokio::spawn(predict.body(tensor(1.0)).send());
+    server.wait_for_held(1).await;
+    for _ in 0..2 {
+        for begun_head in ["", "GET /ping HT"] {
+            let request = format!("GET /ping HTTP/1.1\r\nhost: x\r\n\r\n{begun_head}");
+            let answer = server.raw(Listener::Inference, request.as_bytes()).await;
+            assert_eq!(answer.matches("200 OK").count(), 1, "{answer}");
+            assert!(answer.contains("connection: keep-alive"), "{answer}");
+        }
+    }
+    assert!(begun.elapsed() >= Duration::from_secs(4));
+    server.gate().open();
+    assert_eq!(predicted.await.unwrap().unwrap().status(), 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

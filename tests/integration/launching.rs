@@ -321,3 +321,29 @@ fn every_setting_is_printed_with_its_source() {
     assert_eq!(json["settings"]["keystore_pass"]["value"], "********");
     assert!(!json["warnings"].as_array().unwrap().is_empty());
 }
+
+/// As the server would at its start.
+#[test]
+fn a_certificate_that_cannot_be_used_is_reported_with_the_settings() {
+    let lantern = Called::new("lantern");
+    let fixtures =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/keystores");
+    let config = |keystore: &str, address: &str| {
+        let file = format!(
+            "inference_address={address}\nkeystore={}\n",
+            fixtures.join(keystore).display()
+        );
+        std::fs::write(lantern.path("config.properties"), file).unwrap();
+        lantern.run(&["config"])
+    };
+    let small = config("small.jks", "https://127.0.0.1:0");
+    let error = String::from_utf8(small.stderr).unwrap();
+    assert!(
+        error.contains("it holds an RSA key of 1024 bits"),
+        "{error}"
+    );
+    assert_eq!(small.status.code(), Some(1));
+    assert!(config("rsa.jks", "https://127.0.0.1:0").status.success());
+    // Nobody speaks TLS, so nothing is read.
+    assert!(config("small.jks", "http://127.0.0.1:0").status.success());
+}

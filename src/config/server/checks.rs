@@ -6,21 +6,47 @@ use super::super::Problem;
 
 use super::Values;
 use super::reader::Reader;
-use crate::listen::{Address, CertificateSource};
+use crate::listen::{Address, CertificateSource, Password};
 
-/// Certificate and key, which come together. A keystore is Java's: a message says how to convert it.
+/// Certificate and key, which come together in two files or in a keystore. As in TorchServe, the two files come first.
 pub fn certificate(reader: &mut Reader<'_>, values: &Values) -> Option<CertificateSource> {
-    let pem = match (&values.certificate_file, &values.private_key_file) {
+    for (key, path) in [
+        ("certificate_file", &values.certificate_file),
+        ("private_key_file", &values.private_key_file),
+        ("keystore", &values.keystore),
+    ] {
+        if path.as_deref().is_some_and(|path| !path.is_file()) {
+            missing(reader, key, values.needs_tls());
+        }
+    }
+    match (&values.certificate_file, &values.private_key_file) {
         (Some(certificate), Some(key)) => Some(CertificateSource::Pem {
             certificate: certificate.clone(),
             key: key.clone(),
         }),
         (Some(_), None) => half(reader, "certificate_file", "private_key_file"),
         (None, Some(_)) => half(reader, "private_key_file", "certificate_file"),
-        (None, None) => None,
+        (None, None) => values
+            .keystore
+            .clone()
+            .map(|file| CertificateSource::Keystore {
+                file,
+                password: Password::new(values.keystore_pass.clone().unwrap_or_default()),
+            }),
+    }
+}
+
+/// A file that is not there stops the start where it is needed.
+fn missing(reader: &mut Reader<'_>, key: &'static str, is_needed: bool) {
+    let Some(entry) = reader.entry(key) else {
+        return;
     };
-    keystore(reader, values, values.needs_tls() && pem.is_none());
-    pem
+    let rule = "must be a file";
+    if is_needed {
+        reader.add(Problem::new(entry.origin, key, rule, entry.value));
+    } else {
+        reader.warn_of(key, &entry, rule);
+    }
 }
 
 fn half(reader: &mut Reader<'_>, there: &str, missing: &str) -> Option<CertificateSource> {
@@ -29,40 +55,6 @@ fn half(reader: &mut Reader<'_>, there: &str, missing: &str) -> Option<Certifica
         reader.add(Problem::new(entry.origin, there, rule, entry.value));
     }
     None
-}
-
-fn keystore(reader: &mut Reader<'_>, values: &Values, is_needed: bool) {
-    let Some((entry, path)) = reader.entry("keystore").zip(values.keystore.as_deref()) else {
-        return;
-    };
-    let kind = values.keystore_type.as_deref().unwrap_or_default();
-    let rule = format!(
-        "is not read: convert it to PEM and name the two files by certificate_file and private_key_file: {}",
-        conversion(path, kind)
-    );
-    if is_needed {
-        let problem = Problem::new(entry.origin, "keystore", rule, entry.value);
-        reader.add(problem);
-    } else {
-        reader.warn_of("keystore", &entry, rule);
-    }
-}
-
-/// The commands that take certificate and key out of a keystore; a JKS becomes PKCS#12 first.
-fn conversion(path: &str, kind: &str) -> String {
-    let take = |path: &str| {
-        format!(
-            "openssl pkcs12 -in '{path}' -clcerts -nokeys -out certificate.pem && \
-             openssl pkcs12 -in '{path}' -nocerts -nodes -out private_key.pem"
-        )
-    };
-    if kind.eq_ignore_ascii_case("JKS") {
-        let import = format!(
-            "keytool -importkeystore -srckeystore '{path}' -destkeystore keystore.p12 -deststoretype PKCS12"
-        );
-        return format!("{import} && {}", take("keystore.p12"));
-    }
-    take(path)
 }
 
 /// Clients show a certificate in the handshake, which there must be somewhere. Where other machines come in without one,

@@ -19,10 +19,9 @@ use super::super::model::VersionLimits;
 use super::super::snapshot::Saved;
 use super::environment::Environment;
 use super::kinds::{
-    address, duration, envelope, file, found_file, host, is_true, metrics_mode, milliseconds,
-    minutes, names, number, number_or_zero, open_inference_protocol, optional, path, path_or,
-    saved_models, seconds, seconds_or_none, size, socket_mode, store, switch, text, truth, urls,
-    word,
+    address, duration, envelope, file, found_file, host, metrics_mode, milliseconds, minutes,
+    names, number, number_or_zero, open_inference_protocol, optional, path, path_or, saved_models,
+    seconds, seconds_or_none, size, socket_mode, store, switch, text, tls_file, truth, urls, word,
 };
 use super::reader::{Reader, SettingKind};
 use super::startup::{ListedVersions, LoadModels, listed, load_models};
@@ -217,15 +216,13 @@ settings! {
     /// Whether gRPC is spoken over TLS.
     enable_grpc_ssl: bool = "false", Safety, truth();
     /// Private key for TLS in PEM: PKCS#8, PKCS#1 or SEC1.
-    private_key_file: Option<PathBuf> = "", Safety, file();
+    private_key_file: Option<PathBuf> = "", Safety, tls_file();
     /// Certificate for TLS in PEM, with those that vouch for it after it.
-    certificate_file: Option<PathBuf> = "", Safety, file();
-    /// Java's keystore. It is not read; a message says how to convert it to PEM.
-    keystore: Option<String> = "", Safety, text();
-    /// Password of the keystore.
-    keystore_pass: Option<String> = "", Safety, text() => role: Role::Secret;
-    /// Type of the keystore.
-    keystore_type: Option<String> = "PKCS12", Light, text();
+    certificate_file: Option<PathBuf> = "", Safety, tls_file();
+    /// Keystore for TLS, PKCS #12 or JKS, where the two files in PEM are not given: its first key, with the chain of its certificate.
+    keystore: Option<PathBuf> = "", Safety, tls_file();
+    /// Password of the keystore and of the key in it.
+    keystore_pass: Option<String> = "changeit", Safety, text() => role: Role::Secret;
     /// Models to load at the start: `all`, or names, paths and URLs of archives, each with `NAME=` before it if it is registered by another name.
     load_models: LoadModels = "", Needed, load_models();
     /// Settings of single versions: a JSON object of models, of versions, of settings.
@@ -281,7 +278,7 @@ settings! {
     /// TorchServe's way to write logs; here they never hold up a request.
     async_logging: bool = "true", Light, switch();
     /// Whether TorchServe's variables (`TS_…`) are read.
-    enable_envvars_config: bool = "false", Safety, is_true() => variable: Variable::None;
+    enable_envvars_config: bool = "false", Light, truth() => variable: Variable::None;
     /// Whether requests need no token.
     disable_token_authorization: bool = "false", Safety, truth() => opens: true;
     /// Minutes that a token is good for.
@@ -314,10 +311,13 @@ settings! {
     lantern_ping: PingMeaning = "torchserve", Light, word(&[("torchserve", PingMeaning::TorchServe), ("ready", PingMeaning::Ready)]);
     /// Time in s for which the server, asked to stop, says that it is not ready and serves on; then it drains.
     lantern_drain_delay: Duration = "0", Needed, seconds_or_none();
+    /// Time in s that a connection over HTTP may stay without the head of its next request. Proxies in front of the server
+    /// should give up an idle connection sooner, so that none sends a request into one that is being closed.
+    lantern_keep_alive: Duration = "75", Needed, seconds();
     /// Time in s that requests in flight may take when the server stops; by default as long as `default_response_timeout`.
     lantern_drain_timeout: Option<Duration> = "(default_response_timeout)", Needed, optional(seconds());
     /// Mode of the files of Unix sockets, in octal; who may write to one may connect. TorchServe leaves it to the umask.
-    lantern_socket_mode: u32 = "0600", Safety, socket_mode();
+    lantern_socket_mode: u32 = "0600", Safety, socket_mode() => opens: true;
     /// How many of the models that should serve must do so for the server to be ready; `any` is one, if there is one.
     lantern_ready_requires: ReadyRequires = "all", Light, word(&[("all", ReadyRequires::All), ("any", ReadyRequires::Any), ("none", ReadyRequires::None)]);
     /// Directory of compiled handlers, and of what was found out about batching.
@@ -368,6 +368,7 @@ settings! {
     prefer_direct_buffer = "false", Role::Ignored(NO_JAVA);
     limit_max_image_pixels = "true", Role::Ignored("has no effect: what a handler may decode is bounded by its memory (lantern_max_memory)");
     decode_input_request = "true", Role::Ignored(AS_SENT);
+    keystore_type = "PKCS12", Role::Ignored("has no effect: a keystore says itself whether it is PKCS #12 or JKS");
     default_service_handler = "", Role::Ignored("has no effect: an archive holds or names its own handler");
     install_py_dep_per_model = "false", Role::Ignored("has no effect: handlers are WebAssembly components, and no Python package is installed");
     blacklist_env_vars = "", Role::Ignored("has no effect: worker processes get none of the server's variables, handlers none at all");

@@ -115,13 +115,6 @@ pub fn switch() -> SettingKind<bool> {
     truth().falling_back("false", || false)
 }
 
-/// A truth value as TorchServe reads it: every text but `true` is false.
-pub fn is_true() -> SettingKind<bool> {
-    SettingKind::parsed("true or false", |text| {
-        Some(text.eq_ignore_ascii_case("true"))
-    })
-}
-
 /// TorchServe's variable switches it on by the word `oip` alone; whoever sets it to something else wants it off.
 pub fn open_inference_protocol() -> SettingKind<bool> {
     let kind = SettingKind::parsed("oip, true or false", |text| {
@@ -235,6 +228,15 @@ pub fn file() -> SettingKind<Option<PathBuf>> {
 /// A file that must be there, or what is found where none is typed.
 pub fn found_file(found: fn(&Environment) -> Option<PathBuf>) -> SettingKind<Option<PathBuf>> {
     file_or(found).shown(|path| shown(path.as_deref()))
+}
+
+/// A file that TLS needs. Whether it is there matters where TLS is spoken, which other settings say.
+pub fn tls_file() -> SettingKind<Option<PathBuf>> {
+    let kind = SettingKind::new("a file for TLS", |reader, entry| {
+        let is_named = !entry.value.trim().is_empty();
+        Some(is_named.then(|| reader.located(entry, Path::is_file)))
+    });
+    kind.or(|_| None)
 }
 
 fn file_or(found: fn(&Environment) -> Option<PathBuf>) -> SettingKind<Option<PathBuf>> {

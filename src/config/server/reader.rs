@@ -179,6 +179,10 @@ impl<'a> Reader<'a> {
                 let rule =
                     "is not in the current directory, and is taken from where this file lies";
                 self.warn(entry, rule);
+                // What is shown and saved is where it is: the next start may be of another file.
+                if let Some(typed) = self.raw.entries.get_mut(self.key) {
+                    typed.value = beside.display().to_string();
+                }
                 beside
             }
             None => path,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::config::model::Requested;
 use crate::config::snapshot::Saved;
-use crate::listen::CertificateSource;
+use crate::listen::{CertificateSource, Password};
 use crate::model::{ModelName, Version};
 
 struct Fixture {
@@ -273,11 +273,17 @@ fn what_little_hangs_on_never_stops_a_start() {
 fn what_safety_hangs_on_stops_a_start() {
     for key in keys().filter(|key| key.is_setting() && key.weight == Weight::Safety) {
         let shape = (key.shape)();
-        // A text or a path has no wrong value by itself, and any other text than true is false to TorchServe.
-        let is_free = ["a text", "a path", "names", "starts of URLs"]
-            .iter()
-            .any(|free| shape.starts_with(free));
-        if !is_free && key.name != "enable_envvars_config" {
+        // A text or a path has no wrong value by itself; files for TLS matter where it is spoken.
+        let is_free = [
+            "a text",
+            "a path",
+            "a file for TLS",
+            "names",
+            "starts of URLs",
+        ]
+        .iter()
+        .any(|free| shape.starts_with(free));
+        if !is_free {
             let refused = Fixture::new(&format!("{}=\\u2603\n", key.name)).refused();
             assert!(refused.contains(key.name), "{refused}");
         }
@@ -334,6 +340,12 @@ fn a_file_is_found_beside_the_file_that_names_it() {
     }
     let fixture = Fixture::new("").flags(|flags| flags.ts_config = Some(named));
     let config = fixture.load().unwrap();
+    // A snapshot is read without that file.
+    let certificate = elsewhere.path().join("keys/c.pem");
+    assert_eq!(
+        config.to_save()["certificate_file"],
+        certificate.display().to_string()
+    );
     let tls = CertificateSource::Pem {
         certificate: elsewhere.path().join("keys/c.pem"),
         key: elsewhere.path().join("keys/k.pem"),
@@ -359,7 +371,8 @@ fn a_file_is_found_beside_the_file_that_names_it() {
     fs::create_dir(fixture.directory.path().join("models")).unwrap();
     let here = fixture.load().unwrap().values.model_store;
     assert_eq!(here, Some(fixture.directory.path().join("models")));
-    let typed = fixture.flags(|flags| flags.set.push("certificate_file=keys/c.pem".to_owned()));
+    let flags = ["certificate_file=keys/c.pem", "enable_grpc_ssl=true"].map(str::to_owned);
+    let typed = fixture.flags(|typed| typed.set.extend(flags));
     assert!(typed.refused().contains("certificate_file must be a file"));
 }
 
@@ -491,19 +504,41 @@ fn switches_have_three_places_and_the_variable_wins() {
 }
 
 #[test]
-fn a_keystore_is_answered_with_how_to_convert_it() {
-    let keystore = "keystore=my.jks\nkeystore_type=JKS\n";
-    assert!(
-        Fixture::new(keystore)
-            .warnings()
-            .contains("keytool -importkeystore -srckeystore 'my.jks'")
-    );
-    let needed = Fixture::new(&format!("{keystore}enable_grpc_ssl=true\n"));
-    assert!(
-        needed
-            .refused()
-            .contains("openssl pkcs12 -in 'keystore.p12'")
-    );
+fn a_keystore_stands_in_for_certificate_and_key() {
+    let tls = "enable_grpc_ssl=true\nkeystore=my.jks\nkeystore_type=JKS\n";
+    let with = |more: &str| {
+        let fixture = Fixture::new(&format!("{tls}{more}"));
+        for name in ["my.jks", "c.pem", "k.pem"] {
+            fs::write(fixture.directory.path().join(name), "").unwrap();
+        }
+        fixture
+    };
+    let keystore = |fixture: &Fixture, password: &str| CertificateSource::Keystore {
+        file: fixture.directory.path().join("my.jks"),
+        password: Password::new(password),
+    };
+    let silent = with("");
+    let source = silent.load().unwrap().certificate;
+    assert_eq!(source, Some(keystore(&silent, "changeit")));
+    let said = with("keystore_pass=secret\n");
+    let source = said.load().unwrap().certificate;
+    assert_eq!(source, Some(keystore(&said, "secret")));
+    let both = with("certificate_file=c.pem\nprivate_key_file=k.pem\n");
+    let source = both.load().unwrap().certificate;
+    assert!(matches!(source, Some(CertificateSource::Pem { .. })));
+}
+
+#[test]
+fn files_for_tls_must_be_there_where_tls_is_spoken() {
+    for keys in [
+        "keystore=my.jks\n",
+        "certificate_file=c.pem\nprivate_key_file=k.pem\n",
+    ] {
+        let idle = Fixture::new(keys);
+        assert!(idle.warnings().contains("must be a file"), "{keys}");
+        let needed = Fixture::new(&format!("{keys}enable_grpc_ssl=true\n"));
+        assert!(needed.refused().contains("must be a file"), "{keys}");
+    }
 }
 
 #[test]
@@ -575,13 +610,14 @@ fn the_directory_that_is_named_for_archives_comes_first_and_others_stand_in() {
 }
 
 /// Values of the settings that open a server, each other than its default.
-const OPEN: [(&str, &str); 8] = [
+const OPEN: [(&str, &str); 9] = [
     ("allowed_urls", "https://h.org/"),
     ("disable_token_authorization", "true"),
     ("enable_model_api", "true"),
     ("lantern_hosting", "inline"),
     ("lantern_allow_inline", "true"),
     ("lantern_allow_public", "true"),
+    ("lantern_socket_mode", "0666"),
     ("lantern_allow_any_url", "true"),
     ("lantern_private_hosts", "intranet"),
 ];

@@ -128,7 +128,7 @@ fn keys_that_cannot_serve_are_named() {
     let text = Fixture::new().key;
     assert_eq!(
         another.write("key.pem", &text).problem(),
-        "private_key_file must be the key of the certificate, got DIR/key.pem"
+        "private_key_file must hold the key of the certificate, got DIR/key.pem"
     );
     let missing = Fixture::new();
     fs::remove_file(missing.path("key.pem")).unwrap();
@@ -143,6 +143,47 @@ fn keys_that_cannot_serve_are_named() {
         problem,
         "private_key_file must be a file of at most 1 MiB, got DIR/key.pem"
     );
+}
+
+/// An RSA key of 1024 bits, made with `openssl genrsa`; used nowhere else.
+const SMALL: &str = include_str!("../../../tests/fixtures/keys/small.pem");
+
+#[test]
+fn a_key_that_is_too_small_is_named_with_its_size() {
+    let fixture = Fixture::new();
+    assert_eq!(
+        fixture.write("key.pem", SMALL).problem(),
+        "private_key_file must hold an RSA key of 2048 to 4096 bits, an ECDSA key (P-256 or P-384) or an Ed25519 key; it \
+         holds an RSA key of 1024 bits, got DIR/key.pem"
+    );
+}
+
+/// Java writes ECDSA keys without it, and so do those who convert them.
+#[test]
+fn a_key_without_its_public_half_is_used_with_that_of_the_certificate() {
+    use rustls_pki_types::pem::PemObject as _;
+
+    let fixture = Fixture::new();
+    let whole = PrivateKeyDer::from_pem_slice(fixture.key.as_bytes()).unwrap();
+    let PrivateKeyDer::Pkcs8(whole) = &whole else {
+        panic!("rcgen writes PKCS #8");
+    };
+    let parts = der::sequence(whole.secret_pkcs8_der()).unwrap();
+    let secret = der::sequence(parts[2].data).unwrap()[1].data;
+    // SEC1, with a zero before the number as some write it.
+    let scalar = der::element(4, &[&[0], secret].concat());
+    let half = der::element(0x30, &[der::element(2, &[1]), scalar].concat());
+    let half = PrivateKeyDer::Sec1(half.into());
+    let certificate =
+        pem::certificates(Named::new(CERTIFICATE, &fixture.path("certificate.pem"))).unwrap();
+    assert!(
+        provider()
+            .key_provider
+            .load_private_key(half.clone_key())
+            .is_err()
+    );
+    let completed = private_key::completed(half, &certificate[0]);
+    CertifiedKey::from_der(certificate, completed, &provider()).unwrap();
 }
 
 #[test]

@@ -93,7 +93,11 @@ pub(super) fn wrap(
     responses: &[Response],
 ) -> Result<Vec<u8>, String> {
     let outputs = answers(responses).zip(&wrapped.names);
-    let outputs = outputs.map(|(answer, name)| Ok(output(name, answer?.1)));
+    let outputs = outputs.map(|(answer, name)| {
+        let (place, answer) = answer?;
+        output(name, answer)
+            .map_err(|error| format!("the answer to row {place} cannot be read: {error}"))
+    });
     let outputs = outputs.collect::<Result<Vec<_>, String>>()?;
     let response = json!({
         "id": wrapped.id.as_deref().unwrap_or(&wrapped.request.id),
@@ -104,10 +108,10 @@ pub(super) fn wrap(
     Ok(response.to_string().into_bytes())
 }
 
-fn output(name: &str, answer: Answer<'_>) -> Value {
+/// Fails for JSON beyond what can be read: numbers out of range, lists nested too deep, half a character.
+fn output(name: &str, answer: Answer<'_>) -> Result<Value, serde_json::Error> {
     let value = match answer {
-        // It was read before, to tell JSON from text.
-        Answer::Json(json) => serde_json::from_slice(json).unwrap_or_default(),
+        Answer::Json(json) => serde_json::from_slice(json)?,
         Answer::Text(text) => Value::from(text),
     };
     let elements = flat(value);
@@ -116,7 +120,8 @@ fn output(name: &str, answer: Answer<'_>) -> Value {
         "BYTES" => elements.into_iter().map(as_bytes).collect(),
         _ => elements,
     };
-    json!({ "name": name, "datatype": datatype, "data": elements, "shape": [elements.len()] })
+    let shape = [elements.len()];
+    Ok(json!({ "name": name, "datatype": datatype, "data": elements, "shape": shape }))
 }
 
 /// The narrowest of BOOL, INT64, UINT64 and FP64 that all elements are of; otherwise they are texts.

@@ -143,7 +143,7 @@ async fn large_bodies_are_read_as_small_ones() {
 async fn what_is_no_envelope_is_the_clients_fault_and_says_why() {
     let many = json!({"instances": vec![0; ROWS_LIMIT + 1]}).to_string();
     for (body, says) in [
-        ("", "got none: EOF"),
+        ("", "the body is no JSON that can be read: EOF"),
         ("[1]", "got JSON that is no object"),
         ("{}", "the object has no \"instances\""),
         (r#"{"instances": 1}"#, "\"instances\" is no list"),
@@ -225,6 +225,10 @@ async fn answers_that_cannot_be_wrapped_are_the_handlers_fault() {
     for (response, says) in [
         (
             answer("image/png", b"\xff"),
+            "the answer to row 0 is neither JSON nor text",
+        ),
+        (
+            answer(JSON, b"[\"\xff\"]"),
             "the answer to row 0 is neither JSON nor text",
         ),
         (
@@ -319,6 +323,20 @@ async fn datatypes_are_those_of_the_answers() {
             (&json!(datatype), &data),
             "{body}"
         );
+    }
+}
+
+/// JSON that only looks whole is not sent on as something else.
+#[tokio::test]
+async fn answers_that_cannot_be_read_are_the_handlers_fault() {
+    let deep = [[b'['; 200], [b']'; 200]].concat().leak();
+    for body in [&b"[1e999]"[..], br#"["\ud800"]"#, b"[\"\xff\"]", deep] {
+        let input =
+            json!({"inputs": [{"name": "x", "shape": [1], "datatype": "INT64", "data": [1]}]});
+        let (wrapped, _) = wrapped(Envelope::KServeV2, &input).await;
+        let error = closed(&wrapped, &[answer(JSON, body)]).unwrap_err();
+        assert_eq!(error.kind(), Kind::HandlerOutput);
+        assert!(error.message().contains("the answer to row 0"), "{error}");
     }
 }
 

@@ -202,6 +202,7 @@ impl Builder {
             cors: cfg.api.cors,
             kserve: cfg.api.kserve,
             adopt_request_id: cfg.api.adopt_request_id,
+            keep_alive: cfg.api.keep_alive,
             ..self.api
         };
         cfg.unregister_timeout = self.unregister_timeout.unwrap_or(cfg.unregister_timeout);
