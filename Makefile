@@ -113,6 +113,37 @@ differential: build guests ## The same requests to TorchServe 0.12 and to Lanter
 	python3 tests/differential/compare.py --lantern $(CARGO_TARGET_DIR)/release/lantern --guests $(GUESTS) \
 		--venv $(RUNTIME)/torchserve --out target/differential.md
 
+NEWMAN         := $(RUNTIME)/newman
+TORCHSERVE     := https://github.com/pytorch/serve
+TORCHSERVE_TAG := v0.12.0
+# TorchServe's collections: fetched, unless COLLECTIONS=DIR names a checkout of TorchServe.
+CLONE          := $(RUNTIME)/torchserve-$(TORCHSERVE_TAG)
+ifndef COLLECTIONS
+COLLECTIONS := $(CLONE)
+FETCHED     := $(CLONE)/test/postman
+endif
+
+.PHONY: postman
+postman: $(FETCHED) $(NEWMAN)/made build target ## TorchServe's own Postman collections, run against Lantern: target/postman.md (needs Node.js)
+	CARGO_TARGET_DIR=$(GUEST_TARGET) cargo build --manifest-path tests/postman/handler/Cargo.toml --release --locked --target wasm32-wasip2
+	python3 -B tests/postman/run.py --lantern $(CARGO_TARGET_DIR)/release/lantern --handler $(GUESTS)/stand_in.wasm \
+		--newman $(NEWMAN)/node_modules/newman --collections $(COLLECTIONS) --out target/postman.md $(ARGS)
+
+$(NEWMAN)/made: tests/postman/package.json
+	@command -v node >/dev/null && command -v npm >/dev/null || { echo "Node.js is missing. Install it: sudo apt-get install nodejs npm"; exit 1; }
+	@mkdir -p $(NEWMAN)
+	cp $< $(NEWMAN)/
+	npm install --prefix $(NEWMAN) --no-package-lock --no-audit --no-fund --loglevel=error
+	@touch $@
+
+# What the collections need of TorchServe's repository, under its name once all of it is there.
+$(CLONE)/test/postman:
+	@mkdir -p $(RUNTIME) && rm -rf $(CLONE).part
+	@git clone --quiet --depth 1 --branch $(TORCHSERVE_TAG) --filter=blob:none --sparse $(TORCHSERVE) $(CLONE).part && \
+		git -C $(CLONE).part sparse-checkout set test/postman test/resources examples kubernetes/kserve || { \
+		echo "TorchServe's collections cannot be fetched from $(TORCHSERVE). Give a checkout of its tag $(TORCHSERVE_TAG): make postman COLLECTIONS=DIR"; exit 1; }
+	@mv $(CLONE).part $(CLONE)
+
 .PHONY: models
 models: build guests $(MODELS)/made ## Models of others, asked of Lantern and of Python's onnxruntime: target/models.md
 	$(MODELS)/bin/python -B tests/models/compare.py --lantern $(CARGO_TARGET_DIR)/release/lantern \
