@@ -40,6 +40,12 @@ pub fn own(path: &Path) -> io::Result<PathBuf> {
     ))
 }
 
+/// Whether others than this user, root and the file's group decide what is in a file.
+pub fn is_others(found: &Metadata) -> bool {
+    let is_ours = found.uid() == user() || found.uid() == 0;
+    !is_ours || found.mode() & 0o002 != 0
+}
+
 /// Fails unless a file in `directory` can be made and written.
 pub fn try_writing(directory: &Path) -> io::Result<()> {
     tempfile::tempfile_in(directory)?.write_all(&vec![0; TRIED])

@@ -4,14 +4,15 @@
 //! directories whose lock is free: their processes have ended. Other programs remove files as well: those that clean
 //! directories of temporary files. What they removed is unpacked again before it is needed, from the same archive.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
+use rustix::fs::OFlags;
 
 use crate::config::model::Resolved;
 use crate::model::{ModelName, ModelSpec, Version};
@@ -186,7 +187,12 @@ impl UnpackDirectory {
         if is_file_at(&lock, &self.directory.join(LOCK)) {
             return Ok(());
         }
-        let root = place::own(&self.root);
+        let root = place::own(&self.root).and_then(|own| {
+            let is_ours = own == self.root;
+            is_ours
+                .then_some(())
+                .ok_or_else(|| io::Error::other("others took its place"))
+        });
         root.map_err(ArchiveError::io(
             "making the directory for unpacked archives",
         ))?;
@@ -305,15 +311,26 @@ impl Unpacked {
 /// directory before its lock is held.
 fn claim(root: &Path, directory: &Path) -> Result<File, ArchiveError> {
     let claim = || -> io::Result<File> {
-        let gate = File::create(root.join(LOCK))?;
+        let gate = lock_file(root)?;
         gate.lock()?;
         sweep(root);
-        fs::create_dir_all(directory)?;
-        let lock = File::create(directory.join(LOCK))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)?;
+        let lock = lock_file(directory)?;
         lock.lock()?;
         Ok(lock)
     };
     claim().map_err(ArchiveError::io("locking unpacked archives"))
+}
+
+/// Makes the lock of a directory. A link in its place is not followed.
+fn lock_file(directory: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true);
+    options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    options.open(directory.join(LOCK))
 }
 
 /// Whether `path` leads to this file.

@@ -265,12 +265,16 @@ fn climbs(text: &str) -> bool {
 
 fn segments(url: &Url) -> Result<Vec<String>, BadUrl> {
     let mut segments = Vec::new();
-    for segment in url.path().trim_start_matches('/').split('/') {
+    let path = url.path();
+    // One slash begins the path; a second is a name of its own to the server that is asked.
+    for segment in path.strip_prefix('/').unwrap_or(path).split('/') {
         let decoded = percent_decode_str(segment)
             .decode_utf8()
             .map_err(|_| BadUrl::Path)?;
         let is_odd = |c: char| c == '/' || c == '\\' || c.is_control();
-        if decoded.contains(is_odd) || decoded == "." || decoded == ".." {
+        // To some servers what follows a semicolon is not part of the name.
+        let name = decoded.split(';').next().unwrap_or_default();
+        if decoded.contains(is_odd) || name == "." || name == ".." {
             return Err(BadUrl::Path);
         }
         segments.push(decoded.into_owned());

@@ -409,6 +409,9 @@ async fn an_archive_that_cannot_be_opened_is_one_failed_model() {
         );
         let refused = server.predict("lost", "hi").await;
         assert_eq!((refused.status, refused.header("retry-after")), (503, None));
+        // Where archives lie is for those who manage models.
+        assert!(refused.text().contains("could not be loaded"));
+        assert!(!refused.text().contains("nope"), "{}", refused.text());
         let failed = server
             .sample("lantern_load_failed{model_name=\"lost\"")
             .await;

@@ -1,5 +1,8 @@
 //! Leases: how long unpacked files are kept.
 
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+
 use super::raw::{RawEntry, zip};
 use super::*;
 
@@ -166,6 +169,27 @@ fn a_second_registration_finds_whole_files() {
     remove_any(second_lease.directory());
     assert!(first_lease.restore().is_err());
     assert!(second_lease.restore().unwrap());
+}
+
+/// Whoever makes the directory anew decides what is loaded from it.
+#[test]
+fn nothing_comes_back_into_a_directory_of_others() {
+    let bench = Bench::new();
+    let store = bench.store();
+    let lease = store.unpack(&bench.put("a.mar", &archive("x"))).unwrap();
+    let root = store.root().to_owned();
+    let precious = bench.path("precious");
+    fs::write(&precious, "kept").unwrap();
+    fs::remove_dir_all(&root).unwrap();
+    fs::create_dir(&root).unwrap();
+    symlink(&precious, root.join("lock")).unwrap();
+    fs::set_permissions(&root, Permissions::from_mode(0o777)).unwrap();
+    let refused = lease.restore().unwrap_err().to_string();
+    assert!(refused.contains("making the directory"), "{refused}");
+    // Not even where others could write for a moment only.
+    fs::set_permissions(&root, Permissions::from_mode(0o755)).unwrap();
+    assert!(lease.restore().is_err());
+    assert_eq!(fs::read_to_string(precious).unwrap(), "kept");
 }
 
 #[test]

@@ -153,7 +153,8 @@ impl Catalog {
     }
 }
 
+/// The reason may name paths and hosts, which are for those who manage models: its description has it.
 fn not_loaded(name: &str, reason: &Error) -> Error {
-    let message = format!("Model \"{name}\" could not be loaded: {}", reason.message());
-    Error::new(Kind::NoWorker, message)
+    let message = format!("Model \"{name}\" could not be loaded");
+    Error::new(Kind::NoWorker, message).with_detail(reason.message())
 }

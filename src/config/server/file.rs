@@ -10,6 +10,7 @@ use super::super::{Problem, Problems};
 use super::environment::Environment;
 use super::raw::Flags;
 use crate::error::shortened;
+use crate::place;
 
 /// Largest file of settings that is read. Snapshots of many models are the largest there are.
 const FILE_LIMIT: u64 = 16 << 20;
@@ -41,6 +42,8 @@ pub struct Settings {
     pub name: String,
     /// What it says, in its order.
     pub properties: Vec<Property>,
+    /// What is wrong with a snapshot.
+    pub damage: Option<String>,
     /// Files that were passed over.
     pub warnings: Vec<Problem>,
 }
@@ -87,19 +90,14 @@ fn newest(
     }
     for path in snapshots(&environment.snapshot_directory()) {
         match parsed(FoundBy::Snapshot, path.clone()) {
-            Ok(settings) => match damage(&path, &settings) {
+            Ok(settings) => match &settings.damage {
                 None => return Some(settings),
-                Some(rule) => warnings.push(passed_over(&path, &rule)),
+                Some(rule) => warnings.push(passed_over(&path, rule)),
             },
             Err(problems) => warnings.extend(problems.iter().cloned()),
         }
     }
     None
-}
-
-fn damage(path: &Path, settings: &Settings) -> Option<String> {
-    let bytes = std::fs::read(path).unwrap_or_default();
-    snapshot::damage(&String::from_utf8_lossy(&bytes), &settings.properties)
 }
 
 fn passed_over(path: &Path, rule: &str) -> Problem {
@@ -114,7 +112,7 @@ fn snapshots(directory: &Path) -> impl Iterator<Item = PathBuf> {
 }
 
 fn parsed(found_by: FoundBy, path: PathBuf) -> Result<Settings, Problems> {
-    let bytes = bytes(&path)
+    let bytes = bytes(&path, found_by)
         .map_err(|rule| Problem::new(found_by.origin(), "", rule, path.display().to_string()))?;
     let name = path.file_name().unwrap_or_default();
     let name = name.to_string_lossy().into_owned();
@@ -126,6 +124,9 @@ fn parsed(found_by: FoundBy, path: PathBuf) -> Result<Settings, Problems> {
         found_by,
         path,
         name,
+        damage: (found_by == FoundBy::Snapshot)
+            .then(|| snapshot::damage(&String::from_utf8_lossy(&bytes), &properties))
+            .flatten(),
         properties,
         warnings: Vec::new(),
     })
@@ -166,14 +167,19 @@ impl Settings {
     }
 }
 
-fn bytes(path: &Path) -> Result<Vec<u8>, &'static str> {
+/// A snapshot says what is loaded and run, so that one which others can write is none.
+fn bytes(path: &Path, found_by: FoundBy) -> Result<Vec<u8>, &'static str> {
     let unreadable = "must name a file that can be read";
     let file = File::open(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => "file not found",
         _ => unreadable,
     })?;
-    if !file.metadata().map_err(|_| unreadable)?.is_file() {
+    let found = file.metadata().map_err(|_| unreadable)?;
+    if !found.is_file() {
         return Err(unreadable);
+    }
+    if found_by == FoundBy::Snapshot && place::is_others(&found) {
+        return Err("is another user's, or others can write to it, and is passed over");
     }
     let mut bytes = Vec::new();
     let read = file.take(FILE_LIMIT + 1).read_to_end(&mut bytes);

@@ -176,7 +176,7 @@ fn read_file(
     }
     raw.take(&settings, environment);
     if settings.found_by == FoundBy::Snapshot {
-        read_openings(raw, environment);
+        read_beside(raw, environment);
     }
     raw.file = Some(settings.path);
     let origin = |property: &Property| format!("{}:{}", settings.name, property.line);
@@ -192,12 +192,19 @@ fn opens(property: &mut Property) -> bool {
     keys::find(&property.key).is_some_and(|key| key.opens)
 }
 
-/// Takes, beside a snapshot, what opens the server from the file in the current directory. Its other settings are the
-/// snapshot's to give.
-fn read_openings(raw: &mut Raw, environment: &Environment) {
+/// Whether the file in the current directory says it for a start from a snapshot as well: what safety hangs on, so that what
+/// opens a server and what protects it come from one place, and secrets, which no snapshot holds.
+fn holds_beside_a_snapshot(property: &Property) -> bool {
+    let key = keys::find(&property.key);
+    key.is_some_and(|key| key.weight == Weight::Safety || key.role == Role::Secret)
+}
+
+/// Takes, beside a snapshot, what safety hangs on from the file in the current directory. Its other settings are the snapshot's
+/// to give.
+fn read_beside(raw: &mut Raw, environment: &Environment) {
     match file::beside(environment) {
         Ok(Some(mut settings)) => {
-            settings.properties.retain_mut(opens);
+            settings.properties.retain(holds_beside_a_snapshot);
             raw.take(&settings, environment);
         }
         Ok(None) => {}

@@ -656,6 +656,38 @@ fn no_snapshot_opens_a_server() {
     );
 }
 
+/// It says what is loaded and run.
+#[test]
+fn a_snapshot_that_others_can_write_is_passed_over() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let fixture = after_an_open_server("");
+    let file = "logs/config/20261120152439289-shutdown.cfg";
+    let file = fixture.directory.path().join(file);
+    fs::set_permissions(file, fs::Permissions::from_mode(0o666)).unwrap();
+    let plain = Fixture::new("").load().unwrap();
+    let found = fixture.load().unwrap();
+    assert_eq!(found.values.job_queue_size, plain.values.job_queue_size);
+    assert!(fixture.warnings().contains("others can write to it"));
+}
+
+/// What opens a server and what protects it come from one file, and passwords from the only one that holds them.
+#[test]
+fn what_this_start_says_protects_a_server_beside_a_snapshot() {
+    let fixture = after_an_open_server(
+        "management_address=https://127.0.0.1:8444\nkeystore=k.p12\nkeystore_pass=secret\njob_queue_size=1\n",
+    );
+    let keystore = fixture.directory.path().join("k.p12");
+    fs::write(&keystore, "").unwrap();
+    let config = fixture.load().unwrap();
+    assert!(config.values.management_address.is_tls());
+    let password = Password::new("secret");
+    let file = keystore;
+    let expected = CertificateSource::Keystore { file, password };
+    assert_eq!(config.certificate, Some(expected));
+    assert_eq!(config.values.job_queue_size, 7, "the snapshot's");
+}
+
 #[test]
 fn what_this_start_says_opens_a_server_beside_a_snapshot() {
     for (key, value) in OPEN {
