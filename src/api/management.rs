@@ -9,7 +9,7 @@ use super::manage::{
 };
 use super::parameters::Parameters;
 use super::{Api, ApiState, EndpointResult, Response, document, reply};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 
 /// The document of the socket.
 pub(super) async fn api_description(api: ApiState) -> Response {
@@ -126,6 +126,9 @@ async fn parameters(
     call: Call,
 ) -> Result<Parameters, Error> {
     if !has_json(&call.headers) {
+        if query.is_empty() {
+            check_label(&api.decoder.body(&call.headers, call.body).await?)?;
+        }
         return Ok(Parameters::Query(query));
     }
     let body = api.decoder.body(&call.headers, call.body).await?;
@@ -133,6 +136,15 @@ async fn parameters(
         return Ok(Parameters::Query(query));
     }
     Parameters::from_json(&body)
+}
+
+/// Fails for JSON that is labelled otherwise, as `curl -d` does, where it is all that the client sent.
+fn check_label(body: &[u8]) -> Result<(), Error> {
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Ok(());
+    }
+    let message = "Parameter url is required. The body looks like JSON: send it with the header Content-Type: application/json";
+    Err(Error::new(Kind::BadRequest, message))
 }
 
 fn has_json(headers: &HeaderMap) -> bool {

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::describe::{Condition, Description};
 use super::entry::Entry;
 use super::{Catalog, Which};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 
 /// How long a failure is shown.
 const KEPT_FOR: Duration = Duration::from_mins(10);
@@ -84,8 +84,10 @@ impl Catalog {
             condition: Condition::Failed(reason.clone()),
             ..entry.describe()
         };
-        // Kept first, so that it is found by whoever does not find the entry any more.
-        self.0.failed.keep(description, Instant::now());
+        // Kept first, so that it is found by whoever does not find the entry any more. Whoever unregistered it knows why.
+        if reason.kind() != Kind::Conflict {
+            self.0.failed.keep(description, Instant::now());
+        }
         self.remove(entry);
     }
 
@@ -99,7 +101,6 @@ impl Catalog {
 mod tests {
     use super::*;
     use crate::catalog::{Bounds, Signature};
-    use crate::error::Kind;
     use crate::model::{ModelName, ModelSpec, Settings, Version};
     use crate::runtime::testing;
 

@@ -398,6 +398,15 @@ async fn an_empty_body_that_is_said_to_be_json_is_no_body() {
     assert_eq!(scaled.status, 200, "{}", scaled.text());
     let nothing = ask("POST", "/models").await;
     assert_eq!(nothing.json()["message"], "Parameter url is required.");
+    // As `curl -d` sends it.
+    let unlabelled = server.request(Listener::Management, "POST", "/models");
+    let unlabelled = unlabelled.header("content-type", "application/x-www-form-urlencoded");
+    let unlabelled = unlabelled.body("{\"url\": \"linear.mar\"}");
+    let unlabelled = Answer::of(unlabelled.send().await.unwrap()).await;
+    assert_eq!(
+        unlabelled.json()["message"],
+        "Parameter url is required. The body looks like JSON: send it with the header Content-Type: application/json"
+    );
     let predicted = server.request(Listener::Inference, "POST", "/predictions/echo");
     let predicted = predicted.header("content-type", "application/json");
     let predicted = Answer::of(predicted.send().await.unwrap()).await;
