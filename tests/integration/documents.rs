@@ -168,8 +168,9 @@ warning, but where *safety* hangs on it: that stops the start.
 In the `model-config.yaml` of its archive. Dots stand for levels: `lantern.limits.cpu` is `cpu` below `limits` below `lantern`.
 A limit may be as high as the server's key `lantern_max_` of the same name.
 
-A wrong value *fails* the model, or it *warns* and is ignored. Of TorchServe's keys with a number only one out of range fails the
-model; a value of another type is ignored with a warning, as there. A known key in other capitals is taken with a warning, but where
+A wrong value *fails* the model, or it *warns* and is ignored. Of TorchServe's keys with a number only one above the range fails the
+model, and `batchSize` below 1; another one below it warns, and the default or the least holds; a value of another type is ignored with a
+warning, as there. A known key in other capitals is taken with a warning, but where
 *safety* hangs on it.
 
 ";
