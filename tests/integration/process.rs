@@ -270,16 +270,27 @@ async fn a_request_that_kills_two_processes_fails_with_the_reason() {
     assert!(version.runtime.call(request(*b"hello")).await.is_ok());
 }
 
+/// Of one that stayed, the next would get the place in its batch, and the one after that would wait alone. The process drops a
+/// cancelled request beside the next ones, which may be quicker: then the round says nothing, and there is another.
 #[tokio::test]
 async fn a_cancelled_request_leaves_the_process() {
     let version = Hosted::start(model(pairs()), 1).await.unwrap();
-    let first = version.call(b"first").await;
-    first.abort();
-    version.until(|status| status.in_flight == 0).await;
-    let second = version.call(b"other").await;
-    let third = version.runtime.call(request(*b"third")).await.unwrap();
-    assert_eq!(third.timings.batch_rows, 2);
-    assert!(second.await.unwrap().is_ok());
+    for _ in 0..5 {
+        let first = version.call(b"first").await;
+        first.abort();
+        version.until(|status| status.in_flight == 0).await;
+        let mut two = [version.call(b"other").await, version.call(b"third").await];
+        let both = futures_util::future::join_all(&mut two);
+        if let Ok(answers) = tokio::time::timeout(Duration::from_secs(5), both).await {
+            for answer in answers {
+                assert_eq!(answer.unwrap().unwrap().timings.batch_rows, 2);
+            }
+            return;
+        }
+        two.iter().for_each(JoinHandle::abort);
+        version.until(|status| status.in_flight == 0).await;
+    }
+    panic!("cancelled requests stay in the process");
 }
 
 #[tokio::test]
