@@ -18,6 +18,7 @@ pub mod model;
 pub mod payload;
 pub mod place;
 pub mod runtime;
+pub mod sandbox;
 pub mod server;
 pub mod telemetry;
 pub mod tensor;

@@ -5,9 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which modules each module may import, as in `src/ARCHITECTURE.md`. `server`, `cli` and `main` may import everything.
-const TABLE: [(&str, &[&str]); 17] = [
+const TABLE: [(&str, &[&str]); 18] = [
     ("error", &[]),
     ("place", &[]),
+    ("sandbox", &[]),
     ("tensor", &["error"]),
     ("model", &["tensor", "error"]),
     ("payload", &["tensor", "error"]),
@@ -28,7 +29,7 @@ const TABLE: [(&str, &[&str]); 17] = [
     (
         "runtime",
         &[
-            "handler", "backend", "payload", "tensor", "metrics", "model", "error",
+            "handler", "backend", "sandbox", "payload", "tensor", "metrics", "model", "error",
         ],
     ),
     (
@@ -50,7 +51,10 @@ const TABLE: [(&str, &[&str]); 17] = [
 const ROOTS: [&str; 3] = ["server", "cli", "main"];
 
 /// The only modules that may use a library.
-const LIBRARIES: [(&str, &[&str]); 14] = [
+const LIBRARIES: [(&str, &[&str]); 17] = [
+    ("landlock", &["sandbox"]),
+    ("seccompiler", &["sandbox"]),
+    ("libc", &["sandbox"]),
     ("axum", &["api"]),
     ("hyper", &["api"]),
     ("tower", &["api"]),

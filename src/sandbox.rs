@@ -1,0 +1,378 @@
+//! What the kernel can do to keep a process within bounds: a policy goes in, the walls that went up come out.
+//!
+//! A process walls itself in, as the first thing that it does, while it has one thread: [`enter`]. Nothing that it does
+//! later takes a wall down again. Whoever started it sends the policy ([`handover`]), and measures from outside what it
+//! takes ([`usage`], [`cgroup`]). This module knows neither models nor requests.
+
+use std::fmt;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub mod cgroup;
+mod demand;
+pub mod descriptors;
+mod files;
+pub mod handover;
+mod limits;
+mod namespaces;
+mod privileges;
+pub mod seccomp;
+pub mod usage;
+mod user;
+
+pub use demand::{Demand, Demands, InvalidDemand};
+pub use user::FIRST_USER;
+
+/// One thing that the kernel can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Wall {
+    /// No descriptors but its own.
+    Descriptors,
+    /// No new privileges, no capabilities, no core dumps; neither traced nor read by others of its user.
+    Privileges,
+    /// A user of its own that owns nothing.
+    User,
+    /// Network, IPC, host name and mounts of its own.
+    Namespaces,
+    /// Files are read where the policy says, and written nowhere but in its scratch directory; no TCP.
+    Landlock,
+    /// No signals to other processes, no abstract sockets of theirs.
+    Scopes,
+    /// System calls that are on a list.
+    Seccomp,
+    /// Memory, up to a limit.
+    Memory,
+    /// Threads, up to a limit.
+    Threads,
+    /// Memory and processes, counted by the kernel for the process as a group.
+    Cgroup,
+}
+
+impl Wall {
+    /// Every wall, in the order in which they go up.
+    pub const ALL: [Self; 10] = [
+        Self::Descriptors,
+        Self::Privileges,
+        Self::User,
+        Self::Namespaces,
+        Self::Landlock,
+        Self::Scopes,
+        Self::Seccomp,
+        Self::Memory,
+        Self::Threads,
+        Self::Cgroup,
+    ];
+
+    /// Its name in settings, descriptions and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Descriptors => "descriptors",
+            Self::Privileges => "privileges",
+            Self::User => "user",
+            Self::Namespaces => "namespaces",
+            Self::Landlock => "landlock",
+            Self::Scopes => "scopes",
+            Self::Seccomp => "seccomp",
+            Self::Memory => "memory",
+            Self::Threads => "threads",
+            Self::Cgroup => "cgroup",
+        }
+    }
+
+    /// The wall of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|wall| wall.name() == name)
+    }
+
+    /// What it keeps a process from, for people.
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Descriptors => "no open files of whoever started the server",
+            Self::Privileges => {
+                "no new privileges, no capabilities, no core dumps, no tracing by others"
+            }
+            Self::User => "a user of its own that owns nothing",
+            Self::Namespaces => "a network, IPC, host name and mounts of its own",
+            Self::Landlock => {
+                "reads its archive and the libraries, writes nothing outside of its scratch directory, no TCP"
+            }
+            Self::Scopes => "no signals to other processes, no abstract sockets of theirs",
+            Self::Seccomp => {
+                "only system calls on a list: no exec, ptrace, sockets, mount, bpf, io_uring"
+            }
+            Self::Memory => "memory up to its limit",
+            Self::Threads => "threads up to its limit",
+            Self::Cgroup => "memory and processes counted by the kernel for the whole process",
+        }
+    }
+
+    /// What to do where it is missing.
+    pub const fn remedy(self) -> &'static str {
+        match self {
+            Self::Descriptors => "mount /proc, or run Linux 5.9 or later",
+            Self::Privileges => "run Linux 3.5 or later",
+            Self::User => {
+                "start the server as root with CAP_SETUID and CAP_SETGID, or as a user of its own that owns nothing else"
+            }
+            Self::Namespaces => {
+                "allow unprivileged user namespaces (sysctl user.max_user_namespaces, \
+                 kernel.apparmor_restrict_unprivileged_userns; in containers a seccomp profile that allows unshare), or start as \
+                 root with CAP_SYS_ADMIN"
+            }
+            Self::Landlock => "run Linux 5.13 or later with landlock among lsm=",
+            Self::Scopes => "run Linux 6.12 or later with landlock among lsm=",
+            Self::Seccomp => "run a kernel with CONFIG_SECCOMP_FILTER on x86-64 or aarch64",
+            Self::Memory => "the server watches the memory that is in use instead",
+            Self::Threads => {
+                "the server watches the number of threads instead; a user or a user namespace of its own makes the kernel count"
+            }
+            Self::Cgroup => {
+                "delegate a cgroup v2 with the controllers memory and pids to the server (systemd: Delegate=yes)"
+            }
+        }
+    }
+}
+
+impl fmt::Display for Wall {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+/// What became of a wall.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// It is up. What of it, where that varies.
+    Up(String),
+    /// It is not, for this reason of the kernel's.
+    Missing(String),
+    /// There is nothing to keep the process from, for this reason.
+    NotNeeded(String),
+    /// Nobody wants it.
+    Off,
+}
+
+impl Outcome {
+    /// A wall that went up if `result` says so.
+    pub(crate) fn of<E: fmt::Display>(result: Result<String, E>) -> Self {
+        result.map_or_else(|error| Self::Missing(error.to_string()), Self::Up)
+    }
+
+    /// One word for it.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Up(_) => "up",
+            Self::Missing(_) => "missing",
+            Self::NotNeeded(_) => "not needed",
+            Self::Off => "off",
+        }
+    }
+
+    /// What more there is to say; empty for nothing.
+    pub fn detail(&self) -> &str {
+        match self {
+            Self::Up(text) | Self::Missing(text) | Self::NotNeeded(text) => text,
+            Self::Off => "",
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.detail() {
+            "" => formatter.write_str(self.word()),
+            detail => write!(formatter, "{}: {detail}", self.word()),
+        }
+    }
+}
+
+/// What became of each wall, in order.
+pub type Outcomes = Vec<(Wall, Outcome)>;
+
+/// What a process may do and use.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Policy {
+    /// Which walls are wanted, and how much.
+    pub demands: Demands,
+    /// The user and group to become. Without, or where the process is not root, it keeps its own.
+    pub user: Option<u32>,
+    /// Directories that are reached through a descriptor that is opened before the walls go up, so that it does not matter
+    /// who may pass their parents. [`Entered::path`] gives the way.
+    pub directories: Vec<PathBuf>,
+    /// Files and directories that may be read beside those. What does not exist is passed over.
+    pub readable: Vec<PathBuf>,
+    /// Device files that may be read, written and asked to do things. What does not exist is passed over.
+    pub devices: Vec<PathBuf>,
+    /// Bytes that the scratch directory holds, which is in memory; without, there is none.
+    pub scratch: Option<u64>,
+    /// What it may use.
+    pub limits: Limits,
+    /// Which system calls are needed.
+    pub calls: Calls,
+    /// How much sooner than others the kernel ends it when memory runs out: 0 to 1000.
+    pub oom_score: u16,
+}
+
+/// What a process may use at most.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Bytes of memory that it may write to and shares with nobody, whether they are in use or not.
+    pub memory: Option<u64>,
+    /// Threads.
+    pub threads: Option<u64>,
+    /// Open files.
+    pub files: Option<u64>,
+    /// Bytes of a file that it writes.
+    pub file_size: Option<u64>,
+    /// CPU time of the whole process, which is ended after it.
+    pub cpu: Option<Duration>,
+}
+
+/// Which system calls a process needs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Calls {
+    /// Those of handlers and of native libraries on the processor.
+    #[default]
+    Native,
+    /// Those of CUDA as well.
+    Cuda,
+}
+
+/// A process within its walls.
+#[derive(Debug, Default)]
+pub struct Entered {
+    /// What became of each wall.
+    pub outcomes: Outcomes,
+    /// Directories by the descriptors that lead to them.
+    directories: Vec<(PathBuf, OwnedFd)>,
+    /// Keeps what the kernel knows of this process under its name in `/proc`, to which a rule is bound.
+    _process: Option<OwnedFd>,
+    /// A directory in memory that goes with the process.
+    scratch: Option<OwnedFd>,
+    /// A wall that has to be there, and is not.
+    missing: Option<Wall>,
+}
+
+impl Entered {
+    /// The way to `path` from within the walls.
+    pub fn path(&self, path: &Path) -> PathBuf {
+        let through = |(directory, descriptor): &(PathBuf, OwnedFd)| {
+            let rest = path.strip_prefix(directory).ok()?;
+            Some(by_descriptor(descriptor).join(rest))
+        };
+        let found = self.directories.iter().find_map(through);
+        found.unwrap_or_else(|| path.to_owned())
+    }
+
+    /// Where files may be written, if anywhere.
+    pub fn scratch(&self) -> Option<PathBuf> {
+        self.scratch.as_ref().map(by_descriptor)
+    }
+
+    /// The wall that has to be there and is not, with the reason.
+    pub fn missing(&self) -> Option<(Wall, &str)> {
+        let missing = self.missing?;
+        let found = self.outcomes.iter().find(|(wall, _)| *wall == missing);
+        found.map(|(wall, outcome)| (*wall, outcome.detail()))
+    }
+}
+
+fn by_descriptor(descriptor: &OwnedFd) -> PathBuf {
+    format!("/proc/self/fd/{}", descriptor.as_raw_fd()).into()
+}
+
+/// Puts up the walls of `policy` around this process. What cannot be put up is in the outcome, with the reason; the others
+/// go up all the same. It must be called while the process has one thread, and before it does anything foreign.
+pub fn enter(policy: &Policy) -> Entered {
+    let mut raised = Raised::new(&policy.demands);
+    // Files are opened by whoever this process still is.
+    let opened = files::open(policy);
+    raised.put_up(Wall::Descriptors, || {
+        Outcome::of(descriptors::closed().map(|()| String::new()))
+    });
+    raised.put_up(Wall::Memory, || limits::memory(policy.limits.memory));
+    limits::others(&policy.limits, policy.oom_score);
+    let is_root = rustix::process::geteuid().is_root();
+    let mut own = is_root.then(|| namespaces::as_root(policy, raised.demands));
+    raised.put_up(Wall::User, || user::change(policy.user, &opened));
+    if own.as_ref().is_none_or(|own| own.refused) {
+        own = Some(namespaces::as_user(policy, raised.demands));
+    }
+    let own = own.unwrap_or_default();
+    let has_own_user = own.has_user || raised.is_up(Wall::User);
+    raised.put_up(Wall::Namespaces, || own.outcome);
+    raised.put_up(Wall::Threads, || {
+        limits::threads(policy.limits.threads, has_own_user)
+    });
+    raised.put_up(Wall::Privileges, privileges::drop);
+    let scratch = own.scratch;
+    let walled = files::restrict(&opened, scratch.as_ref(), raised.demands);
+    raised.put_up(Wall::Landlock, || walled.files);
+    raised.put_up(Wall::Scopes, || walled.scopes);
+    raised.put_up(Wall::Seccomp, || {
+        Outcome::of(seccomp::install(policy.calls).map(|()| String::new()))
+    });
+    let missing = raised.missing();
+    Entered {
+        outcomes: raised.outcomes,
+        directories: opened.directories,
+        _process: opened.process,
+        scratch,
+        missing,
+    }
+}
+
+/// The walls so far.
+struct Raised<'a> {
+    demands: &'a Demands,
+    outcomes: Outcomes,
+}
+
+impl<'a> Raised<'a> {
+    const fn new(demands: &'a Demands) -> Self {
+        Self {
+            demands,
+            outcomes: Vec::new(),
+        }
+    }
+
+    fn put_up(&mut self, wall: Wall, put_up: impl FnOnce() -> Outcome) {
+        let outcome = if self.demands.of(wall) == Demand::Off {
+            Outcome::Off
+        } else {
+            put_up()
+        };
+        self.outcomes.push((wall, outcome));
+    }
+
+    fn is_up(&self, wall: Wall) -> bool {
+        let mut outcomes = self.outcomes.iter();
+        outcomes.any(|(one, outcome)| *one == wall && matches!(outcome, Outcome::Up(_)))
+    }
+
+    fn missing(&self) -> Option<Wall> {
+        let is_required = |wall: Wall| self.demands.of(wall) == Demand::Require;
+        let mut outcomes = self.outcomes.iter();
+        let missing = outcomes
+            .find(|(wall, outcome)| is_required(*wall) && matches!(outcome, Outcome::Missing(_)));
+        missing.map(|(wall, _)| *wall)
+    }
+}
+
+/// A text for what the kernel refused.
+fn refused(what: &str, error: impl fmt::Display) -> String {
+    format!("{what}: {error}")
+}
+
+/// Whether a path exists for this process.
+fn opened(path: &Path) -> std::io::Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+#[cfg(test)]
+mod tests;
