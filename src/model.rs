@@ -435,8 +435,8 @@ impl Settings {
     }
 }
 
-/// How much a handler may use. Each limit has a default, a key under `lantern: limits:` and a ceiling. Limits cross to a
-/// worker process as they are.
+/// How much a handler may use, and the worker process around it. Each limit has a default, a key under `lantern: limits:` and
+/// a ceiling. Limits cross to a worker process as they are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Bytes of all linear memories of one instance.
@@ -457,6 +457,12 @@ pub struct Limits {
     pub metric_series: usize,
     /// Instances that may exist at a time.
     pub instances: usize,
+    /// Bytes of memory that the version's worker process may have; `usize::MAX` for no limit. It means nothing to a version
+    /// that is hosted inline.
+    pub process_memory: usize,
+    /// Threads that the version's worker process may have; `usize::MAX` for no limit. It means nothing to a version that is
+    /// hosted inline.
+    pub threads: usize,
 }
 
 impl Default for Limits {
@@ -471,6 +477,8 @@ impl Default for Limits {
             log_lines_per_second: 1000,
             metric_series: 1000,
             instances: 64,
+            process_memory: usize::MAX,
+            threads: usize::MAX,
         }
     }
 }

@@ -19,6 +19,7 @@ mod environment;
 mod file;
 mod keys;
 mod kinds;
+mod memory;
 mod raw;
 mod reader;
 mod report;
@@ -187,6 +188,8 @@ impl Values {
             log_lines_per_second: self.lantern_max_log_lines_per_second,
             metric_series: self.lantern_max_metric_series,
             instances: self.lantern_max_instances,
+            process_memory: self.lantern_max_process_memory,
+            threads: self.lantern_max_threads,
         }
     }
 }

@@ -52,6 +52,17 @@ pub fn duration(text: &str) -> Option<Duration> {
     scaled(text, &DURATIONS).map(Duration::from_micros)
 }
 
+/// Bytes as [`size`] reads them, in the largest unit that has no fraction.
+pub fn whole_size(bytes: usize) -> String {
+    const UNITS: [(&str, u32); 3] = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    let is_whole = |bits: u32| bytes > 0 && bytes.trailing_zeros() >= bits;
+    let unit = UNITS.iter().find(|(_, bits)| is_whole(*bits));
+    unit.map_or_else(
+        || bytes.to_string(),
+        |(name, bits)| format!("{}{name}", bytes >> bits),
+    )
+}
+
 /// Bytes for people to read.
 pub fn show_size(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
@@ -123,6 +134,22 @@ mod tests {
         assert_eq!(duration("2min"), Some(Duration::from_mins(2)));
         for bad in ["250", "ms", "1h30", "-5s", "∞"] {
             assert_eq!(duration(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn whole_sizes_are_read_as_they_are_shown() {
+        for (bytes, shown) in [
+            (0, "0"),
+            (17, "17"),
+            (1536, "1536"),
+            (3 << 10, "3KiB"),
+            (1536 << 20, "1536MiB"),
+            (4 << 30, "4GiB"),
+            (usize::MAX, "18446744073709551615"),
+        ] {
+            assert_eq!(whole_size(bytes), shown);
+            assert_eq!(size(shown), Some(bytes), "{shown}");
         }
     }
 

@@ -234,6 +234,10 @@ limits! {
     metric_series: usize = "lantern.limits.metricSeries", "1000", number(0, 1 << 32);
     /// Handler instances that may exist at a time.
     instances: usize = "lantern.limits.instances", "64", number(1, 65_536);
+    /// Memory that the model's worker process may have. It means nothing to a model that is hosted inline.
+    process_memory: usize = "lantern.limits.processMemory", "(lantern_max_process_memory)", size();
+    /// Threads that the model's worker process may have, its own included. It means nothing to a model that is hosted inline.
+    threads: usize = "lantern.limits.threads", "(lantern_max_threads)", number(1, 65_536);
 }
 
 const ONE_DEVICE: &str = "has no effect: a worker computes on one device, in one process";

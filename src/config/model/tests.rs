@@ -115,7 +115,8 @@ lantern:
   outputs:
     - {name: scores, dtype: fp32, shape: [-1, 10]}
   limits: {memory: 64MiB, cpu: 100ms, initCpu: 2s, output: 1048576, response: 1MB,
-           hostCalls: 1000, logLinesPerSecond: 10, metricSeries: 5, instances: 3}
+           hostCalls: 1000, logLinesPerSecond: 10, metricSeries: 5, instances: 3,
+           processMemory: 2GiB, threads: 40}
 ";
 
 #[test]
@@ -535,6 +536,42 @@ fn limits_stay_under_the_ceiling() {
         message,
         "model configuration: lantern.limits.memory must be at most 268435456, which is what this server allows, got 1073741824\n\
          model configuration: lantern.limits.cpu must be at most 250ms, which is what this server allows, got 1s"
+    );
+}
+
+#[test]
+fn a_worker_process_has_what_the_archive_asks_up_to_the_ceiling() {
+    let defaults = Defaults {
+        ceilings: Limits {
+            process_memory: 2 << 30,
+            threads: 64,
+            ..Limits::default()
+        },
+        ..defaults()
+    };
+    let limits = |text: &str| {
+        let none = Requested::default();
+        let resolved = resolve(&parse(text), &none, &none, &defaults);
+        let limits = resolved.map(|resolved| resolved.limits);
+        limits.map(|limits| (limits.process_memory, limits.threads))
+    };
+    for (text, expected) in [
+        ("", (2 << 30, 64)),
+        ("lantern: {limits: {processMemory: 1GiB}}", (1 << 30, 64)),
+        ("lantern: {limits: {threads: 8}}", (2 << 30, 8)),
+        (
+            "lantern: {limits: {processMemory: 2GiB, threads: 64}}",
+            (2 << 30, 64),
+        ),
+    ] {
+        assert_eq!(limits(text), Ok(expected), "{text}");
+    }
+    let message = limits("lantern: {limits: {processMemory: 2147483649, threads: 65}}");
+    assert_eq!(
+        message.unwrap_err().to_string(),
+        "model configuration: lantern.limits.processMemory must be at most 2147483648, which is what this server allows, \
+         got 2147483649\n\
+         model configuration: lantern.limits.threads must be at most 64, which is what this server allows, got 65"
     );
 }
 

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::place;
 
+use super::memory;
+
 /// Where the Python package keeps the library, below a directory of packages.
 const IN_PACKAGES: &str = "onnxruntime/capi";
 /// Where systems keep libraries.
@@ -19,6 +21,8 @@ const SYSTEM: [&str; 4] = [
 /// Where everybody's temporary files lie. The second is in memory, and is there in containers that have no other place.
 const VOLATILE: [&str; 2] = ["/tmp", "/dev/shm"];
 
+const MIB: u64 = 1 << 20;
+
 /// Variables about proxies.
 const PROXIES: [&str; 3] = ["HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"];
 
@@ -31,6 +35,8 @@ pub struct Environment {
     pub current_directory: PathBuf,
     /// The directory of the running program.
     pub program_directory: PathBuf,
+    /// Bytes of memory that this process and its children may use together; `None` where nothing tells.
+    pub memory: Option<u64>,
 }
 
 impl Environment {
@@ -48,7 +54,16 @@ impl Environment {
             variables: variables.collect(),
             current_directory: std::env::current_dir().unwrap_or_default(),
             program_directory: program.unwrap_or_default(),
+            memory: memory::of_machine(Path::new("/")),
         }
+    }
+
+    /// Bytes that one worker process may have unless the operator says otherwise: three quarters of the machine's memory, in
+    /// whole MiB, so that one version leaves something to the server; no limit where nobody knows the memory.
+    pub fn most_process_memory(&self) -> usize {
+        let share = self.memory.map(|bytes| (bytes / 4 * 3).max(MIB));
+        let whole = share.and_then(|bytes| usize::try_from(bytes / MIB * MIB).ok());
+        whole.unwrap_or(usize::MAX)
     }
 
     /// The value of an environment variable.

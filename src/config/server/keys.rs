@@ -21,7 +21,8 @@ use super::environment::Environment;
 use super::kinds::{
     address, duration, envelope, file, found_file, host, metrics_mode, milliseconds, minutes,
     names, number, number_or_zero, open_inference_protocol, optional, path, path_or, saved_models,
-    seconds, seconds_or_none, size, socket_mode, store, switch, text, tls_file, truth, urls, word,
+    seconds, seconds_or_none, shown_size, size, socket_mode, store, switch, text, tls_file, truth,
+    urls, word,
 };
 use super::reader::{Reader, SettingKind};
 use super::startup::{ListedVersions, LoadModels, listed, load_models};
@@ -346,6 +347,10 @@ settings! {
     lantern_max_metric_series: usize = "1000", Safety, number(0, 1_000_000);
     /// Ceiling of `lantern.limits.instances`.
     lantern_max_instances: usize = "1024", Safety, number(1, 65_536);
+    /// Ceiling of `lantern.limits.processMemory`: what weights and handler of a version may take together.
+    lantern_max_process_memory: usize = "(three quarters of the memory of the machine, or of its control group)", Safety, size().or(Environment::most_process_memory).shown(shown_size);
+    /// Ceiling of `lantern.limits.threads`.
+    lantern_max_threads: usize = "1024", Safety, number(1, 65_536);
     /// Workers that a version may have, whoever asks for them.
     lantern_max_workers: usize = "1024", Safety, number(1, VersionLimits::WORKERS);
     /// Rows that a batch may have, whoever asks for them.

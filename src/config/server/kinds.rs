@@ -98,6 +98,15 @@ pub fn size() -> SettingKind<usize> {
     })
 }
 
+/// A size as it is shown, in the largest unit that has no fraction.
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "kinds show values of any type"
+)]
+pub fn shown_size(bytes: &usize) -> String {
+    units::whole_size(*bytes)
+}
+
 /// A truth value. TorchServe takes every text but `true` as false; a typing error there switches off what it
 /// meant to switch on.
 pub fn truth() -> SettingKind<bool> {

@@ -13,6 +13,7 @@ struct Fixture {
     directory: tempfile::TempDir,
     flags: Flags,
     variables: BTreeMap<String, String>,
+    memory: Option<u64>,
 }
 
 impl Fixture {
@@ -23,7 +24,14 @@ impl Fixture {
             directory,
             flags: Flags::default(),
             variables: BTreeMap::new(),
+            memory: None,
         }
+    }
+
+    /// On a machine with so many bytes of memory.
+    fn memory(mut self, bytes: u64) -> Self {
+        self.memory = Some(bytes);
+        self
     }
 
     fn variable(mut self, name: &str, value: &str) -> Self {
@@ -41,6 +49,7 @@ impl Fixture {
             variables: self.variables.clone(),
             current_directory: self.directory.path().to_owned(),
             program_directory: self.directory.path().to_owned(),
+            memory: self.memory,
         };
         ServerConfig::load(&self.flags, &environment, check_urls)
     }
@@ -816,4 +825,30 @@ fn workers_by_default_are_devices_at_the_start_and_none_later() {
     assert_eq!(workers(false, 8, 4), 0);
     let config = Fixture::new("default_workers_per_model=3").load().unwrap();
     assert_eq!(config.defaults(false, 0, 4).workers, 3);
+}
+
+#[test]
+fn a_worker_process_may_have_three_quarters_of_the_machine() {
+    let limits = |fixture: Fixture| {
+        let config = fixture.load().unwrap();
+        let ceilings = config.defaults(true, 0, 1).ceilings;
+        let shown = config.shown("lantern_max_process_memory");
+        (ceilings.process_memory, shown, ceilings.threads)
+    };
+    let found = limits(Fixture::new("").memory((8 << 30) + 5));
+    assert_eq!(found, (6 << 30, "6GiB".to_owned(), 1024));
+    let small = limits(Fixture::new("").memory(5));
+    assert_eq!((small.0, small.1.as_str()), (1 << 20, "1MiB"));
+    let unknown = limits(Fixture::new(""));
+    assert_eq!(unknown.0, usize::MAX);
+    let typed = "lantern_max_process_memory=512MiB\nlantern_max_threads=99\n";
+    let typed = limits(Fixture::new(typed).memory(8 << 30));
+    assert_eq!(typed, (512 << 20, "512MiB".to_owned(), 99));
+}
+
+#[test]
+fn what_is_found_out_about_the_machine_is_not_saved() {
+    let config = Fixture::new("").memory(8 << 30).load().unwrap();
+    let saved = format!("{:?}", config.to_save());
+    assert!(!saved.contains("lantern_max_process_memory"), "{saved}");
 }

@@ -438,5 +438,6 @@ fn environment(directory: &Path) -> Environment {
             .parent()
             .unwrap()
             .to_owned(),
+        memory: None,
     }
 }
