@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::handler::HandlerEngine;
 use crate::model::{BackendKind, Device, Hosting, ModelSpec};
 use crate::payload::{Reply, Request, Response};
+use crate::sandbox::Outcomes;
 
 pub mod batcher;
 pub mod batching;
@@ -101,6 +102,8 @@ impl WorkerStatus {
 pub struct Status {
     /// Workers, by id.
     pub workers: Vec<WorkerStatus>,
+    /// The walls around its process; none where it is hosted in the server's own.
+    pub walls: Outcomes,
     /// Whether the runtime failed for longer than the version's retry window and was given up.
     pub given_up: bool,
     /// The last lines a worker process wrote to stderr before it died, oldest first.

@@ -24,7 +24,7 @@ pub mod usage;
 mod user;
 
 pub use demand::{Demand, Demands, InvalidDemand};
-pub use user::FIRST_USER;
+pub use user::{OwnUser, Users};
 
 /// One thing that the kernel can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

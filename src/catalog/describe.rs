@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Batching, Bounds, Signature, WorkerStatus};
 use crate::error::Error;
 use crate::model::{BackendKind, ModelSpec};
+use crate::sandbox::Outcomes;
 
 /// Where a version is in its life.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +57,8 @@ pub struct Description {
     pub condition: Condition,
     /// Workers, by id.
     pub workers: Vec<WorkerStatus>,
+    /// The walls around its worker process.
+    pub walls: Outcomes,
     /// Requests that may yet wait.
     pub queue_remaining: usize,
     /// Requests that wait.

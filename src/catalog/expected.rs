@@ -135,6 +135,7 @@ impl Expected {
             loaded_at_startup: self.is_listed(),
             condition: self.condition(),
             workers: Vec::new(),
+            walls: Vec::new(),
             queue_remaining: settings.job_queue_size.saturating_sub(waiting),
             queue_pending: waiting.min(settings.job_queue_size),
             signature: Arc::new(Signature::declared(&self.preview.spec.declared)),

@@ -119,6 +119,7 @@ mod tests {
             loaded_at_startup: false,
             condition: Condition::Failed(Error::new(Kind::LoadFailed, "why")),
             workers: Vec::new(),
+            walls: Vec::new(),
             queue_remaining: 0,
             queue_pending: 0,
             signature: Arc::new(Signature::default()),

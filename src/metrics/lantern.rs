@@ -7,6 +7,7 @@ use super::MetricKind;
 use super::cell::{Cell, Shards};
 use super::family::{Definition, Family, Hold};
 use crate::model::{ModelName, Version};
+use crate::sandbox::{self, Outcomes, Wall};
 
 /// From 50 µs, which is a small model's whole pipeline, to the default response timeout.
 const SECONDS: [f64; 19] = [
@@ -22,28 +23,36 @@ macro_rules! families {
         /// The families that TorchServe does not have.
         pub(super) struct LanternFamilies {
             $($field: Family,)*
+            walls: Family,
         }
 
         /// The series of one version in each of the families, shown as long as somebody holds this.
         pub(super) struct ModelFamilies {
             $($field: Arc<Cell>,)*
+            /// One for each wall, in order.
+            walls: [Arc<Cell>; Wall::ALL.len()],
         }
 
         impl LanternFamilies {
             pub(super) fn new(shards: Shards) -> Self {
                 Self {
                     $($field: family(definition($name, $help, MetricKind::$kind, $bounds), shards),)*
+                    walls: family(walls(), shards),
                 }
             }
 
             pub(super) fn all(&self) -> impl Iterator<Item = &Family> {
-                [$(&self.$field,)*].into_iter()
+                [$(&self.$field,)* &self.walls].into_iter()
             }
 
             pub(super) fn bind(&self, name: &ModelName, version: &Version) -> ModelFamilies {
                 let labels = [name.as_str(), version.as_str()];
                 ModelFamilies {
                     $($field: self.$field.bind(&labels, Hold::WhileUsed),)*
+                    walls: Wall::ALL.map(|wall| {
+                        let labels = [name.as_str(), version.as_str(), wall.name()];
+                        self.walls.bind(&labels, Hold::WhileUsed)
+                    }),
                 }
             }
         }
@@ -165,6 +174,13 @@ fn definition(name: &str, help: &str, kind: MetricKind, bounds: &[f64]) -> Defin
     }
 }
 
+fn walls() -> Definition {
+    let help = "1 if the wall is up around the version's worker process, else 0";
+    let mut definition = definition("lantern_wall", help, MetricKind::Gauge, &[]);
+    definition.labels.push("wall".to_owned());
+    definition
+}
+
 impl LoadFailure {
     pub(super) fn new(
         families: Option<&LanternFamilies>,
@@ -208,5 +224,14 @@ impl ModelFamilies {
         self.batching.update(load.stacking.value());
         self.load_failed
             .update(f64::from(u8::from(load.has_failed)));
+    }
+
+    pub(super) fn set_walls(&self, outcomes: &Outcomes) {
+        for (wall, cell) in Wall::ALL.into_iter().zip(&self.walls) {
+            let mut outcomes = outcomes.iter();
+            let is_up = outcomes
+                .any(|(one, outcome)| *one == wall && matches!(outcome, sandbox::Outcome::Up(_)));
+            cell.update(f64::from(u8::from(is_up)));
+        }
     }
 }

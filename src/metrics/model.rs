@@ -12,6 +12,7 @@ use super::listing::{model, ts};
 use super::server::ServerMetrics;
 use super::sink::BoundSink;
 use crate::model::{ModelName, Version};
+use crate::sandbox::Outcomes;
 
 /// TorchServe's version label for requests that named none.
 const UNNAMED: &str = "default";
@@ -133,6 +134,13 @@ impl ModelMetrics {
     /// Whether [`Self::set_load`] has an effect.
     pub const fn shows_load(&self) -> bool {
         self.lantern.is_some()
+    }
+
+    /// Shows which walls are up around its worker process.
+    pub fn set_walls(&self, outcomes: &Outcomes) {
+        if let Some(lantern) = &self.lantern {
+            lantern.set_walls(outcomes);
+        }
     }
 
     /// Shows how loaded the version is.

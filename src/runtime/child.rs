@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::batching;
-use super::failures::{not_loaded, other_build, too_much_to_report};
+use super::failures::{not_loaded, not_walled_in, other_build, too_much_to_report};
 use super::local::LocalRuntime;
 use super::process::ProcessConfig;
 use super::protocol::convert::{
@@ -31,12 +31,14 @@ use crate::backend::{Backend, BackendError};
 use crate::error::{Error, Kind};
 use crate::handler::{EngineConfig, HandlerEngine};
 use crate::model::{BackendKind, ModelSpec};
+use crate::sandbox::Entered;
 use host::Host;
 use reporter::Reporter;
 
 mod heartbeat;
 mod host;
 mod reporter;
+mod walls;
 
 /// Makes the backend of a kind.
 pub trait MakeBackend:
@@ -58,7 +60,8 @@ const MOST_THREADS: usize = 16;
 /// from what the front says of native libraries. It is called before any handler code exists in the process: the handler
 /// engine's signal handlers have to be installed after those of native libraries.
 pub fn run(backend: impl MakeBackend) -> ExitCode {
-    match try_run(backend) {
+    // Before there is a second thread, and before anything foreign.
+    match walls::enter().and_then(|(within, _)| try_run(within, backend)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
@@ -67,7 +70,7 @@ pub fn run(backend: impl MakeBackend) -> ExitCode {
     }
 }
 
-fn try_run(backend: impl MakeBackend) -> io::Result<()> {
+fn try_run(within: Entered, backend: impl MakeBackend) -> io::Result<()> {
     let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // One more, for the spare.
@@ -77,13 +80,18 @@ fn try_run(backend: impl MakeBackend) -> io::Result<()> {
     // In a task, on a runtime thread: calls then start on the thread that read them.
     let inline_runs = Arc::<InlineRuns>::default();
     inline_runs.keep_spare_thread(runtime.handle());
-    let served = runtime.block_on(async { tokio::spawn(serve(backend, inline_runs)).await });
+    let served =
+        runtime.block_on(async { tokio::spawn(serve(within, backend, inline_runs)).await });
     // Workers may be inside native code that does not come back.
     runtime.shutdown_background();
     served.unwrap_or_else(|panic| Err(io::Error::other(panic)))
 }
 
-async fn serve(backend: impl MakeBackend, inline_runs: Arc<InlineRuns>) -> io::Result<()> {
+async fn serve(
+    within: Entered,
+    backend: impl MakeBackend,
+    inline_runs: Arc<InlineRuns>,
+) -> io::Result<()> {
     let stream = Arc::new(stdin_socket()?);
     let _signals = leave_to_front()?;
     let mut incoming = Incoming::new(stream.clone(), ORDER_LIMITS);
@@ -100,8 +108,14 @@ async fn serve(backend: impl MakeBackend, inline_runs: Arc<InlineRuns>) -> io::R
     let flusher = outbox.clone();
     tokio::spawn(async move { flusher.run_flusher().await });
     heartbeat::start(&outbox)?;
+    let walls = Report::Walls(within.outcomes.clone());
+    send(&outbox, &walls, Urgency::Now);
+    if let Some((wall, reason)) = within.missing() {
+        refuse(&not_walled_in(wall, reason), &outbox).await;
+        return Ok(());
+    }
     let loaded = tokio::select! {
-        loaded = load(start, backend, inline_runs, &outbox) => loaded,
+        loaded = load(&within, start, backend, inline_runs, &outbox) => loaded,
         // Nothing is ordered before the version is loaded, so this is the end.
         ended = incoming.next::<Order<String>>(|| false) => return ended.map_or_else(over, |_| {
             Err(io::Error::other("an order came before the version was loaded"))
@@ -128,14 +142,9 @@ async fn refuse(error: &Error, outbox: &Outbox) {
 
 /// The process's stdin as the socket that it must be.
 fn stdin_socket() -> io::Result<UnixStream> {
-    let not_by_hand = |error: io::Error| {
-        io::Error::other(format!(
-            "a worker process is started by `lantern serve`, which gives it a socket as stdin ({error})"
-        ))
-    };
     let stdin = io::stdin().as_fd().try_clone_to_owned()?;
     let stream = StdUnixStream::from(stdin);
-    stream.peer_addr().map_err(not_by_hand)?;
+    stream.peer_addr().map_err(walls::not_by_hand)?;
     stream.set_nonblocking(true)?;
     UnixStream::from_std(stream)
 }
@@ -151,6 +160,7 @@ fn leave_to_front() -> io::Result<[Signal; 3]> {
 }
 
 async fn load(
+    within: &Entered,
     start: Start,
     backend: impl MakeBackend,
     inline_runs: Arc<InlineRuns>,
@@ -163,7 +173,8 @@ async fn load(
         Error::new(Kind::Internal, "the handshake does not make sense").with_detail(violation)
     };
     let bounds = bounds_from_wire(start.workers).map_err(invalid)?;
-    let model = model_from_wire(start.model).map_err(invalid)?;
+    let mut model = model_from_wire(start.model).map_err(invalid)?;
+    model.directory = within.path(&model.directory);
     let model: Arc<ModelSpec> = Arc::new(model);
     let verdicts = Verdicts::default();
     if let Some(verdict) = start.verdict {
@@ -171,7 +182,7 @@ async fn load(
         verdicts.keep(&key, &verdict_from_wire(verdict));
     }
     let libraries = NativeLibraries {
-        onnxruntime: start.onnxruntime.map(path_from_wire),
+        onnxruntime: (start.onnxruntime.map(path_from_wire)).map(|path| within.path(&path)),
     };
     let backend = backend(model.backend, &libraries).map_err(|error| not_loaded(&model, &error))?;
     let hosts = Hosts {

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use crate::backend::BackendError;
 use crate::error::{Error, Kind, reason};
 use crate::model::{ModelName, ModelSpec, Version};
+use crate::sandbox::Wall;
 
 /// The refusal of a request by a version that cannot take it, in TorchServe's words, with its unbalanced quote where the
 /// request named the version: clients match it.
@@ -113,6 +114,16 @@ pub fn process_not_started(detail: &dyn Display) -> Error {
 /// No directory could be made for the worker process.
 pub fn no_working_directory(detail: &dyn Display) -> Error {
     load_failed("the worker process has no directory to work in", detail)
+}
+
+/// A wall that the operator requires is missing around the worker process. `reason` is the kernel's.
+pub fn not_walled_in(wall: Wall, reason: &str) -> Error {
+    let text = format!(
+        "the worker process was not started: the wall {wall} is required (lantern_sandbox) and cannot go up: {reason}; {}, or \
+         prefer the wall: `lantern doctor` says what there is",
+        wall.remedy()
+    );
+    Error::new(Kind::LoadFailed, text)
 }
 
 /// The worker program is not of the server's build.

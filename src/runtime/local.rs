@@ -22,6 +22,7 @@ use crate::error::{Error, Kind};
 use crate::handler::{Handler, HandlerSpec, Prepared, Sink, Step};
 use crate::model::{Device, Envelope, ModelSpec, TensorsTo};
 use crate::payload::{Body, Output, Reply, Request, Response, Schedule, Timings};
+use crate::sandbox::Outcomes;
 use crate::tensor::NamedTensor;
 
 /// Rows of an envelope that are under way at a time.
@@ -110,6 +111,7 @@ impl LocalRuntime {
     pub fn status(&self) -> Status {
         let (workers, last_error, given_up) = self.pool().report();
         Status {
+            walls: Outcomes::new(),
             workers,
             given_up,
             last_output: Vec::new(),

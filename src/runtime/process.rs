@@ -28,6 +28,8 @@ use roster::Roster;
 use spawn::SpawnPrograms;
 pub use spawn::{ChildProcess, Spawn, Spawned};
 use supervisor::{Availability, Command, LastFailure, ProcessSupervisor, State};
+pub use walls::SandboxConfig;
+pub(super) use walls::beside;
 
 mod backoff;
 mod connection;
@@ -41,6 +43,7 @@ mod spawn;
 mod supervisor;
 #[cfg(test)]
 pub(crate) mod testing;
+mod walls;
 
 /// Commands that may wait for the supervisor; a further one waits for room.
 const COMMANDS: usize = 16;
@@ -63,6 +66,8 @@ pub struct ProcessConfig {
     pub directory: Option<PathBuf>,
     /// Keeps the files of the version that is started; without, nothing removes them.
     pub files: Option<Arc<dyn ModelFiles>>,
+    /// The walls around each.
+    pub sandbox: SandboxConfig,
     /// What starts them: the programs above, unless a test says otherwise.
     pub spawn: Arc<dyn Spawn>,
 }
@@ -77,6 +82,7 @@ impl Default for ProcessConfig {
             environment: Vec::new(),
             directory: None,
             files: None,
+            sandbox: SandboxConfig::default(),
             spawn: Arc::new(SpawnPrograms),
         }
     }
@@ -182,6 +188,7 @@ impl ProcessRuntime {
         let last_failure = self.last_failure.lock();
         Status {
             workers: self.roster.workers(),
+            walls: self.roster.walls(),
             given_up: matches!(*self.availability.borrow(), Availability::GivenUp),
             last_output: last_failure.last_output.clone(),
             last_error: last_failure.last_error.clone(),

@@ -17,7 +17,7 @@ use crate::handler::{EngineConfig, HandlerEngine};
 use crate::listen::Address;
 use crate::model::{ModelName, Version};
 use crate::runtime::batching::RULES;
-use crate::runtime::process::ProcessConfig;
+use crate::runtime::process::{ProcessConfig, SandboxConfig};
 use crate::runtime::{Hosts, NativeLibraries, Verdicts, WorkerIds};
 use crate::token;
 
@@ -235,6 +235,7 @@ fn hosts(values: &Values, machine: &Machine, directory: &Path) -> Hosts {
             cache,
             environment: machine.environment.clone(),
             directory: Some(directory.to_owned()),
+            sandbox: SandboxConfig::new(values.lantern_sandbox.clone()),
             ..ProcessConfig::default()
         },
         worker_ids: Arc::new(WorkerIds::from(values.initial_worker_port)),

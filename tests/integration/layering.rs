@@ -12,10 +12,12 @@ const TABLE: [(&str, &[&str]); 18] = [
     ("tensor", &["error"]),
     ("model", &["tensor", "error"]),
     ("payload", &["tensor", "error"]),
-    ("metrics", &["model", "error"]),
+    ("metrics", &["model", "sandbox", "error"]),
     (
         "config",
-        &["listen", "metrics", "model", "place", "tensor", "error"],
+        &[
+            "listen", "metrics", "model", "place", "sandbox", "tensor", "error",
+        ],
     ),
     ("telemetry", &["model", "error"]),
     ("archive", &["model", "config", "place", "error"]),
@@ -35,7 +37,7 @@ const TABLE: [(&str, &[&str]); 18] = [
     (
         "catalog",
         &[
-            "runtime", "archive", "payload", "model", "metrics", "config", "error",
+            "runtime", "archive", "sandbox", "payload", "model", "metrics", "config", "error",
         ],
     ),
     ("listen", &["error"]),

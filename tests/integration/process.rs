@@ -12,8 +12,9 @@ use lantern::model::{
     BackendKind, Declared, Limits, ModelName, ModelSpec, Settings, TensorsTo, Version,
 };
 use lantern::payload::{Body, Output, Reply, Request, Schedule};
-use lantern::runtime::process::ProcessConfig;
+use lantern::runtime::process::{ProcessConfig, SandboxConfig};
 use lantern::runtime::{Bounds, Hosts, Runtime, Status, WorkerIds, WorkerState};
+use lantern::sandbox::{Demand, Demands};
 use lantern::tensor::{DType, NamedTensor, Tensor};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -553,9 +554,10 @@ async fn a_process_that_was_stopped_for_a_moment_goes_on() {
 }
 
 #[tokio::test]
-async fn each_process_works_in_a_directory_of_its_own() {
+async fn each_process_works_in_a_directory_of_its_own_where_there_are_no_walls() {
     let home = tempfile::tempdir().unwrap();
     let mut hosts = hosts();
+    hosts.processes.sandbox = SandboxConfig::new(Demands::all(Demand::Off));
     hosts.processes.directory = Some(home.path().to_owned());
     let version = Hosted::start_with(&hosts, model(Settings::default()), 1).await;
     let version = version.unwrap();

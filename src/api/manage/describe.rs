@@ -1,5 +1,6 @@
 //! A model version as `describe` shows it: TorchServe's members in TorchServe's order, then ours.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
@@ -9,8 +10,11 @@ use super::Operations;
 use crate::catalog::{
     Condition, Description, Entry, ModelState, Which, WorkerState, WorkerStatus, cannot_describe,
 };
-use crate::error::Error;
+use crate::error::{Error, truncated};
 use crate::model::{BackendKind, Device, Envelope, Hosting, TensorSpec};
+
+/// Bytes that are shown of what became of a wall.
+const LONGEST_OUTCOME: usize = 300;
 
 /// A JSON object that a handler made.
 type Metadata = serde_json::Map<String, serde_json::Value>;
@@ -100,6 +104,9 @@ struct Lantern {
     #[serde(skip_serializing_if = "Option::is_none")]
     backend: Option<&'static str>,
     hosting: &'static str,
+    /// What became of each wall around the worker process.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    sandbox: BTreeMap<&'static str, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     service_envelope: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -264,6 +271,12 @@ fn lantern(description: &Description) -> Lantern {
             Hosting::Inline => "inline",
             Hosting::Process => "process",
         },
+        sandbox: (description.walls.iter())
+            .map(|(wall, outcome)| {
+                let text = outcome.to_string();
+                (wall.name(), truncated(&text, LONGEST_OUTCOME).to_owned())
+            })
+            .collect(),
         service_envelope: match description.spec.settings.envelope {
             Envelope::None => None,
             envelope => Some(envelope.name()),

@@ -46,6 +46,9 @@ impl Entry {
                 },
                 has_failed: matches!(**self.phase.load(), Phase::Failed(_)),
             });
+            let status = self.status();
+            self.metrics
+                .set_walls(&status.map(|status| status.walls).unwrap_or_default());
         }
     }
 
@@ -89,6 +92,10 @@ impl Entry {
                 .map(|status| status.last_output.clone())
                 .unwrap_or_default(),
             last_error: status.as_ref().and_then(|status| status.last_error.clone()),
+            walls: status
+                .as_ref()
+                .map(|status| status.walls.clone())
+                .unwrap_or_default(),
             workers: status.map(|status| status.workers).unwrap_or_default(),
         }
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::listen::Address;
 use crate::metrics::Mode;
 use crate::model::{Envelope, Hosting};
+use crate::sandbox::Demands;
 
 use Weight::{Light, Needed, Safety};
 
@@ -19,10 +20,10 @@ use super::super::model::VersionLimits;
 use super::super::snapshot::Saved;
 use super::environment::Environment;
 use super::kinds::{
-    address, duration, envelope, file, found_file, host, metrics_mode, milliseconds, minutes,
-    names, number, number_or_zero, open_inference_protocol, optional, path, path_or, saved_models,
-    seconds, seconds_or_none, shown_size, size, socket_mode, store, switch, text, tls_file, truth,
-    urls, word,
+    address, demands, duration, envelope, file, found_file, host, metrics_mode, milliseconds,
+    minutes, names, number, number_or_zero, open_inference_protocol, optional, path, path_or,
+    saved_models, seconds, seconds_or_none, shown_size, size, socket_mode, store, switch, text,
+    tls_file, truth, urls, word,
 };
 use super::reader::{Reader, SettingKind};
 use super::startup::{ListedVersions, LoadModels, listed, load_models};
@@ -329,6 +330,8 @@ settings! {
     lantern_onnxruntime: Option<PathBuf> = "(found)", Safety, found_file(Environment::onnxruntime);
     /// The program that hosts TorchScript; found beside the program.
     lantern_torch: Option<PathBuf> = "(found)", Safety, found_file(Environment::lantern_torch);
+    /// Walls around worker processes: `require` starts none without, `prefer` puts up what is possible. A single one has its own word: `prefer, landlock=require`. `lantern doctor` lists them.
+    lantern_sandbox: Demands = "prefer", Safety, demands();
     /// Ceiling of `lantern.limits.memory`.
     lantern_max_memory: usize = "1GiB", Safety, size();
     /// Ceiling of `lantern.limits.cpu`.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::listen::Address;
 use crate::metrics::Mode;
 use crate::model::Envelope;
+use crate::sandbox::Demands;
 
 use super::super::snapshot::{self, Saved};
 use super::super::{Problem, units};
@@ -82,6 +83,13 @@ pub fn duration() -> SettingKind<Duration> {
     SettingKind::parsed(units::DURATION, |text| {
         units::duration(text).filter(|time| !time.is_zero())
     })
+}
+
+/// How much walls are wanted.
+pub fn demands() -> SettingKind<Demands> {
+    let shape =
+        "require, prefer or off, then WALL=require, WALL=prefer or WALL=off for single walls";
+    SettingKind::parsed(shape, |text| text.parse().ok())
 }
 
 /// A size in bytes.

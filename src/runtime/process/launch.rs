@@ -22,12 +22,13 @@ use super::output_capture::OutputCapture;
 use super::reports::ReportReceiver;
 use super::roster::Roster;
 use super::spawn::{ChildProcess, Spawned, absolute, from_anywhere};
+use super::walls::{self, Excess, Walls};
 use crate::backend::Signature;
 use crate::error::{Error, Kind};
 use crate::handler::Sink;
 use crate::model::ModelSpec;
 use crate::runtime::failures::{
-    died_in_load, no_working_directory, not_ready_in_time, protocol_broken_in_load,
+    died_in_load, no_working_directory, not_ready_in_time, not_walled_in, protocol_broken_in_load,
     too_much_to_start,
 };
 use crate::runtime::protocol::convert::{
@@ -38,6 +39,7 @@ use crate::runtime::protocol::incoming::{Ending, Incoming};
 use crate::runtime::protocol::messages::{Order, Report, Start};
 use crate::runtime::protocol::{BUILD, Violation};
 use crate::runtime::{Bounds, ModelFiles};
+use crate::sandbox::Wall;
 
 /// How long a process that closed its socket may take to be gone.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -70,6 +72,7 @@ pub struct WorkerProcess {
     output: OutputCapture,
     /// Where it works.
     _directory: Option<TempDir>,
+    walls: Walls,
 }
 
 /// How a worker process ended.
@@ -87,7 +90,8 @@ impl Launcher {
     pub async fn launch(&self, bounds: Bounds) -> Result<WorkerProcess, Error> {
         self.look_after_files(Ok(()), |files| files.restore())
             .await?;
-        let (ours, theirs) = socket_pair()?;
+        let mut walls = Walls::new(&self.cfg, &self.model);
+        let (ours, theirs) = socket_pair(&walls)?;
         let directory = self.directory()?;
         let Spawned {
             pid,
@@ -102,6 +106,9 @@ impl Launcher {
         )?;
         let output = OutputCapture::new(stdout, stderr, &self.sink);
         self.roster.process_started(pid);
+        walls
+            .take(pid)
+            .map_err(|reason| not_walled_in(Wall::Cgroup, &reason))?;
         let (connection, incoming) = Connection::new(ours, self.model.limits.response);
         let flusher = AbortOnDropHandle::new(tokio::spawn({
             let connection = connection.clone();
@@ -111,6 +118,7 @@ impl Launcher {
             self.sink.clone(),
             self.roster.clone(),
             self.findings.clone(),
+            walls.cgroup(),
             &self.model.limits,
         );
         let limit = self.model.settings.startup_timeout;
@@ -120,6 +128,7 @@ impl Launcher {
                 loaded.unwrap_or(Err(StartFailure::TooSlow))
             }
             unresponsive = liveness::stopped(pid) => Err(StartFailure::Unresponsive(unresponsive)),
+            excess = walls::exceeded(pid, &self.model.limits) => Err(StartFailure::Excess(excess)),
         };
         match loaded {
             Ok((signature, incoming, reports)) => {
@@ -134,9 +143,13 @@ impl Launcher {
                     _flusher: flusher,
                     output,
                     _directory: directory,
+                    walls,
                 })
             }
-            Err(failure) => Err(failure.explain(&self.model, child.as_mut(), output).await),
+            Err(failure) => {
+                let died = failure.explain(&self.model, child.as_mut(), output);
+                Err(died.await)
+            }
         }
     }
 
@@ -217,9 +230,11 @@ impl Launcher {
     }
 }
 
-fn socket_pair() -> Result<(UnixStream, OwnedFd), Error> {
+/// A pair of sockets in which the order to put up walls waits for the process.
+fn socket_pair(walls: &Walls) -> Result<(UnixStream, OwnedFd), Error> {
     let pair = || {
         let (ours, theirs) = StdUnixStream::pair()?;
+        walls.send(&ours, &[])?;
         ours.set_nonblocking(true)?;
         theirs.set_nonblocking(true)?;
         Ok((UnixStream::from_std(ours)?, OwnedFd::from(theirs)))
@@ -257,10 +272,16 @@ impl WorkerProcess {
                 let _ = self.child.kill().await;
                 unresponsive.to_string()
             }
+            Cause::Excess(excess) => {
+                let _ = self.child.kill().await;
+                excess.to_string()
+            }
         };
+        let last_output = self.output.last_output().await;
+        let is_memory = self.walls.ran_out_of_memory() || says_out_of_memory(&last_output);
         Death {
-            reason: how,
-            last_output: self.output.last_output().await,
+            reason: with_memory(how, is_memory),
+            last_output,
         }
     }
 
@@ -287,6 +308,8 @@ pub enum Cause {
     Untrusted(Violation),
     /// It does not answer.
     Unresponsive(Unresponsive),
+    /// It uses more than it may.
+    Excess(Excess),
 }
 
 impl Cause {
@@ -326,6 +349,7 @@ enum StartFailure {
     Ended(Ending),
     TooSlow,
     Unresponsive(Unresponsive),
+    Excess(Excess),
 }
 
 impl From<Ending> for StartFailure {
@@ -352,13 +376,38 @@ impl StartFailure {
             Self::Refused(error) => error,
             Self::TooMuch(violation) => too_much_to_start(&violation),
             Self::Unresponsive(unresponsive) => died_in_load(&unresponsive),
+            Self::Excess(excess) => died_in_load(&excess),
             Self::Ended(Ending::Violated(violation)) => protocol_broken_in_load(&violation),
-            Self::Ended(_) => died_in_load(&describe(exit_of(child).await)),
+            Self::Ended(_) => {
+                let how = describe(exit_of(child).await);
+                let last_output = output.last_output().await;
+                let how = with_memory(how, says_out_of_memory(&last_output));
+                return with_last_output(died_in_load(&how), &last_output);
+            }
             Self::TooSlow => not_ready_in_time(model),
         };
         let _ = child.kill().await;
         with_last_output(error, &output.last_output().await)
     }
+}
+
+/// What Rust's and C++'s libraries write before they end a process that got no memory.
+const OUT_OF_MEMORY: [&str; 2] = ["memory allocation of ", "std::bad_alloc"];
+
+/// Whether the last lines of a process say that it got no memory.
+fn says_out_of_memory(last_output: &[String]) -> bool {
+    let says = |line: &String| OUT_OF_MEMORY.iter().any(|text| line.contains(text));
+    last_output.iter().any(says)
+}
+
+/// How a process died, for a reader who may give it more memory.
+fn with_memory(how: String, is_memory: bool) -> String {
+    if !is_memory {
+        return how;
+    }
+    format!(
+        "{how}; it had no memory left (lantern.limits.process_memory, lantern_max_process_memory)"
+    )
 }
 
 /// Adds to the error's detail what the process wrote last, before frames that it may end in.

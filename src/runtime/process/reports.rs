@@ -16,12 +16,15 @@ use crate::runtime::protocol::convert::{
     batching_from_wire, log_from_wire, observation_from_wire, verdict_from_wire,
 };
 use crate::runtime::protocol::messages::Report;
+use crate::sandbox::{Outcome, Outcomes, Wall};
 
 /// Where the reports of one worker process go.
 pub struct ReportReceiver {
     sink: Arc<dyn Sink>,
     roster: Arc<Roster>,
     findings: Arc<Findings>,
+    /// The wall that is put up from outside.
+    cgroup: (Wall, Outcome),
     lines: RateLimit,
     series: HashSet<u64>,
     most_series: usize,
@@ -33,12 +36,14 @@ impl ReportReceiver {
         sink: Arc<dyn Sink>,
         roster: Arc<Roster>,
         findings: Arc<Findings>,
+        cgroup: (Wall, Outcome),
         limits: &Limits,
     ) -> Self {
         Self {
             sink,
             roster,
             findings,
+            cgroup,
             lines: RateLimit::new(limits.log_lines_per_second),
             series: HashSet::new(),
             most_series: limits.metric_series,
@@ -51,6 +56,7 @@ impl ReportReceiver {
             Report::Log(line) => self.log(log_from_wire(line)),
             Report::Observe(observe) => self.observe(observation_from_wire(observe)?),
             Report::Workers(workers) => self.roster.update(&workers)?,
+            Report::Walls(outcomes) => self.walled(outcomes),
             Report::Batching { batching, verdict } => {
                 let verdict = verdict.map(verdict_from_wire);
                 self.findings.take(batching_from_wire(batching), verdict);
@@ -64,6 +70,11 @@ impl ReportReceiver {
             }
         }
         Ok(())
+    }
+
+    fn walled(&self, mut outcomes: Outcomes) {
+        outcomes.push(self.cgroup.clone());
+        self.roster.walled(outcomes);
     }
 
     fn log(&mut self, line: LogLine) {
@@ -96,6 +107,7 @@ const fn name_of(report: &Report<String>) -> &'static str {
         Report::Refused { .. } => "refused",
         Report::Scaled { .. } => "scaled",
         Report::Workers(_) => "workers",
+        Report::Walls(_) => "walls",
         Report::Batching { .. } => "batching",
         Report::Log(_) => "log",
         Report::Observe(_) => "observe",

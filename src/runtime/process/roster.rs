@@ -13,6 +13,7 @@ use crate::runtime::protocol::Violation;
 use crate::runtime::protocol::convert::device_from_wire;
 use crate::runtime::protocol::messages::{State, Worker};
 use crate::runtime::{WorkerIds, WorkerState, WorkerStatus};
+use crate::sandbox::Outcomes;
 
 /// More workers than any machine has use for.
 const MOST_WORKERS: usize = 4096;
@@ -34,6 +35,8 @@ struct Entries {
     /// Since when none takes jobs.
     without_worker_since: Option<Instant>,
     pid: u32,
+    /// What the living process says of its walls, once.
+    walls: Outcomes,
 }
 
 impl Roster {
@@ -47,7 +50,22 @@ impl Roster {
 
     /// A process was started.
     pub fn process_started(&self, pid: u32) {
-        self.entries.lock().pid = pid;
+        let mut entries = self.entries.lock();
+        entries.pid = pid;
+        entries.walls.clear();
+    }
+
+    /// Takes what a process says of its walls, before it opens anything foreign; later it may be somebody else who speaks.
+    pub fn walled(&self, walls: Outcomes) {
+        let mut entries = self.entries.lock();
+        if entries.walls.is_empty() {
+            entries.walls = walls;
+        }
+    }
+
+    /// The walls around the living process.
+    pub fn walls(&self) -> Outcomes {
+        self.entries.lock().walls.clone()
     }
 
     /// The process died; its workers wait for the next one.

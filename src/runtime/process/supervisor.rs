@@ -14,6 +14,7 @@ use super::backoff::Backoff;
 use super::connection::Connection;
 use super::launch::{Cause, Launcher, WorkerProcess};
 use super::liveness::{self, Liveness, ProcessActivity};
+use super::walls;
 use crate::backend::Signature;
 use crate::error::Error;
 use crate::runtime::Bounds;
@@ -246,6 +247,9 @@ impl ProcessSupervisor {
                 },
                 _ = sweep.tick() => {
                     process.connection.expire(GRACE);
+                    if let Some(excess) = walls::excess(process.pid, &self.launcher.model.limits) {
+                        return self.process_died(process, Cause::Excess(excess)).await;
+                    }
                     if let Some(unresponsive) = liveness.check(observed(&process)) {
                         return self.process_died(process, Cause::Unresponsive(unresponsive)).await;
                     }

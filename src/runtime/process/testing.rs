@@ -1,6 +1,6 @@
 //! Worker processes that do what a test says, on the other end of a real connection.
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -25,6 +25,7 @@ use crate::runtime::protocol::convert::{reply_to_wire, signature_to_wire};
 use crate::runtime::protocol::messages::{self, Order, Report};
 use crate::runtime::protocol::{GREETING, ORDER_LIMITS, frame};
 use crate::runtime::{Verdicts, WorkerIds};
+use crate::sandbox::{Policy, handover};
 
 /// Keeps the log lines of a handler.
 #[derive(Default)]
@@ -256,6 +257,7 @@ impl Spawn for FakePrograms {
         socket: OwnedFd,
         _directory: &Path,
     ) -> Result<Spawned, Error> {
+        let _: (Policy, _) = handover::receive(socket.as_fd()).unwrap();
         let exit = Exit::default();
         let process = FakeProcess {
             peer: Peer::new(UnixStream::from_std(StdUnixStream::from(socket)).unwrap()),

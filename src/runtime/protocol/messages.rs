@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Limits, Settings};
+use crate::sandbox::Outcomes;
 
 /// From the front to the worker process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -84,6 +85,8 @@ pub enum Report<S> {
     Log(Log<S>),
     /// An observation of one of the handler's own metrics.
     Observe(Observe<S>),
+    /// The walls around the process. The first message, sent before anything foreign is opened.
+    Walls(Outcomes),
     /// The tensors that answer a call. Their data follows.
     Inferred(Inferred<S>),
     /// The process lives. Sent every second, from the handshake on.

@@ -13,6 +13,7 @@ use crate::runtime::protocol::frame;
 use crate::runtime::protocol::messages::{self, Failure, FailureKind};
 use crate::runtime::testing;
 use crate::runtime::{Verdicts, WorkerIds};
+use crate::sandbox::{Outcome, Wall};
 
 struct Front {
     connection: Arc<Connection>,
@@ -34,7 +35,13 @@ fn pair() -> (Front, Peer) {
         &testing::model(Settings::default()),
         Verdicts::default(),
     ));
-    let reports = ReportReceiver::new(log.clone(), roster, findings, &limits);
+    let reports = ReportReceiver::new(
+        log.clone(),
+        roster,
+        findings,
+        (Wall::Cgroup, Outcome::Off),
+        &limits,
+    );
     let (reader, flusher) = (connection.clone(), connection.clone());
     tokio::spawn(async move { flusher.run_flusher().await });
     let front = Front {
