@@ -64,9 +64,9 @@ async fn a_server_whose_directories_cannot_be_written_to_serves() {
     }
 }
 
-fn shared(path: PathBuf) -> PathBuf {
+fn shared(path: PathBuf, mode: u32) -> PathBuf {
     fs::create_dir(&path).unwrap();
-    fs::set_permissions(&path, Permissions::from_mode(0o777)).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
     path
 }
 
@@ -84,8 +84,8 @@ fn listed(directory: &Path) -> Vec<(String, u32)> {
 #[tokio::test]
 async fn in_volumes_that_everybody_can_write_to_the_server_has_directories_of_its_own() {
     let place = Place::new(&both());
-    let [cache, temp, logs] =
-        ["cache", "temp", "shared-logs"].map(|name| shared(place.directory.path().join(name)));
+    let [cache, temp, logs] = ["cache", "temp", "shared-logs"]
+        .map(|name| shared(place.directory.path().join(name), 0o1777));
     let place = place
         .set(&format!("lantern_cache_dir={}", cache.display()))
         .set(&format!("lantern_temp_dir={}", temp.display()))
@@ -100,6 +100,27 @@ async fn in_volumes_that_everybody_can_write_to_the_server_has_directories_of_it
         assert!(life.output.contains(&warning), "{warning}: {}", life.output);
     }
     assert!(logs.join("ts_log.log").exists());
+}
+
+#[tokio::test]
+async fn where_others_could_rename_its_directories_the_server_goes_elsewhere() {
+    let place = Place::new(&both());
+    let open = shared(place.directory.path().join("open"), 0o777);
+    let place = place
+        .set(&format!("lantern_cache_dir={}/cache", open.display()))
+        .set(&format!("lantern_temp_dir={}/temp", open.display()));
+    let life = serve_all(&place).await;
+    for model in ["inline", "hosted"] {
+        assert_eq!(life.predict(model, None).await, 200, "{model}");
+    }
+    assert_eq!(listed(&open), []);
+    let rule = "each directory above it must belong to this user or to root";
+    for line in [
+        format!("{}/cache cannot be used ({rule}", open.display()),
+        format!("not to {}/temp: ", open.display()),
+    ] {
+        assert!(life.output.contains(&line), "{line}: {}", life.output);
+    }
 }
 
 fn process_of(described: &Value) -> u64 {

@@ -90,7 +90,7 @@ fn archives_are_unpacked_where_no_other_user_can_write() {
     let bench = Bench::new();
     let open = |name: &str| UnpackStore::open(&bench.path(name), bench.limits);
     fs::create_dir(bench.path("shared")).unwrap();
-    fs::set_permissions(bench.path("shared"), fs::Permissions::from_mode(0o777)).unwrap();
+    fs::set_permissions(bench.path("shared"), fs::Permissions::from_mode(0o1777)).unwrap();
     for name in ["shared", "fresh"] {
         let store = open(name).unwrap();
         assert!(store.root().starts_with(bench.path(name)));
@@ -100,6 +100,8 @@ fn archives_are_unpacked_where_no_other_user_can_write() {
     }
     fs::write(bench.path("file"), "").unwrap();
     assert!(open("file").is_err());
+    fs::set_permissions(bench.path("shared"), fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(open("shared").is_err(), "others could rename what is in it");
 }
 
 /// Ways in which another program removes files of an archive, or cuts them.
