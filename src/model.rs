@@ -476,7 +476,7 @@ impl Default for Limits {
             host_calls: 100_000,
             log_lines_per_second: 1000,
             metric_series: 1000,
-            instances: 64,
+            instances: 32,
             process_memory: usize::MAX,
             threads: usize::MAX,
         }

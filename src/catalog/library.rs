@@ -7,13 +7,13 @@ use crate::archive::{
     Download, Fetcher, Found, Location, NamedBy, Runtime, Summary, UnpackLimits, UnpackStore,
     Unpacked, default_name, read_summary,
 };
-use crate::config::Problems;
 use crate::config::model::{Defaults, ModelConfig, Resolved, resolve};
 use crate::config::server::ListedVersions;
 use crate::config::snapshot::SavedVersion;
+use crate::config::{Problem, Problems};
 use crate::error::{Error, Kind};
 use crate::model::{BackendKind, Envelope, ModelName, ModelSpec, Version};
-use crate::runtime::ModelFiles;
+use crate::runtime::{Bounds, ModelFiles};
 
 /// Where archives come from and what settings they get.
 #[derive(Clone)]
@@ -161,8 +161,10 @@ impl Library {
         resolved.unwrap_or_else(|_| {
             let nothing = Requested::default();
             let config = ModelConfig::default();
-            let resolved = resolve(&config, &nothing, &nothing, &self.cfg.at_startup);
-            as_registered(registration, resolved.unwrap_or_default())
+            let defaults = &self.cfg.at_startup;
+            let resolved = resolve(&config, &nothing, &nothing, defaults);
+            let bounds = saved_bounds(registration, defaults.most.workers);
+            as_registered(registration, bounds, resolved.unwrap_or_default())
         })
     }
 
@@ -180,8 +182,14 @@ impl Library {
             &self.cfg.by_api
         };
         let listed = self.cfg.listed.of(name, version);
-        let resolved = resolve(config, &registration.requested, &listed, defaults)?;
-        Ok(as_registered(registration, resolved))
+        let bounds = saved_bounds(registration, defaults.most.workers);
+        let requested = Requested {
+            min_workers: bounds.map_or(registration.requested.min_workers, |it| Some(it.min)),
+            max_workers: bounds.map_or(registration.requested.max_workers, |it| Some(it.max)),
+            ..registration.requested.clone()
+        };
+        let resolved = resolve(config, &requested, &listed, defaults)?;
+        Ok(as_registered(registration, bounds, resolved))
     }
 
     /// Brings the archive that `registration` names to this machine, and opens it.
@@ -262,17 +270,43 @@ impl Library {
     }
 }
 
-/// Whatever its archive says, a version has the envelope it was registered with, and a restored one the workers that it had.
-fn as_registered(registration: &Registration, mut resolved: Resolved) -> Resolved {
+/// Whatever its archive says, a version has the envelope it was registered with, and a restored one the workers that it had, as
+/// far as `bounds` has room for them.
+fn as_registered(
+    registration: &Registration,
+    bounds: Option<Bounds>,
+    mut resolved: Resolved,
+) -> Resolved {
     if let Some(envelope) = registration.envelope {
         resolved.settings.envelope = envelope;
     }
+    let Some(bounds) = bounds else {
+        return resolved;
+    };
+    resolved.settings.min_workers = bounds.min;
+    resolved.settings.max_workers = bounds.max;
     let restored = registration.restored.as_ref();
-    if let Some(bounds) = restored.and_then(|restored| restored.bounds) {
-        resolved.settings.min_workers = bounds.min;
-        resolved.settings.max_workers = bounds.max;
-    }
+    let saved = restored.and_then(|restored| restored.bounds);
+    let lost = saved.filter(|saved| saved.max > bounds.max);
     resolved
+        .warnings
+        .extend(lost.map(|saved| lowered(saved, bounds)));
+    resolved
+}
+
+/// The workers that a snapshot says, and no more than the operator allows by now: another server may have saved it.
+fn saved_bounds(registration: &Registration, most: usize) -> Option<Bounds> {
+    let saved = registration.restored.as_ref()?.bounds?;
+    Some(Bounds {
+        min: saved.min.min(most),
+        max: saved.max.min(most),
+    })
+}
+
+fn lowered(saved: Bounds, bounds: Bounds) -> Problem {
+    let max = bounds.max;
+    let rule = format!("becomes {max}, which is lantern_max_workers of this server");
+    Problem::new("the snapshot", "maxWorkers", rule, saved.max)
 }
 
 /// A restored version must be the one that was saved. The archive's bytes may have changed: that is the operator's to do.

@@ -144,7 +144,10 @@ impl ServerConfig {
         let devices = usize::try_from(gpus).ok().filter(|gpus| *gpus > 0);
         let workers = match (values.default_workers_per_model, at_startup) {
             (Some(workers), _) => workers,
-            (None, true) => devices.unwrap_or(cores).max(1),
+            (None, true) => {
+                let found = devices.unwrap_or(cores).max(1);
+                found.min(values.lantern_max_workers)
+            }
             (None, false) => 0,
         };
         Defaults {
@@ -162,6 +165,8 @@ impl ServerConfig {
                 workers: values.lantern_max_workers,
                 batch_size: values.lantern_max_batch_size,
                 job_queue_size: values.lantern_max_job_queue_size,
+                timeout: values.lantern_max_timeout,
+                handler_memory: values.lantern_max_handler_memory,
             },
         }
     }

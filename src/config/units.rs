@@ -14,12 +14,13 @@ const SIZES: [(&str, u64); 9] = [
     ("gb", 1_000_000_000),
 ];
 
-const DURATIONS: [(&str, u64); 5] = [
+const DURATIONS: [(&str, u64); 6] = [
     ("us", 1),
     ("ms", 1000),
     ("s", 1_000_000),
     ("m", 60_000_000),
     ("min", 60_000_000),
+    ("h", 3_600_000_000),
 ];
 
 /// The smallest number that is taken for bytes without being called so: a page of a handler's memory.
@@ -29,7 +30,7 @@ const SMALLEST: u64 = 65_536;
 pub const SIZE: &str = "a number of bytes such as 1048576, 128MiB or 2GB";
 
 /// What a duration must be.
-pub const DURATION: &str = "a duration with its unit, such as 500us, 250ms, 10s or 2min";
+pub const DURATION: &str = "a duration with its unit, such as 500us, 250ms, 10s, 2min or 1h";
 
 /// Bytes.
 pub fn size(text: &str) -> Option<usize> {
@@ -132,6 +133,7 @@ mod tests {
     fn durations_carry_their_unit() {
         assert_eq!(duration("250ms"), Some(Duration::from_millis(250)));
         assert_eq!(duration("2min"), Some(Duration::from_mins(2)));
+        assert_eq!(duration("1h"), Some(Duration::from_hours(1)));
         for bad in ["250", "ms", "1h30", "-5s", "∞"] {
             assert_eq!(duration(bad), None, "{bad:?}");
         }

@@ -87,3 +87,40 @@ async fn tensors_beyond_the_limit_are_an_error_that_names_it() {
         assert_eq!(refused.message(), says);
     }
 }
+
+const YEAR: u32 = 31_536_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_that_asks_for_a_year_is_served_with_what_the_operator_allows() {
+    for (set, expected) in [
+        ("lantern_max_timeout=1h", 3600),
+        ("lantern_max_timeout=3min", 180),
+    ] {
+        let model = Model::new("echo")
+            .with(&format!("responseTimeout: {YEAR}"))
+            .with(&format!("startupTimeout: {YEAR}"))
+            .with(&format!("maxRetryTimeoutInSec: {YEAR}"));
+        let builder = TestServer::builder().set(set);
+        let server = builder.model(model).start().await;
+        assert_eq!(server.predict("echo", "x").await.status, 200);
+        let described = server.management("GET", "/models/echo").await.json();
+        assert_eq!(described[0]["responseTimeout"], expected);
+        assert_eq!(described[0]["startupTimeout"], expected);
+        assert_eq!(described[0]["maxRetryTimeoutInSec"], expected.max(300));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_asks_for_a_year_is_served_with_what_the_operator_allows() {
+    let builder = TestServer::builder().in_store(Model::new("echo").without_workers());
+    let server = builder.set("default_response_timeout=4000").start().await;
+    let path = format!(
+        "/models?url=echo-1.0.mar&response_timeout={YEAR}&startup_timeout={YEAR}&max_batch_delay={YEAR}"
+    );
+    let added = server.management("POST", &path).await;
+    assert_eq!(added.status, 200, "{}", added.text());
+    let described = server.management("GET", "/models/echo").await.json();
+    assert_eq!(described[0]["responseTimeout"], 4000, "the operator's own");
+    assert_eq!(described[0]["startupTimeout"], 3600);
+    assert_eq!(described[0]["maxBatchDelay"], 3_600_000);
+}

@@ -59,7 +59,7 @@ fn bounds(params: &ScaleParams, most: usize) -> Result<Bounds, Error> {
     match (usize::try_from(min), usize::try_from(max)) {
         (Ok(min), Ok(max)) if max <= most => Ok(Bounds { min, max }),
         _ => Err(bad_request(format!(
-            "max_worker must be at most {most}, which is what this server allows, got {max}"
+            "max_worker must be at most {most}, which is what this server allows (lantern_max_workers), got {max}"
         ))),
     }
 }

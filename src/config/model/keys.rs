@@ -167,15 +167,15 @@ options! {
         max_workers: usize = "maxWorkers", "(minWorkers)", Needed, torchserve::workers();
         /// Rows that a batch may have, up to `lantern_max_batch_size`.
         batch_size: usize = "batchSize", "1", Needed, at_least_one(VersionLimits::BATCH_SIZE) => batch_size;
-        /// Time in ms that the oldest request may wait for a fuller batch while every worker is busy.
+        /// Time in ms that the oldest request may wait for a fuller batch while every worker is busy, up to `lantern_max_timeout`.
         max_batch_delay: Duration = "maxBatchDelay", "100", Needed, milliseconds() => max_batch_delay;
-        /// Time in s from the arrival of a request until its answer.
+        /// Time in s from the arrival of a request until its answer, up to `lantern_max_timeout`.
         response_timeout: Duration = "responseTimeout", "(default_response_timeout)", Needed, seconds() => response_timeout;
-        /// Time in s from the start of loading until the first worker is ready.
+        /// Time in s from the start of loading until the first worker is ready, up to `lantern_max_timeout`.
         startup_timeout: Duration = "startupTimeout", "(default_startup_timeout)", Needed, seconds() => startup_timeout;
         /// Time in ms after which no client waits any more, if that is sooner than the response timeout.
         client_timeout: Duration = "clientTimeoutInMills", "", Needed, milliseconds() => client_timeout;
-        /// Time in s for which a version that keeps failing is restarted.
+        /// Time in s for which a version that keeps failing is restarted, up to `lantern_max_timeout`.
         max_retry_timeout: Duration = "maxRetryTimeoutInSec", "300", Needed, torchserve::retry_seconds() => max_retry_timeout;
         /// Requests that may wait, up to `lantern_max_job_queue_size`.
         job_queue_size: usize = "jobQueueSize", "(job_queue_size)", Needed, torchserve::above_zero(VersionLimits::JOB_QUEUE_SIZE) => job_queue_size;
@@ -216,7 +216,7 @@ options! {
 }
 
 limits! {
-    /// Linear memory and tables of one handler instance, in total.
+    /// Linear memory and tables of one handler instance, in total; `lantern_max_handler_memory` is another ceiling.
     memory: usize = "lantern.limits.memory", "128MiB", size();
     /// CPU time of one call to `preprocess` or `postprocess`.
     cpu: Duration = "lantern.limits.cpu", "250ms", duration();
@@ -232,8 +232,8 @@ limits! {
     log_lines_per_second: u32 = "lantern.limits.logLinesPerSecond", "1000", number(0, i128::from(u32::MAX));
     /// Series of the handler's own metrics.
     metric_series: usize = "lantern.limits.metricSeries", "1000", number(0, 1 << 32);
-    /// Handler instances that may exist at a time.
-    instances: usize = "lantern.limits.instances", "64", number(1, 65_536);
+    /// Handler instances that may exist at a time: fewer if their memory together would be above `lantern_max_handler_memory`.
+    instances: usize = "lantern.limits.instances", "32", number(1, 65_536);
     /// Memory that the model's worker process may have. It means nothing to a model that is hosted inline.
     process_memory: usize = "lantern.limits.processMemory", "(lantern_max_process_memory)", size();
     /// Threads that the model's worker process may have, its own included. It means nothing to a model that is hosted inline.

@@ -10,6 +10,9 @@
 //! | service envelope | API, archive, its manifest, server's default |
 //! | devices, limits, everything else | archive, default |
 //!
+//! Timeouts are lowered to `lantern_max_timeout`, unless it is the server's own settings that say more. Handler instances are
+//! as many as fit into `lantern_max_handler_memory`.
+//!
 //! One difference: there, an archive that has a configuration file but no timeout in it gets 120 s whatever the API
 //! and the server say. Here a timeout that nobody wrote does not count.
 
@@ -17,6 +20,7 @@ use std::time::Duration;
 
 use crate::model::{Device, Envelope, Hosting, Limits, Settings};
 
+use super::super::units::whole_size;
 use super::super::{Problem, Problems};
 use super::{DeviceType, LimitOptions, ModelConfig, Options};
 
@@ -64,6 +68,16 @@ pub struct Defaults {
     pub most: VersionLimits,
 }
 
+impl Defaults {
+    /// The most that a handler may be given. One instance may not have more memory than all of them.
+    fn ceilings(&self) -> Limits {
+        Limits {
+            memory: self.ceilings.memory.min(self.most.handler_memory),
+            ..self.ceilings.clone()
+        }
+    }
+}
+
 /// What one version may have at most, whoever asks for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VersionLimits {
@@ -73,6 +87,10 @@ pub struct VersionLimits {
     pub batch_size: usize,
     /// `lantern_max_job_queue_size`: requests that wait.
     pub job_queue_size: usize,
+    /// `lantern_max_timeout`: any timeout that is not the server's own.
+    pub timeout: Duration,
+    /// `lantern_max_handler_memory`: bytes of all handler instances together.
+    pub handler_memory: usize,
 }
 
 impl VersionLimits {
@@ -85,13 +103,23 @@ impl VersionLimits {
 
     fn check(&self, settings: &Settings) -> Result<(), Problems> {
         let mut problems = Vec::new();
-        for (key, asked, most) in [
-            ("maxWorkers", settings.max_workers, self.workers),
-            ("batchSize", settings.batch_size, self.batch_size),
-            ("jobQueueSize", settings.job_queue_size, self.job_queue_size),
+        let queue = (settings.job_queue_size, self.job_queue_size);
+        for (key, setting, (asked, most)) in [
+            (
+                "maxWorkers",
+                "lantern_max_workers",
+                (settings.max_workers, self.workers),
+            ),
+            (
+                "batchSize",
+                "lantern_max_batch_size",
+                (settings.batch_size, self.batch_size),
+            ),
+            ("jobQueueSize", "lantern_max_job_queue_size", queue),
         ] {
             if asked > most {
-                let rule = format!("must be at most {most}, which is what this server allows");
+                let rule =
+                    format!("must be at most {most}, which is what this server allows ({setting})");
                 problems.push(Problem::new("model settings", key, rule, asked));
             }
         }
@@ -105,6 +133,8 @@ impl Default for VersionLimits {
             workers: Self::WORKERS,
             batch_size: Self::BATCH_SIZE,
             job_queue_size: Self::JOB_QUEUE_SIZE,
+            timeout: Duration::from_hours(1),
+            handler_memory: 4 << 30,
         }
     }
 }
@@ -132,7 +162,8 @@ pub fn resolve(
     let mut warnings = Vec::new();
     let devices = devices(options, defaults.gpus, &mut warnings);
     let hosting = hosting(options, defaults, &mut warnings);
-    let mut limits = options.limits.within(&defaults.ceilings)?;
+    let mut limits = options.limits.within(&defaults.ceilings())?;
+    limits.instances = instances(&options.limits, defaults, &limits, &mut warnings);
     limits.response = response(&options.limits, defaults, limits.response, &mut warnings);
     let mut settings = outside(listed, api, defaults);
     options.clone().apply_to(&mut settings);
@@ -142,6 +173,7 @@ pub fn resolve(
     (settings.min_workers, settings.max_workers) = workers(options, api, listed, defaults.workers);
     settings.devices = devices;
     settings.hosting = hosting;
+    lower_timeouts(&mut settings, defaults, &mut warnings);
     defaults.most.check(&settings)?;
     Ok(Resolved {
         settings,
@@ -213,6 +245,59 @@ fn hosting(options: &Options, defaults: &Defaults, warnings: &mut Vec<Problem>) 
         rule,
     ));
     Hosting::Process
+}
+
+/// Lowers every timeout to what the operator allows. What the server's own settings say, or hold without being typed, nobody
+/// asked for: it stays.
+fn lower_timeouts(settings: &mut Settings, defaults: &Defaults, warnings: &mut Vec<Problem>) {
+    let base = Settings::default();
+    let own = [
+        defaults.response_timeout,
+        defaults.startup_timeout,
+        base.max_retry_timeout,
+        base.max_batch_delay,
+    ];
+    let asked = [
+        ("responseTimeout", &mut settings.response_timeout),
+        ("startupTimeout", &mut settings.startup_timeout),
+        ("maxRetryTimeoutInSec", &mut settings.max_retry_timeout),
+        ("maxBatchDelay", &mut settings.max_batch_delay),
+    ];
+    for ((key, asked), own) in asked.into_iter().zip(own) {
+        let most = defaults.most.timeout.max(own);
+        if *asked > most {
+            let rule = format!("becomes {most:?}, which is lantern_max_timeout of this server");
+            warnings.push(Problem::new("model settings", key, rule, *asked));
+            *asked = most;
+        }
+    }
+}
+
+/// As many instances as there is memory for. Whoever asked for neither more instances nor more memory than the default misses
+/// nothing.
+fn instances(
+    asked: &LimitOptions,
+    defaults: &Defaults,
+    allowed: &Limits,
+    warnings: &mut Vec<Problem>,
+) -> usize {
+    let fitting = (defaults.most.handler_memory / allowed.memory.max(1)).max(1);
+    let instances = allowed.instances.min(fitting);
+    let has_large = asked.memory > Some(Limits::default().memory);
+    if instances < allowed.instances && (asked.instances > Some(fitting) || has_large) {
+        let memory = whole_size(allowed.memory);
+        let rule = format!(
+            "becomes {instances}: that many instances of {memory} fit into lantern_max_handler_memory of this server"
+        );
+        let key = "lantern.limits.instances";
+        warnings.push(Problem::new(
+            "model configuration",
+            key,
+            rule,
+            allowed.instances,
+        ));
+    }
+    instances
 }
 
 /// The operator's `max_response_size` is the limit of a version that has none of its own, and of every other too.

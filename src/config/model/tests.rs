@@ -47,6 +47,7 @@ fn no_version_gets_more_than_the_operator_allows() {
         workers: 4,
         batch_size: 8,
         job_queue_size: 16,
+        ..VersionLimits::default()
     };
     let defaults = Defaults {
         most,
@@ -79,7 +80,163 @@ fn no_version_gets_more_than_the_operator_allows() {
     ] {
         let refused = asked(text, &api).unwrap_err();
         assert!(refused.contains(says), "{refused}");
+        assert!(refused.contains("(lantern_max_"), "{refused}");
     }
+}
+
+/// Settings with timeouts in seconds: of responses, starts and restarts, and of batches.
+fn timeouts(settings: &Settings) -> [u64; 4] {
+    [
+        settings.response_timeout,
+        settings.startup_timeout,
+        settings.max_retry_timeout,
+        settings.max_batch_delay,
+    ]
+    .map(|timeout| timeout.as_secs())
+}
+
+#[test]
+fn timeouts_become_what_the_operator_allows_whoever_asks() {
+    let most = VersionLimits {
+        timeout: Duration::from_secs(600),
+        ..VersionLimits::default()
+    };
+    let defaults = Defaults { most, ..defaults() };
+    let archive = |seconds: u64| {
+        format!(
+            "responseTimeout: {seconds}\nstartupTimeout: {seconds}\nmaxRetryTimeoutInSec: {seconds}\n\
+             maxBatchDelay: {seconds}000\n"
+        )
+    };
+    let outside = |seconds| {
+        let asked = Some(Duration::from_secs(seconds));
+        Requested {
+            max_batch_delay: asked,
+            response_timeout: asked,
+            startup_timeout: asked,
+            ..Requested::default()
+        }
+    };
+    let (none, year) = (Requested::default(), 31_536_000);
+    for (text, api, listed, expected, warnings) in [
+        (String::new(), &none, &none, [30, 40, 300, 0], 0),
+        (archive(600), &none, &none, [600; 4], 0),
+        (archive(601), &none, &none, [600; 4], 4),
+        (archive(31_536), &none, &none, [600; 4], 4),
+        (String::new(), &outside(600), &none, [600, 600, 300, 600], 0),
+        (String::new(), &outside(601), &none, [600, 600, 300, 600], 3),
+        (
+            String::new(),
+            &outside(year),
+            &none,
+            [600, 600, 300, 600],
+            3,
+        ),
+        (String::new(), &none, &outside(600), [600, 600, 300, 600], 0),
+        (String::new(), &none, &outside(601), [600, 600, 300, 600], 3),
+        // What does not count is not lowered.
+        (archive(7), &none, &outside(601), [7; 4], 0),
+    ] {
+        let resolved = resolve(&parse(&text), api, listed, &defaults).unwrap();
+        let case = format!("{text} {api:?} {listed:?}");
+        assert_eq!(timeouts(&resolved.settings), expected, "{case}");
+        assert_eq!(resolved.warnings.len(), warnings, "{case}");
+    }
+    let resolved = resolve(&parse(&archive(601)), &none, &none, &defaults).unwrap();
+    assert_eq!(
+        resolved.warnings[0].to_string(),
+        "model settings: responseTimeout becomes 600s, which is lantern_max_timeout of this server, got 601s"
+    );
+}
+
+#[test]
+fn the_servers_own_timeouts_are_not_lowered() {
+    let defaults = Defaults {
+        response_timeout: Duration::from_secs(700),
+        startup_timeout: Duration::from_secs(800),
+        most: VersionLimits {
+            timeout: Duration::from_millis(10),
+            ..VersionLimits::default()
+        },
+        ..defaults()
+    };
+    let none = Requested::default();
+    let text = "responseTimeout: 701\nstartupTimeout: 800\nmaxBatchDelay: 101\n";
+    for (text, warnings) in [("", 0), (text, 2)] {
+        let resolved = resolve(&parse(text), &none, &none, &defaults).unwrap();
+        assert_eq!(timeouts(&resolved.settings), [700, 800, 300, 0], "{text}");
+        let delay = resolved.settings.max_batch_delay;
+        assert_eq!(delay, Duration::from_millis(100));
+        assert_eq!(resolved.warnings.len(), warnings, "{text}");
+    }
+}
+
+#[test]
+fn as_many_instances_exist_as_there_is_memory_for() {
+    let ceilings = Limits {
+        memory: 4 << 30,
+        instances: 256,
+        ..Limits::default()
+    };
+    let limits = |text: &str, handler_memory| {
+        let defaults = Defaults {
+            ceilings: ceilings.clone(),
+            most: VersionLimits {
+                handler_memory,
+                ..VersionLimits::default()
+            },
+            ..defaults()
+        };
+        let none = Requested::default();
+        let resolved = resolve(&parse(text), &none, &none, &defaults);
+        resolved.map(|it| {
+            (
+                it.limits.memory >> 20,
+                it.limits.instances,
+                it.warnings.len(),
+            )
+        })
+    };
+    let gib = 1 << 30;
+    for (text, handler_memory, expected) in [
+        ("", 4 * gib, (128, 32, 0)),
+        // Nobody asked for what there is no room for.
+        ("", gib, (128, 8, 0)),
+        ("lantern: {limits: {memory: 64MiB}}", gib, (64, 16, 0)),
+        ("", 64 << 20, (64, 1, 0)),
+        ("lantern: {limits: {instances: 32}}", 4 * gib, (128, 32, 0)),
+        ("lantern: {limits: {instances: 33}}", 4 * gib, (128, 32, 1)),
+        (
+            "lantern: {limits: {memory: 64MiB, instances: 64}}",
+            4 * gib,
+            (64, 64, 0),
+        ),
+        ("lantern: {limits: {memory: 1GiB}}", 4 * gib, (1024, 4, 1)),
+        (
+            "lantern: {limits: {memory: 1GiB, instances: 4}}",
+            4 * gib,
+            (1024, 4, 0),
+        ),
+        (
+            "lantern: {limits: {memory: 1GiB, instances: 5}}",
+            4 * gib,
+            (1024, 4, 1),
+        ),
+        ("lantern: {limits: {memory: 4GiB}}", 4 * gib, (4096, 1, 1)),
+        (
+            "lantern: {limits: {memory: 3GiB, instances: 1}}",
+            4 * gib,
+            (3072, 1, 0),
+        ),
+    ] {
+        assert_eq!(limits(text, handler_memory), Ok(expected), "{text}");
+    }
+    let refused = limits("lantern: {limits: {memory: 2GiB}}", gib).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "model configuration: lantern.limits.memory must be at most 1073741824, which is what this server allows, got \
+         2147483648"
+    );
 }
 
 fn settings(text: &str, api: &Requested, listed: &Requested) -> Settings {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::place;
 
+use super::super::model::VersionLimits;
 use super::memory;
 
 /// Where the Python package keeps the library, below a directory of packages.
@@ -22,6 +23,11 @@ const SYSTEM: [&str; 4] = [
 const VOLATILE: [&str; 2] = ["/tmp", "/dev/shm"];
 
 const MIB: u64 = 1 << 20;
+
+/// Bytes that a worker is counted with: the stack of its thread, its session, and the tensors of a small batch.
+const WORKER_MEMORY: u64 = 64 * MIB;
+/// Workers that a version may have on the smallest machine.
+const LEAST_WORKERS: usize = 16;
 
 /// Variables about proxies.
 const PROXIES: [&str; 3] = ["HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"];
@@ -56,6 +62,14 @@ impl Environment {
             program_directory: program.unwrap_or_default(),
             memory: memory::of_machine(Path::new("/")),
         }
+    }
+
+    /// Workers that a version may have unless the operator says otherwise: as many as have room in the machine's memory.
+    pub fn most_workers(&self) -> usize {
+        let fitting = self.memory.map(|bytes| bytes / WORKER_MEMORY);
+        let fitting = fitting.and_then(|count| usize::try_from(count).ok());
+        let most = VersionLimits::WORKERS;
+        fitting.unwrap_or(most).clamp(LEAST_WORKERS, most)
     }
 
     /// Bytes that one worker process may have unless the operator says otherwise: three quarters of the machine's memory, in

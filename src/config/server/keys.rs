@@ -335,7 +335,7 @@ settings! {
     /// Ceiling of `lantern.limits.memory`.
     lantern_max_memory: usize = "1GiB", Safety, size();
     /// Ceiling of `lantern.limits.cpu`.
-    lantern_max_cpu: Duration = "10s", Safety, duration();
+    lantern_max_cpu: Duration = "2s", Safety, duration();
     /// Ceiling of `lantern.limits.initCpu`.
     lantern_max_init_cpu: Duration = "1min", Safety, duration();
     /// Ceiling of `lantern.limits.output`.
@@ -349,13 +349,19 @@ settings! {
     /// Ceiling of `lantern.limits.metricSeries`.
     lantern_max_metric_series: usize = "1000", Safety, number(0, 1_000_000);
     /// Ceiling of `lantern.limits.instances`.
-    lantern_max_instances: usize = "1024", Safety, number(1, 65_536);
+    lantern_max_instances: usize = "256", Safety, number(1, 65_536);
+    /// Memory that all handler instances of a version may have together: one for which there is not enough has fewer instances.
+    lantern_max_handler_memory: usize = "4GiB", Safety, size();
     /// Ceiling of `lantern.limits.processMemory`: what weights and handler of a version may take together.
     lantern_max_process_memory: usize = "(three quarters of the memory of the machine, or of its control group)", Safety, size().or(Environment::most_process_memory).shown(shown_size);
     /// Ceiling of `lantern.limits.threads`.
     lantern_max_threads: usize = "1024", Safety, number(1, 65_536);
-    /// Workers that a version may have, whoever asks for them.
-    lantern_max_workers: usize = "1024", Safety, number(1, VersionLimits::WORKERS);
+    /// Time that requests, starts, restarts and batches may take, whoever asks for it outside these settings: `responseTimeout`,
+    /// `startupTimeout`, `maxRetryTimeoutInSec` and `maxBatchDelay` above it become it, with a warning. What these settings say
+    /// of timeouts themselves is not lowered.
+    lantern_max_timeout: Duration = "1h", Safety, duration();
+    /// Workers that a version may have, whoever asks for them: each is a thread with a session of its own.
+    lantern_max_workers: usize = "(one for each 64 MiB of the memory of the machine, or of its control group; 16 to 1024)", Safety, number(1, VersionLimits::WORKERS).or(Environment::most_workers).shown(ToString::to_string);
     /// Rows that a batch may have, whoever asks for them.
     lantern_max_batch_size: usize = "65536", Safety, number(1, VersionLimits::BATCH_SIZE);
     /// Requests that may wait for a version, whoever asks for them.

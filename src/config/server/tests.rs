@@ -852,3 +852,51 @@ fn what_is_found_out_about_the_machine_is_not_saved() {
     let saved = format!("{:?}", config.to_save());
     assert!(!saved.contains("lantern_max_process_memory"), "{saved}");
 }
+
+#[test]
+fn a_version_may_have_the_workers_that_fit_the_machine() {
+    let most = |fixture: Fixture| {
+        let config = fixture.load().unwrap();
+        let most = config.defaults(true, 0, 1).most.workers;
+        assert_eq!(config.shown("lantern_max_workers"), most.to_string());
+        most
+    };
+    let mib = 1 << 20;
+    for (memory, expected) in [
+        (0, 16),
+        (16 * 64 * mib, 16),
+        (17 * 64 * mib, 17),
+        (18 * 64 * mib - 1, 17),
+        (1024 * 64 * mib, 1024),
+        (u64::MAX, 1024),
+    ] {
+        assert_eq!(most(Fixture::new("").memory(memory)), expected, "{memory}");
+    }
+    assert_eq!(most(Fixture::new("")), 1024);
+    let typed = Fixture::new("lantern_max_workers=1000").memory(mib);
+    assert_eq!(most(typed), 1000);
+}
+
+#[test]
+fn workers_by_default_are_no_more_than_a_version_may_have() {
+    let workers = |text: &str, memory| {
+        let config = Fixture::new(text).memory(memory).load().unwrap();
+        config.defaults(true, 0, 96).workers
+    };
+    assert_eq!(workers("", 1 << 30), 16);
+    assert_eq!(workers("", 64 << 30), 96);
+    assert_eq!(workers("lantern_max_workers=2", 64 << 30), 2);
+}
+
+#[test]
+fn ceilings_are_what_suits_archives_of_strangers() {
+    let defaults = |text: &str| Fixture::new(text).load().unwrap().defaults(true, 0, 1);
+    let plain = defaults("");
+    assert_eq!(plain.ceilings.cpu, Duration::from_secs(2));
+    assert_eq!(plain.ceilings.instances, 256);
+    assert_eq!(plain.most.timeout, Duration::from_hours(1));
+    assert_eq!(plain.most.handler_memory, 4 << 30);
+    let typed = defaults("lantern_max_timeout=5min\nlantern_max_handler_memory=1GiB\n");
+    assert_eq!(typed.most.timeout, Duration::from_mins(5));
+    assert_eq!(typed.most.handler_memory, 1 << 30);
+}
