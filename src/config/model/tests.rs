@@ -98,7 +98,7 @@ fn timeouts(settings: &Settings) -> [u64; 4] {
 #[test]
 fn timeouts_become_what_the_operator_allows_whoever_asks() {
     let most = VersionLimits {
-        timeout: Duration::from_secs(600),
+        timeout: Duration::from_mins(10),
         ..VersionLimits::default()
     };
     let defaults = Defaults { most, ..defaults() };

@@ -54,8 +54,11 @@ fn files_of_group(root: &Path, line: &str) -> Option<Vec<PathBuf>> {
 mod tests {
     use super::*;
 
+    /// A name and a text.
+    type File = (&'static str, &'static str);
+
     /// A machine that shows these files.
-    fn machine(files: &[(&str, &str)]) -> Option<u64> {
+    fn machine(files: &[File]) -> Option<u64> {
         let root = tempfile::tempdir().unwrap();
         for (name, text) in files {
             let path = root.path().join(name);
@@ -65,12 +68,12 @@ mod tests {
         of_machine(root.path())
     }
 
-    const TOTAL: (&str, &str) = (
+    const TOTAL: File = (
         "proc/meminfo",
         "MemTotal:        8388608 kB\nMemFree:         1024 kB\n",
     );
-    const SECOND: (&str, &str) = ("proc/self/cgroup", "0::/pods/one\n");
-    const FIRST: (&str, &str) = (
+    const SECOND: File = ("proc/self/cgroup", "0::/pods/one\n");
+    const FIRST: File = (
         "proc/self/cgroup",
         "3:cpu,cpuacct:/docker/x\n2:memory:/docker/x\n",
     );
@@ -78,7 +81,7 @@ mod tests {
     #[test]
     fn the_smallest_of_memory_and_limits_counts() {
         let at = |path: &'static str, text: &'static str| (path, text);
-        let cases: [(&[(&str, &str)], Option<u64>); 9] = [
+        let cases: [(&[File], Option<u64>); 9] = [
             (&[], None),
             (&[("proc/meminfo", "MemTotal: many kB\n")], None),
             (&[TOTAL], Some(8 << 30)),
