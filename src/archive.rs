@@ -28,7 +28,9 @@ pub use contents::Contents;
 pub use entry::EntryName;
 pub use error::ArchiveError;
 pub use examine::{Examined, examine};
-pub use fetch::{Download, FetchConfig, Fetcher, Found, Lookup, NamedBy, Proxies, recover};
+pub use fetch::{
+    Download, FetchConfig, Fetcher, Found, Lookup, NamedBy, Proxies, recover, with_pin,
+};
 pub use limits::UnpackLimits;
 pub use manifest::{Manifest, Runtime};
 pub use store::{Listing, Location, ModelStore, default_name};

@@ -35,6 +35,7 @@ pub(super) use address::is_public;
 pub use address::{Lookup, system_lookup};
 pub use download::{Download, recover};
 pub use proxy::Proxies;
+pub use remote::with_pin;
 
 use http::Http;
 use part::Part;
@@ -86,7 +87,7 @@ impl Default for FetchConfig {
 /// Who named an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NamedBy {
-    /// A client of the API, who may only name what is allowed.
+    /// A client of the API, who may only name what is allowed, before a restart of the server and after it.
     Client,
     /// The operator, in the settings. A URL listed there is allowed, and a file that an earlier start fetched is used
     /// again.
@@ -168,12 +169,11 @@ impl Fetcher {
         &self.0.store
     }
 
-    /// The archive that the operator calls `url`, if it is on this machine already. Nothing is fetched; reads the file
-    /// system.
-    pub fn here(&self, url: &str) -> Option<Location> {
+    /// The archive that is called `url`, if it is on this machine already. Nothing is fetched; reads the file system.
+    pub fn here(&self, url: &str, by: NamedBy) -> Option<Location> {
         let (named, _) = remote::split_pin(url).ok()?;
         let Some(remote) = Remote::parse(named).ok()? else {
-            return self.0.local(named, NamedBy::Operator).ok();
+            return self.0.local(named, by).ok();
         };
         let is_file = remote.source.scheme == "file";
         let path = is_file.then(|| file::in_store(&remote, &self.0.store))??;

@@ -67,6 +67,8 @@ pub struct Entry {
     files: Unpacked,
     /// What restores it.
     source: String,
+    /// The SHA-256 that its archive must have, if whoever registered it said one.
+    pin: Option<String>,
     /// The handler that was asked for, if one was.
     handler: Option<String>,
     /// The envelope that was asked for, if one was.
@@ -103,6 +105,7 @@ impl Entry {
             download: opened.download,
             is_settled: AtomicBool::new(false),
             source: opened.source,
+            pin: opened.pin,
             handler: opened.handler,
             envelope: opened.envelope,
             spec: Arc::new(spec),
@@ -135,6 +138,11 @@ impl Entry {
     /// What restores it: a name in the model store, or a whole path.
     pub(super) fn source(&self) -> &str {
         &self.source
+    }
+
+    /// The SHA-256 that its archive must have, if whoever registered it said one.
+    pub(super) fn pin(&self) -> Option<&str> {
+        self.pin.as_deref()
     }
 
     /// The handler that was asked for, if one was.

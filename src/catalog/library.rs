@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Registration, Requested, Restored};
 use crate::archive::{
     Download, Fetcher, Found, Location, NamedBy, Runtime, Summary, UnpackLimits, UnpackStore,
-    Unpacked, default_name, read_summary,
+    Unpacked, default_name, read_summary, with_pin,
 };
 use crate::config::model::{Defaults, ModelConfig, Resolved, resolve};
 use crate::config::server::ListedVersions;
@@ -69,6 +69,8 @@ pub(super) struct Opened {
     pub(super) download: Option<Download>,
     /// What restores it: a name in the model store, or a whole path.
     pub(super) source: String,
+    /// The SHA-256 that the archive must have also when it is restored, if whoever registered it said one.
+    pub(super) pin: Option<String>,
     /// The handler that was asked for, if one was.
     pub(super) handler: Option<String>,
     /// The envelope that was asked for, if one was.
@@ -101,7 +103,8 @@ const UNKNOWN: &str = "unknown";
 impl Library {
     /// What is known of a registration at the start, without unpacking anything.
     pub(super) fn preview(&self, registration: &Registration) -> Preview {
-        let location = self.fetcher.here(&registration.url);
+        let by = named_by(registration, true);
+        let location = self.fetcher.here(&registration.url, by);
         let summary = location.as_ref();
         let summary = summary.and_then(|location| read_summary(location, UnpackLimits::default()));
         let (name, version) = preview_names(registration, summary.as_ref());
@@ -198,13 +201,9 @@ impl Library {
         registration: Registration,
         at_startup: bool,
     ) -> Result<Opened, Error> {
-        let by = if at_startup {
-            NamedBy::Operator
-        } else {
-            NamedBy::Client
-        };
+        let by = named_by(&registration, at_startup);
         let url = registration.url.clone();
-        let found = self.fetcher.find(&url, by).await?;
+        let found = self.fetcher.find(&pinned(&registration), by).await?;
         let opened =
             tokio::task::spawn_blocking(move || self.unpack(&registration, found, at_startup));
         opened.await.map_err(|panic| {
@@ -259,6 +258,7 @@ impl Library {
             unusable,
             download: download.or_else(|| self.fetched_before(registration)),
             source: location.source().to_owned(),
+            pin: location.digest().map(str::to_owned),
             handler: registration.handler.clone(),
             envelope: registration.envelope,
             url: restored
@@ -268,6 +268,28 @@ impl Library {
                 .map_or(at_startup, |restored| restored.more.loaded_at_startup),
         })
     }
+}
+
+/// Who names the archive: a version that a client registered is restored with the client's rights. What lies by its name may be
+/// another file by now.
+fn named_by(registration: &Registration, at_startup: bool) -> NamedBy {
+    let restored = registration.restored.as_ref();
+    let is_listed = restored.is_none_or(|restored| restored.more.loaded_at_startup);
+    if at_startup && is_listed {
+        NamedBy::Operator
+    } else {
+        NamedBy::Client
+    }
+}
+
+/// What finds the archive, with the digest that it was registered with, if this restores it.
+fn pinned(registration: &Registration) -> String {
+    let restored = registration.restored.as_ref();
+    let pin = restored.and_then(|restored| restored.more.pin.as_deref());
+    pin.map_or_else(
+        || registration.url.clone(),
+        |pin| with_pin(&registration.url, pin),
+    )
 }
 
 /// Whatever its archive says, a version has the envelope it was registered with, and a restored one the workers that it had, as
@@ -309,7 +331,8 @@ fn lowered(saved: Bounds, bounds: Bounds) -> Problem {
     Problem::new("the snapshot", "maxWorkers", rule, saved.max)
 }
 
-/// A restored version must be the one that was saved. The archive's bytes may have changed: that is the operator's to do.
+/// A restored version must be the one that was saved. The archive's bytes may have changed unless they were pinned: that is the
+/// operator's to do.
 fn check_restored(
     restored: Option<&Restored>,
     version: &Version,

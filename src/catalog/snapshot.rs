@@ -187,6 +187,7 @@ fn of_entry(entry: &Entry, is_default: bool) -> SavedVersion {
             is_fetched: entry.is_fetched(),
             loaded_at_startup: entry.loaded_at_startup(),
             digest: Some(entry.digest().to_owned()),
+            pin: entry.pin().map(str::to_owned),
         },
     }
 }

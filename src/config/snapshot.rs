@@ -49,6 +49,8 @@ pub struct More {
     pub loaded_at_startup: bool,
     /// SHA-256 of the archive, in hexadecimal.
     pub digest: Option<String>,
+    /// SHA-256 that the archive must have when it is restored, where the registration pinned one.
+    pub pin: Option<String>,
 }
 
 /// What a snapshot says.
@@ -128,6 +130,7 @@ fn read_version(model: &str, version: &str, members: &Value) -> Result<SavedVers
             is_fetched: more["fetched"].as_bool().unwrap_or_default(),
             loaded_at_startup: more["loadedAtStartup"].as_bool().unwrap_or_default(),
             digest: text(&more["sha256"]),
+            pin: text(&more["pinnedSha256"]),
         },
     })
 }
@@ -194,6 +197,7 @@ fn write_version(saved: &SavedVersion) -> Value {
             "fetched": saved.more.is_fetched,
             "loadedAtStartup": saved.more.loaded_at_startup,
             "sha256": saved.more.digest,
+            "pinnedSha256": saved.more.pin,
         },
     })
 }
@@ -225,6 +229,7 @@ mod tests {
                 is_fetched: true,
                 loaded_at_startup: true,
                 digest: Some("00".to_owned()),
+                pin: Some("00".to_owned()),
             },
         }
     }
@@ -246,6 +251,18 @@ mod tests {
             let saved = parse(&text).unwrap();
             assert_eq!(saved.versions, [version(source)]);
         }
+    }
+
+    #[test]
+    fn what_was_written_before_pins_were_saved_pins_nothing() {
+        let text = render("x", 0, &[version("noop.mar")]);
+        let mut document: Value = serde_json::from_str(&text).unwrap();
+        let more = document["models"]["noop"]["1.0"]["lantern"].as_object_mut();
+        assert!(more.unwrap().remove("pinnedSha256").is_some());
+        let saved = parse(&document.to_string()).unwrap();
+        let mut expected = version("noop.mar");
+        expected.more.pin = None;
+        assert_eq!(saved.versions, [expected]);
     }
 
     #[test]

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::origin::Origin;
-use crate::support::{Model, Place};
+use crate::support::{Life, Model, Place};
 
 fn plain() -> Model {
     Model::new("passthrough").named("plain").without_workers()
@@ -325,4 +325,128 @@ model_snapshot={"name":"startup.cfg","modelCount":1,"models":{"mnist":{"1.0":{"d
         (&described[0]["batchSize"], &described[0]["maxBatchDelay"]),
         (&json!(5), &json!(200))
     );
+}
+
+/// A directory beside the model store, with the archive of a model in it.
+fn elsewhere(place: &Place, name: &str, model: &Model) -> (PathBuf, PathBuf) {
+    let directory = place.directory.path().canonicalize().unwrap().join(name);
+    fs::create_dir(&directory).unwrap();
+    model.pack_into(&directory);
+    let archive = directory.join(model.url());
+    (directory, archive)
+}
+
+async fn register(life: &Life, url: &str) {
+    let url: String = form_urlencoded::byte_serialize(url.as_bytes()).collect();
+    let (status, answer) = life.ask("POST", &format!("/models?url={url}")).await;
+    assert_eq!(status, 200, "{answer}");
+}
+
+/// Puts a link in the place of a file.
+fn replace_with_link(file: &Path, target: &Path) {
+    fs::remove_file(file).unwrap();
+    std::os::unix::fs::symlink(target, file).unwrap();
+}
+
+#[tokio::test]
+async fn what_a_client_registered_by_its_path_is_restored_with_the_clients_rights() {
+    let place = Place::new(&[]);
+    let (directory, archive) = elsewhere(&place, "shared", &plain());
+    let (_, secret) = elsewhere(&place, "private", &plain());
+    let place = place.set(&format!("allowed_urls=file://{}/", directory.display()));
+    let life = place.settled(&[]).await;
+    register(&life, archive.to_str().unwrap()).await;
+    life.end(Signal::TERM).await;
+    let mut life = place.settled(&[]).await;
+    life.read_until("1 of 1 models loaded").await;
+    assert_eq!(life.versions().await, set(&["plain 1.0* 0..0"]));
+    life.end(Signal::TERM).await;
+    replace_with_link(&archive, &secret);
+    let mut life = place.settled(&[]).await;
+    life.read_until("0 of 1 models loaded").await;
+    let says = format!("Model not found at: {}", archive.display());
+    assert!(life.output.contains(&says), "{}", life.output);
+    assert_eq!(life.versions().await, set(&[]));
+}
+
+#[tokio::test]
+async fn what_the_operator_listed_by_its_path_is_restored_with_the_operators_rights() {
+    let place = Place::new(&[]);
+    let (_, archive) = elsewhere(&place, "shared", &plain());
+    let (_, other) = elsewhere(&place, "private", &plain());
+    let life = place
+        .settled(&["--models", archive.to_str().unwrap()])
+        .await;
+    let versions = life.versions().await;
+    assert_eq!(versions.len(), 1, "{versions:?}");
+    life.end(Signal::TERM).await;
+    replace_with_link(&archive, &other);
+    let mut life = place.settled(&[]).await;
+    life.read_until("1 of 1 models loaded").await;
+    assert_eq!(life.versions().await, versions);
+}
+
+fn digest(bytes: &[u8]) -> String {
+    use sha2::{Digest as _, Sha256};
+    let digest = Sha256::digest(bytes);
+    digest
+        .iter()
+        .fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+}
+
+/// What a restart says of an archive that has changed since the snapshot was saved.
+async fn restarted(place: &Place, loaded: usize) -> String {
+    let mut life = place.settled(&[]).await;
+    life.read_until(&format!("{loaded} of 1 models loaded"))
+        .await;
+    let output = life.output.clone();
+    life.end(Signal::KILL).await;
+    output
+}
+
+const CHANGED: &str = "the archive has changed since the snapshot was saved";
+const PINNED: &str = "must have the SHA-256 that its URL pins";
+
+#[tokio::test]
+async fn a_pin_of_a_registration_holds_after_restarts() {
+    let place = Place::new(&[plain()]);
+    let archive = place.store().join(plain().url());
+    let bytes = fs::read(&archive).unwrap();
+    let life = place.settled(&[]).await;
+    let url = format!("{}#sha256={}", plain().url(), digest(&bytes).to_uppercase());
+    register(&life, &url).await;
+    life.end(Signal::TERM).await;
+    let saved = &model_snapshot(&place.newest())["models"]["plain"]["1.0"]["lantern"];
+    assert_eq!(saved["pinnedSha256"], digest(&bytes));
+    assert!(!restarted(&place, 1).await.contains(CHANGED));
+    plain().with("batchSize: 2").pack_into(&place.store());
+    // The second restart reads what the first one saved.
+    for _ in 0..2 {
+        let output = restarted(&place, 0).await;
+        assert!(output.contains(PINNED), "{output}");
+    }
+    fs::write(&archive, &bytes).unwrap();
+    let output = restarted(&place, 1).await;
+    assert!(!output.contains(CHANGED), "{output}");
+}
+
+#[tokio::test]
+async fn without_a_pin_a_changed_archive_is_a_warning_as_in_older_snapshots() {
+    for is_pinned in [false, true] {
+        let place = Place::new(&[plain()]);
+        let bytes = fs::read(place.store().join(plain().url())).unwrap();
+        let pin = format!("#sha256={}", digest(&bytes));
+        let life = place.settled(&[]).await;
+        let pin = if is_pinned { pin.as_str() } else { "" };
+        register(&life, &format!("{}{pin}", plain().url())).await;
+        life.end(Signal::TERM).await;
+        // Earlier versions of the server wrote no such member.
+        let newest = place.newest();
+        let text = fs::read_to_string(&newest).unwrap();
+        assert!(text.contains("pinnedSha256"), "{text}");
+        fs::write(&newest, text.replace("pinnedSha256", "unknown")).unwrap();
+        plain().with("batchSize: 2").pack_into(&place.store());
+        let output = restarted(&place, 1).await;
+        assert!(output.contains(CHANGED), "{output}");
+    }
 }

@@ -45,6 +45,11 @@ pub fn split_pin(text: &str) -> Result<(&str, Option<String>), ArchiveError> {
     })
 }
 
+/// The URL or name of an archive whose SHA-256 must be `digest`.
+pub fn with_pin(source: &str, digest: &str) -> String {
+    format!("{source}{PIN}{digest}")
+}
+
 impl Remote {
     /// Parses a URL; `None` if `text` is the name of an archive in the store.
     pub fn parse(text: &str) -> Result<Option<Self>, ArchiveError> {

@@ -41,6 +41,7 @@ fn version() -> Version {
         unusable: None,
         download: None,
         source: "m".to_owned(),
+        pin: None,
         handler: None,
         envelope: None,
         url: "m".to_owned(),
