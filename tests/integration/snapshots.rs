@@ -450,3 +450,22 @@ async fn without_a_pin_a_changed_archive_is_a_warning_as_in_older_snapshots() {
         assert!(output.contains(CHANGED), "{output}");
     }
 }
+
+#[tokio::test]
+async fn a_version_is_restored_with_no_more_workers_than_the_operator_allows_by_now() {
+    let place = Place::new(&[plain()]);
+    let life = place.settled(&[]).await;
+    register(&life, &plain().url()).await;
+    let scaling = "/models/plain?min_worker=3&max_worker=4&synchronous=true";
+    assert_eq!(life.ask("PUT", scaling).await.0, 200);
+    life.end(Signal::TERM).await;
+    for (most, expected) in [(4, "plain 1.0* 3..4"), (2, "plain 1.0* 2..2")] {
+        let most = format!("lantern_max_workers={most}");
+        let mut life = place.settled(&["--set", &most]).await;
+        life.read_until("1 of 1 models loaded").await;
+        assert_eq!(life.versions().await, set(&[expected]));
+        let says = "maxWorkers becomes 2, which is lantern_max_workers of this server, got 4";
+        assert_eq!(life.output.contains(says), expected.ends_with("2..2"));
+        life.end(Signal::KILL).await;
+    }
+}
