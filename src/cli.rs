@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand};
 
 pub mod archive;
 pub mod config;
+pub mod doctor;
 pub mod inspect;
 pub mod launch;
 pub mod serve;
@@ -36,6 +37,8 @@ enum Command {
     Serve(Box<launch::LaunchArgs>),
     /// Show every setting, its value, and where the value comes from
     Config(Box<config::ConfigArgs>),
+    /// Show which walls this machine grants around worker processes
+    Doctor(Box<doctor::DoctorArgs>),
     /// Pack a model and its handler into an archive
     Archive(Box<archive::ArchiveArgs>),
     /// Show what is in an archive
@@ -125,6 +128,7 @@ fn dispatch(command: Command, arguments: &[OsString]) -> Result<ExitCode, Failur
     match command {
         Command::Serve(args) => launch::serve(*args, rest(arguments, 2)),
         Command::Config(args) => config::run(*args),
+        Command::Doctor(args) => doctor::run(*args),
         Command::Archive(args) => archive::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Worker(args) => worker::run(&args),

@@ -39,7 +39,7 @@ mod watch;
 
 pub(crate) use hosts::backend;
 pub use secure::TlsConfig;
-pub use settings::Machine;
+pub use settings::{Machine, probe};
 
 use secure::TlsParts;
 use settings::DefaultVersions;

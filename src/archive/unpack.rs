@@ -4,9 +4,11 @@
 //! directories whose lock is free: their processes have ended. Other programs remove files as well: those that clean
 //! directories of temporary files. What they removed is unpacked again before it is needed, from the same archive.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt, OpenOptionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
@@ -175,6 +177,8 @@ impl UnpackDirectory {
         source
             .read(partial.path(), self.limits)
             .map_err(explained)?;
+        let_read(partial.path())
+            .map_err(ArchiveError::io("setting modes of an unpacked archive"))?;
         fs::rename(partial.path(), &directory)
             .map_err(ArchiveError::io("naming an unpacked directory"))?;
         let _ = partial.keep();
@@ -374,6 +378,21 @@ fn sweep(root: &Path) {
             remove(&directory);
         }
     }
+}
+
+/// Nobody else may pass the directory above, so that this opens nothing to others; but a worker process of a server that is
+/// root is another user, and comes by a descriptor.
+fn let_read(directory: &Path) -> io::Result<()> {
+    fs::set_permissions(directory, Permissions::from_mode(0o755))?;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            let_read(&entry.path())?;
+        } else {
+            fs::set_permissions(entry.path(), Permissions::from_mode(0o644))?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes a directory. If that fails, a later sweep tries again.

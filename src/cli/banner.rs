@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use crate::config::server::{Environment, ServerConfig};
-use crate::server::Machine;
+use super::doctor;
+use crate::config::server::{Environment, ServerConfig, Values};
+use crate::server::{Machine, probe};
 
 /// The release of TorchServe whose behavior this server has.
 pub(super) const TORCHSERVE: &str = "0.12.0";
@@ -22,6 +23,18 @@ pub(super) fn introduce(settings: &ServerConfig, environment: &Environment, mach
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }
+}
+
+/// Which walls there are around worker processes.
+fn sandbox(values: &Values, machine: &Machine) -> String {
+    let demands = &values.lantern_sandbox;
+    if demands.is_off() {
+        return doctor::line(demands, &Vec::new());
+    }
+    probe(values, machine).map_or_else(
+        |error| format!("{demands}: unknown ({error})"),
+        |outcomes| doctor::line(demands, &outcomes),
+    )
 }
 
 fn lines(
@@ -81,5 +94,6 @@ fn lines(
         ("Model API enabled", key("enable_model_api")),
         ("ONNX Runtime", key("lantern_onnxruntime")),
         ("TorchScript host", key("lantern_torch")),
+        ("Sandbox", sandbox(values, machine)),
     ]
 }

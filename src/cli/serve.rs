@@ -14,6 +14,7 @@ use crate::api::{AccessLine, AccessLog};
 use crate::archive::check_urls;
 use crate::config::server::{Environment, Flags, ServerConfig};
 use crate::metrics::MetricLog;
+use crate::sandbox::descriptors;
 use crate::server::{Config, Machine, Server};
 
 use crate::telemetry::{self, Directories, Journal, Log, LogSender, Record, Telemetry};
@@ -123,6 +124,8 @@ impl ServeArgs {
 
 /// Serves until a signal ends it.
 pub fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
+    // An old kernel cannot; then worker processes close what they were not given.
+    let _ = descriptors::keep_to_self();
     let environment = Environment::of_process();
     let (format, filter) = (args.log_format.format(), args.log.clone());
     let access = args.access_log;
@@ -228,7 +231,7 @@ impl Signals {
     }
 }
 
-fn machine(environment: &Environment) -> io::Result<Machine> {
+pub(super) fn machine(environment: &Environment) -> io::Result<Machine> {
     let passed_on = PASSED_ON.iter().filter_map(|name| {
         let value = environment.variable(name)?;
         Some((name.into(), passed_on(name, value, environment)))

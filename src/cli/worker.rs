@@ -9,12 +9,19 @@ use crate::runtime::child;
 use crate::server;
 use crate::telemetry;
 
-/// There are no flags: everything that a worker process needs comes in the handshake.
+/// Everything that a worker process needs comes in the handshake.
 #[derive(Debug, Args)]
-pub struct WorkerArgs {}
+pub struct WorkerArgs {
+    /// Only say which walls go up
+    #[arg(long)]
+    probe: bool,
+}
 
 /// Hosts a model version until the server that started this process ends it or has ended itself.
-pub fn run(_args: &WorkerArgs) -> Result<ExitCode, Failure> {
+pub fn run(args: &WorkerArgs) -> Result<ExitCode, Failure> {
+    if args.probe {
+        return Ok(child::probe());
+    }
     telemetry::init_worker();
     Ok(child::run(server::backend))
 }

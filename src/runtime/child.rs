@@ -31,7 +31,7 @@ use crate::backend::{Backend, BackendError};
 use crate::error::{Error, Kind};
 use crate::handler::{EngineConfig, HandlerEngine};
 use crate::model::{BackendKind, ModelSpec};
-use crate::sandbox::Entered;
+use crate::sandbox::{Entered, handover};
 use host::Host;
 use reporter::Reporter;
 
@@ -55,6 +55,13 @@ impl<F> MakeBackend for F where
 
 /// Runtime threads of a worker process, at most: they run handlers, one per core that workers leave.
 const MOST_THREADS: usize = 16;
+
+/// Puts up the walls and tells whoever started the process what came of it: what a worker process does first.
+pub fn probe() -> ExitCode {
+    let told = walls::enter()
+        .and_then(|(within, _)| handover::send(io::stdin().as_fd(), &within.outcomes, &[]));
+    told.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
+}
 
 /// Hosts one version until the front goes away or orders it to end. `backend` makes the backend of the version's kind
 /// from what the front says of native libraries. It is called before any handler code exists in the process: the handler

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,10 +16,11 @@ use crate::config::snapshot::SavedVersion;
 use crate::error::Error;
 use crate::handler::{EngineConfig, HandlerEngine};
 use crate::listen::Address;
-use crate::model::{ModelName, Version};
+use crate::model::{Limits, ModelName, Version};
 use crate::runtime::batching::RULES;
-use crate::runtime::process::{ProcessConfig, SandboxConfig};
+use crate::runtime::process::{self, ProcessConfig, SandboxConfig};
 use crate::runtime::{Hosts, NativeLibraries, Verdicts, WorkerIds};
+use crate::sandbox::Outcomes;
 use crate::token;
 
 /// The port of KServe's containers.
@@ -210,6 +212,22 @@ fn cors(values: &Values) -> Result<Cors, BadHeader> {
     ]
     .map(Option::as_deref);
     Cors::new(origin, methods, headers)
+}
+
+/// Which walls go up around worker processes. Blocks for some milliseconds.
+pub fn probe(values: &Values, machine: &Machine) -> io::Result<Outcomes> {
+    let cfg = ProcessConfig {
+        lantern: machine.program.clone(),
+        environment: machine.environment.clone(),
+        sandbox: SandboxConfig::new(values.lantern_sandbox.clone()),
+        ..ProcessConfig::default()
+    };
+    let limits = Limits {
+        process_memory: values.lantern_max_process_memory,
+        threads: values.lantern_max_threads,
+        ..Limits::default()
+    };
+    process::probe(&cfg, machine.gpus > 0, &limits)
 }
 
 /// `directory` is for the working directories of worker processes.

@@ -22,7 +22,7 @@ use super::output_capture::OutputCapture;
 use super::reports::ReportReceiver;
 use super::roster::Roster;
 use super::spawn::{ChildProcess, Spawned, absolute, from_anywhere};
-use super::walls::{self, Excess, Walls};
+use super::walls::{self, Excess, Needs, Walls};
 use crate::backend::Signature;
 use crate::error::{Error, Kind};
 use crate::handler::Sink;
@@ -90,7 +90,7 @@ impl Launcher {
     pub async fn launch(&self, bounds: Bounds) -> Result<WorkerProcess, Error> {
         self.look_after_files(Ok(()), |files| files.restore())
             .await?;
-        let mut walls = Walls::new(&self.cfg, &self.model);
+        let mut walls = Walls::new(&self.cfg, &Needs::of(&self.model));
         let (ours, theirs) = socket_pair(&walls)?;
         let directory = self.directory()?;
         let Spawned {

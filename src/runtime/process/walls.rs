@@ -106,6 +106,29 @@ impl SandboxConfig {
     }
 }
 
+/// What a process has to reach, and what it may use.
+#[derive(Debug, Clone, Copy)]
+pub struct Needs<'a> {
+    /// The unpacked archive.
+    pub directory: Option<&'a Path>,
+    /// Whether it computes on a GPU.
+    pub has_gpu: bool,
+    /// What it may use.
+    pub limits: &'a Limits,
+}
+
+impl<'a> Needs<'a> {
+    /// Of a process that hosts `model`.
+    pub fn of(model: &'a ModelSpec) -> Self {
+        let mut devices = model.settings.devices.iter();
+        Self {
+            directory: Some(&model.directory),
+            has_gpu: devices.any(|device| matches!(device, Device::Cuda(_))),
+            limits: &model.limits,
+        }
+    }
+}
+
 /// Numbers the groups of processes.
 static GROUPS: AtomicU64 = AtomicU64::new(0);
 
@@ -120,15 +143,15 @@ pub struct Walls {
 }
 
 impl Walls {
-    /// For a process that hosts `model`.
-    pub fn new(cfg: &ProcessConfig, model: &ModelSpec) -> Self {
+    /// For a process with these needs.
+    pub fn new(cfg: &ProcessConfig, needs: &Needs<'_>) -> Self {
         let user = cfg.sandbox.users.take();
-        let (leaf, cgroup) = match leaf(&cfg.sandbox, &model.limits) {
+        let (leaf, cgroup) = match leaf(&cfg.sandbox, needs.limits) {
             Ok(leaf) => (Some(leaf), Outcome::Up(String::new())),
             Err(outcome) => (None, outcome),
         };
         Self {
-            policy: policy(cfg, model, user.as_ref().map(OwnUser::number)),
+            policy: policy(cfg, needs, user.as_ref().map(OwnUser::number)),
             _user: user,
             leaf,
             cgroup,
@@ -189,12 +212,12 @@ fn limited(most: usize) -> Option<u64> {
     (most < usize::MAX).then_some(most as u64)
 }
 
-/// What a process that hosts `model` may do.
-fn policy(cfg: &ProcessConfig, model: &ModelSpec, user: Option<u32>) -> Policy {
-    let has_gpu = (model.settings.devices.iter()).any(|device| matches!(device, Device::Cuda(_)));
+/// What a process with these needs may do.
+fn policy(cfg: &ProcessConfig, needs: &Needs<'_>, user: Option<u32>) -> Policy {
+    let has_gpu = needs.has_gpu;
     let mut readable: Vec<PathBuf> = SYSTEM.map(PathBuf::from).into();
     readable.extend(library_path(&cfg.environment));
-    let mut directories = vec![absolute(&model.directory)];
+    let mut directories: Vec<PathBuf> = needs.directory.into_iter().map(absolute).collect();
     if let Some(library) = cfg.libraries.onnxruntime.as_deref() {
         let library = from_anywhere(library);
         directories.extend(
@@ -206,12 +229,7 @@ fn policy(cfg: &ProcessConfig, model: &ModelSpec, user: Option<u32>) -> Policy {
     }
     if has_gpu {
         readable.extend(CUDA.map(PathBuf::from));
-        readable.extend(
-            directories
-                .iter()
-                .skip(1)
-                .filter_map(|directory| beside(directory)),
-        );
+        readable.extend(directories.iter().filter_map(|directory| beside(directory)));
     }
     Policy {
         demands: cfg.sandbox.demands.clone(),
@@ -222,8 +240,8 @@ fn policy(cfg: &ProcessConfig, model: &ModelSpec, user: Option<u32>) -> Policy {
         scratch: Some(SCRATCH),
         limits: sandbox::Limits {
             // CUDA maps more than it uses; what is in use is watched.
-            memory: limited(model.limits.process_memory).filter(|_| !has_gpu),
-            threads: limited(model.limits.threads),
+            memory: limited(needs.limits.process_memory).filter(|_| !has_gpu),
+            threads: limited(needs.limits.threads),
             files: Some(OPEN_FILES),
             file_size: Some(SCRATCH),
             cpu: None,
