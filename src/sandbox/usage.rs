@@ -3,11 +3,14 @@
 /// What a process uses at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Bytes of memory in use that are no file's: its own and what it shares.
+    /// Bytes of memory in use that are no file's: its own, what it shares, and what the kernel needs to map them.
     pub memory: u64,
     /// Threads.
     pub threads: u64,
 }
+
+/// The lines that say what memory is in use.
+const MEMORY: [&str; 3] = ["RssAnon", "RssShmem", "VmPTE"];
 
 /// What the process `pid` uses; `None` if it is gone, or no process of which this one may know.
 pub fn of(pid: u32) -> Option<Usage> {
@@ -29,7 +32,7 @@ fn read(status: &str) -> Option<Usage> {
     let kibibytes = |name: &str| number(name).map(|count| count.saturating_mul(1024));
     Some(Usage {
         // A process that is ending has no memory any more.
-        memory: kibibytes("RssAnon").unwrap_or(0) + kibibytes("RssShmem").unwrap_or(0),
+        memory: MEMORY.into_iter().filter_map(kibibytes).sum(),
         threads: number("Threads")?,
     })
 }
@@ -40,9 +43,9 @@ mod tests {
 
     #[test]
     fn memory_and_threads_are_read() {
-        let status = "Name:\tThreads:\\n9\nVmRSS:\t 99 kB\nRssAnon:\t      12 kB\nRssFile:\t 70 kB\nRssShmem:\t 3 kB\nThreads:\t4\n";
+        let status = "Name:\tThreads:\\n9\nVmRSS:\t 99 kB\nVmPTE:\t 4 kB\nRssAnon:\t      12 kB\nRssFile:\t 70 kB\nRssShmem:\t 3 kB\nThreads:\t4\n";
         let usage = Usage {
-            memory: 15 << 10,
+            memory: 19 << 10,
             threads: 4,
         };
         assert_eq!(read(status), Some(usage));

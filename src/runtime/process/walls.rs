@@ -23,8 +23,11 @@ pub const INTERVAL: Duration = Duration::from_millis(250);
 /// Bytes of a process's scratch directory.
 const SCRATCH: u64 = 64 << 20;
 
-/// Files that a process may have open: those of its archive, of libraries, of devices.
-const OPEN_FILES: u64 = 4096;
+/// Files that a process may have open: those of its archive and of libraries. Each can hold some memory of the kernel's.
+const OPEN_FILES: u64 = 1024;
+
+/// Files that a process with GPUs may have open.
+const OPEN_FILES_OF_CUDA: u64 = 8192;
 
 /// The kernel ends a worker process before the server when memory runs out.
 const OOM_SCORE: u16 = 500;
@@ -242,7 +245,7 @@ fn policy(cfg: &ProcessConfig, needs: &Needs<'_>, user: Option<u32>) -> Policy {
             // CUDA maps more than it uses; what is in use is watched.
             memory: limited(needs.limits.process_memory).filter(|_| !has_gpu),
             threads: limited(needs.limits.threads),
-            files: Some(OPEN_FILES),
+            files: Some(if has_gpu { OPEN_FILES_OF_CUDA } else { OPEN_FILES }),
             file_size: Some(SCRATCH),
             cpu: None,
         },
