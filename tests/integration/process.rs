@@ -593,6 +593,7 @@ async fn paths_are_seen_from_where_the_server_works() {
     };
     let mut hosts = hosts();
     hosts.processes.lantern = relative(&hosts.processes.lantern);
+    hosts.processes.sandbox = SandboxConfig::new(Demands::all(Demand::Off));
     let mut near = model(Settings::default());
     near.directory = relative(&near.directory);
     let version = Hosted::start_with(&hosts, near, 1).await.unwrap();
