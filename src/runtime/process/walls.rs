@@ -245,7 +245,11 @@ fn policy(cfg: &ProcessConfig, needs: &Needs<'_>, user: Option<u32>) -> Policy {
             // CUDA maps more than it uses; what is in use is watched.
             memory: limited(needs.limits.process_memory).filter(|_| !has_gpu),
             threads: limited(needs.limits.threads),
-            files: Some(if has_gpu { OPEN_FILES_OF_CUDA } else { OPEN_FILES }),
+            files: Some(if has_gpu {
+                OPEN_FILES_OF_CUDA
+            } else {
+                OPEN_FILES
+            }),
             file_size: Some(SCRATCH),
             cpu: None,
         },
