@@ -9,6 +9,7 @@
 //! This module knows no protocol library: the table holds plain numbers and names.
 
 use std::fmt;
+use std::time::Duration;
 
 mod text;
 
@@ -70,6 +71,8 @@ pub enum Kind {
     Loading,
     /// The version is on its way out.
     Draining,
+    /// The version's worker processes keep dying: its circuit is open.
+    CrashLoop,
     /// The request's deadline passed before an answer was there.
     Expired,
     /// The client left.
@@ -266,7 +269,9 @@ impl Kind {
                 row(503, "ServiceUnavailableException", UNAVAILABLE).prediction(INTERNAL)
             }
             Self::HandlerUnavailable => row(503, "ServiceUnavailableException", UNAVAILABLE),
-            Self::Loading => row(503, "ServiceUnavailableException", UNAVAILABLE).passing(),
+            Self::Loading | Self::CrashLoop => {
+                row(503, "ServiceUnavailableException", UNAVAILABLE).passing()
+            }
             Self::QueueFull => row(503, "ServiceUnavailableException", RESOURCE_EXHAUSTED)
                 .open_inference(503, UNAVAILABLE)
                 .prediction(INTERNAL)
@@ -349,6 +354,7 @@ impl Kind {
             | Self::QueueFull
             | Self::Loading
             | Self::Draining
+            | Self::CrashLoop
             | Self::Expired
             | Self::WorkerDied
             | Self::CleanupTimedOut
@@ -363,7 +369,11 @@ pub struct Error {
     kind: Kind,
     message: String,
     detail: Option<String>,
+    retry_after: Option<Duration>,
 }
+
+/// When a client may try again after a failure that passes, where nobody knows better.
+const A_MOMENT: Duration = Duration::from_secs(1);
 
 impl Error {
     /// A failure of `kind` that tells the client `message`.
@@ -372,6 +382,7 @@ impl Error {
             kind,
             message: message.into(),
             detail: None,
+            retry_after: None,
         }
     }
 
@@ -380,6 +391,22 @@ impl Error {
     pub fn with_detail(mut self, detail: impl fmt::Display) -> Self {
         self.detail = Some(detail.to_string());
         self
+    }
+
+    /// Says how long it is of no use to try again.
+    #[must_use]
+    pub const fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// How long a client should wait before it tries again, in whole seconds and at least one; `None` if the failure will not
+    /// pass by itself.
+    pub fn retry_after(&self) -> Option<Duration> {
+        let passes = self.kind.is_passing().then_some(A_MOMENT);
+        let wait = self.retry_after.or(passes)?;
+        let whole = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        Some(Duration::from_secs(whole.max(1)))
     }
 
     /// What went wrong.
@@ -427,6 +454,20 @@ mod tests {
             assert_eq!(kind.fault(), Fault::Client);
             assert!((400..500).contains(&kind.wire().status));
         }
+    }
+
+    #[test]
+    fn a_failure_that_passes_says_when_in_whole_seconds() {
+        let seconds = |error: Error| error.retry_after().map(|wait| wait.as_secs());
+        let crash_loop = |millis| {
+            Error::new(Kind::CrashLoop, "").with_retry_after(Duration::from_millis(millis))
+        };
+        assert_eq!(seconds(Error::new(Kind::QueueFull, "")), Some(1));
+        assert_eq!(seconds(Error::new(Kind::NoWorker, "")), None);
+        assert_eq!(
+            [0, 1000, 1001].map(crash_loop).map(seconds),
+            [Some(1), Some(1), Some(2)]
+        );
     }
 
     #[test]

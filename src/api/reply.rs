@@ -20,8 +20,6 @@ const CACHE_CONTROL: HeaderValue =
     HeaderValue::from_static("no-cache; no-store, must-revalidate, private");
 const EXPIRES: HeaderValue = HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 UTC");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Seconds after which a client that met a full queue, or a model that loads, may try again.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 /// Headers for browsers; each is sent if it is configured.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -166,15 +164,15 @@ pub(super) fn error(error: &Error) -> Response {
         message: error.message(),
     };
     let mut response = json(code(error.kind()), &body);
-    add_retry(&mut response, error.kind());
+    add_retry(&mut response, error);
     response
 }
 
 /// Says when a client may try again, if that is of use.
-pub(super) fn add_retry(response: &mut Response, kind: Kind) {
-    if kind.is_passing() {
+pub(super) fn add_retry(response: &mut Response, error: &Error) {
+    if let Some(wait) = error.retry_after() {
         let headers = response.headers_mut();
-        headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+        headers.insert(header::RETRY_AFTER, wait.as_secs().into());
     }
 }
 

@@ -1,5 +1,6 @@
 //! The one way from a failure to a gRPC status. Codes are chosen by the wire table of [`crate::error`] alone.
 
+use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
 use super::proto::rpc;
@@ -10,9 +11,12 @@ use crate::payload;
 const DESCRIPTION_LIMIT: usize = 1024;
 const ERROR_INFO: &str = "type.googleapis.com/google.rpc.ErrorInfo";
 
+/// Metadata in which gRPC's clients are told how long to wait before they try again.
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
+
 /// The status of a failure.
 pub(super) fn of(error: &Error) -> Status {
-    Status::new(code(error.kind().wire().grpc), description(error))
+    with_pushback(error, error.kind().wire().grpc, description(error))
 }
 
 /// The status of a call that may not be made: TorchServe's text and nothing else.
@@ -26,13 +30,23 @@ pub(super) fn of_refusal(error: &Error) -> Status {
 
 /// The status of a failed prediction.
 pub(super) fn of_prediction(error: &Error) -> Status {
-    Status::new(code(error.kind().prediction_code()), description(error))
+    with_pushback(error, error.kind().prediction_code(), description(error))
 }
 
 /// The status of a failure in Open Inference Protocol, whose clients show the whole description.
 pub(super) fn of_open_inference(error: &Error) -> Status {
-    let code = code(error.kind().open_inference().grpc);
-    Status::new(code, limited(error.message()))
+    let code = error.kind().open_inference().grpc;
+    with_pushback(error, code, limited(error.message()))
+}
+
+/// A status that says when to try again, where REST says it in `Retry-After`.
+fn with_pushback(error: &Error, number: u8, text: impl Into<String>) -> Status {
+    let mut metadata = MetadataMap::new();
+    if let Some(wait) = error.retry_after() {
+        let milliseconds = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+        metadata.insert(PUSHBACK, milliseconds.into());
+    }
+    Status::with_metadata(code(number), text, metadata)
 }
 
 /// The same, inside a message of a stream that goes on.
@@ -127,6 +141,22 @@ mod tests {
         ] {
             assert_eq!(of_prediction(&Error::new(kind, "")).code(), expected);
         }
+    }
+
+    #[test]
+    fn clients_are_told_when_to_try_again() {
+        let wait = std::time::Duration::from_millis(1500);
+        let crash_loop = Error::new(Kind::CrashLoop, "").with_retry_after(wait);
+        for status in [
+            of(&crash_loop),
+            of_prediction(&crash_loop),
+            of_open_inference(&crash_loop),
+        ] {
+            assert_eq!(status.code(), Code::Unavailable);
+            assert_eq!(status.metadata().get(PUSHBACK).unwrap(), "2000");
+        }
+        let for_good = of(&Error::new(Kind::ModelNotFound, ""));
+        assert!(for_good.metadata().is_empty());
     }
 
     #[test]

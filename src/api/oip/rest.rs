@@ -249,6 +249,6 @@ pub(in crate::api) fn failure(error: &Error) -> Response {
         text => text,
     };
     let mut response = json_of(status, &json!({ "error": text }));
-    reply::add_retry(&mut response, error.kind());
+    reply::add_retry(&mut response, error);
     response
 }
