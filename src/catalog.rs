@@ -198,6 +198,12 @@ impl Catalog {
         }
     }
 
+    /// Whether worker processes of the default version of some model keep dying.
+    pub fn is_degraded(&self) -> bool {
+        let models = self.0.models.load();
+        models.values().any(|model| model.default.is_degraded())
+    }
+
     /// The server is about to stop: it is not ready from now on, and neither is any model. Requests are served as before.
     pub fn announce_stop(&self) {
         self.0.is_stopping.store(true, Ordering::SeqCst);

@@ -27,7 +27,7 @@ mod unchecked;
 
 pub use custom::{CustomMetric, CustomMetricError, Observer};
 pub use host::{System, SystemCollector};
-pub use lantern::{Load, LoadFailure, ObservedRequest, Outcome, Stacking};
+pub use lantern::{Circuit, Load, LoadFailure, ObservedRequest, Outcome, Stacking};
 pub use line::MetricLog;
 pub use listing::{ListedMetric, Listing};
 pub use model::ModelMetrics;

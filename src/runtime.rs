@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use tracing::Span;
@@ -97,6 +97,18 @@ impl WorkerStatus {
     }
 }
 
+/// Whether requests are let through to a version's worker process. In the server's process a circuit is always closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CircuitState {
+    /// All are.
+    #[default]
+    Closed,
+    /// One at a time, until one was answered: worker processes kept dying.
+    HalfOpen,
+    /// None for a while: worker processes keep dying.
+    Open,
+}
+
 /// A runtime at one moment, as `describe`, `/ping` and the metrics show it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Status {
@@ -106,6 +118,8 @@ pub struct Status {
     pub walls: Outcomes,
     /// Whether the runtime failed for longer than the version's retry window and was given up.
     pub given_up: bool,
+    /// Whether requests are let through.
+    pub circuit: CircuitState,
     /// The last lines a worker process wrote to stderr before it died, oldest first.
     pub last_output: Vec<String>,
     /// Why the last start failed, if it did.
@@ -142,6 +156,13 @@ impl Hosts {
         let mut hosts = self.clone();
         hosts.processes.files = Some(files);
         hosts
+    }
+
+    /// The same for one version, the deaths of whose worker processes are added to `deaths`.
+    #[must_use]
+    pub fn with_deaths(mut self, deaths: Arc<AtomicU64>) -> Self {
+        self.processes.deaths = deaths;
+        self
     }
 }
 
@@ -228,6 +249,14 @@ impl Runtime {
         match self {
             Self::Inline(runtime) => runtime.workers_ready(),
             Self::Process(runtime) => runtime.workers_ready(),
+        }
+    }
+
+    /// Whether requests are let through. Cheap, asks nobody.
+    pub fn circuit(&self) -> CircuitState {
+        match self {
+            Self::Inline(_) => CircuitState::Closed,
+            Self::Process(runtime) => runtime.circuit(),
         }
     }
 

@@ -3,6 +3,7 @@
 use hyper::StatusCode;
 
 use super::{ApiState, Response, reply};
+use crate::catalog::Condition;
 
 /// Whether no model that should serve has been without a worker for too long; or readiness, if the operator chose so.
 pub(super) async fn ping(api: ApiState) -> Response {
@@ -15,11 +16,17 @@ pub(super) async fn ping(api: ApiState) -> Response {
 
 /// Whether requests should be sent here now.
 pub(super) async fn ready(api: ApiState) -> Response {
-    if api.services.catalog.is_ready() {
-        reply::status(StatusCode::OK, "Ready")
-    } else {
-        reply::status(StatusCode::SERVICE_UNAVAILABLE, "Not ready")
+    let catalog = &api.services.catalog;
+    if catalog.is_ready() {
+        return reply::status(StatusCode::OK, "Ready");
     }
+    let is_degraded = catalog.is_degraded() && !catalog.is_stopping();
+    let state = if is_degraded {
+        Condition::Degraded.name()
+    } else {
+        "Not ready"
+    };
+    reply::status(StatusCode::SERVICE_UNAVAILABLE, state)
 }
 
 /// Whoever gets the answer knows it.

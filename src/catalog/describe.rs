@@ -18,6 +18,8 @@ pub enum Condition {
     Empty,
     /// All its workers are dead; a restart may be under way.
     Unhealthy,
+    /// Its worker processes keep dying: requests are refused, or let through one at a time.
+    Degraded,
     /// Its runtime did not start, for this reason.
     Failed(Error),
     /// It finishes what it has.
@@ -32,6 +34,7 @@ impl Condition {
             Self::Ready => "ready",
             Self::Empty => "empty",
             Self::Unhealthy => "unhealthy",
+            Self::Degraded => "DEGRADED",
             Self::Failed(_) => "failed",
             Self::Draining => "draining",
         }

@@ -1,6 +1,6 @@
 //! One version in the catalog: its runtime as it comes and goes, and each request's way through it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -45,6 +45,8 @@ pub struct Entry {
     url: String,
     loaded_at_startup: bool,
     metrics: ModelMetrics,
+    /// Deaths of its worker processes that no scrape has shown yet.
+    deaths: Arc<AtomicU64>,
     statistics: StatisticsRecorder,
     sink: Arc<ModelSink>,
     admission: Admission,
@@ -90,6 +92,7 @@ impl Entry {
         Self {
             metrics: metrics.model(&spec.name, &spec.version, opened.is_profiled),
             sink: Arc::new(ModelSink::new(&spec, metrics)),
+            deaths: Arc::default(),
             statistics: StatisticsRecorder::default(),
             admission: Admission::new(queue(&spec.settings)),
             bounds: Mutex::new(bounds),
@@ -410,7 +413,7 @@ impl Drop for AdmittedRequest<'_> {
 
 fn outcome(kind: Kind) -> Outcome {
     match kind {
-        Kind::NoWorker | Kind::QueueFull | Kind::Draining => Outcome::Rejected,
+        Kind::NoWorker | Kind::QueueFull | Kind::Draining | Kind::CrashLoop => Outcome::Rejected,
         Kind::Expired | Kind::Loading => Outcome::Expired,
         Kind::Cancelled => Outcome::Cancelled,
         _ => Outcome::Failed,

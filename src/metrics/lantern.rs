@@ -76,6 +76,9 @@ families! {
     batching: Gauge &[], "lantern_batching",
         "Whether requests are stacked: 1 if so, 0.5 while that is on trial, 0 if not";
     load_failed: Gauge &[], "lantern_load_failed", "1 if the version did not load, else 0";
+    worker_deaths: Counter &[], "lantern_worker_deaths_total", "Worker processes that died after they had loaded the version";
+    circuit_open: Gauge &[], "lantern_circuit_open",
+        "Whether requests are refused because worker processes keep dying: 1 if so, 0.5 while one at a time is let through, 0 if not";
 }
 
 /// How a request that was not answered as asked for ended.
@@ -121,6 +124,30 @@ pub struct Load {
     pub stacking: Stacking,
     /// The version did not load.
     pub has_failed: bool,
+    /// Whether requests are let through to its worker process.
+    pub circuit: Circuit,
+}
+
+/// Whether requests of one version are let through to its worker process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Circuit {
+    /// All are.
+    #[default]
+    Closed,
+    /// One at a time.
+    HalfOpen,
+    /// None.
+    Open,
+}
+
+impl Circuit {
+    const fn value(self) -> f64 {
+        match self {
+            Self::Closed => 0.0,
+            Self::HalfOpen => 0.5,
+            Self::Open => 1.0,
+        }
+    }
 }
 
 /// Whether requests of one version are stacked.
@@ -224,6 +251,12 @@ impl ModelFamilies {
         self.batching.update(load.stacking.value());
         self.load_failed
             .update(f64::from(u8::from(load.has_failed)));
+        self.circuit_open.update(load.circuit.value());
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+    pub(super) fn count_deaths(&self, deaths: u64) {
+        self.worker_deaths.update(deaths as f64);
     }
 
     pub(super) fn set_walls(&self, outcomes: &Outcomes) {

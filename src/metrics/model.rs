@@ -150,6 +150,13 @@ impl ModelMetrics {
         }
     }
 
+    /// Counts so many more deaths of its worker processes.
+    pub fn count_deaths(&self, deaths: u64) {
+        if let Some(lantern) = &self.lantern {
+            lantern.count_deaths(deaths);
+        }
+    }
+
     const fn counters(&self, named: bool) -> &Counters {
         if named { &self.named } else { &self.unnamed }
     }

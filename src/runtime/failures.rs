@@ -1,6 +1,7 @@
 //! What clients are told when a version does not answer: one text for each failure, wherever the version is hosted.
 
 use std::fmt::Display;
+use std::time::Duration;
 
 use crate::backend::BackendError;
 use crate::error::{Error, Kind, reason};
@@ -57,6 +58,31 @@ pub fn expired(phase: &str) -> Error {
 /// The worker died that had the request. `reason` names neither a path nor a process.
 pub fn worker_died(reason: &str) -> Error {
     Error::new(Kind::WorkerDied, format!("Worker died: {reason}"))
+}
+
+/// An equal request has ended two worker processes.
+pub fn poison() -> Error {
+    worker_died(
+        "an equal request has ended two worker processes, so this one is not tried for some minutes",
+    )
+}
+
+/// The version's worker processes keep dying, and nobody is let through for so long.
+pub fn crash_loop(model: &ModelSpec, left: Duration) -> Error {
+    let (name, version) = (&model.name, &model.version);
+    let text = format!(
+        "Model \"{name}\" Version {version} is degraded: its worker process keeps dying. Try again later"
+    );
+    Error::new(Kind::CrashLoop, text).with_retry_after(left)
+}
+
+/// A worker process died as the last one of several, and the next is started after `pause`. `reason` names neither a path nor
+/// a process.
+pub fn keeps_dying(reason: &str, pause: Duration) -> Error {
+    let seconds = pause.as_secs();
+    worker_died(&format!(
+        "{reason}, as others before; the next one is started after {seconds} s"
+    ))
 }
 
 /// The worker cannot be used any more: its device is lost, or its run does not end. `text` is for the log.

@@ -16,7 +16,7 @@ use super::failures::{
 use super::pool::loader::Loader;
 use super::pool::{JobOptions, Pool, WorkerSupervisor};
 use super::source::{ModelInputs, is_for_the_model_log};
-use super::{Batching, Bounds, Hosts, InFlight, Status, Verdict};
+use super::{Batching, Bounds, CircuitState, Hosts, InFlight, Status, Verdict};
 use crate::backend::Signature;
 use crate::error::{Error, Kind};
 use crate::handler::{Handler, HandlerSpec, Prepared, Sink, Step};
@@ -114,11 +114,17 @@ impl LocalRuntime {
             walls: Outcomes::new(),
             workers,
             given_up,
+            circuit: CircuitState::Closed,
             last_output: Vec::new(),
             last_error,
             in_flight: self.0.in_flight.count(),
             batching: self.batching(),
         }
+    }
+
+    /// How long an answer may take.
+    pub fn response_timeout(&self) -> Duration {
+        self.pool().model().settings.response_timeout
     }
 
     /// How many workers take jobs.

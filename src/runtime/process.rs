@@ -2,42 +2,50 @@
 //!
 //! [`ProcessRuntime`] looks like the local host from outside. Inside, one task per version supervises the process, and
 //! calls go straight from their own task to the socket. A request whose process dies before it was answered is sent once
-//! more, to the next process; one that saw two processes die is not tried again.
+//! more, to the next process; one that saw two processes die is not tried again, and equal ones are refused for a while if it
+//! is the only one that both may have died of. Where processes keep dying, the circuit opens.
 //!
 //! This module knows nothing of handlers, batches and sessions: they are on the other side, in [`super::child`].
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::failures::{draining, expired, no_worker, worker_died};
-use super::{Batching, Bounds, Hosts, InFlight, ModelFiles, NativeLibraries, Status};
+use super::failures::draining;
+use super::{Batching, Bounds, CircuitState, Hosts, InFlight, ModelFiles, NativeLibraries, Status};
 use crate::backend::Signature;
 use crate::error::Error;
 use crate::handler::Sink;
 use crate::model::ModelSpec;
 use crate::payload::{Reply, Request, Response};
-use connection::{Connection, Lost};
+use attempts::Attempts;
+use availability::Availability;
 use findings::Findings;
 use launch::Launcher;
 pub use probe::probe;
+use poison::PoisonRequests;
 use roster::Roster;
 use spawn::SpawnPrograms;
 pub use spawn::{ChildProcess, Spawn, Spawned};
-use supervisor::{Availability, Command, LastFailure, ProcessSupervisor, State};
+use supervisor::{Command, LastFailure, ProcessSupervisor, State};
 pub use walls::SandboxConfig;
 pub(super) use walls::beside;
 
+mod attempts;
+mod availability;
 mod backoff;
+mod circuit;
 mod connection;
 mod findings;
 mod launch;
 mod liveness;
 mod output_capture;
+mod poison;
 mod probe;
 mod reports;
 mod roster;
@@ -70,6 +78,8 @@ pub struct ProcessConfig {
     pub files: Option<Arc<dyn ModelFiles>>,
     /// The walls around each.
     pub sandbox: SandboxConfig,
+    /// Counts the deaths of the version's processes that had loaded it.
+    pub deaths: Arc<AtomicU64>,
     /// What starts them: the programs above, unless a test says otherwise.
     pub spawn: Arc<dyn Spawn>,
 }
@@ -85,6 +95,7 @@ impl Default for ProcessConfig {
             directory: None,
             files: None,
             sandbox: SandboxConfig::default(),
+            deaths: Arc::default(),
             spawn: Arc::new(SpawnPrograms),
         }
     }
@@ -99,6 +110,7 @@ pub struct ProcessRuntime {
     last_failure: Arc<Mutex<LastFailure>>,
     roster: Arc<Roster>,
     findings: Arc<Findings>,
+    poison: Arc<PoisonRequests>,
     in_flight: Arc<InFlight>,
 }
 
@@ -140,6 +152,7 @@ impl ProcessRuntime {
             last_failure,
             roster,
             findings,
+            poison: Arc::default(),
             in_flight: Arc::default(),
         })
     }
@@ -149,14 +162,28 @@ impl ProcessRuntime {
         let Some(_ticket) = self.in_flight.enter() else {
             return Err(draining(&self.model));
         };
-        let mut attempts = Attempts::new(self, request.deadline);
+        self.poison.check(&request)?;
+        let mut attempts = self.attempts(request.deadline);
         loop {
-            let connection = attempts.connection().await?;
-            match connection.call(&request).await {
-                Ok(answer) => return answer,
-                Err(lost) => attempts.lost(connection, lost)?,
+            let attempt = attempts.next().await?;
+            let called = attempt.connection.call(&request, attempt.is_suspected());
+            match called.await {
+                Ok(answer) => {
+                    attempt.answered(&answer);
+                    return answer;
+                }
+                Err(lost) => {
+                    if lost.is_suspect {
+                        self.poison.blame(&request, attempt.cost());
+                    }
+                    attempts.lost(attempt, lost)?;
+                }
             }
         }
+    }
+
+    fn attempts(&self, deadline: Instant) -> Attempts<'_> {
+        Attempts::new(&self.model, self.availability.clone(), deadline)
     }
 
     /// Asks the handler what it says of its model: a text that should be a JSON object. Dropping the future ends the call.
@@ -165,9 +192,9 @@ impl ProcessRuntime {
         let Some(_ticket) = self.in_flight.enter() else {
             return Err(draining(&self.model));
         };
-        let mut attempts = Attempts::new(self, deadline);
-        let connection = attempts.connection().await?;
-        match connection.describe(request_id, deadline.into()).await {
+        let attempt = self.attempts(deadline).next().await?;
+        let described = attempt.connection.describe(request_id, deadline.into());
+        match described.await {
             Ok(answer) => answer?.into_response(),
             Err(lost) => Err(lost.error(&self.model)),
         }
@@ -192,11 +219,17 @@ impl ProcessRuntime {
             workers: self.roster.workers(),
             walls: self.roster.walls(),
             given_up: matches!(*self.availability.borrow(), Availability::GivenUp),
+            circuit: self.circuit(),
             last_output: last_failure.last_output.clone(),
             last_error: last_failure.last_error.clone(),
             in_flight: self.in_flight.count(),
             batching: self.batching(),
         }
+    }
+
+    /// Whether requests are let through to the process.
+    pub fn circuit(&self) -> CircuitState {
+        self.availability.borrow().circuit()
     }
 
     /// How many workers take jobs.
@@ -251,75 +284,4 @@ async fn first_state(
     };
     let availability = Availability::Up(process.connection.clone());
     Ok((State::Up(Box::new(process)), availability, last_failure))
-}
-
-/// The attempts to have one request answered.
-struct Attempts<'a> {
-    model: &'a ModelSpec,
-    availability: watch::Receiver<Availability>,
-    deadline: Instant,
-    /// The connection that was lost last.
-    lost: Option<Arc<Connection>>,
-    /// Why the process died that had the request.
-    death: Option<Arc<str>>,
-}
-
-impl<'a> Attempts<'a> {
-    fn new(runtime: &'a ProcessRuntime, deadline: Instant) -> Self {
-        Self {
-            model: &runtime.model,
-            availability: runtime.availability.clone(),
-            deadline,
-            lost: None,
-            death: None,
-        }
-    }
-
-    /// A connection that was not lost yet; waits for one while a process is about to come.
-    async fn connection(&mut self) -> Result<Arc<Connection>, Error> {
-        let lost = self.lost.clone();
-        if let Availability::Up(connection) = &*self.availability.borrow()
-            && lost.is_none()
-        {
-            return Ok(connection.clone());
-        }
-        let is_settled = |availability: &Availability| match availability {
-            Availability::Up(connection) => !lost
-                .as_ref()
-                .is_some_and(|lost| Arc::ptr_eq(lost, connection)),
-            Availability::Down => false,
-            Availability::Empty
-            | Availability::Unpacking
-            | Availability::GivenUp
-            | Availability::Ended => true,
-        };
-        let settled = self.availability.wait_for(is_settled);
-        let failure = match tokio::time::timeout_at(self.deadline.into(), settled).await {
-            Ok(Ok(availability)) => match &*availability {
-                Availability::Up(connection) => return Ok(connection.clone()),
-                Availability::Ended => draining(self.model),
-                Availability::Empty
-                | Availability::Unpacking
-                | Availability::GivenUp
-                | Availability::Down => no_worker(self.model),
-            },
-            Ok(Err(_)) => draining(self.model),
-            Err(_) => expired("while its worker was restarted"),
-        };
-        // What happened to the request itself says more.
-        Err(self.death.as_deref().map_or(failure, worker_died))
-    }
-
-    /// `connection` was lost. An error when the request may have killed two processes.
-    fn lost(&mut self, connection: Arc<Connection>, lost: Lost) -> Result<(), Error> {
-        self.lost = Some(connection);
-        let Some(reason) = lost.reason else {
-            return Ok(());
-        };
-        if self.death.is_some() {
-            return Err(worker_died(&reason));
-        }
-        self.death = Some(reason);
-        Ok(())
-    }
 }

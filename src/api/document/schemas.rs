@@ -25,7 +25,7 @@ pub(super) fn all() -> Value {
             &json!({ "MaxConcurrentTransforms": integer(), "BatchStrategy": string(), "MaxPayloadInMB": integer() }),
         ),
         "Models": models(),
-        "Readiness": object(&["name", "ready"], &json!({ "name": string(), "ready": { "type": "boolean" } })),
+        "Readiness": object(&["name", "ready"], &json!({ "name": string(), "ready": { "type": "boolean" }, "state": string() })),
         "Names": object(&["models"], &json!({ "models": { "type": "array", "items": string() } })),
         "Workflows": object(&["workflows"], &json!({ "workflows": { "type": "array", "items": { "type": "object" } } })),
         "Descriptions": { "type": "array", "items": description() },

@@ -124,6 +124,9 @@ struct Lantern {
 pub(in crate::api) struct Readiness {
     name: String,
     ready: bool,
+    /// Said of a version whose worker processes keep dying.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'static str>,
 }
 
 impl Readiness {
@@ -139,6 +142,10 @@ impl Operations {
         Ok(Readiness {
             name: model.to_owned(),
             ready: self.catalog.is_version_ready(model, None)?,
+            state: self
+                .catalog
+                .is_version_degraded(model)
+                .then_some(Condition::Degraded.name()),
         })
     }
 

@@ -44,6 +44,7 @@ impl ModelIndex {
             Some(Condition::Draining) => ("UNLOADING", ""),
             Some(Condition::Empty) => ("UNAVAILABLE", "no workers"),
             Some(Condition::Unhealthy) => ("UNAVAILABLE", "all workers are dead"),
+            Some(Condition::Degraded) => ("UNAVAILABLE", "DEGRADED: worker processes keep dying"),
             Some(Condition::Failed(error)) => ("UNAVAILABLE", error.message()),
         };
         Self {

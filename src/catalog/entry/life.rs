@@ -96,7 +96,9 @@ impl Entry {
         let since = Instant::now();
         let leaving = self.leaving.lock().clone();
         let sink = Arc::clone(&self.sink) as Arc<_>;
-        let hosts = hosts.with_files(Arc::new(self.files.clone()));
+        let hosts = hosts
+            .with_files(Arc::new(self.files.clone()))
+            .with_deaths(Arc::clone(&self.deaths));
         let starting = async {
             self.restore_files().await?;
             Runtime::start(&hosts, Arc::clone(&self.spec), bounds, sink).await

@@ -1,13 +1,14 @@
 //! A version as others see it: health, gauges, description.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::{Entry, Phase};
 use crate::catalog::describe::{Condition, Description};
 use crate::catalog::index::Indexed;
-use crate::metrics::{Load, Stacking};
-use crate::runtime::{Batching, Status, WorkerState};
+use crate::metrics::{Circuit, Load, Stacking};
+use crate::runtime::{Batching, CircuitState, Status, WorkerState};
 
 impl Entry {
     /// Whether, at `now`, it has a worker, or has been without one for no longer than it is restarted, or needs none.
@@ -26,9 +27,21 @@ impl Entry {
         }
     }
 
-    /// Whether it takes requests, and a worker takes jobs.
+    /// Whether it takes requests, a worker takes jobs, and its worker processes do not keep dying.
     pub fn is_ready(&self) -> bool {
-        !self.admission.is_closed() && self.workers_ready() > 0
+        !self.admission.is_closed() && self.workers_ready() > 0 && !self.is_degraded()
+    }
+
+    /// Whether its worker processes keep dying, so that requests are refused or let through one at a time.
+    pub(in crate::catalog) fn is_degraded(&self) -> bool {
+        self.circuit() != CircuitState::Closed
+    }
+
+    fn circuit(&self) -> CircuitState {
+        match &**self.phase.load() {
+            Phase::Ready(runtime) => runtime.circuit(),
+            Phase::Loading | Phase::Empty | Phase::Failed(_) => CircuitState::Closed,
+        }
     }
 
     /// Sets the gauges that are only known when somebody asks.
@@ -45,10 +58,17 @@ impl Entry {
                     Some(Batching::On(_) | Batching::OnByOwner) => Stacking::On,
                 },
                 has_failed: matches!(**self.phase.load(), Phase::Failed(_)),
+                circuit: match self.circuit() {
+                    CircuitState::Closed => Circuit::Closed,
+                    CircuitState::HalfOpen => Circuit::HalfOpen,
+                    CircuitState::Open => Circuit::Open,
+                },
             });
             let status = self.status();
             self.metrics
                 .set_walls(&status.map(|status| status.walls).unwrap_or_default());
+            self.metrics
+                .count_deaths(self.deaths.swap(0, Ordering::Relaxed));
         }
     }
 
@@ -123,6 +143,7 @@ impl Entry {
             Phase::Loading => Condition::Loading,
             Phase::Empty => Condition::Empty,
             Phase::Failed(error) => Condition::Failed(error.clone()),
+            Phase::Ready(_) if self.is_degraded() => Condition::Degraded,
             Phase::Ready(runtime) if lives(&runtime.status()) => Condition::Ready,
             Phase::Ready(_) => Condition::Unhealthy,
         }

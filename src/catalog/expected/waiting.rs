@@ -151,6 +151,12 @@ impl Catalog {
         let is_ready = found.is_some_and(|entry| entry.is_ready());
         Ok(is_ready && !is_awaited && !self.is_stopping())
     }
+
+    /// Whether worker processes of the default version of a model keep dying.
+    pub fn is_version_degraded(&self, name: &str) -> bool {
+        let found = self.find(name, None);
+        found.is_ok_and(|entry| entry.is_degraded())
+    }
 }
 
 /// The reason may name paths and hosts, which are for those who manage models: its description has it.

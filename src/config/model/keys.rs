@@ -175,7 +175,7 @@ options! {
         startup_timeout: Duration = "startupTimeout", "(default_startup_timeout)", Needed, seconds() => startup_timeout;
         /// Time in ms after which no client waits any more, if that is sooner than the response timeout.
         client_timeout: Duration = "clientTimeoutInMills", "", Needed, milliseconds() => client_timeout;
-        /// Time in s for which a version that keeps failing is restarted, up to `lantern_max_timeout`.
+        /// Time in s for which a version whose workers do not load is started again, up to `lantern_max_timeout`.
         max_retry_timeout: Duration = "maxRetryTimeoutInSec", "300", Needed, torchserve::retry_seconds() => max_retry_timeout;
         /// Requests that may wait, up to `lantern_max_job_queue_size`.
         job_queue_size: usize = "jobQueueSize", "(job_queue_size)", Needed, torchserve::above_zero(VersionLimits::JOB_QUEUE_SIZE) => job_queue_size;

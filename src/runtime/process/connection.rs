@@ -38,9 +38,17 @@ const FEW: usize = 2;
 pub struct Lost {
     /// Why the process is gone; `None` when the request never reached it.
     pub reason: Option<Arc<str>>,
+    /// Whether the process is likely to have died of this request: of those that it had, no other was suspected.
+    pub is_suspect: bool,
 }
 
 impl Lost {
+    /// The process was gone before the request reached it.
+    const UNSENT: Self = Self {
+        reason: None,
+        is_suspect: false,
+    };
+
     /// The failure of a caller that does not try again.
     pub fn error(&self, model: &ModelSpec) -> Error {
         let reason = self.reason.as_deref();
@@ -71,6 +79,7 @@ struct Waiting {
 enum Waiter {
     Call {
         deadline: Instant,
+        is_suspected: bool,
         answer: oneshot::Sender<Result<Result<Reply, Error>, Lost>>,
     },
     Scale(oneshot::Sender<Result<Result<(), Error>, Lost>>),
@@ -104,13 +113,19 @@ impl Connection {
         self.outbox.send(order, &[], Urgency::Now)
     }
 
-    /// Has one request answered. Dropping the future cancels the call in the process.
-    pub async fn call(&self, request: &Request) -> Result<Result<Reply, Error>, Lost> {
+    /// Has one request answered. It `is_suspected` if an earlier process may have died of it, or if it is alone in this one.
+    /// Dropping the future cancels the call in the process.
+    pub async fn call(
+        &self,
+        request: &Request,
+        is_suspected: bool,
+    ) -> Result<Result<Reply, Error>, Lost> {
         let send = |id, urgency| {
             let (call, body) = call_to_wire(id, request);
             self.outbox.send(&Order::Call(call), &body, urgency)
         };
-        self.answered(request.deadline.into(), send).await
+        let deadline = request.deadline.into();
+        self.answered(deadline, is_suspected, send).await
     }
 
     /// Asks the handler what it says of its model. Dropping the future cancels the call in the process.
@@ -127,24 +142,26 @@ impl Connection {
             };
             self.outbox.send(&order, &[], Urgency::Now)
         };
-        self.answered(deadline, send).await
+        self.answered(deadline, false, send).await
     }
 
     /// Waits for the answer to what `send` sends under an id of its own.
     async fn answered(
         &self,
         deadline: Instant,
+        is_suspected: bool,
         send: impl FnOnce(u64, Urgency) -> Result<(), Violation>,
     ) -> Result<Result<Reply, Error>, Lost> {
         let (sender, answer) = oneshot::channel();
         let pending = self.register(Waiter::Call {
             deadline,
+            is_suspected,
             answer: sender,
         })?;
         if let Err(violation) = send(pending.id, pending.urgency) {
             return Ok(Err(too_large(&violation)));
         }
-        answer.await.unwrap_or(Err(Lost { reason: None }))
+        answer.await.unwrap_or(Err(Lost::UNSENT))
     }
 
     /// Has the process start or stop workers.
@@ -157,7 +174,7 @@ impl Connection {
         };
         let sent = self.outbox.send(&order, &[], Urgency::Now);
         debug_assert!(sent.is_ok(), "a few bytes are within any limit");
-        answer.await.unwrap_or(Err(Lost { reason: None }))
+        answer.await.unwrap_or(Err(Lost::UNSENT))
     }
 
     /// Answers requests whose deadline passed `grace` ago: the process should have done it, and did not.
@@ -176,16 +193,23 @@ impl Connection {
         }
     }
 
-    /// Tells everybody who waits that the process is gone.
-    pub fn lose(&self, reason: &Arc<str>) {
+    /// Tells everybody who waits that the process is gone, perhaps of a request as `may_be_poison` says.
+    ///
+    /// A request that merely was in a process when another one killed it must not be taken for the killer. So only one that
+    /// was suspected is a suspect, and only if it was the only such: of two that were both in two processes, either may be
+    /// innocent.
+    pub fn lose(&self, reason: &Arc<str>, may_be_poison: bool) {
         let waiters = {
             let mut waiting = self.waiting.lock();
             waiting.is_closed = true;
             std::mem::take(&mut waiting.by_id)
         };
+        let suspected = waiters.values().filter(|waiter| waiter.is_suspected());
+        let is_one = suspected.count() == 1;
         for waiter in waiters.into_values() {
-            waiter.lose(Lost {
+            waiter.lose(|is_suspected| Lost {
                 reason: Some(reason.clone()),
+                is_suspect: may_be_poison && is_one && is_suspected,
             });
         }
     }
@@ -256,7 +280,7 @@ impl Connection {
     fn register(&self, waiter: Waiter) -> Result<PendingCall<'_>, Lost> {
         let mut waiting = self.waiting.lock();
         if waiting.is_closed {
-            return Err(Lost { reason: None });
+            return Err(Lost::UNSENT);
         }
         let id = waiting.next;
         waiting.next += 1;
@@ -317,7 +341,18 @@ impl Connection {
 }
 
 impl Waiter {
-    fn lose(self, lost: Lost) {
+    const fn is_suspected(&self) -> bool {
+        matches!(
+            self,
+            Self::Call {
+                is_suspected: true,
+                ..
+            }
+        )
+    }
+
+    fn lose(self, lost: impl FnOnce(bool) -> Lost) {
+        let lost = lost(self.is_suspected());
         match self {
             Self::Call { answer, .. } => drop(answer.send(Err(lost))),
             Self::Scale(answer) => drop(answer.send(Err(lost))),

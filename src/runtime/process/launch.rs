@@ -82,6 +82,8 @@ pub struct Death {
     pub reason: String,
     /// Its last lines on stderr.
     pub last_output: Vec<String>,
+    /// Whether a request may be to blame: not where the process was stopped, or was asked to end.
+    pub may_be_poison: bool,
 }
 
 impl Launcher {
@@ -261,9 +263,14 @@ impl WorkerProcess {
 
     /// Makes sure that it is dead, and returns how it died.
     pub async fn reap(mut self, cause: Cause) -> Death {
+        let cause = match cause {
+            Cause::Disconnected => Cause::Exited(exit_of(self.child.as_mut()).await),
+            cause => cause,
+        };
+        let may_be_poison = cause.may_be_poison();
         let how = match cause {
             Cause::Exited(status) => describe(status),
-            Cause::Disconnected => describe(exit_of(self.child.as_mut()).await),
+            Cause::Disconnected => describe(None),
             Cause::Untrusted(violation) => {
                 let _ = self.child.kill().await;
                 format!("broke the protocol: {violation}")
@@ -282,6 +289,7 @@ impl WorkerProcess {
         Death {
             reason: with_memory(how, is_memory),
             last_output,
+            may_be_poison,
         }
     }
 
@@ -317,6 +325,15 @@ impl Cause {
         match ending {
             Ending::Closed | Ending::Failed(_) => Self::Disconnected,
             Ending::Violated(violation) => Self::Untrusted(violation),
+        }
+    }
+
+    /// Whether a request may be to blame. A process that ends with success was asked to, and one is stopped from outside.
+    fn may_be_poison(&self) -> bool {
+        match self {
+            Self::Exited(Some(status)) => !status.success(),
+            Self::Exited(None) | Self::Disconnected | Self::Untrusted(_) => true,
+            Self::Unresponsive(unresponsive) => !matches!(unresponsive, Unresponsive::Stopped(_)),
         }
     }
 }

@@ -1,24 +1,27 @@
-//! The life of one version's worker process: started, watched, restarted with back-off, given up, drained.
+//! The life of one version's worker process: started, watched, restarted with back-off, kept from callers while it keeps dying,
+//! given up, drained.
 //!
 //! One task owns the process and everything that decides about it; callers see a [`Availability`] and the [`LastFailure`].
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::backoff::Backoff;
-use super::connection::Connection;
-use super::launch::{Cause, Launcher, WorkerProcess};
+use super::availability::Availability;
+use super::backoff::{Backoff, RECOVERED};
+use super::circuit::{Circuit, Trial};
+use super::launch::{Cause, Death, Launcher, WorkerProcess};
 use super::liveness::{self, Liveness, ProcessActivity};
 use super::walls;
 use crate::backend::Signature;
 use crate::error::Error;
 use crate::runtime::Bounds;
-use crate::runtime::failures::{no_worker, worker_died};
+use crate::runtime::failures::{keeps_dying, no_worker, worker_died};
 
 /// How long after its deadline a request is answered by the front, in case its process does not.
 const GRACE: Duration = Duration::from_millis(500);
@@ -42,23 +45,6 @@ pub enum Command {
     },
 }
 
-/// Where calls go at the moment.
-#[derive(Debug, Clone)]
-pub enum Availability {
-    /// To this process.
-    Up(Arc<Connection>),
-    /// Nowhere yet: a process is about to come.
-    Down,
-    /// Nowhere: there is no worker.
-    Empty,
-    /// Nowhere: files of the model were removed and have to come back before a process can, which may take long.
-    Unpacking,
-    /// Nowhere any more, unless an operator scales the version.
-    GivenUp,
-    /// Nowhere any more.
-    Ended,
-}
-
 /// What is known of failures and the model.
 #[derive(Debug, Default)]
 pub struct LastFailure {
@@ -77,6 +63,7 @@ pub struct ProcessSupervisor {
     last_failure: Arc<Mutex<LastFailure>>,
     commands: mpsc::Receiver<Command>,
     backoff: Backoff,
+    circuit: Circuit,
     /// Workers there shall be, at least and at most.
     target: Bounds,
     /// Told when there is a process again.
@@ -87,8 +74,8 @@ pub struct ProcessSupervisor {
 pub enum State {
     /// No process, and none wanted.
     Empty,
-    /// No process; one is to be started when back-off allows.
-    Down,
+    /// No process; one is to be started then.
+    Down(Instant),
     /// No process; given up.
     GivenUp,
     /// A process.
@@ -115,6 +102,7 @@ impl ProcessSupervisor {
             last_failure,
             commands,
             backoff,
+            circuit: Circuit::default(),
             target,
             waiting: Vec::new(),
         }
@@ -126,7 +114,7 @@ impl ProcessSupervisor {
             state = match state {
                 State::Empty => self.idle(Availability::Empty).await,
                 State::GivenUp => self.idle(Availability::GivenUp).await,
-                State::Down => self.restart().await,
+                State::Down(until) => self.restart(until).await,
                 State::Up(process) => self.supervise(*process).await,
                 State::Ended => break,
             };
@@ -148,59 +136,94 @@ impl ProcessSupervisor {
             Some(Command::Scale { bounds, done }) => {
                 self.target = bounds;
                 self.waiting.push(done);
-                self.backoff.reset();
-                State::Down
+                self.start_afresh()
             }
             Some(Command::Drain { done, .. }) => ended(done),
             None => State::Ended,
         }
     }
 
-    /// Starts a process after the pause that back-off asks for.
-    async fn restart(&mut self) -> State {
-        self.availability.send_replace(Availability::Down);
-        let Some(pause) = self.backoff.failed(Instant::now()) else {
-            tracing::error!(model = %self.launcher.model.name, version = %self.launcher.model.version,
-                "Auto recovery failed again: gave up after {:?}", self.launcher.model.settings.max_retry_timeout);
-            return State::GivenUp;
-        };
-        if !self.launcher.has_files().await {
+    /// No process for `pause`. Callers wait for the next one, unless the circuit is open.
+    fn down_for(&self, pause: Duration) -> State {
+        let until = Instant::now() + pause;
+        self.availability.send_replace(if self.circuit.is_open() {
+            Availability::Open { until }
+        } else {
+            Availability::Down
+        });
+        State::Down(until)
+    }
+
+    /// An operator asks for workers: what happened before is forgotten, and nobody is refused for it.
+    fn forget_failures(&mut self) {
+        self.backoff.reset();
+        self.circuit.reset();
+        self.availability.send_if_modified(|availability| {
+            let is_open = matches!(availability, Availability::Open { .. });
+            if is_open {
+                *availability = Availability::Down;
+            }
+            is_open
+        });
+    }
+
+    /// An operator asks for workers: one is started at once.
+    fn start_afresh(&mut self) -> State {
+        self.forget_failures();
+        let pause = self.backoff.begin(Instant::now());
+        self.down_for(pause)
+    }
+
+    /// Starts a process when the pause is over.
+    async fn restart(&mut self, until: Instant) -> State {
+        if !self.launcher.has_files().await && !self.circuit.is_open() {
             self.availability.send_replace(Availability::Unpacking);
         }
-        let launch = self.launch_after(pause);
-        match self.until_launched(launch).await {
+        let launch = self.launch_at(until);
+        match self.until_launched(launch, until).await {
             Ok(Ok(process)) => State::Up(Box::new(process)),
-            Ok(Err(error)) => {
-                tracing::warn!(model = %self.launcher.model.name, version = %self.launcher.model.version, %error,
-                    "worker process did not start");
-                self.last_failure.lock().last_error = Some(error.clone());
-                self.launcher.roster.process_died();
-                self.answer_waiting(&Err(error));
-                State::Down
-            }
+            Ok(Err(error)) => self.start_failed(error),
             Err(state) => state,
         }
     }
 
-    fn launch_after(&self, pause: Duration) -> Launch {
+    fn start_failed(&mut self, error: Error) -> State {
+        let model = &self.launcher.model;
+        tracing::warn!(model = %model.name, version = %model.version, %error, "worker process did not start");
+        self.last_failure.lock().last_error = Some(error.clone());
+        self.launcher.roster.process_died();
+        self.answer_waiting(&Err(error));
+        let open = self.circuit.did_not_load();
+        let Some(pause) = self.backoff.did_not_load(Instant::now()) else {
+            let model = &self.launcher.model;
+            tracing::error!(model = %model.name, version = %model.version,
+                "Auto recovery failed again: gave up after {:?}", model.settings.max_retry_timeout);
+            return State::GivenUp;
+        };
+        self.down_for(open.unwrap_or(pause))
+    }
+
+    fn launch_at(&self, until: Instant) -> Launch {
         let launcher = self.launcher.clone();
         // A process is there for its workers: it has one even where none is enough.
         let bounds = Bounds {
             min: self.target.min.max(1),
             ..self.target
         };
+        let pause = until.saturating_duration_since(Instant::now());
         tracing::info!(model = %launcher.model.name, version = %launcher.model.version,
-            "Retry worker in {} seconds.", pause.as_secs());
+            "Retry worker in {} seconds.", pause.as_secs_f64().ceil());
         Box::pin(async move {
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep_until(until).await;
             launcher.launch(bounds).await
         })
     }
 
-    /// The outcome of `launch`, or the state that a command leads to before it.
+    /// The outcome of `launch`, which begins at `begin`, or the state that a command leads to before it.
     async fn until_launched(
         &mut self,
         mut launch: Launch,
+        begin: Instant,
     ) -> Result<Result<WorkerProcess, Error>, State> {
         loop {
             tokio::select! {
@@ -215,6 +238,10 @@ impl ProcessSupervisor {
                     Some(Command::Scale { bounds, done }) => {
                         self.target = bounds;
                         self.waiting.push(done);
+                        if Instant::now() < begin {
+                            return Err(self.start_afresh());
+                        }
+                        self.forget_failures();
                     }
                     Some(Command::Drain { done, .. }) => return Err(ended(done)),
                     None => return Err(State::Ended),
@@ -225,12 +252,16 @@ impl ProcessSupervisor {
 
     /// Lets calls through to `process` until it ends.
     async fn supervise(&mut self, mut process: WorkerProcess) -> State {
-        self.process_is_up(&process);
+        let up_since = Instant::now();
+        let mut trial = self.process_is_up(&process);
         let mut liveness = Liveness::new(self.launcher.model.settings.response_timeout);
         let mut sweep = tokio::time::interval(liveness::INTERVAL);
         loop {
             tokio::select! {
-                cause = process.ended() => return self.process_died(process, cause).await,
+                cause = process.ended() => {
+                    return self.process_died(process, cause, up_since.elapsed()).await;
+                }
+                () = answered(trial.as_deref()) => self.close_circuit(&process, &mut trial),
                 command = self.commands.recv() => match command {
                     Some(Command::Scale { bounds, done }) if bounds.max == 0 => {
                         self.target = bounds;
@@ -238,7 +269,11 @@ impl ProcessSupervisor {
                         let _ = done.send(Ok(()));
                         return State::Empty;
                     }
-                    Some(Command::Scale { bounds, done }) => self.scale(&process, bounds, done),
+                    Some(Command::Scale { bounds, done }) => {
+                        self.forget_failures();
+                        self.close_circuit(&process, &mut trial);
+                        self.scale(&process, bounds, done);
+                    }
                     Some(Command::Drain { timeout, done }) => {
                         self.stop_process(process, timeout).await;
                         return ended(done);
@@ -248,25 +283,53 @@ impl ProcessSupervisor {
                 _ = sweep.tick() => {
                     process.connection.expire(GRACE);
                     if let Some(excess) = walls::excess(process.pid, &self.launcher.model.limits) {
-                        return self.process_died(process, Cause::Excess(excess)).await;
+                        return self.process_died(process, Cause::Excess(excess), up_since.elapsed()).await;
+                    }
+                    if up_since.elapsed() >= RECOVERED {
+                        self.close_circuit(&process, &mut trial);
                     }
                     if let Some(unresponsive) = liveness.check(observed(&process)) {
-                        return self.process_died(process, Cause::Unresponsive(unresponsive)).await;
+                        let cause = Cause::Unresponsive(unresponsive);
+                        return self.process_died(process, cause, up_since.elapsed()).await;
                     }
                 }
             }
         }
     }
 
-    fn process_is_up(&mut self, process: &WorkerProcess) {
-        self.backoff.reset();
+    /// Lets calls through: one at a time, in the trial that is returned, if the circuit is open.
+    fn process_is_up(&mut self, process: &WorkerProcess) -> Option<Arc<Trial>> {
         self.last_failure.lock().signature = Some(process.signature.clone());
-        self.last_failure.lock().last_error = None;
-        self.availability
-            .send_replace(Availability::Up(process.connection.clone()));
+        let is_open = self.circuit.is_open();
+        let trial = is_open.then(|| Arc::new(Trial::new(process.connection.clone())));
+        match &trial {
+            Some(trial) => drop(
+                self.availability
+                    .send_replace(Availability::HalfOpen(trial.clone())),
+            ),
+            None => self.let_all_through(process),
+        }
         // The target may have changed while the process was starting.
         for done in std::mem::take(&mut self.waiting) {
             self.scale(process, self.target, done);
+        }
+        trial
+    }
+
+    fn let_all_through(&self, process: &WorkerProcess) {
+        self.last_failure.lock().last_error = None;
+        self.availability
+            .send_replace(Availability::Up(process.connection.clone()));
+    }
+
+    /// Ends a trial, if there is one: a request was answered, or the process has served for a while without any. Where probes
+    /// keep requests away from a degraded version, none would come.
+    fn close_circuit(&mut self, process: &WorkerProcess, trial: &mut Option<Arc<Trial>>) {
+        if trial.take().is_some() {
+            self.circuit.close();
+            self.let_all_through(process);
+            let model = &self.launcher.model;
+            tracing::info!(model = %model.name, version = %model.version, "The circuit is closed again.");
         }
     }
 
@@ -289,31 +352,59 @@ impl ProcessSupervisor {
         self.availability.send_replace(Availability::Empty);
         let connection = process.connection.clone();
         process.drain(timeout).await;
-        connection.lose(&Arc::from("the worker was stopped"));
+        connection.lose(&Arc::from("the worker was stopped"), false);
         self.launcher.roster.clear();
     }
 
-    /// `process` is over: those who wait learn why, after the availability has been taken down, so that they wait for the next.
-    async fn process_died(&mut self, process: WorkerProcess, cause: Cause) -> State {
-        self.availability.send_replace(Availability::Down);
+    /// `process` is over after it `served` for a while: those who wait learn why, after the availability has been taken down,
+    /// so that they wait for the next, or are refused.
+    async fn process_died(
+        &mut self,
+        process: WorkerProcess,
+        cause: Cause,
+        served: Duration,
+    ) -> State {
+        let pause = self.backoff.died(Instant::now(), served);
+        let open = self.circuit.died(served);
+        let down = self.down_for(open.unwrap_or(pause));
         let connection = process.connection.clone();
         let death = process.reap(cause).await;
-        tracing::warn!(model = %self.launcher.model.name, version = %self.launcher.model.version,
-            reason = death.reason, "Worker died.");
+        self.launcher.cfg.deaths.fetch_add(1, Ordering::Relaxed);
         self.launcher.roster.process_died();
-        let error = worker_died(&death.reason);
+        self.keep_death(&death, open);
+        connection.lose(&Arc::from(death.reason), death.may_be_poison);
+        down
+    }
+
+    /// Logs a death and keeps it for descriptions. The circuit is `open` for so long, if it is.
+    fn keep_death(&self, death: &Death, open: Option<Duration>) {
+        let model = &self.launcher.model;
+        let (model, version, reason) = (&model.name, &model.version, &death.reason);
+        tracing::warn!(%model, %version, reason, "Worker died.");
+        if let Some(pause) = open {
+            let seconds = pause.as_secs();
+            tracing::error!(%model, %version, "Worker processes keep dying: requests are refused for {seconds} seconds.");
+        }
         let mut last_failure = self.last_failure.lock();
-        last_failure.last_output = death.last_output;
-        last_failure.last_error = Some(error);
-        drop(last_failure);
-        connection.lose(&Arc::from(death.reason));
-        State::Down
+        last_failure.last_output.clone_from(&death.last_output);
+        last_failure.last_error = Some(match open {
+            Some(pause) => keeps_dying(reason, pause),
+            None => worker_died(reason),
+        });
     }
 
     fn answer_waiting(&mut self, result: &Result<(), Error>) {
         for done in std::mem::take(&mut self.waiting) {
             let _ = done.send(result.clone());
         }
+    }
+}
+
+/// Resolves when a request was answered in the trial, and never without one.
+async fn answered(trial: Option<&Trial>) {
+    match trial {
+        Some(trial) => trial.answered().await,
+        None => std::future::pending().await,
     }
 }
 

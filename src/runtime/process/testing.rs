@@ -101,13 +101,14 @@ impl Peer {
     }
 }
 
+/// A request with a body of its own: requests of the same id are equal.
 pub(crate) fn request(id: &str) -> Request {
     let now = Instant::now().into_std();
     Request {
         id: id.to_owned(),
         content_type: None,
         headers: vec![],
-        body: Body::Raw(bytes::Bytes::from_static(b"ping")),
+        body: Body::Raw(id.to_owned().into()),
         arrival: now,
         deadline: now + Duration::from_mins(1),
         schedule: Schedule::default(),
@@ -154,6 +155,25 @@ impl FakeProcess {
             workers: (0..workers).map(worker).collect(),
         };
         self.peer.send(&report, b"").await;
+    }
+
+    /// Gives signs of life for so many seconds.
+    pub(crate) async fn live(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            let stuck = Duration::ZERO;
+            self.peer.send(&Report::Alive { stuck }, b"").await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// Answers a call with a failure of the handler.
+    pub(crate) async fn refuse(&mut self, id: u64) {
+        let failure = messages::Failure {
+            kind: messages::FailureKind::HandlerTrapped,
+            message: "trap",
+            detail: None,
+        };
+        self.peer.send(&Report::Refused { id, failure }, b"").await;
     }
 
     /// Takes an order to scale, which it carries out.

@@ -55,7 +55,7 @@ fn pair() -> (Front, Peer) {
 impl Front {
     fn call(&self, id: &str) -> JoinHandle<Result<Result<Reply, Error>, Lost>> {
         let (connection, request) = (self.connection.clone(), request(id));
-        tokio::spawn(async move { connection.call(&request).await })
+        tokio::spawn(async move { connection.call(&request, false).await })
     }
 
     async fn violation(self) -> String {
@@ -204,13 +204,45 @@ async fn a_truncated_frame_is_the_end_and_no_answer() {
     drop(peer);
     assert!(matches!((&mut front.reader).await.unwrap(), Ending::Closed));
     let reason: Arc<str> = Arc::from("killed by signal 9");
-    front.connection.lose(&reason);
+    front.connection.lose(&reason, true);
     let lost = Lost {
         reason: Some(reason),
+        is_suspect: false,
     };
     assert_eq!(call.await.unwrap(), Err(lost));
     let late = front.call("b").await.unwrap();
-    assert_eq!(late, Err(Lost { reason: None }));
+    assert_eq!(late, Err(Lost::UNSENT));
+}
+
+/// Which of the requests that a process had are suspects after its death, by whether each was suspected before.
+async fn suspects(suspected: &[bool], may_be_poison: bool) -> Vec<bool> {
+    let (front, mut peer) = pair();
+    peer.greet().await;
+    let mut calls = Vec::new();
+    for is_suspected in suspected.iter().copied() {
+        let (connection, request) = (front.connection.clone(), request("a"));
+        let call = async move { connection.call(&request, is_suspected).await };
+        calls.push(tokio::spawn(call));
+        peer.call().await;
+    }
+    front.connection.lose(&Arc::from("gone"), may_be_poison);
+    let mut suspects = Vec::new();
+    for call in calls {
+        suspects.push(call.await.unwrap().unwrap_err().is_suspect);
+    }
+    suspects
+}
+
+#[tokio::test]
+async fn only_a_request_that_alone_was_suspected_is_a_suspect() {
+    for (suspected, expected) in [
+        ([true, false, false], [true, false, false]),
+        ([true, true, false], [false; 3]),
+        ([false; 3], [false; 3]),
+    ] {
+        assert_eq!(suspects(&suspected, true).await, expected);
+        assert_eq!(suspects(&suspected, false).await, [false; 3]);
+    }
 }
 
 #[tokio::test]
@@ -239,7 +271,7 @@ async fn overdue_requests_are_answered_by_the_front() {
     let mut overdue = request("a");
     overdue.deadline = tokio::time::Instant::now().into_std();
     let connection = front.connection.clone();
-    let call = tokio::spawn(async move { connection.call(&overdue).await });
+    let call = tokio::spawn(async move { connection.call(&overdue, false).await });
     let id = peer.call().await.id;
     let other = front.call("b");
     let _ = peer.call().await;
