@@ -1,7 +1,8 @@
 //! The worker process's side: what `lantern worker` and `lantern-torch` run.
 //!
 //! The process takes its orders from a socket that is its stdin. The first says what to load; when the socket closes, the
-//! front is gone and so is the process, whatever it was doing. Nothing is read from the environment or the command line.
+//! front is gone and so is the process, whatever it was doing. SIGTERM ends it too, once it has answered what it has. Nothing
+//! is read from the environment or the command line.
 
 use std::collections::HashMap;
 use std::io;
@@ -37,6 +38,7 @@ use reporter::Reporter;
 
 mod heartbeat;
 mod host;
+mod leaving;
 mod reporter;
 mod walls;
 
@@ -100,7 +102,9 @@ async fn serve(
     inline_runs: Arc<InlineRuns>,
 ) -> io::Result<()> {
     let stream = Arc::new(stdin_socket()?);
+    leaving::end_with_front(stream.as_ref())?;
     let _signals = leave_to_front()?;
+    let mut terminate = signal(SignalKind::terminate())?;
     let mut incoming = Incoming::new(stream.clone(), ORDER_LIMITS);
     let start = match incoming.next(|| false).await {
         Ok((Order::<String>::Start(start), _)) => *start,
@@ -123,13 +127,15 @@ async fn serve(
     }
     let loaded = tokio::select! {
         loaded = load(&within, start, backend, inline_runs, &outbox) => loaded,
+        // There is nothing to finish.
+        _ = terminate.recv() => return Ok(()),
         // Nothing is ordered before the version is loaded, so this is the end.
         ended = incoming.next::<Order<String>>(|| false) => return ended.map_or_else(over, |_| {
             Err(io::Error::other("an order came before the version was loaded"))
         }),
     };
     match loaded {
-        Ok(runtime) => host(runtime, incoming, &outbox).await,
+        Ok(runtime) => host(runtime, incoming, &outbox, terminate).await,
         Err(error) => {
             refuse(&error, &outbox).await;
             Ok(())
@@ -156,12 +162,10 @@ fn stdin_socket() -> io::Result<UnixStream> {
     UnixStream::from_std(stream)
 }
 
-/// Signals that reach the whole group or service are the front's to act on; a process that catches one and does nothing
-/// is not ended by it.
-fn leave_to_front() -> io::Result<[Signal; 3]> {
+/// Signals of a terminal are the front's to act on; a process that catches one and does nothing is not ended by it.
+fn leave_to_front() -> io::Result<[Signal; 2]> {
     Ok([
         signal(SignalKind::interrupt())?,
-        signal(SignalKind::terminate())?,
         signal(SignalKind::hangup())?,
     ])
 }
@@ -212,9 +216,14 @@ async fn load(
     .await
 }
 
-/// Answers calls until the front goes away or orders the end, or the version cannot go on: then the process ends, and the
-/// front starts another.
-async fn host(runtime: LocalRuntime, incoming: Incoming, outbox: &Arc<Outbox>) -> io::Result<()> {
+/// Answers calls until the front goes away or orders the end, somebody else asks for it, or the version cannot go on: then the
+/// process ends, and the front starts another.
+async fn host(
+    runtime: LocalRuntime,
+    incoming: Incoming,
+    outbox: &Arc<Outbox>,
+    mut terminate: Signal,
+) -> io::Result<()> {
     let signature = runtime.signature().unwrap_or_default();
     reporter::report_batching(&runtime, outbox);
     let ready = Report::<&str>::Ready {
@@ -227,8 +236,13 @@ async fn host(runtime: LocalRuntime, incoming: Incoming, outbox: &Arc<Outbox>) -
     }
     tokio::spawn(reporter::report_workers(runtime.clone(), outbox.clone()));
     let host = Arc::new(Host::new(runtime.clone(), outbox.clone()));
+    let longest = runtime.response_timeout();
     tokio::select! {
         served = follow(incoming, &host, outbox) => served,
+        () = leaving::asked(&mut terminate, || host.is_idle(), longest) => {
+            outbox.flush_all().await;
+            Ok(())
+        }
         failure = runtime.failure() => {
             // Answers that are there still go; the front sends the rest to the next process.
             outbox.flush_all().await;

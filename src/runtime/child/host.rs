@@ -109,6 +109,11 @@ impl Host {
         self.under_way.load(Ordering::Relaxed) <= FEW
     }
 
+    /// Whether no call is under way.
+    pub fn is_idle(&self) -> bool {
+        self.under_way.load(Ordering::Relaxed) == 0
+    }
+
     fn start(self: &Arc<Self>, id: u64, span: Span, answering: impl CallFuture) {
         let host = self.clone();
         // Locks the id until the task is listed, so that it cannot end before.

@@ -332,7 +332,7 @@ impl Cause {
     fn may_be_poison(&self) -> bool {
         match self {
             Self::Exited(Some(status)) => !status.success(),
-            Self::Exited(None) | Self::Disconnected | Self::Untrusted(_) => true,
+            Self::Exited(None) | Self::Disconnected | Self::Untrusted(_) | Self::Excess(_) => true,
             Self::Unresponsive(unresponsive) => !matches!(unresponsive, Unresponsive::Stopped(_)),
         }
     }
