@@ -1,6 +1,6 @@
 //! Handlers that misbehave: only the client of that request gets an error, and the next request is served.
 
-use crate::support::{Answer, Model, TestServer, tensor};
+use crate::support::{Answer, Model, ROW, TestServer, tensor};
 use lantern::backend::fake::{FakeBackend, Outcome};
 use lantern::error::Kind;
 
@@ -131,6 +131,29 @@ async fn what_a_handler_puts_out_is_answered_or_refused_inline() {
 async fn what_a_handler_puts_out_is_answered_or_refused_and_ends_no_process() {
     let model = Model::new("hostile").artifact("linear.onnx").in_process();
     puts_out_everything(model).await;
+}
+
+/// Requests of which each makes the handler trap.
+const TRAPS: usize = 30;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_that_traps_at_each_request_costs_its_own_model_alone() {
+    let inline = Model::new("hostile").artifact("linear.onnx");
+    for hostile in [inline.clone(), inline.in_process()] {
+        let builder = TestServer::builder().model(Model::linear());
+        let server = builder.model(hostile).start().await;
+        let before = pid(&server).await;
+        for _ in 0..TRAPS {
+            for act in ["trap", "postprocess/trap"] {
+                let trapped = server.predict("hostile", act).await;
+                assert_eq!(trapped.status, Kind::HandlerTrapped.wire().status);
+            }
+            assert_eq!(server.predict("linear", ROW).await.status, 200);
+        }
+        assert_eq!(server.predict("hostile", HONEST).await.status, 200);
+        assert_eq!(pid(&server).await, before, "no process died of it");
+        assert_eq!(server.inference("GET", "/health/ready").await.status, 200);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -42,6 +42,7 @@ mod settings;
 mod snapshots;
 mod sources;
 mod starting;
+mod supervision;
 mod support;
 mod swapping;
 mod tokens;

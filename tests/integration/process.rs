@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 /// A row that makes the fake backend abort the process.
-const ABORT: &[u8; 5] = b"abort";
+pub(crate) const ABORT: &[u8; 5] = b"abort";
 
 /// A row that makes the fake backend lose its device, after which the process ends itself.
 const FATAL: &[u8; 5] = b"fatal";
@@ -48,8 +48,8 @@ impl Sink for Lines {
 }
 
 /// The specification of a version that is hosted in a worker process.
-struct Hosted {
-    runtime: Runtime,
+pub(crate) struct Hosted {
+    pub(crate) runtime: Runtime,
     lines: mpsc::UnboundedReceiver<LogLine>,
 }
 
@@ -68,7 +68,7 @@ fn hosts() -> Hosts {
     }
 }
 
-fn model(settings: Settings) -> ModelSpec {
+pub(crate) fn model(settings: Settings) -> ModelSpec {
     ModelSpec {
         digest: String::new(),
         samples: None,
@@ -97,7 +97,7 @@ fn guests() -> PathBuf {
 }
 
 /// Settings under which a request waits in a batch until another one joins it.
-fn pairs() -> Settings {
+pub(crate) fn pairs() -> Settings {
     Settings {
         batch_size: 2,
         batching: lantern::model::BatchingMode::On,
@@ -108,7 +108,7 @@ fn pairs() -> Settings {
 }
 
 impl Hosted {
-    async fn start(model: ModelSpec, workers: usize) -> Result<Self, Error> {
+    pub(crate) async fn start(model: ModelSpec, workers: usize) -> Result<Self, Error> {
         Self::start_with(&hosts(), model, workers).await
     }
 
@@ -121,7 +121,7 @@ impl Hosted {
     }
 
     /// Calls in a task of its own, and returns when the request has been sent to the process.
-    async fn call(&self, row: &[u8; 5]) -> JoinHandle<Result<Reply, Error>> {
+    pub(crate) async fn call(&self, row: &[u8; 5]) -> JoinHandle<Result<Reply, Error>> {
         let (runtime, request) = (self.runtime.clone(), request(*row));
         let before = self.status().in_flight;
         let call = tokio::spawn(async move { runtime.call(request).await });
@@ -129,15 +129,15 @@ impl Hosted {
         call
     }
 
-    fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         self.runtime.status()
     }
 
-    fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.status().workers[0].pid
     }
 
-    async fn until(&self, is_so: impl Fn(&Status) -> bool) -> Status {
+    pub(crate) async fn until(&self, is_so: impl Fn(&Status) -> bool) -> Status {
         loop {
             let status = self.status();
             if is_so(&status) {
@@ -174,13 +174,13 @@ impl Hosted {
         self.signal(rustix::process::Signal::KILL);
     }
 
-    fn signal(&self, signal: rustix::process::Signal) {
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(self.pid().cast_signed()).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
     }
 }
 
-fn request(row: [u8; 5]) -> Request {
+pub(crate) fn request(row: [u8; 5]) -> Request {
     let tensor = Tensor::new(DType::U8, vec![1, 5], Bytes::copy_from_slice(&row)).unwrap();
     // Tokio's clock is used, which a test may have advanced.
     let now = Instant::now().into_std();
@@ -201,7 +201,7 @@ async fn is_gone(pid: u32) {
     }
 }
 
-fn answer(reply: &Reply) -> String {
+pub(crate) fn answer(reply: &Reply) -> String {
     match &reply.output {
         Output::Response(response) => String::from_utf8(response.body().to_vec()).unwrap(),
         Output::Tensors(tensors) => panic!("no response, but {tensors:?}"),

@@ -225,9 +225,7 @@ impl Life {
     /// The status of a prediction, whose model answers with what it is given.
     pub async fn predict(&self, model: &str, key: Option<&str>) -> u16 {
         drop(rustls::crypto::ring::default_provider().install_default());
-        let listens = "inference API listens on ";
-        let (_, address) = self.output.split_once(listens).unwrap();
-        let address = address.lines().next().unwrap();
+        let address = self.address("inference");
         let request = reqwest::Client::new().post(format!("{address}/predictions/{model}"));
         let request = match key {
             Some(key) => request.bearer_auth(key),
@@ -235,6 +233,35 @@ impl Life {
         };
         let answer = request.body("ping").send().await.unwrap();
         answer.status().as_u16()
+    }
+
+    /// A prediction that is asked for in another task, with a JSON body: its status. The server may end meanwhile.
+    pub fn asking(
+        &self,
+        model: &str,
+        body: String,
+    ) -> impl Future<Output = reqwest::Result<u16>> + Send + use<> {
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let url = format!("{}/predictions/{model}", self.address("inference"));
+        let request = reqwest::Client::new().post(url).body(body);
+        let request = request.header("content-type", "application/json");
+        async move { Ok(request.send().await?.status().as_u16()) }
+    }
+
+    /// The value of one sample of `/metrics`, whose line starts with `start`.
+    pub async fn sample(&self, start: &str) -> Option<f64> {
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let url = format!("{}/metrics", self.address("metrics"));
+        let text = reqwest::get(url).await.unwrap().text().await.unwrap();
+        let line = text.lines().find(|line| line.starts_with(start))?;
+        line.rsplit(' ').next()?.parse().ok()
+    }
+
+    /// The address of a listener.
+    fn address(&self, listener: &str) -> &str {
+        let listens = format!("{listener} API listens on ");
+        let (_, address) = self.output.split_once(&listens).unwrap();
+        address.lines().next().unwrap()
     }
 
     /// Each version: model, version, whether it is the default, workers asked for.
