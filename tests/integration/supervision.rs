@@ -9,6 +9,8 @@ use lantern::model::Settings;
 use lantern::runtime::{CircuitState, Status, WorkerState};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tonic::Code;
 
 use crate::process::{ABORT, Hosted, answer, model, pairs, request};
@@ -118,19 +120,43 @@ async fn worker(life: &Life) -> u32 {
     u32::try_from(pid).unwrap()
 }
 
+/// A request that the server has accepted, and whose body is still to come.
+async fn half_sent(life: &Life, body: &str) -> TcpStream {
+    let address = life.address("inference").split("http://").nth(1).unwrap();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head = format!(
+        "POST /predictions/fake HTTP/1.1\r\nhost: x\r\nconnection: close\r\nexpect: 100-continue\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.read_exact(&mut [0; 25]).await.unwrap();
+    stream
+}
+
+/// The first request waits in the worker process for the second one, which comes when both processes have the signal.
 #[tokio::test]
-async fn a_request_in_flight_is_answered_where_sigterm_reaches_the_server_and_its_workers() {
+async fn requests_in_flight_are_answered_where_sigterm_reaches_the_server_and_its_workers() {
     let waits = Model::fake().in_process().with("batchSize: 2");
-    let waits = waits.with("maxBatchDelay: 1500").lantern("batching: on");
-    let (_place, life, pid) = serving(waits).await;
-    let asked = tokio::spawn(life.asking("fake", row(*b"hello")));
+    let waits = waits.with("maxBatchDelay: 600000").lantern("batching: on");
+    let waits = waits.lantern("waitForFullBatches: true");
+    let (_place, mut life, pid) = serving(waits).await;
+    let body = row(*b"other");
+    let mut second = half_sent(&life, &body).await;
+    let first = tokio::spawn(life.asking("fake", row(*b"first")));
     while life.sample("lantern_requests_in_flight{").await != Some(1.0) {
         tokio::task::yield_now().await;
     }
     send_signal(pid, Signal::TERM);
-    let (status, output) = life.end(Signal::TERM).await;
+    life.signal(Signal::TERM);
+    life.read_until("SIGTERM").await;
+    second.write_all(body.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    second.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(first.await.unwrap().unwrap(), 200);
+    let (status, output) = life.ended().await;
     assert!(status.success(), "{output}");
-    assert_eq!(asked.await.unwrap().unwrap(), 200);
     is_dead(pid).await;
 }
 

@@ -257,8 +257,8 @@ impl Life {
         line.rsplit(' ').next()?.parse().ok()
     }
 
-    /// The address of a listener.
-    fn address(&self, listener: &str) -> &str {
+    /// The address of a listener, with its scheme.
+    pub fn address(&self, listener: &str) -> &str {
         let listens = format!("{listener} API listens on ");
         let (_, address) = self.output.split_once(&listens).unwrap();
         address.lines().next().unwrap()
@@ -302,8 +302,13 @@ impl Life {
     }
 
     /// Sends a signal and waits for the end.
-    pub async fn end(mut self, signal: Signal) -> (ExitStatus, String) {
+    pub async fn end(self, signal: Signal) -> (ExitStatus, String) {
         self.signal(signal);
+        self.ended().await
+    }
+
+    /// Waits for the end.
+    pub async fn ended(mut self) -> (ExitStatus, String) {
         while let Some(line) = self.lines.next_line().await.unwrap() {
             self.output.push_str(&line);
             self.output.push('\n');
