@@ -1,6 +1,6 @@
 //! What a handler costs a request: `preprocess` and `postprocess` of the linear guest, 16 numbers of JSON in and 2 out.
 //!
-//! `warm` is a server at work, `fresh` makes a new instance for each call, `load` starts from the cache of compiled code.
+//! `warm` is a server at work, `fresh` makes a new instance for each call, `load` starts from compiled code.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use lantern::handler::{
-    EngineConfig, Handler, HandlerEngine, HandlerSpec, LogLine, Observation, Sink, Step,
+    Code, Handler, HandlerEngine, HandlerSpec, LogLine, Observation, Sink, Step,
 };
 use lantern::model::{
     BackendKind, Declared, Device, Limits, ModelName, ModelSpec, Settings, Version,
@@ -38,7 +38,7 @@ fn wasm() -> Vec<u8> {
         .unwrap_or_else(|error| panic!("{}: {error}: run make guests", file.display()))
 }
 
-fn spec(directory: &Path, fresh_instances: bool) -> HandlerSpec {
+fn spec(directory: &Path, code: &Code, fresh_instances: bool) -> HandlerSpec {
     let model = ModelSpec {
         digest: String::new(),
         samples: None,
@@ -60,6 +60,7 @@ fn spec(directory: &Path, fresh_instances: bool) -> HandlerSpec {
     };
     HandlerSpec {
         model: Arc::new(model),
+        code: code.clone(),
         device: Device::Cpu,
         limits: Limits::default(),
         sink: Arc::new(Silent),
@@ -103,11 +104,11 @@ fn handler_calls(criterion: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("linear.wasm"), wasm()).unwrap();
-    let cache = Some(directory.path().join("cache"));
-    let engine = HandlerEngine::new(EngineConfig { cache }).unwrap();
+    let code = Code::compile_here(&wasm()).unwrap();
+    let engine = HandlerEngine::new().unwrap();
     let load = |fresh| {
         runtime
-            .block_on(Handler::load(&engine, spec(directory.path(), fresh)))
+            .block_on(Handler::load(&engine, spec(directory.path(), &code, fresh)))
             .unwrap()
     };
     let (warm, fresh) = (load(false), load(true));
@@ -128,7 +129,7 @@ fn handler_calls(criterion: &mut Criterion) {
     group.bench_function("load", |bencher| {
         bencher
             .to_async(&runtime)
-            .iter(|| Handler::load(&engine, spec(directory.path(), false)));
+            .iter(|| Handler::load(&engine, spec(directory.path(), &code, false)));
     });
     group.finish();
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use lantern::backend::onnx::OnnxBackend;
 use lantern::backend::{Backend, BackendError, LoadSpec, LoadedModel, Session, Signature};
-use lantern::handler::{EngineConfig, Handler, HandlerEngine, HandlerSpec, Step};
+use lantern::handler::{Code, Handler, HandlerEngine, HandlerSpec, Step};
 use lantern::model::{BackendKind, Declared, Device, Hosting, Limits};
 use lantern::runtime::process::ProcessConfig;
 use lantern::runtime::{Hosts, WorkerIds};
@@ -38,9 +38,12 @@ async fn bench() {
 }
 
 async fn handler_alone() {
-    let engine = HandlerEngine::new(EngineConfig::default()).expect("the engine starts");
+    let engine = HandlerEngine::new().expect("the engine starts");
+    let model = Arc::new(model(1, BackendKind::Onnx, Hosting::Inline));
+    let wasm = std::fs::read(model.directory.join(&model.handler)).expect("the guest is built");
     let spec = HandlerSpec {
-        model: Arc::new(model(1, BackendKind::Onnx, Hosting::Inline)),
+        model,
+        code: Code::compile_here(&wasm).expect("the guest compiles"),
         device: Device::Cpu,
         limits: Limits::default(),
         sink: Arc::new(Print),
@@ -125,7 +128,8 @@ impl Session for BusySession {
 fn hosts() -> Hosts {
     Hosts {
         verdicts: lantern::runtime::Verdicts::default(),
-        engine: Arc::new(|| HandlerEngine::new(EngineConfig::default())),
+        code: Arc::new(lantern::runtime::CompileHere),
+        engine: Arc::new(HandlerEngine::new),
         backends: Arc::new(HashMap::from([
             (BackendKind::Onnx, backend()),
             (BackendKind::Fake, Arc::new(Busy(Signature::default())) as _),

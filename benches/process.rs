@@ -43,6 +43,7 @@ fn memory(runtime: &Runtime) {
 fn hosts() -> Hosts {
     Hosts {
         verdicts: lantern::runtime::Verdicts::default(),
+        code: Arc::new(lantern::runtime::CompileHere),
         engine: Arc::new(|| Err(Error::new(Kind::Internal, "nothing is hosted inline here"))),
         backends: Arc::default(),
         processes: ProcessConfig {

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub mod archive;
+pub mod compile;
 pub mod config;
 pub mod doctor;
 pub mod inspect;
@@ -46,6 +47,9 @@ enum Command {
     /// Host one model version for a server (started by `lantern serve`)
     #[command(hide = true)]
     Worker(worker::WorkerArgs),
+    /// Compile one handler for a server or a tool (started by them)
+    #[command(hide = true)]
+    Compile(compile::CompileArgs),
 }
 
 /// Why a subcommand failed: the error and its sources, as one text.
@@ -90,7 +94,11 @@ impl Name {
     /// in any case.
     fn of(arguments: &[OsString]) -> Self {
         let called = arguments.first().map(Path::new).and_then(Path::file_name);
-        let is_subcommand = |first: &OsString| first == "serve" || first == "worker";
+        let is_subcommand = |first: &OsString| {
+            ["serve", "worker", "compile"]
+                .iter()
+                .any(|name| first == name)
+        };
         match called.and_then(|name| name.to_str()) {
             _ if arguments.get(1).is_some_and(is_subcommand) => Self::Lantern,
             Some("torchserve") => Self::Torchserve,
@@ -132,6 +140,7 @@ fn dispatch(command: Command, arguments: &[OsString]) -> Result<ExitCode, Failur
         Command::Archive(args) => archive::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Worker(args) => worker::run(&args),
+        Command::Compile(args) => compile::run(&args),
     }
 }
 

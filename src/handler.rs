@@ -5,6 +5,7 @@
 mod assets;
 mod bindings;
 mod cache;
+mod code;
 mod compile;
 mod context;
 mod cpu_meter;
@@ -14,17 +15,18 @@ mod host;
 mod inspect;
 mod instance;
 mod limiter;
+mod load;
 mod logging;
 mod lower;
 mod metrics;
 mod observation;
 mod output;
 mod pool;
+mod sealed;
 mod tensors;
 mod ticker;
 mod wasi;
 
-use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
@@ -35,15 +37,21 @@ use crate::model::{Device, Limits, ModelSpec};
 use crate::payload::{Request, Response};
 use crate::tensor::NamedTensor;
 
-use compile::Linked;
 use instance::Instance;
+use load::Linked;
 use logging::{FAILURES_PER_SECOND, LogGate};
 use metrics::Series;
 use pool::{Lease, Pool};
 
+pub(crate) use self::cache::{CodeCache, CodeId};
+pub use self::code::Code;
+pub(crate) use self::code::{CODE_LIMIT, WeakCode};
+pub(crate) use self::compile::compile;
 pub(crate) use self::cpu_meter::yield_now;
+pub(crate) use self::inspect::SIZE_LIMIT;
 pub use self::inspect::{ComponentInfo, check, inspect};
 pub(crate) use self::observation::unit_named;
+pub(crate) use self::sealed::{Sealed, memory_file};
 pub use crate::metrics::MetricKind;
 
 /// What `preprocess` decided.
@@ -122,8 +130,10 @@ pub trait Sink: Send + Sync {
 /// What one version's handler is loaded with.
 #[derive(Clone)]
 pub struct HandlerSpec {
-    /// The version it belongs to; its `directory` holds the component and the assets.
+    /// The version it belongs to; its `directory` holds the assets.
     pub model: Arc<ModelSpec>,
+    /// Its component, compiled.
+    pub code: Code,
     /// The device of the version's first worker.
     pub device: Device,
     /// What its instances and calls may use at most.
@@ -132,14 +142,7 @@ pub struct HandlerSpec {
     pub sink: Arc<dyn Sink>,
 }
 
-/// Settings of the wasm engine, of which a process has one for all its handlers.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct EngineConfig {
-    /// Directory of the cache of compiled code; without one, components are compiled each time.
-    pub cache: Option<PathBuf>,
-}
-
-/// Compiles and links components, and owns the thread by which calls notice that their time is over. Cheap to clone.
+/// Loads and links compiled components, and owns the thread by which calls notice that their time is over. Cheap to clone.
 #[derive(Clone)]
 pub struct HandlerEngine {
     shared: Arc<engine::EngineState>,
@@ -149,14 +152,14 @@ impl HandlerEngine {
     /// Configures wasmtime and starts the ticker.
     ///
     /// wasmtime installs signal handlers here: make the engine after native libraries that install their own.
-    pub fn new(cfg: EngineConfig) -> Result<Self, Error> {
-        let shared = engine::EngineState::new(cfg)?;
+    pub fn new() -> Result<Self, Error> {
+        let shared = engine::EngineState::new()?;
         Ok(Self { shared })
     }
 
     /// Gives one engine, which the first call makes.
-    pub fn lazy(cfg: EngineConfig) -> impl Fn() -> Result<Self, Error> + Send + Sync {
-        let engine = LazyLock::new(|| Self::new(cfg));
+    pub fn lazy() -> impl Fn() -> Result<Self, Error> + Send + Sync {
+        let engine = LazyLock::new(Self::new);
         move || LazyLock::force(&engine).clone()
     }
 }
@@ -178,17 +181,18 @@ struct Version {
 }
 
 impl Handler {
-    /// Compiles the component, or takes it from the cache, checks exports and imports, and makes the first instance.
+    /// Loads the compiled code, checks exports and imports, and makes the first instance.
     ///
     /// Every failure is [`Kind::LoadFailed`] with the reason in its message.
     pub async fn load(engine: &HandlerEngine, spec: HandlerSpec) -> Result<Self, Error> {
         let engine = Arc::clone(&engine.shared);
         let model = Arc::clone(&spec.model);
-        let compiling = tokio::task::spawn_blocking({
+        let code = spec.code;
+        let loading = tokio::task::spawn_blocking({
             let engine = Arc::clone(&engine);
-            move || compile::load(&engine, &model)
+            move || load::load(&engine, &model, &code)
         });
-        let (component, assets) = compiling.await.map_err(|error| aborted(&error))??;
+        let (component, assets) = loading.await.map_err(|error| aborted(&error))??;
         let host = Arc::new(host::HandlerState {
             sink: spec.sink,
             assets,
@@ -252,7 +256,7 @@ impl Handler {
 }
 
 fn aborted(error: &tokio::task::JoinError) -> Error {
-    Error::new(Kind::LoadFailed, "The handler's compilation was aborted").with_detail(error)
+    Error::new(Kind::LoadFailed, "Loading the handler was aborted").with_detail(error)
 }
 
 #[cfg(test)]

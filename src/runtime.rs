@@ -21,6 +21,7 @@ use crate::sandbox::Outcomes;
 pub mod batcher;
 pub mod batching;
 pub mod child;
+pub mod compiler;
 mod envelope;
 pub mod failures;
 mod inflight;
@@ -38,6 +39,7 @@ pub use crate::backend::{ModelState, Signature};
 pub use crate::handler::{Level, LogLine, Observation, Sink};
 
 pub use batching::{Batching, Grounds, Verdict, Verdicts};
+pub use compiler::{CodeSource, CompileHere, CompileLimits, Compiler};
 pub use inflight::{InFlight, InFlightTicket};
 pub use inline_runs::InlineRuns;
 pub use pool::Bounds;
@@ -133,6 +135,8 @@ pub struct Status {
 /// What all runtimes of a process are made from.
 #[derive(Clone)]
 pub struct Hosts {
+    /// Gives the compiled code of handlers, wherever they are hosted.
+    pub code: Arc<dyn CodeSource>,
     /// Engine for handlers hosted in this process; made at the first use.
     pub engine: Arc<dyn Fn() -> Result<HandlerEngine, Error> + Send + Sync>,
     /// Backends this process may host, by kind.

@@ -1,16 +1,16 @@
 //! wasmtime's configuration, the linker and the ticker that all handlers of a process share.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::hash::{Hash as _, Hasher};
+use std::sync::{Arc, LazyLock};
+
+use sha2::{Digest as _, Sha256};
 
 use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{Config, Engine, OptLevel, Strategy, WasmBacktraceDetails, WasmFeatures};
 
 use crate::error::{Error, Kind};
 
-use super::EngineConfig;
 use super::bindings;
-use super::cache::CodeCache;
 use super::host::Host;
 use super::ticker::Ticker;
 use super::wasi;
@@ -25,19 +25,16 @@ pub(super) struct EngineState {
     pub engine: Engine,
     pub linker: Linker<Host>,
     pub ticker: Ticker,
-    pub cache: Option<CodeCache>,
 }
 
 impl EngineState {
-    /// Configures wasmtime, opens the cache and starts the ticker.
-    pub fn new(cfg: EngineConfig) -> Result<Arc<Self>, Error> {
-        let engine =
-            Engine::new(&config()).map_err(|error| internal("configure wasmtime", &error))?;
+    /// Configures wasmtime and starts the ticker.
+    pub fn new() -> Result<Arc<Self>, Error> {
+        let engine = new()?;
         let linker = linker(&engine).map_err(|error| internal("link the interface", &error))?;
         let ticker =
             Ticker::start(engine.weak()).map_err(|error| internal("start the ticker", &error))?;
         Ok(Arc::new(Self {
-            cache: cfg.cache.and_then(|directory| open(&directory, &engine)),
             engine,
             linker,
             ticker,
@@ -45,22 +42,40 @@ impl EngineState {
     }
 }
 
-/// The cache in `directory`. Handlers are served without one, too.
-fn open(directory: &Path, engine: &Engine) -> Option<CodeCache> {
-    let opened = CodeCache::open(directory, engine);
-    opened
-        .inspect_err(|error| {
-            tracing::warn!(directory = %directory.display(), %error,
-                "the cache of compiled handlers cannot be used: they are compiled each time");
-        })
-        .ok()
+/// An engine, for compiling or for running.
+pub(super) fn new() -> Result<Engine, Error> {
+    Engine::new(&config()).map_err(|error| internal("configure wasmtime", &error))
 }
 
 /// The proposals that are on.
 pub(super) fn features() -> Result<WasmFeatures, Error> {
-    let engine = Engine::new(&config());
-    let engine = engine.map_err(|error| internal("configure wasmtime", &error))?;
-    Ok(engine.get_wasm_features())
+    Ok(new()?.get_wasm_features())
+}
+
+/// Digest of all that compiled code depends on beside the component: wasmtime's version, its settings, the processor.
+pub(super) fn identity() -> Result<[u8; 32], Error> {
+    static IDENTITY: LazyLock<Result<[u8; 32], Error>> =
+        LazyLock::new(|| new().map(|engine| identity_of(&engine)));
+    IDENTITY.clone()
+}
+
+pub(super) fn identity_of(engine: &Engine) -> [u8; 32] {
+    let mut hasher = Sha256Hasher(Sha256::new());
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    hasher.0.finalize().into()
+}
+
+/// Feeds what implements `Hash` to SHA-256: `DefaultHasher` is neither stable nor long enough.
+struct Sha256Hasher(Sha256);
+
+impl Hasher for Sha256Hasher {
+    fn finish(&self) -> u64 {
+        0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
 }
 
 fn internal(what: &str, error: &dyn std::fmt::Display) -> Error {
@@ -146,23 +161,14 @@ mod tests {
         assert!(engine.get_pooling_config().is_none());
     }
 
-    #[tokio::test]
-    async fn an_engine_whose_cache_cannot_be_used_has_none() {
-        // Not even root can make a directory there.
-        let cache = Some("/proc/lantern".into());
-        assert!(
-            EngineState::new(EngineConfig { cache })
-                .unwrap()
-                .cache
-                .is_none()
-        );
-        let directory = tempfile::tempdir().unwrap();
-        let cache = Some(directory.path().into());
-        assert!(
-            EngineState::new(EngineConfig { cache })
-                .unwrap()
-                .cache
-                .is_some()
+    #[test]
+    fn code_of_other_settings_has_another_identity() {
+        assert_eq!(identity().unwrap(), identity_of(&new().unwrap()));
+        let mut other = config();
+        other.epoch_interruption(false);
+        assert_ne!(
+            identity().unwrap(),
+            identity_of(&Engine::new(&other).unwrap())
         );
     }
 

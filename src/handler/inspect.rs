@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, truncated};
 use super::{engine, wasi};
 
 /// Most bytes of a component.
-pub(super) const SIZE_LIMIT: usize = 64 << 20;
+pub(crate) const SIZE_LIMIT: usize = 64 << 20;
 const BODY_LIMIT: usize = 1 << 20;
 const LOCALS_LIMIT: u64 = 5_000;
 const CONTROL_LIMIT: usize = 50_000;

@@ -16,11 +16,11 @@ use crate::tensor::NamedTensor;
 
 use super::bindings::lantern::handler::types;
 use super::bindings::{self, exports::lantern::handler::pipeline};
-use super::compile::Linked;
 use super::context;
 use super::cpu_meter::CpuMeter;
 use super::fault::{self, Circumstances, Function};
 use super::host::Host;
+use super::load::Linked;
 use super::lower::{self, Role, Shapes};
 use super::output;
 use super::{Level, Step, Version};

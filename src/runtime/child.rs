@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use super::protocol::{BUILD, GREETING, ORDER_LIMITS, REPORT_HEADER_LIMIT};
 use super::{Hosts, InlineRuns, NativeLibraries, Verdicts, WorkerIds};
 use crate::backend::{Backend, BackendError};
 use crate::error::{Error, Kind};
-use crate::handler::{EngineConfig, HandlerEngine};
+use crate::handler::{Code, HandlerEngine};
 use crate::model::{BackendKind, ModelSpec};
 use crate::sandbox::{Entered, handover};
 use host::Host;
@@ -70,7 +70,7 @@ pub fn probe() -> ExitCode {
 /// engine's signal handlers have to be installed after those of native libraries.
 pub fn run(backend: impl MakeBackend) -> ExitCode {
     // Before there is a second thread, and before anything foreign.
-    match walls::enter().and_then(|(within, _)| try_run(within, backend)) {
+    match walls::enter().and_then(|(within, files)| try_run(within, files, backend)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
@@ -79,7 +79,10 @@ pub fn run(backend: impl MakeBackend) -> ExitCode {
     }
 }
 
-fn try_run(within: Entered, backend: impl MakeBackend) -> io::Result<()> {
+fn try_run(within: Entered, files: Vec<OwnedFd>, backend: impl MakeBackend) -> io::Result<()> {
+    let code = files.into_iter().next();
+    let code = code.ok_or_else(|| io::Error::other("the handler's code did not come"))?;
+    let code = Code::received(code)?;
     let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // One more, for the spare.
@@ -90,7 +93,7 @@ fn try_run(within: Entered, backend: impl MakeBackend) -> io::Result<()> {
     let inline_runs = Arc::<InlineRuns>::default();
     inline_runs.keep_spare_thread(runtime.handle());
     let served =
-        runtime.block_on(async { tokio::spawn(serve(within, backend, inline_runs)).await });
+        runtime.block_on(async { tokio::spawn(serve(within, code, backend, inline_runs)).await });
     // Workers may be inside native code that does not come back.
     runtime.shutdown_background();
     served.unwrap_or_else(|panic| Err(io::Error::other(panic)))
@@ -98,6 +101,7 @@ fn try_run(within: Entered, backend: impl MakeBackend) -> io::Result<()> {
 
 async fn serve(
     within: Entered,
+    code: Code,
     backend: impl MakeBackend,
     inline_runs: Arc<InlineRuns>,
 ) -> io::Result<()> {
@@ -126,7 +130,7 @@ async fn serve(
         return Ok(());
     }
     let loaded = tokio::select! {
-        loaded = load(&within, start, backend, inline_runs, &outbox) => loaded,
+        loaded = load(&within, start, code, backend, inline_runs, &outbox) => loaded,
         // There is nothing to finish.
         _ = terminate.recv() => return Ok(()),
         // Nothing is ordered before the version is loaded, so this is the end.
@@ -173,6 +177,7 @@ fn leave_to_front() -> io::Result<[Signal; 2]> {
 async fn load(
     within: &Entered,
     start: Start,
+    code: Code,
     backend: impl MakeBackend,
     inline_runs: Arc<InlineRuns>,
     outbox: &Arc<Outbox>,
@@ -197,9 +202,8 @@ async fn load(
     };
     let backend = backend(model.backend, &libraries).map_err(|error| not_loaded(&model, &error))?;
     let hosts = Hosts {
-        engine: Arc::new(HandlerEngine::lazy(EngineConfig {
-            cache: start.cache.map(path_from_wire),
-        })),
+        code: Arc::new(code),
+        engine: Arc::new(HandlerEngine::lazy()),
         backends: Arc::new(HashMap::from([(model.backend, backend)])),
         processes: ProcessConfig::default(),
         worker_ids: Arc::new(WorkerIds::from(0)),

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
+use super::compiler;
 use super::envelope::{self, Opened, Row, Wrapped};
 use super::failures::{
     backend_missing, draining, expired, load_failed, not_ready_in_time, outputs_too_large,
@@ -19,7 +20,7 @@ use super::source::{ModelInputs, is_for_the_model_log};
 use super::{Batching, Bounds, CircuitState, Hosts, InFlight, Status, Verdict};
 use crate::backend::Signature;
 use crate::error::{Error, Kind};
-use crate::handler::{Handler, HandlerSpec, Prepared, Sink, Step};
+use crate::handler::{Code, Handler, HandlerSpec, Prepared, Sink, Step};
 use crate::model::{Device, Envelope, ModelSpec, TensorsTo};
 use crate::payload::{Body, Output, Reply, Request, Response, Schedule, Timings};
 use crate::sandbox::Outcomes;
@@ -58,9 +59,11 @@ impl LocalRuntime {
         let workers = supervisor(hosts, &model, bounds.max)?;
         let timeout = model.settings.startup_timeout;
         let (tensors_to, envelope) = (model.tensors_to(), model.settings.envelope);
+        // Compiling has limits of its own.
+        let code = compiler::code(Arc::clone(&hosts.code), Arc::clone(&model)).await?;
         let load = async {
             tokio::try_join!(
-                load_handler(hosts, Arc::clone(&model), sink),
+                load_handler(hosts, Arc::clone(&model), code, sink),
                 workers.start(bounds)
             )
         };
@@ -376,6 +379,7 @@ fn supervisor(
 async fn load_handler(
     hosts: &Hosts,
     model: Arc<ModelSpec>,
+    code: Code,
     sink: Arc<dyn Sink>,
 ) -> Result<Handler, Error> {
     let factory = Arc::clone(&hosts.engine);
@@ -385,6 +389,7 @@ async fn load_handler(
     let spec = HandlerSpec {
         device: first_device(&model),
         limits: model.limits.clone(),
+        code,
         sink,
         model,
     };

@@ -14,7 +14,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OnceCell, mpsc, oneshot, watch};
 
 use super::failures::draining;
 use super::{Batching, Bounds, CircuitState, Hosts, InFlight, ModelFiles, NativeLibraries, Status};
@@ -31,6 +31,7 @@ pub use probe::probe;
 use poison::PoisonRequests;
 use roster::Roster;
 use spawn::SpawnPrograms;
+pub(super) use spawn::from_anywhere;
 pub use spawn::{ChildProcess, Spawn, Spawned};
 use supervisor::{Command, LastFailure, ProcessSupervisor, State};
 pub use walls::SandboxConfig;
@@ -67,8 +68,6 @@ pub struct ProcessConfig {
     pub lantern_torch: PathBuf,
     /// Where native libraries lie.
     pub libraries: NativeLibraries,
-    /// Where compiled handlers are kept.
-    pub cache: Option<PathBuf>,
     /// The environment of worker processes, beside what every one gets: what native libraries cannot do without, such as
     /// `LD_LIBRARY_PATH` and `CUDA_VISIBLE_DEVICES`.
     pub environment: Vec<(OsString, OsString)>,
@@ -90,7 +89,6 @@ impl Default for ProcessConfig {
             lantern: PathBuf::new(),
             lantern_torch: PathBuf::new(),
             libraries: NativeLibraries::default(),
-            cache: None,
             environment: Vec::new(),
             directory: None,
             files: None,
@@ -127,6 +125,8 @@ impl ProcessRuntime {
         let findings = Arc::new(Findings::new(&model, hosts.verdicts.clone()));
         let launcher = Launcher {
             cfg: hosts.processes.clone(),
+            source: hosts.code.clone(),
+            code: OnceCell::new(),
             model: model.clone(),
             cores: hosts.cores,
             sink,

@@ -15,7 +15,7 @@ pub(super) mod outbox;
 use frame::FrameLimits;
 
 /// Raised whenever a message changes its meaning or encoding.
-pub(super) const VERSION: u8 = 6;
+pub(super) const VERSION: u8 = 7;
 
 /// The first bytes that each side sends.
 pub(super) const GREETING: [u8; 8] = [b'l', b'a', b'n', b't', b'e', b'r', b'n', VERSION];

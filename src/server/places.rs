@@ -42,7 +42,7 @@ pub fn cache(directory: &Path) -> Option<PathBuf> {
     let shown = directory.display();
     let own = place::own(directory).inspect_err(|error| {
         tracing::warn!(
-            "lantern_cache_dir {shown} cannot be used ({error}): handlers are compiled at each start of a worker process"
+            "lantern_cache_dir {shown} cannot be used ({error}): handlers are compiled at each start of the server"
         );
     });
     let own = own.ok()?;

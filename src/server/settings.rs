@@ -14,12 +14,12 @@ use crate::catalog::{Health, Library, LibraryConfig, Registration, SnapshotConfi
 use crate::config::server::{LoadModels, ServerConfig, Values};
 use crate::config::snapshot::SavedVersion;
 use crate::error::Error;
-use crate::handler::{EngineConfig, HandlerEngine};
+use crate::handler::HandlerEngine;
 use crate::listen::Address;
 use crate::model::{Limits, ModelName, Version};
 use crate::runtime::batching::RULES;
 use crate::runtime::process::{self, ProcessConfig, SandboxConfig};
-use crate::runtime::{Hosts, NativeLibraries, Verdicts, WorkerIds};
+use crate::runtime::{CompileLimits, Compiler, Hosts, NativeLibraries, Verdicts, WorkerIds};
 use crate::sandbox::Outcomes;
 use crate::token;
 
@@ -240,26 +240,37 @@ fn hosts(values: &Values, machine: &Machine, directory: &Path) -> Hosts {
         onnxruntime: values.lantern_onnxruntime.clone(),
     };
     let beside = machine.program.with_file_name("lantern-torch");
+    let sandbox = SandboxConfig::new(values.lantern_sandbox.clone());
     Hosts {
         verdicts: verdicts.map_or_else(Verdicts::default, Verdicts::in_directory),
-        engine: Arc::new(HandlerEngine::lazy(EngineConfig {
-            cache: cache.clone(),
-        })),
+        code: Arc::new(compiler(values, machine, cache, &sandbox)),
+        engine: Arc::new(HandlerEngine::lazy()),
         backends: Arc::new(inline_backends(&libraries)),
         processes: ProcessConfig {
             lantern: machine.program.clone(),
             lantern_torch: values.lantern_torch.clone().unwrap_or(beside),
             libraries,
-            cache,
             environment: machine.environment.clone(),
             directory: Some(directory.to_owned()),
-            sandbox: SandboxConfig::new(values.lantern_sandbox.clone()),
+            sandbox,
             ..ProcessConfig::default()
         },
         worker_ids: Arc::new(WorkerIds::from(values.initial_worker_port)),
         cores: machine.cores,
         inline_runs: Arc::default(),
     }
+}
+
+fn compiler(
+    values: &Values,
+    machine: &Machine,
+    cache: Option<PathBuf>,
+    sandbox: &SandboxConfig,
+) -> Compiler {
+    let memory = values.lantern_compile_memory as u64;
+    let limits = CompileLimits::new(memory, values.lantern_compile_cpu);
+    Compiler::new(machine.program.clone(), cache, limits)
+        .within(sandbox.demands.clone(), sandbox.users.clone())
 }
 
 fn models(load: &LoadModels, store: &ModelStore) -> Result<Vec<Registration>, ServerError> {

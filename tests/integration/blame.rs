@@ -9,7 +9,7 @@ use bytes::Bytes;
 use lantern::backend::Backend;
 use lantern::backend::onnx::OnnxBackend;
 use lantern::error::{Error, Fault};
-use lantern::handler::{EngineConfig, HandlerEngine, Level, LogLine, Observation, Sink};
+use lantern::handler::{HandlerEngine, Level, LogLine, Observation, Sink};
 use lantern::model::{
     BackendKind, Declared, Hosting, Limits, ModelName, ModelSpec, Settings, TensorsTo, Version,
 };
@@ -82,7 +82,8 @@ fn hosts() -> Hosts {
     let onnx: Arc<dyn Backend> = Arc::new(onnx);
     Hosts {
         verdicts: Verdicts::default(),
-        engine: Arc::new(HandlerEngine::lazy(EngineConfig::default())),
+        code: Arc::new(lantern::runtime::CompileHere),
+        engine: Arc::new(HandlerEngine::lazy()),
         backends: Arc::new(HashMap::from([(BackendKind::Onnx, onnx)])),
         processes: ProcessConfig {
             lantern: env!("CARGO_BIN_EXE_lantern").into(),

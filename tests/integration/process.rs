@@ -2,18 +2,21 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use lantern::backend::Signature;
 use lantern::error::{Error, Kind};
-use lantern::handler::{LogLine, Observation, Sink};
+use lantern::handler::{Code, LogLine, Observation, Sink};
 use lantern::model::{
     BackendKind, Declared, Limits, ModelName, ModelSpec, Settings, TensorsTo, Version,
 };
 use lantern::payload::{Body, Output, Reply, Request, Schedule};
 use lantern::runtime::process::{ProcessConfig, SandboxConfig};
-use lantern::runtime::{Bounds, Hosts, Runtime, Status, WorkerIds, WorkerState};
+use lantern::runtime::{
+    Bounds, CodeSource, CompileLimits, Compiler, Hosts, Runtime, Status, WorkerIds, WorkerState,
+};
 use lantern::sandbox::{Demand, Demands};
 use lantern::tensor::{DType, NamedTensor, Tensor};
 use tokio::sync::mpsc;
@@ -56,6 +59,7 @@ pub(crate) struct Hosted {
 fn hosts() -> Hosts {
     Hosts {
         verdicts: lantern::runtime::Verdicts::default(),
+        code: compiler(),
         engine: Arc::new(|| Err(Error::new(Kind::Internal, "nothing is hosted inline here"))),
         backends: Arc::default(),
         processes: ProcessConfig {
@@ -66,6 +70,11 @@ fn hosts() -> Hosts {
         cores: 2,
         inline_runs: Arc::default(),
     }
+}
+
+fn compiler() -> Arc<Compiler> {
+    let program = env!("CARGO_BIN_EXE_lantern").into();
+    Arc::new(Compiler::new(program, None, CompileLimits::default()))
 }
 
 pub(crate) fn model(settings: Settings) -> ModelSpec {
@@ -221,6 +230,45 @@ async fn tensors_go_straight_to_a_model_in_a_worker_process() {
     assert_eq!(Body::Tensors(outputs), sent.body);
     assert_eq!((reply.timings.rows, reply.timings.batch_rows), (1, 1));
     assert!(reply.timings.leads_batch);
+}
+
+/// Counts how often code is asked for.
+struct Counted {
+    compiler: Arc<Compiler>,
+    asked: AtomicUsize,
+}
+
+impl CodeSource for Counted {
+    fn code(&self, model: &ModelSpec) -> Result<Code, Error> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        self.compiler.code(model)
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_is_started_again_gets_the_code_that_is_there() {
+    let counted = Arc::new(Counted {
+        compiler: compiler(),
+        asked: AtomicUsize::new(0),
+    });
+    let hosts = Hosts {
+        code: counted.clone(),
+        ..hosts()
+    };
+    let version = Hosted::start_with(&hosts, model(Settings::default()), 1).await;
+    let version = version.unwrap();
+    let first = version.pid();
+    version.kill();
+    let is_next =
+        |status: &Status| status.workers.iter().any(|worker| worker.pid != first) && is_up(status);
+    version.until(is_next).await;
+    version.runtime.call(request(*b"hello")).await.unwrap();
+    assert_eq!(counted.asked.load(Ordering::SeqCst), 1);
+}
+
+fn is_up(status: &Status) -> bool {
+    let mut workers = status.workers.iter();
+    workers.any(|worker| worker.state == WorkerState::Ready)
 }
 
 #[tokio::test]
@@ -393,12 +441,14 @@ async fn a_version_that_keeps_failing_is_given_up() {
         ..Settings::default()
     });
     let directory = tempfile::tempdir().unwrap();
-    let handler = directory.path().join("handler.wasm");
+    let [archive, aside] = ["archive", "aside"].map(|name| directory.path().join(name));
+    std::fs::create_dir(&archive).unwrap();
+    let handler = archive.join("handler.wasm");
     std::fs::copy(guests().join("passthrough.wasm"), &handler).unwrap();
-    impatient.directory = directory.path().into();
+    impatient.directory.clone_from(&archive);
     impatient.handler = "handler.wasm".into();
     let version = Hosted::start(impatient, 1).await.unwrap();
-    std::fs::remove_file(&handler).unwrap();
+    std::fs::rename(&archive, &aside).unwrap();
     version.kill();
     version.until(|status| status.given_up).await;
     assert_eq!(
@@ -411,7 +461,7 @@ async fn a_version_that_keeps_failing_is_given_up() {
         Kind::NoWorker
     );
     // Scaling starts it again, after an operator has removed the cause.
-    std::fs::copy(guests().join("passthrough.wasm"), &handler).unwrap();
+    std::fs::rename(&aside, &archive).unwrap();
     version.runtime.scale(Bounds::exactly(1)).await.unwrap();
     assert!(version.runtime.call(request(*b"hello")).await.is_ok());
     assert!(!version.status().given_up);

@@ -43,6 +43,7 @@ fn hosts() -> Hosts {
         std::env::var_os("LD_LIBRARY_PATH").map(|path| ("LD_LIBRARY_PATH".into(), path));
     Hosts {
         verdicts: lantern::runtime::Verdicts::default(),
+        code: Arc::new(lantern::runtime::CompileHere),
         engine: Arc::new(|| Err(Error::new(Kind::Internal, "nothing is hosted inline here"))),
         backends: Arc::default(),
         processes: ProcessConfig {

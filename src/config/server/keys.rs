@@ -338,6 +338,10 @@ settings! {
     lantern_max_cpu: Duration = "2s", Safety, duration();
     /// Ceiling of `lantern.limits.initCpu`.
     lantern_max_init_cpu: Duration = "1min", Safety, duration();
+    /// Memory that compiling one handler may take.
+    lantern_compile_memory: usize = "1GiB", Safety, size();
+    /// CPU time that compiling one handler may take. It may wait three times as long for a processor.
+    lantern_compile_cpu: Duration = "30s", Safety, duration();
     /// Ceiling of `lantern.limits.output`.
     lantern_max_output: usize = "256MiB", Safety, size();
     /// Ceiling of `lantern.limits.response`.

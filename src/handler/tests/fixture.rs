@@ -44,7 +44,6 @@ pub struct Fixture {
     pub settings: Settings,
     pub config: String,
     pub recorder: Arc<Recorder>,
-    pub engine: EngineConfig,
 }
 
 impl Fixture {
@@ -67,16 +66,21 @@ impl Fixture {
             settings: Settings::default(),
             config: "{}".to_owned(),
             recorder: Arc::default(),
-            engine: EngineConfig::default(),
         }
     }
 
     pub async fn load(&self) -> Result<Handler, Error> {
-        let engine = HandlerEngine::new(self.engine.clone())?;
-        Handler::load(&engine, self.spec()).await
+        let wasm = std::fs::read(self.directory.path().join("handler.wasm")).unwrap();
+        let code = Code::compile_here(&wasm).map_err(|reason| {
+            Error::new(
+                Kind::LoadFailed,
+                format!("The handler handler.wasm {reason}"),
+            )
+        })?;
+        Handler::load(&HandlerEngine::new()?, self.spec(code)).await
     }
 
-    fn spec(&self) -> HandlerSpec {
+    fn spec(&self, code: Code) -> HandlerSpec {
         let model = ModelSpec {
             digest: String::new(),
             samples: None,
@@ -95,6 +99,7 @@ impl Fixture {
         };
         HandlerSpec {
             model: Arc::new(model),
+            code,
             device: Device::Cpu,
             limits: self.limits.clone(),
             sink: Arc::clone(&self.recorder) as Arc<dyn Sink>,

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::backend::fake::{FakeBackend, Outcome};
-use crate::handler::{EngineConfig, HandlerEngine, LogLine, Observation};
+use crate::handler::{HandlerEngine, LogLine, Observation};
 use crate::model::{BackendKind, Settings};
 use crate::payload::{Body, Priority};
 use crate::runtime::process::ProcessConfig;
@@ -28,7 +28,8 @@ pub(in crate::runtime) fn hosts(backend: &FakeBackend) -> Hosts {
     let backend: Arc<dyn crate::backend::Backend> = Arc::new(backend.clone());
     Hosts {
         verdicts: crate::runtime::Verdicts::default(),
-        engine: Arc::new(|| HandlerEngine::new(EngineConfig::default())),
+        code: Arc::new(crate::runtime::CompileHere),
+        engine: Arc::new(HandlerEngine::new),
         backends: Arc::new(HashMap::from([(BackendKind::Fake, backend)])),
         processes: ProcessConfig::default(),
         worker_ids: Arc::new(WorkerIds::from(9000)),

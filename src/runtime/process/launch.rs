@@ -3,7 +3,7 @@
 //! What a process needs to know is in the handshake. Nobody else can connect to its socket, so nobody has to prove who they
 //! are.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::net::UnixStream;
+use tokio::sync::OnceCell;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::ProcessConfig;
@@ -25,8 +26,9 @@ use super::spawn::{ChildProcess, Spawned, absolute, from_anywhere};
 use super::walls::{self, Excess, Needs, Walls};
 use crate::backend::Signature;
 use crate::error::{Error, Kind};
-use crate::handler::Sink;
+use crate::handler::{Code, Sink};
 use crate::model::ModelSpec;
+use crate::runtime::compiler::{self, CodeSource};
 use crate::runtime::failures::{
     died_in_load, no_working_directory, not_ready_in_time, not_walled_in, protocol_broken_in_load,
     too_much_to_start,
@@ -50,6 +52,10 @@ const READ_TIMEOUT: Duration = Duration::from_millis(200);
 /// What every process of a version is started with.
 pub struct Launcher {
     pub cfg: ProcessConfig,
+    /// Gives the code of the version's handler.
+    pub source: Arc<dyn CodeSource>,
+    /// The code, once it is there: it is compiled once for all processes of the version.
+    pub code: OnceCell<Code>,
     pub model: Arc<ModelSpec>,
     pub cores: usize,
     pub sink: Arc<dyn Sink>,
@@ -92,8 +98,9 @@ impl Launcher {
     pub async fn launch(&self, bounds: Bounds) -> Result<WorkerProcess, Error> {
         self.look_after_files(Ok(()), |files| files.restore())
             .await?;
+        let code = self.code().await?;
         let mut walls = Walls::new(&self.cfg, &Needs::of(&self.model));
-        let (ours, theirs) = socket_pair(&walls)?;
+        let (ours, theirs) = socket_pair(&walls, code)?;
         let directory = self.directory()?;
         let Spawned {
             pid,
@@ -153,6 +160,12 @@ impl Launcher {
                 Err(died.await)
             }
         }
+    }
+
+    /// The handler's code, which the first process of the version waits for.
+    async fn code(&self) -> Result<&Code, Error> {
+        let make = || compiler::code(self.source.clone(), self.model.clone());
+        self.code.get_or_try_init(make).await
     }
 
     /// Whether the files of the version are there.
@@ -225,18 +238,17 @@ impl Launcher {
             model,
             workers: bounds_to_wire(bounds),
             cores: u32::try_from(self.cores).unwrap_or(u32::MAX),
-            cache: (self.cfg.cache.as_ref()).map(|cache| path_to_wire(&absolute(cache))),
             onnxruntime: self.cfg.libraries.onnxruntime.as_ref().map(path),
             verdict: self.findings.verdict().as_ref().map(verdict_to_wire),
         }
     }
 }
 
-/// A pair of sockets in which the order to put up walls waits for the process.
-fn socket_pair(walls: &Walls) -> Result<(UnixStream, OwnedFd), Error> {
+/// A pair of sockets in which the order to put up walls waits for the process, with the handler's code.
+fn socket_pair(walls: &Walls, code: &Code) -> Result<(UnixStream, OwnedFd), Error> {
     let pair = || {
         let (ours, theirs) = StdUnixStream::pair()?;
-        walls.send(&ours, &[])?;
+        walls.send(&ours, &[code.as_fd()])?;
         ours.set_nonblocking(true)?;
         theirs.set_nonblocking(true)?;
         Ok((UnixStream::from_std(ours)?, OwnedFd::from(theirs)))

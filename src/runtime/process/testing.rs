@@ -19,7 +19,7 @@ use super::spawn::{ChildProcess, Spawn, Spawned};
 use super::*;
 use crate::backend::Signature;
 use crate::error::Kind;
-use crate::handler::{LogLine, Observation};
+use crate::handler::{Code, LogLine, Observation};
 use crate::payload::{Body, Output, Response, Schedule, Timings};
 use crate::runtime::protocol::convert::{reply_to_wire, signature_to_wire};
 use crate::runtime::protocol::messages::{self, Order, Report};
@@ -256,6 +256,7 @@ impl FakePrograms {
     pub(crate) fn hosts(self: &Arc<Self>) -> Hosts {
         Hosts {
             verdicts: Verdicts::default(),
+            code: Arc::new(Code::none()),
             engine: Arc::new(|| Err(Error::new(Kind::Internal, "nothing is hosted inline"))),
             backends: Arc::default(),
             processes: ProcessConfig {

@@ -116,8 +116,6 @@ pub struct Start {
     pub workers: Bounds,
     /// Processor cores that all workers share.
     pub cores: u32,
-    /// Where compiled handlers are kept.
-    pub cache: Option<PathBytes>,
     /// `libonnxruntime.so.*`.
     pub onnxruntime: Option<PathBytes>,
     /// What was found out about batching before.
