@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::too_many_lines)]
 
 mod blame;
+mod compiling;
 mod describing;
 mod documents;
 mod draining;
