@@ -40,6 +40,18 @@ async fn is_dead(pid: u32) {
     died.unwrap_or_else(|_| panic!("process {pid} lives on"));
 }
 
+/// Returns when every thread of a process is stopped.
+async fn is_stopped(pid: u32) {
+    let is_stopped = |thread: std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(thread.path().join("stat"));
+        stat.is_ok_and(|stat| stat.contains(") T "))
+    };
+    let threads = || std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    while !threads().all(|thread| thread.is_ok_and(is_stopped)) {
+        tokio::task::yield_now().await;
+    }
+}
+
 fn send_signal(pid: u32, signal: Signal) {
     // One that is dead already needs none.
     let _ = kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), signal);
@@ -171,6 +183,8 @@ async fn a_process_whose_server_was_killed_ends() {
 async fn a_stopped_process_whose_server_was_killed_ends() {
     let (_place, life, pid) = serving(Model::fake().in_process()).await;
     send_signal(pid, Signal::STOP);
+    // The kernel continues one that is stopped when it is orphaned, and leaves alone one that is stopped later.
+    is_stopped(pid).await;
     life.end(Signal::KILL).await;
     is_dead(pid).await;
 }
