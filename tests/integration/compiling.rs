@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use lantern::handler::Code;
 use lantern::runtime::{CompileLimits, Compiler};
+use lantern::sandbox::{Demand, Demands, Users};
 use tempfile::TempDir;
 
 use crate::support::{Model, ROW, TestServer, fixture, guest};
@@ -110,6 +111,21 @@ fn each_limit_has_its_error() {
         let told = refusal(limits, component);
         assert_eq!(told, format!("The handler handler.wasm {says}"));
     }
+}
+
+#[test]
+fn limits_hold_where_walls_are_off() {
+    let limits = CompileLimits {
+        memory: 8 << 20,
+        ..CompileLimits::default()
+    };
+    let compiler = compiler(limits).within(Demands::all(Demand::Off), Users::default());
+    let component = guest("passthrough");
+    let refused = compiler.compile(&component, &component).unwrap_err();
+    assert!(
+        refused.message().contains("(lantern_compile_memory)"),
+        "{refused}"
+    );
 }
 
 #[test]

@@ -8,6 +8,8 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::ExitCode;
 
+use rustix::process::{Resource, Rlimit, setrlimit};
+
 use crate::handler::{self, Sealed};
 use crate::sandbox::{self, Policy, descriptors, handover};
 
@@ -42,11 +44,22 @@ fn enter() -> io::Result<(Vec<u8>, File)> {
     let (Some(component), Some(output)) = (files.next(), files.next()) else {
         return Err(io::Error::other("there are no files"));
     };
+    // Also where the walls are off: those keep others from harm, this keeps the machine.
+    limit_memory(policy.limits.memory)?;
     let entered = sandbox::enter(&policy);
     if let Some((wall, reason)) = entered.missing() {
         return Err(io::Error::other(format!("{wall} is missing: {reason}")));
     }
     Ok((Sealed::received(component)?.read()?, output.into()))
+}
+
+/// Memory that is only reserved does not count.
+fn limit_memory(most: Option<u64>) -> io::Result<()> {
+    let limit = Rlimit {
+        current: most,
+        maximum: most,
+    };
+    Ok(setrlimit(Resource::Data, limit)?)
 }
 
 /// Nothing more comes through the socket, and it closes when the front ends: then nobody waits for the code.
