@@ -82,7 +82,7 @@ pub enum Calls {
 pub struct Entered {
     /// What became of each wall.
     pub outcomes: Outcomes,
-    /// Directories by the descriptors that lead to them.
+    /// Directories by the descriptors that lead to them, where another user may not pass their parents.
     directories: Vec<(PathBuf, OwnedFd)>,
     /// Keeps what the kernel knows of this process under its name in `/proc`, to which a rule is bound.
     _process: Option<OwnedFd>,
@@ -152,9 +152,12 @@ pub fn enter(policy: &Policy) -> Entered {
         Outcome::of(seccomp::install(policy.calls).map(|()| String::new()))
     });
     let missing = raised.missing();
+    // Whoever it was may pass the parents; another user needs the descriptors.
+    let has_other_user = raised.is_up(Wall::User);
+    let directories = opened.directories.into_iter().filter(|_| has_other_user);
     Entered {
         outcomes: raised.outcomes,
-        directories: opened.directories,
+        directories: directories.collect(),
         _process: opened.process,
         scratch,
         missing,
