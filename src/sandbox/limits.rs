@@ -28,7 +28,27 @@ pub(super) fn threads(most: Option<u64>, has_own_user: bool) -> Outcome {
             "the kernel counts the threads of all processes of this user".into(),
         );
     }
-    Outcome::of(limit(Resource::Nproc, most).map(|()| format!("{most} threads")))
+    Outcome::of(count_threads(most))
+}
+
+/// Limits threads, and fails where the kernel starts more all the same: it counts none of root's, and a user namespace whose
+/// owner is root outside of it does not tell.
+fn count_threads(most: u64) -> Result<String, String> {
+    limit(Resource::Nproc, most)?;
+    let limited = getrlimit(Resource::Nproc);
+    let none = Rlimit {
+        current: Some(0),
+        ..limited
+    };
+    let set =
+        |limit| setrlimit(Resource::Nproc, limit).map_err(|error| refused("setrlimit", error));
+    set(none)?;
+    let started = std::thread::Builder::new().spawn(|| ());
+    set(limited)?;
+    match started.map(std::thread::JoinHandle::join) {
+        Ok(_) => Err("the kernel does not count the threads of root".to_owned()),
+        Err(_) => Ok(format!("{most} threads")),
+    }
 }
 
 /// Whether threads are counted within a user namespace.
