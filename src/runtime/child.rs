@@ -35,6 +35,7 @@ use crate::model::{BackendKind, ModelSpec};
 use crate::sandbox::{Entered, handover};
 use host::Host;
 use reporter::Reporter;
+pub use walls::enter;
 
 mod heartbeat;
 mod host;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::too_many_lines)]
 
+mod attack;
 mod blame;
 mod compiling;
 mod describing;

@@ -56,7 +56,8 @@ pub(crate) struct Hosted {
     lines: mpsc::UnboundedReceiver<LogLine>,
 }
 
-fn hosts() -> Hosts {
+/// Starts versions in worker processes of the program under test.
+pub(crate) fn hosts() -> Hosts {
     Hosts {
         verdicts: lantern::runtime::Verdicts::default(),
         code: compiler(),
@@ -77,6 +78,7 @@ fn compiler() -> Arc<Compiler> {
     Arc::new(Compiler::new(program, None, CompileLimits::default()))
 }
 
+/// A version of the fake backend.
 pub(crate) fn model(settings: Settings) -> ModelSpec {
     ModelSpec {
         digest: String::new(),

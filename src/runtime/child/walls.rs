@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use crate::runtime::process::beside;
 use crate::sandbox::{self, Calls, Entered, Policy, descriptors, handover};
 
-/// Puts up the walls, and gives the descriptors that came with the order. The process must have one thread.
+/// Puts up the walls that the front orders, and gives the descriptors that came with the order. The process must have one
+/// thread.
 pub fn enter() -> io::Result<(Entered, Vec<OwnedFd>)> {
     let stdin = io::stdin();
     // A kernel without this call has a front that passes nothing on.
