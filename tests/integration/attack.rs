@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use lantern::error::Error;
 use lantern::handler::{LogLine, Observation, Sink};
-use lantern::model::{Limits, Settings};
+use lantern::model::{Limits, ModelSpec, Settings};
 use lantern::runtime::process::SandboxConfig;
-use lantern::runtime::{Bounds, CodeSource, Hosts, Runtime};
+use lantern::runtime::{Bounds, CodeSource, CompileHere, Hosts, Runtime};
 use lantern::sandbox::{Demands, Outcome, Outcomes, Wall};
 use rustix::fs::{Mode, OFlags};
 use tempfile::TempDir;
@@ -136,7 +136,7 @@ impl Scene {
                 name,
                 namespaces: ["net", "ipc", "uts", "mnt"].map(namespace).into(),
             },
-            code: hosts().code,
+            code: Arc::new(CompileHere.code(&attacked()).unwrap()),
             _listeners: (port, streams, datagrams),
             _directory: directory,
         }
@@ -159,9 +159,8 @@ impl Scene {
             .processes
             .environment
             .push((VARIABLE.into(), targets.into()));
-        let mut attacked = model(Settings::default());
+        let mut attacked = attacked();
         attacked.directory.clone_from(&self.archive);
-        attacked.handler = guest("passthrough");
         attacked.limits = limits;
         let started = Runtime::start(
             &hosts,
@@ -171,6 +170,13 @@ impl Scene {
         );
         Told::of(started.await.err().unwrap())
     }
+}
+
+/// A version with a handler that its own directory does not hold.
+fn attacked() -> ModelSpec {
+    let mut attacked = model(Settings::default());
+    attacked.handler = guest("passthrough");
+    attacked
 }
 
 fn allow(path: &Path, mode: u32) {

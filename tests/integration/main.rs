@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::too_many_lines)]
 
 mod attack;
+mod attacking_models;
 mod blame;
 mod compiling;
 mod describing;

@@ -20,6 +20,9 @@ use lantern::runtime::{Batching, Bounds, Grounds, Hosts, ModelState, WorkerIds};
 use lantern::tensor::{DType, NamedTensor, Tensor};
 use serde_json::Value;
 
+#[path = "process/attack.rs"]
+mod attack;
+
 /// Keeps the lines of the model's log.
 #[derive(Clone)]
 struct Lines(tokio::sync::mpsc::UnboundedSender<LogLine>);
