@@ -25,6 +25,7 @@ mod user;
 mod wall;
 
 pub use demand::{Demand, Demands, InvalidDemand};
+pub use files::is_library;
 pub use user::{OwnUser, Users};
 pub use wall::{Outcome, Outcomes, Wall};
 
@@ -38,6 +39,8 @@ pub struct Policy {
     /// Directories that are reached through a descriptor that is opened before the walls go up, so that it does not matter
     /// who may pass their parents. [`Entered::path`] gives the way.
     pub directories: Vec<PathBuf>,
+    /// Directories whose shared libraries may be read, and nothing else of them. They are reached by descriptors as well.
+    pub libraries: Vec<PathBuf>,
     /// Files and directories that may be read beside those. What does not exist is passed over.
     pub readable: Vec<PathBuf>,
     /// Device files that may be read, written and asked to do things. What does not exist is passed over.
@@ -124,6 +127,9 @@ fn by_descriptor(descriptor: &OwnedFd) -> PathBuf {
 /// go up all the same. It must be called while the process has one thread, and before it does anything foreign.
 pub fn enter(policy: &Policy) -> Entered {
     let mut raised = Raised::new(&policy.demands);
+    if let Err(reason) = alone() {
+        return raised.none(&reason);
+    }
     // Files are opened by whoever this process still is.
     let opened = files::open(policy);
     raised.put_up(Wall::Descriptors, || {
@@ -154,7 +160,8 @@ pub fn enter(policy: &Policy) -> Entered {
     let missing = raised.missing();
     // Whoever it was may pass the parents; another user needs the descriptors.
     let has_other_user = raised.is_up(Wall::User);
-    let directories = opened.directories.into_iter().filter(|_| has_other_user);
+    let directories = opened.directories.into_iter().chain(opened.libraries);
+    let directories = directories.filter(|_| has_other_user);
     Entered {
         outcomes: raised.outcomes,
         directories: directories.collect(),
@@ -187,6 +194,19 @@ impl<'a> Raised<'a> {
         self.outcomes.push((wall, outcome));
     }
 
+    /// No wall at all: most would be around this thread alone, and the others could do what they like with it.
+    fn none(mut self, reason: &str) -> Entered {
+        for wall in Wall::ALL {
+            self.put_up(wall, || Outcome::Missing(reason.to_owned()));
+        }
+        let missing = self.missing();
+        Entered {
+            outcomes: self.outcomes,
+            missing,
+            ..Entered::default()
+        }
+    }
+
     fn is_up(&self, wall: Wall) -> bool {
         let mut outcomes = self.outcomes.iter();
         outcomes.any(|(one, outcome)| *one == wall && matches!(outcome, Outcome::Up(_)))
@@ -198,6 +218,18 @@ impl<'a> Raised<'a> {
         let missing = outcomes
             .find(|(wall, outcome)| is_required(*wall) && matches!(outcome, Outcome::Missing(_)));
         missing.map(|(wall, _)| *wall)
+    }
+}
+
+/// Fails unless this process has one thread.
+fn alone() -> Result<(), String> {
+    let threads = std::fs::read_dir("/proc/self/task").map(Iterator::count);
+    match threads {
+        Ok(1) => Ok(()),
+        Ok(count) => Err(format!(
+            "{count} threads run before the walls go up: a library of the program starts some"
+        )),
+        Err(error) => Err(refused("/proc/self/task", error)),
     }
 }
 

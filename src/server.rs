@@ -48,6 +48,9 @@ use sockets::Bound;
 /// Models that load at the same time.
 const LOADING_AT_ONCE: usize = 4;
 
+/// How long a model that loads keeps its place among those.
+const LONGEST_PLACE: Duration = Duration::from_secs(30);
+
 /// What a server is made from.
 pub struct Config {
     /// Where to listen, and for what. Listeners with the same address share a socket.
@@ -381,9 +384,18 @@ impl Starts {
         let (catalog, places) = (self.catalog.clone(), Arc::clone(&self.places));
         let loaded = Arc::clone(&self.loaded);
         self.tasks.spawn(async move {
-            let _place = places.acquire_owned().await;
+            let place = places.acquire_owned().await;
+            let starting = catalog.start_at_startup(&entry);
+            tokio::pin!(starting);
+            // One that takes long must not keep others from starting.
+            let early = tokio::time::timeout(LONGEST_PLACE, &mut starting).await;
+            drop(place);
+            let started = match early {
+                Ok(started) => started,
+                Err(_) => starting.await,
+            };
             // One that does not serve has said why.
-            let is_loaded = catalog.start_at_startup(&entry).await.is_ok();
+            let is_loaded = started.is_ok();
             loaded.fetch_add(usize::from(is_loaded), Ordering::Relaxed);
         });
     }

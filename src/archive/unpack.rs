@@ -332,9 +332,12 @@ fn claim(root: &Path, directory: &Path) -> Result<File, ArchiveError> {
 /// Makes the lock of a directory. A link in its place is not followed.
 fn lock_file(directory: &Path) -> io::Result<File> {
     let mut options = File::options();
-    options.write(true).create(true).truncate(true);
+    // Whoever can open it can lock it.
+    options.write(true).create(true).truncate(true).mode(0o600);
     options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
-    options.open(directory.join(LOCK))
+    let lock = options.open(directory.join(LOCK))?;
+    lock.set_permissions(Permissions::from_mode(0o600))?;
+    Ok(lock)
 }
 
 /// Whether `path` leads to this file.

@@ -126,6 +126,7 @@ impl ServeArgs {
 pub fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     // An old kernel cannot; then worker processes close what they were not given.
     let _ = descriptors::keep_to_self();
+    descriptors::raise_limit();
     let environment = Environment::of_process();
     let (format, filter) = (args.log_format.format(), args.log.clone());
     let access = args.access_log;

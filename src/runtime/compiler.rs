@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
 
 use crate::error::{Error, Kind};
 use crate::handler::{Code, CodeCache, CodeId, SIZE_LIMIT, Sealed, WeakCode, memory_file};
@@ -30,6 +31,15 @@ mod process;
 mod refusal;
 mod slots;
 
+/// Versions that wait for code at a time. The threads that are left unpack archives and look after files.
+const TURNS: usize = 32;
+
+/// How long a component that was refused is remembered, so that it does not cost as much again.
+const REMEMBERED: Duration = Duration::from_mins(10);
+
+/// Refused components that are remembered at most.
+const MOST_REMEMBERED: usize = 256;
+
 /// Bytes that are read at once.
 const CHUNK: usize = 64 << 10;
 
@@ -39,6 +49,11 @@ pub trait CodeSource: Send + Sync {
     ///
     /// Every failure is [`Kind::LoadFailed`] with the reason in its message.
     fn code(&self, model: &ModelSpec) -> Result<Code, Error>;
+
+    /// How many may wait for code at a time, where that takes long: each blocks a thread and holds a component.
+    fn turns(&self) -> Option<&Semaphore> {
+        None
+    }
 }
 
 /// The code of `model`'s handler, made on a thread that may block.
@@ -46,6 +61,11 @@ pub(super) async fn code(
     source: Arc<dyn CodeSource>,
     model: Arc<ModelSpec>,
 ) -> Result<Code, Error> {
+    let asked = source.clone();
+    let _turn = match asked.turns() {
+        Some(turns) => turns.acquire().await.ok(),
+        None => None,
+    };
     let made = tokio::task::spawn_blocking(move || source.code(&model)).await;
     made.unwrap_or_else(|error| Err(load_failed("compiling the handler was aborted", &error)))
 }
@@ -109,6 +129,7 @@ pub struct Compiler {
     directory: Option<PathBuf>,
     cache: OnceLock<Option<CodeCache>>,
     slots: Slots,
+    turns: Semaphore,
     /// By name, what is being compiled and what somebody keeps.
     known: Mutex<HashMap<CodeId, Arc<Known>>>,
 }
@@ -131,8 +152,18 @@ struct Known(Mutex<Outcome>);
 #[derive(Default)]
 struct Outcome {
     code: WeakCode,
-    /// Why it was refused, for those who waited while it was compiled.
-    refusal: Option<Refusal>,
+    /// Why and when it was refused, for those who waited while it was compiled, and who try again.
+    refusal: Option<(Refusal, Instant)>,
+}
+
+impl Outcome {
+    /// Whether somebody can use it yet.
+    fn is_of_use(&self) -> bool {
+        let is_fresh = |(refusal, at): &(Refusal, Instant)| {
+            refusal.is_of_the_component() && at.elapsed() < REMEMBERED
+        };
+        self.code.is_alive() || self.refusal.as_ref().is_some_and(is_fresh)
+    }
 }
 
 /// A component's file, copied to where nobody can change it, and its digest.
@@ -154,6 +185,7 @@ impl Compiler {
             directory: cache,
             cache: OnceLock::new(),
             slots: Slots::for_this_machine(),
+            turns: Semaphore::new(TURNS),
             known: Mutex::default(),
         }
     }
@@ -176,7 +208,7 @@ impl Compiler {
         if let Some(code) = outcome.code.upgrade() {
             return Ok(code);
         }
-        if let Some(refusal) = &outcome.refusal {
+        if let Some((refusal, _)) = &outcome.refusal {
             return Err(refusal.explain(shown, &self.setup.limits));
         }
         let made = self.cached_or_compiled(&id, &component, shown);
@@ -187,7 +219,7 @@ impl Compiler {
             }
             Err(refusal) => {
                 let error = refusal.explain(shown, &self.setup.limits);
-                outcome.refusal = Some(refusal);
+                outcome.refusal = Some((refusal, Instant::now()));
                 Err(error)
             }
         }
@@ -196,7 +228,13 @@ impl Compiler {
     /// What is known of the code of that name. What nobody wants any more is forgotten.
     fn known(&self, id: &CodeId) -> Arc<Known> {
         let mut known = self.known.lock();
-        known.retain(|_, one| Arc::strong_count(one) > 1 || one.0.lock().code.is_alive());
+        let has_room = known.len() < MOST_REMEMBERED;
+        known.retain(|_, one| {
+            let outcome = || one.0.lock();
+            Arc::strong_count(one) > 1
+                || outcome().code.is_alive()
+                || (has_room && outcome().is_of_use())
+        });
         known.entry(id.clone()).or_default().clone()
     }
 
@@ -251,6 +289,10 @@ impl Compiler {
 impl CodeSource for Compiler {
     fn code(&self, model: &ModelSpec) -> Result<Code, Error> {
         self.compile(&model.directory.join(&model.handler), &model.handler)
+    }
+
+    fn turns(&self) -> Option<&Semaphore> {
+        Some(&self.turns)
     }
 }
 

@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::RawFd;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 /// The first descriptor that is neither standard input, output nor error.
 const FIRST: u32 = 3;
 
@@ -15,6 +17,17 @@ pub fn keep_to_self() -> io::Result<()> {
 /// Closes every descriptor but the standard ones. Nothing may be using another yet.
 pub fn close() -> io::Result<()> {
     range(0)
+}
+
+/// Lets this process open as many as it may. Those that it starts have their own limits.
+pub fn raise_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    // One that cannot be raised is what it was.
+    let _ = setrlimit(Resource::Nofile, raised);
 }
 
 /// Fails if a descriptor is open that will not be closed when another program is executed: one that was not opened by

@@ -16,6 +16,9 @@ use super::{Demand, Demands, Outcome, Policy, Wall};
 /// The newest rights that are known; an older kernel gives those that it has.
 const NEWEST: ABI = ABI::V10;
 
+/// Before that release files can be emptied without leave to write.
+const COMPLETE: ABI = ABI::V3;
+
 /// Since then there are scopes.
 const WITH_SCOPES: ABI = ABI::V6;
 
@@ -26,6 +29,8 @@ const READ: [AccessFs; 2] = [AccessFs::ReadFile, AccessFs::ReadDir];
 pub(super) struct Opened {
     /// The directories of the policy.
     pub directories: Vec<(PathBuf, OwnedFd)>,
+    /// Directories of libraries.
+    pub libraries: Vec<(PathBuf, OwnedFd)>,
     /// What the kernel says of this process.
     pub process: Option<OwnedFd>,
     readable: Vec<OwnedFd>,
@@ -35,8 +40,8 @@ pub(super) struct Opened {
 impl Opened {
     /// Says so if one of the directories can be passed by its owner alone.
     pub fn closed_to_others(&self) -> Option<&'static str> {
-        let mut directories = self.directories.iter();
-        let closed = directories.any(|(_, descriptor)| !is_open_to_others(descriptor));
+        let mut all = self.directories.iter().chain(&self.libraries);
+        let closed = all.any(|(_, descriptor)| !is_open_to_others(descriptor));
         closed.then_some("a directory of the model or of its library")
     }
 }
@@ -50,12 +55,34 @@ pub(super) fn open(policy: &Policy) -> Opened {
             .collect()
     };
     let named = |path: &PathBuf| Some((path.clone(), super::opened(path).ok()?));
+    let libraries = policy.libraries.iter();
+    let mut readable: Vec<OwnedFd> = opened(&policy.readable);
+    readable.extend(
+        libraries
+            .clone()
+            .flat_map(|directory| libraries_in(directory)),
+    );
     Opened {
         directories: policy.directories.iter().filter_map(named).collect(),
+        libraries: libraries.filter_map(named).collect(),
         process: process(),
-        readable: opened(&policy.readable),
+        readable,
         devices: opened(&policy.devices),
     }
+}
+
+/// The shared libraries in a directory. What lies beside them is nobody's business.
+fn libraries_in(directory: &Path) -> Vec<OwnedFd> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let libraries = entries.filter(|entry| is_library(&entry.file_name().to_string_lossy()));
+    libraries
+        .filter_map(|entry| super::opened(&entry.path()).ok())
+        .collect()
+}
+
+/// Whether a file of that name is a shared library.
+pub fn is_library(name: &str) -> bool {
+    name.as_bytes().ends_with(b".so") || name.contains(".so.")
 }
 
 /// The directory of this process in `/proc`, not the link to it.
@@ -168,16 +195,16 @@ fn walled(status: &RestrictionStatus) -> Walled {
     };
     let version = format!("ABI {}", effective_abi as i32);
     let is_up = status.ruleset != RulesetStatus::NotEnforced;
-    let up = |is_up: bool| {
-        if is_up {
+    let since = |least: ABI, lacks: &str| {
+        if is_up && effective_abi >= least {
             Outcome::Up(version.clone())
         } else {
-            Outcome::Missing(format!("the kernel has landlock {version} only"))
+            Outcome::Missing(format!("landlock {version} {lacks}"))
         }
     };
     Walled {
-        files: up(is_up),
-        scopes: up(is_up && effective_abi >= WITH_SCOPES),
+        files: since(COMPLETE, "lets files be emptied that may only be read"),
+        scopes: since(WITH_SCOPES, "has no scopes"),
     }
 }
 

@@ -31,25 +31,33 @@ pub fn send<T: Serialize>(
         return Err(io::ErrorKind::InvalidInput.into());
     }
     let bytes = [&length.to_le_bytes()[..], &body].concat();
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    if !descriptors.is_empty() {
-        control.push(SendAncillaryMessage::ScmRights(descriptors));
-    }
-    let mut sent = when_ready(socket, PollFlags::OUT, || {
-        sendmsg(
-            socket,
-            &[IoSlice::new(&bytes)],
-            &mut control,
-            SendFlags::NOSIGNAL,
-        )
-    })?;
+    // A process behind walls cannot send descriptors.
+    let mut sent = if descriptors.is_empty() {
+        0
+    } else {
+        send_with(socket, &bytes, descriptors)?
+    };
     while sent < bytes.len() {
         sent += when_ready(socket, PollFlags::OUT, || {
             rustix::net::send(socket, &bytes[sent..], SendFlags::NOSIGNAL)
         })?;
     }
     Ok(())
+}
+
+/// Sends some of `bytes` and all descriptors.
+fn send_with(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(descriptors));
+    when_ready(socket, PollFlags::OUT, || {
+        let from = [IoSlice::new(bytes)];
+        sendmsg(socket, &from, &mut control, SendFlags::NOSIGNAL)
+    })
 }
 
 /// Waits for a message and what descriptors go with it. Reads not one byte more.

@@ -21,7 +21,6 @@ const ANY: &[libc::c_long] = &[
     libc::SYS_mincore,
     libc::SYS_mlock,
     libc::SYS_mlock2,
-    libc::SYS_mmap,
     libc::SYS_mprotect,
     libc::SYS_mremap,
     libc::SYS_msync,
@@ -86,7 +85,6 @@ const ANY: &[libc::c_long] = &[
     // Files: landlock says which.
     libc::SYS_chdir,
     libc::SYS_close,
-    libc::SYS_close_range,
     libc::SYS_copy_file_range,
     libc::SYS_dup,
     libc::SYS_dup3,
@@ -141,9 +139,6 @@ const ANY: &[libc::c_long] = &[
     libc::SYS_getsockname,
     libc::SYS_getsockopt,
     libc::SYS_recvfrom,
-    libc::SYS_recvmsg,
-    libc::SYS_sendmsg,
-    libc::SYS_setsockopt,
     libc::SYS_shutdown,
 ];
 
@@ -203,6 +198,9 @@ const IOCTL: [libc::Ioctl; 5] = [
     libc::FIONREAD,
     libc::TCGETS,
 ];
+
+/// A flag of `close_range`: a table of files of the thread's own, which is in nobody's count.
+const CLOSE_RANGE_UNSHARE: u64 = 2;
 
 /// `prctl` takes these: names of threads and of memory, and questions.
 const PRCTL: [libc::c_int; 5] = [
@@ -267,6 +265,10 @@ fn allowed(calls: Calls, pid: u32) -> Result<Rules, SeccompError> {
     let any = ANY.iter().chain(OLDER).chain(&UNKNOWN);
     let mut rules: Rules = any.map(|call| (*call, Vec::new())).collect();
     rules.insert(libc::SYS_clone, vec![thread()?]);
+    rules.insert(
+        libc::SYS_close_range,
+        vec![all(vec![without(2, CLOSE_RANGE_UNSHARE)?])?],
+    );
     rules.insert(libc::SYS_socketpair, vec![pair()?]);
     rules.insert(libc::SYS_sendto, vec![all(vec![null(4)?])?]);
     rules.insert(libc::SYS_fcntl, one_of(1, FCNTL.map(i64::from))?);
@@ -280,15 +282,46 @@ fn allowed(calls: Calls, pid: u32) -> Result<Rules, SeccompError> {
         vec![all(vec![is(0, 0)?])?, all(vec![is(0, own)?])?],
     );
     rules.insert(libc::SYS_sched_setaffinity, vec![all(vec![is(0, 0)?])?]);
-    let ioctl = match calls {
-        Calls::Native => one_of(1, IOCTL.map(u64::cast_signed))?,
-        Calls::Cuda => Vec::new(),
+    let (ioctl, mmap) = match calls {
+        Calls::Native => (one_of(1, IOCTL.map(u64::cast_signed))?, counted_memory()?),
+        Calls::Cuda => (Vec::new(), Vec::new()),
     };
     rules.insert(libc::SYS_ioctl, ioctl);
+    rules.insert(libc::SYS_mmap, mmap);
     Ok(rules)
 }
 
-/// `clone` that starts a thread, and nothing in a namespace of its own.
+/// Memory that is in the process's count for as long as it exists. What is shared with nobody in particular outlives its
+/// mapping's pages: whoever gives them up keeps them, and they count nowhere. A stack that grows counts against no limit.
+fn counted_memory() -> Result<Vec<SeccompRule>, SeccompError> {
+    const TYPE: u64 = 0x0f;
+    let is = |looked_at: u64, value: libc::c_int| {
+        let masked = SeccompCmpOp::MaskedEq(looked_at);
+        all(vec![SeccompCondition::new(
+            3,
+            SeccompCmpArgLen::Dword,
+            masked,
+            flags(value),
+        )?])
+    };
+    Ok(vec![
+        is(TYPE | flags(libc::MAP_GROWSDOWN), libc::MAP_PRIVATE)?,
+        is(TYPE | flags(libc::MAP_ANONYMOUS), libc::MAP_SHARED)?,
+    ])
+}
+
+/// The argument at `index` has none of these flags.
+fn without(index: u8, unwanted: u64) -> Result<SeccompCondition, SeccompError> {
+    let masked = SeccompCmpOp::MaskedEq(unwanted);
+    Ok(SeccompCondition::new(
+        index,
+        SeccompCmpArgLen::Dword,
+        masked,
+        0,
+    )?)
+}
+
+/// `clone` that starts a thread, with the same table of files as the others, and nothing in a namespace of its own.
 fn thread() -> Result<SeccompRule, SeccompError> {
     let namespaces = libc::CLONE_NEWUSER
         | libc::CLONE_NEWNS
@@ -297,7 +330,10 @@ fn thread() -> Result<SeccompRule, SeccompError> {
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWUTS
         | libc::CLONE_NEWCGROUP;
-    let (thread, namespaces) = (flags(libc::CLONE_THREAD), flags(namespaces));
+    let (thread, namespaces) = (
+        flags(libc::CLONE_THREAD | libc::CLONE_FILES),
+        flags(namespaces),
+    );
     let looked_at = SeccompCmpOp::MaskedEq(thread | namespaces);
     all(vec![SeccompCondition::new(
         0,

@@ -3,14 +3,14 @@
 /// What a process uses at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Bytes of memory in use that are no file's: its own, what it shares, and what the kernel needs to map them.
+    /// Bytes of memory in use that are no file's: its own, what it shares, what was swapped out, and what the kernel needs to map them.
     pub memory: u64,
     /// Threads.
     pub threads: u64,
 }
 
 /// The lines that say what memory is in use.
-const MEMORY: [&str; 3] = ["RssAnon", "RssShmem", "VmPTE"];
+const MEMORY: [&str; 4] = ["RssAnon", "RssShmem", "VmSwap", "VmPTE"];
 
 /// What the process `pid` uses; `None` if it is gone, or no process of which this one may know.
 pub fn of(pid: u32) -> Option<Usage> {

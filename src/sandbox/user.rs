@@ -1,6 +1,6 @@
 //! A user of its own, where the process was started by root.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -19,10 +19,11 @@ const COUNT: u32 = 606;
 /// The users that processes may become. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Users {
-    taken: Arc<Mutex<BTreeSet<u32>>>,
+    /// How many processes have each.
+    taken: Arc<Mutex<BTreeMap<u32, usize>>>,
 }
 
-/// A user that no other process of this server has, for as long as this value lives.
+/// A user that no other process of this server has while there are enough of them, for as long as this value lives.
 #[derive(Debug)]
 pub struct OwnUser {
     users: Users,
@@ -30,7 +31,7 @@ pub struct OwnUser {
 }
 
 impl Users {
-    /// One that is free; `None` if this process is not root, or none is free.
+    /// The one that the fewest processes have; `None` if this process is not root.
     pub fn take(&self) -> Option<OwnUser> {
         if !rustix::process::geteuid().is_root() {
             return None;
@@ -38,9 +39,9 @@ impl Users {
         let mut taken = self.taken.lock();
         // Servers on one machine start at different places.
         let start = std::process::id() % COUNT;
-        let mut numbers = (0..COUNT).map(|index| FIRST + (start + index) % COUNT);
-        let number = numbers.find(|number| !taken.contains(number))?;
-        taken.insert(number);
+        let numbers = (0..COUNT).map(|index| FIRST + (start + index) % COUNT);
+        let number = numbers.min_by_key(|number| taken.get(number).copied().unwrap_or(0))?;
+        *taken.entry(number).or_default() += 1;
         Some(OwnUser {
             users: self.clone(),
             number,
@@ -57,7 +58,10 @@ impl OwnUser {
 
 impl Drop for OwnUser {
     fn drop(&mut self) {
-        self.users.taken.lock().remove(&self.number);
+        let mut taken = self.users.taken.lock();
+        if let Some(count) = taken.get_mut(&self.number) {
+            *count -= 1;
+        }
     }
 }
 
@@ -67,7 +71,7 @@ pub(super) fn change(user: Option<u32>, opened: &Opened) -> Outcome {
         return Outcome::NotNeeded("the server is not root".to_owned());
     }
     let Some(user) = user else {
-        return Outcome::Missing("no user is free".to_owned());
+        return Outcome::Missing("no user was given".to_owned());
     };
     if let Some(closed) = opened.closed_to_others() {
         return Outcome::Missing(format!("{closed} can be read by root alone"));
@@ -91,10 +95,12 @@ pub(super) fn is_open_to_others(descriptor: impl AsFd) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
-    fn no_user_is_given_twice_at_a_time() {
+    fn no_user_is_given_twice_while_there_are_others() {
         let users = Users::default();
         let taken: Vec<_> = (0..COUNT).map_while(|_| users.take()).collect();
         if !rustix::process::geteuid().is_root() {
@@ -103,8 +109,7 @@ mod tests {
         }
         let numbers: BTreeSet<_> = taken.iter().map(OwnUser::number).collect();
         assert_eq!(numbers, (FIRST..FIRST + COUNT).collect());
-        assert!(users.take().is_none());
-        drop(taken);
-        assert!(users.take().is_some());
+        let shared = users.take().unwrap();
+        assert!(numbers.contains(&shared.number()));
     }
 }

@@ -100,7 +100,7 @@ impl Wall {
                  kernel.apparmor_restrict_unprivileged_userns; in containers a seccomp profile that allows unshare), or start as \
                  root with CAP_SYS_ADMIN"
             }
-            Self::Landlock => "run Linux 5.13 or later with landlock among lsm=",
+            Self::Landlock => "run Linux 6.2 or later with landlock among lsm=",
             Self::Scopes => "run Linux 6.12 or later with landlock among lsm=",
             Self::Seccomp => "run a kernel with CONFIG_SECCOMP_FILTER on x86-64 or aarch64",
             Self::Memory => "the server watches the memory that is in use instead",

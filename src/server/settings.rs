@@ -219,6 +219,9 @@ pub fn probe(values: &Values, machine: &Machine) -> io::Result<Outcomes> {
     let cfg = ProcessConfig {
         lantern: machine.program.clone(),
         environment: machine.environment.clone(),
+        libraries: NativeLibraries {
+            onnxruntime: values.lantern_onnxruntime.clone(),
+        },
         sandbox: SandboxConfig::new(values.lantern_sandbox.clone()),
         ..ProcessConfig::default()
     };

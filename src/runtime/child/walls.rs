@@ -38,7 +38,16 @@ fn add_libraries(policy: &mut Policy) {
             .readable
             .extend(directories.iter().filter_map(|directory| beside(directory)));
     }
-    policy.readable.extend(directories);
+    // What the system has may be read as a whole.
+    let is_known = |directory: &PathBuf| {
+        let mut known = policy.readable.iter().chain(&policy.libraries);
+        known.any(|known| directory.starts_with(known))
+    };
+    let others: Vec<_> = directories
+        .into_iter()
+        .filter(|directory| !is_known(directory))
+        .collect();
+    policy.libraries.extend(others);
 }
 
 /// The directories of shared libraries that are loaded.
@@ -46,7 +55,8 @@ fn library_directories(maps: &str) -> BTreeSet<PathBuf> {
     let paths = maps
         .lines()
         .filter_map(|line| Some(&line[line.find('/')?..]));
-    let libraries = paths.filter(|path| path.contains(".so"));
+    let is_library = |path: &&str| path.rsplit('/').next().is_some_and(sandbox::is_library);
+    let libraries = paths.filter(is_library);
     libraries
         .filter_map(|path| Some(Path::new(path).parent()?.to_owned()))
         .collect()

@@ -33,6 +33,9 @@ const OOM_SCORE: u16 = 1000;
 /// Open files: its own three, two that it is given, and some that libraries open.
 const FILES: u64 = 64;
 
+/// Threads of the process, those that it needs beside compilers included.
+const MOST_THREADS: u64 = 16;
+
 /// Threads that compile functions of one component, at most.
 const THREADS: usize = 4;
 
@@ -169,7 +172,7 @@ fn policy(setup: &Setup, user: Option<&OwnUser>) -> Policy {
             files: Some(FILES),
             file_size: Some(limits.output),
             cpu: Some(limits.cpu),
-            threads: None,
+            threads: Some(MOST_THREADS),
         },
         oom_score: OOM_SCORE,
         ..Policy::default()

@@ -28,6 +28,14 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Whether the same component would be refused again.
+    pub const fn is_of_the_component(&self) -> bool {
+        match self {
+            Self::Component(_) | Self::Cpu | Self::Memory | Self::Wall | Self::Output => true,
+            Self::Crash(..) | Self::Start(_) => false,
+        }
+    }
+
     /// The error for whoever registers or packs the handler.
     pub fn explain(&self, shown: &Path, limits: &CompileLimits) -> Error {
         let text = match self {

@@ -25,6 +25,8 @@ pub struct Attempts<'a> {
     lost: Option<Arc<Connection>>,
     /// Why the process died that had the request.
     death: Option<Arc<str>>,
+    /// Whether that process may have died of a call that was cancelled.
+    is_cleared: bool,
 }
 
 /// One attempt: a process that is sent the request.
@@ -49,6 +51,7 @@ impl<'a> Attempts<'a> {
             deadline,
             lost: None,
             death: None,
+            is_cleared: false,
         }
     }
 
@@ -98,7 +101,7 @@ impl<'a> Attempts<'a> {
         Attempt {
             connection,
             turn,
-            is_second: self.death.is_some(),
+            is_second: self.death.is_some() && !self.is_cleared,
         }
     }
 
@@ -127,6 +130,7 @@ impl<'a> Attempts<'a> {
             return Err(worker_died(&reason));
         }
         self.death = Some(reason);
+        self.is_cleared = lost.had_cancelled;
         Ok(())
     }
 }

@@ -40,6 +40,8 @@ pub struct Lost {
     pub reason: Option<Arc<str>>,
     /// Whether the process is likely to have died of this request: of those that it had, no other was suspected.
     pub is_suspect: bool,
+    /// Whether a call had been cancelled in the process. Native code goes on after that: the process may have died of it.
+    pub had_cancelled: bool,
 }
 
 impl Lost {
@@ -47,6 +49,7 @@ impl Lost {
     const UNSENT: Self = Self {
         reason: None,
         is_suspect: false,
+        had_cancelled: false,
     };
 
     /// The failure of a caller that does not try again.
@@ -73,6 +76,8 @@ struct Waiting {
     by_id: HashMap<u64, Waiter>,
     /// Nothing more will be read.
     is_closed: bool,
+    /// Whether a call was cancelled.
+    had_cancelled: bool,
 }
 
 #[derive(Debug)]
@@ -197,19 +202,20 @@ impl Connection {
     ///
     /// A request that merely was in a process when another one killed it must not be taken for the killer. So only one that
     /// was suspected is a suspect, and only if it was the only such: of two that were both in two processes, either may be
-    /// innocent.
+    /// innocent. Nobody is where a call was cancelled, which may run on.
     pub fn lose(&self, reason: &Arc<str>, may_be_poison: bool) {
-        let waiters = {
+        let (waiters, had_cancelled) = {
             let mut waiting = self.waiting.lock();
             waiting.is_closed = true;
-            std::mem::take(&mut waiting.by_id)
+            (std::mem::take(&mut waiting.by_id), waiting.had_cancelled)
         };
         let suspected = waiters.values().filter(|waiter| waiter.is_suspected());
         let is_one = suspected.count() == 1;
         for waiter in waiters.into_values() {
             waiter.lose(|is_suspected| Lost {
                 reason: Some(reason.clone()),
-                is_suspect: may_be_poison && is_one && is_suspected,
+                is_suspect: may_be_poison && is_one && is_suspected && !had_cancelled,
+                had_cancelled,
             });
         }
     }
@@ -383,6 +389,7 @@ impl Drop for PendingCall<'_> {
             .remove(&self.id)
             .is_some();
         if is_unanswered {
+            self.connection.waiting.lock().had_cancelled = true;
             self.connection.cancel(self.id);
         }
     }

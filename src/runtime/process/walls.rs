@@ -24,7 +24,7 @@ pub const INTERVAL: Duration = Duration::from_millis(250);
 const SCRATCH: u64 = 64 << 20;
 
 /// Files that a process may have open: those of its archive and of libraries. Each can hold some memory of the kernel's.
-const OPEN_FILES: u64 = 1024;
+const OPEN_FILES: u64 = 256;
 
 /// Files that a process with GPUs may have open.
 const OPEN_FILES_OF_CUDA: u64 = 8192;
@@ -54,7 +54,7 @@ const SYSTEM: [&str; 17] = [
 ];
 
 /// Devices without which libraries do not work.
-const DEVICES: [&str; 4] = ["/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"];
+const DEVICES: [&str; 3] = ["/dev/null", "/dev/random", "/dev/urandom"];
 
 /// What CUDA reads beside them.
 const CUDA: [&str; 12] = [
@@ -220,10 +220,11 @@ fn policy(cfg: &ProcessConfig, needs: &Needs<'_>, user: Option<u32>) -> Policy {
     let has_gpu = needs.has_gpu;
     let mut readable: Vec<PathBuf> = SYSTEM.map(PathBuf::from).into();
     readable.extend(library_path(&cfg.environment));
-    let mut directories: Vec<PathBuf> = needs.directory.into_iter().map(absolute).collect();
+    let directories: Vec<PathBuf> = needs.directory.into_iter().map(absolute).collect();
+    let mut libraries = Vec::new();
     if let Some(library) = cfg.libraries.onnxruntime.as_deref() {
         let library = from_anywhere(library);
-        directories.extend(
+        libraries.extend(
             library
                 .parent()
                 .filter(|parent| parent.is_absolute())
@@ -232,12 +233,13 @@ fn policy(cfg: &ProcessConfig, needs: &Needs<'_>, user: Option<u32>) -> Policy {
     }
     if has_gpu {
         readable.extend(CUDA.map(PathBuf::from));
-        readable.extend(directories.iter().filter_map(|directory| beside(directory)));
+        readable.extend(libraries.iter().filter_map(|directory| beside(directory)));
     }
     Policy {
         demands: cfg.sandbox.demands.clone(),
         user,
         directories,
+        libraries,
         readable,
         devices: devices(has_gpu),
         scratch: Some(SCRATCH),

@@ -208,6 +208,7 @@ async fn a_truncated_frame_is_the_end_and_no_answer() {
     let lost = Lost {
         reason: Some(reason),
         is_suspect: false,
+        had_cancelled: false,
     };
     assert_eq!(call.await.unwrap(), Err(lost));
     let late = front.call("b").await.unwrap();
