@@ -60,6 +60,8 @@ pub(super) struct Circumstances<'a> {
     pub limits: &'a Limits,
     /// Whether memory was refused during the call.
     pub was_refused_memory: bool,
+    /// Whether the process had no memory for the handler during the call.
+    pub ran_out_of_memory: bool,
     /// What the call wrote to stderr.
     pub stderr: &'a str,
 }
@@ -95,6 +97,9 @@ pub(super) const fn begin(function: Function) -> &'static str {
     }
 }
 
+/// The memory of a handler is the process's as well, beside the model's.
+const NO_MEMORY: &str = "got no more memory for its process (lantern.limits.process_memory, lantern_max_process_memory)";
+
 fn kind_of(error: &wasmtime::Error, call: Circumstances<'_>) -> (Kind, String) {
     if let Some(exceeded) = error.downcast_ref::<Exceeded>() {
         return (kind_of_exceeded(exceeded), exceeded.to_string());
@@ -105,6 +110,9 @@ fn kind_of(error: &wasmtime::Error, call: Circumstances<'_>) -> (Kind, String) {
             call.limits.memory
         );
         return (Kind::HandlerOutOfMemory, what);
+    }
+    if call.ran_out_of_memory {
+        return (Kind::HandlerOutOfMemory, NO_MEMORY.to_owned());
     }
     match error.downcast_ref::<Trap>() {
         Some(Trap::UnreachableCodeReached) if call.stderr.contains("panicked at") => {
@@ -158,6 +166,7 @@ mod tests {
             function: Function::Preprocess,
             limits: &limits,
             was_refused_memory,
+            ran_out_of_memory: false,
             stderr,
         };
         classify(error, call)

@@ -245,6 +245,7 @@ fn fault(store: &mut Store<Host>, function: Function, error: &wasmtime::Error) -
             function,
             limits: &host.shared.limits,
             was_refused_memory: host.limiter.has_refused(),
+            ran_out_of_memory: host.limiter.has_run_out(),
             stderr: &host.stderr.text(),
         },
     );

@@ -19,6 +19,7 @@ pub(super) struct MemoryLimiter {
     used: usize,
     elements: usize,
     has_refused: bool,
+    has_run_out: bool,
 }
 
 impl MemoryLimiter {
@@ -29,6 +30,7 @@ impl MemoryLimiter {
             used: 0,
             elements: 0,
             has_refused: false,
+            has_run_out: false,
         }
     }
 
@@ -47,9 +49,15 @@ impl MemoryLimiter {
         self.has_refused
     }
 
-    /// Makes [`Self::has_refused`] speak of the next call alone. Memory that is held stays counted.
+    /// Whether the process had no memory for growth that this allowed, since [`Self::forget_refusals`].
+    pub fn has_run_out(&self) -> bool {
+        self.has_run_out
+    }
+
+    /// Makes [`Self::has_refused`] and [`Self::has_run_out`] speak of the next call alone. Memory that is held stays counted.
     pub fn forget_refusals(&mut self) {
         self.has_refused = false;
+        self.has_run_out = false;
     }
 
     fn decide(&mut self, is_allowed: bool) -> bool {
@@ -72,6 +80,11 @@ impl ResourceLimiter for MemoryLimiter {
         }
         self.used = total;
         Ok(true)
+    }
+
+    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.has_run_out = true;
+        Ok(())
     }
 
     fn table_growing(
@@ -125,6 +138,17 @@ mod tests {
         let mut limiter = MemoryLimiter::new(100);
         assert!(!limiter.memory_growing(0, 60, Some(50)).unwrap());
         assert!(!limiter.has_refused());
+    }
+
+    #[test]
+    fn a_process_without_memory_is_not_the_limit() {
+        let mut limiter = MemoryLimiter::new(100);
+        assert!(limiter.memory_growing(0, 60, None).unwrap());
+        let error = wasmtime::Error::msg("out of memory");
+        limiter.memory_grow_failed(error).unwrap();
+        assert!(limiter.has_run_out() && !limiter.has_refused());
+        limiter.forget_refusals();
+        assert!(!limiter.has_run_out());
     }
 
     #[test]
