@@ -297,9 +297,10 @@ impl WorkerProcess {
             }
         };
         let last_output = self.output.last_output().await;
-        let is_memory = self.walls.ran_out_of_memory() || says_out_of_memory(&last_output);
+        let lack = Lack::of(&last_output);
+        let lack = lack.or_else(|| self.walls.ran_out_of_memory().then_some(Lack::Memory));
         Death {
-            reason: with_memory(how, is_memory),
+            reason: with_lack(how, lack),
             last_output,
             may_be_poison,
         }
@@ -410,7 +411,7 @@ impl StartFailure {
             Self::Ended(_) => {
                 let how = describe(exit_of(child).await);
                 let last_output = output.last_output().await;
-                let how = with_memory(how, says_out_of_memory(&last_output));
+                let how = with_lack(how, Lack::of(&last_output));
                 return with_last_output(died_in_load(&how), &last_output);
             }
             Self::TooSlow => not_ready_in_time(model),
@@ -420,23 +421,42 @@ impl StartFailure {
     }
 }
 
-/// What Rust's and C++'s libraries write before they end a process that got no memory.
-const OUT_OF_MEMORY: [&str; 2] = ["memory allocation of ", "std::bad_alloc"];
-
-/// Whether the last lines of a process say that it got no memory.
-fn says_out_of_memory(last_output: &[String]) -> bool {
-    let says = |line: &String| OUT_OF_MEMORY.iter().any(|text| line.contains(text));
-    last_output.iter().any(says)
+/// What a process ended for lack of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lack {
+    Memory,
+    Threads,
 }
 
-/// How a process died, for a reader who may give it more memory.
-fn with_memory(how: String, is_memory: bool) -> String {
-    if !is_memory {
-        return how;
+impl Lack {
+    /// What the last lines of a process say that it did not get: Rust's and C++'s libraries write so before they end it.
+    fn of(last_output: &[String]) -> Option<Self> {
+        const MEMORY: [&str; 2] = ["memory allocation of ", "std::bad_alloc"];
+        let says_memory = |line: &String| MEMORY.iter().any(|text| line.contains(text));
+        let says_threads = |line: &String| {
+            line.contains("hread") && line.contains("Resource temporarily unavailable")
+        };
+        if last_output.iter().any(says_memory) {
+            return Some(Self::Memory);
+        }
+        last_output
+            .iter()
+            .any(says_threads)
+            .then_some(Self::Threads)
     }
-    format!(
-        "{how}; it had no memory left (lantern.limits.process_memory, lantern_max_process_memory)"
-    )
+}
+
+/// How a process died, for a reader who may give it more of what it lacked.
+fn with_lack(how: String, lack: Option<Lack>) -> String {
+    match lack {
+        None => how,
+        Some(Lack::Memory) => format!(
+            "{how}; it had no memory left (lantern.limits.process_memory, lantern_max_process_memory)"
+        ),
+        Some(Lack::Threads) => format!(
+            "{how}; it could start no more threads (lantern.limits.threads, lantern_max_threads)"
+        ),
+    }
 }
 
 /// Adds to the error's detail what the process wrote last, before frames that it may end in.
@@ -450,4 +470,39 @@ fn with_last_output(error: Error, last_output: &[String]) -> Error {
         None => stderr,
     };
     error.with_detail(detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_process_lacked_is_named_with_the_setting() {
+        for (line, setting) in [
+            (
+                "memory allocation of 16 bytes failed",
+                "lantern.limits.process_memory",
+            ),
+            (
+                "terminate called after throwing an instance of 'std::bad_alloc'",
+                "lantern.limits.process_memory",
+            ),
+            (
+                "OS can't spawn worker thread: Resource temporarily unavailable (os error 11)",
+                "lantern.limits.threads",
+            ),
+            (
+                "libgomp: Thread creation failed: Resource temporarily unavailable",
+                "lantern.limits.threads",
+            ),
+        ] {
+            let lack = Lack::of(&["before".to_owned(), line.to_owned()]);
+            assert!(
+                with_lack("died".to_owned(), lack).contains(setting),
+                "{line}"
+            );
+        }
+        let other = Lack::of(&["a socket: Resource temporarily unavailable".to_owned()]);
+        assert_eq!(with_lack("died".to_owned(), other), "died");
+    }
 }
