@@ -274,13 +274,13 @@ impl Told {
 }
 
 /// The program that stands for the probe ends when it has reported.
-const ENDED: &str = "Worker died: exited with status 0 while it loaded the model";
+const ENDED: &str = "Worker died: exited with status 0";
 
 #[tokio::test]
 async fn walls_stop_what_they_are_there_to_stop() {
     let scene = Scene::new();
     let told = scene.attack(Plan::Table, "prefer", Limits::default()).await;
-    assert_eq!(told.error.message(), ENDED);
+    assert!(told.error.message().starts_with(ENDED), "{told:?}");
     for row in told.holds("all walls") {
         eprintln!("skipped: {}: of {:?} none is up", row.name, row.expectation);
     }
@@ -416,7 +416,7 @@ async fn is_bounded(plan: Plan, wall: Wall, setting: &str) {
     let scene = Scene::new();
     let told = scene.attack(plan, "prefer", limits()).await;
     if told.is_up(wall, "") {
-        assert_eq!(told.error.message(), ENDED);
+        assert!(told.error.message().starts_with(ENDED), "{told:?}");
         assert!(
             told.rows.len() == 1 && told.rows[0].error.is_some(),
             "{told:?}"

@@ -131,7 +131,7 @@ async fn a_thousand_of_each_bad_request_leave_memory_flat() {
 }
 
 /// Bytes that belong to this process alone and were written to.
-fn private_memory() -> usize {
+pub fn private_memory() -> usize {
     let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();
     let line = rollup
         .lines()

@@ -6,7 +6,7 @@ use handler_sdk::log::{self, Level};
 use handler_sdk::metrics::{Counter, Unit};
 use handler_sdk::{Error, ErrorKind, assets};
 
-use crate::Order;
+use crate::{Order, remains};
 
 /// Commits the act, and returns if the act has an end; false if it is none of these.
 pub fn commit(order: &Order) -> Result<bool, Error> {
@@ -18,6 +18,7 @@ pub fn commit(order: &Order) -> Result<bool, Error> {
         "loop" => endless_loop(),
         "allocate" => allocate_forever(),
         "recurse" => recurse(0),
+        "fill" => remains::fill(argument),
         "stderr" => write_stderr(order.number()?),
         "log" => log_lines(order.number()?),
         "log-bytes" => log::write(Level::Info, &"x".repeat(order.number()? as usize)),

@@ -7,6 +7,7 @@
 mod descriptions;
 mod faults;
 mod inputs;
+mod remains;
 mod responses;
 
 use handler_sdk::{Context, Description, Error, Handler, Outputs, Request, Response, Step};

@@ -2,7 +2,7 @@
 
 use handler_sdk::{Error, Response};
 
-use crate::Order;
+use crate::{Order, remains};
 
 /// The response of the act; `None` if it is none of these.
 pub fn answer(order: &Order) -> Result<Option<Response>, Error> {
@@ -18,6 +18,7 @@ pub fn answer(order: &Order) -> Result<Option<Response>, Error> {
         "header-bytes" => plain.with_header("x-long", "v".repeat(order.number()? as usize)),
         "content-type" => Response::bytes(order.argument, "hostile"),
         "content-type-newline" => Response::bytes("text/plain\r\nset-cookie: b=c", "hostile"),
+        "search" => Response::text(remains::search(order.argument).to_string()),
         "body-bytes" => Response::bytes("text/plain", vec![b'x'; order.number()? as usize]),
         _ => return Ok(None),
     }))
