@@ -42,7 +42,7 @@ TESTS      := cargo nextest run --workspace
 UNIT_TESTS := cargo nextest run --workspace --lib
 else
 TESTS      := echo "cargo-nextest is not installed; cargo test does not end tests that hang" && \
-	cargo test --workspace --lib --bins --tests
+	cargo build --workspace --examples && cargo test --workspace --lib --bins --tests
 UNIT_TESTS := cargo test --workspace --lib
 endif
 
@@ -80,7 +80,7 @@ test: prerequisites runtime clients lint guests $(MODELS)/made ## Everything tha
 		--lantern $(CARGO_TARGET_DIR)/debug/lantern --handler $(GUESTS)/passthrough.wasm --out target/models-sample.md)
 
 .PHONY: release-check
-release-check: test unprivileged conformance openapi models licences ## What takes longer than CI may: before a release
+release-check: test unprivileged attack conformance openapi models licences ## What takes longer than CI may: before a release
 
 .PHONY: unprivileged
 unprivileged: prerequisites runtime clients guests ## The tests as an ordinary user without a home, on a read-only file system
@@ -91,6 +91,17 @@ endif
 	cargo nextest list --workspace --list-type binaries-only --message-format json > $(CARGO_TARGET_DIR)/unprivileged/binaries.json
 	cargo metadata --format-version 1 --filter-platform $(HOST) > $(CARGO_TARGET_DIR)/unprivileged/cargo.json
 	tests/unprivileged.sh $(CARGO_TARGET_DIR)/unprivileged/binaries.json $(CARGO_TARGET_DIR)/unprivileged/cargo.json $(ARGS)
+
+# Hostile code, models and handlers: the modules of tests that are about them.
+ATTACKS := test(/^attack/) | test(/^limits::/) | test(/^remains::/) | test(/^churn::/) | test(/hostile/)
+
+.PHONY: attack
+attack: prerequisites runtime clients guests ## Hostile code, models and handlers, in long form, as this user and as one without rights
+ifndef NEXTEST
+	@echo "make attack needs cargo-nextest. Install it: cargo install cargo-nextest --locked"; exit 1
+endif
+	LANTERN_ATTACK_ROUNDS=$(or $(ROUNDS),200) cargo nextest run --workspace --profile attack -E '$(ATTACKS)'
+	LANTERN_ATTACK_ROUNDS=$(or $(ROUNDS),200) $(MAKE) --no-print-directory unprivileged ARGS="--profile attack -E '$(ATTACKS)'"
 
 .PHONY: licences
 licences: ## Licences, bans and sources of every dependency (needs cargo-deny)
