@@ -93,7 +93,7 @@ endif
 	tests/unprivileged.sh $(CARGO_TARGET_DIR)/unprivileged/binaries.json $(CARGO_TARGET_DIR)/unprivileged/cargo.json $(ARGS)
 
 # Hostile code, models and handlers: the modules of tests that are about them.
-ATTACKS := test(/^attack/) | test(/^limits::/) | test(/^remains::/) | test(/^churn::/) | test(/hostile/)
+ATTACKS := test(/^attack/) | test(/killed_and_stopped_at_random/) | test(/^limits::/) | test(/^remains::/) | test(/^churn::/) | test(/hostile/)
 
 .PHONY: attack
 attack: prerequisites runtime clients guests ## Hostile code, models and handlers, in long form, as this user and as one without rights

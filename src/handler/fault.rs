@@ -98,7 +98,8 @@ pub(super) const fn begin(function: Function) -> &'static str {
 }
 
 /// The memory of a handler is the process's as well, beside the model's.
-const NO_MEMORY: &str = "got no more memory for its process (lantern.limits.process_memory, lantern_max_process_memory)";
+const NO_MEMORY: &str =
+    "got no more memory for its process (lantern.limits.processMemory, lantern_max_process_memory)";
 
 fn kind_of(error: &wasmtime::Error, call: Circumstances<'_>) -> (Kind, String) {
     if let Some(exceeded) = error.downcast_ref::<Exceeded>() {

@@ -17,8 +17,10 @@ const FIRST: u32 = 60_578;
 const COUNT: u32 = 606;
 
 /// The users that processes may become. Cheap to clone.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Users {
+    /// Servers on one machine start at different places.
+    start: u32,
     /// How many processes have each.
     taken: Arc<Mutex<BTreeMap<u32, usize>>>,
 }
@@ -30,6 +32,18 @@ pub struct OwnUser {
     number: u32,
 }
 
+impl Default for Users {
+    fn default() -> Self {
+        let mut random = [0; 4];
+        // Without, they start at the first.
+        let _ = getrandom::fill(&mut random);
+        Self {
+            start: u32::from_le_bytes(random) % COUNT,
+            taken: Arc::default(),
+        }
+    }
+}
+
 impl Users {
     /// The one that the fewest processes have; `None` if this process is not root.
     pub fn take(&self) -> Option<OwnUser> {
@@ -37,9 +51,7 @@ impl Users {
             return None;
         }
         let mut taken = self.taken.lock();
-        // Servers on one machine start at different places.
-        let start = std::process::id() % COUNT;
-        let numbers = (0..COUNT).map(|index| FIRST + (start + index) % COUNT);
+        let numbers = (0..COUNT).map(|index| FIRST + (self.start + index) % COUNT);
         let number = numbers.min_by_key(|number| taken.get(number).copied().unwrap_or(0))?;
         *taken.entry(number).or_default() += 1;
         Some(OwnUser {

@@ -88,6 +88,7 @@ impl Attacker {
             network::ATTEMPTS,
             processes::ATTEMPTS,
             kernel::ATTEMPTS,
+            resources::ATTEMPTS,
         ];
         for attempts in tables {
             self.report(attempts);

@@ -6,11 +6,54 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, Builder};
 
-use lantern::sandbox::Wall::{Memory, Threads};
+use lantern::sandbox::Wall::{Memory, Seccomp, Threads};
 
-use super::call::call;
+use super::call::{call, reach};
 use super::report::{MOST_MEMORY, MOST_THREADS};
 use super::{Attempt, attempt};
+
+/// Ways around what is counted: memory whose pages nobody owns, tables of files beside the process's own, sockets with room
+/// for gigabytes, descriptors that are under way.
+pub const ATTEMPTS: &[Attempt] = &[
+    attempt("map memory that others could share", &[Seccomp], |_| {
+        map(libc::MAP_SHARED | libc::MAP_ANONYMOUS)
+    }),
+    attempt("map a stack that grows", &[Seccomp], |_| {
+        map(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_GROWSDOWN)
+    }),
+    attempt("have another table of files", &[Seccomp], |_| {
+        // Nothing is open there.
+        reach(libc::SYS_close_range, &[1 << 20, usize::MAX >> 32, 2])
+    }),
+    attempt(
+        "start a thread with a table of files of its own",
+        &[Seccomp],
+        |_| {
+            let flags =
+                libc::CLONE_VM | libc::CLONE_SIGHAND | libc::CLONE_THREAD | libc::CLONE_NEWNS;
+            reach(libc::SYS_clone, &[flags as usize, 0, 0, 0, 0])
+        },
+    ),
+    attempt("send descriptors", &[Seccomp], |_| {
+        reach(libc::SYS_sendmsg, &[0, 0, 0])
+    }),
+    attempt("give a socket options", &[Seccomp], |_| {
+        reach(libc::SYS_setsockopt, &[0, 0, 0, 0, 0])
+    }),
+];
+
+fn map(flags: libc::c_int) -> io::Result<()> {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let arguments = [
+        0,
+        1 << 16,
+        protection as usize,
+        flags as usize,
+        usize::MAX,
+        0,
+    ];
+    call(libc::SYS_mmap, &arguments).map(drop)
+}
 
 /// Four times what it may have, of its own.
 pub const MEMORY: Attempt = attempt("use more memory than it may", &[Memory], |_| memory());

@@ -107,7 +107,7 @@ const ROWS: [Row; 11] = [
             "process_memory",
             "memory: 1GiB, processMemory: 256MiB",
             "allocate",
-            Gets::Refusal(507, "lantern.limits.process_memory"),
+            Gets::Refusal(507, "lantern.limits.processMemory"),
         )
     },
     Row {

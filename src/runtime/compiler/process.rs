@@ -33,8 +33,8 @@ const OOM_SCORE: u16 = 1000;
 /// Open files: its own three, two that it is given, and some that libraries open.
 const FILES: u64 = 64;
 
-/// Threads of the process, those that it needs beside compilers included.
-const MOST_THREADS: u64 = 16;
+/// Threads of the process: far more than it needs, since another server's processes may be of the same user.
+const MOST_THREADS: u64 = 64;
 
 /// Threads that compile functions of one component, at most.
 const THREADS: usize = 4;

@@ -451,7 +451,7 @@ fn with_lack(how: String, lack: Option<Lack>) -> String {
     match lack {
         None => how,
         Some(Lack::Memory) => format!(
-            "{how}; it had no memory left (lantern.limits.process_memory, lantern_max_process_memory)"
+            "{how}; it had no memory left (lantern.limits.processMemory, lantern_max_process_memory)"
         ),
         Some(Lack::Threads) => format!(
             "{how}; it could start no more threads (lantern.limits.threads, lantern_max_threads)"
@@ -481,11 +481,11 @@ mod tests {
         for (line, setting) in [
             (
                 "memory allocation of 16 bytes failed",
-                "lantern.limits.process_memory",
+                "lantern.limits.processMemory",
             ),
             (
                 "terminate called after throwing an instance of 'std::bad_alloc'",
-                "lantern.limits.process_memory",
+                "lantern.limits.processMemory",
             ),
             (
                 "OS can't spawn worker thread: Resource temporarily unavailable (os error 11)",

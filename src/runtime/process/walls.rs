@@ -299,7 +299,7 @@ impl fmt::Display for Excess {
         match self {
             Self::Memory(most) => write!(
                 formatter,
-                "used more than the {most} bytes of memory that it may (lantern.limits.process_memory, \
+                "used more than the {most} bytes of memory that it may (lantern.limits.processMemory, \
                  lantern_max_process_memory)"
             ),
             Self::Threads(most) => write!(
