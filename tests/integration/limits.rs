@@ -168,6 +168,11 @@ impl Row {
         let registered = server.management("POST", path).await;
         let name = self.limit;
         if let Gets::NoModel(says) = &self.gets {
+            if name == "threads" && registered.status == 200 {
+                // Where the kernel does not count threads, the server does, perhaps after the version was loaded.
+                ends_a_process(&server).await;
+                return;
+            }
             assert_eq!(registered.status / 100, 5, "{name}: {}", registered.text());
             assert!(
                 registered.text().contains(says),
@@ -197,6 +202,15 @@ impl Row {
             "hostile",
             "{name}"
         );
+    }
+}
+
+/// Returns when a worker process was ended.
+async fn ends_a_process(server: &TestServer) {
+    let deaths = || server.sample("lantern_worker_deaths_total{");
+    let begun = std::time::Instant::now();
+    while deaths().await.is_none_or(|deaths| deaths < 1.0) {
+        assert!(begun.elapsed().as_secs() < 20, "the process goes on");
     }
 }
 
