@@ -59,6 +59,9 @@ impl<F> MakeBackend for F where
 /// Runtime threads of a worker process, at most: they run handlers, one per core that workers leave.
 const MOST_THREADS: usize = 16;
 
+/// Threads that a worker process has beside those: of its watch, its heartbeat, its first worker and the engine.
+const OTHER_THREADS: usize = 6;
+
 /// Puts up the walls and tells whoever started the process what came of it: what a worker process does first.
 pub fn probe() -> ExitCode {
     let told = walls::enter()
@@ -85,9 +88,11 @@ fn try_run(within: Entered, files: Vec<OwnedFd>, backend: impl MakeBackend) -> i
     let code = code.ok_or_else(|| io::Error::other("the handler's code did not come"))?;
     let code = Code::received(code)?;
     let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2);
+    // One more, for the spare.
+    let threads = threads.clamp(1, MOST_THREADS) + 1;
+    can_start(threads + OTHER_THREADS)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        // One more, for the spare.
-        .worker_threads(threads.clamp(1, MOST_THREADS) + 1)
+        .worker_threads(threads)
         .enable_all()
         .build()?;
     // In a task, on a runtime thread: calls then start on the thread that read them.
@@ -98,6 +103,25 @@ fn try_run(within: Entered, files: Vec<OwnedFd>, backend: impl MakeBackend) -> i
     // Workers may be inside native code that does not come back.
     runtime.shutdown_background();
     served.unwrap_or_else(|panic| Err(io::Error::other(panic)))
+}
+
+/// Fails unless so many threads can run at a time. A runtime that gets some of its threads and not the others waits without end
+/// for those that it has.
+fn can_start(count: usize) -> io::Result<()> {
+    let gate = Arc::new(parking_lot::Mutex::new(()));
+    let shut = gate.lock();
+    let start = |_| {
+        let gate = gate.clone();
+        std::thread::Builder::new().spawn(move || drop(gate.lock()))
+    };
+    let started: Vec<_> = (0..count).map(start).collect();
+    drop(shut);
+    let needs =
+        |error| io::Error::other(format!("a worker process needs {count} threads: {error}"));
+    for thread in started {
+        let _ = thread.map_err(needs)?.join();
+    }
+    Ok(())
 }
 
 async fn serve(
