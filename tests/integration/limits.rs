@@ -105,7 +105,7 @@ const ROWS: [Row; 11] = [
         holds_inline: false,
         ..row(
             "process_memory",
-            "memory: 1GiB, processMemory: 256MiB",
+            "memory: 1GiB, processMemory: 256MiB, cpu: 2s",
             "allocate",
             Gets::Refusal(507, "lantern.limits.processMemory"),
         )
