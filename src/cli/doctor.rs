@@ -133,6 +133,13 @@ pub(super) fn line(demands: &Demands, outcomes: &Outcomes) -> String {
     if missing.is_empty() {
         return format!("{demands}: every wall is up");
     }
+    let required: Vec<_> = self::missing(demands, outcomes).map(Wall::name).collect();
+    if !required.is_empty() {
+        return format!(
+            "{demands}: NO MODEL IS HOSTED in a worker process, since {} is missing; lantern doctor says more",
+            required.join(", ")
+        );
+    }
     format!(
         "{demands}: up but for {}; lantern doctor says more",
         missing.join(", ")
@@ -192,6 +199,10 @@ mod tests {
         assert_eq!(
             line("prefer"),
             "prefer: up but for namespaces (user: not permitted); lantern doctor says more"
+        );
+        assert!(
+            line("require")
+                .contains("NO MODEL IS HOSTED in a worker process, since namespaces is missing")
         );
         assert!(line("off").starts_with("off: "));
         let demands = Demands::default();

@@ -97,7 +97,7 @@ impl Wall {
             }
             Self::Namespaces => {
                 "allow unprivileged user namespaces (sysctl user.max_user_namespaces, \
-                 kernel.apparmor_restrict_unprivileged_userns; in containers a seccomp profile that allows unshare), or start as \
+                 user.max_net_namespaces, kernel.apparmor_restrict_unprivileged_userns; in containers a seccomp profile that allows unshare), or start as \
                  root with CAP_SYS_ADMIN"
             }
             Self::Landlock => "run Linux 6.2 or later with landlock among lsm=",
@@ -105,7 +105,7 @@ impl Wall {
             Self::Seccomp => "run a kernel with CONFIG_SECCOMP_FILTER on x86-64 or aarch64",
             Self::Memory => "the server watches the memory that is in use instead",
             Self::Threads => {
-                "the server watches the number of threads instead; a user or a user namespace of its own makes the kernel count"
+                "let the wall user or a user namespace go up, in which the kernel counts; without it the server watches the number"
             }
             Self::Cgroup => {
                 "delegate a cgroup v2 with the controllers memory and pids to the server (systemd: Delegate=yes)"

@@ -454,7 +454,8 @@ fn with_lack(how: String, lack: Option<Lack>) -> String {
             "{how}; it had no memory left (lantern.limits.processMemory, lantern_max_process_memory)"
         ),
         Some(Lack::Threads) => format!(
-            "{how}; it could start no more threads (lantern.limits.threads, lantern_max_threads)"
+            "{how}; it could start no more threads (lantern.limits.threads, lantern_max_threads), or had no memory for their \
+             stacks (lantern.limits.processMemory, lantern_max_process_memory)"
         ),
     }
 }
