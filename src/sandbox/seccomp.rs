@@ -233,11 +233,6 @@ pub(super) fn install(calls: Calls) -> Result<(), SeccompError> {
     Ok(())
 }
 
-/// Whether the calls on the list named `name` are taken at all: for the script that records them.
-pub fn is_listed(call: libc::c_long) -> bool {
-    allowed(Calls::Native, 0).is_ok_and(|rules| rules.contains_key(&call))
-}
-
 type Rules = BTreeMap<libc::c_long, Vec<SeccompRule>>;
 
 /// What becomes of a call that is in the rules.

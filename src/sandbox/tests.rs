@@ -1,3 +1,5 @@
+//! What becomes of walls by how much they are wanted.
+
 use super::*;
 
 #[test]

@@ -1,3 +1,5 @@
+//! What the cache gives back, and what it refuses.
+
 use std::fs;
 
 use wasmtime::Engine;

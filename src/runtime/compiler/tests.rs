@@ -1,3 +1,5 @@
+//! What is compiled, and what is found again.
+
 use std::fs;
 
 use super::*;

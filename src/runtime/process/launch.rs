@@ -119,27 +119,10 @@ impl Launcher {
             .take(pid)
             .map_err(|reason| not_walled_in(Wall::Cgroup, &reason))?;
         let (connection, incoming) = Connection::new(ours, self.model.limits.response);
-        let flusher = AbortOnDropHandle::new(tokio::spawn({
-            let connection = connection.clone();
-            async move { connection.run_flusher().await }
-        }));
-        let reports = ReportReceiver::new(
-            self.sink.clone(),
-            self.roster.clone(),
-            self.findings.clone(),
-            walls.cgroup(),
-            &self.model.limits,
-        );
-        let limit = self.model.settings.startup_timeout;
-        let handshake = self.handshake(&connection, incoming, reports, bounds);
-        let loaded = tokio::select! {
-            loaded = tokio::time::timeout(limit, handshake) => {
-                loaded.unwrap_or(Err(StartFailure::TooSlow))
-            }
-            unresponsive = liveness::stopped(pid) => Err(StartFailure::Unresponsive(unresponsive)),
-            excess = walls::exceeded(pid, &self.model.limits) => Err(StartFailure::Excess(excess)),
-        };
-        match loaded {
+        let flusher = flush(connection.clone());
+        let reports = self.receiver(&walls);
+        let loaded = self.loaded(pid, self.handshake(&connection, incoming, reports, bounds));
+        match loaded.await {
             Ok((signature, incoming, reports)) => {
                 let reader = connection.clone();
                 let reader = tokio::spawn(async move { reader.read(incoming, reports).await });
@@ -155,10 +138,34 @@ impl Launcher {
                     walls,
                 })
             }
-            Err(failure) => {
-                let died = failure.explain(&self.model, child.as_mut(), output);
-                Err(died.await)
+            Err(failure) => Err(failure.explain(&self.model, child.as_mut(), output).await),
+        }
+    }
+
+    /// Where the reports of a process within `walls` go.
+    fn receiver(&self, walls: &Walls) -> ReportReceiver {
+        ReportReceiver::new(
+            self.sink.clone(),
+            self.roster.clone(),
+            self.findings.clone(),
+            walls.cgroup(),
+            &self.model.limits,
+        )
+    }
+
+    /// What came of the handshake with the process `pid`, unless that takes too long, or the process too much, before.
+    async fn loaded<T>(
+        &self,
+        pid: u32,
+        handshake: impl Future<Output = Result<T, StartFailure>>,
+    ) -> Result<T, StartFailure> {
+        let limit = self.model.settings.startup_timeout;
+        tokio::select! {
+            loaded = tokio::time::timeout(limit, handshake) => {
+                loaded.unwrap_or(Err(StartFailure::TooSlow))
             }
+            unresponsive = liveness::stopped(pid) => Err(StartFailure::Unresponsive(unresponsive)),
+            excess = walls::exceeded(pid, &self.model.limits) => Err(StartFailure::Excess(excess)),
         }
     }
 
@@ -242,6 +249,11 @@ impl Launcher {
             verdict: self.findings.verdict().as_ref().map(verdict_to_wire),
         }
     }
+}
+
+/// Writes what callers leave to be written.
+fn flush(connection: Arc<Connection>) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(async move { connection.run_flusher().await }))
 }
 
 /// A pair of sockets in which the order to put up walls waits for the process, with the handler's code.

@@ -1,3 +1,5 @@
+//! How the end of a compiling process is understood.
+
 use super::*;
 use crate::sandbox::{Demands, Users};
 
