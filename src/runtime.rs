@@ -31,6 +31,7 @@ mod memory;
 mod pool;
 pub mod process;
 mod protocol;
+mod shared;
 mod source;
 #[cfg(test)]
 pub(crate) mod testing;

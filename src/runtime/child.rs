@@ -27,6 +27,7 @@ use super::protocol::incoming::{Ending, Incoming};
 use super::protocol::messages::{Order, Report, Start};
 use super::protocol::outbox::{Outbox, Urgency};
 use super::protocol::{BUILD, GREETING, ORDER_LIMITS, REPORT_HEADER_LIMIT};
+use super::shared::{Ends, Regions};
 use super::{Hosts, InlineRuns, NativeLibraries, Verdicts, WorkerIds};
 use crate::backend::{Backend, BackendError};
 use crate::error::{Error, Kind};
@@ -84,9 +85,13 @@ pub fn run(backend: impl MakeBackend) -> ExitCode {
 }
 
 fn try_run(within: Entered, files: Vec<OwnedFd>, backend: impl MakeBackend) -> io::Result<()> {
-    let code = files.into_iter().next();
+    let mut files = files.into_iter();
+    let code = files.next();
     let code = code.ok_or_else(|| io::Error::other("the handler's code did not come"))?;
     let code = Code::received(code)?;
+    let shared = files.next().zip(files.next());
+    let shared = shared.map(|(orders, reports)| Regions::received([orders, reports]).of_worker());
+    let shared = shared.transpose()?;
     let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2);
     // One more, for the spare.
     let threads = threads.clamp(1, MOST_THREADS) + 1;
@@ -98,8 +103,8 @@ fn try_run(within: Entered, files: Vec<OwnedFd>, backend: impl MakeBackend) -> i
     // In a task, on a runtime thread: calls then start on the thread that read them.
     let inline_runs = Arc::<InlineRuns>::default();
     inline_runs.keep_spare_thread(runtime.handle());
-    let served =
-        runtime.block_on(async { tokio::spawn(serve(within, code, backend, inline_runs)).await });
+    let served = runtime
+        .block_on(async { tokio::spawn(serve(within, code, shared, backend, inline_runs)).await });
     // Workers may be inside native code that does not come back.
     runtime.shutdown_background();
     served.unwrap_or_else(|panic| Err(io::Error::other(panic)))
@@ -127,6 +132,7 @@ fn can_start(count: usize) -> io::Result<()> {
 async fn serve(
     within: Entered,
     code: Code,
+    shared: Option<Ends>,
     backend: impl MakeBackend,
     inline_runs: Arc<InlineRuns>,
 ) -> io::Result<()> {
@@ -134,7 +140,8 @@ async fn serve(
     leaving::end_with_front(stream.as_ref())?;
     let _signals = leave_to_front()?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let mut incoming = Incoming::new(stream.clone(), ORDER_LIMITS);
+    let (arena, view) = shared.map(|ends| (ends.out, ends.into)).unzip();
+    let mut incoming = Incoming::new(stream.clone(), ORDER_LIMITS, view.clone());
     let start = match incoming.next(|| false).await {
         Ok((Order::<String>::Start(start), _)) => *start,
         Ok(_) => return Err(io::Error::other("the first message is not the handshake")),
@@ -144,7 +151,10 @@ async fn serve(
         header: REPORT_HEADER_LIMIT,
         body: start.model.limits.response,
     };
-    let outbox = Arc::new(Outbox::new(stream, limits, &GREETING));
+    let outbox = Arc::new(Outbox::new(stream, limits, arena, &GREETING));
+    if let Some(view) = view {
+        view.on_release(reporter::of_release(&outbox));
+    }
     let flusher = outbox.clone();
     tokio::spawn(async move { flusher.run_flusher().await });
     heartbeat::start(&outbox)?;
@@ -284,9 +294,10 @@ async fn host(
 async fn follow(mut incoming: Incoming, host: &Arc<Host>, outbox: &Outbox) -> io::Result<()> {
     loop {
         match incoming.next::<Order<String>>(|| host.is_lively()).await {
-            Ok((Order::Call(call), body)) => host.call(call, body),
+            Ok((Order::Call(call), body)) => host.call(call, body.unchanged()),
             Ok((Order::Describe { id, request, left }, _)) => host.describe(id, request, left),
             Ok((Order::Cancel { id }, _)) => host.cancel(id),
+            Ok((Order::Released { offset }, _)) => drop(outbox.released(offset)),
             Ok((Order::Scale { id, workers }, _)) => {
                 let bounds = bounds_from_wire(workers).map_err(io::Error::other)?;
                 host.scale(id, bounds);

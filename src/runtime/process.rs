@@ -59,6 +59,9 @@ mod walls;
 /// Commands that may wait for the supervisor; a further one waits for room.
 const COMMANDS: usize = 16;
 
+/// Bytes that each process shares with the front, in each direction, unless the operator says otherwise.
+const SHARED_MEMORY: usize = 64 << 20;
+
 /// How worker processes are started.
 #[derive(Clone)]
 pub struct ProcessConfig {
@@ -77,6 +80,8 @@ pub struct ProcessConfig {
     pub files: Option<Arc<dyn ModelFiles>>,
     /// The walls around each.
     pub sandbox: SandboxConfig,
+    /// Bytes of memory that each shares with the front for large bodies, in each direction; 0 for none.
+    pub shared_memory: usize,
     /// Counts the deaths of the version's processes that had loaded it.
     pub deaths: Arc<AtomicU64>,
     /// What starts them: the programs above, unless a test says otherwise.
@@ -93,6 +98,7 @@ impl Default for ProcessConfig {
             directory: None,
             files: None,
             sandbox: SandboxConfig::default(),
+            shared_memory: SHARED_MEMORY,
             deaths: Arc::default(),
             spawn: Arc::new(SpawnPrograms),
         }

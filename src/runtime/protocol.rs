@@ -1,6 +1,7 @@
 //! The messages between the front and a worker process, and how they are encoded on the socket.
 //!
-//! One stream socket, one greeting each way, then frames: an encoded header and a raw body. The front sends
+//! One stream socket, one greeting each way, then frames: an encoded header and a raw body, which lies in memory that both
+//! processes share where it is large ([`super::shared`]). The front sends
 //! [`Order`](messages::Order)s, the worker process [`Report`](messages::Report)s. A worker process runs foreign code, so
 //! whatever it sends is bounded, decoded and checked here before anything else sees it; what breaks a rule is a
 //! [`Violation`], and ends the connection. This module knows neither processes nor pipelines.
@@ -15,7 +16,7 @@ pub(super) mod outbox;
 use frame::FrameLimits;
 
 /// Raised whenever a message changes its meaning or encoding.
-pub(super) const VERSION: u8 = 7;
+pub(super) const VERSION: u8 = 8;
 
 /// The first bytes that each side sends.
 pub(super) const GREETING: [u8; 8] = [b'l', b'a', b'n', b't', b'e', b'r', b'n', VERSION];

@@ -256,6 +256,7 @@ fn hosts(values: &Values, machine: &Machine, directory: &Path) -> Hosts {
             environment: machine.environment.clone(),
             directory: Some(directory.to_owned()),
             sandbox,
+            shared_memory: values.lantern_shared_memory,
             ..ProcessConfig::default()
         },
         worker_ids: Arc::new(WorkerIds::from(values.initial_worker_port)),

@@ -45,6 +45,7 @@ mod request_ids;
 mod routes;
 mod sagemaker;
 mod settings;
+mod shared_memory;
 mod snapshots;
 mod sources;
 mod starting;

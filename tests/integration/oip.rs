@@ -21,7 +21,7 @@ use crate::support::{Answer, Model, TestServer};
 const JSON_LENGTH: &str = "inference-header-content-length";
 
 /// `multi.onnx`: inputs `a` and `b`, outputs `sum` and `diff`, fp32 of three columns.
-fn multi() -> Model {
+pub(crate) fn multi() -> Model {
     Model::new("linear").named("multi").artifact("multi.onnx")
 }
 
@@ -39,7 +39,7 @@ fn one_row() -> Value {
 }
 
 /// The little-endian bytes of fp32 numbers.
-fn bytes(values: &[f32]) -> Vec<u8> {
+pub(crate) fn bytes(values: &[f32]) -> Vec<u8> {
     values
         .iter()
         .flat_map(|value| value.to_le_bytes())
@@ -47,7 +47,7 @@ fn bytes(values: &[f32]) -> Vec<u8> {
 }
 
 /// The fp32 numbers in little-endian bytes.
-fn values(bytes: &[u8]) -> Vec<f32> {
+pub(crate) fn values(bytes: &[u8]) -> Vec<f32> {
     let (chunks, rest) = bytes.as_chunks::<4>();
     assert!(rest.is_empty());
     chunks
@@ -75,7 +75,12 @@ async fn infer(server: &TestServer, model: &str, request: &Value) -> Answer {
 }
 
 /// A request with its tensors in binary form after its JSON.
-async fn infer_binary(server: &TestServer, model: &str, request: &Value, data: &[u8]) -> Answer {
+pub(crate) async fn infer_binary(
+    server: &TestServer,
+    model: &str,
+    request: &Value,
+    data: &[u8],
+) -> Answer {
     let json = request.to_string();
     let length = json.len().to_string();
     let body = [json.as_bytes(), data].concat();
@@ -96,7 +101,7 @@ async fn infer_with_length(
 }
 
 /// The JSON of an answer, and the binary data after it.
-fn divided(answer: &Answer) -> (Value, &[u8]) {
+pub(crate) fn divided(answer: &Answer) -> (Value, &[u8]) {
     let length: usize = answer.header(JSON_LENGTH).unwrap().parse().unwrap();
     let (json, data) = answer.body.split_at(length);
     assert_eq!(

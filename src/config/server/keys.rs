@@ -22,8 +22,8 @@ use super::environment::Environment;
 use super::kinds::{
     address, demands, duration, envelope, file, found_file, host, metrics_mode, milliseconds,
     minutes, names, number, number_or_zero, open_inference_protocol, optional, path, path_or,
-    saved_models, seconds, seconds_or_none, shown_size, size, socket_mode, store, switch, text,
-    tls_file, truth, urls, word,
+    saved_models, seconds, seconds_or_none, shown_size, size, size_or_none, socket_mode, store,
+    switch, text, tls_file, truth, urls, word,
 };
 use super::reader::{Reader, SettingKind};
 use super::startup::{ListedVersions, LoadModels, listed, load_models};
@@ -358,6 +358,8 @@ settings! {
     lantern_max_handler_memory: usize = "4GiB", Safety, size();
     /// Ceiling of `lantern.limits.processMemory`: what weights and handler of a version may take together.
     lantern_max_process_memory: usize = "(three quarters of the memory of the machine, or of its control group)", Safety, size().or(Environment::most_process_memory).shown(shown_size);
+    /// Memory that each worker process shares with the server for bodies from 32 KiB on, in each direction; 0 for none. It is taken as it is used, and given back when it is not.
+    lantern_shared_memory: usize = "64MiB", Safety, size_or_none();
     /// Ceiling of `lantern.limits.threads`.
     lantern_max_threads: usize = "1024", Safety, number(1, 65_536);
     /// Time that requests, starts, restarts and batches may take, whoever asks for it outside these settings: `responseTimeout`,

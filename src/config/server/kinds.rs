@@ -94,9 +94,18 @@ pub fn demands() -> SettingKind<Demands> {
 
 /// A size in bytes.
 pub fn size() -> SettingKind<usize> {
-    SettingKind::new(units::SIZE, |reader, entry| {
+    size_of_at_least(1)
+}
+
+/// A size that may be 0, which means nothing at all.
+pub fn size_or_none() -> SettingKind<usize> {
+    size_of_at_least(0)
+}
+
+fn size_of_at_least(least: usize) -> SettingKind<usize> {
+    SettingKind::new(units::SIZE, move |reader, entry| {
         let text = entry.value.trim();
-        let size = units::size(text).filter(|size| *size > 0);
+        let size = units::size(text).filter(|size| *size >= least);
         match units::question(text) {
             Some(question) => reader.problem(entry, question),
             None if size.is_none() => reader.problem(entry, format!("must be {}", units::SIZE)),

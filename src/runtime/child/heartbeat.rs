@@ -40,6 +40,7 @@ fn beat(outbox: &Weak<Outbox>, ticks: &AtomicU64) {
     let mut stuck = Duration::ZERO;
     while let Some(outbox) = outbox.upgrade() {
         super::send(&outbox, &Report::Alive { stuck }, Urgency::Now);
+        outbox.tidy();
         drop(outbox);
         let (seen, asleep) = (ticks.load(Ordering::Relaxed), Instant::now());
         std::thread::park_timeout(INTERVAL);

@@ -9,6 +9,7 @@ use super::super::protocol::convert::{
 };
 use super::super::protocol::messages::Report;
 use super::super::protocol::outbox::{Outbox, Urgency};
+use super::super::shared::Release;
 use crate::handler::{LogLine, Observation, Sink};
 
 /// Between two looks at the workers.
@@ -47,6 +48,16 @@ impl Sink for Reporter {
             Urgency::Whenever,
         );
     }
+}
+
+/// Reports what is not read any more of shared memory, with the next frame: there is one each second.
+pub fn of_release(outbox: &Arc<Outbox>) -> Release {
+    let outbox = Arc::downgrade(outbox);
+    Box::new(move |offset| {
+        if let Some(outbox) = outbox.upgrade() {
+            super::send(&outbox, &Report::Released { offset }, Urgency::Whenever);
+        }
+    })
 }
 
 /// Reports how requests are stacked, and what was found out about the archive.

@@ -18,17 +18,18 @@ use super::liveness::ProcessActivity;
 use super::reports::ReportReceiver;
 use crate::error::Error;
 use crate::model::ModelSpec;
-use crate::payload::{Reply, Request};
+use crate::payload::{Body, Reply, Request};
 use crate::runtime::Bounds;
 use crate::runtime::failures::{draining, expired, too_large, worker_died};
 use crate::runtime::protocol::convert::{
     bounds_to_wire, call_to_wire, failure_from_wire, inferred_from_wire, reply_from_wire,
 };
 use crate::runtime::protocol::frame::FrameLimits;
-use crate::runtime::protocol::incoming::{Ending, Incoming};
-use crate::runtime::protocol::messages::{Order, Report};
+use crate::runtime::protocol::incoming::{Ending, Incoming, Received};
+use crate::runtime::protocol::messages::{self, Order, Report};
 use crate::runtime::protocol::outbox::{Outbox, Urgency};
 use crate::runtime::protocol::{GREETING, ORDER_LIMITS, REPORT_HEADER_LIMIT, Violation};
+use crate::runtime::shared::{Ends, Release};
 
 /// With so few requests under way a frame is written at once; with more it is worth waiting for others to go along.
 const FEW: usize = 2;
@@ -62,7 +63,7 @@ impl Lost {
 /// Calls to one worker process.
 #[derive(Debug)]
 pub struct Connection {
-    outbox: Outbox,
+    outbox: Arc<Outbox>,
     waiting: Mutex<Waiting>,
     /// Messages that came so far.
     received: AtomicU64,
@@ -80,23 +81,38 @@ struct Waiting {
     had_cancelled: bool,
 }
 
+/// Where the answer to a call goes.
+type Answer = oneshot::Sender<Result<Result<Reply, Error>, Lost>>;
+
 #[derive(Debug)]
 enum Waiter {
     Call {
         deadline: Instant,
         is_suspected: bool,
-        answer: oneshot::Sender<Result<Result<Reply, Error>, Lost>>,
+        /// Whether this process looks into the answer, and does not only pass it on.
+        is_read: bool,
+        answer: Answer,
     },
     Scale(oneshot::Sender<Result<Result<(), Error>, Lost>>),
 }
 
 impl Connection {
-    /// Talks to the process behind `stream`. Both parts are needed: calls go through the first, and nothing is
-    /// answered unless somebody reads from the second.
-    pub fn new(stream: UnixStream, longest_response: usize) -> (Arc<Self>, Incoming) {
+    /// Talks to the process behind `stream`, with large bodies in `shared` memory if there is some. Both parts are needed: calls go
+    /// through the first, and nothing is answered unless somebody reads from the second.
+    pub fn new(
+        stream: UnixStream,
+        longest_response: usize,
+        shared: Option<Ends>,
+    ) -> (Arc<Self>, Incoming) {
         let stream = Arc::new(stream);
+        let (arena, view) = shared.map(|ends| (ends.out, ends.into)).unzip();
+        let outbox = Outbox::new(stream.clone(), ORDER_LIMITS, arena, &GREETING);
+        let outbox = Arc::new(outbox);
+        if let Some(view) = &view {
+            view.on_release(tells_of_release(&outbox));
+        }
         let connection = Self {
-            outbox: Outbox::new(stream.clone(), ORDER_LIMITS, &GREETING),
+            outbox,
             waiting: Mutex::default(),
             received: AtomicU64::new(0),
             stuck: AtomicU64::new(0),
@@ -105,7 +121,12 @@ impl Connection {
             header: REPORT_HEADER_LIMIT,
             body: longest_response,
         };
-        (Arc::new(connection), Incoming::new(stream, limits))
+        (Arc::new(connection), Incoming::new(stream, limits, view))
+    }
+
+    /// Has everything written that waits for company, and gives up memory that is not needed: to be called from time to time.
+    pub fn tidy(&self) {
+        self.outbox.tidy();
     }
 
     /// Writes what callers leave to be written. To be run once, in a task of its own.
@@ -129,8 +150,13 @@ impl Connection {
             let (call, body) = call_to_wire(id, request);
             self.outbox.send(&Order::Call(call), &body, urgency)
         };
-        let deadline = request.deadline.into();
-        self.answered(deadline, is_suspected, send).await
+        let waiter = |answer| Waiter::Call {
+            deadline: request.deadline.into(),
+            is_suspected,
+            is_read: matches!(request.body, Body::Tensors(_)),
+            answer,
+        };
+        self.answered(waiter, send).await
     }
 
     /// Asks the handler what it says of its model. Dropping the future cancels the call in the process.
@@ -147,22 +173,23 @@ impl Connection {
             };
             self.outbox.send(&order, &[], Urgency::Now)
         };
-        self.answered(deadline, false, send).await
+        let waiter = |answer| Waiter::Call {
+            deadline,
+            is_suspected: false,
+            is_read: true,
+            answer,
+        };
+        self.answered(waiter, send).await
     }
 
     /// Waits for the answer to what `send` sends under an id of its own.
     async fn answered(
         &self,
-        deadline: Instant,
-        is_suspected: bool,
+        waiter: impl FnOnce(Answer) -> Waiter,
         send: impl FnOnce(u64, Urgency) -> Result<(), Violation>,
     ) -> Result<Result<Reply, Error>, Lost> {
         let (sender, answer) = oneshot::channel();
-        let pending = self.register(Waiter::Call {
-            deadline,
-            is_suspected,
-            answer: sender,
-        })?;
+        let pending = self.register(waiter(sender))?;
         if let Err(violation) = send(pending.id, pending.urgency) {
             return Ok(Err(too_large(&violation)));
         }
@@ -249,18 +276,19 @@ impl Connection {
     fn take(
         &self,
         report: Report<String>,
-        body: Bytes,
+        body: Received,
         reports: &mut ReportReceiver,
     ) -> Result<(), Violation> {
         match report {
             Report::Reply(reply) => {
                 let id = reply.id;
+                let body = self.body(&reply, body);
                 let reply = reply_from_wire(reply, body)?;
                 self.answer_call(id, Ok(reply))
             }
             Report::Inferred(inferred) => {
                 let id = inferred.id;
-                let reply = inferred_from_wire(inferred, body)?;
+                let reply = inferred_from_wire(inferred, body.copied())?;
                 self.answer_call(id, Ok(reply))
             }
             Report::Refused { id, failure } => {
@@ -269,6 +297,11 @@ impl Connection {
             Report::Scaled { id, failure } => {
                 self.answer_scale(id, failure.as_ref().map(failure_from_wire))
             }
+            Report::Released { offset } => {
+                let was_given = self.outbox.released(offset);
+                let wrong = || Violation::Message(format!("nothing was shared at {offset}"));
+                was_given.then_some(()).ok_or_else(wrong)
+            }
             Report::Alive { stuck } => {
                 let millis = u64::try_from(stuck.as_millis()).unwrap_or(u64::MAX);
                 self.stuck.store(millis, Ordering::Relaxed);
@@ -276,6 +309,21 @@ impl Connection {
             }
             other => reports.take(other),
         }
+    }
+
+    /// The body of a reply. One that this process only passes on stays where it is; what a reply says of a failure is read.
+    fn body(&self, reply: &messages::Reply<String>, body: Received) -> Bytes {
+        let is_passed_on = || (200..300).contains(&reply.status) && !self.reads_answer(reply.id);
+        match body {
+            Received::Shared(bytes) if is_passed_on() => bytes,
+            other => other.copied(),
+        }
+    }
+
+    fn reads_answer(&self, id: u64) -> bool {
+        let waiting = self.waiting.lock();
+        let waiter = waiting.by_id.get(&id);
+        !matches!(waiter, Some(Waiter::Call { is_read: false, .. }))
     }
 
     /// Whether an answer may be expected soon: few requests are under way, so that a core is free to poll for it.
@@ -344,6 +392,18 @@ impl Connection {
             .send(&Order::<&str>::Cancel { id }, &[], Urgency::Soon);
         debug_assert!(sent.is_ok(), "a few bytes are within any limit");
     }
+}
+
+/// Tells the other process what is not read any more, with the next frame.
+fn tells_of_release(outbox: &Arc<Outbox>) -> Release {
+    let outbox = Arc::downgrade(outbox);
+    Box::new(move |offset| {
+        if let Some(outbox) = outbox.upgrade() {
+            let order = Order::<&str>::Released { offset };
+            let sent = outbox.send(&order, &[], Urgency::Whenever);
+            debug_assert!(sent.is_ok(), "a few bytes are within any limit");
+        }
+    })
 }
 
 impl Waiter {

@@ -27,7 +27,7 @@ use super::walls::{self, Excess, Needs, Walls};
 use crate::backend::Signature;
 use crate::error::{Error, Kind};
 use crate::handler::{Code, Sink};
-use crate::model::ModelSpec;
+use crate::model::{Limits, ModelSpec};
 use crate::runtime::compiler::{self, CodeSource};
 use crate::runtime::failures::{
     died_in_load, no_working_directory, not_ready_in_time, not_walled_in, protocol_broken_in_load,
@@ -40,6 +40,7 @@ use crate::runtime::protocol::convert::{
 use crate::runtime::protocol::incoming::{Ending, Incoming};
 use crate::runtime::protocol::messages::{Order, Report, Start};
 use crate::runtime::protocol::{BUILD, Violation};
+use crate::runtime::shared::Regions;
 use crate::runtime::{Bounds, ModelFiles};
 use crate::sandbox::Wall;
 
@@ -79,6 +80,7 @@ pub struct WorkerProcess {
     /// Where it works.
     _directory: Option<TempDir>,
     walls: Walls,
+    shared: Option<Regions>,
 }
 
 /// How a worker process ended.
@@ -100,7 +102,8 @@ impl Launcher {
             .await?;
         let code = self.code().await?;
         let mut walls = Walls::new(&self.cfg, &Needs::of(&self.model));
-        let (ours, theirs) = socket_pair(&walls, code)?;
+        let shared = self.regions();
+        let (ours, theirs) = socket_pair(&walls, code, shared.as_ref())?;
         let directory = self.directory()?;
         let Spawned {
             pid,
@@ -118,7 +121,8 @@ impl Launcher {
         walls
             .take(pid)
             .map_err(|reason| not_walled_in(Wall::Cgroup, &reason))?;
-        let (connection, incoming) = Connection::new(ours, self.model.limits.response);
+        let ends = shared.as_ref().and_then(|regions| regions.of_front().ok());
+        let (connection, incoming) = Connection::new(ours, self.model.limits.response, ends);
         let flusher = flush(connection.clone());
         let reports = self.receiver(&walls);
         let loaded = self.loaded(pid, self.handshake(&connection, incoming, reports, bounds));
@@ -136,10 +140,21 @@ impl Launcher {
                     output,
                     _directory: directory,
                     walls,
+                    shared,
                 })
             }
             Err(failure) => Err(failure.explain(&self.model, child.as_mut(), output).await),
         }
+    }
+
+    /// Memory that one process shares with the front. Without, everything goes through the socket.
+    fn regions(&self) -> Option<Regions> {
+        let size = self.cfg.shared_memory;
+        let made = (size > 0).then(|| Regions::new(size))?;
+        let failed = |error: &std::io::Error| {
+            tracing::warn!("no shared memory with a worker process: {error}");
+        };
+        made.inspect_err(failed).ok()
     }
 
     /// Where the reports of a process within `walls` go.
@@ -256,11 +271,18 @@ fn flush(connection: Arc<Connection>) -> AbortOnDropHandle<()> {
     AbortOnDropHandle::new(tokio::spawn(async move { connection.run_flusher().await }))
 }
 
-/// A pair of sockets in which the order to put up walls waits for the process, with the handler's code.
-fn socket_pair(walls: &Walls, code: &Code) -> Result<(UnixStream, OwnedFd), Error> {
+/// A pair of sockets in which the order to put up walls waits for the process, with the handler's code and the memory that it
+/// shares with the front.
+fn socket_pair(
+    walls: &Walls,
+    code: &Code,
+    shared: Option<&Regions>,
+) -> Result<(UnixStream, OwnedFd), Error> {
+    let mut descriptors = vec![code.as_fd()];
+    descriptors.extend(shared.iter().flat_map(|regions| regions.descriptors()));
     let pair = || {
         let (ours, theirs) = StdUnixStream::pair()?;
-        walls.send(&ours, &[code.as_fd()])?;
+        walls.send(&ours, &descriptors)?;
         ours.set_nonblocking(true)?;
         theirs.set_nonblocking(true)?;
         Ok((UnixStream::from_std(ours)?, OwnedFd::from(theirs)))
@@ -283,6 +305,12 @@ impl WorkerProcess {
                 Cause::Exited(status.ok())
             }
         }
+    }
+
+    /// What it uses more of than it may, at this moment. What it shares with the front is the front's.
+    pub fn excess(&self, limits: &Limits) -> Option<Excess> {
+        let shared = self.shared.as_ref().map_or(0, Regions::resident);
+        walls::excess(self.pid, limits, shared)
     }
 
     /// Makes sure that it is dead, and returns how it died.

@@ -112,6 +112,7 @@ const fn name_of(report: &Report<String>) -> &'static str {
         Report::Log(_) => "log",
         Report::Observe(_) => "observe",
         Report::Inferred(_) => "inferred",
+        Report::Released { .. } => "released",
         Report::Alive { .. } => "alive",
     }
 }

@@ -17,7 +17,6 @@ use super::backoff::{Backoff, RECOVERED};
 use super::circuit::{Circuit, Trial};
 use super::launch::{Cause, Death, Launcher, WorkerProcess};
 use super::liveness::{self, Liveness, ProcessActivity};
-use super::walls;
 use crate::backend::Signature;
 use crate::error::Error;
 use crate::runtime::Bounds;
@@ -282,7 +281,8 @@ impl ProcessSupervisor {
                 },
                 _ = sweep.tick() => {
                     process.connection.expire(GRACE);
-                    if let Some(excess) = walls::excess(process.pid, &self.launcher.model.limits) {
+                    process.connection.tidy();
+                    if let Some(excess) = process.excess(&self.launcher.model.limits) {
                         return self.process_died(process, Cause::Excess(excess), up_since.elapsed()).await;
                     }
                     if up_since.elapsed() >= RECOVERED {

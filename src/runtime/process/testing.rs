@@ -67,6 +67,11 @@ impl Peer {
     }
 
     pub(crate) async fn order(&mut self) -> Order<String> {
+        self.next().await.0
+    }
+
+    /// The next order and its body.
+    pub(crate) async fn next(&mut self) -> (Order<String>, frame::ReadBody) {
         while !self.is_greeted {
             self.is_greeted = self.decoder.take() == Some(GREETING);
             if !self.is_greeted {
@@ -74,8 +79,8 @@ impl Peer {
             }
         }
         loop {
-            if let Some((order, _)) = self.decoder.next().unwrap() {
-                return order;
+            if let Some(next) = self.decoder.next().unwrap() {
+                return next;
             }
             self.read().await;
         }
@@ -90,7 +95,7 @@ impl Peer {
 
     pub(crate) async fn send(&mut self, report: &Report<&str>, body: &[u8]) {
         let mut bytes = Vec::new();
-        frame::encode(&mut bytes, ORDER_LIMITS, report, &[body]).unwrap();
+        frame::encode(&mut bytes, ORDER_LIMITS, report, frame::Body::Here(&[body])).unwrap();
         self.write(&bytes).await;
     }
 

@@ -310,10 +310,10 @@ impl fmt::Display for Excess {
     }
 }
 
-/// What the process uses too much of at this moment.
-pub fn excess(pid: u32, limits: &Limits) -> Option<Excess> {
+/// What the process uses too much of at this moment. Of its memory, `shared` bytes are the front's.
+pub fn excess(pid: u32, limits: &Limits, shared: u64) -> Option<Excess> {
     let usage = usage::of(pid)?;
-    if usage.memory > bytes(limits) {
+    if usage.memory.saturating_sub(shared) > bytes(limits) {
         return Some(Excess::Memory(bytes(limits)));
     }
     let threads = limits.threads as u64;
@@ -324,7 +324,7 @@ pub fn excess(pid: u32, limits: &Limits) -> Option<Excess> {
 pub async fn exceeded(pid: u32, limits: &Limits) -> Excess {
     loop {
         tokio::time::sleep(INTERVAL).await;
-        if let Some(excess) = excess(pid, limits) {
+        if let Some(excess) = excess(pid, limits, 0) {
             return excess;
         }
     }
@@ -342,11 +342,11 @@ mod tests {
             threads,
             ..Limits::default()
         };
-        assert_eq!(excess(pid, &limits(usize::MAX, 100_000)), None);
-        assert_eq!(excess(pid, &limits(1, 100_000)), Some(Excess::Memory(1)));
-        let threads = excess(pid, &limits(usize::MAX, 0)).unwrap();
+        assert_eq!(excess(pid, &limits(usize::MAX, 100_000), 0), None);
+        assert_eq!(excess(pid, &limits(1, 100_000), 0), Some(Excess::Memory(1)));
+        let threads = excess(pid, &limits(usize::MAX, 0), 0).unwrap();
         assert!(threads.to_string().contains("lantern_max_threads"));
-        assert_eq!(excess(0, &limits(1, 1)), None);
+        assert_eq!(excess(0, &limits(1, 1), 0), None);
     }
 
     #[test]

@@ -12,8 +12,9 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::busy_poll::{BusyPoll, POLL_LIMIT};
-use super::frame::{Decoder, FrameLimits};
+use super::frame::{Decoder, FrameLimits, ReadBody};
 use super::{GREETING, Violation};
+use crate::runtime::shared::View;
 
 /// Why nothing more can be read.
 #[derive(Debug)]
@@ -32,21 +33,50 @@ impl From<Violation> for Ending {
     }
 }
 
+/// The body of a message that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Received {
+    /// Bytes of this process's own.
+    Own(Bytes),
+    /// Bytes that the process which sent them may change at any time.
+    Shared(Bytes),
+}
+
+impl Received {
+    /// As it is: where the other process is trusted, or the bytes are passed on unread.
+    pub fn unchanged(self) -> Bytes {
+        match self {
+            Self::Own(bytes) | Self::Shared(bytes) => bytes,
+        }
+    }
+
+    /// As bytes that nobody changes.
+    pub fn copied(self) -> Bytes {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Shared(bytes) => Bytes::copy_from_slice(&bytes),
+        }
+    }
+}
+
 /// What comes in.
 #[derive(Debug)]
 pub struct Incoming {
     stream: Arc<UnixStream>,
     decoder: Decoder,
+    /// Where large bodies are, if there is shared memory.
+    view: Option<Arc<View>>,
     is_greeted: bool,
     busy_poll: BusyPoll,
 }
 
 impl Incoming {
-    /// Reads from `stream`, nothing beyond `limits`.
-    pub fn new(stream: Arc<UnixStream>, limits: FrameLimits) -> Self {
+    /// Reads from `stream`, nothing beyond `limits`, and bodies that are not there from `view`.
+    pub fn new(stream: Arc<UnixStream>, limits: FrameLimits, view: Option<Arc<View>>) -> Self {
         Self {
             stream,
             decoder: Decoder::new(limits),
+            view,
             is_greeted: false,
             busy_poll: BusyPoll::default(),
         }
@@ -57,14 +87,26 @@ impl Incoming {
     pub async fn next<H: DeserializeOwned>(
         &mut self,
         is_lively: impl Fn() -> bool,
-    ) -> Result<(H, Bytes), Ending> {
+    ) -> Result<(H, Received), Ending> {
         loop {
             if self.greet()?
-                && let Some(frame) = self.decoder.next()?
+                && let Some((header, body)) = self.decoder.next()?
             {
-                return Ok(frame);
+                return Ok((header, self.body(body)?));
             }
             self.read_some(is_lively()).await?;
+        }
+    }
+
+    /// A body's bytes, wherever they are.
+    fn body(&self, body: ReadBody) -> Result<Received, Violation> {
+        match body {
+            ReadBody::Here(bytes) => Ok(Received::Own(bytes)),
+            ReadBody::Shared(place) => {
+                let bytes = self.view.as_ref().and_then(|view| view.bytes(place));
+                let missing = || Violation::Message(format!("no shared memory has {place:?}"));
+                bytes.map(Received::Shared).ok_or_else(missing)
+            }
         }
     }
 

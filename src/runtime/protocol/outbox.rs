@@ -14,8 +14,9 @@ use tokio::net::UnixStream;
 use tokio::sync::Notify;
 
 use super::Violation;
-use super::frame::{self, FrameLimits};
+use super::frame::{self, Body, FrameLimits};
 use crate::handler::yield_now;
+use crate::runtime::shared::{Arena, IDLE, Place, SHARED_FROM};
 
 /// A buffer that grew beyond this is given back after use.
 const KEPT_BUFFER: usize = 1 << 20;
@@ -36,6 +37,8 @@ pub enum Urgency {
 pub struct Outbox {
     stream: Arc<UnixStream>,
     limits: FrameLimits,
+    /// Where large bodies go, if there is shared memory.
+    arena: Option<Arc<Arena>>,
     queue: Mutex<Queue>,
     /// Whether the flusher has been asked to come and has not come yet.
     is_called: AtomicBool,
@@ -68,8 +71,14 @@ enum Flushed {
 }
 
 impl Outbox {
-    /// Sends raw `greeting` first and frames within `limits` after it.
-    pub fn new(stream: Arc<UnixStream>, limits: FrameLimits, greeting: &[u8]) -> Self {
+    /// Sends raw `greeting` first and frames within `limits` after it, whose large bodies go through `arena` while it has
+    /// room.
+    pub fn new(
+        stream: Arc<UnixStream>,
+        limits: FrameLimits,
+        arena: Option<Arc<Arena>>,
+        greeting: &[u8],
+    ) -> Self {
         let queue = Queue {
             waiting: greeting.to_vec(),
             ..Queue::default()
@@ -77,6 +86,7 @@ impl Outbox {
         Self {
             stream,
             limits,
+            arena,
             queue: Mutex::new(queue),
             is_called: AtomicBool::new(false),
             call: Notify::new(),
@@ -141,11 +151,41 @@ impl Outbox {
     }
 
     fn add<H: Serialize>(&self, header: &H, body: &[&[u8]]) -> Result<(), Violation> {
+        let shared = self.share(body);
+        let body = shared.map_or(Body::Here(body), |(_, place)| Body::Shared(place));
         let mut queue = self.queue.lock();
         if queue.is_broken {
             return Ok(());
         }
-        frame::encode(&mut queue.waiting, self.limits, header, body)
+        let added = frame::encode(&mut queue.waiting, self.limits, header, body);
+        if let (Err(_), Some((arena, place))) = (&added, shared) {
+            arena.give_back(place.offset);
+        }
+        added
+    }
+
+    /// Puts a large body where the other side sees it, if there is room.
+    fn share(&self, body: &[&[u8]]) -> Option<(&Arena, Place)> {
+        let arena = self.arena.as_deref()?;
+        let is_large = (SHARED_FROM..=self.limits.body).contains(&frame::length_of(body));
+        let place = is_large.then(|| arena.put(body)).flatten()?;
+        Some((arena, place))
+    }
+
+    /// Has what waits for the next frame written, and gives back shared memory that was not in use for a while.
+    pub fn tidy(&self) {
+        if self.backlog() > 0 {
+            self.call_flusher();
+        }
+        if let Some(arena) = &self.arena {
+            arena.tidy(IDLE);
+        }
+    }
+
+    /// Takes back a stretch of shared memory that the other side has done with. False if it never got it.
+    pub fn released(&self, offset: u64) -> bool {
+        let arena = self.arena.as_ref();
+        arena.is_some_and(|arena| arena.give_back(offset))
     }
 
     fn flush_or_call(&self) {
@@ -234,7 +274,7 @@ mod tests {
     use tokio::io::AsyncReadExt;
 
     use super::*;
-    use crate::runtime::protocol::frame::Decoder;
+    use crate::runtime::protocol::frame::{Decoder, ReadBody};
 
     const LIMITS: FrameLimits = FrameLimits {
         header: 64,
@@ -243,7 +283,7 @@ mod tests {
 
     async fn read(stream: &mut UnixStream, decoder: &mut Decoder) -> (u32, Vec<u8>) {
         loop {
-            if let Some((header, body)) = decoder.next::<u32>().unwrap() {
+            if let Some((header, ReadBody::Here(body))) = decoder.next::<u32>().unwrap() {
                 return (header, body.to_vec());
             }
             assert_ne!(stream.read_buf(decoder.space()).await.unwrap(), 0);
@@ -253,7 +293,7 @@ mod tests {
     #[tokio::test]
     async fn frames_arrive_once_and_in_order_although_the_socket_is_full() {
         let (near, mut far) = UnixStream::pair().unwrap();
-        let outbox = Arc::new(Outbox::new(Arc::new(near), LIMITS, &[]));
+        let outbox = Arc::new(Outbox::new(Arc::new(near), LIMITS, None, &[]));
         let flusher = tokio::spawn({
             let outbox = outbox.clone();
             async move { outbox.run_flusher().await }

@@ -15,6 +15,8 @@ use crate::runtime::testing;
 use crate::runtime::{Verdicts, WorkerIds};
 use crate::sandbox::{Outcome, Wall};
 
+mod shared;
+
 struct Front {
     connection: Arc<Connection>,
     reader: JoinHandle<Ending>,
@@ -22,13 +24,18 @@ struct Front {
 }
 
 fn pair() -> (Front, Peer) {
+    pair_with(None)
+}
+
+/// A pair of which the front shares memory with its peer, if `shared` is there.
+fn pair_with(shared: Option<Ends>) -> (Front, Peer) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let limits = Limits {
         response: 1 << 20,
         log_lines_per_second: 5,
         ..Limits::default()
     };
-    let (connection, incoming) = Connection::new(ours, limits.response);
+    let (connection, incoming) = Connection::new(ours, limits.response, shared);
     let log = Arc::new(Log::default());
     let roster = Arc::new(Roster::new(Arc::new(WorkerIds::from(9000))));
     let findings = Arc::new(Findings::new(
@@ -199,7 +206,13 @@ async fn a_truncated_frame_is_the_end_and_no_answer() {
     let mut bytes = Vec::new();
     let reply = reply();
     let (report, _) = reply_to_wire(id, &reply);
-    frame::encode(&mut bytes, ORDER_LIMITS, &report, &[b"body"]).unwrap();
+    frame::encode(
+        &mut bytes,
+        ORDER_LIMITS,
+        &report,
+        frame::Body::Here(&[b"body"]),
+    )
+    .unwrap();
     peer.write(&bytes[..bytes.len() - 1]).await;
     drop(peer);
     assert!(matches!((&mut front.reader).await.unwrap(), Ending::Closed));

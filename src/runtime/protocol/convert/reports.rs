@@ -300,7 +300,7 @@ mod tests {
             body: BODY.len(),
         };
         let (report, pieces) = reply_to_wire(9, &sent);
-        frame::encode(&mut Vec::new(), limits, &report, &pieces).unwrap();
+        frame::encode(&mut Vec::new(), limits, &report, frame::Body::Here(&pieces)).unwrap();
     }
 
     #[test]
