@@ -1,6 +1,7 @@
 //! gRPC as a client meets it: a release build, started as a process, driven over loopback by tonic's client.
 //!
-//! `make bench ARGS="--bench grpc"` prints two tables: predictions of a small JSON model beside the same over REST, and 600 KB to
+//! `make bench ARGS="--bench grpc"` prints two tables: predictions of a small JSON model beside the same over REST and beside a bare
+//! tonic server that answers as small a message with what it got, and 600 KB to
 //! a handler and back beside a bare tonic server that answers with what it got. Every figure is the median of several runs.
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, missing_docs)]
@@ -65,7 +66,15 @@ fn small(runtime: &tokio::runtime::Runtime) {
     let _server = setup.start();
     let question = load::post("/predictions/linear", "application/json", X.as_bytes());
     setup.first_answer(&question, Instant::now());
+    let bare = runtime.block_on(bare_tonic());
     for concurrent in [1, 32] {
+        let request = prediction("linear", X.as_bytes());
+        let echo = (0..RUNS).map(|_| runtime.block_on(drive(bare, &request, concurrent)));
+        println!(
+            "{:<8} {concurrent:>10} {:>12.0}",
+            "bare",
+            median(echo.collect())
+        );
         let grpc = (0..RUNS).map(|_| {
             runtime.block_on(drive(
                 setup.grpc,
