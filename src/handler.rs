@@ -22,13 +22,13 @@ mod metrics;
 mod observation;
 mod output;
 mod pool;
+mod rate;
 mod sealed;
 mod tensors;
 mod ticker;
 mod wasi;
 
 use std::sync::{Arc, LazyLock};
-use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -39,7 +39,7 @@ use crate::tensor::NamedTensor;
 
 use instance::Instance;
 use load::Linked;
-use logging::{FAILURES_PER_SECOND, LogGate};
+use logging::LogGate;
 use metrics::Series;
 use pool::{Lease, Pool};
 
@@ -50,7 +50,9 @@ pub(crate) use self::compile::compile;
 pub(crate) use self::cpu_meter::yield_now;
 pub(crate) use self::inspect::SIZE_LIMIT;
 pub use self::inspect::{ComponentInfo, check, inspect};
+pub(crate) use self::logging::FAILURES_PER_SECOND;
 pub(crate) use self::observation::unit_named;
+pub(crate) use self::rate::RateLimit;
 pub(crate) use self::sealed::{Sealed, memory_file};
 pub use crate::metrics::MetricKind;
 
@@ -196,9 +198,15 @@ impl Handler {
         let host = Arc::new(host::HandlerState {
             sink: spec.sink,
             assets,
-            log_gate: LogGate::new(spec.limits.log_lines_per_second, Instant::now()),
-            failure_gate: LogGate::new(FAILURES_PER_SECOND, Instant::now()),
-            series: Series::new(spec.limits.metric_series),
+            log_gate: LogGate::new(
+                spec.limits.log_lines_per_second,
+                spec.limits.log_bytes_per_second,
+            ),
+            failure_gate: LogGate::new(FAILURES_PER_SECOND, usize::MAX),
+            series: Series::new(
+                spec.limits.metric_series,
+                spec.limits.observations_per_second,
+            ),
             limits: spec.limits,
         });
         let version = Arc::new(Version {

@@ -22,22 +22,24 @@ mod line;
 mod listing;
 mod model;
 mod server;
+mod shards;
 mod sink;
 mod unchecked;
 
 pub use custom::{CustomMetric, CustomMetricError, Observer};
 pub use host::{System, SystemCollector};
-pub use lantern::{Circuit, Load, LoadFailure, ObservedRequest, Outcome, Stacking};
+pub use lantern::{Circuit, Load, LoadFailure, ObservedRequest, Outcome, ReportKind, Stacking};
 pub use line::MetricLog;
 pub use listing::{ListedMetric, Listing};
 pub use model::ModelMetrics;
+pub use shards::{CountsShard, ShardedCounts};
 
-use cell::Shards;
 use custom::CustomMetrics;
 use encode::{Dialect, Filter, TextEncoder, openmetrics, torchserve};
 use family::Family;
 use lantern::LanternFamilies;
 use server::ServerMetrics;
+use shards::Shards;
 use sink::BoundSink;
 use unchecked::UncheckedCollector;
 
@@ -178,6 +180,7 @@ struct MetricsState {
     registry: Registry,
     /// Bytes of the last scrape; the next one will need about as many.
     last_scrape: AtomicUsize,
+    shards: Shards,
 }
 
 impl Metrics {
@@ -186,7 +189,8 @@ impl Metrics {
         let hostname = host::name();
         let server = ServerMetrics::new(cfg, hostname.clone());
         let shows_all = cfg.mode == Mode::Prometheus && cfg.has_scrapes;
-        let lantern = shows_all.then(|| LanternFamilies::new(Shards::for_threads(cfg.threads)));
+        let shards = Shards::for_threads(cfg.threads);
+        let lantern = shows_all.then(|| LanternFamilies::new(shards));
         let custom = Arc::new(CustomMetrics::new(cfg, hostname));
         let state = MetricsState {
             requests: server.requests(),
@@ -196,6 +200,7 @@ impl Metrics {
             custom,
             registry: Registry::new(),
             last_scrape: AtomicUsize::new(0),
+            shards,
         };
         state.register(&state.registry, &Filter::All);
         Self(Arc::new(state))
@@ -215,6 +220,11 @@ impl Metrics {
     /// Shows that a version did not load which has no other metrics.
     pub fn load_failure(&self, name: &ModelName, version: &Version) -> LoadFailure {
         LoadFailure::new(self.0.lantern.as_ref(), name, version)
+    }
+
+    /// So many whole numbers that are no metrics, and are counted in the same way.
+    pub fn counts(&self, numbers: usize) -> ShardedCounts {
+        ShardedCounts::new(self.0.shards, numbers)
     }
 
     /// Takes what a handler of `model` measures, in at most `limit` series.

@@ -453,6 +453,10 @@ pub struct Limits {
     pub host_calls: u64,
     /// Log lines a second, of all instances of a version together.
     pub log_lines_per_second: u32,
+    /// Bytes of those lines a second.
+    pub log_bytes_per_second: usize,
+    /// Observations of the handler's own metrics a second, of all instances of a version together.
+    pub observations_per_second: u32,
     /// Series that the handler's own metrics may have.
     pub metric_series: usize,
     /// Instances that may exist at a time.
@@ -475,6 +479,8 @@ impl Default for Limits {
             response: 10 << 20,
             host_calls: 100_000,
             log_lines_per_second: 1000,
+            log_bytes_per_second: 1 << 20,
+            observations_per_second: 100_000,
             metric_series: 1000,
             instances: 32,
             process_memory: usize::MAX,

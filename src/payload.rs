@@ -122,6 +122,18 @@ pub struct Timings {
 }
 
 impl Timings {
+    /// The same times for a request that took `all` in all: no phase took longer. A worker process may say otherwise.
+    #[must_use]
+    pub fn within(self, all: Duration) -> Self {
+        Self {
+            preprocess: self.preprocess.min(all),
+            queue: self.queue.min(all),
+            infer: self.infer.min(all),
+            postprocess: self.postprocess.min(all),
+            ..self
+        }
+    }
+
     /// The times of a request that had these and `other` side by side: the longer of each. It is counted with one of its
     /// batches.
     #[must_use]

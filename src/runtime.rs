@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use tracing::Span;
@@ -44,6 +44,7 @@ pub use compiler::{CodeSource, CompileHere, CompileLimits, Compiler};
 pub use inflight::{InFlight, InFlightTicket};
 pub use inline_runs::InlineRuns;
 pub use pool::Bounds;
+pub use process::ProcessCounts;
 
 use local::LocalRuntime;
 use process::ProcessRuntime;
@@ -163,10 +164,10 @@ impl Hosts {
         hosts
     }
 
-    /// The same for one version, the deaths of whose worker processes are added to `deaths`.
+    /// The same for one version, whose worker processes are counted in `counts`.
     #[must_use]
-    pub fn with_deaths(mut self, deaths: Arc<AtomicU64>) -> Self {
-        self.processes.deaths = deaths;
+    pub fn with_counts(mut self, counts: Arc<ProcessCounts>) -> Self {
+        self.processes.counts = counts;
         self
     }
 }

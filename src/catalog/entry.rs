@@ -1,8 +1,8 @@
 //! One version in the catalog: its runtime as it comes and goes, and each request's way through it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -20,8 +20,10 @@ use crate::archive::{Download, Unpacked};
 use crate::error::{Error, Kind};
 use crate::metrics::{Metrics, ModelMetrics, ObservedRequest, Outcome};
 use crate::model::{Envelope, ModelSpec, Settings};
-use crate::payload::{Reply, Request, Response};
-use crate::runtime::{Bounds, InFlightTicket, Runtime, Signature, failures, record_version};
+use crate::payload::{Reply, Request, Response, Timings};
+use crate::runtime::{
+    Bounds, InFlightTicket, ProcessCounts, Runtime, Signature, failures, record_version,
+};
 
 mod life;
 mod view;
@@ -45,8 +47,8 @@ pub struct Entry {
     url: String,
     loaded_at_startup: bool,
     metrics: ModelMetrics,
-    /// Deaths of its worker processes that no scrape has shown yet.
-    deaths: Arc<AtomicU64>,
+    /// What became of its worker processes and no scrape has shown yet.
+    processes: Arc<ProcessCounts>,
     statistics: StatisticsRecorder,
     sink: Arc<ModelSink>,
     admission: Admission,
@@ -92,8 +94,8 @@ impl Entry {
         Self {
             metrics: metrics.model(&spec.name, &spec.version, opened.is_profiled),
             sink: Arc::new(ModelSink::new(&spec, metrics)),
-            deaths: Arc::default(),
-            statistics: StatisticsRecorder::default(),
+            processes: Arc::default(),
+            statistics: StatisticsRecorder::new(metrics),
             admission: Admission::new(queue(&spec.settings)),
             bounds: Mutex::new(bounds),
             phase: ArcSwap::from_pointee(Phase::Empty),
@@ -389,9 +391,10 @@ impl AdmittedRequest<'_> {
         self.outcome = match &result {
             Ok(reply) => {
                 let id = shown_id.as_deref().unwrap_or_default();
-                let observed = observed(arrival, reply);
-                metrics.answered(named, id, &observed);
-                statistics.succeeded(observed.request, &reply.timings);
+                let took = arrival.elapsed();
+                let timings = reply.timings.within(took);
+                metrics.answered(named, id, &observed(took, &timings));
+                statistics.succeeded(arrival, took, &timings);
                 None
             }
             Err(error) => {
@@ -420,10 +423,9 @@ fn outcome(kind: Kind) -> Outcome {
     }
 }
 
-fn observed(arrival: Instant, reply: &Reply) -> ObservedRequest {
-    let timings = &reply.timings;
+fn observed(took: Duration, timings: &Timings) -> ObservedRequest {
     ObservedRequest {
-        request: arrival.elapsed(),
+        request: took,
         preprocess: timings.preprocess,
         queue: timings.queue,
         infer: timings.infer,

@@ -191,6 +191,8 @@ impl Values {
             response: self.lantern_max_response,
             host_calls: self.lantern_max_host_calls,
             log_lines_per_second: self.lantern_max_log_lines_per_second,
+            log_bytes_per_second: self.lantern_max_log_bytes_per_second,
+            observations_per_second: self.lantern_max_observations_per_second,
             metric_series: self.lantern_max_metric_series,
             instances: self.lantern_max_instances,
             process_memory: self.lantern_max_process_memory,

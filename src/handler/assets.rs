@@ -122,7 +122,7 @@ impl assets::Host for Host {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use super::*;
     use crate::handler::fault::Exceeded;
@@ -173,9 +173,9 @@ mod tests {
         Host::new(Arc::new(HandlerState {
             sink: Arc::new(Recorder::default()),
             assets: Assets::list(directory).unwrap(),
-            log_gate: LogGate::new(1, Instant::now()),
-            failure_gate: LogGate::new(1, Instant::now()),
-            series: Series::new(1),
+            log_gate: LogGate::new(1, 1),
+            failure_gate: LogGate::new(1, 1),
+            series: Series::new(1, 1),
             limits,
         }))
     }

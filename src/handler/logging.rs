@@ -11,17 +11,25 @@ use crate::error::truncated;
 
 use super::bindings::lantern::handler::logging;
 use super::host::{HandlerState, Host};
+use super::rate::RateLimit;
 use super::{Level, LogLine};
 
 /// Most bytes of one message, fields included.
 const MESSAGE_LIMIT: usize = 8 << 10;
 /// Most named values of one line.
 const FIELD_LIMIT: usize = 32;
+/// Most bytes of a field's name, and of its value: all fields of a line together are no longer than two messages may be.
+const FIELD_BYTES: usize = MESSAGE_LIMIT / FIELD_LIMIT;
+/// Most bytes of the id of a request.
+const REQUEST_ID: usize = 128;
 const LINES_PER_CALL: u32 = 100;
 const BYTES_PER_CALL: usize = 64 << 10;
 
 /// Lines a second about requests that failed outside of the handler: clients may cause them.
-pub(super) const FAILURES_PER_SECOND: u32 = 20;
+pub const FAILURES_PER_SECOND: u32 = 20;
+
+/// About the length of a line that says how many were left out.
+const LEFT_OUT_BYTES: u32 = 64;
 
 /// How much one call may still log.
 #[derive(Debug)]
@@ -50,15 +58,37 @@ impl LogQuota {
     }
 }
 
-/// Limits the rate of log lines over all instances of a handler.
-pub(super) struct LogGate {
-    rate: f64,
-    bucket: Mutex<Bucket>,
+impl LogLine {
+    /// The line with its texts cut to what a line may have. Both ends of a worker process's connection do that.
+    pub fn cut(mut self) -> Self {
+        cut(&mut self.message, MESSAGE_LIMIT);
+        cut(&mut self.request_id, REQUEST_ID);
+        self.fields.truncate(FIELD_LIMIT);
+        for (name, value) in &mut self.fields {
+            cut(name, FIELD_BYTES);
+            cut(value, FIELD_BYTES);
+        }
+        self
+    }
+
+    /// Bytes of its texts.
+    pub fn bytes(&self) -> usize {
+        let fields = self.fields.iter();
+        let fields: usize = fields.map(|(name, value)| name.len() + value.len()).sum();
+        self.message.len() + fields
+    }
 }
 
-struct Bucket {
-    tokens: f64,
-    filled: Instant,
+fn cut(text: &mut String, limit: usize) {
+    text.truncate(text.floor_char_boundary(limit));
+}
+
+/// Limits the rate of log lines over all instances of a handler.
+pub(super) struct LogGate(Mutex<Rates>);
+
+struct Rates {
+    lines: RateLimit,
+    bytes: RateLimit,
     dropped: u64,
 }
 
@@ -73,43 +103,44 @@ enum LineDecision {
 }
 
 impl LogGate {
-    /// Lets `lines_per_second` through. That is also the most that may come at once.
-    pub fn new(lines_per_second: u32, now: Instant) -> Self {
-        let rate = f64::from(lines_per_second);
-        Self {
-            rate,
-            bucket: Mutex::new(Bucket {
-                tokens: rate,
-                filled: now,
-                dropped: 0,
-            }),
-        }
+    /// Lets so many lines and bytes a second through. That is also the most that may come at once.
+    pub fn new(lines_per_second: u32, bytes_per_second: usize) -> Self {
+        Self(Mutex::new(Rates {
+            lines: RateLimit::new(lines_per_second),
+            bytes: RateLimit::new(saturated(bytes_per_second)),
+            dropped: 0,
+        }))
     }
 
-    fn admit(&self, now: Instant) -> LineDecision {
-        let mut bucket = self.bucket.lock();
-        let elapsed = now.saturating_duration_since(bucket.filled).as_secs_f64();
-        bucket.tokens = (bucket.tokens + elapsed * self.rate).min(self.rate);
-        bucket.filled = now;
-        if bucket.tokens < 1.0 {
-            bucket.dropped += 1;
-            return LineDecision::Dropped;
+    fn admit(&self, bytes: usize, now: Instant) -> LineDecision {
+        let mut rates = self.0.lock();
+        if rates.lines.admit(1, now) && rates.bytes.admit(saturated(bytes), now) {
+            let dropped = std::mem::take(&mut rates.dropped);
+            if dropped > 0 {
+                // The line that says so counts as well.
+                rates.lines.charge(1, now);
+                rates.bytes.charge(LEFT_OUT_BYTES, now);
+            }
+            return LineDecision::Passed { dropped };
         }
-        bucket.tokens -= 1.0;
-        LineDecision::Passed {
-            dropped: std::mem::take(&mut bucket.dropped),
-        }
+        rates.dropped += 1;
+        LineDecision::Dropped
     }
 
     fn count_dropped(&self) {
-        self.bucket.lock().dropped += 1;
+        self.0.lock().dropped += 1;
     }
+}
+
+fn saturated(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 impl HandlerState {
     /// Sends a line about a request that failed outside of the handler, unless there are too many.
     pub fn log_failure(&self, message: &str, request_id: &str) {
-        let LineDecision::Passed { dropped } = self.failure_gate.admit(Instant::now()) else {
+        let decision = self.failure_gate.admit(message.len(), Instant::now());
+        let LineDecision::Passed { dropped } = decision else {
             return;
         };
         if dropped > 0 {
@@ -132,23 +163,21 @@ impl HandlerState {
 impl Host {
     /// Sends a line to the model's log, unless the call or the handler is over its limit.
     pub fn log(&mut self, level: Level, message: &str, fields: Vec<(String, String)>) {
-        let message = truncated(message, MESSAGE_LIMIT);
+        let line = self.line(level, message.to_owned(), fields).cut();
         let gate = &self.shared.log_gate;
-        if !self.log_quota.take(message.len()) {
+        if !self.log_quota.take(line.message.len()) {
             gate.count_dropped();
             return;
         }
-        let LineDecision::Passed { dropped } = gate.admit(Instant::now()) else {
+        let LineDecision::Passed { dropped } = gate.admit(line.bytes(), Instant::now()) else {
             return;
         };
         if dropped > 0 {
-            self.send(
-                Level::Warn,
-                format!("{dropped} lines of the handler's log were left out"),
-                Vec::new(),
-            );
+            let text = format!("{dropped} lines of the handler's log were left out");
+            let left_out = self.line(Level::Warn, text, Vec::new());
+            self.shared.sink.log(left_out);
         }
-        self.send(level, message.to_owned(), fields);
+        self.shared.sink.log(line);
     }
 
     /// Sends what the call printed to the model's log.
@@ -168,13 +197,13 @@ impl Host {
         }
     }
 
-    fn send(&self, level: Level, message: String, fields: Vec<(String, String)>) {
-        self.shared.sink.log(LogLine {
+    fn line(&self, level: Level, message: String, fields: Vec<(String, String)>) -> LogLine {
+        LogLine {
             level,
             message,
             fields,
             request_id: self.request_id.clone(),
-        });
+        }
     }
 }
 
@@ -191,23 +220,9 @@ impl logging::Host for Host {
         fields: Vec<(String, String)>,
     ) -> wasmtime::Result<()> {
         self.charge()?;
-        let fields = fields
-            .into_iter()
-            .take(FIELD_LIMIT)
-            .map(cut_field)
-            .collect();
         Self::log(self, level.into(), &message, fields);
         Ok(())
     }
-}
-
-/// Cuts the name and the value of a field, so that all fields of a line together are no longer than a message may be.
-fn cut_field((name, value): (String, String)) -> (String, String) {
-    let limit = MESSAGE_LIMIT / FIELD_LIMIT;
-    (
-        truncated(&name, limit).to_owned(),
-        truncated(&value, limit).to_owned(),
-    )
 }
 
 impl From<logging::Level> for Level {
@@ -231,17 +246,40 @@ mod tests {
     #[test]
     fn the_gate_lets_a_burst_through_then_the_rate_and_says_what_it_left_out() {
         let start = Instant::now();
-        let gate = LogGate::new(2, start);
+        let gate = LogGate::new(2, 100);
         let passed = |dropped| LineDecision::Passed { dropped };
-        assert_eq!(gate.admit(start), passed(0));
-        assert_eq!(gate.admit(start), passed(0));
-        assert_eq!(gate.admit(start), LineDecision::Dropped);
-        assert_eq!(gate.admit(start), LineDecision::Dropped);
-        assert_eq!(gate.admit(start + Duration::from_millis(500)), passed(2));
-        assert_eq!(
-            gate.admit(start + Duration::from_millis(500)),
-            LineDecision::Dropped
-        );
+        assert_eq!(gate.admit(1, start), passed(0));
+        assert_eq!(gate.admit(1, start), passed(0));
+        assert_eq!(gate.admit(1, start), LineDecision::Dropped);
+        assert_eq!(gate.admit(1, start), LineDecision::Dropped);
+        let later = start + Duration::from_millis(500);
+        assert_eq!(gate.admit(1, later), passed(2));
+        assert_eq!(gate.admit(1, later), LineDecision::Dropped);
+    }
+
+    #[test]
+    fn the_gate_counts_bytes_as_well() {
+        let start = Instant::now();
+        let gate = LogGate::new(1000, 100);
+        assert_eq!(gate.admit(150, start), LineDecision::Passed { dropped: 0 });
+        assert_eq!(gate.admit(1, start), LineDecision::Dropped);
+        let later = start + Duration::from_secs(1);
+        assert_eq!(gate.admit(1, later), LineDecision::Passed { dropped: 1 });
+    }
+
+    #[test]
+    fn no_text_of_a_line_is_longer_than_it_may_be() {
+        let long = "ä".repeat(1 << 20);
+        let line = LogLine {
+            level: Level::Warn,
+            message: long.clone(),
+            fields: vec![(long.clone(), long.clone()); 100],
+            request_id: long,
+        };
+        let line = line.cut();
+        assert_eq!(line.fields.len(), FIELD_LIMIT);
+        assert_eq!(line.bytes(), MESSAGE_LIMIT + FIELD_LIMIT * 2 * FIELD_BYTES);
+        assert_eq!(line.request_id.len(), REQUEST_ID);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use wasmtime::component::Resource;
@@ -14,6 +15,7 @@ use super::bindings::lantern::handler::metrics;
 use super::fault::Exceeded;
 use super::host::Host;
 use super::observation::{VALUE_LIMIT, check_names, check_values};
+use super::rate::RateLimit;
 use super::{Level, MetricKind, Observation};
 
 /// Most metrics of one handler.
@@ -53,29 +55,45 @@ pub(super) struct Series {
     known: Mutex<Known>,
 }
 
-#[derive(Default)]
 struct Known {
     definitions: HashMap<Arc<str>, Definition>,
     series: HashSet<(Arc<str>, Vec<String>)>,
-    has_warned: bool,
+    rate: RateLimit,
+    /// Limits whose being exceeded was logged.
+    logged: HashSet<SeriesLimit>,
+}
+
+/// What there may be only so much of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum SeriesLimit {
+    /// Series in all.
+    Series,
+    /// Observations a second.
+    Rate,
 }
 
 /// What [`Series::admit`] decided.
 #[derive(Debug, PartialEq, Eq)]
 enum SeriesDecision {
     Admitted,
-    /// It would be one too many. `is_first` is true once, so that it is logged once.
+    /// It would be one too many. `is_first` is true once for each limit, so that it is logged once.
     Refused {
+        limit: SeriesLimit,
         is_first: bool,
     },
 }
 
 impl Series {
-    /// Allows `limit` series.
-    pub fn new(limit: usize) -> Self {
+    /// Allows `limit` series, and so many observations a second.
+    pub fn new(limit: usize, observations_per_second: u32) -> Self {
         Self {
             limit,
-            known: Mutex::default(),
+            known: Mutex::new(Known {
+                definitions: HashMap::new(),
+                series: HashSet::new(),
+                rate: RateLimit::new(observations_per_second),
+                logged: HashSet::new(),
+            }),
         }
     }
 
@@ -102,18 +120,27 @@ impl Series {
         }
     }
 
-    fn admit(&self, name: &Arc<str>, label_values: &[String]) -> SeriesDecision {
+    fn admit(&self, name: &Arc<str>, label_values: &[String], now: Instant) -> SeriesDecision {
         let mut known = self.known.lock();
+        if !known.rate.admit(1, now) {
+            return known.refuse(SeriesLimit::Rate);
+        }
         let series = (Arc::clone(name), label_values.to_vec());
         if known.series.contains(&series) {
             return SeriesDecision::Admitted;
         }
         if known.series.len() >= self.limit {
-            let is_first = !std::mem::replace(&mut known.has_warned, true);
-            return SeriesDecision::Refused { is_first };
+            return known.refuse(SeriesLimit::Series);
         }
         known.series.insert(series);
         SeriesDecision::Admitted
+    }
+}
+
+impl Known {
+    fn refuse(&mut self, limit: SeriesLimit) -> SeriesDecision {
+        let is_first = self.logged.insert(limit);
+        SeriesDecision::Refused { limit, is_first }
     }
 }
 
@@ -142,21 +169,33 @@ impl MetricTable {
 
 impl Host {
     fn observe_checked(&mut self, observation: Observation) {
-        match self
-            .shared
-            .series
-            .admit(&observation.name, &observation.label_values)
-        {
+        let (name, values) = (&observation.name, &observation.label_values);
+        match self.shared.series.admit(name, values, Instant::now()) {
             SeriesDecision::Admitted => self.shared.sink.observe(observation),
-            SeriesDecision::Refused { is_first: true } => {
-                let limit = self.shared.limits.metric_series;
-                let text = format!(
-                    "metric {:?}: more than {limit} series; new ones are left out",
-                    observation.name
-                );
+            SeriesDecision::Refused {
+                limit,
+                is_first: true,
+            } => {
+                let text = self.left_out(&observation.name, limit);
                 self.log(Level::Warn, &text, Vec::new());
             }
-            SeriesDecision::Refused { is_first: false } => {}
+            SeriesDecision::Refused { .. } => {}
+        }
+    }
+
+    /// What is left out of the metric `name`.
+    fn left_out(&self, name: &str, limit: SeriesLimit) -> String {
+        let limits = &self.shared.limits;
+        match limit {
+            SeriesLimit::Series => format!(
+                "metric {name:?}: more than {} series; new ones are left out",
+                limits.metric_series
+            ),
+            SeriesLimit::Rate => format!(
+                "metric {name:?}: more than {} observations a second (lantern.limits.observationsPerSecond, \
+                 lantern_max_observations_per_second); further ones are left out",
+                limits.observations_per_second
+            ),
         }
     }
 }
@@ -271,7 +310,7 @@ mod tests {
 
     #[test]
     fn a_name_means_one_metric() {
-        let series = Series::new(10);
+        let series = Series::new(10, 1000);
         assert_eq!(
             series.define(&definition("images_total", &["color"])),
             Ok(())
@@ -287,18 +326,32 @@ mod tests {
 
     #[test]
     fn series_are_limited_and_old_ones_go_on() {
-        let series = Series::new(1);
-        let name: Arc<str> = "m".into();
+        let series = Series::new(1, 1000);
+        let (name, now): (Arc<str>, _) = ("m".into(), Instant::now());
         let [a, b] = ["a", "b"].map(|value| vec![value.to_owned()]);
-        assert_eq!(series.admit(&name, &a), SeriesDecision::Admitted);
-        assert_eq!(
-            series.admit(&name, &b),
-            SeriesDecision::Refused { is_first: true }
-        );
-        assert_eq!(
-            series.admit(&name, &b),
-            SeriesDecision::Refused { is_first: false }
-        );
-        assert_eq!(series.admit(&name, &a), SeriesDecision::Admitted);
+        let refused = |is_first| SeriesDecision::Refused {
+            limit: SeriesLimit::Series,
+            is_first,
+        };
+        assert_eq!(series.admit(&name, &a, now), SeriesDecision::Admitted);
+        assert_eq!(series.admit(&name, &b, now), refused(true));
+        assert_eq!(series.admit(&name, &b, now), refused(false));
+        assert_eq!(series.admit(&name, &a, now), SeriesDecision::Admitted);
+    }
+
+    #[test]
+    fn observations_a_second_are_limited() {
+        let series = Series::new(10, 2);
+        let (name, now): (Arc<str>, _) = ("m".into(), Instant::now());
+        let refused = |is_first| SeriesDecision::Refused {
+            limit: SeriesLimit::Rate,
+            is_first,
+        };
+        assert_eq!(series.admit(&name, &[], now), SeriesDecision::Admitted);
+        assert_eq!(series.admit(&name, &[], now), SeriesDecision::Admitted);
+        assert_eq!(series.admit(&name, &[], now), refused(true));
+        assert_eq!(series.admit(&name, &[], now), refused(false));
+        let later = now + std::time::Duration::from_secs(1);
+        assert_eq!(series.admit(&name, &[], later), SeriesDecision::Admitted);
     }
 }

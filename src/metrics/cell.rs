@@ -1,77 +1,15 @@
 //! Values that every request updates and a scrape reads, without a lock.
 //!
-//! Counters and histograms are kept in shards, one for each of a few threads and each on cache lines of its own, so that
-//! threads that count the same thing do not wait for each other. A scrape adds the shards up: it may miss updates that
-//! are made meanwhile, but what it shows never decreases.
+//! Counters and histograms are kept in [shards](super::shards). A scrape adds the shards up: it may miss updates that are made
+//! meanwhile, but what it shows never decreases.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use prometheus::proto::{self, LabelPair, Metric};
 
 use super::MetricKind;
-
-/// How many shards a value has: a power of two.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Shards(usize);
-
-impl Shards {
-    /// With this many shards threads seldom meet, and more would cost memory for nothing.
-    const MOST: usize = 16;
-
-    /// For as many `threads` as count at the same time.
-    pub(super) fn for_threads(threads: usize) -> Self {
-        Self(threads.clamp(1, Self::MOST).next_power_of_two())
-    }
-
-    /// The shard of this thread.
-    fn mine(self) -> usize {
-        thread_index() & (self.0 - 1)
-    }
-}
-
-/// A per-thread index, used to choose a shard. Threads are numbered for the whole process, as only the spread matters.
-fn thread_index() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static INDEX: usize = NEXT.fetch_add(1, Relaxed);
-    }
-    INDEX.with(|index| *index)
-}
-
-/// As much memory as processors fetch at once.
-#[derive(Default)]
-#[repr(align(128))]
-struct Line([AtomicU64; 16]);
-
-/// `width` numbers for each shard.
-struct Slots {
-    shards: Shards,
-    lines: Box<[Line]>,
-    /// Lines of one shard.
-    stride: usize,
-}
-
-impl Slots {
-    fn new(shards: Shards, width: usize) -> Self {
-        let stride = width.div_ceil(16);
-        let lines = (0..shards.0 * stride).map(|_| Line::default());
-        Self {
-            shards,
-            lines: lines.collect(),
-            stride,
-        }
-    }
-
-    fn slot(&self, shard: usize, index: usize) -> &AtomicU64 {
-        &self.lines[shard * self.stride + index / 16].0[index % 16]
-    }
-
-    /// Every shard's number at `index`.
-    fn all(&self, index: usize) -> impl Iterator<Item = u64> {
-        (0..self.shards.0).map(move |shard| self.slot(shard, index).load(Relaxed))
-    }
-}
+use super::shards::{Shards, Slots};
 
 /// Adds to a number that is kept as the bits of a float.
 fn add(slot: &AtomicU64, amount: f64) {
@@ -140,7 +78,7 @@ impl Cell {
 
 impl Counter {
     fn add(&self, amount: f64) {
-        add(self.0.slot(self.0.shards.mine(), 0), amount);
+        add(self.0.slot(self.0.mine(), 0), amount);
     }
 
     fn snapshot(&self) -> proto::Counter {
@@ -151,8 +89,12 @@ impl Counter {
 }
 
 impl Gauge {
+    /// Most requests set what was set before: reading that leaves the value in the caches of all threads, writing does not.
     fn set(&self, value: f64) {
-        self.0.store(value.to_bits(), Relaxed);
+        let bits = value.to_bits();
+        if self.0.load(Relaxed) != bits {
+            self.0.store(bits, Relaxed);
+        }
     }
 
     fn snapshot(&self) -> proto::Gauge {
@@ -164,7 +106,7 @@ impl Gauge {
 
 impl Histogram {
     fn observe(&self, value: f64) {
-        let shard = self.slots.shards.mine();
+        let shard = self.slots.mine();
         let bucket = self.bounds.partition_point(|bound| *bound < value);
         self.slots.slot(shard, 1 + bucket).fetch_add(1, Relaxed);
         add(self.slots.slot(shard, 0), value);

@@ -8,7 +8,8 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{LabelPair, MetricFamily};
 
 use super::MetricKind;
-use super::cell::{Cell, Shards};
+use super::cell::Cell;
+use super::shards::Shards;
 
 /// How many series of a family may outlive what they were made for; further ones go with it.
 const KEPT_LIMIT: usize = 10_000;

@@ -1,11 +1,12 @@
 //! Families that TorchServe does not have: how long each phase takes, how requests end, and how loaded each version is.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::MetricKind;
-use super::cell::{Cell, Shards};
+use super::cell::Cell;
 use super::family::{Definition, Family, Hold};
+use super::shards::Shards;
 use crate::model::{ModelName, Version};
 use crate::sandbox::{self, Outcomes, Wall};
 
@@ -24,6 +25,7 @@ macro_rules! families {
         pub(super) struct LanternFamilies {
             $($field: Family,)*
             walls: Family,
+            dropped: Family,
         }
 
         /// The series of one version in each of the families, shown as long as somebody holds this.
@@ -31,6 +33,7 @@ macro_rules! families {
             $($field: Arc<Cell>,)*
             /// One for each wall, in order.
             walls: [Arc<Cell>; Wall::ALL.len()],
+            dropped: DroppedReports,
         }
 
         impl LanternFamilies {
@@ -38,11 +41,12 @@ macro_rules! families {
                 Self {
                     $($field: family(definition($name, $help, MetricKind::$kind, $bounds), shards),)*
                     walls: family(walls(), shards),
+                    dropped: family(dropped(), shards),
                 }
             }
 
             pub(super) fn all(&self) -> impl Iterator<Item = &Family> {
-                [$(&self.$field,)* &self.walls].into_iter()
+                [$(&self.$field,)* &self.walls, &self.dropped].into_iter()
             }
 
             pub(super) fn bind(&self, name: &ModelName, version: &Version) -> ModelFamilies {
@@ -53,6 +57,7 @@ macro_rules! families {
                         let labels = [name.as_str(), version.as_str(), wall.name()];
                         self.walls.bind(&labels, Hold::WhileUsed)
                     }),
+                    dropped: DroppedReports::new(&self.dropped, labels),
                 }
             }
         }
@@ -77,6 +82,7 @@ families! {
         "Whether requests are stacked: 1 if so, 0.5 while that is on trial, 0 if not";
     load_failed: Gauge &[], "lantern_load_failed", "1 if the version did not load, else 0";
     worker_deaths: Counter &[], "lantern_worker_deaths_total", "Worker processes that died after they had loaded the version";
+    worker_floods: Counter &[], "lantern_worker_floods_total", "Worker processes that were ended because they kept sending more than they may";
     circuit_open: Gauge &[], "lantern_circuit_open",
         "Whether requests are refused because worker processes keep dying: 1 if so, 0.5 while one at a time is let through, 0 if not";
 }
@@ -92,6 +98,55 @@ pub enum Outcome {
     Cancelled,
     /// It ended in an error.
     Failed,
+}
+
+/// What a worker process sends without being asked for it, and may send so much of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReportKind {
+    /// Lines of the handler's log.
+    Log,
+    /// Observations of the handler's own metrics.
+    Observation,
+    /// Lists of its workers.
+    Workers,
+    /// How requests are stacked.
+    Batching,
+    /// What became of its walls.
+    Walls,
+    /// Signs of life.
+    Alive,
+    /// Answers that nobody waits for.
+    Answer,
+    /// What it writes to stdout and stderr.
+    Output,
+}
+
+impl ReportKind {
+    /// Every kind.
+    pub const ALL: [Self; 8] = [
+        Self::Log,
+        Self::Observation,
+        Self::Workers,
+        Self::Batching,
+        Self::Walls,
+        Self::Alive,
+        Self::Answer,
+        Self::Output,
+    ];
+
+    /// What the metric calls it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::Observation => "observation",
+            Self::Workers => "workers",
+            Self::Batching => "batching",
+            Self::Walls => "walls",
+            Self::Alive => "alive",
+            Self::Answer => "answer",
+            Self::Output => "output",
+        }
+    }
 }
 
 /// The times of one answered request.
@@ -172,6 +227,32 @@ impl Stacking {
     }
 }
 
+/// The counters of one version's dropped reports, each shown from the first one on: few versions have any.
+struct DroppedReports {
+    family: Family,
+    labels: [String; 2],
+    cells: [OnceLock<Arc<Cell>>; ReportKind::ALL.len()],
+}
+
+impl DroppedReports {
+    fn new(family: &Family, labels: [&str; 2]) -> Self {
+        Self {
+            family: family.clone(),
+            labels: labels.map(str::to_owned),
+            cells: std::array::from_fn(|_| OnceLock::new()),
+        }
+    }
+
+    fn cell(&self, kind: ReportKind) -> &Cell {
+        let [name, version] = &self.labels;
+        let bind = || {
+            let labels = [name.as_str(), version, kind.name()];
+            self.family.bind(&labels, Hold::WhileUsed)
+        };
+        self.cells[kind as usize].get_or_init(bind)
+    }
+}
+
 /// Shows a version that did not load and has no other metrics, for as long as it is kept.
 pub struct LoadFailure {
     _shown: Option<Arc<Cell>>,
@@ -205,6 +286,14 @@ fn walls() -> Definition {
     let help = "1 if the wall is up around the version's worker process, else 0";
     let mut definition = definition("lantern_wall", help, MetricKind::Gauge, &[]);
     definition.labels.push("wall".to_owned());
+    definition
+}
+
+fn dropped() -> Definition {
+    let help = "What a worker process sent beyond its share of a second, which was dropped";
+    let name = "lantern_worker_reports_dropped_total";
+    let mut definition = definition(name, help, MetricKind::Counter, &[]);
+    definition.labels.push("kind".to_owned());
     definition
 }
 
@@ -257,6 +346,18 @@ impl ModelFamilies {
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
     pub(super) fn count_deaths(&self, deaths: u64) {
         self.worker_deaths.update(deaths as f64);
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+    pub(super) fn count_floods(&self, floods: u64) {
+        self.worker_floods.update(floods as f64);
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+    pub(super) fn count_dropped(&self, kind: ReportKind, reports: u64) {
+        if reports > 0 {
+            self.dropped.cell(kind).update(reports as f64);
+        }
     }
 
     pub(super) fn set_walls(&self, outcomes: &Outcomes) {

@@ -1,13 +1,13 @@
 //! The metrics of one model version. Their labels are bound once, so that a request only pays for additions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::MetricsState;
-use super::lantern::{Load, ModelFamilies, ObservedRequest, Outcome};
+use super::lantern::{Load, ModelFamilies, ObservedRequest, Outcome, ReportKind};
 use super::listing::{model, ts};
 use super::server::ServerMetrics;
 use super::sink::BoundSink;
@@ -115,8 +115,9 @@ impl ModelMetrics {
 
     /// The workers `ids` are there; those that were not there before took so long to load.
     pub fn workers(&self, ids: &[u32], took: Duration) {
+        let present: HashSet<_> = ids.iter().collect();
         let mut load_times = self.load_times.lock();
-        load_times.retain(|id, _| ids.contains(id));
+        load_times.retain(|id, _| present.contains(id));
         for id in ids {
             load_times.entry(*id).or_insert_with(|| {
                 let bound = self.load_time(*id);
@@ -154,6 +155,20 @@ impl ModelMetrics {
     pub fn count_deaths(&self, deaths: u64) {
         if let Some(lantern) = &self.lantern {
             lantern.count_deaths(deaths);
+        }
+    }
+
+    /// Counts so many more of its worker processes that were ended because they sent too much.
+    pub fn count_floods(&self, floods: u64) {
+        if let Some(lantern) = &self.lantern {
+            lantern.count_floods(floods);
+        }
+    }
+
+    /// Counts so many more reports of its worker processes that were dropped.
+    pub fn count_dropped(&self, kind: ReportKind, reports: u64) {
+        if let Some(lantern) = &self.lantern {
+            lantern.count_dropped(kind, reports);
         }
     }
 
@@ -245,6 +260,32 @@ mod tests {
         assert!(scrape(&metrics, "lantern_rejected_requests_total").ends_with(" 1.0"));
         assert!(scrape(&metrics, "lantern_expired_requests_total").ends_with(" 2.0"));
         assert!(scrape(&metrics, "lantern_failed_requests_total").ends_with(" 0.0"));
+    }
+
+    #[test]
+    fn dropped_reports_are_shown_by_kind_from_the_first_one_on() {
+        let metrics = Metrics::default();
+        let model = bound(&metrics);
+        let shown = || scrape(&metrics, "lantern_worker_reports_dropped_total");
+        for kind in ReportKind::ALL {
+            model.count_dropped(kind, 0);
+        }
+        assert_eq!(shown(), "");
+        model.count_dropped(ReportKind::Log, 3);
+        model.count_dropped(ReportKind::Log, 4);
+        let one = shown();
+        assert!(
+            one.contains("kind=\"log\"") && one.ends_with(" 7.0"),
+            "{one}"
+        );
+        for kind in ReportKind::ALL {
+            model.count_dropped(kind, 1);
+        }
+        assert_eq!(shown().lines().count(), ReportKind::ALL.len());
+        model.count_floods(2);
+        assert!(scrape(&metrics, "lantern_worker_floods_total").ends_with(" 2.0"));
+        drop(model);
+        assert_eq!(shown(), "");
     }
 
     #[test]

@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
-use super::cell::{Cell, Shards};
+use super::cell::Cell;
 use super::family::{Family, Hold};
 use super::line::{MetricLog, Template};
 use super::listing::{LEGACY, ListedMetric};
+use super::shards::Shards;
 use super::{Config, Mode};
 
 /// Where the values of one listed metric go.

@@ -10,7 +10,6 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -25,6 +24,7 @@ use crate::model::ModelSpec;
 use crate::payload::{Reply, Request, Response};
 use attempts::Attempts;
 use availability::Availability;
+pub use counts::ProcessCounts;
 use findings::Findings;
 use launch::Launcher;
 use poison::PoisonRequests;
@@ -40,8 +40,11 @@ pub(super) use walls::beside;
 mod attempts;
 mod availability;
 mod backoff;
+mod budget;
 mod circuit;
 mod connection;
+mod cost;
+mod counts;
 mod findings;
 mod launch;
 mod liveness;
@@ -82,8 +85,8 @@ pub struct ProcessConfig {
     pub sandbox: SandboxConfig,
     /// Bytes of memory that each shares with the front for large bodies, in each direction; 0 for none.
     pub shared_memory: usize,
-    /// Counts the deaths of the version's processes that had loaded it.
-    pub deaths: Arc<AtomicU64>,
+    /// Counts what becomes of the version's processes and of what they send.
+    pub counts: Arc<ProcessCounts>,
     /// What starts them: the programs above, unless a test says otherwise.
     pub spawn: Arc<dyn Spawn>,
 }
@@ -99,7 +102,7 @@ impl Default for ProcessConfig {
             files: None,
             sandbox: SandboxConfig::default(),
             shared_memory: SHARED_MEMORY,
-            deaths: Arc::default(),
+            counts: Arc::default(),
             spawn: Arc::new(SpawnPrograms),
         }
     }

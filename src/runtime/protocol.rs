@@ -63,6 +63,9 @@ pub(super) enum Violation {
     /// A header that does not decode.
     #[error("a header does not decode: {0}")]
     Header(postcard::Error),
+    /// It sent more than it may, for too long.
+    #[error("{0}")]
+    Flood(String),
     /// A message that makes no sense at this point, or a value that breaks a rule.
     #[error("{0}")]
     Message(String),

@@ -53,9 +53,10 @@ impl Config {
             listeners: listeners(settings),
             tls: TlsConfig::new(settings),
             api: api_config(settings)?,
+            // The spare thread counts as well: with fewer shards than threads, two would count in one.
             metrics: metrics::config(
                 values,
-                values.number_of_netty_threads.unwrap_or(machine.cores),
+                values.number_of_netty_threads.unwrap_or(machine.cores) + 1,
             ),
             system: metrics::system(values, &machine.environment),
             grpc: grpc::config(values),

@@ -21,6 +21,7 @@ use report::{Expectation, Line, MARK, Plan, Row, Targets, VARIABLE};
 
 mod call;
 mod files;
+mod flood;
 mod kernel;
 mod network;
 mod processes;
@@ -73,6 +74,7 @@ fn main() -> io::Result<()> {
         Plan::SharedMemory => resources::touch_shared_memory(),
         Plan::Threads => attacker.report(&[resources::THREADS]),
         Plan::OtherArchitecture => kernel::call_as_another_architecture(),
+        Plan::Flood(kind) => flood::flood(kind)?,
     }
     Ok(())
 }

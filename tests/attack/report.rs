@@ -33,6 +33,37 @@ pub enum Plan {
     Threads,
     /// A system call of another architecture.
     OtherArchitecture,
+    /// Far more messages than it may send.
+    Flood(Flood),
+}
+
+/// What to send again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Flood {
+    /// Lists of as many workers as there may be.
+    Workers,
+    /// Lines of the handler's log.
+    Lines,
+    /// Lines with texts that are far too long.
+    LongLines,
+    /// Observations of a metric.
+    Observations,
+    /// Observations with a label's value that is far too long.
+    LongLabels,
+    /// Signs of life.
+    SignsOfLife,
+}
+
+impl Flood {
+    /// Every one.
+    pub const ALL: [Self; 6] = [
+        Self::Workers,
+        Self::Lines,
+        Self::LongLines,
+        Self::Observations,
+        Self::LongLabels,
+        Self::SignsOfLife,
+    ];
 }
 
 /// What to attack.

@@ -13,15 +13,15 @@ use lantern::error::Error;
 use lantern::handler::{LogLine, Observation, Sink};
 use lantern::model::{Limits, ModelSpec, Settings};
 use lantern::runtime::process::SandboxConfig;
-use lantern::runtime::{Bounds, CodeSource, CompileHere, Hosts, Runtime};
+use lantern::runtime::{Bounds, CodeSource, CompileHere, Hosts, ProcessCounts, Runtime};
 use lantern::sandbox::{Demands, Outcome, Outcomes, Wall};
 use rustix::fs::{Mode, OFlags};
 use tempfile::TempDir;
 
-use crate::process::{hosts, model};
+use crate::process::{Hosted, hosts, model, request};
 use crate::support::guest;
 use report::{
-    Expectation, Line, MARK, MOST_MEMORY, MOST_THREADS, Plan, Row, SECRET, Targets, VARIABLE,
+    Expectation, Flood, Line, MARK, MOST_MEMORY, MOST_THREADS, Plan, Row, SECRET, Targets, VARIABLE,
 };
 
 #[path = "../attack/report.rs"]
@@ -144,15 +144,28 @@ impl Scene {
 
     /// Starts the probe behind `walls` and returns what it says.
     async fn attack(&self, plan: Plan, walls: &str, limits: Limits) -> Told {
+        let started = self.start(plan, walls, limits, Arc::default()).await;
+        Told::of(started.err().unwrap())
+    }
+
+    /// Starts the probe behind `walls` as the worker process of a version.
+    async fn start(
+        &self,
+        plan: Plan,
+        walls: &str,
+        limits: Limits,
+        counts: Arc<ProcessCounts>,
+    ) -> Result<Runtime, Error> {
         let targets = Targets {
             plan,
             ..self.targets.clone()
         };
         let targets = serde_json::to_string(&targets).unwrap();
-        let mut hosts = Hosts {
+        let hosts = Hosts {
             code: self.code.clone(),
             ..hosts()
         };
+        let mut hosts = hosts.with_counts(counts);
         hosts.processes.lantern = probe();
         hosts.processes.sandbox = SandboxConfig::new(walls.parse::<Demands>().unwrap());
         hosts
@@ -162,13 +175,8 @@ impl Scene {
         let mut attacked = attacked();
         attacked.directory.clone_from(&self.archive);
         attacked.limits = limits;
-        let started = Runtime::start(
-            &hosts,
-            Arc::new(attacked),
-            Bounds::exactly(1),
-            Arc::new(Silence),
-        );
-        Told::of(started.await.err().unwrap())
+        let (attacked, bounds) = (Arc::new(attacked), Bounds::exactly(1));
+        Runtime::start(&hosts, attacked, bounds, Arc::new(Silence)).await
     }
 }
 
@@ -463,4 +471,60 @@ async fn a_call_of_another_architecture_ends_the_process() {
             "{told:?}"
         );
     }
+}
+
+/// Bytes of memory that this process may have grown by while all floods go on: each takes some for what is read at a time.
+const MOST_GROWTH: u64 = 128 << 20;
+
+/// What the front says when it ends a process that sends this.
+const fn reason(flood: Flood) -> &'static str {
+    match flood {
+        Flood::Workers => "lists of workers in ",
+        Flood::Lines => "log lines in ",
+        Flood::LongLines => "bytes of log lines in ",
+        Flood::Observations => "observations in ",
+        Flood::LongLabels => "a label's value has 250000 bytes, at most 128 are taken",
+        Flood::SignsOfLife => "signs of life in ",
+    }
+}
+
+/// Bytes of memory that this process has in use.
+fn resident() -> u64 {
+    let pages = fs::read_to_string("/proc/self/statm").unwrap();
+    let pages = pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap();
+    pages * rustix::param::page_size() as u64
+}
+
+/// All floods at once, beside a version that is asked without a pause. Each flooding version has a request that is lost with
+/// its process, and once more with the next.
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_that_flood_are_ended_and_their_neighbours_are_unharmed() {
+    let scene = Scene::new();
+    let neighbour = Hosted::start(model(Settings::default()), 1).await.unwrap();
+    let (pid, before) = (neighbour.pid(), resident());
+    let mut floods = Vec::new();
+    for flood in Flood::ALL {
+        let (plan, counts) = (Plan::Flood(flood), Arc::<ProcessCounts>::default());
+        let started = scene.start(plan, "prefer", Limits::default(), counts.clone());
+        let runtime = started.await.unwrap();
+        let lost = tokio::spawn(async move { runtime.call(request(*b"hello")).await });
+        floods.push((flood, counts, lost));
+    }
+    let mut most = before;
+    while floods.iter().any(|(_, _, lost)| !lost.is_finished()) {
+        neighbour.runtime.call(request(*b"hello")).await.unwrap();
+        most = most.max(resident());
+    }
+    for (flood, counts, lost) in floods {
+        let error = lost.await.unwrap().unwrap_err();
+        assert!(
+            error.message().contains(reason(flood)),
+            "{flood:?}: {error}"
+        );
+        let is_refused = flood == Flood::LongLabels;
+        assert_eq!(counts.take_floods() > 0, !is_refused, "{flood:?}");
+    }
+    assert_eq!(neighbour.pid(), pid);
+    let growth = most - before;
+    assert!(growth < MOST_GROWTH, "{growth} bytes");
 }

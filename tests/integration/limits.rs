@@ -41,7 +41,7 @@ const fn row(limit: &'static str, setting: &'static str, order: &'static str, ge
     }
 }
 
-const ROWS: [Row; 11] = [
+const ROWS: [Row; 13] = [
     row(
         "memory",
         "memory: 16MiB",
@@ -87,6 +87,18 @@ const ROWS: [Row; 11] = [
         "logLinesPerSecond: 5",
         "log 5000",
         Gets::Less("no such metric", 0),
+    ),
+    row(
+        "log_bytes_per_second",
+        "logBytesPerSecond: 100B",
+        "log 5000",
+        Gets::Less("no such metric", 0),
+    ),
+    row(
+        "observations_per_second",
+        "observationsPerSecond: 0",
+        "series 100",
+        Gets::Less("flood{", 0),
     ),
     row(
         "metric_series",
@@ -139,6 +151,8 @@ fn every_limit_has_a_row() {
         response,
         host_calls,
         log_lines_per_second,
+        log_bytes_per_second,
+        observations_per_second,
         metric_series,
         instances,
         process_memory,

@@ -98,7 +98,7 @@ impl Entry {
         let sink = Arc::clone(&self.sink) as Arc<_>;
         let hosts = hosts
             .with_files(Arc::new(self.files.clone()))
-            .with_deaths(Arc::clone(&self.deaths));
+            .with_counts(Arc::clone(&self.processes));
         let starting = async {
             self.restore_files().await?;
             Runtime::start(&hosts, Arc::clone(&self.spec), bounds, sink).await

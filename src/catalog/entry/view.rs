@@ -1,13 +1,12 @@
 //! A version as others see it: health, gauges, description.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::{Entry, Phase};
 use crate::catalog::describe::{Condition, Description};
 use crate::catalog::index::Indexed;
-use crate::metrics::{Circuit, Load, Stacking};
+use crate::metrics::{Circuit, Load, ReportKind, Stacking};
 use crate::runtime::{Batching, CircuitState, Status, WorkerState};
 
 impl Entry {
@@ -67,8 +66,19 @@ impl Entry {
             let status = self.status();
             self.metrics
                 .set_walls(&status.map(|status| status.walls).unwrap_or_default());
-            self.metrics
-                .count_deaths(self.deaths.swap(0, Ordering::Relaxed));
+            self.count_processes();
+        }
+    }
+
+    /// Counts what became of its worker processes since the last scrape.
+    fn count_processes(&self) {
+        let Self {
+            metrics, processes, ..
+        } = self;
+        metrics.count_deaths(processes.take_deaths());
+        metrics.count_floods(processes.take_floods());
+        for kind in ReportKind::ALL {
+            metrics.count_dropped(kind, processes.take_dropped(kind));
         }
     }
 

@@ -230,6 +230,10 @@ limits! {
     host_calls: u64 = "lantern.limits.hostCalls", "100000", number(1, i128::from(u64::MAX));
     /// Log lines a second, over all instances of a version.
     log_lines_per_second: u32 = "lantern.limits.logLinesPerSecond", "1000", number(0, i128::from(u32::MAX));
+    /// Bytes of log lines a second, over all instances of a version.
+    log_bytes_per_second: usize = "lantern.limits.logBytesPerSecond", "1MiB", size();
+    /// Observations of the handler's own metrics a second, over all instances of a version.
+    observations_per_second: u32 = "lantern.limits.observationsPerSecond", "100000", number(0, i128::from(u32::MAX));
     /// Series of the handler's own metrics.
     metric_series: usize = "lantern.limits.metricSeries", "1000", number(0, 1 << 32);
     /// Handler instances that may exist at a time: fewer if their memory together would be above `lantern_max_handler_memory`.

@@ -272,7 +272,8 @@ lantern:
   outputs:
     - {name: scores, dtype: fp32, shape: [-1, 10]}
   limits: {memory: 64MiB, cpu: 100ms, initCpu: 2s, output: 1048576, response: 1MB,
-           hostCalls: 1000, logLinesPerSecond: 10, metricSeries: 5, instances: 3,
+           hostCalls: 1000, logLinesPerSecond: 10, logBytesPerSecond: 1KiB, observationsPerSecond: 20,
+           metricSeries: 5, instances: 3,
            processMemory: 2GiB, threads: 40}
 ";
 

@@ -350,6 +350,10 @@ settings! {
     lantern_max_host_calls: u64 = "10000000", Safety, number(1, u64::MAX);
     /// Ceiling of `lantern.limits.logLinesPerSecond`.
     lantern_max_log_lines_per_second: u32 = "1000", Safety, number(0, u32::MAX);
+    /// Ceiling of `lantern.limits.logBytesPerSecond`.
+    lantern_max_log_bytes_per_second: usize = "1MiB", Safety, size();
+    /// Ceiling of `lantern.limits.observationsPerSecond`.
+    lantern_max_observations_per_second: u32 = "100000", Safety, number(0, u32::MAX);
     /// Ceiling of `lantern.limits.metricSeries`.
     lantern_max_metric_series: usize = "1000", Safety, number(0, 1_000_000);
     /// Ceiling of `lantern.limits.instances`.

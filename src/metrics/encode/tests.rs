@@ -5,8 +5,8 @@ use std::sync::Arc;
 use prometheus::core::Collector as _;
 
 use super::super::MetricKind;
-use super::super::cell::Shards;
 use super::super::family::{Definition, Family, Hold};
+use super::super::shards::Shards;
 use super::*;
 
 fn family(name: &str, kind: MetricKind, labels: &[&str]) -> Family {

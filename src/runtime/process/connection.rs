@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::liveness::ProcessActivity;
-use super::reports::ReportReceiver;
+use super::reports::{ReportReceiver, answer_bytes};
 use crate::error::Error;
 use crate::model::ModelSpec;
 use crate::payload::{Body, Reply, Request};
@@ -75,6 +75,8 @@ pub struct Connection {
 struct Waiting {
     next: u64,
     by_id: HashMap<u64, Waiter>,
+    /// Calls that nobody waits for any more and that the process has not answered: it may be about to.
+    given_up: u64,
     /// Nothing more will be read.
     is_closed: bool,
     /// Whether a call was cancelled.
@@ -83,6 +85,15 @@ struct Waiting {
 
 /// Where the answer to a call goes.
 type Answer = oneshot::Sender<Result<Result<Reply, Error>, Lost>>;
+
+/// Who waits for an answer.
+enum Awaited {
+    By(Waiter),
+    /// Nobody any more.
+    GivenUp,
+    /// Nobody: it came before.
+    Answered,
+}
 
 #[derive(Debug)]
 enum Waiter {
@@ -218,7 +229,12 @@ impl Connection {
             }
             Waiter::Scale(_) => false,
         };
-        let late: Vec<_> = self.waiting.lock().by_id.extract_if(is_late).collect();
+        let late: Vec<_> = {
+            let mut waiting = self.waiting.lock();
+            let late: Vec<_> = waiting.by_id.extract_if(is_late).collect();
+            waiting.given_up += late.len() as u64;
+            late
+        };
         for (id, waiter) in late {
             self.cancel(id);
             waiter.expire();
@@ -262,7 +278,11 @@ impl Connection {
             match incoming.next(|| self.is_lively()).await {
                 Ok((report, body)) => {
                     self.received.fetch_add(1, Ordering::Relaxed);
-                    if let Err(violation) = self.take(report, body, &mut reports) {
+                    let taken = match self.take(report, body, &mut reports) {
+                        Ok(()) => reports.pace().await,
+                        refused => refused,
+                    };
+                    if let Err(violation) = taken {
                         break violation.into();
                     }
                 }
@@ -279,35 +299,53 @@ impl Connection {
         body: Received,
         reports: &mut ReportReceiver,
     ) -> Result<(), Violation> {
-        match report {
+        let bytes = answer_bytes(&report, body.length());
+        if let Received::Shared(_) = body
+            && let Some(id) = self.unawaited(&report)
+        {
+            return match self.remove(id)? {
+                Awaited::Answered => reports.take_unasked(bytes),
+                Awaited::By(_) | Awaited::GivenUp => Ok(()),
+            };
+        }
+        let is_awaited = match report {
             Report::Reply(reply) => {
                 let id = reply.id;
                 let body = self.body(&reply, body);
                 let reply = reply_from_wire(reply, body)?;
-                self.answer_call(id, Ok(reply))
+                self.answer_call(id, Ok(reply))?
             }
             Report::Inferred(inferred) => {
                 let id = inferred.id;
                 let reply = inferred_from_wire(inferred, body.copied())?;
-                self.answer_call(id, Ok(reply))
+                self.answer_call(id, Ok(reply))?
             }
             Report::Refused { id, failure } => {
-                self.answer_call(id, Err(failure_from_wire(&failure)))
+                self.answer_call(id, Err(failure_from_wire(&failure)))?
             }
             Report::Scaled { id, failure } => {
-                self.answer_scale(id, failure.as_ref().map(failure_from_wire))
+                self.answer_scale(id, failure.as_ref().map(failure_from_wire))?
             }
             Report::Released { offset } => {
                 let was_given = self.outbox.released(offset);
                 let wrong = || Violation::Message(format!("nothing was shared at {offset}"));
-                was_given.then_some(()).ok_or_else(wrong)
+                return was_given.then_some(()).ok_or_else(wrong);
             }
-            Report::Alive { stuck } => {
-                let millis = u64::try_from(stuck.as_millis()).unwrap_or(u64::MAX);
-                self.stuck.store(millis, Ordering::Relaxed);
-                Ok(())
+            other => {
+                self.note_stuck(&other);
+                return reports.take(other, body.length());
             }
-            other => reports.take(other),
+        };
+        if is_awaited {
+            return Ok(());
+        }
+        reports.take_unasked(bytes)
+    }
+
+    fn note_stuck(&self, report: &Report<String>) {
+        if let Report::Alive { stuck } = report {
+            let millis = u64::try_from(stuck.as_millis()).unwrap_or(u64::MAX);
+            self.stuck.store(millis, Ordering::Relaxed);
         }
     }
 
@@ -318,6 +356,17 @@ impl Connection {
             Received::Shared(bytes) if is_passed_on() => bytes,
             other => other.copied(),
         }
+    }
+
+    /// What `report` answers, if nobody waits for that: then it is not worth a copy.
+    fn unawaited(&self, report: &Report<String>) -> Option<u64> {
+        let (Report::Reply(messages::Reply { id, .. })
+        | Report::Inferred(messages::Inferred { id, .. })) = report
+        else {
+            return None;
+        };
+        let is_awaited = self.waiting.lock().by_id.contains_key(id);
+        (!is_awaited).then_some(*id)
     }
 
     fn reads_answer(&self, id: u64) -> bool {
@@ -351,39 +400,52 @@ impl Connection {
         })
     }
 
-    fn answer_call(&self, id: u64, result: Result<Reply, Error>) -> Result<(), Violation> {
+    /// Answers a call. Whether the answer was due, though perhaps nobody waits for it any more.
+    fn answer_call(&self, id: u64, result: Result<Reply, Error>) -> Result<bool, Violation> {
         match self.remove(id)? {
-            Some(Waiter::Call { answer, .. }) => drop(answer.send(Ok(result))),
-            Some(Waiter::Scale(_)) => {
+            Awaited::By(Waiter::Call { answer, .. }) => drop(answer.send(Ok(result))),
+            Awaited::By(Waiter::Scale(_)) => {
                 return Err(Violation::Message(format!(
                     "order {id} was answered as a call"
                 )));
             }
-            None => {}
+            Awaited::GivenUp => {}
+            Awaited::Answered => return Ok(false),
         }
-        Ok(())
+        Ok(true)
     }
 
-    fn answer_scale(&self, id: u64, failure: Option<Error>) -> Result<(), Violation> {
+    /// The same for an order to scale.
+    fn answer_scale(&self, id: u64, failure: Option<Error>) -> Result<bool, Violation> {
         match self.remove(id)? {
-            Some(Waiter::Scale(answer)) => drop(answer.send(Ok(failure.map_or(Ok(()), Err)))),
-            Some(Waiter::Call { .. }) => {
+            Awaited::By(Waiter::Scale(answer)) => {
+                drop(answer.send(Ok(failure.map_or(Ok(()), Err))));
+            }
+            Awaited::By(Waiter::Call { .. }) => {
                 return Err(Violation::Message(format!(
                     "call {id} was answered as an order"
                 )));
             }
-            None => {}
+            Awaited::GivenUp => {}
+            Awaited::Answered => return Ok(false),
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// Who waits for `id`: nobody, if it was cancelled meanwhile. An id that was never given out breaks a rule.
-    fn remove(&self, id: u64) -> Result<Option<Waiter>, Violation> {
+    /// Who waits for `id`. An id that was never given out breaks a rule.
+    fn remove(&self, id: u64) -> Result<Awaited, Violation> {
         let mut waiting = self.waiting.lock();
         if id >= waiting.next {
             return Err(Violation::Message(format!("{id} was never asked")));
         }
-        Ok(waiting.by_id.remove(&id))
+        if let Some(waiter) = waiting.by_id.remove(&id) {
+            return Ok(Awaited::By(waiter));
+        }
+        if waiting.given_up == 0 {
+            return Ok(Awaited::Answered);
+        }
+        waiting.given_up -= 1;
+        Ok(Awaited::GivenUp)
     }
 
     fn cancel(&self, id: u64) {
@@ -441,15 +503,11 @@ struct PendingCall<'a> {
 
 impl Drop for PendingCall<'_> {
     fn drop(&mut self) {
-        let is_unanswered = self
-            .connection
-            .waiting
-            .lock()
-            .by_id
-            .remove(&self.id)
-            .is_some();
-        if is_unanswered {
-            self.connection.waiting.lock().had_cancelled = true;
+        let mut waiting = self.connection.waiting.lock();
+        if waiting.by_id.remove(&self.id).is_some() {
+            waiting.had_cancelled = true;
+            waiting.given_up += 1;
+            drop(waiting);
             self.connection.cancel(self.id);
         }
     }

@@ -116,7 +116,7 @@ impl Launcher {
             theirs,
             directory.as_ref().map_or(Path::new("/"), TempDir::path),
         )?;
-        let output = OutputCapture::new(stdout, stderr, &self.sink);
+        let output = OutputCapture::new(stdout, stderr, &self.sink, &self.cfg.counts);
         self.roster.process_started(pid);
         walls
             .take(pid)
@@ -143,7 +143,12 @@ impl Launcher {
                     shared,
                 })
             }
-            Err(failure) => Err(failure.explain(&self.model, child.as_mut(), output).await),
+            Err(failure) => {
+                if matches!(failure, StartFailure::Flooded(_)) {
+                    self.cfg.counts.flooded();
+                }
+                Err(failure.explain(&self.model, child.as_mut(), output).await)
+            }
         }
     }
 
@@ -164,7 +169,8 @@ impl Launcher {
             self.roster.clone(),
             self.findings.clone(),
             walls.cgroup(),
-            &self.model.limits,
+            &self.model,
+            &self.cfg.counts,
         )
     }
 
@@ -234,7 +240,7 @@ impl Launcher {
         let start = Order::Start(Box::new(self.start_message(bounds)));
         connection.order(&start).map_err(StartFailure::TooMuch)?;
         loop {
-            let (report, _) = incoming.next(|| false).await?;
+            let (report, body) = incoming.next(|| false).await?;
             match report {
                 Report::Ready { signature, workers } => {
                     self.roster.update(&workers)?;
@@ -246,8 +252,9 @@ impl Launcher {
                 Report::Failed(failure) => {
                     return Err(StartFailure::Refused(failure_from_wire(&failure)));
                 }
-                other => reports.take(other)?,
+                other => reports.take(other, body.length())?,
             }
+            reports.pace().await?;
         }
     }
 
@@ -327,6 +334,10 @@ impl WorkerProcess {
                 let _ = self.child.kill().await;
                 format!("broke the protocol: {violation}")
             }
+            Cause::Flooded(flood) => {
+                let _ = self.child.kill().await;
+                flood
+            }
             Cause::Unresponsive(unresponsive) => {
                 let _ = self.child.kill().await;
                 unresponsive.to_string()
@@ -367,6 +378,8 @@ pub enum Cause {
     Disconnected,
     /// It broke a rule.
     Untrusted(Violation),
+    /// It kept sending far more than it may.
+    Flooded(String),
     /// It does not answer.
     Unresponsive(Unresponsive),
     /// It uses more than it may.
@@ -377,6 +390,7 @@ impl Cause {
     fn from_reader(ending: Ending) -> Self {
         match ending {
             Ending::Closed | Ending::Failed(_) => Self::Disconnected,
+            Ending::Violated(Violation::Flood(flood)) => Self::Flooded(flood),
             Ending::Violated(violation) => Self::Untrusted(violation),
         }
     }
@@ -385,7 +399,11 @@ impl Cause {
     fn may_be_poison(&self) -> bool {
         match self {
             Self::Exited(Some(status)) => !status.success(),
-            Self::Exited(None) | Self::Disconnected | Self::Untrusted(_) | Self::Excess(_) => true,
+            Self::Exited(None)
+            | Self::Disconnected
+            | Self::Untrusted(_)
+            | Self::Flooded(_)
+            | Self::Excess(_) => true,
             Self::Unresponsive(unresponsive) => !matches!(unresponsive, Unresponsive::Stopped(_)),
         }
     }
@@ -417,6 +435,7 @@ enum StartFailure {
     /// The handshake does not fit into a message.
     TooMuch(Violation),
     Ended(Ending),
+    Flooded(String),
     TooSlow,
     Unresponsive(Unresponsive),
     Excess(Excess),
@@ -424,13 +443,16 @@ enum StartFailure {
 
 impl From<Ending> for StartFailure {
     fn from(ending: Ending) -> Self {
-        Self::Ended(ending)
+        match ending {
+            Ending::Violated(Violation::Flood(flood)) => Self::Flooded(flood),
+            ending => Self::Ended(ending),
+        }
     }
 }
 
 impl From<Violation> for StartFailure {
     fn from(violation: Violation) -> Self {
-        Self::Ended(Ending::Violated(violation))
+        Ending::Violated(violation).into()
     }
 }
 
@@ -447,6 +469,7 @@ impl StartFailure {
             Self::TooMuch(violation) => too_much_to_start(&violation),
             Self::Unresponsive(unresponsive) => died_in_load(&unresponsive),
             Self::Excess(excess) => died_in_load(&excess),
+            Self::Flooded(flood) => died_in_load(&flood),
             Self::Ended(Ending::Violated(violation)) => protocol_broken_in_load(&violation),
             Self::Ended(_) => {
                 let how = describe(exit_of(child).await);

@@ -10,8 +10,9 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::reports::RateLimit;
-use crate::handler::{Level, LogLine, Sink};
+use super::counts::ProcessCounts;
+use crate::handler::{Level, LogLine, RateLimit, Sink};
+use crate::metrics::ReportKind;
 
 /// Lines that are kept.
 const KEPT_LINES: usize = 20;
@@ -21,6 +22,12 @@ const LINE_LIMIT: usize = 4 << 10;
 
 /// Lines a second that go to the log. All of them count as last lines.
 const LINES_PER_SECOND: u32 = 100;
+
+/// Bytes a second that are read of a stream. A process that writes more waits, as it would for a terminal.
+const BYTES_PER_SECOND: u32 = 8 << 20;
+
+/// Bytes that a line counts for beside its own: an empty one costs work as well.
+const LINE_COST: usize = 256;
 
 /// How long reading the rest of a dead process's output may take. The pipe may never close: a grandchild can have
 /// inherited it.
@@ -53,15 +60,24 @@ pub struct OutputCapture {
 }
 
 impl OutputCapture {
-    /// Starts to read both streams; their lines go to `sink`.
+    /// Starts to read both streams; their lines go to `sink`, and those that are too many are counted in `counts`.
     pub fn new(
         stdout: impl AsyncRead + Send + Unpin + 'static,
         stderr: impl AsyncRead + Send + Unpin + 'static,
         sink: &Arc<dyn Sink>,
+        counts: &Arc<ProcessCounts>,
     ) -> Self {
         let last_lines = LastLines::default();
-        let out = StreamReader::new("stdout", sink.clone(), None);
-        let err = StreamReader::new("stderr", sink.clone(), Some(last_lines.clone()));
+        let reader = |stream, last_lines| StreamReader {
+            stream,
+            sink: sink.clone(),
+            counts: counts.clone(),
+            last_lines,
+            lines: RateLimit::new(LINES_PER_SECOND),
+            bytes: RateLimit::new(BYTES_PER_SECOND),
+        };
+        let out = reader("stdout", None);
+        let err = reader("stderr", Some(last_lines.clone()));
         let readers = [
             AbortOnDropHandle::new(tokio::spawn(out.read(stdout))),
             AbortOnDropHandle::new(tokio::spawn(err.read(stderr))),
@@ -85,30 +101,35 @@ impl OutputCapture {
 struct StreamReader {
     stream: &'static str,
     sink: Arc<dyn Sink>,
+    counts: Arc<ProcessCounts>,
     last_lines: Option<LastLines>,
-    limit: RateLimit,
+    lines: RateLimit,
+    bytes: RateLimit,
 }
 
 impl StreamReader {
-    fn new(stream: &'static str, sink: Arc<dyn Sink>, last_lines: Option<LastLines>) -> Self {
-        Self {
-            stream,
-            sink,
-            last_lines,
-            limit: RateLimit::new(LINES_PER_SECOND),
-        }
-    }
-
     async fn read(mut self, mut stream: impl AsyncRead + Unpin) {
         let mut buffer = BytesMut::with_capacity(LINE_LIMIT);
-        while matches!(stream.read_buf(&mut buffer).await, Ok(count) if count > 0) {
+        while let Ok(mut count @ 1..) = stream.read_buf(&mut buffer).await {
             while let Some(line) = next_line(&mut buffer) {
                 self.take(&line);
+                count += LINE_COST;
             }
             buffer.reserve(LINE_LIMIT);
+            self.pace(count).await;
         }
         if !buffer.is_empty() {
             self.take(&printable(&buffer));
+        }
+    }
+
+    /// Waits after so many bytes, if they came too fast.
+    async fn pace(&mut self, count: usize) {
+        let now = tokio::time::Instant::now().into_std();
+        self.bytes
+            .charge(u32::try_from(count).unwrap_or(u32::MAX), now);
+        if self.bytes.is_overdrawn() {
+            tokio::time::sleep(self.bytes.owed(now)).await;
         }
     }
 
@@ -116,19 +137,21 @@ impl StreamReader {
         if let Some(last_lines) = &self.last_lines {
             last_lines.keep(line);
         }
-        if self.limit.admit(Instant::now()) {
-            // Lantern's own lines are on stderr.
-            let (message, request_id) = match &self.last_lines {
-                Some(_) => split_request_id(line),
-                None => (line, ""),
-            };
-            self.sink.log(LogLine {
-                level: Level::Info,
-                message: message.to_owned(),
-                fields: vec![("stream".to_owned(), self.stream.to_owned())],
-                request_id: request_id.to_owned(),
-            });
+        if !self.lines.admit(1, Instant::now()) {
+            self.counts.dropped(ReportKind::Output);
+            return;
         }
+        // Lantern's own lines are on stderr.
+        let (message, request_id) = match &self.last_lines {
+            Some(_) => split_request_id(line),
+            None => (line, ""),
+        };
+        self.sink.log(LogLine {
+            level: Level::Info,
+            message: message.to_owned(),
+            fields: vec![("stream".to_owned(), self.stream.to_owned())],
+            request_id: request_id.to_owned(),
+        });
     }
 }
 
@@ -185,7 +208,7 @@ mod tests {
 
     async fn captured(output: &'static [u8]) -> Vec<String> {
         let sink: Arc<dyn Sink> = Arc::new(NoSink);
-        OutputCapture::new(tokio::io::empty(), output, &sink)
+        OutputCapture::new(tokio::io::empty(), output, &sink, &Arc::default())
             .last_output()
             .await
     }
@@ -206,7 +229,10 @@ mod tests {
         let line = b"x request_id=67e55044-10b1-426f-9247-bb680e5fe0c8\n".as_slice();
         let lines = Arc::new(Lines::default());
         let sink: Arc<dyn Sink> = lines.clone();
-        OutputCapture::new(line, line, &sink).last_output().await;
+        let counts = Arc::default();
+        OutputCapture::new(line, line, &sink, &counts)
+            .last_output()
+            .await;
         let lines = lines.0.lock();
         for (stream, id) in [
             ("stdout", ""),
@@ -255,5 +281,31 @@ mod tests {
         let kept = captured(vec![b'a'; 3 * LINE_LIMIT + 1].leak()).await;
         let lengths: Vec<_> = kept.iter().map(String::len).collect();
         assert_eq!(lengths, [LINE_LIMIT, LINE_LIMIT, LINE_LIMIT, 1]);
+    }
+
+    #[tokio::test]
+    async fn lines_beyond_the_share_of_a_stream_are_counted() {
+        let (lines, counts) = (Arc::new(Lines::default()), Arc::default());
+        let sink: Arc<dyn Sink> = lines.clone();
+        let output = "a line\n".repeat(1000).leak().as_bytes();
+        OutputCapture::new(output, tokio::io::empty(), &sink, &counts)
+            .last_output()
+            .await;
+        let logged = lines.0.lock().len();
+        assert!((100..1000).contains(&logged), "{logged}");
+        let dropped = counts.take_dropped(ReportKind::Output);
+        assert_eq!(logged as u64 + dropped, 1000);
+    }
+
+    /// A stream that never ends is read no faster than it may be written.
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_on_a_stream_waits() {
+        let begun = tokio::time::Instant::now();
+        let sink: Arc<dyn Sink> = Arc::new(NoSink);
+        let output = vec![b'x'; 5 * BYTES_PER_SECOND as usize].leak();
+        let mut capture = OutputCapture::new(&*output, tokio::io::empty(), &sink, &Arc::default());
+        let [out, _] = &mut capture.readers;
+        out.await.unwrap();
+        assert!(begun.elapsed() >= Duration::from_secs(4));
     }
 }

@@ -1,19 +1,26 @@
 //! What a worker process reports without being asked: its workers, its handler's log lines and metrics.
 //!
-//! A worker process may lie and may flood: numbers are bounded here before they reach logs, metrics and `describe`.
+//! A worker process may lie and may flood: each report is taken within its [`Budget`], and numbers and texts are bounded here
+//! before they reach logs, metrics and `describe`.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::time::Instant;
 
+use tokio::task::coop::consume_budget;
+use tokio::time::Instant;
+
+use super::budget::{Budget, Flood};
+use super::cost::{Cost, bytes_of};
+use super::counts::ProcessCounts;
 use super::findings::Findings;
 use super::roster::Roster;
-use crate::handler::{LogLine, Observation, Sink};
-use crate::model::Limits;
+use crate::handler::{Observation, Sink};
+use crate::metrics::ReportKind;
+use crate::model::ModelSpec;
 use crate::runtime::protocol::Violation;
 use crate::runtime::protocol::convert::{
-    batching_from_wire, log_from_wire, observation_from_wire, verdict_from_wire,
+    batching_from_wire, log_from_wire, observation_from_wire, verdict_from_wire, walls_from_wire,
 };
 use crate::runtime::protocol::messages::Report;
 use crate::sandbox::{Outcome, Outcomes, Wall};
@@ -25,49 +32,78 @@ pub struct ReportReceiver {
     findings: Arc<Findings>,
     /// The wall that is put up from outside.
     cgroup: (Wall, Outcome),
-    lines: RateLimit,
+    budget: Budget,
     series: HashSet<u64>,
     most_series: usize,
 }
 
 impl ReportReceiver {
-    /// Passes on what keeps to `limits`; the rest is dropped.
+    /// Passes on what keeps to the limits of `model`; the rest is dropped, and counted in `counts`.
     pub fn new(
         sink: Arc<dyn Sink>,
         roster: Arc<Roster>,
         findings: Arc<Findings>,
         cgroup: (Wall, Outcome),
-        limits: &Limits,
+        model: &Arc<ModelSpec>,
+        counts: &Arc<ProcessCounts>,
     ) -> Self {
         Self {
             sink,
             roster,
             findings,
             cgroup,
-            lines: RateLimit::new(limits.log_lines_per_second),
+            budget: Budget::new(model.clone(), counts.clone()),
             series: HashSet::new(),
-            most_series: limits.metric_series,
+            most_series: model.limits.metric_series,
         }
     }
 
-    /// Takes a report that answers nothing.
-    pub fn take(&mut self, report: Report<String>) -> Result<(), Violation> {
+    /// Takes a report that answers nothing. It has a `body` of no bytes.
+    pub fn take(&mut self, report: Report<String>, body: usize) -> Result<(), Violation> {
+        let Some(cost) = Cost::of(&report) else {
+            let text = format!("unexpected message: {}", name_of(&report));
+            return Err(Violation::Message(text));
+        };
+        if body > 0 {
+            let text = format!("{} with a body of {body} bytes", name_of(&report));
+            return Err(Violation::Message(text));
+        }
+        if self.budget.admit(cost, Instant::now().into_std())? {
+            self.pass_on(report)?;
+        }
+        Ok(())
+    }
+
+    /// Takes an answer that nobody waits for: one of a call that was answered before.
+    pub fn take_unasked(&mut self, bytes: usize) -> Result<(), Violation> {
+        let cost = Cost::new(ReportKind::Answer, 0, bytes);
+        self.budget.admit(cost, Instant::now().into_std())?;
+        Ok(())
+    }
+
+    /// Lets other tasks run from time to time, and waits while the process has sent more than it may. To be called after each
+    /// message: the messages of one process can come faster than they are taken, so that reading them never waits.
+    pub async fn pace(&mut self) -> Result<(), Violation> {
+        consume_budget().await;
+        while self.budget.is_overdrawn() {
+            let pause = self.budget.pause(Instant::now().into_std())?;
+            tokio::time::sleep(pause).await;
+        }
+        Ok(())
+    }
+
+    fn pass_on(&mut self, report: Report<String>) -> Result<(), Violation> {
         match report {
-            Report::Log(line) => self.log(log_from_wire(line)),
+            Report::Log(line) => self.sink.log(log_from_wire(line)),
             Report::Observe(observe) => self.observe(observation_from_wire(observe)?),
             Report::Workers(workers) => self.roster.update(&workers)?,
-            Report::Walls(outcomes) => self.walled(outcomes),
+            Report::Walls(outcomes) => self.walled(walls_from_wire(outcomes)?),
             Report::Batching { batching, verdict } => {
                 let verdict = verdict.map(verdict_from_wire);
                 self.findings.take(batching_from_wire(batching), verdict);
             }
-            Report::Alive { .. } => {}
-            other => {
-                return Err(Violation::Message(format!(
-                    "unexpected message: {}",
-                    name_of(&other)
-                )));
-            }
+            // What else there is has no share.
+            _ => {}
         }
         Ok(())
     }
@@ -75,12 +111,6 @@ impl ReportReceiver {
     fn walled(&self, mut outcomes: Outcomes) {
         outcomes.push(self.cgroup.clone());
         self.roster.walled(outcomes);
-    }
-
-    fn log(&mut self, line: LogLine) {
-        if self.lines.admit(Instant::now()) {
-            self.sink.log(line);
-        }
     }
 
     fn observe(&mut self, observation: Observation) {
@@ -97,6 +127,17 @@ impl ReportReceiver {
             self.sink.observe(observation);
         }
     }
+}
+
+impl From<Flood> for Violation {
+    fn from(flood: Flood) -> Self {
+        Self::Flood(flood.to_string())
+    }
+}
+
+/// Bytes of an answer with a `body` of so many bytes that nobody waits for.
+pub fn answer_bytes(report: &Report<String>, body: usize) -> usize {
+    bytes_of(report) + body
 }
 
 const fn name_of(report: &Report<String>) -> &'static str {
@@ -117,49 +158,5 @@ const fn name_of(report: &Report<String>) -> &'static str {
     }
 }
 
-/// Admits a number of events a second; what one second leaves unused is not saved for the next.
-#[derive(Debug)]
-pub struct RateLimit {
-    per_second: u32,
-    second: Option<Instant>,
-    admitted: u32,
-}
-
-impl RateLimit {
-    /// Admits `per_second` events a second.
-    pub const fn new(per_second: u32) -> Self {
-        Self {
-            per_second,
-            second: None,
-            admitted: 0,
-        }
-    }
-
-    /// Whether one more event is admitted.
-    pub fn admit(&mut self, now: Instant) -> bool {
-        let is_over = |start: Instant| now.saturating_duration_since(start).as_secs() >= 1;
-        if self.second.is_none_or(is_over) {
-            self.second = Some(now);
-            self.admitted = 0;
-        }
-        self.admitted = self.admitted.saturating_add(1);
-        self.admitted <= self.per_second
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn a_flood_is_cut_each_second() {
-        let start = Instant::now();
-        let mut limit = RateLimit::new(3);
-        let admitted = |limit: &mut RateLimit, now| (0..10).filter(|_| limit.admit(now)).count();
-        assert_eq!(admitted(&mut limit, start), 3);
-        assert_eq!(admitted(&mut limit, start + Duration::from_millis(999)), 0);
-        assert_eq!(admitted(&mut limit, start + Duration::from_secs(1)), 3);
-    }
-}
+mod tests;

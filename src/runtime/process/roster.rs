@@ -3,7 +3,7 @@
 //! A worker process counts its workers from 0. The server's ids are given out here, in the front, so that a process
 //! cannot take another's; a worker that comes back after its process died keeps its id.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -18,6 +18,9 @@ use crate::sandbox::Outcomes;
 /// More workers than any machine has use for.
 const MOST_WORKERS: usize = 4096;
 
+/// More ids than the workers of one process need, those that take the place of others included.
+const MOST_IDS: usize = 65_536;
+
 /// The workers of one version.
 #[derive(Debug)]
 pub struct Roster {
@@ -27,11 +30,14 @@ pub struct Roster {
 
 #[derive(Debug, Default)]
 struct Entries {
+    /// By id.
     workers: Vec<WorkerStatus>,
     /// Ids by the number that the living process knows a worker by.
     by_number: HashMap<u32, u32>,
     /// Ids whose workers went down with their process, in order; the next process's workers get them.
-    orphaned: Vec<u32>,
+    orphaned: VecDeque<u32>,
+    /// Ids that were given to the living process.
+    given: usize,
     /// Since when none takes jobs.
     without_worker_since: Option<Instant>,
     pid: u32,
@@ -52,6 +58,7 @@ impl Roster {
     pub fn process_started(&self, pid: u32) {
         let mut entries = self.entries.lock();
         entries.pid = pid;
+        entries.given = 0;
         entries.walls.clear();
     }
 
@@ -110,15 +117,19 @@ impl Roster {
             )));
         }
         let mut entries = self.entries.lock();
-        let mut workers: Vec<_> = reported
-            .iter()
-            .map(|worker| entries.status(worker, &self.ids))
-            .collect();
+        let mut by_number = HashMap::with_capacity(reported.len());
+        let mut workers = Vec::with_capacity(reported.len());
+        for worker in reported {
+            let status = entries.status(worker, &self.ids)?;
+            if by_number.insert(worker.id, status.id).is_some() {
+                let text = format!("a process has two workers {}", worker.id);
+                return Err(Violation::Message(text));
+            }
+            workers.push(status);
+        }
         workers.sort_unstable_by_key(|worker| worker.id);
         entries.workers = workers;
-        entries
-            .by_number
-            .retain(|number, _| reported.iter().any(|worker| worker.id == *number));
+        entries.by_number = by_number;
         entries.orphaned.clear();
         entries.note_readiness(Instant::now());
         Ok(())
@@ -139,11 +150,14 @@ impl Entries {
         };
     }
 
-    fn status(&mut self, worker: &Worker, ids: &WorkerIds) -> WorkerStatus {
-        let is_known = self.by_number.contains_key(&worker.id);
-        let id = self.id_of(worker.id, ids);
-        let known = self.workers.iter().find(|known| known.id == id && is_known);
-        WorkerStatus {
+    fn status(&mut self, worker: &Worker, ids: &WorkerIds) -> Result<WorkerStatus, Violation> {
+        let known = self.by_number.get(&worker.id).copied();
+        let id = match known {
+            Some(id) => id,
+            None => self.new_id(ids)?,
+        };
+        let since = known.and_then(|id| self.started(id));
+        Ok(WorkerStatus {
             id,
             device: device_from_wire(worker.device),
             state: match worker.state {
@@ -151,21 +165,23 @@ impl Entries {
                 State::Ready => WorkerState::Ready,
                 State::Failed => WorkerState::Failed,
             },
-            started: known.map_or_else(SystemTime::now, |known| known.started),
+            started: since.unwrap_or_else(SystemTime::now),
             pid: self.pid,
-        }
+        })
     }
 
-    fn id_of(&mut self, number: u32, ids: &WorkerIds) -> u32 {
-        let orphaned = &mut self.orphaned;
-        let adopt = || {
-            if orphaned.is_empty() {
-                ids.next()
-            } else {
-                orphaned.remove(0)
-            }
-        };
-        *self.by_number.entry(number).or_insert_with(adopt)
+    fn started(&self, id: u32) -> Option<SystemTime> {
+        let found = self.workers.binary_search_by_key(&id, |worker| worker.id);
+        found.ok().map(|index| self.workers[index].started)
+    }
+
+    fn new_id(&mut self, ids: &WorkerIds) -> Result<u32, Violation> {
+        self.given += 1;
+        if self.given > MOST_IDS {
+            let text = format!("a process has had more than {MOST_IDS} workers");
+            return Err(Violation::Message(text));
+        }
+        Ok(self.orphaned.pop_front().unwrap_or_else(|| ids.next()))
     }
 }
 
@@ -244,5 +260,36 @@ mod tests {
     fn a_report_of_too_many_workers_is_refused() {
         let numbers: Vec<u32> = (0..5000).collect();
         assert!(roster().update(&report(&numbers)).is_err());
+    }
+
+    #[test]
+    fn a_worker_is_reported_once() {
+        let refused = roster().update(&report(&[0, 1, 0])).unwrap_err();
+        assert_eq!(refused.to_string(), "a process has two workers 0");
+    }
+
+    /// Rows are taken in a time that grows with their number: where each was compared with each, this took minutes.
+    #[test]
+    fn long_lists_are_taken_as_quickly_as_short_ones() {
+        let roster = roster();
+        let numbers: Vec<u32> = (0..4096).collect();
+        let reversed: Vec<u32> = numbers.iter().rev().copied().collect();
+        for _ in 0..150 {
+            roster.update(&report(&numbers)).unwrap();
+            roster.update(&report(&reversed)).unwrap();
+        }
+        assert_eq!(roster.ready(), 4096);
+        assert_eq!(ids(&roster), (9000..13096).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_process_cannot_use_up_the_ids() {
+        let roster = roster();
+        let list = |first: u32| report(&(first..first + 4096).collect::<Vec<_>>());
+        let lists = (0..100).map(|number| roster.update(&list(number * 4096)));
+        let taken = lists.take_while(Result::is_ok).count();
+        assert_eq!(taken, 16);
+        roster.process_started(2);
+        roster.update(&report(&[7])).unwrap();
     }
 }

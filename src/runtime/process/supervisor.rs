@@ -5,7 +5,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -367,9 +366,12 @@ impl ProcessSupervisor {
         let pause = self.backoff.died(Instant::now(), served);
         let open = self.circuit.died(served);
         let down = self.down_for(open.unwrap_or(pause));
+        if matches!(cause, Cause::Flooded(_)) {
+            self.launcher.cfg.counts.flooded();
+        }
         let connection = process.connection.clone();
         let death = process.reap(cause).await;
-        self.launcher.cfg.deaths.fetch_add(1, Ordering::Relaxed);
+        self.launcher.cfg.counts.died();
         self.launcher.roster.process_died();
         self.keep_death(&death, open);
         connection.lose(&Arc::from(death.reason), death.may_be_poison);

@@ -99,6 +99,15 @@ impl Peer {
         self.write(&bytes).await;
     }
 
+    /// Sends one report again and again, as fast as it is read, until nobody reads any more.
+    pub(crate) async fn flood(&mut self, report: &Report<&str>) {
+        let mut bytes = Vec::new();
+        while bytes.len() < 64 << 10 {
+            frame::encode(&mut bytes, ORDER_LIMITS, report, &[]).unwrap();
+        }
+        while self.stream.write_all(&bytes).await.is_ok() {}
+    }
+
     pub(crate) async fn reply(&mut self, id: u64, body: &[u8]) {
         let reply = reply();
         let (report, _) = reply_to_wire(id, &reply);

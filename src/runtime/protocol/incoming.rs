@@ -43,6 +43,13 @@ pub enum Received {
 }
 
 impl Received {
+    /// How many there are.
+    pub const fn length(&self) -> usize {
+        match self {
+            Self::Own(bytes) | Self::Shared(bytes) => bytes.len(),
+        }
+    }
+
     /// As it is: where the other process is trusted, or the bytes are passed on unread.
     pub fn unchanged(self) -> Bytes {
         match self {

@@ -1,19 +1,22 @@
 //! The front's end against a peer that follows a script, hostile ones included.
 use tokio::task::JoinHandle;
 
+use super::super::counts::ProcessCounts;
 use super::super::findings::Findings;
 use super::super::roster::Roster;
 use super::super::testing::{Log, Peer, reply, request};
 use super::*;
 use crate::backend::Signature;
 use crate::error::Kind;
+use crate::handler::LogLine;
+use crate::metrics::ReportKind;
 use crate::model::{Limits, Settings};
 use crate::runtime::protocol::convert::{reply_to_wire, signature_to_wire};
 use crate::runtime::protocol::frame;
 use crate::runtime::protocol::messages::{self, Failure, FailureKind};
 use crate::runtime::testing;
 use crate::runtime::{Verdicts, WorkerIds};
-use crate::sandbox::{Outcome, Wall};
+use crate::sandbox::{Outcome, Outcomes, Wall};
 
 mod shared;
 
@@ -21,6 +24,8 @@ struct Front {
     connection: Arc<Connection>,
     reader: JoinHandle<Ending>,
     log: Arc<Log>,
+    roster: Arc<Roster>,
+    counts: Arc<ProcessCounts>,
 }
 
 fn pair() -> (Front, Peer) {
@@ -33,21 +38,25 @@ fn pair_with(shared: Option<Ends>) -> (Front, Peer) {
     let limits = Limits {
         response: 1 << 20,
         log_lines_per_second: 5,
+        observations_per_second: 1000,
         ..Limits::default()
     };
-    let (connection, incoming) = Connection::new(ours, limits.response, shared);
+    let model = Arc::new(ModelSpec {
+        limits,
+        ..testing::model(Settings::default())
+    });
+    let counts = Arc::<ProcessCounts>::default();
+    let (connection, incoming) = Connection::new(ours, model.limits.response, shared);
     let log = Arc::new(Log::default());
     let roster = Arc::new(Roster::new(Arc::new(WorkerIds::from(9000))));
-    let findings = Arc::new(Findings::new(
-        &testing::model(Settings::default()),
-        Verdicts::default(),
-    ));
+    let findings = Arc::new(Findings::new(&model, Verdicts::default()));
     let reports = ReportReceiver::new(
         log.clone(),
-        roster,
+        roster.clone(),
         findings,
         (Wall::Cgroup, Outcome::Off),
-        &limits,
+        &model,
+        &counts,
     );
     let (reader, flusher) = (connection.clone(), connection.clone());
     tokio::spawn(async move { flusher.run_flusher().await });
@@ -55,6 +64,8 @@ fn pair_with(shared: Option<Ends>) -> (Front, Peer) {
         reader: tokio::spawn(async move { reader.read(incoming, reports).await }),
         connection,
         log,
+        roster,
+        counts,
     };
     (front, Peer::new(theirs))
 }
@@ -294,4 +305,176 @@ async fn overdue_requests_are_answered_by_the_front() {
     assert_eq!(error.kind(), Kind::Expired);
     assert_eq!(peer.order().await, Order::Cancel { id });
     assert!(!other.is_finished());
+}
+
+/// What a process may send at any time, with the name of its kind.
+fn reports() -> [(ReportKind, Report<&'static str>); 6] {
+    let log = messages::Log {
+        level: messages::Level::Error,
+        message: "flood",
+        fields: vec![("name", "value")],
+        request: "",
+    };
+    let observe = messages::Observe {
+        name: "flood",
+        kind: messages::MetricKind::Counter,
+        unit: "count",
+        label_names: vec!["label"],
+        label_values: vec!["value"],
+        value: 1.0,
+        request: "",
+    };
+    let batching = Report::Batching {
+        batching: messages::Batching::Off("no".to_owned()),
+        verdict: Some(messages::Verdict::Refuted("no".to_owned())),
+    };
+    let stuck = Duration::ZERO;
+    [
+        (ReportKind::Log, Report::Log(log)),
+        (ReportKind::Observation, Report::Observe(observe)),
+        (ReportKind::Workers, Report::Workers(workers(4096))),
+        (ReportKind::Batching, batching),
+        (ReportKind::Walls, Report::Walls(walls())),
+        (ReportKind::Alive, Report::Alive { stuck }),
+    ]
+}
+
+fn workers(count: u32) -> Vec<messages::Worker> {
+    let worker = |id| messages::Worker {
+        id,
+        device: messages::Device::Cpu,
+        state: messages::State::Ready,
+    };
+    (0..count).map(worker).collect()
+}
+
+fn walls() -> Outcomes {
+    let up = |wall| (wall, Outcome::Up(String::new()));
+    Wall::ALL.map(up).into()
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_keeps_flooding_is_ended_and_what_was_too_much_is_counted() {
+    for (kind, report) in reports() {
+        let (front, mut peer) = pair();
+        let counts = front.counts.clone();
+        let flood = tokio::spawn(async move {
+            peer.greet().await;
+            peer.flood(&report).await;
+        });
+        let reason = front.violation().await;
+        assert!(
+            reason.contains("of which it may send"),
+            "{kind:?}: {reason}"
+        );
+        assert!(counts.take_dropped(kind) > 0, "{kind:?}");
+        flood.abort();
+    }
+}
+
+/// Answers to a call that was answered before.
+#[tokio::test(start_paused = true)]
+async fn who_keeps_answering_what_was_answered_is_ended() {
+    let (front, mut peer) = pair();
+    peer.greet().await;
+    let call = front.call("a");
+    let id = peer.call().await.id;
+    peer.reply(id, b"first").await;
+    call.await.unwrap().unwrap().unwrap();
+    let counts = front.counts.clone();
+    let flood = tokio::spawn(async move {
+        let reply = reply();
+        peer.flood(&reply_to_wire(id, &reply).0).await;
+    });
+    let reason = front.violation().await;
+    assert!(reason.contains("answers that nobody waits for"), "{reason}");
+    assert!(counts.take_dropped(ReportKind::Answer) > 0);
+    flood.abort();
+}
+
+#[tokio::test]
+async fn answers_to_cancelled_calls_are_no_flood() {
+    let (front, mut peer) = pair();
+    peer.greet().await;
+    let mut ids = Vec::new();
+    for _ in 0..1000 {
+        let call = front.call("a");
+        ids.push(peer.call().await.id);
+        call.abort();
+        assert!(matches!(peer.order().await, Order::Cancel { .. }));
+    }
+    for id in ids {
+        peer.reply(id, b"late").await;
+    }
+    drop(peer);
+    assert!(matches!(front.reader.await.unwrap(), Ending::Closed));
+    assert_eq!(front.counts.take_dropped(ReportKind::Answer), 0);
+}
+
+#[tokio::test]
+async fn a_report_with_a_body_ends_the_connection() {
+    for (_, report) in reports() {
+        let (front, mut peer) = pair();
+        peer.greet().await;
+        peer.send(&report, b"body").await;
+        let violation = front.violation().await;
+        assert!(violation.contains("with a body of 4 bytes"), "{violation}");
+    }
+}
+
+/// Messages that are there already are read without waiting for anything, so other tasks would never run.
+#[tokio::test]
+async fn the_messages_of_one_process_do_not_keep_others_from_running() {
+    const MESSAGES: u64 = 4000;
+    let (front, mut peer) = pair();
+    let (mut bytes, stuck) = (GREETING.to_vec(), Duration::ZERO);
+    for _ in 0..MESSAGES {
+        let alive = Report::<&str>::Alive { stuck };
+        frame::encode(&mut bytes, ORDER_LIMITS, &alive, &[]).unwrap();
+    }
+    peer.write(&bytes).await;
+    let mut received = 0;
+    while received == 0 {
+        tokio::task::yield_now().await;
+        received = front.connection.observed().received;
+    }
+    assert!(received < MESSAGES / 10, "{received}");
+}
+
+/// Texts of 250 KB each: what is kept of a line is what a handler's line may have.
+#[tokio::test]
+async fn long_texts_are_cut_or_refused() {
+    let (front, mut peer) = pair();
+    peer.greet().await;
+    let long: &str = &"x".repeat(250_000);
+    let log = messages::Log {
+        level: messages::Level::Error,
+        message: long,
+        fields: vec![("name", long), (long, "value")],
+        request: long,
+    };
+    for _ in 0..100 {
+        peer.send(&Report::Log(log.clone()), b"").await;
+    }
+    let observe = messages::Observe {
+        name: "flood",
+        kind: messages::MetricKind::Counter,
+        unit: "count",
+        label_names: vec!["label"],
+        label_values: vec![long],
+        value: 1.0,
+        request: "",
+    };
+    peer.send(&Report::Observe(observe), b"").await;
+    let (lines, roster) = (front.log.clone(), front.roster.clone());
+    let violation = front.violation().await;
+    assert!(
+        violation.contains("a label's value has 250000 bytes"),
+        "{violation}"
+    );
+    let lines = lines.0.lock();
+    assert!((1..10).contains(&lines.len()), "{}", lines.len());
+    let bytes = |line: &LogLine| line.bytes() + line.request_id.len();
+    assert!(lines.iter().all(|line| bytes(line) < 10 << 10));
+    assert!(roster.workers().is_empty());
 }

@@ -1,12 +1,13 @@
 //! A version's worker processes on a paused clock. None of them is real.
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::task::JoinHandle;
 
-use super::super::ProcessRuntime;
 use super::super::testing::{FakeProcess, FakePrograms, Log, request};
+use super::super::{ProcessCounts, ProcessRuntime};
 use super::*;
 use crate::error::Kind;
+use crate::metrics::ReportKind;
 use crate::model::Settings;
 use crate::payload::Reply;
 use crate::runtime::protocol::messages::{self, Order};
@@ -19,7 +20,7 @@ struct Version {
     runtime: ProcessRuntime,
     programs: Arc<FakePrograms>,
     processes: mpsc::UnboundedReceiver<FakeProcess>,
-    deaths: Arc<AtomicU64>,
+    counts: Arc<ProcessCounts>,
 }
 
 /// Files that a test removes and that come back when it says so.
@@ -59,9 +60,9 @@ async fn starting_with(files: Arc<Files>) -> (JoinHandle<Result<Version, Error>>
             max_retry_timeout: WINDOW,
             ..Settings::default()
         };
-        let deaths = Arc::<AtomicU64>::default();
+        let counts = Arc::<ProcessCounts>::default();
         let hosts = programs.hosts().with_files(files);
-        let (hosts, model) = (hosts.with_deaths(deaths.clone()), Arc::new(model(settings)));
+        let (hosts, model) = (hosts.with_counts(counts.clone()), Arc::new(model(settings)));
         let starting =
             ProcessRuntime::start(&hosts, model, Bounds::exactly(1), Arc::new(Log::default()));
         let first = async {
@@ -72,7 +73,7 @@ async fn starting_with(files: Arc<Files>) -> (JoinHandle<Result<Version, Error>>
             runtime: runtime?,
             programs,
             processes,
-            deaths,
+            counts,
         })
     });
     (starting, first.await.unwrap())
@@ -412,7 +413,7 @@ async fn draining_ends_an_open_circuit_at_once() {
 #[tokio::test(start_paused = true)]
 async fn deaths_of_loaded_processes_are_counted() {
     let version = crash_looping().await;
-    assert_eq!(version.deaths.load(Ordering::SeqCst), 5);
+    assert_eq!(version.counts.take_deaths(), 5);
 }
 
 #[tokio::test(start_paused = true)]
@@ -575,7 +576,7 @@ async fn a_request_that_cost_two_processes_is_refused_at_once_for_some_minutes()
     assert_eq!(refusal.kind(), Kind::WorkerDied);
     assert!(refusal.message().contains("an equal request"), "{refusal}");
     version.answered_by(&mut process).await;
-    assert_eq!(version.deaths.load(Ordering::SeqCst), 2);
+    assert_eq!(version.counts.take_deaths(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -632,4 +633,39 @@ async fn a_request_that_twice_costs_the_process_of_a_half_open_circuit_is_refuse
     process.load().await;
     settled().await;
     version.answered_by(&mut process).await;
+}
+
+/// Whoever has taken a process over sends signs of life as fast as they are read.
+fn sign_of_life() -> messages::Report<&'static str> {
+    let stuck = Duration::ZERO;
+    messages::Report::Alive { stuck }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_floods_is_replaced_and_the_reason_names_what_it_sent() {
+    let (mut version, mut process) = started().await;
+    process.peer.flood(&sign_of_life()).await;
+    process.killed().await;
+    let mut next = version.next().await;
+    let reason = version.runtime.status().last_error.unwrap();
+    let message = reason.message();
+    assert!(message.contains("signs of life"), "{message}");
+    assert!(
+        message.contains("of which it may send 16 a second"),
+        "{message}"
+    );
+    next.load().await;
+    version.answered_by(&mut next).await;
+    assert_eq!(version.counts.take_floods(), 1);
+    assert!(version.counts.take_dropped(ReportKind::Alive) > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_floods_before_it_has_loaded_does_not_start() {
+    let (starting, mut process) = starting().await;
+    process.started().await;
+    process.peer.flood(&sign_of_life()).await;
+    let error = starting.await.unwrap().err().unwrap();
+    assert_eq!(error.kind(), Kind::LoadFailed);
+    assert!(error.message().contains("signs of life"), "{error}");
 }

@@ -8,6 +8,8 @@ use bytes::Bytes;
 use crate::handler::{Level, LogLine, MetricKind, Observation, unit_named};
 use crate::payload::{Output, Reply, Response, Timings};
 use crate::runtime::{WorkerState, WorkerStatus};
+use crate::sandbox::{Outcome, Outcomes, Wall};
+use crate::tensor::{MAX_NAME, MAX_TENSORS};
 
 use super::requests::{fields_to_wire, tensors_from_wire, tensors_to_wire};
 use super::{Violation, device_to_wire, messages, truncated};
@@ -15,11 +17,11 @@ use super::{Violation, device_to_wire, messages, truncated};
 /// The longest time of a phase that is believed.
 const LONGEST_PHASE: u64 = 365 * 24 * 3600 * 1_000_000_000;
 
-/// Bytes of a log line's text that are kept.
-const LOG_TEXT: usize = 8 << 10;
+/// More rows than the largest batch has.
+const MOST_ROWS: u32 = 1 << 28;
 
-/// Fields of a log line that are kept.
-const LOG_FIELDS: usize = 64;
+/// Bytes of what a process says of a wall that are kept.
+const WALL_TEXT: usize = 256;
 
 /// Bytes of a request's id that are kept.
 const REQUEST_ID: usize = 128;
@@ -63,6 +65,17 @@ pub fn inferred_from_wire(
     inferred: messages::Inferred<String>,
     body: Bytes,
 ) -> Result<Reply, Violation> {
+    let (count, longest) = (inferred.tensors.len(), MAX_NAME);
+    if count > MAX_TENSORS {
+        let text = format!("answered {count} tensors, the limit is {MAX_TENSORS}");
+        return Err(Violation::Message(text));
+    }
+    let mut lengths = inferred.tensors.iter().map(|tensor| tensor.name.len());
+    if let Some(length) = lengths.find(|length| *length > longest) {
+        let text =
+            format!("answered a tensor with a name of {length} bytes, the limit is {longest}");
+        return Err(Violation::Message(text));
+    }
     Ok(Reply {
         timings: timings_from_wire(&inferred.timings)?,
         output: Output::Tensors(tensors_from_wire(inferred.tensors, body)?),
@@ -93,6 +106,10 @@ fn timings_to_wire(timings: &Timings) -> messages::Timings {
 }
 
 fn timings_from_wire(timings: &messages::Timings) -> Result<Timings, Violation> {
+    let rows = timings.rows.max(timings.batch_rows);
+    if rows > MOST_ROWS {
+        return Err(Violation::Message(format!("no batch has {rows} rows")));
+    }
     Ok(Timings {
         preprocess: phase(timings.preprocess)?,
         queue: phase(timings.queue)?,
@@ -127,7 +144,7 @@ pub fn workers_to_wire(workers: &[WorkerStatus]) -> Vec<messages::Worker> {
         .collect()
 }
 
-/// A log line, borrowed and cut to its limits.
+/// A log line, borrowed.
 pub fn log_to_wire(line: &LogLine) -> messages::Log<&str> {
     messages::Log {
         level: match line.level {
@@ -137,7 +154,7 @@ pub fn log_to_wire(line: &LogLine) -> messages::Log<&str> {
             Level::Warn => messages::Level::Warn,
             Level::Error => messages::Level::Error,
         },
-        message: truncated(&line.message, LOG_TEXT),
+        message: &line.message,
         fields: fields_to_wire(&line.fields),
         request: &line.request_id,
     }
@@ -145,7 +162,7 @@ pub fn log_to_wire(line: &LogLine) -> messages::Log<&str> {
 
 /// A log line, cut to its limits.
 pub fn log_from_wire(log: messages::Log<String>) -> LogLine {
-    LogLine {
+    let line = LogLine {
         level: match log.level {
             messages::Level::Trace => Level::Trace,
             messages::Level::Debug => Level::Debug,
@@ -153,10 +170,33 @@ pub fn log_from_wire(log: messages::Log<String>) -> LogLine {
             messages::Level::Warn => Level::Warn,
             messages::Level::Error => Level::Error,
         },
-        message: truncated(&log.message, LOG_TEXT).to_owned(),
-        fields: log.fields.into_iter().take(LOG_FIELDS).collect(),
+        message: log.message,
+        fields: log.fields,
         request_id: log.request,
+    };
+    line.cut()
+}
+
+/// What became of the walls: each once, texts cut to what `describe` shows.
+pub fn walls_from_wire(outcomes: Outcomes) -> Result<Outcomes, Violation> {
+    let is_first = |(index, (wall, _)): (usize, &(Wall, Outcome))| {
+        outcomes[..index].iter().all(|(before, _)| before != wall)
+    };
+    if outcomes.len() > Wall::ALL.len() || !outcomes.iter().enumerate().all(is_first) {
+        let text = format!("{} walls, of {} there are", outcomes.len(), Wall::ALL.len());
+        return Err(Violation::Message(text));
     }
+    let cut = |text: String| truncated(&text, WALL_TEXT).to_owned();
+    let outcomes = outcomes.into_iter().map(|(wall, outcome)| {
+        let outcome = match outcome {
+            Outcome::Up(text) => Outcome::Up(cut(text)),
+            Outcome::Missing(text) => Outcome::Missing(cut(text)),
+            Outcome::NotNeeded(text) => Outcome::NotNeeded(cut(text)),
+            Outcome::Off => Outcome::Off,
+        };
+        (wall, outcome)
+    });
+    Ok(outcomes.collect())
 }
 
 /// An observation, borrowed.
@@ -319,6 +359,8 @@ mod tests {
         assert!(refused(|reply| reply.headers[0].0 = "x y".into()));
         assert!(refused(|reply| reply.headers[0].1 = "a\nb".into()));
         assert!(refused(|reply| reply.timings.infer = u64::MAX));
+        assert!(refused(|reply| reply.timings.batch_rows = u32::MAX));
+        assert!(refused(|reply| reply.timings.rows = u32::MAX));
     }
 
     #[test]
@@ -351,13 +393,56 @@ mod tests {
     }
 
     #[test]
-    fn long_lines_are_cut_between_characters() {
-        let line = LogLine {
-            level: Level::Warn,
-            message: "ä".repeat(LOG_TEXT),
-            fields: vec![],
-            request_id: String::new(),
+    fn texts_of_a_log_line_are_cut_as_a_handlers_are() {
+        let long = || "ä".repeat(1 << 18);
+        let log = messages::Log {
+            level: messages::Level::Warn,
+            message: long(),
+            fields: vec![(long(), long()); 100],
+            request: long(),
         };
-        assert_eq!(log_to_wire(&line).message.len(), LOG_TEXT);
+        let line = log_from_wire(log);
+        assert_eq!(line, line.clone().cut());
+        assert!(line.bytes() < 32 << 10);
+        assert!(line.request_id.len() <= REQUEST_ID);
+    }
+
+    #[test]
+    fn walls_are_reported_once_each_in_short_texts() {
+        let walls = |walls: &[Wall], text: &str| -> Outcomes {
+            let outcome = Outcome::Missing(text.to_owned());
+            walls.iter().map(|wall| (*wall, outcome.clone())).collect()
+        };
+        let taken = walls_from_wire(walls(&Wall::ALL, &"x".repeat(1 << 18))).unwrap();
+        assert!(
+            taken
+                .iter()
+                .all(|(_, outcome)| outcome.detail().len() == WALL_TEXT)
+        );
+        let [first, ..] = Wall::ALL;
+        assert!(walls_from_wire(walls(&[first; 2], "")).is_err());
+        assert!(walls_from_wire(walls(&[first; 10_000], "")).is_err());
+    }
+
+    #[test]
+    fn tensors_beyond_what_a_model_may_have_are_refused() {
+        let tensor = |name: usize| messages::Tensor {
+            name: "n".repeat(name),
+            dtype: 0,
+            shape: vec![0],
+            length: 0,
+        };
+        let answered = |tensors: Vec<messages::Tensor<String>>| {
+            let timings = timings_to_wire(&Timings::default());
+            let inferred = messages::Inferred {
+                id: 1,
+                tensors,
+                timings,
+            };
+            inferred_from_wire(inferred, Bytes::new()).is_ok()
+        };
+        assert!(answered(vec![tensor(MAX_NAME); MAX_TENSORS]));
+        assert!(!answered(vec![tensor(1); MAX_TENSORS + 1]));
+        assert!(!answered(vec![tensor(MAX_NAME + 1)]));
     }
 }
