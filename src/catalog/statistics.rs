@@ -113,7 +113,7 @@ impl StatisticsRecorder {
         let followers = total::FOLLOWERS.read(&self.totals);
         let all = batches
             .values()
-            .fold(followers, |all, batch| all.with(batch));
+            .fold(followers, BatchStatistics::with);
         let requests = all.infer.count;
         let timed = |index| Counted {
             count: requests,

@@ -60,6 +60,7 @@ impl LogQuota {
 
 impl LogLine {
     /// The line with its texts cut to what a line may have. Both ends of a worker process's connection do that.
+    #[must_use]
     pub fn cut(mut self) -> Self {
         cut(&mut self.message, MESSAGE_LIMIT);
         cut(&mut self.request_id, REQUEST_ID);

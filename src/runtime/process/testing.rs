@@ -103,7 +103,7 @@ impl Peer {
     pub(crate) async fn flood(&mut self, report: &Report<&str>) {
         let mut bytes = Vec::new();
         while bytes.len() < 64 << 10 {
-            frame::encode(&mut bytes, ORDER_LIMITS, report, &[]).unwrap();
+            frame::encode(&mut bytes, ORDER_LIMITS, report, frame::Body::Here(&[])).unwrap();
         }
         while self.stream.write_all(&bytes).await.is_ok() {}
     }

@@ -430,7 +430,7 @@ async fn the_messages_of_one_process_do_not_keep_others_from_running() {
     let (mut bytes, stuck) = (GREETING.to_vec(), Duration::ZERO);
     for _ in 0..MESSAGES {
         let alive = Report::<&str>::Alive { stuck };
-        frame::encode(&mut bytes, ORDER_LIMITS, &alive, &[]).unwrap();
+        frame::encode(&mut bytes, ORDER_LIMITS, &alive, frame::Body::Here(&[])).unwrap();
     }
     peer.write(&bytes).await;
     let mut received = 0;
@@ -447,14 +447,14 @@ async fn long_texts_are_cut_or_refused() {
     let (front, mut peer) = pair();
     peer.greet().await;
     let long: &str = &"x".repeat(250_000);
-    let log = messages::Log {
+    let line = messages::Log {
         level: messages::Level::Error,
         message: long,
         fields: vec![("name", long), (long, "value")],
         request: long,
     };
     for _ in 0..100 {
-        peer.send(&Report::Log(log.clone()), b"").await;
+        peer.send(&Report::Log(line.clone()), b"").await;
     }
     let observe = messages::Observe {
         name: "flood",

@@ -395,13 +395,13 @@ mod tests {
     #[test]
     fn texts_of_a_log_line_are_cut_as_a_handlers_are() {
         let long = || "ä".repeat(1 << 18);
-        let log = messages::Log {
+        let line = messages::Log {
             level: messages::Level::Warn,
             message: long(),
             fields: vec![(long(), long()); 100],
             request: long(),
         };
-        let line = log_from_wire(log);
+        let line = log_from_wire(line);
         assert_eq!(line, line.clone().cut());
         assert!(line.bytes() < 32 << 10);
         assert!(line.request_id.len() <= REQUEST_ID);
