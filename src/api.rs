@@ -25,12 +25,16 @@ use crate::token::Tokens;
 
 mod access;
 mod authority;
+mod begun;
 mod connection;
 mod decode;
 mod document;
 mod extract;
+mod framing;
 pub mod grpc;
 mod health;
+mod host;
+mod http2;
 mod inference;
 mod kserve;
 mod layers;
@@ -203,7 +207,8 @@ async fn answer(
     let is_oip = api.cfg.oip && oip::owns(request.uri().path());
     let line = api.services.access.as_ref();
     let line = line.map(|log| (log, access::begin(context.peer, &request)));
-    let mut response = match api.decoder.check_head(&request) {
+    let sound = host::check(&request).and_then(|()| api.decoder.check_head(&request));
+    let mut response = match sound {
         Ok(()) => inner.oneshot(request).await?.map(Body::new),
         Err(error) => error.into_response(),
     };

@@ -29,6 +29,8 @@ use encoding::Encoding;
 const LINE_LIMIT: usize = 4096;
 /// Bytes of all headers.
 const HEADERS_LIMIT: usize = 8192;
+/// Headers that a request may have: as many as hyper takes over HTTP/1.
+const HEADERS_COUNT: usize = 100;
 /// How long a client may let the rest of its body wait.
 const PIECE_TIMEOUT: Duration = Duration::from_mins(1);
 /// The line `METHOD TARGET HTTP/1.1` has this many bytes beside method and target.
@@ -53,7 +55,8 @@ impl Decoder {
         let target = target.map_or(0, |target| target.as_str().len());
         let line = request.method().as_str().len() + target + LINE_REST;
         let headers = request.headers();
-        if line > LINE_LIMIT || headers_size(headers) > HEADERS_LIMIT {
+        let is_too_much = headers.len() > HEADERS_COUNT || headers_size(headers) > HEADERS_LIMIT;
+        if line > LINE_LIMIT || is_too_much {
             return Err(invalid_message());
         }
         if self.is_too_large(headers) {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::Request;
 use hyper::header::{self, HeaderName, HeaderValue};
-use hyper::{Method, StatusCode};
+use hyper::{HeaderMap, Method, StatusCode};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 use tower::{Service, ServiceExt as _};
@@ -38,8 +38,8 @@ mod timeout;
 
 pub(super) use connection::serve;
 
+use super::http2::Call;
 use call::Caller;
-use connection::Calls;
 use inbound::Inbound;
 use outbound::{Line, Outbound};
 
@@ -117,7 +117,7 @@ async fn answer(
     mut request: Request,
 ) -> Result<Response, Infallible> {
     let context = RequestContext::of(request.extensions());
-    let call = request.extensions_mut().remove::<Calls>();
+    let call = request.extensions_mut().remove::<Call>();
     let (peer, caller) = (context.peer, Caller::new(context, api.stop.clone()));
     let line = Line::begin(&api.services, &caller, peer, request.uri().path());
     if let Some(refusal) = refusal(&request) {
@@ -171,9 +171,19 @@ fn refusal(request: &Request) -> Option<StatusCode> {
     if request.method() != Method::POST {
         return Some(StatusCode::METHOD_NOT_ALLOWED);
     }
-    let media = request.headers().get(header::CONTENT_TYPE);
-    let is_grpc = media.is_some_and(|media| is_protobuf(media.as_bytes()));
-    (!is_grpc).then_some(StatusCode::UNSUPPORTED_MEDIA_TYPE)
+    (!is_call(request.headers())).then_some(StatusCode::UNSUPPORTED_MEDIA_TYPE)
+}
+
+/// Whether a request with `headers` is a call of gRPC.
+pub(super) fn is_call(headers: &HeaderMap) -> bool {
+    let media = headers.get(header::CONTENT_TYPE);
+    media.is_some_and(|media| is_protobuf(media.as_bytes()))
+}
+
+/// The answer to a call where REST alone is spoken. Clients of gRPC would take REST's for broken messages.
+pub(super) fn only_rest() -> hyper::Response<Body> {
+    let text = "REST is spoken at this address; gRPC has ports of its own (grpc_inference_port, grpc_management_port)";
+    Status::unimplemented(text).into_http()
 }
 
 /// `application/grpc`, `application/grpc+proto`, each with parameters or without.

@@ -3,6 +3,9 @@
 //! hyper answers such bytes itself, with a status and nothing else, before the API hears of them. [`ReplacedRefusals`]
 //! stands between hyper and the socket, recognizes that answer, and sends the API's in its place. It knows nothing of requests
 //! that hyper understood.
+//!
+//! Requests whose end is in doubt ([`Framing`]) never reach hyper whole: instead of the line with the doubt it reads what
+//! it refuses, and then the end of the connection. So nothing that follows is answered.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -15,12 +18,15 @@ use http_body_util::BodyExt as _;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Response;
+use super::framing::{Doubt, Framing};
 use super::linger::Lingering;
 
 /// An answer of hyper's own is shorter than this.
 const BARE_LIMIT: usize = 100;
 /// What hyper answers to what it does not understand: a bad message, a target or headers over its own limits.
 const BARE_STATUSES: [&[u8]; 3] = [b"400", b"414", b"431"];
+/// What no head may hold, wherever it has got to, and the end of it: hyper looks at a head when that is there.
+const NO_HEAD: &[u8] = b"\0\r\n\r\n";
 
 /// A stream on which the answer to what is not HTTP is replaced, and which lingers at its end.
 pub(super) struct ReplacedRefusals<'c, S, M> {
@@ -31,6 +37,9 @@ pub(super) struct ReplacedRefusals<'c, S, M> {
     make: M,
     /// What is left of the answer to be written.
     answer: Option<Bytes>,
+    framing: Framing,
+    /// Set once a request was refused: what hyper still reads, before the end.
+    last_words: Option<&'static [u8]>,
     /// Set once the stream has been shut down.
     lingering: Option<Lingering>,
 }
@@ -43,6 +52,8 @@ impl<'c, S, M: FnMut() -> Bytes> ReplacedRefusals<'c, S, M> {
             is_answered,
             make,
             answer: None,
+            framing: Framing::new(),
+            last_words: None,
             lingering: None,
         }
     }
@@ -98,13 +109,35 @@ impl<S: AsyncWrite + Unpin, M: FnMut() -> Bytes + Unpin> ReplacedRefusals<'_, S,
     }
 }
 
+impl<S, M> ReplacedRefusals<'_, S, M> {
+    /// Ends what hyper reads. In a head it refuses what it reads last; a body that ends too early is refused as it is.
+    fn refuse(&mut self, doubt: Doubt) {
+        tracing::debug!("a request was refused: {}", doubt.reason);
+        self.last_words = Some(if doubt.is_in_head { NO_HEAD } else { &[] });
+    }
+}
+
 impl<S: AsyncRead + Unpin, M: Unpin> AsyncRead for ReplacedRefusals<'_, S, M> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let this = &mut *self;
+        if this.last_words.is_none() {
+            let before = buffer.filled().len();
+            ready!(Pin::new(&mut this.stream).poll_read(context, buffer))?;
+            if let Err(doubt) = this.framing.read(&buffer.filled()[before..]) {
+                buffer.set_filled(before + doubt.sound);
+                this.refuse(doubt);
+            }
+        }
+        if let Some(last) = &mut this.last_words {
+            let (now, later) = last.split_at(last.len().min(buffer.remaining()));
+            buffer.put_slice(now);
+            *last = later;
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

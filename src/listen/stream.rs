@@ -21,6 +21,16 @@ pub enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+impl Stream {
+    /// What client and server agreed to speak within TLS, if they did.
+    pub fn agreed_protocol(&self) -> Option<&[u8]> {
+        match self {
+            Self::Tls(stream) => stream.get_ref().1.alpn_protocol(),
+            Self::Tcp(_) | Self::Unix(_) => None,
+        }
+    }
+}
+
 /// Address of the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {

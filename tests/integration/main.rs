@@ -18,6 +18,7 @@ mod hostile_bodies;
 mod hostile_http;
 mod hostile_management;
 mod hostile_memory;
+mod http2;
 mod inference;
 mod kserve;
 mod launching;

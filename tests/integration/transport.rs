@@ -131,14 +131,16 @@ async fn a_renewed_certificate_is_shown_without_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn both_versions_of_tls_are_spoken_and_http_1_is_agreed_on() {
+async fn both_versions_of_tls_are_spoken_and_a_version_of_http_is_agreed_on() {
     let identity = Identity::new();
     let server = https(&identity.settings()).await;
     for version in [&TLS12, &TLS13] {
         for (offered, expected) in [
-            (vec!["h2", "http/1.1"], Some(Some("http/1.1".to_owned()))),
+            (vec!["http/1.1", "h2"], Some(Some("h2".to_owned()))),
+            (vec!["http/1.1"], Some(Some("http/1.1".to_owned()))),
             (vec![], Some(None)),
-            (vec!["h2"], None),
+            (vec!["h2"], Some(Some("h2".to_owned()))),
+            (vec!["spdy/3"], None),
         ] {
             let agreed = agreed(&server, &identity, version, &offered).await;
             assert_eq!(agreed, expected, "{version:?} {offered:?}");

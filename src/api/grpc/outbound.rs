@@ -9,9 +9,9 @@ use hyper::{HeaderMap, StatusCode};
 use tonic::{Code, Status};
 
 use super::call::Caller;
-use super::connection::Calls;
 use super::{Response, Services};
 use crate::api::access::{self, AccessLog};
+use crate::api::http2::Call;
 use crate::listen::Peer;
 use crate::metrics::{Answered, Metrics};
 
@@ -20,7 +20,7 @@ pub(super) struct Outbound {
     body: axum::body::Body,
     line: Option<Line>,
     /// Tells the connection that the call goes on.
-    _call: Option<Calls>,
+    _call: Option<Call>,
 }
 
 /// What is written down of a call. Dropped before the call has ended, it says that the client left.
@@ -74,7 +74,7 @@ impl Drop for Line {
 pub(super) fn finish(
     response: hyper::Response<axum::body::Body>,
     line: Line,
-    call: Option<Calls>,
+    call: Option<Call>,
 ) -> Response {
     let line = match code(response.headers()) {
         Some(code) => {
@@ -91,7 +91,7 @@ pub(super) fn finish(
 }
 
 /// A status of HTTP and nothing else, for what is not gRPC.
-pub(super) fn bare(status: StatusCode, line: Line, call: Option<Calls>) -> Response {
+pub(super) fn bare(status: StatusCode, line: Line, call: Option<Call>) -> Response {
     line.caller.record_status(status.as_u16());
     line.end(Code::Unknown);
     let mut response = hyper::Response::new(Outbound {

@@ -9,7 +9,7 @@ use tokio_stream::StreamExt as _;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 
-use crate::support::frames::{PREFACE, message};
+use crate::support::frames::{GOAWAY, PREFACE, frame_types, message};
 use crate::support::{Model, TestServer, prediction, tensor};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,11 +73,11 @@ async fn a_connection_of_age_is_told_to_go_and_its_calls_are_answered() {
     let asked =
         tokio::spawn(async move { other.predictions(prediction("fake", tensor(1.0))).await });
     server.wait_for_held(1).await;
-    // A connection that was made later is told to go, by a GOAWAY frame, of type 7: then the call's is old as well.
+    // A connection that was made later is told to go: then the call's is old as well.
     let mut stream = server.connect(Listener::GrpcInference).await;
     stream.write_all(PREFACE).await.unwrap();
     let mut read = Vec::new();
-    while !frame_types(&read).contains(&7) {
+    while !frame_types(&read).contains(&GOAWAY) {
         assert_ne!(stream.read_buf(&mut read).await.unwrap(), 0, "{read:?}");
     }
     server.gate().open();
@@ -117,17 +117,6 @@ async fn calls_that_outlast_the_grace_are_given_up() {
         tokio::task::yield_now().await;
     }
     server.gate().open();
-}
-
-/// The types of the frames that the server sent.
-fn frame_types(mut bytes: &[u8]) -> Vec<u8> {
-    let mut types = Vec::new();
-    while let [a, b, c, kind, _, _, _, _, _, rest @ ..] = bytes {
-        types.push(*kind);
-        let length = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
-        bytes = rest.get(length..).unwrap_or_default();
-    }
-    types
 }
 
 #[tokio::test(flavor = "multi_thread")]

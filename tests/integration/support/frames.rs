@@ -8,6 +8,8 @@ use super::TestServer;
 
 /// The client's preface and empty SETTINGS.
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+/// Type of the frame that says that the connection is about to end.
+pub const GOAWAY: u8 = 7;
 /// Flag of HEADERS: no CONTINUATION follows.
 pub const END_HEADERS: u8 = 4;
 /// Flag of HEADERS and DATA: the stream ends.
@@ -25,15 +27,21 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 
 /// A HEADERS frame of a call, its headers literal.
 pub fn call(path: &str, flags: u8, stream: u32) -> Vec<u8> {
-    let mut block = Vec::new();
-    for (name, value) in [
+    let headers = [
         (":method", "POST"),
         (":scheme", "http"),
         (":path", path),
         (":authority", "x"),
         ("content-type", "application/grpc"),
         ("te", "trailers"),
-    ] {
+    ];
+    headers_frame(&headers, flags, stream)
+}
+
+/// A HEADERS frame, its headers literal.
+pub fn headers_frame(headers: &[(&str, &str)], flags: u8, stream: u32) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in headers {
         block.push(0);
         for text in [name, value] {
             block.push(u8::try_from(text.len()).unwrap());
@@ -41,6 +49,17 @@ pub fn call(path: &str, flags: u8, stream: u32) -> Vec<u8> {
         }
     }
     frame(1, flags | END_HEADERS, stream, &block)
+}
+
+/// The types of the frames that a server sent.
+pub fn frame_types(mut bytes: &[u8]) -> Vec<u8> {
+    let mut types = Vec::new();
+    while let [a, b, c, kind, _, _, _, _, _, rest @ ..] = bytes {
+        types.push(*kind);
+        let length = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
+        bytes = rest.get(length..).unwrap_or_default();
+    }
+    types
 }
 
 /// A message as gRPC frames it.
