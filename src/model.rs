@@ -16,9 +16,11 @@ use crate::tensor::Tensor;
 pub use crate::tensor::DType;
 
 mod backend;
+mod headers;
 mod unserved;
 
 pub use backend::{BackendInfo, BackendKind, Program};
+pub use headers::{ForbiddenHeader, HandlerHeaders};
 pub use unserved::{Glimpse, UNSERVED, Unserved};
 
 const NAME_LIMIT: usize = 255;
@@ -399,6 +401,8 @@ pub struct Settings {
     pub envelope: Envelope,
     /// What workers do with a model that keeps state.
     pub state: StateSharing,
+    /// Headers that act on more than a response and that the handler may set all the same.
+    pub handler_headers: HandlerHeaders,
 }
 
 impl Default for Settings {
@@ -423,6 +427,7 @@ impl Default for Settings {
             tensors_to: TensorsTo::default(),
             envelope: Envelope::default(),
             state: StateSharing::default(),
+            handler_headers: HandlerHeaders::default(),
         }
     }
 }

@@ -70,7 +70,9 @@ impl Response {
         self
     }
 
-    /// The same response with one more header.
+    /// The same response with one more header. The response fails with one that frames it (`content-length`, `connection`), and
+    /// with one that acts on more than the response (`set-cookie`, `access-control-allow-origin`, `location`), unless the
+    /// server's operator allows it (`lantern_handler_headers`).
     #[must_use]
     pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push(Field {

@@ -12,6 +12,7 @@ use super::extract::{Call, PathParams, Query, RequestContext};
 use super::{Api, ApiState, EndpointResult, Response, decode, document};
 use crate::catalog::Entry;
 use crate::error::{Error, Kind};
+use crate::model::HandlerHeaders;
 use crate::payload::{self, Body, Request, Schedule};
 
 /// The parameter and the field that name a model where the path does not.
@@ -184,7 +185,10 @@ async fn ask(entry: &Entry, received: Received, route: PredictionRoute) -> Endpo
             error
         }
     });
-    from_handler(&reply?.into_response()?)
+    from_handler(
+        &reply?.into_response()?,
+        &entry.spec().settings.handler_headers,
+    )
 }
 
 /// The last field `name` of a form.
@@ -198,8 +202,13 @@ fn model_required() -> Error {
     Error::new(Kind::BadRequest, "Parameter model_name is required.")
 }
 
-/// A handler's response. It has a content type only if the handler said one.
-fn from_handler(response: &payload::Response) -> EndpointResult {
+/// A handler's response, which may come from a worker process that is not to be trusted. It has a content type only if the
+/// handler said one.
+fn from_handler(response: &payload::Response, allowed: &HandlerHeaders) -> EndpointResult {
+    let names = response.headers().iter().map(|(name, _)| name.as_str());
+    allowed
+        .check(names)
+        .map_err(|error| output_error(&error.to_string()))?;
     let mut sent = Response::new(HttpBody::from(response.body().clone()));
     *sent.status_mut() = StatusCode::from_u16(response.status())
         .map_err(|_| output_error(&format!("status {}", response.status())))?;
@@ -238,7 +247,7 @@ mod tests {
     fn only_what_the_handler_said_is_sent() {
         let headers = vec![("Dummy".to_owned(), "1".to_owned())];
         let response = payload::Response::new(201, String::new(), headers, "x".into());
-        let sent = from_handler(&response.unwrap()).unwrap();
+        let sent = from_handler(&response.unwrap(), &HandlerHeaders::default()).unwrap();
         assert_eq!(sent.status(), 201);
         let headers: Vec<_> = sent.headers().iter().collect();
         assert_eq!(
@@ -250,11 +259,24 @@ mod tests {
         );
     }
 
+    #[test]
+    fn what_a_worker_process_lets_through_is_checked_again() {
+        let headers = vec![("Set-Cookie".to_owned(), "a=b".to_owned())];
+        let response = payload::Response::new(200, String::new(), headers, "x".into()).unwrap();
+        let refused = from_handler(&response, &HandlerHeaders::default()).unwrap_err();
+        assert_eq!(refused.kind(), Kind::HandlerOutput);
+        let allowed = HandlerHeaders::parse("set-cookie").unwrap();
+        let sent = from_handler(&response, &allowed).unwrap();
+        assert_eq!(sent.headers()["set-cookie"], "a=b");
+    }
+
     proptest! {
         #[test]
         fn every_response_can_be_sent(response in any_response()) {
             if let Ok(response) = response {
-                let sent = from_handler(&response);
+                // Names are generated that are that short.
+                let allowed = HandlerHeaders::parse("nel, via").unwrap();
+                let sent = from_handler(&response, &allowed);
                 prop_assert_eq!(sent.map(|sent| sent.status().as_u16()), Ok(response.status()));
             }
         }

@@ -111,9 +111,7 @@ impl StatisticsRecorder {
             .map(|(rows, counts)| (*rows, BATCHES.read(counts)))
             .collect();
         let followers = total::FOLLOWERS.read(&self.totals);
-        let all = batches
-            .values()
-            .fold(followers, BatchStatistics::with);
+        let all = batches.values().fold(followers, BatchStatistics::with);
         let requests = all.infer.count;
         let timed = |index| Counted {
             count: requests,

@@ -158,6 +158,7 @@ impl ServerConfig {
             max_response: values.max_response_size,
             hosting: values.lantern_hosting,
             envelope: values.service_envelope,
+            handler_headers: values.lantern_handler_headers.clone(),
             allow_inline: values.lantern_allow_inline,
             gpus,
             ceilings: values.ceilings(),

@@ -22,7 +22,7 @@ use super::fault::{self, Circumstances, Function};
 use super::host::Host;
 use super::load::Linked;
 use super::lower::{self, Role, Shapes};
-use super::output;
+use super::output::{self, ResponseRules};
 use super::{Level, Step, Version};
 
 /// Most handles of host resources that an instance may hold.
@@ -107,7 +107,8 @@ impl Instance {
         let call = pipeline.call_preprocess(&mut self.store, request);
         let answer = self.meter.run(&version.engine.ticker, call).await;
         let step = self.answer(Function::Preprocess, answer)?;
-        let step = step.and_then(|step| self.step(step, limits.response));
+        let rules = response_rules(version);
+        let step = step.and_then(|step| self.step(step, rules));
         self.store.data_mut().end(false);
         step
     }
@@ -130,7 +131,7 @@ impl Instance {
         let answer = self.meter.run(&version.engine.ticker, call).await;
         let response = self.answer(Function::Postprocess, answer)?;
         self.store.data_mut().end(false);
-        output::response(response?, Function::Postprocess, limits.response)
+        output::response(response?, Function::Postprocess, response_rules(version))
     }
 
     /// Runs `describe`, which the component exports.
@@ -194,8 +195,8 @@ impl Instance {
         }
     }
 
-    fn step(&mut self, step: pipeline::Step, body_limit: usize) -> Result<Step, Error> {
-        output::step(step, &mut self.store.data_mut().tensors, body_limit)
+    fn step(&mut self, step: pipeline::Step, rules: ResponseRules<'_>) -> Result<Step, Error> {
+        output::step(step, &mut self.store.data_mut().tensors, rules)
     }
 
     /// Whether it is so close to its memory limit that later calls would fail: linear memory never shrinks. An instance
@@ -217,6 +218,14 @@ fn exports(
     let describe = linked.describe.as_ref();
     let describe = describe.map(|index| instance.get_typed_func(&mut *store, index));
     Ok((guest, describe.transpose()?))
+}
+
+/// What responses of the version's handler may have.
+fn response_rules(version: &Version) -> ResponseRules<'_> {
+    ResponseRules {
+        body_limit: version.host.limits.response,
+        headers: &version.model.settings.handler_headers,
+    }
 }
 
 fn store(version: &Version) -> Store<Host> {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::error::{Error, Kind, truncated};
+use crate::model::HandlerHeaders;
 use crate::payload;
 use crate::tensor::{MAX_NAME, MAX_TENSORS, NamedTensor, Tensor};
 
@@ -26,27 +27,36 @@ const TEXT_LIMIT: usize = 4 << 10;
 /// Most bytes of a value that a message shows.
 const SHOWN: usize = 100;
 
-/// What `preprocess` returned; a response's body may have `body_limit` bytes.
+/// What a response may have.
+#[derive(Clone, Copy)]
+pub(super) struct ResponseRules<'a> {
+    /// Bytes of its body.
+    pub body_limit: usize,
+    /// Headers that act on more than the response.
+    pub headers: &'a HandlerHeaders,
+}
+
+/// What `preprocess` returned.
 pub(super) fn step(
     step: pipeline::Step,
     table: &mut TensorTable,
-    body_limit: usize,
+    rules: ResponseRules<'_>,
 ) -> Result<Step, Error> {
     match step {
         pipeline::Step::Infer(prepared) => self::prepared(prepared, table).map(Step::Infer),
         pipeline::Step::Done(response) => {
-            self::response(response, Function::Preprocess, body_limit).map(Step::Done)
+            self::response(response, Function::Preprocess, rules).map(Step::Done)
         }
     }
 }
 
-/// A response of `function`, whose body may have `body_limit` bytes.
+/// A response of `function`.
 pub(super) fn response(
     response: types::Response,
     function: Function,
-    body_limit: usize,
+    rules: ResponseRules<'_>,
 ) -> Result<payload::Response, Error> {
-    let length = response.body.len();
+    let (length, body_limit) = (response.body.len(), rules.body_limit);
     if length > body_limit {
         let rule = format!(
             "a body of {length} bytes, the limit is {body_limit} (max_response_size, lantern.limits.response)"
@@ -56,8 +66,12 @@ pub(super) fn response(
     let headers = response.headers.into_iter();
     let headers = headers.map(|field| (field.name, field.value)).collect();
     let body = Bytes::from(response.body);
-    payload::Response::new(response.status, response.content_type, headers, body)
-        .map_err(|error| broken(function, &error.to_string()))
+    let response = payload::Response::new(response.status, response.content_type, headers, body)
+        .map_err(|error| broken(function, &error.to_string()))?;
+    let names = response.headers().iter().map(|(name, _)| name.as_str());
+    let allowed = rules.headers.check(names);
+    allowed.map_err(|error| broken(function, &error.to_string()))?;
+    Ok(response)
 }
 
 /// A description, which may have as many bytes as a response's body, and [`DESCRIPTION_LIMIT`] at most. Whether it is
@@ -163,7 +177,11 @@ mod tests {
     }
 
     fn checked(answer: types::Response) -> Result<payload::Response, Error> {
-        response(answer, Function::Postprocess, 2)
+        let rules = ResponseRules {
+            body_limit: 2,
+            headers: &HandlerHeaders::parse("via").unwrap(),
+        };
+        response(answer, Function::Postprocess, rules)
     }
 
     fn input(name: &str, shape: &[u32], bytes: usize) -> TensorResult {
@@ -185,8 +203,13 @@ mod tests {
 
     #[test]
     fn a_legal_response_passes() {
-        let response = checked(answer(201, vec![field("X-A", "b")], b"ab")).unwrap();
-        assert_eq!(response.headers(), [("x-a".to_owned(), "b".to_owned())]);
+        let headers = vec![field("X-A", "b"), field("Via", "c")];
+        let response = checked(answer(201, headers, b"ab")).unwrap();
+        let expected = [("x-a", "b"), ("via", "c")];
+        assert_eq!(
+            response.headers(),
+            expected.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        );
         assert_eq!(
             (response.status(), response.body().as_ref()),
             (201, &b"ab"[..])
@@ -203,6 +226,10 @@ mod tests {
             (
                 answer(200, vec![field("content-length", "3")], b""),
                 "returned header \"content-length\", which only the server sets",
+            ),
+            (
+                answer(200, vec![field("Set-Cookie", "a=b")], b""),
+                "returned header \"set-cookie\", which acts on more than the response: the operator may allow it (lantern_handler_headers)",
             ),
             (
                 answer(200, vec![], b"abc"),

@@ -21,13 +21,15 @@ const HEADER_BYTES: usize = 32 << 10;
 /// Most bytes of a value that a message shows.
 const SHOWN: usize = 100;
 
-/// Headers that only the server sets, and those that are about one connection.
-const RESERVED: [&str; 12] = [
+/// Headers that only the server sets, and those that are about one connection. Those that the operator may allow are in
+/// `model::HandlerHeaders`.
+const RESERVED: [&str; 13] = [
     "connection",
     "content-length",
     "content-type",
     "date",
     "host",
+    "http2-settings",
     "keep-alive",
     "proxy-authenticate",
     "proxy-connection",

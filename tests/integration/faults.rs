@@ -1,6 +1,6 @@
 //! Handlers that misbehave: only the client of that request gets an error, and the next request is served.
 
-use crate::support::{Answer, Model, ROW, TestServer, tensor};
+use crate::support::{Answer, Model, ROW, TestServer, prediction, tensor};
 use lantern::backend::fake::{FakeBackend, Outcome};
 use lantern::error::Kind;
 
@@ -131,6 +131,73 @@ async fn what_a_handler_puts_out_is_answered_or_refused_inline() {
 async fn what_a_handler_puts_out_is_answered_or_refused_and_ends_no_process() {
     let model = Model::new("hostile").artifact("linear.onnx").in_process();
     puts_out_everything(model).await;
+}
+
+/// Headers that act on more than the response that they are in.
+const OF_THE_ORIGIN: [&str; 9] = [
+    "Set-Cookie a=b",
+    "access-control-allow-origin *",
+    "strict-transport-security max-age=1",
+    "clear-site-data \"*\"",
+    "location /models",
+    "www-authenticate Basic",
+    "service-worker-allowed /",
+    "server mine",
+    "x-accel-redirect /secret",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_of_the_origin_are_the_operators_to_allow() {
+    let inline = Model::new("hostile").artifact("linear.onnx");
+    for model in [inline.clone(), inline.in_process()] {
+        let names = OF_THE_ORIGIN.map(|header| header.split_once(' ').unwrap().0);
+        let builder = TestServer::builder().model(model.clone());
+        let allowing = builder.set(&format!("lantern_handler_headers={}", names.join(", ")));
+        let (server, allowing) = (TestServer::with(model).await, allowing.start().await);
+        for header in OF_THE_ORIGIN {
+            let (name, value) = header.split_once(' ').unwrap();
+            let name = name.to_ascii_lowercase();
+            let order = format!("header {header}");
+            for refused in answers(&server, &order).await {
+                assert_eq!(refused.status, Kind::HandlerOutput.wire().status);
+                assert_eq!(refused.header(&name), None);
+                let message = refused.json()["message"].as_str().unwrap().to_owned();
+                let says = format!(
+                    "returned header {name:?}, which acts on more than the response: the operator may allow it (lantern_handler_headers)"
+                );
+                assert!(message.ends_with(&says), "{message}");
+            }
+            for allowed in answers(&allowing, &order).await {
+                assert_eq!((allowed.status, allowed.header(&name)), (200, Some(value)));
+            }
+        }
+        for reserved in answers(&allowing, "header content-length 9").await {
+            assert_eq!(reserved.status, Kind::HandlerOutput.wire().status);
+        }
+        assert_eq!(server.predict("hostile", HONEST).await.status, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_of_the_origin_fail_calls_over_grpc_too() {
+    let inline = Model::new("hostile").artifact("linear.onnx");
+    for model in [inline.clone(), inline.in_process()] {
+        let server = TestServer::with(model).await;
+        let ask = async |order: &str| {
+            let mut client = server.grpc_inference();
+            client
+                .predictions(prediction("hostile", order.to_owned()))
+                .await
+        };
+        let refused = ask("header set-cookie a=b").await.unwrap_err();
+        assert!(
+            refused.message().contains("lantern_handler_headers"),
+            "{refused}"
+        );
+        let passed = ask("header x-a b").await.unwrap();
+        // Headers of handlers go nowhere over gRPC.
+        assert!(passed.metadata().get("x-a").is_none());
+    }
 }
 
 /// Requests of which each makes the handler trap.

@@ -18,7 +18,7 @@
 
 use std::time::Duration;
 
-use crate::model::{Device, Envelope, Hosting, Limits, Settings};
+use crate::model::{Device, Envelope, HandlerHeaders, Hosting, Limits, Settings};
 
 use super::super::units::whole_size;
 use super::super::{Problem, Problems};
@@ -58,6 +58,8 @@ pub struct Defaults {
     pub hosting: Hosting,
     /// How requests are wrapped.
     pub envelope: Envelope,
+    /// Headers that the operator allows handlers.
+    pub handler_headers: HandlerHeaders,
     /// Whether an archive may have itself hosted in the server's process.
     pub allow_inline: bool,
     /// GPUs that may be used: `cuda:0` to `cuda:{gpus - 1}`.
@@ -194,6 +196,7 @@ fn outside(listed: &Requested, api: &Requested, defaults: &Defaults) -> Settings
         startup_timeout: startup_timeout.unwrap_or(defaults.startup_timeout),
         job_queue_size: defaults.job_queue_size,
         envelope: defaults.envelope,
+        handler_headers: defaults.handler_headers.clone(),
         ..base
     }
 }

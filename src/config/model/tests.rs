@@ -2,7 +2,9 @@
 use std::time::Duration;
 
 use super::*;
-use crate::model::{DType, Device, Envelope, Hosting, Limits, Settings, StateSharing};
+use crate::model::{
+    DType, Device, Envelope, HandlerHeaders, Hosting, Limits, Settings, StateSharing,
+};
 
 fn parse(text: &str) -> ModelConfig {
     ModelConfig::parse("c.yaml", text.as_bytes()).unwrap()
@@ -31,6 +33,7 @@ fn defaults() -> Defaults {
         max_response: 1 << 20,
         hosting: Hosting::Process,
         envelope: Envelope::None,
+        handler_headers: HandlerHeaders::default(),
         allow_inline: false,
         gpus: 0,
         ceilings: Limits {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::listen::Address;
 use crate::metrics::Mode;
-use crate::model::{Envelope, Hosting};
+use crate::model::{Envelope, HandlerHeaders, Hosting};
 use crate::sandbox::Demands;
 
 use Weight::{Light, Needed, Safety};
@@ -20,10 +20,10 @@ use super::super::model::VersionLimits;
 use super::super::snapshot::Saved;
 use super::environment::Environment;
 use super::kinds::{
-    address, demands, duration, envelope, file, found_file, host, metrics_mode, milliseconds,
-    minutes, names, number, number_or_zero, open_inference_protocol, optional, path, path_or,
-    saved_models, seconds, seconds_or_none, shown_size, size, size_or_none, socket_mode, store,
-    switch, text, tls_file, truth, urls, word,
+    address, demands, duration, envelope, file, found_file, handler_headers, host, metrics_mode,
+    milliseconds, minutes, names, number, number_or_zero, open_inference_protocol, optional, path,
+    path_or, saved_models, seconds, seconds_or_none, shown_size, size, size_or_none, socket_mode,
+    store, switch, text, tls_file, truth, urls, word,
 };
 use super::reader::{Reader, SettingKind};
 use super::startup::{ListedVersions, LoadModels, listed, load_models};
@@ -332,6 +332,8 @@ settings! {
     lantern_torch: Option<PathBuf> = "(found)", Safety, found_file(Environment::lantern_torch);
     /// Walls around worker processes: `require` starts none without, `prefer` puts up what is possible. A single one has its own word: `prefer, landlock=require`. `lantern doctor` lists them.
     lantern_sandbox: Demands = "prefer", Safety, demands();
+    /// Headers that handlers may set although they act on more than a response: cookies, CORS, redirects and the like (docs/security.md lists them).
+    lantern_handler_headers: HandlerHeaders = "", Safety, handler_headers() => opens: true;
     /// Ceiling of `lantern.limits.memory`.
     lantern_max_memory: usize = "1GiB", Safety, size();
     /// Ceiling of `lantern.limits.cpu`.

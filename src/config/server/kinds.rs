@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::listen::Address;
 use crate::metrics::Mode;
-use crate::model::Envelope;
+use crate::model::{Envelope, HandlerHeaders};
 use crate::sandbox::Demands;
 
 use super::super::snapshot::{self, Saved};
@@ -199,6 +199,12 @@ pub fn names() -> SettingKind<BTreeSet<String>> {
         let names = names.filter(|name| !name.is_empty());
         Some(names.map(str::to_ascii_lowercase).collect())
     })
+}
+
+/// Headers that act on more than the response that they are in.
+pub fn handler_headers() -> SettingKind<HandlerHeaders> {
+    let shape = "headers that act on more than a response, such as set-cookie or access-control-allow-origin, separated by commas";
+    SettingKind::parsed(shape, HandlerHeaders::parse)
 }
 
 /// Starts of URLs and patterns, as they were typed. Whoever fetches from them reads them again.

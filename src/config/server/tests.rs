@@ -619,7 +619,7 @@ fn the_directory_that_is_named_for_archives_comes_first_and_others_stand_in() {
 }
 
 /// Values of the settings that open a server, each other than its default.
-const OPEN: [(&str, &str); 9] = [
+const OPEN: [(&str, &str); 10] = [
     ("allowed_urls", "https://h.org/"),
     ("disable_token_authorization", "true"),
     ("enable_model_api", "true"),
@@ -627,6 +627,7 @@ const OPEN: [(&str, &str); 9] = [
     ("lantern_allow_inline", "true"),
     ("lantern_allow_public", "true"),
     ("lantern_socket_mode", "0666"),
+    ("lantern_handler_headers", "set-cookie"),
     ("lantern_allow_any_url", "true"),
     ("lantern_private_hosts", "intranet"),
 ];
