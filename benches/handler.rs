@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use lantern::budget::Account;
 use lantern::handler::{
     Code, Handler, HandlerEngine, HandlerSpec, LogLine, Observation, Sink, Step,
 };
@@ -77,6 +78,7 @@ fn request() -> Request {
         arrival,
         deadline: arrival + Duration::from_mins(1),
         schedule: Schedule::default(),
+        account: Account::default(),
     }
 }
 

@@ -21,6 +21,7 @@ use crate::catalog::Catalog;
 use crate::error::{Error, Fault, Kind};
 use crate::listen::Peer;
 use crate::metrics::{Answered, Metrics};
+use crate::refusals::Refusals;
 use crate::token::Tokens;
 
 mod access;
@@ -28,6 +29,7 @@ mod authority;
 mod begun;
 mod connection;
 mod decode;
+mod delivery;
 mod document;
 mod extract;
 mod framing;
@@ -44,6 +46,7 @@ mod malformed;
 mod manage;
 mod management;
 mod oip;
+mod pace;
 mod parameters;
 mod reply;
 mod rotate;
@@ -95,6 +98,23 @@ pub struct Config {
     pub adopt_request_id: bool,
     /// How long a connection over HTTP/1 may stay without the head of its next request.
     pub keep_alive: Duration,
+    /// How long the head of a request may take from its first byte on.
+    pub head_timeout: Duration,
+    /// How long a body may take for what little must come of it.
+    pub body_timeout: Duration,
+    /// How long a client may take nothing of its answer.
+    pub write_timeout: Duration,
+    /// Limits on connections over HTTP/2.
+    pub http2: Http2Limits,
+}
+
+/// What the client of one connection over HTTP/2 may do at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Http2Limits {
+    /// Calls under way. Clients keep further ones waiting on their side.
+    pub streams: u32,
+    /// Calls taken back before the server has looked at them.
+    pub resets: usize,
 }
 
 impl Default for Config {
@@ -108,6 +128,13 @@ impl Default for Config {
             kserve: false,
             adopt_request_id: false,
             keep_alive: Duration::from_secs(75),
+            head_timeout: Duration::from_secs(20),
+            body_timeout: Duration::from_secs(20),
+            write_timeout: Duration::from_secs(30),
+            http2: Http2Limits {
+                streams: 256,
+                resets: 20,
+            },
         }
     }
 }
@@ -123,6 +150,8 @@ pub struct Services {
     pub tokens: Option<Arc<Tokens>>,
     /// Takes a line for each request, if there is an access log.
     pub access: Option<AccessLog>,
+    /// Counts what limits refuse.
+    pub refusals: Refusals,
 }
 
 /// The API of one listener.
@@ -152,7 +181,11 @@ impl Api {
             table: RouteTable::new(listeners, surface),
             authority: Authority::new(services.tokens.clone(), cfg.enable_model_api),
             was_ready: AtomicBool::new(false),
-            decoder: Decoder::new(cfg.max_request_size),
+            decoder: Decoder::new(
+                cfg.max_request_size,
+                cfg.body_timeout,
+                services.refusals.clone(),
+            ),
             operations: Operations::new(services.catalog.clone(), cfg.enable_model_api),
             common: CommonHeaders::new(&cfg.cors),
             scraping: Semaphore::new(1),

@@ -67,6 +67,8 @@ pub enum Kind {
     NoWorker,
     /// The version's queue is full.
     QueueFull,
+    /// There is no room for the bytes of the request, or of its answer.
+    Overloaded,
     /// The version is still loading, and the request could not wait any longer.
     Loading,
     /// The version is on its way out.
@@ -276,6 +278,9 @@ impl Kind {
                 .open_inference(503, UNAVAILABLE)
                 .prediction(INTERNAL)
                 .passing(),
+            Self::Overloaded => row(503, "ServiceUnavailableException", RESOURCE_EXHAUSTED)
+                .open_inference(503, UNAVAILABLE)
+                .passing(),
             Self::Expired => row(504, "InternalServerException", DEADLINE_EXCEEDED),
             Self::Cancelled => row(499, "InternalServerException", CANCELLED),
             Self::HandlerTimedOut => row(500, "InternalServerException", DEADLINE_EXCEEDED),
@@ -352,6 +357,7 @@ impl Kind {
             Self::InferenceFailed | Self::OutOfMemory | Self::LoadFailed => Fault::Model,
             Self::NoWorker
             | Self::QueueFull
+            | Self::Overloaded
             | Self::Loading
             | Self::Draining
             | Self::CrashLoop

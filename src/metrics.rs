@@ -16,6 +16,7 @@ mod cell;
 mod custom;
 mod encode;
 mod family;
+mod front;
 mod host;
 mod lantern;
 mod line;
@@ -27,6 +28,7 @@ mod sink;
 mod unchecked;
 
 pub use custom::{CustomMetric, CustomMetricError, Observer};
+pub use front::FrontSources;
 pub use host::{System, SystemCollector};
 pub use lantern::{Circuit, Load, LoadFailure, ObservedRequest, Outcome, ReportKind, Stacking};
 pub use line::MetricLog;
@@ -37,6 +39,7 @@ pub use shards::{CountsShard, ShardedCounts};
 use custom::CustomMetrics;
 use encode::{Dialect, Filter, TextEncoder, openmetrics, torchserve};
 use family::Family;
+use front::FrontFamilies;
 use lantern::LanternFamilies;
 use server::ServerMetrics;
 use shards::Shards;
@@ -175,6 +178,8 @@ struct MetricsState {
     custom: Arc<CustomMetrics>,
     /// Only for scrapes.
     lantern: Option<LanternFamilies>,
+    /// Of the whole server; only for scrapes, where there are sources.
+    front: Option<FrontFamilies>,
     unchecked: UncheckedCollector,
     /// Of all families.
     registry: Registry,
@@ -186,6 +191,11 @@ struct MetricsState {
 impl Metrics {
     /// Makes every family that is known by now, and registers it.
     pub fn new(cfg: &Config) -> Self {
+        Self::with_front(cfg, None)
+    }
+
+    /// The same, with what `sources` tell of the server as a whole.
+    pub fn with_front(cfg: &Config, sources: Option<FrontSources>) -> Self {
         let hostname = host::name();
         let server = ServerMetrics::new(cfg, hostname.clone());
         let shows_all = cfg.mode == Mode::Prometheus && cfg.has_scrapes;
@@ -196,6 +206,7 @@ impl Metrics {
             requests: server.requests(),
             server,
             lantern,
+            front: sources.filter(|_| shows_all).map(FrontFamilies::new),
             unchecked: UncheckedCollector::new(Arc::clone(&custom), shows_all),
             custom,
             registry: Registry::new(),
@@ -235,6 +246,9 @@ impl Metrics {
     /// What a scrape shows, in `format`. With `names`, only samples of these names. Nobody who counts waits for it.
     pub fn scrape(&self, format: Format, names: &[String]) -> String {
         let filter = Filter::new(names);
+        if let Some(front) = &self.0.front {
+            front.refresh();
+        }
         let families = self.0.gather(&filter);
         let encoder = TextEncoder::new(format.dialect(), filter);
         self.0.encode(&encoder, &families)
@@ -287,7 +301,8 @@ impl MetricsState {
     /// The families that are known when the server is built.
     fn known(&self) -> impl Iterator<Item = &Family> {
         let lantern = self.lantern.iter().flat_map(LanternFamilies::all);
-        self.server.families().chain(lantern)
+        let front = self.front.iter().flat_map(FrontFamilies::all);
+        self.server.families().chain(lantern).chain(front)
     }
 }
 

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tracing::Span;
 use tracing::field::Empty;
 
+use crate::budget::Account;
 use crate::error::{Error, Kind};
 use crate::tensor::NamedTensor;
 
@@ -62,6 +63,8 @@ pub struct Request {
     pub deadline: Instant,
     /// Its priority among requests that wait, and how long it may wait.
     pub schedule: Schedule,
+    /// Whose bytes in flight its answer is among.
+    pub account: Account,
 }
 
 /// The span of the request `id`: lines that are logged within it carry its id, the client's own for it, and name and version
@@ -169,6 +172,23 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// The same reply, charged to `account` as long as there is some of it. Fails if there is no room.
+    pub async fn held_by(self, account: &Account) -> Result<Self, Error> {
+        let output = match self.output {
+            Output::Response(response) => Output::Response(response.held_by(account).await?),
+            Output::Tensors(tensors) => {
+                let mut held = Vec::with_capacity(tensors.len());
+                for NamedTensor { name, tensor } in tensors {
+                    let data = account.hold(tensor.data().clone()).await?;
+                    let tensor = tensor.with_moved_data(data);
+                    held.push(NamedTensor { name, tensor });
+                }
+                Output::Tensors(held)
+            }
+        };
+        Ok(Self { output, ..self })
+    }
+
     /// The handler's response. Every request that is not of tensors has one.
     pub fn into_response(self) -> Result<Response, Error> {
         match self.output {

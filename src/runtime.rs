@@ -218,10 +218,12 @@ impl Runtime {
 
     /// Takes one request through preprocess, inference and postprocess. Dropping the future cancels the request.
     pub async fn call(&self, request: Request) -> Result<Reply, Error> {
-        match self {
+        let account = request.account.clone();
+        let reply = match self {
             Self::Inline(runtime) => runtime.call(request).await,
             Self::Process(runtime) => runtime.call(request).await,
-        }
+        };
+        reply?.held_by(&account).await
     }
 
     /// Asks the handler what it says of its model: a text that should be a JSON object, `{}` if it cannot be asked.

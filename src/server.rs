@@ -23,11 +23,13 @@ use crate::catalog::{
 };
 use crate::config::snapshot::SavedVersion;
 use crate::listen::{Address, CertificateError};
+use crate::memory;
 use crate::metrics::{Metrics, System, SystemCollector};
 use crate::model::{ModelName, Version};
 use crate::runtime::Hosts;
 use crate::token::{self, TokenError, Tokens};
 
+mod front;
 mod grpc;
 mod hosts;
 mod metrics;
@@ -37,10 +39,12 @@ mod settings;
 mod sockets;
 mod watch;
 
+pub use front::FrontLimits;
 pub(crate) use hosts::backend;
 pub use secure::TlsConfig;
 pub use settings::{Machine, probe};
 
+use front::Front;
 use secure::TlsParts;
 use settings::DefaultVersions;
 use sockets::Bound;
@@ -59,6 +63,8 @@ pub struct Config {
     pub tls: TlsConfig,
     /// Settings of the API.
     pub api: api::Config,
+    /// What clients may keep the server busy with.
+    pub front: FrontLimits,
     /// Settings of the metrics.
     pub metrics: crate::metrics::Config,
     /// How the machine is measured, if it is.
@@ -136,6 +142,7 @@ pub struct Server {
     sockets: Vec<Bound>,
     tls: Option<TlsParts>,
     services: Services,
+    front: Front,
     api: api::Config,
     collector: Option<SystemCollector>,
     grpc: BTreeMap<Listener, GrpcConfig>,
@@ -168,9 +175,10 @@ impl Server {
     /// runtime.
     pub fn bind(cfg: Config) -> Result<Self, ServerError> {
         let tls = secure::parts(&cfg.listeners, cfg.tls)?;
-        let sockets = sockets::bind(cfg.listeners, tls.as_ref(), cfg.socket_mode)?;
+        let front = Front::new(cfg.front);
+        let sockets = sockets::bind(cfg.listeners, tls.as_ref(), &front, cfg.socket_mode)?;
         let tokens = cfg.tokens.map(Tokens::create).transpose()?.map(Arc::new);
-        let metrics = Metrics::new(&cfg.metrics);
+        let metrics = Metrics::with_front(&cfg.metrics, Some(front.sources()));
         let collector = cfg.system.map(|system| metrics.collector(system));
         let catalog = Catalog::new(Parts {
             hosts: cfg.hosts,
@@ -190,7 +198,9 @@ impl Server {
                 metrics,
                 tokens,
                 access: cfg.access,
+                refusals: front.refusals().clone(),
             },
+            front,
             api: cfg.api,
             collector,
             grpc: cfg.grpc,
@@ -236,6 +246,10 @@ impl Server {
             serving.spawn(watch::keys(Arc::clone(tokens), stop.clone()));
         }
         serving.close();
+        let budget = self.front.budget().clone();
+        let giving_back = memory::keep_giving_back(move || budget.used());
+        let stopped = stop.clone();
+        tokio::spawn(async move { stopped.run_until_cancelled(giving_back).await });
         if let Some(collector) = self.collector {
             let stop = stop.clone();
             tokio::spawn(async move { stop.run_until_cancelled(collector.run()).await });

@@ -211,6 +211,13 @@ impl Tensor {
         &self.data
     }
 
+    /// The same tensor, whose bytes are now in `data`: another copy of them, or one with an owner.
+    #[must_use]
+    pub fn with_moved_data(self, data: Bytes) -> Self {
+        debug_assert_eq!(data.len(), self.data.len(), "the bytes are the same");
+        Self { data, ..self }
+    }
+
     /// Takes the data out.
     pub fn into_data(self) -> Bytes {
         self.data

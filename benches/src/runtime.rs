@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use lantern::budget::Account;
 use lantern::handler::{LogLine, Observation, Sink};
 use lantern::model::{
     BackendKind, Declared, Hosting, Limits, ModelName, ModelSpec, Settings, Version,
@@ -136,6 +137,7 @@ pub fn request() -> Request {
         arrival,
         deadline: arrival + Duration::from_mins(2),
         schedule: Schedule::default(),
+        account: Account::default(),
     }
 }
 

@@ -29,6 +29,19 @@ impl<S> Begun<S> {
         }
     }
 
+    /// The stream itself.
+    pub(super) const fn get_ref(&self) -> &S {
+        &self.stream
+    }
+
+    /// The same, with the stream changed.
+    pub(super) fn map(self, change: impl FnOnce(S) -> S) -> Self {
+        Self {
+            stream: change(self.stream),
+            ..self
+        }
+    }
+
     /// Whether anything has arrived.
     pub(super) const fn has_begun(&self) -> bool {
         self.arrived > 0

@@ -17,9 +17,10 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::begun::Begun;
+use super::delivery::Delivered;
 use super::extract::RequestContext;
 use super::grpc::{self, Grpc};
-use super::http2::{self, Lifetime};
+use super::http2::{self, Connected, Lifetime, Rules};
 use super::layers::HttpService;
 use super::malformed::ReplacedRefusals;
 use super::{Api, Listener, host, reply};
@@ -87,7 +88,7 @@ async fn connection(
     stop: CancellationToken,
 ) {
     let agreed = stream.agreed_protocol().map(|name| name == HTTP_2);
-    let mut stream = Begun::new(stream);
+    let mut stream = Begun::new(stream.with_heads_within(api.cfg.head_timeout));
     let is_http2 = match agreed {
         Some(is_http2) => Some(is_http2),
         None => is_http2(&mut stream, api.cfg.keep_alive, &stop).await,
@@ -120,29 +121,38 @@ async fn http2_connection(
     service: impl HttpService,
     stop: CancellationToken,
 ) {
-    let lifetime = Lifetime {
-        idle: Some(api.cfg.keep_alive),
-        ..Lifetime::default()
+    let rules = Rules {
+        lifetime: Lifetime {
+            idle: Some(api.cfg.keep_alive),
+            ..Lifetime::default()
+        },
+        limits: api.cfg.http2,
+        write_timeout: api.cfg.write_timeout,
+        refusals: api.services.refusals.clone(),
     };
     let adopts = api.cfg.adopt_request_id;
-    let answer = move |mut request: Request<Body>, call| {
+    let stream = stream.map(Stream::without_heads);
+    let account = stream.get_ref().account().clone();
+    let activity = stream.get_ref().activity().clone();
+    let answer = move |mut request: Request<Body>, connected: Connected| {
+        let call = connected.begin();
         host::add(&mut request);
         let is_grpc = grpc::is_call(request.headers());
         let context = RequestContext::of_head(peer, request.headers(), adopts);
+        let context = context.of_account(account.clone());
         request.extensions_mut().insert(context);
         let answered = service.clone().oneshot(request);
         async move {
-            let _call: http2::Call = call;
             let mut response = answered.await?.map(Body::new);
             // It is about a connection over HTTP/1.
             response.headers_mut().remove(header::CONNECTION);
             if is_grpc && response.status().as_u16() >= 400 {
                 response = grpc::only_rest();
             }
-            Ok::<_, Infallible>(response)
+            Ok::<_, Infallible>(response.map(|body| Delivered::new(body, call)))
         }
     };
-    http2::serve(stream, peer, lifetime, answer, stop).await;
+    http2::serve(stream, (peer, activity), rules, answer, stop).await;
 }
 
 async fn http1_connection(
@@ -153,11 +163,15 @@ async fn http1_connection(
     stop: CancellationToken,
 ) {
     let (stop, is_answered) = (&stop, &AtomicBool::new(false));
+    let account = stream.get_ref().account().clone();
+    let activity = stream.get_ref().activity().clone();
     let service = service_fn(|request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         let adopts = api.cfg.adopt_request_id;
         let context = RequestContext::of_head(peer, request.headers(), adopts);
+        let context = context.of_account(account.clone());
         request.extensions_mut().insert(context);
+        let busy = activity.begin();
         let answered = service.clone().oneshot(request);
         async move {
             let mut response = answered.await?;
@@ -165,6 +179,7 @@ async fn http1_connection(
                 reply::close_after(&mut response);
             }
             is_answered.store(true, Ordering::Relaxed);
+            drop(busy);
             Ok::<_, Infallible>(response)
         }
     });

@@ -13,8 +13,11 @@ use hyper::body::Body as _;
 use hyper::header;
 use hyper::{HeaderMap, Request};
 
+use super::pace::Pace;
+use crate::budget::{Account, Charge};
 use crate::error::{Error, Kind};
 use crate::payload::{Body, Part};
+use crate::refusals::{Limit, Refusals};
 
 mod encoding;
 mod form;
@@ -31,26 +34,38 @@ const LINE_LIMIT: usize = 4096;
 const HEADERS_LIMIT: usize = 8192;
 /// Headers that a request may have: as many as hyper takes over HTTP/1.
 const HEADERS_COUNT: usize = 100;
-/// How long a client may let the rest of its body wait.
-const PIECE_TIMEOUT: Duration = Duration::from_mins(1);
+/// How long a whole body may take where no model says how long.
+const WHOLE_TIMEOUT: Duration = Duration::from_mins(1);
 /// The line `METHOD TARGET HTTP/1.1` has this many bytes beside method and target.
 const LINE_REST: usize = " ".len() + " HTTP/1.1\r\n".len();
 /// A header has this many bytes beside name and value.
 const HEADER_REST: usize = ": \r\n".len();
 
+/// The most bytes that one byte of gzip or deflate unpacks to.
+const MOST_RATIO: usize = 1032;
+/// What a body is unpacked to at first, so that one that is small needs little room.
+const FIRST_UNPACKED: usize = 64 << 10;
+
 /// Decodes requests within limits.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Decoder {
     body_limit: usize,
+    /// How long a body may take for what little must come of it.
+    timeout: Duration,
+    refusals: Refusals,
 }
 
 impl Decoder {
-    pub(super) const fn new(body_limit: usize) -> Self {
-        Self { body_limit }
+    pub(super) const fn new(body_limit: usize, timeout: Duration, refusals: Refusals) -> Self {
+        Self {
+            body_limit,
+            timeout,
+            refusals,
+        }
     }
 
     /// Refuses what is refused before a byte of the body is read.
-    pub(super) fn check_head<B>(self, request: &Request<B>) -> Result<(), Error> {
+    pub(super) fn check_head<B>(&self, request: &Request<B>) -> Result<(), Error> {
         let target = request.uri().path_and_query();
         let target = target.map_or(0, |target| target.as_str().len());
         let line = request.method().as_str().len() + target + LINE_REST;
@@ -70,7 +85,7 @@ impl Decoder {
         }
     }
 
-    fn is_too_large(self, headers: &HeaderMap) -> bool {
+    fn is_too_large(&self, headers: &HeaderMap) -> bool {
         let length = headers.get(header::CONTENT_LENGTH);
         let length = length.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
         length.is_some_and(|length| {
@@ -78,68 +93,92 @@ impl Decoder {
         })
     }
 
-    fn too_large(self) -> Error {
+    fn too_large(&self) -> Error {
         Error::new(
             Kind::TooLarge,
             format!("The body is larger than {} bytes", self.body_limit),
         )
     }
 
-    /// The whole body, unpacked if it is compressed, within [`PIECE_TIMEOUT`] for each piece.
-    pub(super) async fn body(self, headers: &HeaderMap, body: HttpBody) -> Result<Bytes, Error> {
-        let until = Instant::now() + PIECE_TIMEOUT;
-        self.body_until(headers, body, until).await
+    /// The whole body, unpacked if it is compressed, within [`WHOLE_TIMEOUT`]. It is charged to `account`.
+    pub(super) async fn body(
+        &self,
+        account: &Account,
+        headers: &HeaderMap,
+        body: HttpBody,
+    ) -> Result<Bytes, Error> {
+        let until = Instant::now() + WHOLE_TIMEOUT;
+        self.body_until(account, headers, body, until).await
     }
 
     /// The whole body, unpacked if it is compressed, if the client has sent it by `until`. The limit holds for the bytes
-    /// on the wire and for the unpacked ones.
+    /// on the wire and for the unpacked ones; both are charged to `account`.
     pub(super) async fn body_until(
-        self,
+        &self,
+        account: &Account,
         headers: &HeaderMap,
         body: HttpBody,
         until: Instant,
     ) -> Result<Bytes, Error> {
         let encoding = Encoding::of(headers)?;
-        let sent = self.collect(body, until).await?;
+        let sent = self.collect(account, body, until).await?;
         match encoding {
             None => Ok(sent),
-            Some(encoding) => self.unpack(encoding, sent).await,
+            Some(encoding) => self.unpack(account, encoding, sent).await,
         }
     }
 
-    /// Unpacks on a thread that may block: a few kilobytes can keep a processor busy for many milliseconds.
-    async fn unpack(self, encoding: Encoding, sent: Bytes) -> Result<Bytes, Error> {
-        let limit = self.body_limit;
-        let unpacked = tokio::task::spawn_blocking(move || encoding.unpack(&sent, limit)).await;
-        let unpacked = unpacked.map_err(|panic| {
-            Error::new(Kind::Internal, "Unpacking the body failed").with_detail(panic)
-        })??;
-        unpacked.ok_or_else(|| self.too_large())
+    /// Unpacks what may be unpacked, for which there must be room. A body that is small after all needs little.
+    async fn unpack(
+        &self,
+        account: &Account,
+        encoding: Encoding,
+        sent: Bytes,
+    ) -> Result<Bytes, Error> {
+        let most = sent.len().saturating_mul(MOST_RATIO).min(self.body_limit);
+        let mut charge = account.open();
+        for limit in [FIRST_UNPACKED.min(most), most] {
+            charge.grow_to(limit).await?;
+            if let Some(unpacked) = unpacked(encoding, sent.clone(), limit).await? {
+                charge.shrink_to(unpacked.len());
+                return Ok(charge.hold(unpacked));
+            }
+        }
+        Err(self.too_large())
     }
 
-    /// The bytes on the wire. Those that arrived in one piece are not copied.
-    async fn collect(self, mut body: HttpBody, until: Instant) -> Result<Bytes, Error> {
-        let first = match next_piece(&mut body, until).await? {
-            Some(first) if first.len() > self.body_limit => return Err(self.too_large()),
-            Some(first) => first,
-            None => return Ok(Bytes::new()),
+    /// The bytes on the wire. Those that arrived in one piece are not copied. More is read once there is room for what was.
+    async fn collect(
+        &self,
+        account: &Account,
+        body: HttpBody,
+        until: Instant,
+    ) -> Result<Bytes, Error> {
+        let mut pieces = Pieces {
+            decoder: self,
+            pace: Pace::new(self.timeout),
+            charge: account.open(),
+            body,
+            until,
         };
-        if body.is_end_stream() {
-            return Ok(first);
+        let Some(first) = pieces.next().await? else {
+            return Ok(Bytes::new());
+        };
+        if pieces.body.is_end_stream() {
+            return Ok(pieces.charge.hold(first));
         }
         let mut all = BytesMut::from(first);
-        while let Some(piece) = next_piece(&mut body, until).await? {
-            if all.len() + piece.len() > self.body_limit {
-                return Err(self.too_large());
-            }
+        let announced = pieces.body.size_hint().lower();
+        all.reserve(usize::try_from(announced).map_or(0, |bytes| bytes.min(self.body_limit)));
+        while let Some(piece) = pieces.next().await? {
             all.extend_from_slice(&piece);
         }
-        Ok(all.freeze())
+        Ok(pieces.charge.hold(all.freeze()))
     }
 
     /// A body as the handler gets it, and its media type: fields of a form, or the bytes as they are.
     pub(super) async fn payload(
-        self,
+        &self,
         headers: &HeaderMap,
         body: Bytes,
     ) -> Result<(Option<String>, Body), Error> {
@@ -201,19 +240,65 @@ fn headers_size(headers: &HeaderMap) -> usize {
     sizes.sum()
 }
 
-async fn next_piece(body: &mut HttpBody, until: Instant) -> Result<Option<Bytes>, Error> {
-    loop {
-        let until = until.min(Instant::now() + PIECE_TIMEOUT);
-        let arrived = tokio::time::timeout_at(until.into(), body.frame()).await;
-        let Some(frame) = arrived.map_err(|_| too_slow())? else {
+/// A body that is being read.
+struct Pieces<'a> {
+    decoder: &'a Decoder,
+    body: HttpBody,
+    pace: Pace,
+    until: Instant,
+    /// Of all pieces so far.
+    charge: Charge,
+}
+
+impl Pieces<'_> {
+    /// The next piece, which is charged.
+    async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        let Some(piece) = self.arriving().await? else {
             return Ok(None);
         };
-        let frame = frame.map_err(|error| invalid_message().with_detail(error))?;
-        // Trailers are not used.
-        if let Ok(piece) = frame.into_data() {
-            return Ok(Some(piece));
+        let bytes = self.charge.bytes() + piece.len();
+        if bytes > self.decoder.body_limit {
+            return Err(self.decoder.too_large());
+        }
+        if !self.charge.grow_now(bytes) {
+            self.charge.grow_to(bytes).await?;
+            self.pace.restart();
+        }
+        Ok(Some(piece))
+    }
+
+    async fn arriving(&mut self) -> Result<Option<Bytes>, Error> {
+        loop {
+            let until = self.until.min(self.pace.deadline());
+            let arrived = tokio::time::timeout_at(until.into(), self.body.frame()).await;
+            let Some(frame) = arrived.map_err(|_| self.too_slow())? else {
+                return Ok(None);
+            };
+            let frame = frame.map_err(|error| invalid_message().with_detail(error))?;
+            // Trailers are not used.
+            if let Ok(piece) = frame.into_data() {
+                self.pace.arrived(piece.len());
+                return Ok(Some(piece));
+            }
         }
     }
+
+    fn too_slow(&self) -> Error {
+        let timeout = self.decoder.timeout;
+        if self.pace.deadline() <= self.until {
+            let what = format_args!("a body of which next to nothing came for {timeout:?}");
+            self.decoder.refusals.count(Limit::BodyTime, what);
+        }
+        too_slow()
+    }
+}
+
+/// Unpacks on a thread that may block: a few kilobytes can keep a processor busy for many milliseconds.
+async fn unpacked(encoding: Encoding, sent: Bytes, limit: usize) -> Result<Option<Bytes>, Error> {
+    let unpacked = tokio::task::spawn_blocking(move || encoding.unpack(&sent, limit)).await;
+    unpacked.map_err(|panic| {
+        Error::new(Kind::Internal, "Unpacking the body failed").with_detail(panic)
+    })?
 }
 
 fn too_slow() -> Error {
@@ -243,11 +328,15 @@ mod tests {
         headers
     }
 
+    fn decoder(body_limit: usize) -> Decoder {
+        Decoder::new(body_limit, Duration::from_secs(20), Refusals::default())
+    }
+
     async fn decoded(
         content_type: &str,
         body: &'static str,
     ) -> Result<(Option<String>, Body), Error> {
-        let decoder = Decoder::new(1 << 20);
+        let decoder = decoder(1 << 20);
         decoder
             .payload(
                 &headers(&[("content-type", content_type)]),
@@ -258,7 +347,7 @@ mod tests {
 
     #[test]
     fn heads_over_the_limit_are_refused() {
-        let decoder = Decoder::new(10);
+        let decoder = decoder(10);
         let check = |request: hyper::http::request::Builder| {
             let request = request.body(()).unwrap();
             decoder.check_head(&request).map_err(|error| error.kind())

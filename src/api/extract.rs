@@ -12,6 +12,7 @@ use hyper::http::request::Parts;
 use uuid::Uuid;
 
 use super::uri;
+use crate::budget::Account;
 use crate::error::{Error, Kind};
 use crate::listen::Peer;
 
@@ -30,6 +31,8 @@ pub(super) struct RequestContext {
     pub arrival: Instant,
     /// Who sent it.
     pub peer: Peer,
+    /// Whose bytes in flight it is among.
+    pub account: Account,
 }
 
 impl RequestContext {
@@ -52,7 +55,13 @@ impl RequestContext {
             client_id,
             arrival: Instant::now(),
             peer,
+            account: Account::default(),
         }
+    }
+
+    /// The same, of a client with this account.
+    pub(super) fn of_account(self, account: Account) -> Self {
+        Self { account, ..self }
     }
 
     /// The context of a request with `extensions`. A request that came over no connection arrives now.
@@ -146,6 +155,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
 pub(super) struct Call {
     pub id: String,
     pub arrival: Instant,
+    pub account: Account,
     pub headers: HeaderMap,
     pub body: Body,
 }
@@ -156,11 +166,17 @@ impl<S: Send + Sync> FromRequest<S> for Call {
     async fn from_request(request: Request, _: &S) -> Result<Self, Infallible> {
         let (mut head, body) = request.into_parts();
         let context = head.extensions.remove::<RequestContext>();
-        let RequestContext { id, arrival, .. } =
-            context.unwrap_or_else(RequestContext::of_no_connection);
+        let context = context.unwrap_or_else(RequestContext::of_no_connection);
+        let RequestContext {
+            id,
+            arrival,
+            account,
+            ..
+        } = context;
         Ok(Self {
             id,
             arrival,
+            account,
             headers: head.headers,
             body,
         })

@@ -25,6 +25,7 @@ use crate::error::Error;
 
 mod call;
 mod connection;
+mod framing;
 mod health;
 mod inbound;
 mod inference;
@@ -38,9 +39,9 @@ mod timeout;
 
 pub(super) use connection::serve;
 
-use super::http2::Call;
+use super::http2::Connected;
 use call::Caller;
-use inbound::Inbound;
+use inbound::{Inbound, InboundLimits};
 use outbound::{Line, Outbound};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -94,6 +95,14 @@ impl Grpc {
         })
     }
 
+    fn inbound_limits(&self) -> InboundLimits {
+        InboundLimits {
+            message: self.api.max_request_size,
+            timeout: self.api.body_timeout,
+            refusals: self.services.refusals.clone(),
+        }
+    }
+
     /// Replaces tonic's refusal of a message over the limit, whose code is not gRPC's own, and failures of layers. What a
     /// service answers passes.
     fn checked(&self, response: hyper::Response<Body>, caller: &Caller) -> hyper::Response<Body> {
@@ -117,7 +126,8 @@ async fn answer(
     mut request: Request,
 ) -> Result<Response, Infallible> {
     let context = RequestContext::of(request.extensions());
-    let call = request.extensions_mut().remove::<Call>();
+    let call = request.extensions_mut().remove::<Connected>();
+    let call = call.map(Connected::begin);
     let (peer, caller) = (context.peer, Caller::new(context, api.stop.clone()));
     let line = Line::begin(&api.services, &caller, peer, request.uri().path());
     if let Some(refusal) = refusal(&request) {
@@ -155,14 +165,20 @@ where
     let deadline = timeout::deadline(&head.headers, caller.arrival());
     let deadline = deadline.map_err(|error| caller.fail(&error))?;
     head.extensions.insert(caller.clone().until(deadline));
-    let stop = (route.messages == Messages::Stream).then(|| api.stop.clone());
-    let answer = server.oneshot(hyper::Request::from_parts(head, Inbound::new(body, stop)));
+    let is_stream = route.messages == Messages::Stream;
+    let stop = is_stream.then(|| api.stop.clone());
+    let body = Inbound::new(body, caller.clone(), api.inbound_limits(), stop);
+    let answer = server.oneshot(hyper::Request::from_parts(head, body));
     let answer = match deadline {
         None => answer.await,
         Some(deadline) => tokio::time::timeout_at(timeout::with_grace(deadline), answer)
             .await
             .map_err(|_| caller.fail(&timeout::expired()))?,
     };
+    if !is_stream {
+        // It was answered: what it sent is not needed any more.
+        drop(caller.take_kept());
+    }
     answer.map_err(|never| match never {})
 }
 

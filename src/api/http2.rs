@@ -19,10 +19,11 @@ use tokio::time::Instant;
 use tokio_util::io::{InspectReader, InspectWriter};
 use tokio_util::sync::CancellationToken;
 
-use crate::listen::Peer;
+use super::Http2Limits;
+use super::delivery::{Deliveries, Delivery};
+use crate::listen::{Activity, Busy, Peer};
+use crate::refusals::{Limit, Refusals};
 
-/// Calls at the same time on one connection. Clients keep further ones waiting on their side.
-const STREAMS: u32 = 256;
 /// Bytes of all headers of a call, as HTTP/2 counts them: more than any head has that is within the limits over HTTP/1.
 const HEADERS: u32 = 16 << 10;
 /// Bytes that a client may send ahead: of one call, and of all calls of a connection.
@@ -49,14 +50,26 @@ pub(super) struct Lifetime {
     pub idle: Option<Duration>,
 }
 
-/// Serves one connection until its client closes it; until `stop`, or until it is too old or was idle for too long, and
-/// then until its calls have been answered. Each request goes to `answer` with a [`Call`], which lasts as long as the
-/// call does.
+/// What a connection is served within.
+pub(super) struct Rules {
+    /// How long it may last.
+    pub lifetime: Lifetime,
+    /// What its client may do at the same time.
+    pub limits: Http2Limits,
+    /// How long its client may take nothing of its answers.
+    pub write_timeout: Duration,
+    /// Counts what breaks a rule.
+    pub refusals: Refusals,
+}
+
+/// Serves one connection of `peer` until its client closes it; until `stop`, or until it is too old or was idle for too long,
+/// and then until its calls have been answered. Each request goes to `answer`, which begins a [`Call`] that lasts until the
+/// answer was handed over.
 pub(super) async fn serve<S, F, B>(
     stream: S,
-    peer: Peer,
-    lifetime: Lifetime,
-    answer: impl Fn(Request<Body>, Call) -> F + Clone + Send + 'static,
+    (peer, activity): (Peer, Activity),
+    rules: Rules,
+    answer: impl Fn(Request<Body>, Connected) -> F + Clone + Send + 'static,
     stop: CancellationToken,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -64,32 +77,54 @@ pub(super) async fn serve<S, F, B>(
     B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     let (calls, traffic) = (Calls::default(), Arc::new(Traffic::default()));
-    let each = calls.clone();
-    let service =
-        service_fn(move |request: Request<Incoming>| answer(request.map(Body::new), each.begin()));
+    let deliveries = Deliveries::default();
+    let connected = Connected {
+        calls: calls.clone(),
+        deliveries: deliveries.clone(),
+        activity,
+    };
+    let service = service_fn(move |request: Request<Incoming>| {
+        answer(request.map(Body::new), connected.clone())
+    });
     let io = TokioIo::new(traffic.watching(stream));
-    let mut served = pin!(builder().serve_connection(io, service));
+    let mut served = pin!(builder(rules.limits).serve_connection(io, service));
+    let Rules {
+        lifetime,
+        write_timeout,
+        refusals,
+        ..
+    } = &rules;
     let grace = tokio::select! {
-        ended = served.as_mut() => return log(peer, ended),
+        ended = served.as_mut() => return log(peer, refusals, ended),
         () = traffic.no_preface() => return tracing::debug!(%peer, "no HTTP/2 preface"),
         () = stop.cancelled() => None,
+        () = deliveries.stalled(*write_timeout) => return cut(*write_timeout, refusals),
         () = elapsed(lifetime.age) => lifetime.grace,
         () = calls.idle(lifetime.idle) => None,
     };
     served.as_mut().graceful_shutdown();
     tokio::select! {
-        ended = served => log(peer, ended),
+        ended = served => log(peer, refusals, ended),
+        () = deliveries.stalled(*write_timeout) => cut(*write_timeout, refusals),
         () = elapsed(grace) => tracing::debug!(%peer, "calls took longer than the connection may last"),
         () = abandoned(&calls, &traffic) => tracing::debug!(%peer, "the client keeps the connection open without calls"),
     }
 }
 
-fn builder() -> http2::Builder<TokioExecutor> {
+/// Counts a connection whose client takes nothing.
+fn cut(timeout: Duration, refusals: &Refusals) {
+    let what =
+        format_args!("a client that took nothing of its answers over HTTP/2 for {timeout:?}");
+    refusals.count(Limit::WriteTime, what);
+}
+
+fn builder(limits: Http2Limits) -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
         .auto_date_header(false)
-        .max_concurrent_streams(STREAMS)
+        .max_concurrent_streams(limits.streams)
+        .max_pending_accept_reset_streams(limits.resets)
         .max_header_list_size(HEADERS)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -110,9 +145,36 @@ struct Counted {
     ended: AtomicU64,
 }
 
+/// The connection of a call, as the call finds it.
+#[derive(Debug, Clone)]
+pub(super) struct Connected {
+    calls: Calls,
+    deliveries: Deliveries,
+    activity: Activity,
+}
+
+impl Connected {
+    /// A call begins.
+    pub(super) fn begin(self) -> Call {
+        Call {
+            delivery: self.deliveries.begin(),
+            _busy: self.activity.begin(),
+            _open: self.calls.begin(),
+        }
+    }
+}
+
+/// What goes with a call until its answer was handed over.
+pub(super) struct Call {
+    /// How far its answer gets.
+    pub(super) delivery: Delivery,
+    _busy: Busy,
+    _open: OpenCall,
+}
+
 /// One call that is not answered.
 #[derive(Debug)]
-pub(super) struct Call(Arc<Counted>);
+struct OpenCall(Arc<Counted>);
 
 impl Default for Counted {
     fn default() -> Self {
@@ -125,8 +187,9 @@ impl Default for Counted {
 }
 
 impl Calls {
-    fn begin(&self) -> Call {
-        self.0.begin()
+    fn begin(&self) -> OpenCall {
+        self.0.open.fetch_add(1, Ordering::Relaxed);
+        OpenCall(Arc::clone(&self.0))
     }
 
     fn are_open(&self) -> bool {
@@ -151,11 +214,6 @@ impl Calls {
 }
 
 impl Counted {
-    fn begin(self: &Arc<Self>) -> Call {
-        self.open.fetch_add(1, Ordering::Relaxed);
-        Call(Arc::clone(self))
-    }
-
     /// How long it is since a call ended, or since the beginning.
     fn idle_for(&self) -> Duration {
         let ended = Duration::from_millis(self.ended.load(Ordering::Relaxed));
@@ -163,14 +221,7 @@ impl Counted {
     }
 }
 
-/// The same call, in a second place.
-impl Clone for Call {
-    fn clone(&self) -> Self {
-        self.0.begin()
-    }
-}
-
-impl Drop for Call {
+impl Drop for OpenCall {
     fn drop(&mut self) {
         let now = u64::try_from(self.0.since.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.0.ended.store(now, Ordering::Relaxed);
@@ -229,8 +280,17 @@ async fn elapsed(time: Option<Duration>) {
     }
 }
 
-fn log(peer: Peer, ended: hyper::Result<()>) {
+/// The reason that a connection ends with whose client only keeps the server busy, as it is called in HTTP/2.
+const BUSYNESS: &str = "ENHANCE_YOUR_CALM";
+
+fn log(peer: Peer, refusals: &Refusals, ended: hyper::Result<()>) {
     if let Err(error) = ended {
+        if format!("{error:?}").contains(BUSYNESS) {
+            refusals.count(
+                Limit::Http2,
+                format_args!("a connection of {peer} whose client took back too many calls"),
+            );
+        }
         tracing::debug!(%peer, "connection ended: {error}");
     }
 }
@@ -243,7 +303,7 @@ mod tests {
     async fn a_connection_with_a_call_is_not_idle() {
         let calls = Calls::default();
         let call = calls.begin();
-        let second = call.clone();
+        let second = calls.begin();
         let idle = calls.idle(Some(Duration::from_millis(10)));
         let mut idle = pin!(idle);
         let mut waited = async |ms| {
@@ -253,7 +313,7 @@ mod tests {
         };
         assert!(!waited(100).await);
         drop(call);
-        assert!(!waited(100).await, "the call goes on elsewhere");
+        assert!(!waited(100).await, "another call goes on");
         drop(second);
         assert!(waited(100_000).await);
     }

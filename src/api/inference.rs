@@ -10,6 +10,7 @@ use hyper::{HeaderMap, StatusCode};
 use super::decode::RouteHeaders;
 use super::extract::{Call, PathParams, Query, RequestContext};
 use super::{Api, ApiState, EndpointResult, Response, decode, document};
+use crate::budget::Account;
 use crate::catalog::Entry;
 use crate::error::{Error, Kind};
 use crate::model::HandlerHeaders;
@@ -32,6 +33,7 @@ struct PredictionRoute {
 struct Received {
     id: String,
     arrival: Instant,
+    account: Account,
     headers: HeaderMap,
     content_type: Option<String>,
     body: Body,
@@ -153,11 +155,14 @@ impl Api {
 
     async fn receive(&self, call: Call, until: Instant) -> Result<Received, Error> {
         let headers = call.headers;
-        let body = self.decoder.body_until(&headers, call.body, until).await?;
+        let body = (self.decoder)
+            .body_until(&call.account, &headers, call.body, until)
+            .await?;
         let (content_type, body) = self.decoder.payload(&headers, body).await?;
         Ok(Received {
             id: call.id,
             arrival: call.arrival,
+            account: call.account,
             headers,
             content_type,
             body,
@@ -176,6 +181,7 @@ async fn ask(entry: &Entry, received: Received, route: PredictionRoute) -> Endpo
         arrival: received.arrival,
         deadline: entry.deadline(received.arrival),
         schedule: Schedule::default(),
+        account: received.account,
     };
     let answered = entry.call(request, route.names_version).await;
     let reply = answered.map_err(|error| {

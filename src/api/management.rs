@@ -127,11 +127,18 @@ async fn parameters(
 ) -> Result<Parameters, Error> {
     if !has_json(&call.headers) {
         if query.is_empty() {
-            check_label(&api.decoder.body(&call.headers, call.body).await?)?;
+            check_label(
+                &api.decoder
+                    .body(&call.account, &call.headers, call.body)
+                    .await?,
+            )?;
         }
         return Ok(Parameters::Query(query));
     }
-    let body = api.decoder.body(&call.headers, call.body).await?;
+    let body = api
+        .decoder
+        .body(&call.account, &call.headers, call.body)
+        .await?;
     if body.is_empty() {
         return Ok(Parameters::Query(query));
     }

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::budget::Account;
 use crate::catalog::{Catalog, Entry};
 pub(super) use crate::error::quoted as shown;
 use crate::error::{Error, Kind};
@@ -72,6 +73,8 @@ pub(super) struct Origin {
     pub arrival: Instant,
     /// The client's own deadline.
     pub deadline: Option<Instant>,
+    /// Whose bytes in flight it is among.
+    pub account: Account,
 }
 
 /// A request for inference.
@@ -126,6 +129,7 @@ pub(super) async fn infer(
         arrival: origin.arrival,
         deadline: origin.deadline.map_or(deadline, |own| own.min(deadline)),
         schedule,
+        account: origin.account,
     };
     let reply = entry.call(asked, target.version.is_some()).await?;
     let tensors = match reply.output {

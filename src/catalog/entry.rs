@@ -416,7 +416,9 @@ impl Drop for AdmittedRequest<'_> {
 
 fn outcome(kind: Kind) -> Outcome {
     match kind {
-        Kind::NoWorker | Kind::QueueFull | Kind::Draining | Kind::CrashLoop => Outcome::Rejected,
+        Kind::NoWorker | Kind::QueueFull | Kind::Overloaded | Kind::Draining | Kind::CrashLoop => {
+            Outcome::Rejected
+        }
         Kind::Expired | Kind::Loading => Outcome::Expired,
         Kind::Cancelled => Outcome::Cancelled,
         _ => Outcome::Failed,

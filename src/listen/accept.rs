@@ -6,8 +6,10 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::progress::WriteProgress;
 use super::socket::Listener;
-use super::{Peer, Socket, Stream, Tls};
+use super::stream::Io;
+use super::{Connections, Peer, Socket, Stream, Tls};
 
 /// How long accepting pauses after it failed because a resource, such as file descriptors, was used up.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -22,8 +24,13 @@ pub async fn accept<F>(
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
-    let connections = TaskTracker::new();
-    let begin = |accepted| begin(&connections, socket.tls.clone(), accepted, serve.clone());
+    let tasks = TaskTracker::new();
+    let manner = Manner {
+        tls: socket.tls,
+        connections: socket.connections,
+        write_timeout: socket.write_timeout,
+    };
+    let begin = |accepted| begin(&tasks, manner.clone(), accepted, serve.clone());
     let mut is_failing = false;
     loop {
         let accepted = tokio::select! {
@@ -35,6 +42,10 @@ pub async fn accept<F>(
             Ok(accepted) => {
                 is_failing = false;
                 begin(accepted);
+                if manner.connections.is_full() {
+                    // Those that make room get the time to.
+                    tokio::task::yield_now().await;
+                }
             }
             Err(error) if is_of_one(&error) => {}
             Err(error) => {
@@ -46,33 +57,53 @@ pub async fn accept<F>(
         }
     }
     accept_waiting(socket.listener, begin);
-    connections.close();
-    connections.wait().await;
+    tasks.close();
+    tasks.wait().await;
 }
 
-/// Serves a connection in a task of its own.
-fn begin<F>(
-    connections: &TaskTracker,
+/// How the connections of a socket are served.
+#[derive(Clone)]
+struct Manner {
     tls: Option<Tls>,
-    (stream, peer): (Stream, Peer),
+    connections: Connections,
+    write_timeout: Duration,
+}
+
+/// Serves a connection in a task of its own, if there is a place for it, and as long as nobody else needs that.
+fn begin<F>(
+    tasks: &TaskTracker,
+    manner: Manner,
+    (io, peer): (Io, Peer),
     serve: impl Fn(Stream, Peer) -> F + Send + 'static,
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
-    match (tls, stream) {
-        (Some(tls), Stream::Tcp(stream)) => drop(connections.spawn(async move {
-            if let Some(stream) = tls.establish(stream).await {
-                serve(stream, peer).await;
+    let Some(seat) = manner.connections.seat(peer, io.descriptor()) else {
+        return;
+    };
+    tasks.spawn(async move {
+        let place = &seat;
+        let served = async move {
+            let io = match (manner.tls, io) {
+                (Some(tls), Io::Tcp(stream)) => tls.establish(stream).await,
+                (_, io) => Some(io),
+            };
+            if let Some(io) = io {
+                let progress = WriteProgress::new(manner.write_timeout);
+                serve(Stream::new(io, progress, place), peer).await;
             }
-        })),
-        (_, stream) => drop(connections.spawn(serve(stream, peer))),
-    }
+        };
+        tokio::select! {
+            () = served => {}
+            () = seat.evicted() => tracing::debug!(%peer, "an idle connection made room for another"),
+        }
+    });
 }
 
 /// Takes every connection that waits in the kernel, since their clients may have sent a request and closing the socket
 /// would reset them. The kernel is asked directly: tokio may return `pending` without asking it, if it has not yet been told
 /// of the newest connections or this task has used up its budget.
-fn accept_waiting(listener: Listener, mut begin: impl FnMut((Stream, Peer))) {
+fn accept_waiting(listener: Listener, mut begin: impl FnMut((Io, Peer))) {
     let waiting = match listener.into_last() {
         Ok(last) => last,
         Err(error) => return tracing::warn!("cannot take the last connections: {error}"),

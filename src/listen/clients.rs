@@ -77,7 +77,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::super::certificate::{CertificateSource, Certificates};
-    use super::super::{Address, Peer, Socket, Stream, Tls, accept};
+    use super::super::{Address, HandshakeLimits, Peer, Socket, Stream, Tls, accept};
     use super::*;
 
     /// An authority, and the certificate and key of a client by it.
@@ -161,6 +161,7 @@ mod tests {
             Some(Arc::clone(&authorities)),
             &[],
             Bytes::new(),
+            HandshakeLimits::default(),
         );
         let address = Address::Tcp {
             socket: "127.0.0.1:0".parse().unwrap(),

@@ -3,15 +3,19 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net as unix_net;
+use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
+use super::stream::Io;
 use super::unix::{self, SocketFile};
-use super::{Address, Peer, Stream, Tls};
+use super::{Address, Connections, Peer, Tls};
 
 /// Most connections that may wait in the kernel to be accepted. With the usual 128, clients of a burst are refused and
 /// wait a second before they try again.
 pub(super) const BACKLOG: u32 = 1024;
+/// How long a client may take nothing of what is written to it, unless somebody says otherwise.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A socket that was bound and accepts nobody yet.
 #[derive(Debug)]
@@ -20,6 +24,9 @@ pub struct Socket {
     address: Address,
     /// TLS, if it is spoken on this socket.
     pub(super) tls: Option<Tls>,
+    /// What its connections are among.
+    pub(super) connections: Connections,
+    pub(super) write_timeout: Duration,
     /// The file of a Unix socket, removed with it.
     _file: Option<SocketFile>,
 }
@@ -61,6 +68,8 @@ impl Socket {
                         tls: *is_tls,
                     },
                     tls: tls.filter(|_| *is_tls),
+                    connections: Connections::default(),
+                    write_timeout: WRITE_TIMEOUT,
                     _file: None,
                 })
             }
@@ -70,9 +79,22 @@ impl Socket {
                     listener: Listener::Unix(UnixListener::from_std(listener)?),
                     address: address.clone(),
                     tls: None,
+                    connections: Connections::default(),
+                    write_timeout: WRITE_TIMEOUT,
                     _file: Some(file),
                 })
             }
+        }
+    }
+
+    /// The same socket, whose connections are among `connections`, and end when their client takes nothing of what is
+    /// written to it for `write_timeout`.
+    #[must_use]
+    pub fn within(self, connections: Connections, write_timeout: Duration) -> Self {
+        Self {
+            connections,
+            write_timeout,
+            ..self
         }
     }
 
@@ -95,12 +117,12 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
 
 impl Listener {
     /// The next connection.
-    pub(super) async fn accept(&self) -> io::Result<(Stream, Peer)> {
+    pub(super) async fn accept(&self) -> io::Result<(Io, Peer)> {
         match self {
             Self::Tcp(listener) => listener.accept().await.map(tcp),
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                Ok((Stream::Unix(stream), Peer::Unix))
+                Ok((Io::Unix(stream), Peer::Unix))
             }
         }
     }
@@ -116,7 +138,7 @@ impl Listener {
 
 impl Last {
     /// A connection that waits in the kernel. Fails with `WouldBlock` if there is none.
-    pub(super) fn accept(&self) -> io::Result<(Stream, Peer)> {
+    pub(super) fn accept(&self) -> io::Result<(Io, Peer)> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept()?;
@@ -126,14 +148,14 @@ impl Last {
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept()?;
                 stream.set_nonblocking(true)?;
-                Ok((Stream::Unix(UnixStream::from_std(stream)?), Peer::Unix))
+                Ok((Io::Unix(UnixStream::from_std(stream)?), Peer::Unix))
             }
         }
     }
 }
 
-fn tcp((stream, peer): (TcpStream, SocketAddr)) -> (Stream, Peer) {
+fn tcp((stream, peer): (TcpStream, SocketAddr)) -> (Io, Peer) {
     // If this fails, only latency is worse.
     let _ = stream.set_nodelay(true);
-    (Stream::Tcp(stream), Peer::Tcp(peer))
+    (Io::Tcp(stream), Peer::Tcp(peer))
 }

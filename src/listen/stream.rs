@@ -1,34 +1,41 @@
-//! The byte stream of one connection: TCP, TLS or a Unix socket.
+//! The byte stream of one connection: TCP, TLS or a Unix socket. It ends if the client takes nothing that is written.
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
+use super::connections::{Activity, Seat};
+use super::heads::HeadWatch;
+use super::progress::WriteProgress;
+use crate::budget::Account;
+
 /// An accepted connection.
 #[derive(Debug)]
-pub enum Stream {
+pub struct Stream {
+    io: Io,
+    progress: WriteProgress,
+    activity: Activity,
+    account: Account,
+    heads: Option<HeadWatch>,
+}
+
+/// What bytes are read from and written to.
+#[derive(Debug)]
+pub(super) enum Io {
     /// A TCP connection without TLS.
     Tcp(TcpStream),
     /// A connection of a Unix socket.
     Unix(UnixStream),
     /// TLS over TCP, after the handshake.
     Tls(Box<TlsStream<TcpStream>>),
-}
-
-impl Stream {
-    /// What client and server agreed to speak within TLS, if they did.
-    pub fn agreed_protocol(&self) -> Option<&[u8]> {
-        match self {
-            Self::Tls(stream) => stream.get_ref().1.alpn_protocol(),
-            Self::Tcp(_) | Self::Unix(_) => None,
-        }
-    }
 }
 
 /// Address of the client.
@@ -53,11 +60,105 @@ impl fmt::Display for Peer {
 macro_rules! each {
     ($stream:expr, $inner:ident => $call:expr) => {
         match $stream {
-            Stream::Tcp($inner) => $call,
-            Stream::Unix($inner) => $call,
-            Stream::Tls($inner) => $call,
+            Io::Tcp($inner) => $call,
+            Io::Unix($inner) => $call,
+            Io::Tls($inner) => $call,
         }
     };
+}
+
+impl Io {
+    /// The number of its descriptor.
+    pub(super) fn descriptor(&self) -> usize {
+        usize::try_from(self.as_fd().as_raw_fd()).unwrap_or(0)
+    }
+}
+
+impl AsFd for Io {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+            Self::Tls(stream) => stream.get_ref().0.as_fd(),
+        }
+    }
+}
+
+impl Stream {
+    /// The connection in `seat`, which ends when its client takes next to nothing for as long as `progress` says.
+    pub(super) fn new(io: Io, progress: WriteProgress, seat: &Seat) -> Self {
+        Self {
+            io,
+            progress,
+            activity: seat.activity(),
+            account: seat.account().clone(),
+            heads: None,
+        }
+    }
+
+    /// The same connection, for requests one after the other: the head of each may take `timeout`.
+    #[must_use]
+    pub fn with_heads_within(self, timeout: Duration) -> Self {
+        Self {
+            heads: Some(HeadWatch::new(timeout)),
+            ..self
+        }
+    }
+
+    /// The same connection, for requests beside one another.
+    #[must_use]
+    pub fn without_heads(self) -> Self {
+        Self {
+            heads: None,
+            ..self
+        }
+    }
+
+    /// What client and server agreed to speak within TLS, if they did.
+    pub fn agreed_protocol(&self) -> Option<&[u8]> {
+        match &self.io {
+            Io::Tls(stream) => stream.get_ref().1.alpn_protocol(),
+            Io::Tcp(_) | Io::Unix(_) => None,
+        }
+    }
+
+    /// Its client's share of the bytes in flight.
+    pub const fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// What is told whether the connection is idle.
+    pub const fn activity(&self) -> &Activity {
+        &self.activity
+    }
+
+    /// What became of writing, unless it has been held up for too long.
+    fn watched<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let Self {
+            io,
+            progress,
+            activity,
+            ..
+        } = self;
+        if written.is_ready() {
+            if progress.moved() {
+                activity.set_blocked(false);
+            }
+            return written;
+        }
+        if progress.is_new() {
+            activity.set_blocked(true);
+        }
+        if progress.poll_stalled(io.as_fd(), context).is_pending() {
+            return Poll::Pending;
+        }
+        progress.count(activity.refusals());
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
 }
 
 impl AsyncRead for Stream {
@@ -66,7 +167,25 @@ impl AsyncRead for Stream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        each!(self.get_mut(), stream => Pin::new(stream).poll_read(context, buffer))
+        let Self {
+            io,
+            heads,
+            activity,
+            ..
+        } = self.get_mut();
+        let before = buffer.filled().len();
+        let read = each!(io, stream => Pin::new(stream).poll_read(context, buffer));
+        let Some(heads) = heads else {
+            return read;
+        };
+        if read.is_ready() {
+            if buffer.filled().len() > before {
+                heads.arrived(activity);
+            }
+            return read;
+        }
+        let late = heads.poll_late(activity, context);
+        late.map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -76,15 +195,25 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        each!(self.get_mut(), stream => Pin::new(stream).poll_write(context, bytes))
+        let this = self.get_mut();
+        let written = each!(&mut this.io, stream => Pin::new(stream).poll_write(context, bytes));
+        this.watched(context, written)
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self.get_mut(), stream => Pin::new(stream).poll_flush(context))
+        let this = self.get_mut();
+        let flushed = each!(&mut this.io, stream => Pin::new(stream).poll_flush(context));
+        match &this.io {
+            Io::Tls(_) => this.watched(context, flushed),
+            // What was written to these is in the kernel: there is nothing to flush.
+            Io::Tcp(_) | Io::Unix(_) => flushed,
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(context))
+        let this = self.get_mut();
+        let shut = each!(&mut this.io, stream => Pin::new(stream).poll_shutdown(context));
+        this.watched(context, shut)
     }
 
     fn poll_write_vectored(
@@ -92,10 +221,15 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        each!(self.get_mut(), stream => Pin::new(stream).poll_write_vectored(context, slices))
+        let this = self.get_mut();
+        let written = each!(
+            &mut this.io,
+            stream => Pin::new(stream).poll_write_vectored(context, slices)
+        );
+        this.watched(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        each!(self, stream => stream.is_write_vectored())
+        each!(&self.io, stream => stream.is_write_vectored())
     }
 }

@@ -13,19 +13,37 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
-use super::Stream;
 use super::certificate::{Certificates, provider};
 use super::clients::{ClientAuthorities, Verifier};
+use super::stream::Io;
+use crate::refusals::{Limit, Refusals};
 
-/// How long a handshake may take, counted from the connection.
-const TIMEOUT: Duration = Duration::from_secs(10);
-/// Most handshakes at the same time on one listener. Each takes up to a millisecond of processor time and some 20 KiB.
-const AT_ONCE: usize = 256;
 /// Type of the record that each TLS connection begins with.
 const HANDSHAKE_RECORD: u8 = 22;
 /// How much of a request without TLS is read, and for how long, so that its client receives the answer.
 const DISCARDED: u64 = 1 << 20;
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Limits on handshakes.
+#[derive(Debug, Clone)]
+pub struct HandshakeLimits {
+    /// How long one may take, counted from the connection.
+    pub timeout: Duration,
+    /// Most at the same time on one listener; others wait. Each takes up to a millisecond of processor time and some 20 KiB.
+    pub at_once: usize,
+    /// Counts those that take too long.
+    pub refusals: Refusals,
+}
+
+impl Default for HandshakeLimits {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(10),
+            at_once: 256,
+            refusals: Refusals::default(),
+        }
+    }
+}
 
 /// TLS of one listener. Cheap to clone.
 #[derive(Clone)]
@@ -36,6 +54,7 @@ struct Shared {
     clients: Option<Arc<ClientAuthorities>>,
     protocols: Vec<Vec<u8>>,
     refusal: Bytes,
+    limits: HandshakeLimits,
     at_once: Semaphore,
     acceptor: ArcSwap<Acceptor>,
 }
@@ -49,13 +68,14 @@ struct Acceptor {
 impl Tls {
     /// TLS with the certificate of `identity`, and with `protocols` for ALPN, of which the first is preferred. With
     /// `clients`, only clients whose certificate is by one of them complete a handshake. Clients that do not begin
-    /// with a TLS record get the bytes of `refusal`, and the connection is closed. Fails only if rustls has no cryptography
+    /// with a TLS record get the bytes of `refusal`, and the connection is closed. Handshakes are within `limits`. Fails only if rustls has no cryptography
     /// for its versions.
     pub fn new(
         identity: Arc<Certificates>,
         clients: Option<Arc<ClientAuthorities>>,
         protocols: &[&[u8]],
         refusal: Bytes,
+        limits: HandshakeLimits,
     ) -> Result<Self, rustls::Error> {
         let protocols: Vec<_> = protocols.iter().map(|name| name.to_vec()).collect();
         let verifier = clients.as_ref().map(|clients| clients.verifier());
@@ -65,27 +85,32 @@ impl Tls {
             clients,
             protocols,
             refusal,
-            at_once: Semaphore::new(AT_ONCE),
+            at_once: Semaphore::new(limits.at_once),
+            limits,
             acceptor: ArcSwap::from_pointee(acceptor),
         })))
     }
 
     /// Performs the handshake; `None` if it fails or takes too long.
-    pub(super) async fn establish(&self, stream: TcpStream) -> Option<Stream> {
-        match tokio::time::timeout(TIMEOUT, self.shake_hands(stream)).await {
+    pub(super) async fn establish(&self, stream: TcpStream) -> Option<Io> {
+        let HandshakeLimits {
+            timeout, refusals, ..
+        } = &self.0.limits;
+        match tokio::time::timeout(*timeout, self.shake_hands(stream)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 tracing::debug!("TLS handshake failed: {error}");
                 None
             }
             Err(_) => {
-                tracing::debug!("TLS handshake took longer than {TIMEOUT:?}");
+                let what = format_args!("a TLS handshake that took longer than {timeout:?}");
+                refusals.count(Limit::HandshakeTime, what);
                 None
             }
         }
     }
 
-    async fn shake_hands(&self, mut stream: TcpStream) -> io::Result<Option<Stream>> {
+    async fn shake_hands(&self, mut stream: TcpStream) -> io::Result<Option<Io>> {
         let mut first = [0];
         if stream.peek(&mut first).await? == 0 {
             return Ok(None);
@@ -99,7 +124,7 @@ impl Tls {
             return Ok(None);
         }
         let stream = self.0.acceptor()?.accept(stream).await?;
-        Ok(Some(Stream::Tls(Box::new(stream))))
+        Ok(Some(Io::Tls(Box::new(stream))))
     }
 
     /// Answers that this listener speaks TLS. The rest of the request is read: otherwise closing the connection would reset

@@ -6,7 +6,8 @@
 use bytes::Bytes;
 
 use super::Field;
-use crate::error::truncated;
+use crate::budget::Account;
+use crate::error::{Error, truncated};
 
 /// Lowest status that a handler may choose: those below are not final. The highest is the last that HTTP has.
 const FIRST_STATUS: u16 = 200;
@@ -116,6 +117,12 @@ impl Response {
             headers: Vec::new(),
             body,
         }
+    }
+
+    /// The same response, whose body is charged to `account` as long as there is some of it.
+    pub(super) async fn held_by(self, account: &Account) -> Result<Self, Error> {
+        let body = account.hold(self.body).await?;
+        Ok(Self { body, ..self })
     }
 
     /// HTTP status.

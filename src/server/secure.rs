@@ -9,7 +9,8 @@ use super::ServerError;
 use crate::api::{self, Listener};
 use crate::config::server::ServerConfig;
 use crate::listen::{
-    Address, CertificateError, CertificateSource, Certificates, ClientAuthorities, Tls,
+    Address, CertificateError, CertificateSource, Certificates, ClientAuthorities, HandshakeLimits,
+    Tls,
 };
 
 /// What TLS is spoken with.
@@ -71,11 +72,15 @@ pub(super) fn parts(
     }))
 }
 
-/// What is spoken on `listener` within TLS.
-pub(super) fn tls(listener: Listener, parts: &TlsParts) -> Result<Tls, rustls::Error> {
+/// What is spoken on `listener` within TLS, with handshakes within `limits`.
+pub(super) fn tls(
+    listener: Listener,
+    parts: &TlsParts,
+    limits: HandshakeLimits,
+) -> Result<Tls, rustls::Error> {
     let (protocols, refusal) = api::within_tls(listener);
     let (certificates, clients) = (Arc::clone(&parts.certificates), parts.clients.clone());
-    Tls::new(certificates, clients, protocols, refusal)
+    Tls::new(certificates, clients, protocols, refusal, limits)
 }
 
 /// A certificate for an operator who asked for TLS and named none.

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::hosts::inline_backends;
-use super::{Config, ServerError, TlsConfig, grpc, metrics, places};
-use crate::api::{self, BadHeader, Cors, Listener, SageMaker};
+use super::{Config, FrontLimits, ServerError, TlsConfig, grpc, metrics, places};
+use crate::api::{self, BadHeader, Cors, Http2Limits, Listener, SageMaker};
 use crate::archive::{AllowedUrls, FetchConfig, Fetcher, Location, ModelStore, Proxies, recover};
 use crate::catalog::{Health, Library, LibraryConfig, Registration, SnapshotConfig};
 use crate::config::server::{LoadModels, ServerConfig, Values};
@@ -53,6 +53,7 @@ impl Config {
             listeners: listeners(settings),
             tls: TlsConfig::new(settings),
             api: api_config(settings)?,
+            front: FrontLimits::new(values),
             // The spare thread counts as well: with fewer shards than threads, two would count in one.
             metrics: metrics::config(
                 values,
@@ -198,6 +199,13 @@ fn api_config(settings: &ServerConfig) -> Result<api::Config, ServerError> {
         kserve: settings.is_on_kserve || values.service_envelope.is_kserves(),
         adopt_request_id: values.lantern_adopt_request_id,
         keep_alive: values.lantern_keep_alive,
+        head_timeout: values.lantern_head_timeout,
+        body_timeout: values.lantern_body_timeout,
+        write_timeout: values.lantern_write_timeout,
+        http2: Http2Limits {
+            streams: values.lantern_max_streams,
+            resets: values.lantern_max_resets,
+        },
         sagemaker: settings.is_on_sagemaker.then_some(SageMaker {
             multi_model: settings.is_multi_model,
             concurrent_transforms: values.NUM_WORKERS,

@@ -1,5 +1,6 @@
 //! Binding: one socket for each address, whatever is served there.
 
+use super::front::Front;
 use super::secure::TlsParts;
 use super::{ServerError, secure};
 use crate::api::Listener;
@@ -13,18 +14,23 @@ pub(super) struct Bound {
 }
 
 /// Binds every address before any is served; the files of Unix sockets have `socket_mode`. Speaks TLS by `parts`, which are
-/// there if any address needs them.
+/// there if any address needs them. Connections are within the limits of `front`.
 pub(super) fn bind(
     listeners: Vec<(Listener, Address)>,
     parts: Option<&TlsParts>,
+    front: &Front,
     socket_mode: u32,
 ) -> Result<Vec<Bound>, ServerError> {
     let shared = by_address(listeners).into_iter();
     shared
         .map(|(listeners, address)| {
-            let tls = tls(&listeners, parts)?;
+            let tls = tls(&listeners, parts, front)?;
+            let connections = front.connections(&listeners);
             match Socket::bind(&address, tls, socket_mode) {
-                Ok(socket) => Ok(Bound { listeners, socket }),
+                Ok(socket) => Ok(Bound {
+                    listeners,
+                    socket: socket.within(connections, front.write_timeout()),
+                }),
                 Err(source) => Err(ServerError::Bind {
                     address,
                     listener: listeners[0],
@@ -35,8 +41,12 @@ pub(super) fn bind(
         .collect()
 }
 
-fn tls(listeners: &[Listener], parts: Option<&TlsParts>) -> Result<Option<Tls>, rustls::Error> {
-    let made = parts.map(|parts| secure::tls(listeners[0], parts));
+fn tls(
+    listeners: &[Listener],
+    parts: Option<&TlsParts>,
+    front: &Front,
+) -> Result<Option<Tls>, rustls::Error> {
+    let made = parts.map(|parts| secure::tls(listeners[0], parts, front.handshakes()));
     made.transpose()
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use lantern::backend::Backend;
 use lantern::backend::onnx::OnnxBackend;
+use lantern::budget::Account;
 use lantern::error::{Error, Fault};
 use lantern::handler::{HandlerEngine, Level, LogLine, Observation, Sink};
 use lantern::model::{
@@ -156,6 +157,7 @@ fn request(body: Body) -> Request {
         arrival,
         deadline: arrival + Duration::from_secs(50),
         schedule: Schedule::default(),
+        account: Account::default(),
     }
 }
 

@@ -5,14 +5,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which modules each module may import, as in `src/ARCHITECTURE.md`. `server`, `cli` and `main` may import everything.
-const TABLE: [(&str, &[&str]); 18] = [
+const TABLE: [(&str, &[&str]); 21] = [
     ("error", &[]),
+    ("refusals", &[]),
+    ("memory", &[]),
+    ("budget", &["refusals", "error"]),
     ("place", &[]),
     ("sandbox", &[]),
     ("tensor", &["error"]),
     ("model", &["tensor", "error"]),
-    ("payload", &["tensor", "error"]),
-    ("metrics", &["model", "sandbox", "error"]),
+    ("payload", &["budget", "tensor", "error"]),
+    ("metrics", &["model", "refusals", "sandbox", "error"]),
     (
         "config",
         &[
@@ -25,13 +28,14 @@ const TABLE: [(&str, &[&str]); 18] = [
     (
         "handler",
         &[
-            "payload", "tensor", "model", "metrics", "config", "place", "error",
+            "budget", "payload", "tensor", "model", "metrics", "config", "place", "error",
         ],
     ),
     (
         "runtime",
         &[
-            "handler", "backend", "sandbox", "payload", "tensor", "metrics", "model", "error",
+            "handler", "backend", "sandbox", "budget", "payload", "tensor", "metrics", "model",
+            "error",
         ],
     ),
     (
@@ -40,12 +44,13 @@ const TABLE: [(&str, &[&str]); 18] = [
             "runtime", "archive", "sandbox", "payload", "model", "metrics", "config", "error",
         ],
     ),
-    ("listen", &["error"]),
+    ("listen", &["budget", "refusals", "error"]),
     ("token", &["error"]),
     (
         "api",
         &[
-            "listen", "token", "catalog", "payload", "tensor", "model", "metrics", "error",
+            "listen", "token", "catalog", "budget", "payload", "tensor", "model", "metrics",
+            "refusals", "error",
         ],
     ),
     ("lib", &[]),
@@ -56,7 +61,7 @@ const ROOTS: [&str; 3] = ["server", "cli", "main"];
 const LIBRARIES: [(&str, &[&str]); 17] = [
     ("landlock", &["sandbox"]),
     ("seccompiler", &["sandbox"]),
-    ("libc", &["sandbox"]),
+    ("libc", &["sandbox", "memory"]),
     ("axum", &["api"]),
     ("hyper", &["api"]),
     ("tower", &["api"]),

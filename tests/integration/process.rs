@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lantern::backend::Signature;
+use lantern::budget::Account;
 use lantern::error::{Error, Kind};
 use lantern::handler::{Code, LogLine, Observation, Sink};
 use lantern::model::{
@@ -203,6 +204,7 @@ pub(crate) fn request(row: [u8; 5]) -> Request {
         arrival: now,
         deadline: now + Duration::from_secs(50),
         schedule: Schedule::default(),
+        account: Account::default(),
     }
 }
 

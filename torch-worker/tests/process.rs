@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use lantern::budget::Account;
 use lantern::error::{Error, Kind};
 use lantern::handler::{LogLine, Observation, Sink};
 use lantern::model::{
@@ -125,6 +126,7 @@ fn request_of(inputs: Vec<NamedTensor>) -> Request {
         arrival: Instant::now(),
         deadline: Instant::now() + Duration::from_secs(50),
         schedule: Schedule::default(),
+        account: Account::default(),
     }
 }
 

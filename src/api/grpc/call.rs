@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Instant;
 
 use hyper::http::Extensions;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -12,6 +13,7 @@ use super::status;
 use crate::api::access::Ids;
 use crate::api::extract::RequestContext;
 use crate::api::log_failure;
+use crate::budget::{Account, Charge, UNCOUNTED};
 use crate::error::Error;
 
 /// One call. Services find it in the request's extensions.
@@ -26,6 +28,8 @@ struct CallState {
     stop: CancellationToken,
     /// The HTTP status of the failure that was answered; 0 while there is none. It tells the metrics whose fault it was.
     failure: AtomicU16,
+    /// Of messages that were read and not answered. Tiny ones are not among them.
+    kept: Mutex<Vec<Charge>>,
 }
 
 impl Caller {
@@ -36,6 +40,7 @@ impl Caller {
                 context,
                 stop,
                 failure: AtomicU16::new(0),
+                kept: Mutex::default(),
             }),
             deadline: None,
         }
@@ -78,6 +83,23 @@ impl Caller {
     pub(super) fn deadline(&self, servers: Instant) -> Instant {
         self.deadline
             .map_or(servers, |clients| clients.min(servers))
+    }
+
+    /// Whose bytes in flight the call is among.
+    pub(super) fn account(&self) -> &Account {
+        &self.state.context.account
+    }
+
+    /// Keeps the charge of a message until it is answered.
+    pub(super) fn keep(&self, charge: Charge) {
+        if charge.bytes() > UNCOUNTED {
+            self.state.kept.lock().push(charge);
+        }
+    }
+
+    /// Takes the charges that were kept, for somebody who knows when the messages are answered.
+    pub(super) fn take_kept(&self) -> Vec<Charge> {
+        std::mem::take(&mut *self.state.kept.lock())
     }
 
     /// The client's deadline.

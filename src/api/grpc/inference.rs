@@ -159,6 +159,7 @@ impl Predictor {
             arrival: call.arrival,
             deadline: caller.deadline(entry.deadline(call.arrival)),
             schedule: Schedule::default(),
+            account: caller.account().clone(),
         };
         let reply = entry.call(request, version.is_some()).await?;
         reply.into_response()
@@ -200,6 +201,7 @@ impl Sequence {
                 status::in_message(MISSING_CODE, MISSING_SEQUENCE, "BadRequestException.()");
             return failed(failure, None);
         };
+        let _charges = self.caller.take_kept();
         self.answered += 1;
         let call = Call {
             id: format!("{}-{}", self.caller.id(), self.answered),

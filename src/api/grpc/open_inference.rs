@@ -126,6 +126,7 @@ fn origin(caller: &Caller, arrival: Instant) -> Origin {
         headers: Vec::new(),
         arrival,
         deadline: caller.own_deadline(),
+        account: caller.account().clone(),
     }
 }
 
@@ -204,7 +205,14 @@ impl GrpcInferenceService for OpenInferenceService {
         let catalog = self.catalog.clone();
         let answers = request.into_inner().map(move |message| {
             let span = request_span(caller.id());
-            stream_one(catalog.clone(), caller.clone(), message, wants_status).instrument(span)
+            let charges = caller.take_kept();
+            let answer = stream_one(catalog.clone(), caller.clone(), message, wants_status);
+            let answer = async move {
+                let answer = answer.await;
+                drop(charges);
+                answer
+            };
+            answer.instrument(span)
         });
         Ok(Response::new(Box::pin(answers.buffered(STREAMED_AT_ONCE))))
     }

@@ -11,16 +11,21 @@ use tonic::{Code, Status};
 use super::call::Caller;
 use super::{Response, Services};
 use crate::api::access::{self, AccessLog};
+use crate::api::delivery::PART;
 use crate::api::http2::Call;
+use crate::budget::Account;
 use crate::listen::Peer;
 use crate::metrics::{Answered, Metrics};
 
 /// A response's body.
 pub(super) struct Outbound {
     body: axum::body::Body,
+    /// What is left of a piece of it.
+    rest: Bytes,
+    account: Account,
     line: Option<Line>,
-    /// Tells the connection that the call goes on.
-    _call: Option<Call>,
+    /// Tells the connection that the call goes on, and how.
+    call: Option<Call>,
 }
 
 /// What is written down of a call. Dropped before the call has ended, it says that the client left.
@@ -76,6 +81,7 @@ pub(super) fn finish(
     line: Line,
     call: Option<Call>,
 ) -> Response {
+    let account = line.caller.account().clone();
     let line = match code(response.headers()) {
         Some(code) => {
             line.end(code);
@@ -85,8 +91,10 @@ pub(super) fn finish(
     };
     response.map(|body| Outbound {
         body,
+        rest: Bytes::new(),
+        account,
         line,
-        _call: call,
+        call,
     })
 }
 
@@ -96,8 +104,10 @@ pub(super) fn bare(status: StatusCode, line: Line, call: Option<Call>) -> Respon
     line.end(Code::Unknown);
     let mut response = hyper::Response::new(Outbound {
         body: axum::body::Body::empty(),
+        rest: Bytes::new(),
+        account: Account::default(),
         line: None,
-        _call: call,
+        call,
     });
     *response.status_mut() = status;
     response
@@ -109,6 +119,15 @@ fn code(headers: &HeaderMap) -> Option<Code> {
 }
 
 impl Outbound {
+    /// The next part of a piece, which is charged until the client has it.
+    fn next_part(&mut self) -> Frame<Bytes> {
+        let part = self.rest.split_to(self.rest.len().min(PART));
+        if let Some(call) = &mut self.call {
+            call.delivery.given();
+        }
+        Frame::data(part)
+    }
+
     fn end(&mut self, code: Code) {
         if let Some(line) = self.line.take() {
             line.end(code);
@@ -124,21 +143,40 @@ impl Body for Outbound {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        match &frame {
-            Some(Ok(frame)) => {
+        if let Some(call) = &mut self.call {
+            call.delivery.asked();
+        }
+        if !self.rest.is_empty() {
+            return Poll::Ready(Some(Ok(self.next_part())));
+        }
+        let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => {
+                self.end(Code::Unknown);
+                return Poll::Ready(Some(Err(error)));
+            }
+            None => {
+                self.end(Code::Ok);
+                return Poll::Ready(None);
+            }
+        };
+        match frame.into_data() {
+            Ok(piece) => {
+                // What it was made of was charged, and is gone.
+                self.rest = self.account.hold_anyway(piece);
+                Poll::Ready(Some(Ok(self.next_part())))
+            }
+            Err(frame) => {
                 if let Some(code) = frame.trailers_ref().and_then(code) {
                     self.end(code);
                 }
+                Poll::Ready(Some(Ok(frame)))
             }
-            Some(Err(_)) => self.end(Code::Unknown),
-            None => self.end(Code::Ok),
         }
-        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -12,6 +12,7 @@ use crate::api::extract::{Call, PathParams, RequestContext};
 use crate::api::{Api, ApiState, EndpointResult, Response, inference, reply};
 use crate::error::{Error, Kind};
 use crate::model::Envelope;
+use crate::tensor::NamedTensor;
 
 mod binary;
 mod coding;
@@ -127,7 +128,11 @@ pub(in crate::api) async fn infer(api: ApiState, path: PathParams, call: Call) -
     if entry.spec().settings.envelope == Envelope::KServeV2 {
         return inference::predict_kserve(api, path, call).await;
     }
-    let body = api.decoder.body(&call.headers, call.body).await?;
+    let body = api
+        .decoder
+        .body(&call.account, &call.headers, call.body)
+        .await?;
+    let account = call.account.clone();
     let coding = coding::accepted(&call.headers);
     let parts = binary::divide(&call.headers, body)?;
     let origin = Origin {
@@ -135,13 +140,19 @@ pub(in crate::api) async fn infer(api: ApiState, path: PathParams, call: Call) -
         headers: decode::headers_for_handler(&call.headers, RouteHeaders::Explain),
         arrival: call.arrival,
         deadline: None,
+        account: account.clone(),
     };
     let signature = entry.signature();
-    let is_large = parts.json_length() > LARGE;
+    let (is_large, binary) = (parts.json_length() > LARGE, parts.binary_length());
     let (request, form) = blocking_if(is_large, move || request::decode(parts, &signature)).await?;
+    // Those that were in the body as they are were charged with it.
+    let made = size(&request.inputs).saturating_sub(binary);
+    let _charge = account.charge(made).await?;
     let response = super::infer(catalog, target, request, origin).await?;
-    let is_large = size(&response) > LARGE && (!form.is_all_binary() || coding.is_some());
-    blocking_if(is_large, move || encoded(&response, &form, coding)).await
+    let is_large = size(&response.outputs) > LARGE && (!form.is_all_binary() || coding.is_some());
+    let encoded = blocking_if(is_large, move || encoded(&response, &form, coding)).await?;
+    let body = account.hold(encoded.body).await?;
+    Ok(answer(Encoded { body, ..encoded }, coding))
 }
 
 /// The list of models.
@@ -172,7 +183,10 @@ async fn document<T: Default + serde::de::DeserializeOwned>(
     api: &Api,
     call: Call,
 ) -> Result<T, Error> {
-    let body = api.decoder.body(&call.headers, call.body).await?;
+    let body = api
+        .decoder
+        .body(&call.account, &call.headers, call.body)
+        .await?;
     if body.is_empty() {
         return Ok(T::default());
     }
@@ -193,15 +207,27 @@ async fn blocking_if<T: Send + 'static>(
     })
 }
 
-fn size(response: &InferResponse) -> usize {
-    let outputs = response.outputs.iter();
-    outputs.map(|output| output.tensor.data().len()).sum()
+fn size(tensors: &[NamedTensor]) -> usize {
+    let lengths = tensors.iter().map(|tensor| tensor.tensor.data().len());
+    lengths.sum()
 }
 
-fn encoded(response: &InferResponse, form: &Form, coding: Option<Coding>) -> EndpointResult {
-    let Encoded { body, json_length } = json::encode(response, form)?;
+/// The body of an answer, packed if the client wants that.
+fn encoded(
+    response: &InferResponse,
+    form: &Form,
+    coding: Option<Coding>,
+) -> Result<Encoded, Error> {
+    let encoded = json::encode(response, form)?;
+    let Some(coding) = coding else {
+        return Ok(encoded);
+    };
+    let body = coding.pack(&encoded.body)?;
+    Ok(Encoded { body, ..encoded })
+}
+
+fn answer(Encoded { body, json_length }: Encoded, coding: Option<Coding>) -> Response {
     let media = if json_length.is_some() { OCTETS } else { JSON };
-    let body = coding.map_or(Ok(body.clone()), |coding| coding.pack(&body))?;
     let mut response = reply::with_type(StatusCode::OK, media, body);
     let headers = response.headers_mut();
     if let Some(length) = json_length {
@@ -211,7 +237,7 @@ fn encoded(response: &InferResponse, form: &Form, coding: Option<Coding>) -> End
         headers.insert(header::CONTENT_ENCODING, coding.name());
         headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     }
-    Ok(response)
+    response
 }
 
 /// Clients look at the status alone; this one tells load balancers to go elsewhere.

@@ -80,6 +80,13 @@ impl Environment {
         whole.unwrap_or(usize::MAX)
     }
 
+    /// Bytes that may be in flight unless the operator says otherwise: a quarter of the machine's memory, in whole MiB; 1 GiB
+    /// where nobody knows the memory.
+    pub fn most_bytes_in_flight(&self) -> usize {
+        let share = self.memory.map_or(1 << 30, |bytes| bytes / 4);
+        usize::try_from((share / MIB).max(1) * MIB).unwrap_or(usize::MAX)
+    }
+
     /// The value of an environment variable.
     pub fn variable(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(String::as_str)

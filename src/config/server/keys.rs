@@ -316,6 +316,30 @@ settings! {
     /// Time in s that a connection over HTTP may stay without the head of its next request. Proxies in front of the server
     /// should give up an idle connection sooner, so that none sends a request into one that is being closed.
     lantern_keep_alive: Duration = "75", Needed, seconds();
+    /// Bytes in flight: bodies that are read, answers that clients have not taken yet. What is beyond it waits, and is refused then.
+    lantern_bytes_in_flight: usize = "(a quarter of the memory of the machine, or of its control group)", Safety, size().or(Environment::most_bytes_in_flight).shown(shown_size);
+    /// Those of one client, which is one address, or one /64 of IPv6; at most `lantern_bytes_in_flight`.
+    lantern_bytes_in_flight_of_peer: Option<usize> = "(half of lantern_bytes_in_flight)", Safety, optional(size());
+    /// Time in s that a body or an answer waits for room among the bytes in flight.
+    lantern_bytes_timeout: Duration = "5", Safety, seconds();
+    /// Time in s that the head of a request over HTTP/1 may take from its first byte on.
+    lantern_head_timeout: Duration = "20", Safety, seconds();
+    /// Time in s within which more of a body must arrive: at least 512 bytes for each second of it, or what is left.
+    lantern_body_timeout: Duration = "20", Safety, seconds();
+    /// Time in s within which a client must take some of its answer: at least 512 bytes for each second of it.
+    lantern_write_timeout: Duration = "30", Safety, seconds();
+    /// Connections for predictions, and a quarter as many for everything else. Beyond it, one that is idle makes room for the next.
+    lantern_max_connections: usize = "8192", Safety, number(1, 1_000_000);
+    /// Those of one client, which is one address, or one /64 of IPv6.
+    lantern_max_connections_of_peer: Option<usize> = "(half of lantern_max_connections)", Safety, optional(number(1, 1_000_000));
+    /// TLS handshakes at the same time on one address; others wait.
+    lantern_max_handshakes: usize = "256", Safety, number(1, 1_000_000);
+    /// Time in s that a TLS handshake may take.
+    lantern_handshake_timeout: Duration = "10", Safety, seconds();
+    /// Calls at the same time on one connection over HTTP/2.
+    lantern_max_streams: u32 = "256", Safety, number(1, 100_000);
+    /// Calls that the client of a connection over HTTP/2 may take back before the server has looked at them.
+    lantern_max_resets: usize = "20", Safety, number(0, 100_000);
     /// Time in s that requests in flight may take when the server stops; by default as long as `default_response_timeout`.
     lantern_drain_timeout: Option<Duration> = "(default_response_timeout)", Needed, optional(seconds());
     /// Mode of the files of Unix sockets, in octal; who may write to one may connect. TorchServe leaves it to the umask.

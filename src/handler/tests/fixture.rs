@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::*;
+use crate::budget::Account;
 use crate::model::{BackendKind, Declared, ModelName, Settings, Version as ModelVersion};
 use crate::payload::Schedule;
 
@@ -118,6 +119,7 @@ pub fn raw(body: &str) -> Request {
         arrival,
         deadline: arrival + Duration::from_mins(1),
         schedule: Schedule::default(),
+        account: Account::default(),
     }
 }
 

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::budget::Account;
 use crate::model::{Limits, Settings};
 use crate::payload::Schedule;
 use crate::runtime::testing;
@@ -23,6 +24,7 @@ fn request(body: Body) -> Request {
         arrival: Instant::now(),
         deadline: Instant::now(),
         schedule: Schedule::default(),
+        account: Account::default(),
     }
 }
 

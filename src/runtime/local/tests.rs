@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::backend::fake::{FakeBackend, Outcome};
+use crate::budget::Account;
 use crate::handler::{HandlerEngine, LogLine, Observation};
 use crate::model::{BackendKind, Settings};
 use crate::payload::{Body, Priority};
@@ -85,6 +86,7 @@ fn request(body: Body) -> Request {
         arrival,
         deadline: arrival + HOUR,
         schedule: Schedule::default(),
+        account: Account::default(),
     }
 }
 

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::spawn::{ChildProcess, Spawn, Spawned};
 use super::*;
 use crate::backend::Signature;
+use crate::budget::Account;
 use crate::error::Kind;
 use crate::handler::{Code, LogLine, Observation};
 use crate::payload::{Body, Output, Response, Schedule, Timings};
@@ -126,6 +127,7 @@ pub(crate) fn request(id: &str) -> Request {
         arrival: now,
         deadline: now + Duration::from_mins(1),
         schedule: Schedule::default(),
+        account: Account::default(),
     }
 }
 

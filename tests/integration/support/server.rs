@@ -203,6 +203,10 @@ impl Builder {
             kserve: cfg.api.kserve,
             adopt_request_id: cfg.api.adopt_request_id,
             keep_alive: cfg.api.keep_alive,
+            head_timeout: cfg.api.head_timeout,
+            body_timeout: cfg.api.body_timeout,
+            write_timeout: cfg.api.write_timeout,
+            http2: cfg.api.http2,
             ..self.api
         };
         cfg.unregister_timeout = self.unregister_timeout.unwrap_or(cfg.unregister_timeout);

@@ -26,6 +26,13 @@ pub(super) enum Parts {
 }
 
 impl Parts {
+    /// Bytes of tensors as they are.
+    pub(super) const fn binary_length(&self) -> usize {
+        match self {
+            Self::Document { binary, .. } | Self::Tensor(binary) => binary.len(),
+        }
+    }
+
     /// Bytes of JSON.
     pub(super) const fn json_length(&self) -> usize {
         match self {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use crate::budget::Account;
 use crate::payload::{Body, Field, Part, Priority, Request, Schedule};
 use crate::tensor::{NamedTensor, Tensor};
 
@@ -45,6 +46,8 @@ pub fn call_from_wire(call: messages::Call<String>, body: Bytes) -> Result<Reque
             priority: priority_from_wire(call.priority),
             begin_by: call.begin_within.map(|left| now + left.min(LONGEST)),
         },
+        // The front counts.
+        account: Account::default(),
     })
 }
 
@@ -208,6 +211,7 @@ mod tests {
                 priority: Priority::Low,
                 begin_by: Some(now + Duration::from_secs(1)),
             },
+            account: Account::default(),
         }
     }
 
