@@ -12,6 +12,7 @@ mod documents;
 mod draining;
 mod exposure;
 mod faults;
+mod floods;
 mod grpc;
 mod health;
 mod hostile_bodies;

@@ -21,6 +21,7 @@ pub struct Place {
     variables: Vec<(String, String)>,
     current_directory: Option<PathBuf>,
     asks_for_tokens: bool,
+    descriptors: Option<u32>,
 }
 
 /// One running process of that server.
@@ -46,6 +47,7 @@ impl Place {
             variables: Vec::new(),
             current_directory: None,
             asks_for_tokens: false,
+            descriptors: None,
         }
     }
 
@@ -59,6 +61,15 @@ impl Place {
             variables: self.variables.clone(),
             current_directory: self.current_directory.clone(),
             asks_for_tokens: self.asks_for_tokens,
+            descriptors: self.descriptors,
+        }
+    }
+
+    /// Gives the server so few descriptors.
+    pub fn with_descriptors(self, descriptors: u32) -> Self {
+        Self {
+            descriptors: Some(descriptors),
+            ..self
         }
     }
 
@@ -126,8 +137,20 @@ impl Place {
             .join(self.snapshots().last().unwrap())
     }
 
+    /// The program, which a shell that limits itself turns into.
+    fn program(&self) -> Command {
+        let program = env!("CARGO_BIN_EXE_lantern");
+        let Some(descriptors) = self.descriptors else {
+            return Command::new(program);
+        };
+        let mut command = Command::new("sh");
+        let script = format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"");
+        command.args(["-c", &script, program]);
+        command
+    }
+
     fn command(&self, more: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lantern"));
+        let mut command = self.program();
         command
             .args(["serve", "--enable-model-api", "--access-log", "false"])
             .env("XDG_CACHE_HOME", self.directory.path())
