@@ -5,8 +5,9 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 
 use super::MetricKind;
-use super::cell::{Cell, Shards};
+use super::cell::Cell;
 use super::family::{Definition, Family, Hold};
+use super::shards::Shards;
 use crate::refusals::{Limit, Refusals};
 
 /// Where the values come from.
