@@ -210,12 +210,11 @@ async fn served(bytes: &[u8], piece: usize) -> (Vec<(String, Vec<u8>)>, String) 
         is_answered.store(true, Ordering::Relaxed);
         let mut response = Response::new(Full::new(Bytes::from_static(b"good")));
         let mut connection = "keep-alive";
-        match body {
-            Ok(body) => seen.lock().push((target, body.to_bytes().to_vec())),
-            Err(_) => {
-                *response.status_mut() = StatusCode::BAD_REQUEST;
-                connection = "close";
-            }
+        if let Ok(body) = body {
+            seen.lock().push((target, body.to_bytes().to_vec()));
+        } else {
+            *response.status_mut() = StatusCode::BAD_REQUEST;
+            connection = "close";
         }
         let connection = HeaderValue::from_static(connection);
         response
