@@ -163,12 +163,13 @@ async fn many_requests_share_a_connection() {
             "http://{}/predictions/mirror",
             server.address(Listener::Inference)
         );
-        let request = client.post(url).body(index.to_string());
-        asked.spawn(async move { (index, Answer::of(request.send().await.unwrap()).await) });
+        let sent = index.to_string();
+        let request = client.post(url).body(sent.clone());
+        asked.spawn(async move { (sent, Answer::of(request.send().await.unwrap()).await) });
     }
-    for (index, answer) in asked.join_all().await {
+    for (sent, answer) in asked.join_all().await {
         // A full queue answers with an error.
-        let is_own = answer.status != 200 || answer.json()["body"]["raw"] == index.to_string();
+        let is_own = answer.status != 200 || answer.json()["body"]["raw"] == sent;
         assert!(is_own, "{answer}");
     }
 }
