@@ -54,18 +54,6 @@ pub enum Flood {
     SignsOfLife,
 }
 
-impl Flood {
-    /// Every one.
-    pub const ALL: [Self; 6] = [
-        Self::Workers,
-        Self::Lines,
-        Self::LongLines,
-        Self::Observations,
-        Self::LongLabels,
-        Self::SignsOfLife,
-    ];
-}
-
 /// What to attack.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Targets {

@@ -38,7 +38,7 @@ fn pair_with(shared: Option<Ends>) -> (Front, Peer) {
     let limits = Limits {
         response: 1 << 20,
         log_lines_per_second: 5,
-        observations_per_second: 1000,
+        observations_per_second: 100,
         ..Limits::default()
     };
     let model = Arc::new(ModelSpec {
@@ -332,7 +332,7 @@ fn reports() -> [(ReportKind, Report<&'static str>); 6] {
     [
         (ReportKind::Log, Report::Log(log)),
         (ReportKind::Observation, Report::Observe(observe)),
-        (ReportKind::Workers, Report::Workers(workers(4096))),
+        (ReportKind::Workers, Report::Workers(workers(100))),
         (ReportKind::Batching, batching),
         (ReportKind::Walls, Report::Walls(walls())),
         (ReportKind::Alive, Report::Alive { stuck }),
