@@ -446,12 +446,12 @@ async fn the_messages_of_one_process_do_not_keep_others_from_running() {
 async fn long_texts_are_cut_or_refused() {
     let (front, mut peer) = pair();
     peer.greet().await;
-    let long: &str = &"x".repeat(250_000);
+    let text: &str = &"x".repeat(250_000);
     let line = messages::Log {
         level: messages::Level::Error,
-        message: long,
-        fields: vec![("name", long), (long, "value")],
-        request: long,
+        message: text,
+        fields: vec![("name", text), (text, "value")],
+        request: text,
     };
     for _ in 0..100 {
         peer.send(&Report::Log(line.clone()), b"").await;
@@ -461,7 +461,7 @@ async fn long_texts_are_cut_or_refused() {
         kind: messages::MetricKind::Counter,
         unit: "count",
         label_names: vec!["label"],
-        label_values: vec![long],
+        label_values: vec![text],
         value: 1.0,
         request: "",
     };

@@ -394,12 +394,12 @@ mod tests {
 
     #[test]
     fn texts_of_a_log_line_are_cut_as_a_handlers_are() {
-        let long = || "ä".repeat(1 << 18);
+        let text = || "ä".repeat(1 << 18);
         let line = messages::Log {
             level: messages::Level::Warn,
-            message: long(),
-            fields: vec![(long(), long()); 100],
-            request: long(),
+            message: text(),
+            fields: vec![(text(), text()); 100],
+            request: text(),
         };
         let line = log_from_wire(line);
         assert_eq!(line, line.clone().cut());
