@@ -23,6 +23,7 @@ GUESTS       := $(GUEST_TARGET)/wasm32-wasip2/release
 STORE        := $(CARGO_TARGET_DIR)/model-store
 RESNET       := $(CARGO_TARGET_DIR)/resnet18
 MODELS       := $(RUNTIME)/models
+PEERS        := $(RUNTIME)/peers
 
 # Users with their own copies set LIBTORCH and ORT_DYLIB_PATH.
 export LIBTORCH       ?= $(SITE)/torch
@@ -120,9 +121,9 @@ endif
 
 .PHONY: differential
 differential: build guests ## The same requests to TorchServe 0.12 and to Lantern: target/differential.md (needs Java 17)
-	python3 benches/peers/peer.py setup --runtime $(RUNTIME) --venv $(RUNTIME)/torchserve
+	python3 -B benches/peers/peer.py setup --runtime $(RUNTIME) --venv $(PEERS)/torchserve
 	python3 tests/differential/compare.py --lantern $(CARGO_TARGET_DIR)/release/lantern --guests $(GUESTS) \
-		--venv $(RUNTIME)/torchserve --out target/differential.md
+		--venv $(PEERS)/torchserve --out target/differential.md
 
 NEWMAN         := $(RUNTIME)/newman
 TORCHSERVE     := https://github.com/pytorch/serve
@@ -203,9 +204,10 @@ $(RESNET)/made: benches/resnet18.py | runtime
 	@touch $@
 
 .PHONY: bench-peers
-bench-peers: build guests ## The same load on Lantern and on TorchServe 0.12 (needs Java 17)
-	python3 benches/peers/peer.py setup --runtime $(RUNTIME) --venv $(RUNTIME)/torchserve
-	LANTERN_PEER_VENV=$(RUNTIME)/torchserve $(BENCH) --bench peers
+bench-peers: build guests ## The same load on Lantern, TorchServe, mosec, LitServe and BentoML (needs Java 17)
+	python3 -B benches/peers/peer.py setup --runtime $(RUNTIME) --venv $(PEERS)/torchserve
+	python3 -B benches/peers/scripts.py setup --runtime $(RUNTIME) --venvs $(PEERS)
+	LANTERN_PEER_VENVS=$(PEERS) $(BENCH) --bench peers
 
 .PHONY: guests
 guests: prerequisites target ## Build every handler (examples and test guests) for wasm32-wasip2

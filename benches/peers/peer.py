@@ -71,17 +71,20 @@ def packages(venv: Path) -> Path:
 def setup(args: argparse.Namespace) -> None:
     """A virtual environment with TorchServe that borrows torch (some 5 GB) from `--runtime`."""
     need_java()
-    python = args.runtime / "python/bin/python"
-    wanted = (HERE / "requirements.txt").read_text()
-    stamp = args.venv / "requirements.txt"
+    environment(args.runtime, args.venv, HERE / "requirements.txt", "TorchServe")
+
+
+def environment(runtime: Path, venv: Path, requirements: Path, name: str) -> None:
+    """A virtual environment at `venv` with what `requirements` lists. Returns at once when nothing has changed."""
+    wanted, stamp = requirements.read_text(), venv / "requirements.txt"
     if stamp.is_file() and stamp.read_text() == wanted:
-        return say(f"TorchServe is in {args.venv}")
-    borrowed = packages(args.runtime / "python")
-    say(f"installing TorchServe into {args.venv}")
-    subprocess.run([python, "-m", "venv", "--clear", args.venv], check=True)
+        return say(f"{name} is in {venv}")
+    borrowed = packages(runtime / "python")
+    say(f"installing {name} into {venv}")
+    subprocess.run([runtime / "python/bin/python", "-m", "venv", "--clear", venv], check=True)
     # Appended to the path, so whatever the environment has itself comes first.
-    (packages(args.venv) / "runtime.pth").write_text(f"{borrowed}\n")
-    pip = [args.venv / "bin/python", "-m", "pip", "install", "--disable-pip-version-check", "-r", HERE / "requirements.txt"]
+    (packages(venv) / "runtime.pth").write_text(f"{borrowed}\n")
+    pip = [venv / "bin/python", "-m", "pip", "install", "--disable-pip-version-check", "-r", requirements]
     subprocess.run(pip, check=True, stdout=sys.stderr)
     stamp.write_text(wanted)
 
@@ -198,7 +201,7 @@ def wait_for_the_end(server: subprocess.Popen, folder: Path) -> None:
         # A terminal or a pipe: readable when there is input, and at its end.
         if select.select([stdin], [], [], 0.5)[0] and not os.read(stdin, 4096):
             return
-    fail(f"TorchServe ended by itself with {server.returncode}:\n{tail(folder)}")
+    fail(f"the server ended by itself with {server.returncode}:\n{tail(folder)}")
 
 
 def serve(args: argparse.Namespace) -> None:
