@@ -9,6 +9,9 @@ const NAME_SHOWN: usize = 64;
 /// Bytes of a library's reason that a message shows.
 const REASON_SHOWN: usize = 400;
 
+/// Bytes of a library's text that are looked at: names of an archive's may be in it, of any length.
+const REASON_READ: usize = 4 << 10;
+
 /// How the lines begin that say where in its own code a library failed. What follows the first of them is left out.
 const FRAMES: [&str; 6] = [
     "Exception raised from",
@@ -63,7 +66,7 @@ pub fn without_frames(text: &str) -> &str {
 /// that the library was given files of.
 pub fn reason(text: &str, directory: &Path) -> String {
     let directory = format!("{}/", directory.display());
-    let text = without_frames(text).replace(&directory, "");
+    let text = truncated(without_frames(text), REASON_READ).replace(&directory, "");
     let text = text.replace(|c: char| c.is_control(), " ");
     let text = without_places(&text);
     let words: Vec<_> = text.split_whitespace().map(without_address).collect();
@@ -133,10 +136,22 @@ fn last_name(path: &str) -> &str {
 }
 
 /// `text` without the C++ function that it begins with, if it does.
-fn without_function(text: &str) -> &str {
-    let Some((_, arguments)) = text.split_once('(').filter(|(name, _)| name.contains("::")) else {
-        return text;
-    };
+fn without_function(mut text: &str) -> &str {
+    while let Some(rest) = behind_function(text) {
+        text = rest;
+        // Else another follows, which is inside that one.
+        if !text.starts_with("::") {
+            break;
+        }
+    }
+    text
+}
+
+/// What stands behind the C++ function that `text` begins with, if it does.
+fn behind_function(text: &str) -> Option<&str> {
+    let (_, arguments) = text
+        .split_once('(')
+        .filter(|(name, _)| name.contains("::"))?;
     let mut depth = 1_usize;
     let end = arguments.find(|c| {
         depth = match c {
@@ -149,15 +164,8 @@ fn without_function(text: &str) -> &str {
     let rest = end.map_or("", |end| &arguments[end + 1..]);
     let rest = rest.strip_prefix(" const").unwrap_or(rest);
     let with = rest.strip_prefix(" [with ");
-    let rest = with
-        .and_then(|with| with.split_once(']'))
-        .map_or(rest, |(_, rest)| rest);
-    // A function inside that one.
-    if rest.starts_with("::") {
-        without_function(rest)
-    } else {
-        rest
-    }
+    let with = with.and_then(|with| with.split_once(']'));
+    Some(with.map_or(rest, |(_, rest)| rest))
 }
 
 fn without_address(word: &str) -> &str {
@@ -171,6 +179,15 @@ fn without_address(word: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Names in a model become part of what libraries say.
+    #[test]
+    fn a_reason_of_any_length_takes_neither_a_deep_stack_nor_long() {
+        for repeated in ["a/", "/", "::f()", "/a.cc:1", "x(", "[with "] {
+            let said = format!("/src/a.cc:1 f::g(){}", repeated.repeat(100_000));
+            assert!(reason(&said, Path::new("/store")).len() <= REASON_SHOWN + "…".len());
+        }
+    }
 
     /// What libraries say, and what is told of it.
     #[test]
