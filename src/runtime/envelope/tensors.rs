@@ -3,12 +3,17 @@
 //! Each input is a request to the handler, as JSON: `{"name", "shape", "datatype", "data"}`, with the data nested as the
 //! shape says, or the first of its elements where they are BYTES. Each answer is an output with the name of its input.
 
+use std::fmt::Write as _;
+
 use serde_json::{Map, Value, json};
 
 use super::{Answer, JSON, Row, Wrapped, answers};
 use crate::model::ModelSpec;
 use crate::payload::Response;
 use crate::tensor::MAX_RANK;
+
+/// Lists that are made for each element. Without a limit, axes of one element would make a hundred bytes of two.
+const LISTS_LIMIT: usize = 8;
 
 pub(super) fn read(input: Value) -> Result<Row, String> {
     let Value::Object(mut input) = input else {
@@ -21,15 +26,25 @@ pub(super) fn read(input: Value) -> Result<Row, String> {
     };
     let data = if is_bytes {
         let first = data.into_iter().next();
-        first.ok_or_else(|| format!("({name}) must have an element in \"data\""))?
+        let first = first.ok_or_else(|| format!("({name}) must have an element in \"data\""))?;
+        first.to_string()
     } else {
         shaped(data, input.get("shape")).map_err(|rule| format!("({name}) {rule}"))?
     };
-    input.insert("data".to_owned(), data);
     Ok(Row {
         name,
-        ..Row::new(Some(JSON), Value::Object(input).to_string())
+        ..Row::new(Some(JSON), with_data(input, &data))
     })
+}
+
+/// The object that `input`, which has members, is with `data` at its end.
+fn with_data(input: Map<String, Value>, data: &str) -> String {
+    let mut text = Value::Object(input).to_string();
+    text.pop();
+    text.push_str(",\"data\":");
+    text.push_str(data);
+    text.push('}');
+    text
 }
 
 fn text<'a>(input: &'a Map<String, Value>, member: &str) -> Result<&'a str, String> {
@@ -37,8 +52,8 @@ fn text<'a>(input: &'a Map<String, Value>, member: &str) -> Result<&'a str, Stri
     value.ok_or_else(|| format!("must have a text {member:?}"))
 }
 
-/// The elements of `data`, nested as `shape` says; -1 in it is what the number of elements leaves.
-fn shaped(data: Vec<Value>, shape: Option<&Value>) -> Result<Value, String> {
+/// The elements of `data` in JSON, nested as `shape` says; -1 in it is what the number of elements leaves.
+fn shaped(data: Vec<Value>, shape: Option<&Value>) -> Result<String, String> {
     let elements = flat(Value::Array(data));
     let shape = shape
         .and_then(Value::as_array)
@@ -51,9 +66,28 @@ fn shaped(data: Vec<Value>, shape: Option<&Value>) -> Result<Value, String> {
         format!("has {count} elements, which shape {shape:?} does not hold")
     })?;
     if elements.is_empty() {
-        return Ok(Value::Array(elements));
+        return Ok("[]".to_owned());
     }
-    Ok(nested(&mut elements.into_iter(), &sizes))
+    let (lists, most) = (lists(&sizes), LISTS_LIMIT * elements.len() + MAX_RANK);
+    if lists > most {
+        return Err(format!(
+            "has a shape of {lists} lists, at most {LISTS_LIMIT} are made for each element"
+        ));
+    }
+    let mut text = String::new();
+    write_nested(&mut text, &mut elements.into_iter(), &sizes);
+    Ok(text)
+}
+
+/// How many lists are within each other and beside each other in that shape.
+fn lists(sizes: &[usize]) -> usize {
+    let mut beside = 1_usize;
+    let of_axis = sizes.iter().map(|size| {
+        let lists = beside;
+        beside = beside.saturating_mul(*size);
+        lists
+    });
+    of_axis.fold(0, usize::saturating_add)
 }
 
 /// The size of each axis; `None` if they do not make `count` elements.
@@ -72,11 +106,21 @@ fn sizes(shape: &[i64], count: usize) -> Option<Vec<usize>> {
     })
 }
 
-fn nested(elements: &mut impl Iterator<Item = Value>, sizes: &[usize]) -> Value {
-    match sizes {
-        [] => elements.next().unwrap_or_default(),
-        [size, inner @ ..] => (0..*size).map(|_| nested(elements, inner)).collect(),
+/// Written at once: as values the lists would take many times the memory.
+fn write_nested(text: &mut String, elements: &mut impl Iterator<Item = Value>, sizes: &[usize]) {
+    let [size, inner @ ..] = sizes else {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{}", elements.next().unwrap_or_default());
+        return;
+    };
+    text.push('[');
+    for index in 0..*size {
+        if index > 0 {
+            text.push(',');
+        }
+        write_nested(text, elements, inner);
     }
+    text.push(']');
 }
 
 /// Everything in `value` that is no list, in order.

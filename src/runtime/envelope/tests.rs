@@ -345,7 +345,12 @@ async fn answers_that_cannot_be_read_are_the_handlers_fault() {
 #[tokio::test]
 async fn inputs_that_break_a_rule_are_named() {
     let deep = vec![1; 65];
+    let thin = [&[100], &[1; 63][..]].concat();
     for (input, says) in [
+        (
+            json!({"name": "a", "datatype": "FP32", "shape": thin, "data": vec![1; 100]}),
+            "(a) has a shape of 6301 lists, at most 8 are made for each element",
+        ),
         (
             json!(1),
             "inputs[0] must be an object with name, shape, datatype and data",
