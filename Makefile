@@ -104,11 +104,26 @@ endif
 	LANTERN_ATTACK_ROUNDS=$(or $(ROUNDS),200) cargo nextest run --workspace --profile attack -E '$(ATTACKS)'
 	LANTERN_ATTACK_ROUNDS=$(or $(ROUNDS),200) $(MAKE) --no-print-directory unprivileged ARGS="--profile attack -E '$(ATTACKS)'"
 
+# Coverage as libFuzzer reads it, by flags that stable Rust has. The host's triple keeps them away from build scripts.
+FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+	-Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares
+FUZZ       := $(CARGO_TARGET_DIR)/fuzz
+
+.PHONY: fuzz
+fuzz: prerequisites ## Fuzz what reads foreign bytes: SECONDS=60 for each target, or TARGET=name alone: target/fuzz.md
+	@# The versions of dependencies that the server has.
+	cp Cargo.lock fuzz/Cargo.lock
+	cd fuzz && CARGO_TARGET_DIR=$(FUZZ) RUSTFLAGS="$(FUZZ_FLAGS)" cargo build --release --target $(HOST)
+	python3 -B fuzz/run.py --program $(FUZZ)/$(HOST)/release/lantern-fuzz --corpus $(FUZZ)/corpus \
+		--seconds $(or $(SECONDS),60) $(if $(TARGET),--target $(TARGET)) --out target/fuzz.md
+
 .PHONY: licences
 licences: ## Licences, bans and sources of every dependency (needs cargo-deny)
 	@command -v cargo-deny >/dev/null || { echo "cargo-deny is missing. Install it: cargo install cargo-deny --locked"; exit 1; }
 	cargo deny --workspace check licenses bans sources
 	cargo deny --manifest-path examples/Cargo.toml --config deny.toml check licenses bans sources
+	cp Cargo.lock fuzz/Cargo.lock
+	cargo deny --manifest-path fuzz/Cargo.toml --config deny.toml check licenses bans sources
 
 .PHONY: conformance
 conformance: prerequisites runtime clients guests ## What TorchServe's clients can see, checked: target/conformance.md
@@ -184,7 +199,7 @@ HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 
 .PHONY: lint
 lint: prerequisites runtime target ## Formatting, clippy and documentation, warnings as errors
-	$(call stage,formatting,cargo fmt --all --check && cd examples && cargo fmt --all --check)
+	$(call stage,formatting,cargo fmt --all --check && (cd fuzz && cargo fmt --check) && cd examples && cargo fmt --all --check)
 	$(call stage,clippy,cargo clippy --workspace --all-targets -- -D warnings)
 	$(call stage,clippy of guests,cd examples && CARGO_TARGET_DIR=$(GUEST_TARGET) \
 		cargo clippy --workspace --target wasm32-wasip2 -- -D warnings)

@@ -33,6 +33,8 @@ mod delivery;
 mod document;
 mod extract;
 mod framing;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 pub mod grpc;
 mod health;
 mod host;

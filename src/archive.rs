@@ -12,6 +12,8 @@ mod entry;
 mod error;
 mod examine;
 mod fetch;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod glimpse;
 mod limits;
 mod manifest;

@@ -3,6 +3,8 @@
 //! [`metrics`] reads `metrics.yaml`, [`model`] an archive's `model-config.yaml`, [`server`] the command line, the environment and
 //! `config.properties`. Only this module and `cli` read the environment. It opens no archive and starts nothing.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 pub mod metrics;
 pub mod model;
 pub mod server;

@@ -11,6 +11,8 @@
 use std::fmt;
 use std::time::Duration;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod text;
 
 pub use text::{quoted, reason, shortened, truncated, without_frames};

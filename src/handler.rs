@@ -11,6 +11,8 @@ mod context;
 mod cpu_meter;
 mod engine;
 mod fault;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod host;
 mod inspect;
 mod instance;

@@ -12,6 +12,8 @@ pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod handler;
 pub mod listen;
 pub mod memory;

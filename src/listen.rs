@@ -17,6 +17,8 @@ mod unix;
 
 pub use accept::accept;
 pub use address::Address;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use certificate::fuzz;
 pub use certificate::{CertificateError, CertificateSource, Certificates, Password};
 pub use clients::ClientAuthorities;
 pub use connections::{Activity, Busy, ConnectionLimits, Connections};

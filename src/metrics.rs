@@ -17,6 +17,8 @@ mod custom;
 mod encode;
 mod family;
 mod front;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod host;
 mod lantern;
 mod line;

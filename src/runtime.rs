@@ -24,6 +24,8 @@ pub mod child;
 pub mod compiler;
 mod envelope;
 pub mod failures;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod inflight;
 mod inline_runs;
 pub mod local;

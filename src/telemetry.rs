@@ -16,6 +16,8 @@ mod clock;
 mod events;
 mod files;
 mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod journal;
 mod lines;
 mod record;

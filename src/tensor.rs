@@ -5,6 +5,8 @@
 
 use bytes::{Bytes, BytesMut};
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;
 

@@ -21,6 +21,8 @@ use crate::refusals::{Limit, Refusals};
 
 mod encoding;
 mod form;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzz;
 mod headers;
 
 pub(super) use form::{is_json_as_form, with_remedy_for_json_as_form};

@@ -42,6 +42,8 @@ pub(super) use connection::serve;
 use super::http2::Connected;
 use call::Caller;
 use inbound::{Inbound, InboundLimits};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) use open_inference::fuzz;
 use outbound::{Line, Outbound};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -19,6 +19,8 @@ mod answer;
 mod classify;
 pub(super) mod config;
 pub(super) mod datatype;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzz;
 mod json;
 pub(super) mod metadata;
 mod outputs;

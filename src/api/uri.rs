@@ -69,7 +69,7 @@ impl Service<Request> for NormalizePath {
 
 /// `uri` with its path normalized, and nothing before the path; `None` if it is normal already. Fails if an escape
 /// anywhere in the URI, the query included, is not two hexadecimal digits.
-fn normalized(uri: &Uri, verbs: &[&'static str]) -> Result<Option<Uri>, Error> {
+pub(super) fn normalized(uri: &Uri, verbs: &[&'static str]) -> Result<Option<Uri>, Error> {
     let Some(all) = uri.path_and_query() else {
         return Ok(Some(Uri::default()));
     };

@@ -20,6 +20,8 @@ use crate::model::{Arity, Declared, Device, TensorSpec};
 
 mod empty;
 mod external;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod gather;
 mod interface;
 mod port;

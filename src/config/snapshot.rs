@@ -90,7 +90,7 @@ pub fn parse(text: &str) -> Result<Saved, String> {
 }
 
 /// Writes `model_snapshot` for a file called `name`, made `created` milliseconds after 1970.
-fn render(name: &str, created: i64, versions: &[SavedVersion]) -> String {
+pub(super) fn render(name: &str, created: i64, versions: &[SavedVersion]) -> String {
     let mut models = Map::new();
     for version in versions {
         let model = models

@@ -14,9 +14,9 @@ use super::Problem;
 /// Bytes that a document may have.
 pub const DOCUMENT_LIMIT: usize = 1 << 20;
 /// Levels that a document may nest.
-const DEPTH_LIMIT: usize = 32;
+pub(super) const DEPTH_LIMIT: usize = 32;
 /// Values that a document may have, those that aliases repeat included.
-const NODE_LIMIT: usize = 50_000;
+pub(super) const NODE_LIMIT: usize = 50_000;
 /// Aliases and merges that a document may have.
 const ALIAS_LIMIT: usize = 64;
 

@@ -18,6 +18,8 @@ mod private_key;
 
 pub use file::CertificateError;
 pub(super) use file::{Named, Watched};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use keystore::fuzz;
 pub(super) use pem::certificates;
 
 const CERTIFICATE: &str = "certificate_file";

@@ -12,6 +12,8 @@ use crate::error::{Error, Fault, Kind};
 use crate::model::{Envelope, ModelSpec};
 use crate::payload::{Body, Part, Request, Response};
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod instances;
 mod tensors;
 

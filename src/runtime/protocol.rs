@@ -9,6 +9,8 @@
 mod busy_poll;
 pub(super) mod convert;
 pub(super) mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 pub(super) mod incoming;
 pub(super) mod messages;
 pub(super) mod outbox;

@@ -13,7 +13,7 @@ use super::clock::Clock;
 use super::record::{Log, Record};
 
 /// Beginning of a line that continues the message before it.
-const CONTINUED: &[u8] = b"    | ";
+pub(super) const CONTINUED: &[u8] = b"    | ";
 
 /// Formats records as lines.
 pub(super) struct Formatter {

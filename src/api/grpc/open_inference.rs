@@ -19,6 +19,8 @@ use crate::error::Error;
 use crate::payload::request_span;
 
 mod describe;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(in crate::api) mod fuzz;
 mod request;
 mod response;
 

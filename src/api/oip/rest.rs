@@ -16,6 +16,8 @@ use crate::tensor::NamedTensor;
 
 mod binary;
 mod coding;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzz;
 mod request;
 
 use coding::Coding;

@@ -75,7 +75,7 @@ pub(super) fn check(artifact: &Path) -> Result<(), ExternalError> {
     check_reader(BufReader::new(file), length, directory)
 }
 
-fn check_reader(
+pub(super) fn check_reader(
     reader: impl BufRead + Seek,
     length: u64,
     directory: &Path,

@@ -30,7 +30,7 @@ pub(super) struct Interface {
     /// The same of outputs.
     pub(super) unranked_outputs: HashSet<String>,
     /// The inputs that are tensors.
-    tensors: Vec<TensorSpec>,
+    pub(super) tensors: Vec<TensorSpec>,
     /// Whether all inputs are.
     is_all_tensors: bool,
 }
@@ -127,7 +127,10 @@ pub(super) fn read(artifact: &Path) -> Result<Interface, InterfaceError> {
     read_from(BufReader::new(file), length)
 }
 
-fn read_from(reader: impl BufRead + Seek, length: u64) -> Result<Interface, InterfaceError> {
+pub(super) fn read_from(
+    reader: impl BufRead + Seek,
+    length: u64,
+) -> Result<Interface, InterfaceError> {
     let mut read = Reader {
         walker: Walker::new(reader),
         inputs: Vec::new(),

@@ -6,6 +6,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::{CertificateError, Identity, Named};
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod jks;
 
 /// What a JKS and a JCEKS begin with.

@@ -37,15 +37,15 @@ pub enum Order<S> {
         /// Workers there shall be.
         workers: Bounds,
     },
-    /// A body in shared memory is not read any more.
-    Released {
-        /// Where it began.
-        offset: u64,
-    },
     /// Finish what is under way and exit.
     Drain {
         /// How long that may take.
         timeout: Duration,
+    },
+    /// A body in shared memory is not read any more.
+    Released {
+        /// Where it began.
+        offset: u64,
     },
 }
 
@@ -94,15 +94,15 @@ pub enum Report<S> {
     Walls(Outcomes),
     /// The tensors that answer a call. Their data follows.
     Inferred(Inferred<S>),
-    /// A body in shared memory is not read any more.
-    Released {
-        /// Where it began.
-        offset: u64,
-    },
     /// The process lives. Sent every second, from the handshake on.
     Alive {
         /// How long its runtime threads have done nothing.
         stuck: Duration,
+    },
+    /// A body in shared memory is not read any more.
+    Released {
+        /// Where it began.
+        offset: u64,
     },
 }
 
