@@ -19,4 +19,9 @@ static TARGET: LazyLock<fn(&[u8])> = LazyLock::new(|| {
     })
 });
 
-libfuzzer_sys::fuzz_target!(init: let _ = LazyLock::force(&TARGET), |data: &[u8]| TARGET(data));
+libfuzzer_sys::fuzz_target!(
+    init: {
+        LazyLock::force(&TARGET);
+    },
+    |data: &[u8]| TARGET(data)
+);
