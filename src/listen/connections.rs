@@ -137,8 +137,8 @@ impl PeerKey {
         };
         match address.ip().to_canonical() {
             IpAddr::V6(ip) => {
-                let [a, b, c, d, e, f, g, h, ..] = ip.octets();
-                Self::Network(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
+                let network = ip.to_bits() >> 64;
+                Self::Network(u64::try_from(network).unwrap_or(u64::MAX))
             }
             ip @ IpAddr::V4(_) => Self::Address(ip),
         }

@@ -16,6 +16,8 @@ use crate::support::{Builder, Life, Model, Place, TestServer, prediction};
 const MIB: usize = 1 << 20;
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(40);
+/// The kind of a frame of HTTP/2.
+const WINDOW_UPDATE: u8 = 8;
 /// Bytes of an answer or a body that is large here.
 const LARGE: usize = 3_000_000;
 
@@ -214,8 +216,18 @@ async fn greeted(server: &TestServer, settings: &[u8]) -> TcpStream {
     let mut stream = narrow(server, Listener::GrpcInference).await;
     let preface = [&PREFACE[..PREFACE.len() - 9], settings].concat();
     stream.write_all(&preface).await.unwrap();
-    stream.read_exact(&mut [0; 9]).await.unwrap();
-    stream
+    // The last of what it says of its own is how much all calls together may send.
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await.unwrap();
+        let [a, b, c, kind, ..] = head;
+        let length = u32::from_be_bytes([0, a, b, c]);
+        let mut payload = vec![0; usize::try_from(length).unwrap()];
+        stream.read_exact(&mut payload).await.unwrap();
+        if kind == WINDOW_UPDATE {
+            return stream;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

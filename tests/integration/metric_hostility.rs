@@ -2,6 +2,7 @@
 
 use lantern::api::Listener;
 
+use crate::metrics::is_of_the_whole_server;
 use crate::support::{Answer, Model, TestServer};
 
 /// What a scrape may consist of.
@@ -45,8 +46,8 @@ async fn a_hostile_handler_cannot_forge_a_scrape() {
     let samples: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
     let (process, labelled): (Vec<_>, Vec<_>) = samples
         .iter()
-        .partition(|line| line.starts_with("process_"));
-    assert_eq!(process.len(), 7, "{process:?}");
+        .partition(|line| is_of_the_whole_server(line));
+    assert_eq!(process.len(), 7 + 2, "{process:?}");
     for line in process {
         assert!(is_number_of_the_process(line), "{line:?}");
     }
