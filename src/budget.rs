@@ -98,10 +98,12 @@ enum Size {
 
 impl Size {
     const fn of(bytes: usize) -> Self {
-        match bytes {
-            0..=UNCOUNTED => Self::Tiny,
-            ..=SMALL => Self::Small,
-            _ => Self::Large,
+        if bytes <= UNCOUNTED {
+            Self::Tiny
+        } else if bytes <= SMALL {
+            Self::Small
+        } else {
+            Self::Large
         }
     }
 }

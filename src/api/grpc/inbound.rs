@@ -44,10 +44,13 @@ pub(super) struct InboundLimits {
     pub refusals: Refusals,
 }
 
+/// A charge that waited for room, and whether there was some.
+type Charged = (Charge, Result<(), Error>);
+
 /// A piece that was read, and waits for room.
 struct WaitForRoom {
     piece: Bytes,
-    charged: Pin<Box<dyn Future<Output = (Charge, Result<(), Error>)> + Send>>,
+    charged: Pin<Box<dyn Future<Output = Charged> + Send>>,
 }
 
 /// When a message has stalled. The timer is made when the body first has to be waited for.
