@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::model::{Defaults, ModelConfig, Requested, VersionLimits, resolve};
 use super::yaml::{Node, Value};
 use super::{metrics, properties, snapshot, yaml};
-use crate::model::{Envelope, Hosting, Limits};
+use crate::model::{Envelope, HandlerHeaders, Hosting, Limits};
 
 /// Names of the targets and their functions.
 pub(crate) const TARGETS: [(&str, fn(&[u8])); 5] = [
@@ -83,6 +83,7 @@ fn defaults() -> Defaults {
         envelope: Envelope::None,
         allow_inline: false,
         gpus: 0,
+        handler_headers: HandlerHeaders::default(),
         ceilings: Limits::default(),
         most: VersionLimits::default(),
     }

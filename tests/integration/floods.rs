@@ -115,12 +115,12 @@ async fn uploads_that_stall_are_cut_and_hold_little_until_then() {
     let mut clients = Vec::new();
     for index in 0..10 {
         let (mut client, body) = (server.connect(Listener::Inference).await, vec![b'x'; LARGE]);
-        let (start, size) = match index % 2 {
-            0 => (head("/predictions/echo", LARGE + 1), String::new()),
-            _ => {
-                let head = "POST /predictions/echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
-                (head.to_owned(), format!("{:x}\r\n", LARGE + 1))
-            }
+        let (start, size) = if index % 2 == 0 {
+            (head("/predictions/echo", LARGE + 1), String::new())
+        } else {
+            let head =
+                "POST /predictions/echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
+            (head.to_owned(), format!("{:x}\r\n", LARGE + 1))
         };
         clients.push(tokio::spawn(async move {
             // The server may answer and end the connection before everything was sent.

@@ -1,5 +1,7 @@
 //! What the fuzzer calls: bodies that are forms, and bodies that are compressed.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use hyper::HeaderMap;
@@ -8,6 +10,7 @@ use hyper::header::{self, HeaderValue};
 use super::Decoder;
 use super::encoding::Encoding;
 use crate::payload::Body;
+use crate::refusals::Refusals;
 
 /// So low that the fuzzer reaches it.
 const LIMIT: usize = 64 << 10;
@@ -25,7 +28,7 @@ fn form(bytes: &[u8]) {
         return;
     };
     let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, media)]);
-    let decoder = Decoder::new(LIMIT);
+    let decoder = Decoder::new(LIMIT, Duration::MAX, Refusals::default());
     let payload = decoder.payload(&headers, Bytes::copy_from_slice(body));
     let payload = payload.now_or_never().expect("all of the body is there");
     let Ok((_, Body::Form(parts))) = payload else {
