@@ -11,9 +11,12 @@ use super::parameters::Parameters;
 use super::uri::{as_sent, decode_query, normalized};
 use super::{decode, grpc, oip};
 
+/// A target: its name, and its function.
+type Target = (&'static str, fn(&[u8]));
+
 /// Names of the targets and their functions.
 pub(crate) fn targets() -> impl Iterator<Item = (&'static str, fn(&[u8]))> {
-    let own: [(&str, fn(&[u8])); 2] = [("uri", uri), ("management_json", management_json)];
+    let own: [Target; 2] = [("uri", uri), ("management_json", management_json)];
     own.into_iter()
         .chain(decode::fuzz::TARGETS)
         .chain(oip::fuzz::targets())

@@ -14,6 +14,9 @@ use super::source::{Source, read_one};
 use super::urls::SourceUrl;
 use super::{AllowedUrls, Contents, EntryName, Location, Manifest, UnpackLimits};
 
+/// A target: its name, and its function.
+type Target = (&'static str, fn(&[u8]));
+
 /// So low that a few bytes reach them.
 const LIMITS: UnpackLimits = UnpackLimits {
     entries: 32,
@@ -26,7 +29,7 @@ const LEVELS: usize = 16;
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// Names of the targets and their functions.
-pub(crate) const TARGETS: [(&str, fn(&[u8])); 5] = [
+pub(crate) const TARGETS: [Target; 5] = [
     ("zip", zip),
     ("tar", tar),
     ("entry_names", entry_names),

@@ -8,8 +8,11 @@ use super::yaml::{Node, Value};
 use super::{metrics, properties, snapshot, yaml};
 use crate::model::{Envelope, HandlerHeaders, Hosting, Limits};
 
+/// A target: its name, and its function.
+type Target = (&'static str, fn(&[u8]));
+
 /// Names of the targets and their functions.
-pub(crate) const TARGETS: [(&str, fn(&[u8])); 5] = [
+pub(crate) const TARGETS: [Target; 5] = [
     ("yaml", yaml),
     ("model_config", model_config),
     ("metrics_config", metrics_config),
@@ -35,15 +38,17 @@ fn check_node(node: &Node, depth: usize, nodes: &mut usize) {
     match &node.value {
         Value::Null | Value::Bool(_) | Value::Integer(_) | Value::Text(_) => {}
         Value::Float(value) => assert!(value.is_finite()),
-        Value::List(items) => items
-            .iter()
-            .for_each(|item| check_node(item, depth + 1, nodes)),
+        Value::List(items) => {
+            for item in items {
+                check_node(item, depth + 1, nodes);
+            }
+        }
         Value::Map(entries) => {
             let keys: HashSet<_> = entries.iter().map(|(key, _)| key).collect();
             assert_eq!(keys.len(), entries.len(), "a key is there twice");
-            entries
-                .iter()
-                .for_each(|(_, node)| check_node(node, depth + 1, nodes));
+            for (_, node) in entries {
+                check_node(node, depth + 1, nodes);
+            }
         }
     }
 }

@@ -4,8 +4,11 @@ use std::path::Path;
 
 use super::{quoted, reason, shortened, truncated, without_frames};
 
+/// A target: its name, and its function.
+type Target = (&'static str, fn(&[u8]));
+
 /// Names of the targets and their functions.
-pub(crate) const TARGETS: [(&str, fn(&[u8])); 1] = [("text", text)];
+pub(crate) const TARGETS: [Target; 1] = [("text", text)];
 
 fn text(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);

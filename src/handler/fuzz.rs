@@ -4,8 +4,11 @@ use wasmparser::WasmFeatures;
 
 use super::inspect::{inspect, screen};
 
+/// A target: its name, and its function.
+type Target = (&'static str, fn(&[u8]));
+
 /// Names of the targets and their functions.
-pub(crate) const TARGETS: [(&str, fn(&[u8])); 1] = [("component", component)];
+pub(crate) const TARGETS: [Target; 1] = [("component", component)];
 
 fn component(bytes: &[u8]) {
     let read = inspect(bytes);

@@ -6,8 +6,11 @@ use parking_lot::Mutex;
 
 use super::line::{MetricLog, Template, parse};
 
+/// A target: its name, and its function.
+type Target = (&'static str, fn(&[u8]));
+
 /// Names of the targets and their functions.
-pub(crate) const TARGETS: [(&str, fn(&[u8])); 1] = [("metric_line", metric_line)];
+pub(crate) const TARGETS: [Target; 1] = [("metric_line", metric_line)];
 
 /// A line to read, or else a unit, a label's value and a request's id, apart by NUL, to be written.
 fn metric_line(bytes: &[u8]) {
@@ -35,6 +38,5 @@ fn written(unit: &str, value: &str, request: &str) -> String {
     let log = MetricLog::new(move |text| line.lock().push_str(text));
     let labels = [("Label", value), ("Hostname", "vm")];
     Template::new("Name", unit, labels.into_iter(), log).write(3.5, request);
-    let line = written.lock().clone();
-    line
+    written.lock().clone()
 }

@@ -8,8 +8,11 @@ use super::clock::Clock;
 use super::format::{CONTINUED, Form, Formatter, worker_line};
 use super::record::{Log, Record};
 
+/// A target: its name, and its function.
+type Target = (&'static str, fn(&[u8]));
+
 /// Names of the targets and their functions.
-pub(crate) const TARGETS: [(&str, fn(&[u8])); 1] = [("log_line", log_line)];
+pub(crate) const TARGETS: [Target; 1] = [("log_line", log_line)];
 
 /// No message and no field looks like a line of its own.
 fn log_line(bytes: &[u8]) {

@@ -4,8 +4,11 @@ use bytes::Bytes;
 
 use super::{DType, Tensor};
 
+/// A target: its name, and its function.
+type Target = (&'static str, fn(&[u8]));
+
 /// Names of the targets and their functions.
-pub(crate) const TARGETS: [(&str, fn(&[u8])); 1] = [("tensors", tensors)];
+pub(crate) const TARGETS: [Target; 1] = [("tensors", tensors)];
 
 /// A dtype, a rank, so many axes, and the data. An axis over 250 stands for one that makes products overflow.
 fn tensors(bytes: &[u8]) {

@@ -12,12 +12,15 @@ use super::encoding::Encoding;
 use crate::payload::Body;
 use crate::refusals::Refusals;
 
+/// A target: its name, and its function.
+type Target = (&'static str, fn(&[u8]));
+
 /// So low that the fuzzer reaches it.
 const LIMIT: usize = 64 << 10;
 const FIELDS_LIMIT: usize = 1024;
 
 /// Names of the targets and their functions.
-pub(in crate::api) const TARGETS: [(&str, fn(&[u8])); 2] =
+pub(in crate::api) const TARGETS: [Target; 2] =
     [("form", form), ("content_encoding", content_encoding)];
 
 /// The media type in the first line, the body in the others. Fields are pieces of the body.

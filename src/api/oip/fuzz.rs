@@ -4,9 +4,12 @@ use super::json::{self, Form};
 use super::{InferResponse, rest};
 use crate::tensor::{NamedTensor, Tensor};
 
+/// A target: its name, and its function.
+type Target = (&'static str, fn(&[u8]));
+
 /// Names of the targets and their functions.
 pub(in crate::api) fn targets() -> impl Iterator<Item = (&'static str, fn(&[u8]))> {
-    let own: [(&str, fn(&[u8])); 1] = [("infer_json", infer_json)];
+    let own: [Target; 1] = [("infer_json", infer_json)];
     own.into_iter().chain(rest::fuzz::TARGETS)
 }
 

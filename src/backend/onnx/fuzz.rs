@@ -11,8 +11,11 @@ use super::external::{self, ExternalError};
 use super::interface;
 use crate::tensor::MAX_RANK;
 
+/// A target: its name, and its function.
+type Target = (&'static str, fn(&[u8]));
+
 /// Names of the targets and their functions.
-pub(crate) const TARGETS: [(&str, fn(&[u8])); 2] = [
+pub(crate) const TARGETS: [Target; 2] = [
     ("onnx_external", onnx_external),
     ("onnx_interface", onnx_interface),
 ];

@@ -5,8 +5,11 @@ use bytes::Bytes;
 use super::{INPUTS, INSTANCES, ROWS_LIMIT, read};
 use crate::payload::Body;
 
+/// A target: its name, and its function.
+type Target = (&'static str, fn(&[u8]));
+
 /// Names of the targets and their functions.
-pub(crate) const TARGETS: [(&str, fn(&[u8])); 1] = [("envelope", envelope)];
+pub(crate) const TARGETS: [Target; 1] = [("envelope", envelope)];
 
 fn envelope(bytes: &[u8]) {
     let body = Body::Raw(Bytes::copy_from_slice(bytes));

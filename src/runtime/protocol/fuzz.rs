@@ -15,6 +15,9 @@ use super::frame::{self, Body, Decoder, FrameLimits, ReadBody};
 use super::messages::{Order, Report};
 use super::{Violation, messages};
 
+/// A target: its name, and its function.
+type Target = (&'static str, fn(&[u8]));
+
 /// So low that the fuzzer reaches them.
 const LIMITS: FrameLimits = FrameLimits {
     header: 4 << 10,
@@ -22,7 +25,7 @@ const LIMITS: FrameLimits = FrameLimits {
 };
 
 /// Names of the targets and their functions.
-pub(crate) const TARGETS: [(&str, fn(&[u8])); 2] = [("orders", orders), ("reports", reports)];
+pub(crate) const TARGETS: [Target; 2] = [("orders", orders), ("reports", reports)];
 
 fn orders(bytes: &[u8]) {
     for (order, body) in frames(bytes) {

@@ -10,8 +10,11 @@ use crate::catalog::Signature;
 use crate::model::TensorSpec;
 use crate::tensor::DType;
 
+/// A target: its name, and its function.
+type Target = (&'static str, fn(&[u8]));
+
 /// Names of the targets and their functions.
-pub(in crate::api) const TARGETS: [(&str, fn(&[u8])); 1] = [("infer_binary", infer_binary)];
+pub(in crate::api) const TARGETS: [Target; 1] = [("infer_binary", infer_binary)];
 
 /// The length of the JSON in the first line, the body in the others.
 fn infer_binary(bytes: &[u8]) {

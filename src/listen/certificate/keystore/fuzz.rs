@@ -5,11 +5,14 @@ use sha1::{Digest as _, Sha1};
 use super::super::{Identity, private_key};
 use super::jks::{self, WHITENER};
 
+/// A target: its name, and its function.
+type Target = (&'static str, fn(&[u8]));
+
 const PASSWORD: &str = "changeit";
 const DIGEST: usize = 20;
 
 /// Names of the targets and their functions.
-pub(crate) const TARGETS: [(&str, fn(&[u8])); 1] = [("keystore", keystore)];
+pub(crate) const TARGETS: [Target; 1] = [("keystore", keystore)];
 
 /// The digest at the end is made right first, so that the fuzzer need not.
 fn keystore(bytes: &[u8]) {
