@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Http2Limits;
 use super::delivery::{Deliveries, Delivery};
+use super::linger::Lingers;
 use crate::listen::{Activity, Busy, Peer};
 use crate::refusals::{Limit, Refusals};
 
@@ -86,7 +87,7 @@ pub(super) async fn serve<S, F, B>(
     let service = service_fn(move |request: Request<Incoming>| {
         answer(request.map(Body::new), connected.clone())
     });
-    let io = TokioIo::new(traffic.watching(stream));
+    let io = TokioIo::new(traffic.watching(Lingers::new(stream)));
     let mut served = pin!(builder(rules.limits).serve_connection(io, service));
     let Rules {
         lifetime,
