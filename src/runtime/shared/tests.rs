@@ -1,3 +1,5 @@
+//! Both sides of a region, in one process.
+
 use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::time::Duration;
