@@ -22,6 +22,7 @@ use super::extract::RequestContext;
 use super::grpc::{self, Grpc};
 use super::http2::{self, Connected, Lifetime, Rules};
 use super::layers::HttpService;
+use super::linger::Lingers;
 use super::malformed::ReplacedRefusals;
 use super::{Api, Listener, host, reply};
 use crate::listen::{self, Peer, Socket, Stream};
@@ -183,7 +184,7 @@ async fn http1_connection(
             Ok::<_, Infallible>(response)
         }
     });
-    let stream = ReplacedRefusals::new(stream, is_answered, || api.refuse(peer));
+    let stream = ReplacedRefusals::new(Lingers::new(stream), is_answered, || api.refuse(peer));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(api.cfg.keep_alive)

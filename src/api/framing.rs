@@ -6,8 +6,6 @@
 //! lines between chunks. [`Framing`] reads along with hyper and finds them. It knows the bytes that frame requests, and
 //! neither targets nor bodies; it makes no request and no answer.
 
-use memchr::memchr;
-
 /// Bytes that a line may have. Longer ones are over the limits of those who read them: of request lines and headers, of
 /// chunk extensions and trailers.
 const LINE_LIMIT: usize = 16 << 10;
@@ -113,7 +111,7 @@ impl Framing {
 
     /// Reads to the end of a line, if it has arrived, and returns how many bytes that were.
     fn read_line(&mut self, kind: Kind, bytes: &[u8]) -> Result<usize, &'static str> {
-        let end = memchr(b'\n', bytes);
+        let end = bytes.iter().position(|byte| *byte == b'\n');
         let arrived = &bytes[..end.unwrap_or(bytes.len())];
         if self.line.len() + arrived.len() > LINE_LIMIT {
             return Err("a line is too long");
@@ -210,7 +208,7 @@ fn content_length(value: &[u8]) -> Option<u64> {
 
 /// The length that the line before a chunk tells. Extensions are of printable characters.
 fn chunk_length(line: &[u8]) -> Result<u64, &'static str> {
-    let (digits, extensions) = match memchr(b';', line) {
+    let (digits, extensions) = match line.iter().position(|byte| *byte == b';') {
         Some(at) => (trimmed_end(&line[..at]), &line[at..]),
         None => (line, &[][..]),
     };

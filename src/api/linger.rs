@@ -14,13 +14,13 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 const LIMIT: usize = 64 << 20;
 
 /// A connection that was shut down, and is still read from.
-pub(super) struct Lingering {
+struct Lingering {
     timer: Pin<Box<Sleep>>,
     discarded: usize,
 }
 
 impl Lingering {
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         Self {
             timer: Box::pin(tokio::time::sleep(TIMEOUT)),
             discarded: 0,
@@ -28,7 +28,7 @@ impl Lingering {
     }
 
     /// Reads until the client ends too, or the time or the bytes are used up.
-    pub(super) fn poll_discard<S: AsyncRead + Unpin>(
+    fn poll_discard<S: AsyncRead + Unpin>(
         &mut self,
         stream: &mut S,
         context: &mut Context<'_>,

@@ -19,7 +19,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Response;
 use super::framing::{Doubt, Framing};
-use super::linger::Lingering;
 
 /// An answer of hyper's own is shorter than this.
 const BARE_LIMIT: usize = 100;
@@ -28,7 +27,7 @@ const BARE_STATUSES: [&[u8]; 3] = [b"400", b"414", b"431"];
 /// What no head may hold, wherever it has got to, and the end of it: hyper looks at a head when that is there.
 const NO_HEAD: &[u8] = b"\0\r\n\r\n";
 
-/// A stream on which the answer to what is not HTTP is replaced, and which lingers at its end.
+/// A stream on which the answer to what is not HTTP is replaced.
 pub(super) struct ReplacedRefusals<'c, S, M> {
     stream: S,
     /// Whether the API has answered since all was written: then what is written next is its answer, not hyper's.
@@ -40,8 +39,6 @@ pub(super) struct ReplacedRefusals<'c, S, M> {
     framing: Framing,
     /// Set once a request was refused: what hyper still reads, before the end.
     last_words: Option<&'static [u8]>,
-    /// Set once the stream has been shut down.
-    lingering: Option<Lingering>,
 }
 
 impl<'c, S, M: FnMut() -> Bytes> ReplacedRefusals<'c, S, M> {
@@ -54,7 +51,6 @@ impl<'c, S, M: FnMut() -> Bytes> ReplacedRefusals<'c, S, M> {
             answer: None,
             framing: Framing::new(),
             last_words: None,
-            lingering: None,
         }
     }
 
@@ -143,7 +139,7 @@ impl<S: AsyncRead + Unpin, M: Unpin> AsyncRead for ReplacedRefusals<'_, S, M> {
 
 impl<S, M> AsyncWrite for ReplacedRefusals<'_, S, M>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncWrite + Unpin,
     M: FnMut() -> Bytes + Unpin,
 {
     fn poll_write(
@@ -177,12 +173,7 @@ where
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        if this.lingering.is_none() {
-            ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
-        }
-        let lingering = this.lingering.get_or_insert_with(Lingering::new);
-        lingering.poll_discard(&mut this.stream, context).map(Ok)
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 
     fn is_write_vectored(&self) -> bool {
