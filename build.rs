@@ -38,6 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     files.file.retain(|file| file.name() != ALIAS_FILE);
     tonic_prost_build::configure()
         .build_transport(false)
+        .codec_path("crate::api::grpc::codec::CountedFields")
         .bytes(".")
         .btree_map(".org.pytorch.serve.grpc.inference.PredictionsRequest.input")
         .include_file("proto.rs")

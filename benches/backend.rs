@@ -18,6 +18,7 @@ use lantern_benches::fixture;
 fn linear() -> Box<dyn Session> {
     let library = std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from);
     let spec = LoadSpec {
+        has_brief_outputs: true,
         artifact: fixture("linear.onnx"),
         device: Device::Cpu,
         workers: 1,

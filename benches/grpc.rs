@@ -1,7 +1,7 @@
 //! gRPC as a client meets it: a release build, started as a process, driven over loopback by tonic's client.
 //!
 //! `make bench ARGS="--bench grpc"` prints two tables: predictions of a small JSON model beside the same over REST and beside a bare
-//! tonic server that answers as small a message with what it got, and 600 KB to
+//! tonic server, in a process of its own, that answers as small a message with what it got, and 600 KB to
 //! a handler and back beside a bare tonic server that answers with what it got. Every figure is the median of several runs.
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, missing_docs)]
@@ -16,10 +16,13 @@ use lantern::api::grpc::proto::inference::inference_ap_is_service_server::{
 use lantern::api::grpc::proto::inference::{
     PredictionResponse, PredictionsRequest, TorchServeHealthResponse,
 };
+use tokio::net::TcpListener;
 use tokio_stream::Empty;
+use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
+use lantern_benches::bare::{self, Bare};
 use lantern_benches::load::{self, Load};
 use lantern_benches::server::{Model, Setup};
 use lantern_benches::{fixture, guest};
@@ -36,9 +39,13 @@ fn main() {
     if std::env::args().any(|argument| argument == "--list") {
         return;
     }
+    if bare::has_served("tonic", bare_tonic) {
+        return;
+    }
     let runtime = tokio::runtime::Runtime::new().expect("a runtime can be made");
-    small(&runtime);
-    large(&runtime);
+    let bare = Bare::start("tonic");
+    small(&runtime, bare.address);
+    large(&runtime, bare.address);
 }
 
 fn linear() -> Setup {
@@ -54,7 +61,7 @@ fn linear() -> Setup {
     Setup::new(&[model], "")
 }
 
-fn small(runtime: &tokio::runtime::Runtime) {
+fn small(runtime: &tokio::runtime::Runtime, bare: SocketAddr) {
     println!(
         "\n16-input linear model, JSON in and out, inline, one worker, batch size 32; medians of {RUNS} runs"
     );
@@ -66,7 +73,6 @@ fn small(runtime: &tokio::runtime::Runtime) {
     let _server = setup.start();
     let question = load::post("/predictions/linear", "application/json", X.as_bytes());
     setup.first_answer(&question, Instant::now());
-    let bare = runtime.block_on(bare_tonic());
     for concurrent in [1, 32] {
         let request = prediction("linear", X.as_bytes());
         let echo = (0..RUNS).map(|_| runtime.block_on(drive(bare, &request, concurrent)));
@@ -105,14 +111,13 @@ fn small(runtime: &tokio::runtime::Runtime) {
     }
 }
 
-fn large(runtime: &tokio::runtime::Runtime) {
+fn large(runtime: &tokio::runtime::Runtime, bare: SocketAddr) {
     println!("\n{TENSOR} bytes there and back; medians of {RUNS} runs");
     println!("{:<8} {:>10} {:>12}", "server", "concurrent", "requests/s");
     let setup = echo();
     let _server = setup.start();
     let question = load::post("/predictions/echo", "text/plain", b"x");
     setup.first_answer(&question, Instant::now());
-    let bare = runtime.block_on(bare_tonic());
     let request = prediction("echo", &vec![7; TENSOR]);
     for concurrent in [1, 32] {
         for (name, address) in [("bare", bare), ("lantern", setup.grpc)] {
@@ -191,17 +196,12 @@ fn median(mut figures: Vec<f64>) -> f64 {
 /// Answers with what it got.
 struct Echo;
 
-/// Serves [`Echo`] with nothing around it, in this process.
-async fn bare_tonic() -> SocketAddr {
-    let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    let address = socket.local_addr().expect("a listener has an address");
-    drop(socket);
+/// Serves [`Echo`] with nothing around it.
+async fn bare_tonic(listener: TcpListener) {
     let echo = InferenceApIsServiceServer::new(Echo).max_decoding_message_size(MESSAGE_LIMIT);
-    tokio::spawn(tonic::transport::Server::builder().serve(address, echo));
-    while tokio::net::TcpStream::connect(address).await.is_err() {
-        tokio::task::yield_now().await;
-    }
-    address
+    let connections = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let served = tonic::transport::Server::builder().serve_with_incoming(echo, connections);
+    served.await.expect("the bare server serves");
 }
 
 #[tonic::async_trait]

@@ -79,6 +79,7 @@ fn request() -> Request {
         deadline: arrival + Duration::from_mins(1),
         schedule: Schedule::default(),
         account: Account::default(),
+        passes_tensors_on: false,
     }
 }
 

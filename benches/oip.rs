@@ -1,8 +1,8 @@
-//! Open Inference Protocol with a tensor of 600 KB, there and back through a model that copies it, against a bare tonic
-//! service that echoes the same message.
+//! Open Inference Protocol with a tensor of 600 KB, there and back through a model that copies it, against bare servers that echo the
+//! same: one of tonic, one of axum, each in a process of its own as the server is.
 //!
-//! `make bench ARGS="--bench oip"` prints requests a second over gRPC for the echo and for both hosts, each as a part of the
-//! echo's, and over REST with the binary tensor data extension.
+//! `make bench ARGS="--bench oip"` prints requests a second over gRPC and over REST with the binary tensor data extension, for the
+//! echo and for both hostings, each as a part of the echo's. All are up, and are driven in turn; figures are medians.
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, missing_docs)]
 
@@ -19,10 +19,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use lantern::api::grpc::proto::open_inference::grpc_inference_service_client::GrpcInferenceServiceClient;
 use lantern::api::grpc::proto::open_inference::model_infer_request::InferInputTensor;
 use lantern::api::grpc::proto::open_inference::{ModelInferRequest, ModelInferResponse};
+use tokio::net::TcpListener;
 use tonic::codegen::Service;
 use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
 
+use lantern_benches::bare::{self, Bare};
 use lantern_benches::guest;
 use lantern_benches::load::{self, Load};
 use lantern_benches::server::{Model, Setup};
@@ -30,8 +32,10 @@ use lantern_benches::server::{Model, Setup};
 /// Elements of the tensor, fp32.
 const ELEMENTS: usize = 150_000;
 const LIMIT: usize = 16 << 20;
-const WARM_UP: Duration = Duration::from_millis(500);
-const MEASURED: Duration = Duration::from_secs(3);
+const ROUNDS: usize = 5;
+const CALLS: [usize; 3] = [1, 4, 16];
+const WARM_UP: Duration = Duration::from_millis(300);
+const MEASURED: Duration = Duration::from_millis(1500);
 /// Windows like the server's, so that the two differ in nothing else.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
@@ -40,46 +44,65 @@ fn main() {
     if std::env::args().any(|argument| argument == "--list") {
         return;
     }
+    if bare::has_served("tonic", bare_tonic) || bare::has_served("axum", bare_axum) {
+        return;
+    }
+    let servers = ["inline", "process"].map(|hosting| {
+        let setup = identity(hosting);
+        let server = setup.start();
+        setup.first_answer(&question(), Instant::now());
+        (hosting, setup, server)
+    });
     let tokio = tokio::runtime::Runtime::new().expect("a runtime can be made");
-    let echo = tokio.block_on(echo());
-    println!("\nfp32[1, {ELEMENTS}] through gRPC, raw; requests/s, and as a part of the echo's");
+    let (tonic, axum) = (Bare::start("tonic"), Bare::start("axum"));
+    let grpc = servers
+        .each_ref()
+        .map(|(hosting, setup, _)| (*hosting, setup.grpc));
+    println!("\nfp32[1, {ELEMENTS}] over gRPC, raw; requests/s, and as a part of the echo's");
+    compare(tonic.address, grpc, |address, calls| {
+        tokio.block_on(drive(address, calls))
+    });
+    let rest = servers
+        .each_ref()
+        .map(|(hosting, setup, _)| (*hosting, setup.inference));
+    println!("\nThe same over REST, in binary form");
+    compare(axum.address, rest, |address, connections| {
+        let outcome = load::drive(&Load {
+            address,
+            request: question(),
+            connections,
+            warm_up: WARM_UP,
+            duration: MEASURED,
+        });
+        assert_eq!(outcome.failures, 0, "every request is answered");
+        outcome.throughput
+    });
+}
+
+/// Prints what `rate` says of a bare server and of others, in turn.
+fn compare(
+    bare: SocketAddr,
+    others: [(&str, SocketAddr); 2],
+    rate: impl Fn(SocketAddr, usize) -> f64,
+) {
     println!(
         "{:<10} {:>6} {:>10} {:>6}",
         "server", "calls", "requests/s", "part"
     );
-    for calls in [1, 4, 16] {
-        let bare = tokio.block_on(drive(echo, calls));
-        println!("{:<10} {calls:>6} {bare:>10.0} {:>6.2}", "echo", 1.0);
-        for hosting in ["inline", "process"] {
-            let setup = identity(hosting);
-            let _server = setup.start();
-            setup.first_answer(&question(), Instant::now());
-            let rate = tokio.block_on(drive(setup.grpc, calls));
-            println!("{hosting:<10} {calls:>6} {rate:>10.0} {:>6.2}", rate / bare);
-        }
-    }
-    rest();
-}
-
-/// The same tensor over REST, in binary form.
-fn rest() {
-    println!("\nThe same over REST, in binary form");
-    for hosting in ["inline", "process"] {
-        let setup = identity(hosting);
-        let _server = setup.start();
-        setup.first_answer(&question(), Instant::now());
-        for connections in [1, 4, 16] {
-            let outcome = load::drive(&Load {
-                address: setup.inference,
-                request: question(),
-                connections,
-                warm_up: WARM_UP,
-                duration: MEASURED,
-            });
-            println!(
-                "{hosting:<10} {connections:>6} {:>10.0} {:>6} failures",
-                outcome.throughput, outcome.failures
-            );
+    let [inline, process] = others;
+    let servers = [("echo", bare), inline, process];
+    for calls in CALLS {
+        let rounds: Vec<_> = (0..ROUNDS)
+            .map(|_| servers.map(|(_, address)| rate(address, calls)))
+            .collect();
+        let median = |server: usize| {
+            let mut rates: Vec<f64> = rounds.iter().map(|round| round[server]).collect();
+            rates.sort_by(f64::total_cmp);
+            rates[ROUNDS / 2]
+        };
+        for (place, (name, _)) in servers.iter().enumerate() {
+            let (rate, part) = (median(place), median(place) / median(0));
+            println!("{name:<10} {calls:>6} {rate:>10.0} {part:>6.2}");
         }
     }
 }
@@ -192,24 +215,48 @@ async fn call_for(mut client: GrpcInferenceServiceClient<Channel>) -> u32 {
     answered
 }
 
-/// Starts the bare service.
-async fn echo() -> SocketAddr {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
-    let listener = listener.expect("a port is free");
-    let address = listener.local_addr().expect("a listener has an address");
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            stream
-                .set_nodelay(true)
-                .expect("a TCP socket has the option");
-            let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-            builder
-                .initial_stream_window_size(STREAM_WINDOW)
-                .initial_connection_window_size(CONNECTION_WINDOW);
-            tokio::spawn(builder.serve_connection(TokioIo::new(stream), service_fn(answer)));
-        }
+async fn bare_tonic(listener: TcpListener) {
+    while let Ok((stream, _)) = listener.accept().await {
+        tokio::spawn(echo(stream));
+    }
+}
+
+async fn bare_axum(listener: TcpListener) {
+    let router = axum::Router::new()
+        .fallback(async |body: Bytes| body)
+        .layer(axum::extract::DefaultBodyLimit::max(LIMIT));
+    while let Ok((stream, _)) = listener.accept().await {
+        tokio::spawn(echo_rest(stream, router.clone()));
+    }
+}
+
+/// The bare service on one connection.
+async fn echo(stream: tokio::net::TcpStream) {
+    stream
+        .set_nodelay(true)
+        .expect("a TCP socket has the option");
+    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    builder
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW);
+    let served = builder.serve_connection(TokioIo::new(stream), service_fn(answer));
+    // The client ends it.
+    let _ = served.await;
+}
+
+/// A bare router on one connection.
+async fn echo_rest(stream: tokio::net::TcpStream, router: axum::Router) {
+    stream
+        .set_nodelay(true)
+        .expect("a TCP socket has the option");
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        router.clone().call(request.map(axum::body::Body::new))
     });
-    address
+    let builder = hyper::server::conn::http1::Builder::new();
+    // The client ends it.
+    let _ = builder
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
 }
 
 async fn answer(

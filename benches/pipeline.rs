@@ -69,6 +69,7 @@ async fn handler_alone() {
 
 fn session_alone() {
     let spec = LoadSpec {
+        has_brief_outputs: true,
         artifact: fixture("linear.onnx"),
         device: Device::Cpu,
         workers: 1,

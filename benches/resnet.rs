@@ -133,6 +133,7 @@ fn bare(backend: &str, artifact: &Path) -> Option<Box<dyn FnMut() -> f64>> {
 fn session(artifact: &Path) -> Box<dyn Session> {
     let library = std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from);
     let spec = LoadSpec {
+        has_brief_outputs: true,
         artifact: artifact.to_owned(),
         device: Device::Cpu,
         workers: 1,

@@ -50,6 +50,7 @@ mod management;
 mod oip;
 mod pace;
 mod parameters;
+mod pieces;
 mod reply;
 mod rotate;
 pub mod routes;

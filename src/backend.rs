@@ -12,7 +12,6 @@ use crate::tensor::NamedTensor;
 
 pub mod failure;
 pub mod fake;
-pub mod memory;
 pub mod none;
 pub mod onnx;
 mod signature;
@@ -40,6 +39,8 @@ pub struct LoadSpec {
     pub declared: Declared,
     /// What workers do with a model that keeps state.
     pub state: StateSharing,
+    /// Whether outputs are dropped soon, so that they may stay in memory that the framework keeps for its runs.
+    pub has_brief_outputs: bool,
 }
 
 /// Why a backend could not load or infer. Texts may hold paths and the framework's own text: they are for the log

@@ -339,13 +339,33 @@ impl Charge {
 
     /// Ties the charge to `bytes`: it is given back with the last part of them.
     pub fn hold(self, bytes: Bytes) -> Bytes {
-        if self.account.0.is_none() || Size::of(self.bytes) == Size::Tiny {
+        if self.is_uncounted() {
             return bytes;
         }
         Bytes::from_owner(Held {
             bytes,
             _charge: self,
         })
+    }
+
+    /// Ties the charge to both parts of what it was made for: it is given back with the last of either.
+    pub fn hold_both(self, [first, second]: [Bytes; 2]) -> [Bytes; 2] {
+        if self.is_uncounted() {
+            return [first, second];
+        }
+        let charge = Arc::new(self);
+        let held = |bytes: Bytes| {
+            let charge = Arc::clone(&charge);
+            Bytes::from_owner(Held {
+                bytes,
+                _charge: charge,
+            })
+        };
+        [held(first), held(second)]
+    }
+
+    fn is_uncounted(&self) -> bool {
+        self.account.0.is_none() || Size::of(self.bytes) == Size::Tiny
     }
 
     /// A place among the bytes that are here and wait for room.
@@ -431,13 +451,13 @@ fn full() -> Error {
     Error::new(Kind::Overloaded, message)
 }
 
-/// Bytes with their charge.
-struct Held {
+/// Bytes with their charge, or a part of it.
+struct Held<C> {
     bytes: Bytes,
-    _charge: Charge,
+    _charge: C,
 }
 
-impl AsRef<[u8]> for Held {
+impl<C> AsRef<[u8]> for Held<C> {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }

@@ -38,7 +38,9 @@ use snapshot::Snapshots;
 
 pub use crate::config::model::Requested;
 pub use crate::runtime::failures::cannot_describe;
-pub use crate::runtime::{Batching, Bounds, ModelState, Signature, WorkerState, WorkerStatus};
+pub use crate::runtime::{
+    Batching, Bounds, ModelState, Room, Signature, WorkerState, WorkerStatus,
+};
 pub use describe::{Condition, Description};
 pub use entry::Entry;
 pub use expected::Expected;

@@ -219,7 +219,7 @@ impl Handler {
             pool: Pool::new(host.limits.instances),
             host,
         });
-        version.pool.put(Instance::start(&version).await?);
+        pool::put(&version, Instance::start(&version).await?);
         Ok(Self { version })
     }
 

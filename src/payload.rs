@@ -65,6 +65,9 @@ pub struct Request {
     pub schedule: Schedule,
     /// Whose bytes in flight its answer is among.
     pub account: Account,
+    /// Whether nobody in this process looks at the data of the tensors that answer it: they may lie in memory then that a worker
+    /// process can still write to.
+    pub passes_tensors_on: bool,
 }
 
 /// The span of the request `id`: lines that are logged within it carry its id, the client's own for it, and name and version

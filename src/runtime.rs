@@ -33,6 +33,7 @@ mod memory;
 mod pool;
 pub mod process;
 mod protocol;
+mod room;
 mod shared;
 mod source;
 #[cfg(test)]
@@ -47,6 +48,7 @@ pub use inflight::{InFlight, InFlightTicket};
 pub use inline_runs::InlineRuns;
 pub use pool::Bounds;
 pub use process::ProcessCounts;
+pub use room::Room;
 
 use local::LocalRuntime;
 use process::ProcessRuntime;
@@ -226,6 +228,14 @@ impl Runtime {
             Self::Process(runtime) => runtime.call(request).await,
         };
         reply?.held_by(&account).await
+    }
+
+    /// Room for a body of `length` bytes of a request to this version.
+    pub fn room(&self, length: usize) -> Room {
+        match self {
+            Self::Inline(_) => Room::own(length),
+            Self::Process(runtime) => runtime.room(length),
+        }
     }
 
     /// Asks the handler what it says of its model: a text that should be a JSON object, `{}` if it cannot be asked.

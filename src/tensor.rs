@@ -82,6 +82,11 @@ impl DType {
         }
     }
 
+    /// Whether all bytes are elements, so that data of the right length need not be looked at.
+    pub const fn takes_any_bytes(self) -> bool {
+        !matches!(self, Self::Bool | Self::Bytes)
+    }
+
     /// The name used in the handler interface, in settings and in messages.
     pub const fn name(self) -> &'static str {
         match self {

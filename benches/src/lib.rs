@@ -10,6 +10,7 @@
 
 use std::path::{Path, PathBuf};
 
+pub mod bare;
 pub mod load;
 pub mod runtime;
 pub mod server;

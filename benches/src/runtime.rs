@@ -138,6 +138,7 @@ pub fn request() -> Request {
         deadline: arrival + Duration::from_mins(2),
         schedule: Schedule::default(),
         account: Account::default(),
+        passes_tensors_on: false,
     }
 }
 

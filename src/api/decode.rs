@@ -15,6 +15,7 @@ use hyper::{HeaderMap, Request};
 
 use super::pace::Pace;
 use crate::budget::{Account, Charge};
+use crate::catalog::Room;
 use crate::error::{Error, Kind};
 use crate::payload::{Body, Part};
 use crate::refusals::{Limit, Refusals};
@@ -36,6 +37,8 @@ const LINE_LIMIT: usize = 4096;
 const HEADERS_LIMIT: usize = 8192;
 /// Headers that a request may have: as many as hyper takes over HTTP/1.
 const HEADERS_COUNT: usize = 100;
+const MULTIPART: &str = "multipart/form-data";
+const URLENCODED: &str = "application/x-www-form-urlencoded";
 /// How long a whole body may take where no model says how long.
 const WHOLE_TIMEOUT: Duration = Duration::from_mins(1);
 /// The line `METHOD TARGET HTTP/1.1` has this many bytes beside method and target.
@@ -122,12 +125,39 @@ impl Decoder {
         body: HttpBody,
         until: Instant,
     ) -> Result<Bytes, Error> {
-        let encoding = Encoding::of(headers)?;
-        let sent = self.collect(account, body, until).await?;
-        match encoding {
-            None => Ok(sent),
-            Some(encoding) => self.unpack(account, encoding, sent).await,
-        }
+        let all = self.divided(account, headers, body, until, Division::NOT_AT_ALL);
+        let [body, _] = all.await?;
+        Ok(body)
+    }
+
+    /// The same as [`body`](Self::body) in two parts, of which the second need not be in memory of this process's own.
+    pub(super) async fn body_in_two(
+        &self,
+        account: &Account,
+        headers: &HeaderMap,
+        body: HttpBody,
+        division: Division<'_>,
+    ) -> Result<[Bytes; 2], Error> {
+        let until = Instant::now() + WHOLE_TIMEOUT;
+        self.divided(account, headers, body, until, division).await
+    }
+
+    /// The same in two parts, of which the second need not be in memory of this process's own.
+    pub(super) async fn divided(
+        &self,
+        account: &Account,
+        headers: &HeaderMap,
+        body: HttpBody,
+        until: Instant,
+        division: Division<'_>,
+    ) -> Result<[Bytes; 2], Error> {
+        let Some(encoding) = Encoding::of(headers)? else {
+            return self.collect(account, body, until, division).await;
+        };
+        let whole = self.collect(account, body, until, Division::NOT_AT_ALL);
+        let [sent, _] = whole.await?;
+        let unpacked = self.unpack(account, encoding, sent).await?;
+        Ok(division.of(unpacked))
     }
 
     /// Unpacks what may be unpacked, for which there must be room. A body that is small after all needs little.
@@ -155,7 +185,8 @@ impl Decoder {
         account: &Account,
         body: HttpBody,
         until: Instant,
-    ) -> Result<Bytes, Error> {
+        division: Division<'_>,
+    ) -> Result<[Bytes; 2], Error> {
         let mut pieces = Pieces {
             decoder: self,
             pace: Pace::new(self.timeout),
@@ -164,18 +195,19 @@ impl Decoder {
             until,
         };
         let Some(first) = pieces.next().await? else {
-            return Ok(Bytes::new());
+            return Ok([Bytes::new(), Bytes::new()]);
         };
         if pieces.body.is_end_stream() {
-            return Ok(pieces.charge.hold(first));
+            return Ok(pieces.charge.hold_both(division.of(first)));
         }
-        let mut all = BytesMut::from(first);
         let announced = pieces.body.size_hint().lower();
-        all.reserve(usize::try_from(announced).map_or(0, |bytes| bytes.min(self.body_limit)));
+        let announced = usize::try_from(announced).map_or(0, |bytes| bytes.min(self.body_limit));
+        let mut parts = division.begin(first.len() + announced);
+        parts.push(&first);
         while let Some(piece) = pieces.next().await? {
-            all.extend_from_slice(&piece);
+            parts.push(&piece);
         }
-        Ok(pieces.charge.hold(all.freeze()))
+        Ok(pieces.charge.hold_both(parts.into_bytes()))
     }
 
     /// A body as the handler gets it, and its media type: fields of a form, or the bytes as they are.
@@ -184,15 +216,11 @@ impl Decoder {
         headers: &HeaderMap,
         body: Bytes,
     ) -> Result<(Option<String>, Body), Error> {
-        let full = headers
-            .get(header::CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok());
+        let full = content_type(headers);
         let media = full.map(media_type);
         let body = match (media.as_deref(), full) {
-            (Some("multipart/form-data"), Some(full)) => {
-                Body::Form(form::multipart(full, body).await?)
-            }
-            (Some("application/x-www-form-urlencoded"), _) => Body::Form(form::urlencoded(&body)?),
+            (Some(MULTIPART), Some(full)) => Body::Form(form::multipart(full, body).await?),
+            (Some(URLENCODED), _) => Body::Form(form::urlencoded(&body)?),
             _ => Body::Raw(body),
         };
         Ok((media, body))
@@ -229,6 +257,16 @@ const fn field(name: String, content_type: Option<String>, body: Bytes) -> Part 
     }
 }
 
+/// Whether a body is one that [`Decoder::payload`] takes apart.
+pub(super) fn is_form(headers: &HeaderMap) -> bool {
+    let media = content_type(headers).map(media_type);
+    matches!(media.as_deref(), Some(MULTIPART | URLENCODED))
+}
+
+fn content_type(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::CONTENT_TYPE)?.to_str().ok()
+}
+
 /// A media type without its parameters.
 fn media_type(full: &str) -> String {
     let media = full.split(';').next().unwrap_or("");
@@ -240,6 +278,59 @@ fn headers_size(headers: &HeaderMap) -> usize {
         .iter()
         .map(|(name, value)| name.as_str().len() + value.len() + HEADER_REST);
     sizes.sum()
+}
+
+/// Where a body is divided in two, and where its second part is gathered.
+#[derive(Clone, Copy)]
+pub(super) struct Division<'a> {
+    /// Bytes of the first part, which the server reads.
+    pub at: usize,
+    /// Room for so many bytes of the second.
+    pub room: &'a (dyn Fn(usize) -> Room + Sync),
+}
+
+impl Division<'_> {
+    /// All of a body is its first part.
+    const NOT_AT_ALL: Division<'static> = Division {
+        at: usize::MAX,
+        room: &Room::own,
+    };
+
+    /// Both parts of a body that is there.
+    fn of(self, mut body: Bytes) -> [Bytes; 2] {
+        let second = body.split_off(self.at.min(body.len()));
+        [body, second]
+    }
+
+    /// Both parts of a body of which nothing is there, and which says that it has `length` bytes.
+    fn begin(self, length: usize) -> Parts {
+        let first = self.at.min(length);
+        Parts {
+            at: self.at,
+            first: BytesMut::with_capacity(first),
+            second: (self.room)(length - first),
+        }
+    }
+}
+
+/// Both parts of a body that arrives.
+struct Parts {
+    at: usize,
+    first: BytesMut,
+    second: Room,
+}
+
+impl Parts {
+    fn push(&mut self, piece: &[u8]) {
+        let missing = self.at - self.first.len();
+        let (first, second) = piece.split_at(missing.min(piece.len()));
+        self.first.extend_from_slice(first);
+        self.second.push(second);
+    }
+
+    fn into_bytes(self) -> [Bytes; 2] {
+        [self.first.freeze(), self.second.into_bytes()]
+    }
 }
 
 /// A body that is being read.

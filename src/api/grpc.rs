@@ -24,6 +24,7 @@ use super::{Listener, Services};
 use crate::error::Error;
 
 mod call;
+pub mod codec;
 mod connection;
 mod framing;
 mod health;

@@ -7,11 +7,11 @@ use axum::body::Body as HttpBody;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{HeaderMap, StatusCode};
 
-use super::decode::RouteHeaders;
+use super::decode::{Division, RouteHeaders};
 use super::extract::{Call, PathParams, Query, RequestContext};
 use super::{Api, ApiState, EndpointResult, Response, decode, document};
 use crate::budget::Account;
-use crate::catalog::Entry;
+use crate::catalog::{Entry, Room};
 use crate::error::{Error, Kind};
 use crate::model::HandlerHeaders;
 use crate::payload::{self, Body, Request, Schedule};
@@ -75,7 +75,7 @@ pub(super) async fn invocations(api: ApiState, Query(fields): Query, call: Call)
         return api.run(&entry, call, route).await;
     }
     let (arrival, until) = (call.arrival, call.arrival + UNNAMED_TIMEOUT);
-    let received = api.receive(call, until).await?;
+    let received = api.receive(call, until, Room::own).await?;
     let model = field_of(&received.body, MODEL_NAME).ok_or_else(model_required)?;
     let catalog = &api.services.catalog;
     let entry = catalog.awaited(&model, None, arrival, None).await?;
@@ -149,15 +149,28 @@ impl Api {
     /// Reads the body, which must be there when the answer stops being of use, and runs the model.
     async fn run(&self, entry: &Entry, call: Call, route: PredictionRoute) -> EndpointResult {
         let until = entry.deadline(call.arrival);
-        let received = self.receive(call, until).await?;
-        ask(entry, received, route).await
+        let received = self.receive(call, until, |length| entry.room(length));
+        ask(entry, received.await?, route).await
     }
 
-    async fn receive(&self, call: Call, until: Instant) -> Result<Received, Error> {
+    /// Reads the body. Where the handler gets it as it is, it is gathered in `room`.
+    async fn receive(
+        &self,
+        call: Call,
+        until: Instant,
+        room: impl Fn(usize) -> Room + Sync,
+    ) -> Result<Received, Error> {
         let headers = call.headers;
-        let body = (self.decoder)
-            .body_until(&call.account, &headers, call.body, until)
+        let at = if decode::is_form(&headers) {
+            usize::MAX
+        } else {
+            0
+        };
+        let division = Division { at, room: &room };
+        let [own, gathered] = (self.decoder)
+            .divided(&call.account, &headers, call.body, until, division)
             .await?;
+        let body = if at == 0 { gathered } else { own };
         let (content_type, body) = self.decoder.payload(&headers, body).await?;
         Ok(Received {
             id: call.id,
@@ -182,6 +195,7 @@ async fn ask(entry: &Entry, received: Received, route: PredictionRoute) -> Endpo
         deadline: entry.deadline(received.arrival),
         schedule: Schedule::default(),
         account: received.account,
+        passes_tensors_on: false,
     };
     let answered = entry.call(request, route.names_version).await;
     let reply = answered.map_err(|error| {

@@ -8,12 +8,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use crate::budget::Account;
 use crate::catalog::{Catalog, Entry};
 pub(super) use crate::error::quoted as shown;
 use crate::error::{Error, Kind};
 use crate::payload::{Body, Field, Output, Request};
-use crate::tensor::NamedTensor;
+use crate::tensor::{DType, NamedTensor, Tensor, TensorError};
 
 mod answer;
 mod classify;
@@ -43,7 +45,7 @@ pub(super) struct Target<'a> {
 }
 
 impl Target<'_> {
-    fn find(self, catalog: &Catalog) -> Result<Arc<Entry>, Error> {
+    pub(super) fn find(self, catalog: &Catalog) -> Result<Arc<Entry>, Error> {
         catalog.find(self.model, self.version)
     }
 
@@ -77,6 +79,8 @@ pub(super) struct Origin {
     pub deadline: Option<Instant>,
     /// Whose bytes in flight it is among.
     pub account: Account,
+    /// Whether the client gets the tensors as they are, unless it asked for something else by a parameter of an output.
+    pub wants_bytes: bool,
 }
 
 /// A request for inference.
@@ -123,6 +127,7 @@ pub(super) async fn infer(
     outputs::check(&request.outputs, &signature.outputs)?;
     let schedule = request.parameters.schedule(origin.arrival)?;
     let deadline = entry.deadline(origin.arrival);
+    let passes_on = origin.wants_bytes && request.outputs.iter().all(|output| output.classes == 0);
     let asked = Request {
         id: origin.id,
         content_type: None,
@@ -132,6 +137,7 @@ pub(super) async fn infer(
         deadline: origin.deadline.map_or(deadline, |own| own.min(deadline)),
         schedule,
         account: origin.account,
+        passes_tensors_on: passes_on,
     };
     let reply = entry.call(asked, target.version.is_some()).await?;
     let tensors = match reply.output {
@@ -144,6 +150,25 @@ pub(super) async fn infer(
         id: request.id,
         outputs: outputs::select(tensors, &request.outputs, &signature)?,
     })
+}
+
+/// A tensor whose data came from a client. The data may lie where a worker process can write to it: what has to be looked at is
+/// copied first.
+pub(super) fn received(
+    dtype: DType,
+    shape: Vec<usize>,
+    data: Bytes,
+) -> Result<Tensor, TensorError> {
+    if dtype.takes_any_bytes() {
+        return Tensor::new(dtype, shape, data);
+    }
+    Tensor::new(dtype, shape, Bytes::copy_from_slice(&data))
+}
+
+/// Bytes of tensors' data.
+pub(super) fn size(tensors: &[NamedTensor]) -> usize {
+    let lengths = tensors.iter().map(|tensor| tensor.tensor.data().len());
+    lengths.sum()
 }
 
 pub(super) fn invalid(message: String) -> Error {

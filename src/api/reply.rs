@@ -228,9 +228,9 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
 pub(super) fn with_type(
     status: StatusCode,
     content_type: HeaderValue,
-    body: impl Into<Bytes>,
+    body: impl Into<Body>,
 ) -> Response {
-    let mut response = Response::new(Body::from(body.into()));
+    let mut response = Response::new(body.into());
     *response.status_mut() = status;
     response
         .headers_mut()

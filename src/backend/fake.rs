@@ -409,6 +409,7 @@ mod tests {
             intra_op_threads: 1,
             declared: Declared::default(),
             state: crate::model::StateSharing::default(),
+            has_brief_outputs: true,
         };
         backend.load(&spec).unwrap().session().unwrap()
     }

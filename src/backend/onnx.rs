@@ -15,7 +15,8 @@ use parking_lot::Mutex;
 
 use super::failure::classify;
 use super::{Axis0, Backend, BackendError, LoadSpec, LoadedModel, ModelState};
-use super::{Session, Signature, memory};
+use super::{Session, Signature};
+use crate::memory;
 use crate::model::{Arity, Declared, Device, TensorSpec};
 
 mod empty;
@@ -92,7 +93,7 @@ impl Backend for OnnxBackend {
         let session = self
             .commit(spec)
             .map_err(|error| classify(error.to_string(), BackendError::Load))?;
-        memory::trim();
+        memory::give_back();
         let inputs = port::inputs(&session, &interface)?;
         let outputs = port::outputs(&session, &interface)?;
         let signature = signature(&inputs, &outputs, &spec.declared);
@@ -105,6 +106,7 @@ impl Backend for OnnxBackend {
             outputs: outputs.all,
             session,
             signature,
+            has_brief_outputs: spec.has_brief_outputs,
         }))))
     }
 }

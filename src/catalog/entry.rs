@@ -22,7 +22,7 @@ use crate::metrics::{Metrics, ModelMetrics, ObservedRequest, Outcome};
 use crate::model::{Envelope, ModelSpec, Settings};
 use crate::payload::{Reply, Request, Response, Timings};
 use crate::runtime::{
-    Bounds, InFlightTicket, ProcessCounts, Runtime, Signature, failures, record_version,
+    Bounds, InFlightTicket, ProcessCounts, Room, Runtime, Signature, failures, record_version,
 };
 
 mod life;
@@ -249,6 +249,14 @@ impl Entry {
     /// What it has done so far.
     pub fn statistics(&self) -> Statistics {
         self.statistics.so_far()
+    }
+
+    /// Room for a body of `length` bytes of a request to it.
+    pub fn room(&self, length: usize) -> Room {
+        match &**self.phase.load() {
+            Phase::Ready(runtime) => runtime.room(length),
+            Phase::Loading | Phase::Empty | Phase::Failed(_) => Room::own(length),
+        }
     }
 
     /// Inputs and outputs of the model: its own once it is loaded, as declared before.

@@ -172,6 +172,7 @@ fn load(
         intra_op_threads: 1,
         declared: options.declared(),
         state: crate::model::StateSharing::default(),
+        has_brief_outputs: true,
     };
     let model = backend.load(&spec)?;
     let options = BatchingOptions {

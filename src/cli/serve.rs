@@ -13,6 +13,7 @@ use super::{Failure, banner};
 use crate::api::{AccessLine, AccessLog};
 use crate::archive::check_urls;
 use crate::config::server::{Environment, Flags, ServerConfig};
+use crate::memory;
 use crate::metrics::MetricLog;
 use crate::sandbox::descriptors;
 use crate::server::{Config, Machine, Server};
@@ -127,6 +128,7 @@ pub fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     // An old kernel cannot; then worker processes close what they were not given.
     let _ = descriptors::keep_to_self();
     descriptors::raise_limit();
+    memory::keep_between_requests();
     let environment = Environment::of_process();
     let (format, filter) = (args.log_format.format(), args.log.clone());
     let access = args.access_log;

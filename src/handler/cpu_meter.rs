@@ -2,7 +2,7 @@
 //!
 //! A call runs in segments, one for each time that tokio polls it. A segment stays on one thread, but the next may run
 //! on another, so each is measured with the CPU clock of its own thread. The epoch callback reads the meter at each
-//! tick, so a call ends at most two ticks past its limit. Work that the host does for the call on other threads is added.
+//! tick, so a call ends at most two ticks past its limit, or the first tick after it began, which may be 4 ms away. Work that the host does for the call on other threads is added.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;

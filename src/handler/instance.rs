@@ -33,6 +33,9 @@ const HANDLES_LIMIT: usize = 4096;
 const CALLS_AT_LEAST: u32 = 5_000;
 const CALLS_SPREAD: u32 = 5_000;
 
+/// Bytes by which an instance may grow before it is not kept for long.
+const GROWN: usize = 1 << 20;
+
 /// The guest's function `describe`.
 type Describe = TypedFunc<(), (Result<String, types::Error>,)>;
 
@@ -201,6 +204,11 @@ impl Instance {
 
     /// Whether it is so close to its memory limit that later calls would fail: linear memory never shrinks. An instance
     /// that is no larger than after `init` is kept, since a new one would be as large.
+    /// Whether its memory has grown by so much since `init` that it is not kept for long.
+    pub fn has_grown(&self) -> bool {
+        self.store.data().limiter.used() > self.initial_memory + GROWN
+    }
+
     fn holds_too_much(&self) -> bool {
         let limiter = &self.store.data().limiter;
         let used = limiter.used();

@@ -1,22 +1,35 @@
 //! Warm instances of one handler: taken for a call, given back after it, and replaced when they cannot be used again.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime;
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 
 use crate::error::{Error, Kind};
 
 use super::instance::Instance;
 use super::{Level, LogLine, Version};
 
+/// How long an instance that has grown may wait for another call.
+const GROWN_IDLE: Duration = Duration::from_secs(5);
+
 /// Idle instances as a stack: the last used is taken first, since its memory is still in the processor's caches.
 pub(super) struct Pool {
-    idle: Mutex<Vec<Instance>>,
+    idle: Mutex<Idle>,
     /// One for each instance that may be in use or being made.
     permits: Semaphore,
     limit: usize,
+}
+
+#[derive(Default)]
+struct Idle {
+    /// Each with when it was given back.
+    instances: Vec<(Instance, Instant)>,
+    /// Whether a task is looking after those that have grown.
+    is_looked_after: bool,
 }
 
 /// An instance while it is in use. If it is dropped without being given back, a new one is made in its place.
@@ -37,25 +50,65 @@ impl Pool {
         }
     }
 
-    /// Keeps an instance for later calls, or drops it if the pool is full.
-    pub fn put(&self, instance: Instance) {
+    /// Keeps an instance for later calls, or drops it if the pool is full. Whether somebody has to look after instances that have grown.
+    fn put(&self, instance: Instance) -> bool {
         let mut idle = self.idle.lock();
-        let is_full = idle.len() >= self.limit;
-        if !is_full {
-            idle.push(instance);
-            return;
+        if idle.instances.len() >= self.limit {
+            drop(idle);
+            return false;
         }
-        drop(idle);
+        let has_grown = instance.has_grown();
+        idle.instances.push((instance, Instant::now()));
+        has_grown && !std::mem::replace(&mut idle.is_looked_after, true)
     }
 
     /// Instances that wait for a call.
     #[cfg(test)]
     pub fn idle(&self) -> usize {
-        self.idle.lock().len()
+        self.idle.lock().instances.len()
     }
 
     fn take(&self) -> Option<Instance> {
-        self.idle.lock().pop()
+        let (instance, _) = self.idle.lock().instances.pop()?;
+        Some(instance)
+    }
+
+    /// Takes out what has grown and has waited for too long. Whether there is something left to look after.
+    fn outgrown(&self) -> (Vec<Instance>, bool) {
+        let mut idle = self.idle.lock();
+        let is_over = |(instance, since): &mut (Instance, Instant)| {
+            instance.has_grown() && since.elapsed() >= GROWN_IDLE
+        };
+        let over = idle.instances.extract_if(.., is_over);
+        let over = over.map(|(instance, _)| instance).collect();
+        let mut left = idle.instances.iter();
+        idle.is_looked_after = left.any(|(instance, _)| instance.has_grown());
+        (over, idle.is_looked_after)
+    }
+}
+
+/// Keeps an instance of `version` for later calls. Memory of wasm does not shrink: what large bodies made grow goes back to the system with
+/// the instance, once it was not needed for a while.
+pub(super) fn put(version: &Arc<Version>, instance: Instance) {
+    if version.pool.put(instance)
+        && let Ok(runtime) = runtime::Handle::try_current()
+    {
+        runtime.spawn(look_after(Arc::downgrade(version)));
+    }
+}
+
+/// Drops instances that have grown and wait, as long as there are some.
+async fn look_after(version: Weak<Version>) {
+    loop {
+        tokio::time::sleep(GROWN_IDLE).await;
+        let Some(version) = version.upgrade() else {
+            return;
+        };
+        let (outgrown, is_some_left) = version.pool.outgrown();
+        drop(outgrown);
+        if !is_some_left {
+            return;
+        }
     }
 }
 
@@ -89,7 +142,7 @@ impl<'a> Lease<'a> {
             .instance
             .take_if(|instance| may_stay && instance.is_usable())
         {
-            self.version.pool.put(instance);
+            put(self.version, instance);
         }
     }
 }
@@ -117,7 +170,7 @@ fn replace(version: &Arc<Version>) {
             return;
         };
         match Instance::start(&version).await {
-            Ok(instance) => version.pool.put(instance),
+            Ok(instance) => put(&version, instance),
             Err(error) => version.host.sink.log(LogLine {
                 level: Level::Error,
                 message: format!("cannot make a new instance: {error}"),

@@ -16,7 +16,9 @@ use parking_lot::Mutex;
 use tokio::sync::{OnceCell, mpsc, oneshot, watch};
 
 use super::failures::draining;
-use super::{Batching, Bounds, CircuitState, Hosts, InFlight, ModelFiles, NativeLibraries, Status};
+use super::{
+    Batching, Bounds, CircuitState, Hosts, InFlight, ModelFiles, NativeLibraries, Room, Status,
+};
 use crate::backend::Signature;
 use crate::error::Error;
 use crate::handler::Sink;
@@ -189,6 +191,15 @@ impl ProcessRuntime {
                 }
             }
         }
+    }
+
+    /// Room for a body of `length` bytes: where the process sees it, if there is some and nothing is wrong with the process.
+    pub fn room(&self, length: usize) -> Room {
+        let gathered = match &*self.availability.borrow() {
+            Availability::Up(connection) => connection.gather(length),
+            _ => None,
+        };
+        gathered.map_or_else(|| Room::own(length), Room::Shared)
     }
 
     fn attempts(&self, deadline: Instant) -> Attempts<'_> {

@@ -14,7 +14,7 @@ mod arena;
 mod mapping;
 mod view;
 
-pub use arena::{Arena, Place};
+pub use arena::{Arena, Gathered, Place};
 pub use view::{Release, View};
 
 use mapping::{Access, Mapping};

@@ -158,6 +158,7 @@ fn request(body: Body) -> Request {
         deadline: arrival + Duration::from_secs(50),
         schedule: Schedule::default(),
         account: Account::default(),
+        passes_tensors_on: false,
     }
 }
 

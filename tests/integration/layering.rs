@@ -24,7 +24,7 @@ const TABLE: [(&str, &[&str]); 21] = [
     ),
     ("telemetry", &["model", "error"]),
     ("archive", &["model", "config", "place", "error"]),
-    ("backend", &["tensor", "model", "error"]),
+    ("backend", &["memory", "tensor", "model", "error"]),
     (
         "handler",
         &[
@@ -34,8 +34,8 @@ const TABLE: [(&str, &[&str]); 21] = [
     (
         "runtime",
         &[
-            "handler", "backend", "sandbox", "budget", "payload", "tensor", "metrics", "model",
-            "error",
+            "handler", "backend", "sandbox", "memory", "budget", "payload", "tensor", "metrics",
+            "model", "error",
         ],
     ),
     (

@@ -205,6 +205,7 @@ pub(crate) fn request(row: [u8; 5]) -> Request {
         deadline: now + Duration::from_secs(50),
         schedule: Schedule::default(),
         account: Account::default(),
+        passes_tensors_on: false,
     }
 }
 

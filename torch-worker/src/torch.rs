@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 use lantern::backend::failure::classify;
 use lantern::backend::{
     Axis0, Backend, BackendError, LoadSpec, LoadedModel, ModelState, NamedAxis, Session, Signature,
-    memory,
 };
+use lantern::memory;
 use lantern::model::{Device, StateSharing, TensorSpec};
 use lantern::tensor::{DType, NamedTensor};
 
@@ -138,7 +138,7 @@ impl Session for TorchSession {
 
 fn load_module(spec: &LoadSpec) -> Result<Module, BackendError> {
     let module = Module::load(&spec.artifact, device_index(spec.device)).map_err(load_failure)?;
-    memory::trim();
+    memory::give_back();
     Ok(module)
 }
 

@@ -127,6 +127,7 @@ fn request_of(inputs: Vec<NamedTensor>) -> Request {
         deadline: Instant::now() + Duration::from_secs(50),
         schedule: Schedule::default(),
         account: Account::default(),
+        passes_tensors_on: false,
     }
 }
 

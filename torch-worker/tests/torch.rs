@@ -45,6 +45,7 @@ fn spec(artifact: PathBuf, device: Device, declared: Declared) -> LoadSpec {
         intra_op_threads: 1,
         declared,
         state: lantern::model::StateSharing::default(),
+        has_brief_outputs: true,
     }
 }
 

@@ -160,6 +160,7 @@ impl Predictor {
             deadline: caller.deadline(entry.deadline(call.arrival)),
             schedule: Schedule::default(),
             account: caller.account().clone(),
+            passes_tensors_on: false,
         };
         let reply = entry.call(request, version.is_some()).await?;
         reply.into_response()

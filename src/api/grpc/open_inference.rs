@@ -19,8 +19,10 @@ use crate::error::Error;
 use crate::payload::request_span;
 
 mod describe;
+mod divided;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(in crate::api) mod fuzz;
+pub(super) mod infer;
 mod request;
 mod response;
 
@@ -72,11 +74,23 @@ async fn infer(
     origin: Origin,
     message: wire::ModelInferRequest,
 ) -> Result<wire::ModelInferResponse, Error> {
-    let is_raw = !message.raw_input_contents.is_empty();
+    let is_raw = is_raw(&message);
     let (name, version) = (message.model_name.clone(), message.model_version.clone());
     let request = request::decode(message)?;
+    // Raw data were charged with their message; of elements, more is made than came.
+    let made = if is_raw {
+        0
+    } else {
+        oip::size(&request.inputs)
+    };
+    let _charge = origin.account.charge(made).await?;
     let response = oip::infer(&catalog, target(&name, &version), request, origin).await?;
     Ok(response::encode(response, is_raw))
+}
+
+/// Whether a message has the data of its tensors as they are: its answer has, too.
+fn is_raw(message: &wire::ModelInferRequest) -> bool {
+    !message.raw_input_contents.is_empty()
 }
 
 /// What the failure of one message of a stream says; the stream goes on.
@@ -101,7 +115,7 @@ async fn stream_one(
     let message = message?;
     let id = message.id.clone();
     let arrival = Instant::now();
-    let origin = origin(&caller, arrival);
+    let origin = origin(&caller, arrival, is_raw(&message));
     match infer(catalog, origin, message).await {
         Ok(response) => Ok(streamed(response)),
         Err(error) if wants_status => Err(caller.fail_open_inference(&error)),
@@ -122,13 +136,14 @@ fn streamed(mut response: wire::ModelInferResponse) -> wire::ModelStreamInferRes
     }
 }
 
-fn origin(caller: &Caller, arrival: Instant) -> Origin {
+fn origin(caller: &Caller, arrival: Instant, wants_bytes: bool) -> Origin {
     Origin {
         id: caller.id().to_owned(),
         headers: Vec::new(),
         arrival,
         deadline: caller.own_deadline(),
         account: caller.account().clone(),
+        wants_bytes,
     }
 }
 
@@ -193,8 +208,9 @@ impl GrpcInferenceService for OpenInferenceService {
         request: Request<wire::ModelInferRequest>,
     ) -> Answer<wire::ModelInferResponse> {
         let caller = Caller::of(&request)?;
-        let origin = origin(&caller, caller.arrival());
-        let inferred = infer(self.catalog.clone(), origin, request.into_inner()).await;
+        let message = request.into_inner();
+        let origin = origin(&caller, caller.arrival(), is_raw(&message));
+        let inferred = infer(self.catalog.clone(), origin, message).await;
         answer(&caller, inferred)
     }
 

@@ -28,6 +28,10 @@ pub(super) struct Outbound {
     call: Option<Call>,
 }
 
+/// Said of a response whose pieces are charged.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Charged;
+
 /// What is written down of a call. Dropped before the call has ended, it says that the client left.
 pub(super) struct Line {
     caller: Caller,
@@ -77,11 +81,14 @@ impl Drop for Line {
 
 /// A response as it goes out. One without a body has its status in the head, and ends here.
 pub(super) fn finish(
-    response: hyper::Response<axum::body::Body>,
+    mut response: hyper::Response<axum::body::Body>,
     line: Line,
     call: Option<Call>,
 ) -> Response {
-    let account = line.caller.account().clone();
+    let account = match response.extensions_mut().remove::<Charged>() {
+        Some(Charged) => Account::default(),
+        None => line.caller.account().clone(),
+    };
     let line = match code(response.headers()) {
         Some(code) => {
             line.end(code);

@@ -17,13 +17,41 @@ use super::health::HealthService;
 use super::inbound::Inbound;
 use super::inference::InferenceService;
 use super::management::ManagementService;
-use super::open_inference::OpenInferenceService;
+use super::open_inference::{OpenInferenceService, infer};
 use super::proto::DESCRIPTORS;
 use super::proto::inference::inference_ap_is_service_server::InferenceApIsServiceServer;
 use super::proto::management::management_ap_is_service_server::ManagementApIsServiceServer;
 use super::proto::open_inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 use super::{Grpc, status};
 use crate::api::routes::grpc::{GrpcRoute, GrpcService, OPEN_INFERENCE};
+
+/// The method that has a way of its own.
+const MODEL_INFER: &str = "ModelInfer";
+
+/// What answers calls.
+trait GrpcServer:
+    Service<
+        hyper::Request<Inbound>,
+        Response = hyper::Response<tonic::body::Body>,
+        Error = Infallible,
+    > + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S> GrpcServer for S where
+    S: Service<
+            hyper::Request<Inbound>,
+            Response = hyper::Response<tonic::body::Body>,
+            Error = Infallible,
+        > + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
 
 /// Bytes of a message that asks for health or descriptors, which holds a name.
 const SMALL: usize = 16 << 10;
@@ -64,6 +92,9 @@ pub(super) fn router(api: &Arc<Grpc>) -> Router {
         GrpcService::OpenInference => {
             let server = open_inference.clone();
             let server = server.map_request(move |request| renamed(route, request));
+            if route.method == MODEL_INFER {
+                return serving(router, api, route, inferring(api, server));
+            }
             serving(router, api, route, server)
         }
         GrpcService::Health => serving(router, api, route, health.clone()),
@@ -73,18 +104,25 @@ pub(super) fn router(api: &Arc<Grpc>) -> Router {
     router.fallback(no_such_method)
 }
 
+/// `server`, but for calls to `ModelInfer` that it need not unpack.
+fn inferring<S>(api: &Grpc, server: S) -> impl GrpcServer<Future: Send>
+where
+    S: GrpcServer<Future: Send>,
+{
+    let (catalog, limit) = (api.services.catalog.clone(), api.api.max_request_size);
+    service_fn(move |request: hyper::Request<Inbound>| {
+        if infer::is_plain(request.headers()) {
+            let answer = infer::answer(catalog.clone(), limit, request);
+            return answer.map(Ok).left_future();
+        }
+        server.clone().oneshot(request).right_future()
+    })
+}
+
 /// `router` with `server` for the calls of `route`.
 fn serving<S>(router: Router, api: &Arc<Grpc>, route: GrpcRoute, server: S) -> Router
 where
-    S: Service<
-            hyper::Request<Inbound>,
-            Response = hyper::Response<tonic::body::Body>,
-            Error = Infallible,
-            Future: Send,
-        > + Clone
-        + Send
-        + Sync
-        + 'static,
+    S: GrpcServer<Future: Send>,
 {
     let (path, api) = (route.path(), Arc::clone(api));
     let service = service_fn(move |request| {

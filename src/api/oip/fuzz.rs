@@ -38,7 +38,7 @@ fn written(outputs: Vec<NamedTensor>) -> Vec<u8> {
     let encoded = json::encode(&response, &Form::default());
     encoded
         .expect("what came as JSON goes as JSON")
-        .body
+        .first
         .to_vec()
 }
 

@@ -1,18 +1,19 @@
 //! The protocol over REST: JSON, and tensors as they are behind it.
 
+use axum::body::Body;
 use hyper::StatusCode;
 use hyper::header::{self, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::json::{self, Encoded, Form};
-use super::{InferResponse, Origin, Target, config, metadata, repository, statistics};
-use crate::api::decode::{self, RouteHeaders};
+use super::{InferResponse, Origin, Target, config, metadata, repository, size, statistics};
+use crate::api::decode::{self, Division, RouteHeaders};
 use crate::api::extract::{Call, PathParams, RequestContext};
+use crate::api::pieces::Pieces;
 use crate::api::{Api, ApiState, EndpointResult, Response, inference, reply};
 use crate::error::{Error, Kind};
 use crate::model::Envelope;
-use crate::tensor::NamedTensor;
 
 mod binary;
 mod coding;
@@ -20,6 +21,7 @@ mod coding;
 pub(super) mod fuzz;
 mod request;
 
+use binary::JsonLength;
 use coding::Coding;
 
 /// Says how many bytes of a body are JSON.
@@ -130,31 +132,38 @@ pub(in crate::api) async fn infer(api: ApiState, path: PathParams, call: Call) -
     if entry.spec().settings.envelope == Envelope::KServeV2 {
         return inference::predict_kserve(api, path, call).await;
     }
+    let json = JsonLength::of(&call.headers);
+    let division = Division {
+        at: json.division(),
+        room: &|length| entry.room(length),
+    };
     let body = api
         .decoder
-        .body(&call.account, &call.headers, call.body)
+        .body_in_two(&call.account, &call.headers, call.body, division)
         .await?;
     let account = call.account.clone();
     let coding = coding::accepted(&call.headers);
-    let parts = binary::divide(&call.headers, body)?;
+    let parts = json.parts(body)?;
+    let signature = entry.signature();
+    let (is_large, binary) = (parts.json_length() > LARGE, parts.binary_length());
+    let (request, form) = blocking_if(is_large, move || request::decode(parts, &signature)).await?;
     let origin = Origin {
         id: call.id,
         headers: decode::headers_for_handler(&call.headers, RouteHeaders::Explain),
         arrival: call.arrival,
         deadline: None,
         account: account.clone(),
+        wants_bytes: form.is_all_binary() && coding.is_none(),
     };
-    let signature = entry.signature();
-    let (is_large, binary) = (parts.json_length() > LARGE, parts.binary_length());
-    let (request, form) = blocking_if(is_large, move || request::decode(parts, &signature)).await?;
     // Those that were in the body as they are were charged with it.
     let made = size(&request.inputs).saturating_sub(binary);
     let _charge = account.charge(made).await?;
     let response = super::infer(catalog, target, request, origin).await?;
     let is_large = size(&response.outputs) > LARGE && (!form.is_all_binary() || coding.is_some());
-    let encoded = blocking_if(is_large, move || encoded(&response, &form, coding)).await?;
-    let body = account.hold(encoded.body).await?;
-    Ok(answer(Encoded { body, ..encoded }, coding))
+    let mut encoded = blocking_if(is_large, move || encoded(&response, &form, coding)).await?;
+    // The tensors behind it were charged when they came.
+    encoded.first = account.hold(encoded.first).await?;
+    Ok(answer(encoded, coding))
 }
 
 /// The list of models.
@@ -209,11 +218,6 @@ async fn blocking_if<T: Send + 'static>(
     })
 }
 
-fn size(tensors: &[NamedTensor]) -> usize {
-    let lengths = tensors.iter().map(|tensor| tensor.tensor.data().len());
-    lengths.sum()
-}
-
 /// The body of an answer, packed if the client wants that.
 fn encoded(
     response: &InferResponse,
@@ -224,12 +228,19 @@ fn encoded(
     let Some(coding) = coding else {
         return Ok(encoded);
     };
-    let body = coding.pack(&encoded.body)?;
-    Ok(Encoded { body, ..encoded })
+    let first = coding.pack(&encoded.pieces().collect::<Vec<_>>())?;
+    Ok(Encoded {
+        first,
+        binary: Vec::new(),
+        ..encoded
+    })
 }
 
-fn answer(Encoded { body, json_length }: Encoded, coding: Option<Coding>) -> Response {
+fn answer(encoded: Encoded, coding: Option<Coding>) -> Response {
+    let json_length = encoded.json_length;
     let media = if json_length.is_some() { OCTETS } else { JSON };
+    let pieces = std::iter::once(encoded.first).chain(encoded.binary);
+    let body = Body::new(Pieces::new(pieces));
     let mut response = reply::with_type(StatusCode::OK, media, body);
     let headers = response.headers_mut();
     if let Some(length) = json_length {

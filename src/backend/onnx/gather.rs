@@ -5,21 +5,23 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::port::{Form, Member, Port};
-use super::value::OutputValue;
+use super::value::{OutputValue, StayingOutputs};
 use crate::tensor::{DType, MAX_RANK, MAX_TENSORS, NamedTensor, Tensor};
 
 impl Port {
     /// Appends the tensors that stand for what a run gave. The error is the rest of a sentence about the output.
-    pub(super) fn copy_out(
+    /// Tensors themselves may stay where they are, if `stay` says so; parts of sequences and maps are copied.
+    pub(super) fn take_out(
         &self,
-        given: &OutputValue<'_>,
+        given: OutputValue<'_>,
+        stay: Option<StayingOutputs<'_>>,
         tensors: &mut Vec<NamedTensor>,
     ) -> Result<(), String> {
         if self.is_optional && !given.has_value() {
             return Ok(());
         }
         match &self.form {
-            Form::Tensor(member) => tensors.push(member.named(given.tensor()?)),
+            Form::Tensor(member) => tensors.push(member.named(given.into_tensor(stay)?)),
             Form::Sequence(elements) => {
                 let mut gathered = Gathered::new(elements.dtype);
                 for part in given.parts()? {
@@ -32,7 +34,7 @@ impl Port {
                 tensors.push(keys.named(given.0));
                 tensors.push(values.named(given.1));
             }
-            Form::Maps { keys, values } => copy_maps_out(given, keys, values, tensors)?,
+            Form::Maps { keys, values } => copy_maps_out(&given, keys, values, tensors)?,
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use ort::{AsPointer as _, ErrorCode};
 use super::super::failure::classify;
 use super::super::{BackendError, Interrupt, Session, Signature};
 use super::port::{Form, Port};
-use super::value::{OutputValue, map_value, sequence_value, tensor_value};
+use super::value::{OutputValue, StayingOutputs, map_value, sequence_value, tensor_value};
 use crate::tensor::{NamedTensor, Tensor};
 
 /// What the workers of one device share.
@@ -26,6 +26,8 @@ pub(super) struct SharedSession {
     pub(super) empty: Vec<Option<DynValue>>,
     pub(super) outputs: Vec<Port>,
     pub(super) signature: Signature,
+    /// Whether outputs may stay where ONNX Runtime put them: in an arena that never shrinks.
+    pub(super) has_brief_outputs: bool,
 }
 
 /// One worker's session. Holds nothing that a run changes: what it needs lives on its stack.
@@ -55,9 +57,14 @@ impl Session for OnnxSession {
         let given = run(&self.shared.session, &feed, &wanted, options);
         let given = given.map_err(|error| failure(&error))?;
         let mut tensors = Vec::with_capacity(given.len());
-        for (port, given) in outputs.iter().zip(&given) {
-            let copied = port.copy_out(given, &mut tensors);
-            copied.map_err(|reason| {
+        let stay = StayingOutputs {
+            session: &self.shared,
+            inputs: &inputs,
+        };
+        let stay = self.shared.has_brief_outputs.then_some(stay);
+        for (port, given) in outputs.iter().zip(given) {
+            let taken = port.take_out(given, stay, &mut tensors);
+            taken.map_err(|reason| {
                 BackendError::Infer(format!("output {:?} {reason}", port.name))
             })?;
         }

@@ -53,6 +53,7 @@ fn spec(artifact: PathBuf, device: Device) -> LoadSpec {
         intra_op_threads: 1,
         declared: Declared::default(),
         state: crate::model::StateSharing::default(),
+        has_brief_outputs: true,
     }
 }
 
@@ -192,6 +193,74 @@ fn too_many_inputs_are_refused_and_too_many_initializers_are_not_offered() {
         let inputs = vec![NamedTensor::new("x0", tensor)];
         let outputs = loaded.session().unwrap().infer(inputs.clone()).unwrap();
         assert_eq!(outputs[0].tensor, inputs[0].tensor);
+    }
+}
+
+/// Floats of an output that is large enough to stay where ONNX Runtime put it.
+const LARGE: usize = 8192;
+
+/// A model that gives its input `x`, its constant `w`, and copies of both.
+fn giving_on() -> Vec<u8> {
+    let io = |name: &str| {
+        let shape = message(1, &number(1, LARGE));
+        let tensor = [number(1, 1), message(2, &shape)].concat();
+        [
+            message(1, name.as_bytes()),
+            message(2, &message(1, &tensor)),
+        ]
+        .concat()
+    };
+    let constant = [
+        number(1, LARGE),
+        number(2, 1),
+        message(8, b"w"),
+        message(9, &7f32.to_le_bytes().repeat(LARGE)),
+    ];
+    let identity = |from: &str, to: &str| {
+        [
+            message(1, from.as_bytes()),
+            message(2, to.as_bytes()),
+            message(4, b"Identity"),
+        ]
+        .concat()
+    };
+    let graph = [
+        message(1, &identity("x", "y")),
+        message(1, &identity("w", "v")),
+        message(2, b"giving_on"),
+        message(5, &constant.concat()),
+        message(11, &io("x")),
+        ["x", "w", "y", "v"]
+            .map(|name| message(12, &io(name)))
+            .concat(),
+    ];
+    [
+        number(1, 8),
+        message(7, &graph.concat()),
+        message(8, &number(2, 17)),
+    ]
+    .concat()
+}
+
+#[test]
+fn large_outputs_stay_as_they_are_after_their_inputs_later_runs_and_the_session() {
+    let directory = tempfile::tempdir().unwrap();
+    let artifact = directory.path().join("giving_on.onnx");
+    std::fs::write(&artifact, giving_on()).unwrap();
+    let loaded = backend().load(&spec(artifact, Device::Cpu)).unwrap();
+    let mut session = loaded.session().unwrap();
+    let data = |value: f32| Bytes::from(value.to_le_bytes().repeat(LARGE));
+    let mut infer = |value| {
+        let tensor = Tensor::new(DType::F32, vec![LARGE], data(value)).unwrap();
+        session.infer(vec![NamedTensor::new("x", tensor)]).unwrap()
+    };
+    let runs: Vec<_> = [1.0, 2.0, 3.0].map(|value| (value, infer(value))).into();
+    drop(session);
+    drop(loaded);
+    for (value, outputs) in runs {
+        let expected = [value, 7.0, value, 7.0].map(data);
+        let given = outputs.iter().map(|output| output.tensor.data());
+        assert!(given.eq(&expected), "{value}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! Tensors as ONNX Runtime's values, and back.
 //!
-//! Inputs are lent, not copied, wherever their data is aligned; outputs are copied once. All `unsafe` that touches
+//! Inputs are lent, not copied, wherever their data is aligned; outputs are copied once, or stay where they are. All `unsafe` that touches
 //! tensor data is here.
 
 use std::ffi::c_void;
@@ -8,6 +8,7 @@ use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::slice;
+use std::sync::Arc;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use ort::memory::{Allocator, MemoryInfo};
@@ -18,7 +19,8 @@ use ort::value::{
 };
 use ort::{AsPointer as _, api, sys};
 
-use crate::tensor::{DType, Tensor};
+use super::session::SharedSession;
+use crate::tensor::{DType, NamedTensor, Tensor};
 
 // A tensor's data is little-endian, and is handed to native code as it is.
 const _: () = assert!(cfg!(target_endian = "little"));
@@ -156,6 +158,42 @@ fn made(
     Ok(unsafe { DynValue::from_ptr(value, Some(&Allocator::default())) })
 }
 
+/// From so many bytes on an output may stay where it is: copying fewer costs less than keeping their owner.
+const STAYS_FROM: usize = 16 << 10;
+
+/// How outputs may stay where ONNX Runtime put them.
+#[derive(Clone, Copy)]
+pub(super) struct StayingOutputs<'a> {
+    /// What gave them. A constant of the graph is given as it lies in the session, which has to live as long.
+    pub(super) session: &'a Arc<SharedSession>,
+    /// What the run was given: lent, and gone soon.
+    pub(super) inputs: &'a [NamedTensor],
+}
+
+impl StayingOutputs<'_> {
+    /// Whether `data` is that of an input, as a graph may give it on.
+    fn is_input(self, data: &[u8]) -> bool {
+        let start = data.as_ptr().addr();
+        self.inputs.iter().any(|input| {
+            let lent = input.tensor.data().as_ptr_range();
+            start < lent.end.addr() && start + data.len() > lent.start.addr()
+        })
+    }
+}
+
+/// An output that stays where it is.
+struct Staying {
+    tensor: DynTensor,
+    length: usize,
+    _session: Arc<SharedSession>,
+}
+
+impl AsRef<[u8]> for Staying {
+    fn as_ref(&self) -> &[u8] {
+        data(&self.tensor, self.length)
+    }
+}
+
 /// What a run gave for one output, or a part of it. It lives no longer than the run's inputs, since a tensor of an input
 /// may be given as it is. Errors are the rest of a sentence about the output.
 pub(super) struct OutputValue<'a>(Option<DynValue>, PhantomData<&'a ()>);
@@ -230,9 +268,34 @@ impl OutputValue<'_> {
         copied_out(self.value()?)
     }
 
-    fn value(&self) -> Result<&DynValue, String> {
-        self.0.as_ref().ok_or_else(|| "was not computed".to_owned())
+    /// Takes a tensor out, without a copy if it is large and may stay.
+    pub(super) fn into_tensor(self, stay: Option<StayingOutputs<'_>>) -> Result<Tensor, String> {
+        let Some(stay) = stay else {
+            return self.tensor();
+        };
+        let value = self.0.ok_or_else(not_computed)?;
+        let tensor = value.downcast::<DynTensorValueType>();
+        let tensor = tensor.map_err(|error| error.to_string())?;
+        let head = TensorHead::of(&tensor)?;
+        let bytes = head.bytes().filter(|bytes| *bytes >= STAYS_FROM);
+        let Some(length) = bytes.filter(|bytes| !stay.is_input(data(&tensor, *bytes))) else {
+            return head.copied_out(&tensor);
+        };
+        let staying = Staying {
+            tensor,
+            length,
+            _session: Arc::clone(stay.session),
+        };
+        head.with(Bytes::from_owner(staying))
     }
+
+    fn value(&self) -> Result<&DynValue, String> {
+        self.0.as_ref().ok_or_else(not_computed)
+    }
+}
+
+fn not_computed() -> String {
+    "was not computed".to_owned()
 }
 
 #[expect(unsafe_code, reason = "ort reads keys that are Rust's strings alone")]
@@ -248,40 +311,71 @@ fn map_part(map: &DynValue, index: i32) -> Result<DynValue, ort::Error> {
 fn copied_out(value: &DynValue) -> Result<Tensor, String> {
     let tensor = value.view().downcast::<DynTensorValueType>();
     let tensor = tensor.map_err(|error| error.to_string())?;
-    // Of a run, only outputs themselves are copied to the host.
-    if !tensor.memory_info().is_cpu_accessible() {
-        return Err(
-            "has tensors in a device's memory: copy them to the host inside the graph".to_owned(),
-        );
-    }
-    let dtype = dtype(*tensor.data_type()).ok_or("has a dtype that is not served")?;
-    let axes = tensor.shape().iter();
-    let axes = axes.map(|axis| usize::try_from(*axis).map_err(|_| "has a negative axis"));
-    let shape: Vec<usize> = axes.collect::<Result<_, _>>()?;
-    let elements = if shape.contains(&0) {
-        0
-    } else {
-        shape.iter().product()
-    };
-    let data = match dtype.size() {
-        Some(size) => bytes(&tensor, elements * size),
-        None => strings(&tensor, elements).map_err(|error| error.to_string())?,
-    };
-    Tensor::new(dtype, shape, data).map_err(|error| error.to_string())
+    TensorHead::of(&tensor)?.copied_out(&tensor)
 }
 
+/// A tensor of a run but for its data.
+struct TensorHead {
+    dtype: DType,
+    shape: Vec<usize>,
+    elements: usize,
+}
+
+impl TensorHead {
+    fn of(tensor: &DynTensor) -> Result<Self, String> {
+        // Of a run, only outputs themselves are copied to the host.
+        if !tensor.memory_info().is_cpu_accessible() {
+            return Err(
+                "has tensors in a device's memory: copy them to the host inside the graph"
+                    .to_owned(),
+            );
+        }
+        let dtype = dtype(*tensor.data_type()).ok_or("has a dtype that is not served")?;
+        let axes = tensor.shape().iter();
+        let axes = axes.map(|axis| usize::try_from(*axis).map_err(|_| "has a negative axis"));
+        let shape: Vec<usize> = axes.collect::<Result<_, _>>()?;
+        let elements = if shape.contains(&0) {
+            0
+        } else {
+            shape.iter().product()
+        };
+        Ok(Self {
+            dtype,
+            shape,
+            elements,
+        })
+    }
+
+    /// How long its data is; `None` for strings.
+    fn bytes(&self) -> Option<usize> {
+        self.dtype.size().map(|size| self.elements * size)
+    }
+
+    fn copied_out(self, tensor: &DynTensor) -> Result<Tensor, String> {
+        let data = match self.bytes() {
+            Some(length) => Bytes::copy_from_slice(data(tensor, length)),
+            None => strings(tensor, self.elements).map_err(|error| error.to_string())?,
+        };
+        self.with(data)
+    }
+
+    fn with(self, data: Bytes) -> Result<Tensor, String> {
+        Tensor::new(self.dtype, self.shape, data).map_err(|error| error.to_string())
+    }
+}
+
+/// The data of a tensor in memory of the host, of which there are `length` bytes: the product of its own shape and the size of
+/// its own dtype.
 #[expect(
     unsafe_code,
     reason = "ort lends the data of types that it knows alone"
 )]
-fn bytes(tensor: &DynTensor, length: usize) -> Bytes {
+fn data(tensor: &DynTensor, length: usize) -> &[u8] {
     if length == 0 {
-        return Bytes::new();
+        return &[];
     }
-    let data = tensor.data_ptr().cast::<u8>();
-    // SAFETY: the tensor lies in memory of the host, holds `length` bytes, the product of its own shape and the size of its
-    // own dtype, and is borrowed while they are copied.
-    Bytes::copy_from_slice(unsafe { slice::from_raw_parts(data, length) })
+    // SAFETY: the tensor lies in memory of the host, holds `length` bytes, and is borrowed for as long as they are.
+    unsafe { slice::from_raw_parts(tensor.data_ptr().cast::<u8>(), length) }
 }
 
 #[expect(unsafe_code, reason = "ort reads strings that are UTF-8 alone")]

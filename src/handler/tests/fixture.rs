@@ -120,6 +120,7 @@ pub fn raw(body: &str) -> Request {
         deadline: arrival + Duration::from_mins(1),
         schedule: Schedule::default(),
         account: Account::default(),
+        passes_tensors_on: false,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Instances and compiled code over time: reuse, recycling, cancellation, concurrency, the cache.
 
 use std::fs;
+use std::time::Duration;
 
 use futures_util::future::{join_all, poll_immediate};
 
@@ -65,6 +66,30 @@ async fn an_instance_near_its_memory_limit_is_not_used_again() {
     let handler = fixture.load().await.unwrap();
     handler.preprocess(&raw("carry 13000000")).await.unwrap();
     assert_eq!(handler.version.pool.idle(), 0);
+}
+
+#[tokio::test]
+async fn an_instance_that_has_grown_is_kept_as_long_as_it_is_needed() {
+    let mut fixture = Fixture::new("hostile");
+    fixture.limits.memory = 64 << 20;
+    let handler = fixture.load().await.unwrap();
+    let idle = || handler.version.pool.idle();
+    tokio::time::pause();
+    let wait = || tokio::time::sleep(Duration::from_secs(11));
+    handler.preprocess(&raw("carry 3")).await.unwrap();
+    wait().await;
+    assert_eq!(idle(), 1, "it has not grown");
+    handler.preprocess(&raw("carry 13000000")).await.unwrap();
+    for _ in 0..11 {
+        assert_eq!(idle(), 1, "it is needed");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        handler.preprocess(&raw("carry 3")).await.unwrap();
+    }
+    wait().await;
+    assert_eq!(idle(), 0);
+    handler.preprocess(&raw("carry 13000000")).await.unwrap();
+    wait().await;
+    assert_eq!(idle(), 0, "somebody looks after the next one, too");
 }
 
 #[tokio::test]

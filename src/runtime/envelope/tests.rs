@@ -25,6 +25,7 @@ fn request(body: Body) -> Request {
         deadline: Instant::now(),
         schedule: Schedule::default(),
         account: Account::default(),
+        passes_tensors_on: false,
     }
 }
 

@@ -87,6 +87,7 @@ fn request(body: Body) -> Request {
         deadline: arrival + HOUR,
         schedule: Schedule::default(),
         account: Account::default(),
+        passes_tensors_on: false,
     }
 }
 

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::session::WorkerSession;
 use crate::backend::{Backend, BackendError, LoadSpec, LoadedModel};
-use crate::model::{Device, ModelSpec};
+use crate::model::{Device, Hosting, ModelSpec};
 use crate::runtime::protocol::convert::check_signature;
 
 /// Loads the model and makes sessions.
@@ -40,6 +40,8 @@ impl Loader {
             intra_op_threads: settings.intra_op_threads.unwrap_or(fair_share).max(1),
             declared: model.declared.clone(),
             state: settings.state,
+            // In a process of their own, outputs are copied to the front's memory. In the front, they wait for clients.
+            has_brief_outputs: settings.hosting == Hosting::Process,
         };
         Self {
             backend,

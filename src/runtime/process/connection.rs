@@ -22,14 +22,15 @@ use crate::payload::{Body, Reply, Request};
 use crate::runtime::Bounds;
 use crate::runtime::failures::{draining, expired, too_large, worker_died};
 use crate::runtime::protocol::convert::{
-    bounds_to_wire, call_to_wire, failure_from_wire, inferred_from_wire, reply_from_wire,
+    bounds_to_wire, call_to_wire, failure_from_wire, has_any_bytes, inferred_from_wire,
+    reply_from_wire,
 };
 use crate::runtime::protocol::frame::FrameLimits;
 use crate::runtime::protocol::incoming::{Ending, Incoming, Received};
 use crate::runtime::protocol::messages::{self, Order, Report};
 use crate::runtime::protocol::outbox::{Outbox, Urgency};
 use crate::runtime::protocol::{GREETING, ORDER_LIMITS, REPORT_HEADER_LIMIT, Violation};
-use crate::runtime::shared::{Ends, Release};
+use crate::runtime::shared::{Ends, Gathered, Release};
 
 /// With so few requests under way a frame is written at once; with more it is worth waiting for others to go along.
 const FEW: usize = 2;
@@ -100,11 +101,32 @@ enum Waiter {
     Call {
         deadline: Instant,
         is_suspected: bool,
-        /// Whether this process looks into the answer, and does not only pass it on.
-        is_read: bool,
+        looks_into: LooksInto,
         answer: Answer,
     },
     Scale(oneshot::Sender<Result<Result<(), Error>, Lost>>),
+}
+
+/// What this process looks into of an answer, and does not only pass on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct LooksInto {
+    responses: bool,
+    tensors: bool,
+}
+
+impl LooksInto {
+    const ALL: Self = Self {
+        responses: true,
+        tensors: true,
+    };
+
+    /// What it looks into of the answer to `request`. Tensors are made of a response to tensors.
+    const fn of(request: &Request) -> Self {
+        Self {
+            responses: matches!(request.body, Body::Tensors(_)),
+            tensors: !request.passes_tensors_on,
+        }
+    }
 }
 
 impl Connection {
@@ -150,6 +172,11 @@ impl Connection {
         self.outbox.send(order, &[], Urgency::Now)
     }
 
+    /// Room for a body of `length` bytes in memory that the process sees, if it is large and there is some.
+    pub fn gather(&self, length: usize) -> Option<Gathered> {
+        self.outbox.gather(length)
+    }
+
     /// Has one request answered. It `is_suspected` if an earlier process may have died of it, or if it is alone in this one.
     /// Dropping the future cancels the call in the process.
     pub async fn call(
@@ -164,7 +191,7 @@ impl Connection {
         let waiter = |answer| Waiter::Call {
             deadline: request.deadline.into(),
             is_suspected,
-            is_read: matches!(request.body, Body::Tensors(_)),
+            looks_into: LooksInto::of(request),
             answer,
         };
         self.answered(waiter, send).await
@@ -187,7 +214,7 @@ impl Connection {
         let waiter = |answer| Waiter::Call {
             deadline,
             is_suspected: false,
-            is_read: true,
+            looks_into: LooksInto::ALL,
             answer,
         };
         self.answered(waiter, send).await
@@ -317,7 +344,8 @@ impl Connection {
             }
             Report::Inferred(inferred) => {
                 let id = inferred.id;
-                let reply = inferred_from_wire(inferred, body.copied())?;
+                let body = self.data(&inferred, body);
+                let reply = inferred_from_wire(inferred, body)?;
                 self.answer_call(id, Ok(reply))?
             }
             Report::Refused { id, failure } => {
@@ -351,9 +379,24 @@ impl Connection {
 
     /// The body of a reply. One that this process only passes on stays where it is; what a reply says of a failure is read.
     fn body(&self, reply: &messages::Reply<String>, body: Received) -> Bytes {
-        let is_passed_on = || (200..300).contains(&reply.status) && !self.reads_answer(reply.id);
+        let is_passed_on =
+            || (200..300).contains(&reply.status) && !self.looks_into(reply.id).responses;
         match body {
             Received::Shared(bytes) if is_passed_on() => bytes,
+            other => other.copied(),
+        }
+    }
+
+    /// The data of tensors. It stays where it is if this process only passes it on, and need not look at it to know that it is
+    /// valid.
+    fn data(&self, inferred: &messages::Inferred<String>, body: Received) -> Bytes {
+        let mut tensors = inferred.tensors.iter();
+        match body {
+            Received::Shared(bytes)
+                if tensors.all(has_any_bytes) && !self.looks_into(inferred.id).tensors =>
+            {
+                bytes
+            }
             other => other.copied(),
         }
     }
@@ -369,10 +412,11 @@ impl Connection {
         (!is_awaited).then_some(*id)
     }
 
-    fn reads_answer(&self, id: u64) -> bool {
-        let waiting = self.waiting.lock();
-        let waiter = waiting.by_id.get(&id);
-        !matches!(waiter, Some(Waiter::Call { is_read: false, .. }))
+    fn looks_into(&self, id: u64) -> LooksInto {
+        match self.waiting.lock().by_id.get(&id) {
+            Some(Waiter::Call { looks_into, .. }) => *looks_into,
+            Some(Waiter::Scale(_)) | None => LooksInto::ALL,
+        }
     }
 
     /// Whether an answer may be expected soon: few requests are under way, so that a core is free to poll for it.

@@ -128,6 +128,7 @@ pub(crate) fn request(id: &str) -> Request {
         deadline: now + Duration::from_mins(1),
         schedule: Schedule::default(),
         account: Account::default(),
+        passes_tensors_on: false,
     }
 }
 

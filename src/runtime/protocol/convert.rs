@@ -20,7 +20,7 @@ pub use reports::{
     inferred_from_wire, log_from_wire, log_to_wire, observation_from_wire, observation_to_wire,
     reply_from_wire, reply_to_wire, walls_from_wire, workers_to_wire,
 };
-pub use requests::{call_from_wire, call_to_wire};
+pub use requests::{call_from_wire, call_to_wire, has_any_bytes};
 pub use signature::check_signature;
 
 /// Bytes of an error's message or detail that are taken from the wire.

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use super::Violation;
 use super::frame::{self, Body, FrameLimits};
 use crate::handler::yield_now;
-use crate::runtime::shared::{Arena, IDLE, Place, SHARED_FROM};
+use crate::runtime::shared::{Arena, Gathered, IDLE, Place, SHARED_FROM};
 
 /// A buffer that grew beyond this is given back after use.
 const KEPT_BUFFER: usize = 1 << 20;
@@ -164,6 +164,14 @@ impl Outbox {
         added
     }
 
+    /// Room for a body of `length` bytes where the other side sees it, if it is large and there is some.
+    pub fn gather(&self, length: usize) -> Option<Gathered> {
+        let is_large = (SHARED_FROM..=self.limits.body).contains(&length);
+        is_large
+            .then(|| self.arena.as_ref()?.gather(length))
+            .flatten()
+    }
+
     /// Puts a large body where the other side sees it, if there is room.
     fn share(&self, body: &[&[u8]]) -> Option<(&Arena, Place)> {
         let arena = self.arena.as_deref()?;
@@ -186,6 +194,12 @@ impl Outbox {
     pub fn released(&self, offset: u64) -> bool {
         let arena = self.arena.as_ref();
         arena.is_some_and(|arena| arena.give_back(offset))
+    }
+
+    /// Bytes of shared memory in use.
+    #[cfg(test)]
+    pub fn used(&self) -> usize {
+        self.arena.as_ref().map_or(0, |arena| arena.used())
     }
 
     fn flush_or_call(&self) {

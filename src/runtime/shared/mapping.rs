@@ -79,6 +79,12 @@ impl Mapping {
         self.length
     }
 
+    /// Where `part` lies in the mapping, if it does.
+    pub fn offset_of(&self, part: &[u8]) -> Option<usize> {
+        let offset = (part.as_ptr().addr()).checked_sub(self.start.as_ptr().addr())?;
+        (offset + part.len() <= self.length).then_some(offset)
+    }
+
     /// Writes `parts` one after the other from `offset` on. Nobody else in this process may use that stretch meanwhile.
     /// Panics if it does not lie within the mapping, which must be writable.
     pub fn write(&self, offset: usize, parts: &[&[u8]]) {

@@ -34,6 +34,7 @@ pub fn load_with(
         intra_op_threads: 1,
         declared,
         state,
+        has_brief_outputs: true,
     })
 }
 

@@ -8,10 +8,11 @@ use super::wire::infer_parameter::ParameterChoice;
 use super::wire::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use super::wire::{InferParameter, InferTensorContents, ModelInferRequest};
 use crate::api::oip::{
-    InferRequest, Parameter, Parameters, RequestedOutput, datatype, invalid, parameters, shown,
+    InferRequest, Parameter, Parameters, RequestedOutput, datatype, invalid, parameters, received,
+    shown,
 };
 use crate::error::Error;
-use crate::tensor::{DType, MAX_TENSORS, NamedTensor, Tensor};
+use crate::tensor::{DType, MAX_TENSORS, NamedTensor};
 
 /// The request in a message.
 pub(super) fn decode(message: ModelInferRequest) -> Result<InferRequest, Error> {
@@ -106,7 +107,7 @@ fn tensor(
         invalid(format!("shape of input {name} must have axes from 0 on"))
     })?;
     let data = data(&input.name, dtype)?;
-    let tensor = Tensor::new(dtype, shape, data)
+    let tensor = received(dtype, shape, data)
         .map_err(|error| invalid(format!("input {}: {error}", shown(&input.name))))?;
     Ok(NamedTensor::new(input.name, tensor))
 }

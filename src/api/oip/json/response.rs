@@ -1,6 +1,6 @@
 //! Responses as JSON, with the data of some tensors behind it as they are.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use half::{bf16, f16};
 use serde::Serialize;
 
@@ -41,10 +41,19 @@ impl Form {
 /// A response's body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::api::oip) struct Encoded {
-    /// JSON, and the tensors in binary form.
-    pub body: Bytes,
+    /// JSON.
+    pub first: Bytes,
+    /// The tensors in binary form, behind it.
+    pub binary: Vec<Bytes>,
     /// Bytes of the JSON, if there is more.
     pub json_length: Option<usize>,
+}
+
+impl Encoded {
+    /// The parts of the body, in order.
+    pub(in crate::api::oip) fn pieces(&self) -> impl Iterator<Item = &Bytes> {
+        std::iter::once(&self.first).chain(&self.binary)
+    }
 }
 
 /// A response but for its outputs.
@@ -75,25 +84,14 @@ struct BinaryParameters {
 pub(in crate::api::oip) fn encode(response: &InferResponse, form: &Form) -> Result<Encoded, Error> {
     let mut json = Vec::new();
     write_document(&mut json, response, form)?;
-    let binary: Vec<&Bytes> = (response.outputs.iter())
+    let binary: Vec<Bytes> = (response.outputs.iter())
         .filter(|output| form.is_binary(&output.name))
-        .map(|output| output.tensor.data())
+        .map(|output| output.tensor.data().clone())
         .collect();
-    if binary.is_empty() {
-        return Ok(Encoded {
-            body: json.into(),
-            json_length: None,
-        });
-    }
-    let length = binary.iter().map(|data| data.len()).sum::<usize>();
-    let mut body = BytesMut::with_capacity(json.len() + length);
-    body.extend_from_slice(&json);
-    for data in binary {
-        body.extend_from_slice(data);
-    }
     Ok(Encoded {
-        body: body.freeze(),
-        json_length: Some(json.len()),
+        json_length: (!binary.is_empty()).then_some(json.len()),
+        first: json.into(),
+        binary,
     })
 }
 

@@ -32,7 +32,7 @@ fn response(tensor: Tensor) -> Result<Vec<u8>, Error> {
         outputs: vec![NamedTensor::new("y", tensor)],
     };
     let encoded = encode(&response, &Form::default())?;
-    Ok(encoded.body.to_vec())
+    Ok(encoded.first.to_vec())
 }
 
 /// `tensor` as a response writes it.

@@ -5,11 +5,11 @@ use hyper::HeaderMap;
 
 use super::JSON_LENGTH;
 use crate::api::oip::json::InputHead;
-use crate::api::oip::{invalid, shown};
+use crate::api::oip::{invalid, received, shown};
 use crate::catalog::Signature;
 use crate::error::{Error, Kind};
 use crate::model::{Arity, TensorSpec};
-use crate::tensor::{DType, NamedTensor, Tensor};
+use crate::tensor::{DType, NamedTensor};
 
 /// A body, divided.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,32 +42,58 @@ impl Parts {
     }
 }
 
-/// Divides a body as its header says. Without the header all of it is JSON.
-pub(super) fn divide(headers: &HeaderMap, body: Bytes) -> Result<Parts, Error> {
-    let mut values = headers.get_all(JSON_LENGTH).iter();
-    let Some(value) = values.next() else {
-        let binary = Bytes::new();
-        return Ok(Parts::Document { json: body, binary });
-    };
-    let text = value.to_str().unwrap_or("").trim();
-    // Signed, as in the reference: what is beyond 2^31 is no length.
-    let length = text.parse::<i32>().ok();
-    let length = length.and_then(|length| usize::try_from(length).ok());
-    match length.filter(|_| values.next().is_none()) {
-        Some(0) => Ok(Parts::Tensor(body)),
-        Some(length) if length <= body.len() => Ok(Parts::Document {
-            json: body.slice(..length),
-            binary: body.slice(length..),
-        }),
-        _ => Err(Error::new(
-            Kind::BadRequest,
-            format!(
-                "{JSON_LENGTH} must be a number from 0 to {}, the length of the body, got {}",
-                body.len(),
-                shown(text)
-            ),
-        )),
+/// What the header says of a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum JsonLength<'a> {
+    /// There is no header: all of it is JSON.
+    All,
+    /// Bytes of JSON.
+    Bytes(usize),
+    /// No number, or more than one header.
+    Invalid(&'a str),
+}
+
+impl<'a> JsonLength<'a> {
+    pub(super) fn of(headers: &'a HeaderMap) -> Self {
+        let mut values = headers.get_all(JSON_LENGTH).iter();
+        let Some(value) = values.next() else {
+            return Self::All;
+        };
+        let text = value.to_str().unwrap_or("").trim();
+        // Signed, as in the reference: what is beyond 2^31 is no length.
+        let length = text.parse::<i32>().ok();
+        let length = length.and_then(|length| usize::try_from(length).ok());
+        let length = length.filter(|_| values.next().is_none());
+        length.map_or(Self::Invalid(text), Self::Bytes)
     }
+
+    /// Where a body is divided.
+    pub(super) const fn division(self) -> usize {
+        match self {
+            Self::Bytes(length) => length,
+            Self::All | Self::Invalid(_) => usize::MAX,
+        }
+    }
+
+    /// What a body is that was divided so.
+    pub(super) fn parts(self, [json, binary]: [Bytes; 2]) -> Result<Parts, Error> {
+        match self {
+            Self::All => Ok(Parts::Document { json, binary }),
+            Self::Bytes(0) => Ok(Parts::Tensor(binary)),
+            Self::Bytes(length) if length == json.len() => Ok(Parts::Document { json, binary }),
+            Self::Bytes(length) => Err(not_within(&length.to_string(), json.len())),
+            Self::Invalid(text) => Err(not_within(text, json.len())),
+        }
+    }
+}
+
+/// A `length` of JSON that a body of so many `bytes` cannot have.
+fn not_within(length: &str, bytes: usize) -> Error {
+    let length = shown(length);
+    let text = format!(
+        "{JSON_LENGTH} must be a number from 0 to {bytes}, the length of the body, got {length}"
+    );
+    Error::new(Kind::BadRequest, text)
 }
 
 /// Gives every input its data: from the document where it was there, from `binary` where not, in order.
@@ -110,7 +136,7 @@ fn take(head: &InputHead, binary: &mut Bytes, size: u64) -> Result<Bytes, Error>
 }
 
 fn tensor(head: &InputHead, data: Bytes) -> Result<NamedTensor, Error> {
-    let tensor = Tensor::new(head.dtype, head.shape.clone(), data);
+    let tensor = received(head.dtype, head.shape.clone(), data);
     let tensor = tensor.map_err(|error| head.refused(&error))?;
     Ok(NamedTensor::new(head.name.as_str(), tensor))
 }
@@ -137,7 +163,7 @@ pub(super) fn whole(signature: &Signature, body: Bytes) -> Result<NamedTensor, E
         Some(size) => (solve(spec, row, size, body.len())?, body),
         None => one_element(spec, row, &body)?,
     };
-    let tensor = Tensor::new(dtype, shape, data);
+    let tensor = received(dtype, shape, data);
     let tensor = tensor.map_err(|error| invalid(error.to_string()))?;
     Ok(NamedTensor::new(spec.name.clone(), tensor))
 }

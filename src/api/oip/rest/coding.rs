@@ -28,17 +28,24 @@ impl Coding {
         }
     }
 
-    /// `body`, compressed.
-    pub(super) fn pack(self, body: &[u8]) -> Result<Bytes, Error> {
-        let room = Vec::with_capacity(body.len() / 2 + 64);
+    /// A body of these pieces, compressed.
+    pub(super) fn pack(self, pieces: &[&Bytes]) -> Result<Bytes, Error> {
+        let length: usize = pieces.iter().map(|piece| piece.len()).sum();
+        let room = Vec::with_capacity(length / 2 + 64);
         let packed = match self {
             Self::Gzip => {
                 let mut encoder = GzEncoder::new(room, Compression::fast());
-                encoder.write_all(body).and_then(|()| encoder.finish())
+                let mut written = pieces.iter().map(|piece| encoder.write_all(piece));
+                written
+                    .try_for_each(|piece| piece)
+                    .and_then(|()| encoder.finish())
             }
             Self::Deflate => {
                 let mut encoder = ZlibEncoder::new(room, Compression::fast());
-                encoder.write_all(body).and_then(|()| encoder.finish())
+                let mut written = pieces.iter().map(|piece| encoder.write_all(piece));
+                written
+                    .try_for_each(|piece| piece)
+                    .and_then(|()| encoder.finish())
             }
         };
         packed.map(Bytes::from).map_err(|error| {
@@ -129,8 +136,10 @@ mod tests {
     #[test]
     fn what_is_packed_unpacks() {
         let body = b"tensors ".repeat(1000);
-        let gzip = Coding::Gzip.pack(&body).unwrap();
-        let deflate = Coding::Deflate.pack(&body).unwrap();
+        let pieces = [&body[..10], &[], &body[10..]].map(Bytes::copy_from_slice);
+        let pieces: Vec<_> = pieces.iter().collect();
+        let gzip = Coding::Gzip.pack(&pieces).unwrap();
+        let deflate = Coding::Deflate.pack(&pieces).unwrap();
         let mut unpacked = Vec::new();
         flate2::read::GzDecoder::new(&gzip[..])
             .read_to_end(&mut unpacked)

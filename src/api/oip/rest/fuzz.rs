@@ -4,7 +4,7 @@ use bytes::Bytes;
 use hyper::HeaderMap;
 use hyper::header::HeaderValue;
 
-use super::{JSON_LENGTH, binary, request};
+use super::{JSON_LENGTH, JsonLength, request};
 use crate::api::oip::fuzz::check;
 use crate::catalog::Signature;
 use crate::model::TensorSpec;
@@ -29,7 +29,10 @@ fn infer_binary(bytes: &[u8]) {
             inputs: vec![TensorSpec::new("x", dtype, vec![Some(1), None])],
             ..Signature::default()
         };
-        let parts = binary::divide(&headers, Bytes::copy_from_slice(body));
+        let json = JsonLength::of(&headers);
+        let mut first = Bytes::copy_from_slice(body);
+        let second = first.split_off(json.division().min(body.len()));
+        let parts = json.parts([first, second]);
         let decoded = parts.and_then(|parts| request::decode(parts, &signature));
         if let Ok((request, _)) = decoded {
             // One element in a body without JSON has its length before it.

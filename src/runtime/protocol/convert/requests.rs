@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::budget::Account;
 use crate::payload::{Body, Field, Part, Priority, Request, Schedule};
-use crate::tensor::{NamedTensor, Tensor};
+use crate::tensor::{DType, NamedTensor, Tensor};
 
 use super::{Violation, dtype_from_wire, dtype_to_wire, messages, size};
 
@@ -32,6 +32,11 @@ pub fn call_to_wire(id: u64, request: &Request) -> (messages::Call<&str>, Vec<&[
     (call, body)
 }
 
+/// Whether the data of a tensor need not be looked at to know that it is valid.
+pub fn has_any_bytes(tensor: &messages::Tensor<String>) -> bool {
+    dtype_from_wire(tensor.dtype).is_ok_and(DType::takes_any_bytes)
+}
+
 /// A request from its head and body.
 pub fn call_from_wire(call: messages::Call<String>, body: Bytes) -> Result<Request, Violation> {
     let now = Instant::now();
@@ -48,6 +53,7 @@ pub fn call_from_wire(call: messages::Call<String>, body: Bytes) -> Result<Reque
         },
         // The front counts.
         account: Account::default(),
+        passes_tensors_on: true,
     })
 }
 
@@ -194,8 +200,6 @@ fn piece(body: &mut Bytes, length: u64) -> Result<Bytes, Violation> {
 mod tests {
     use proptest::prelude::*;
 
-    use crate::tensor::DType;
-
     use super::*;
 
     fn request(body: Body) -> Request {
@@ -212,6 +216,7 @@ mod tests {
                 begin_by: Some(now + Duration::from_secs(1)),
             },
             account: Account::default(),
+            passes_tensors_on: false,
         }
     }
 

@@ -22,6 +22,11 @@ fn with_body(body: Body) -> Request {
 }
 
 impl Front {
+    /// Bytes of memory in use where it writes.
+    fn used(&self) -> usize {
+        self.connection.outbox.used()
+    }
+
     fn ask(&self, body: Body) -> JoinHandle<Result<Result<Reply, Error>, Lost>> {
         let (connection, request) = (self.connection.clone(), with_body(body));
         tokio::spawn(async move { connection.call(&request, false).await })
@@ -40,10 +45,14 @@ impl Peer {
             output: Output::Response(response.unwrap()),
             ..reply()
         };
-        let (report, _) = reply_to_wire(id, &reply);
+        self.answer_at(&reply_to_wire(id, &reply).0, place).await;
+    }
+
+    /// Sends an answer whose body lies in shared memory.
+    async fn answer_at(&mut self, report: &Report<&str>, place: Place) {
         let mut bytes = Vec::new();
         let body = frame::Body::Shared(place);
-        frame::encode(&mut bytes, ORDER_LIMITS, &report, body).unwrap();
+        frame::encode(&mut bytes, ORDER_LIMITS, report, body).unwrap();
         self.write(&bytes).await;
     }
 }
@@ -152,14 +161,62 @@ async fn tensors_that_a_process_gives_do_not_change_any_more() {
         output: Output::Tensors(vec![NamedTensor::new("y", tensor.clone())]),
         ..reply()
     };
-    let (report, _) = reply_to_wire(id, &reply);
-    let mut bytes = Vec::new();
-    let body = frame::Body::Shared(place);
-    frame::encode(&mut bytes, ORDER_LIMITS, &report, body).unwrap();
-    peer.write(&bytes).await;
+    peer.answer_at(&reply_to_wire(id, &reply).0, place).await;
     let received = call.await.unwrap().unwrap().unwrap();
     rewrite(&ends.out, place, &[7]);
     assert_eq!(received.output, reply.output);
+}
+
+#[tokio::test]
+async fn tensors_that_are_passed_on_stay_where_they_are_unless_they_have_to_be_looked_at() {
+    for (dtype, stays) in [(DType::F32, true), (DType::U8, true), (DType::Bool, false)] {
+        let (front, mut peer, ends) = sharing();
+        peer.greet().await;
+        let request = Request {
+            passes_tensors_on: true,
+            ..with_body(tensors())
+        };
+        let connection = front.connection.clone();
+        let call = tokio::spawn(async move { connection.call(&request, false).await });
+        let id = peer.call().await.id;
+        let place = ends.out.put(&[&[1; 4]]).unwrap();
+        let shape = vec![4 / dtype.size().unwrap()];
+        let tensor = Tensor::new(dtype, shape, Bytes::from_static(&[1; 4])).unwrap();
+        let reply = Reply {
+            output: Output::Tensors(vec![NamedTensor::new("y", tensor)]),
+            ..reply()
+        };
+        peer.answer_at(&reply_to_wire(id, &reply).0, place).await;
+        let received = call.await.unwrap().unwrap().unwrap();
+        rewrite(&ends.out, place, &[0; 4]);
+        let Output::Tensors(tensors) = received.output else {
+            panic!("{received:?}")
+        };
+        assert_eq!(tensors[0].tensor.data() == &[0; 4][..], stays, "{dtype}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_was_gathered_where_the_process_sees_it_is_not_copied() {
+    let (front, mut peer, ends) = sharing();
+    peer.greet().await;
+    assert!(front.connection.gather(SHARED_FROM - 1).is_none(), "small");
+    let mut gathered = front.connection.gather(SHARED_FROM).unwrap();
+    assert!(gathered.push(&vec![b'x'; SHARED_FROM]));
+    let body = Bytes::from_owner(gathered);
+    let used = front.used();
+    let call = front.ask(Body::Raw(body.clone()));
+    let (order, received) = peer.next().await;
+    let (Order::Call(sent), frame::ReadBody::Shared(place)) = (order, received) else {
+        panic!("no call with a shared body")
+    };
+    assert_eq!(front.used(), used);
+    assert_eq!(ends.into.bytes(place).unwrap(), body);
+    drop(body);
+    peer.release(place.offset).await;
+    peer.reply(sent.id, b"").await;
+    call.await.unwrap().unwrap().unwrap();
+    assert_eq!(front.used(), 0);
 }
 
 #[tokio::test]
