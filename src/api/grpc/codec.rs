@@ -1,5 +1,7 @@
 //! The codec of all services: protobuf, as prost reads it, but for messages of more fields than anybody needs. An empty element of a
-//! list is two bytes on the wire and hundreds in memory.
+//! list is two bytes on the wire and hundreds in memory. Buffers are small at first.
+
+use std::marker::PhantomData;
 
 use bytes::Buf as _;
 use prost::Message;
@@ -10,14 +12,24 @@ use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 /// Fields that a message may have, each element of a list counted; what is in a field is not.
 const FIELDS: usize = 16 << 10;
 
+/// Bytes that are made room for before anything is known of a message. tonic makes room for 8 KiB, in both directions of each call,
+/// which costs a small one more than its bytes do.
+const BUFFER: usize = 512;
+/// Bytes of a stream's messages that are written at once: as many as tonic writes.
+const YIELD_FROM: usize = 32 << 10;
+
 /// The codec. Messages of type `T` are written, those of type `U` are read.
 #[derive(Debug, Clone)]
-pub struct CountedFields<T, U>(ProstCodec<T, U>);
+pub struct CountedFields<T, U>(PhantomData<(T, U)>);
 
 impl<T, U> Default for CountedFields<T, U> {
     fn default() -> Self {
-        Self(ProstCodec::default())
+        Self(PhantomData)
     }
+}
+
+fn buffers() -> BufferSettings {
+    BufferSettings::new(BUFFER, YIELD_FROM)
 }
 
 impl<T, U> Codec for CountedFields<T, U>
@@ -31,11 +43,11 @@ where
     type Decoder = CountingDecoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        self.0.encoder()
+        ProstCodec::<T, U>::raw_encoder(buffers())
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        CountingDecoder(self.0.decoder())
+        CountingDecoder(ProstCodec::<T, U>::raw_decoder(buffers()))
     }
 }
 
