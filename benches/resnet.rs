@@ -32,6 +32,8 @@ const BATCH: usize = 8;
 const CONNECTIONS: usize = 2 * BATCH;
 const PICTURE: [usize; 3] = [3, 224, 224];
 const WARM_UP: Duration = Duration::from_secs(1);
+/// After this, memory that is not needed has gone back.
+const IDLE: Duration = Duration::from_secs(10);
 const MEASURED: Duration = Duration::from_secs(5);
 
 fn main() {
@@ -235,11 +237,12 @@ fn batch_rows(setup: &Setup) -> f64 {
 
 fn memory(backends: &[(&str, PathBuf)]) {
     println!(
-        "\nPrivate memory of the worker process in MiB, before and after load on 32 connections"
+        "\nPrivate memory of the worker process in MiB: loaded, after load on 32 connections, and {} s later",
+        IDLE.as_secs()
     );
     println!(
-        "{:<8} {:>8} {:>8} {:>11}",
-        "backend", "workers", "loaded", "after load"
+        "{:<8} {:>8} {:>8} {:>11} {:>8}",
+        "backend", "workers", "loaded", "after load", "idle"
     );
     for (backend, artifact) in backends {
         for workers in [1, 4] {
@@ -249,7 +252,9 @@ fn memory(backends: &[(&str, PathBuf)]) {
             let loaded = children(&server);
             measure(&setup, 4 * BATCH);
             let after = children(&server);
-            println!("{backend:<8} {workers:>8} {loaded:>8.1} {after:>11.1}");
+            std::thread::sleep(IDLE);
+            let idle = children(&server);
+            println!("{backend:<8} {workers:>8} {loaded:>8.1} {after:>11.1} {idle:>8.1}");
         }
     }
 }

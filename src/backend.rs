@@ -106,6 +106,11 @@ pub trait Backend: Send + Sync {
     fn load(&self, spec: &LoadSpec) -> Result<Arc<dyn LoadedModel>, BackendError>;
 }
 
+/// Gives memory of this process that runs needed, and need no more, back to the allocator. Blocks, for milliseconds.
+pub fn give_back() {
+    onnx::give_back();
+}
+
 /// One copy of a model's weights on one device, shared by all workers there.
 pub trait LoadedModel: Send + Sync {
     /// Inputs and outputs.

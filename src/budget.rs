@@ -350,8 +350,11 @@ impl Charge {
 
     /// Ties the charge to both parts of what it was made for: it is given back with the last of either.
     pub fn hold_both(self, [first, second]: [Bytes; 2]) -> [Bytes; 2] {
-        if self.is_uncounted() {
-            return [first, second];
+        if first.is_empty() {
+            return [first, self.hold(second)];
+        }
+        if second.is_empty() || self.is_uncounted() {
+            return [self.hold(first), second];
         }
         let charge = Arc::new(self);
         let held = |bytes: Bytes| {

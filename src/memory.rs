@@ -26,7 +26,7 @@ const KEPT: i32 = 4 << 20;
 /// Decides when memory is given back.
 #[derive(Debug, Default)]
 struct Keeper {
-    /// What the process had when it last gave back; nothing while it only starts.
+    /// What the process had beside what was in flight when it last gave back; nothing while it only starts.
     floor: usize,
     /// Most bytes in flight since then.
     peak: usize,
@@ -39,21 +39,26 @@ impl Keeper {
         self.peak = self.peak.max(in_flight);
         self.resting = self.resting.saturating_sub(1);
         let is_calm = in_flight <= FEW || in_flight <= self.peak / 2;
-        self.resting == 0 && is_calm && resident >= self.floor + GROWTH
+        let beside = resident.saturating_sub(in_flight);
+        self.resting == 0 && is_calm && beside >= self.floor + GROWTH
     }
 
     /// It has `resident` bytes after that, and `in_flight` of them are in flight.
     fn gave_back(&mut self, resident: usize, in_flight: usize) {
         *self = Self {
-            floor: resident,
+            floor: resident.saturating_sub(in_flight),
             peak: in_flight,
             resting: REST,
         };
     }
 }
 
-/// Gives back what is not needed, again and again. `in_flight` tells how much the process has to do.
-pub async fn keep_giving_back(in_flight: impl Fn() -> usize) {
+/// Gives back what is not needed, again and again. `in_flight` tells how much the process has to do; `first` is called, on a thread that
+/// may block, where others than the allocator hold memory that is not needed.
+pub async fn keep_giving_back(
+    in_flight: impl Fn() -> usize,
+    first: impl Fn() + Clone + Send + 'static,
+) {
     let mut keeper = Keeper::default();
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -64,7 +69,12 @@ pub async fn keep_giving_back(in_flight: impl Fn() -> usize) {
             continue;
         }
         // A thread that serves would be held up: this takes up to a millisecond for each 10 MB.
-        if tokio::task::spawn_blocking(give_back).await.is_err() {
+        let first = first.clone();
+        let given_back = tokio::task::spawn_blocking(move || {
+            first();
+            give_back();
+        });
+        if given_back.await.is_err() {
             return;
         }
         let after = resident().unwrap_or(before);

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::api::grpc::{Config as GrpcConfig, Grpc};
 use crate::api::{self, AccessLog, Api, BadHeader, Listener, Protocol, Services};
 use crate::archive::ArchiveError;
+use crate::backend;
 use crate::catalog::{
     Catalog, Entry, Expected, Health, Library, Moment, Parts, Registration, SnapshotConfig,
 };
@@ -247,7 +248,7 @@ impl Server {
         }
         serving.close();
         let budget = self.front.budget().clone();
-        let giving_back = memory::keep_giving_back(move || budget.used());
+        let giving_back = memory::keep_giving_back(move || budget.used(), backend::give_back);
         let stopped = stop.clone();
         tokio::spawn(async move { stopped.run_until_cancelled(giving_back).await });
         if let Some(collector) = self.collector {

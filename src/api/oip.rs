@@ -15,7 +15,7 @@ use crate::catalog::{Catalog, Entry};
 pub(super) use crate::error::quoted as shown;
 use crate::error::{Error, Kind};
 use crate::payload::{Body, Field, Output, Request};
-use crate::tensor::{DType, NamedTensor, Tensor, TensorError};
+use crate::tensor::{DType, NamedTensor};
 
 mod answer;
 mod classify;
@@ -128,6 +128,7 @@ pub(super) async fn infer(
     let schedule = request.parameters.schedule(origin.arrival)?;
     let deadline = entry.deadline(origin.arrival);
     let passes_on = origin.wants_bytes && request.outputs.iter().all(|output| output.classes == 0);
+    let account = origin.account.clone();
     let asked = Request {
         id: origin.id,
         content_type: None,
@@ -142,7 +143,8 @@ pub(super) async fn infer(
     let reply = entry.call(asked, target.version.is_some()).await?;
     let tensors = match reply.output {
         Output::Tensors(tensors) => tensors,
-        Output::Response(response) => answer::tensors(&response)?,
+        // They take the place of the response, which was charged.
+        Output::Response(response) => held(answer::tensors(&response)?, &account),
     };
     Ok(InferResponse {
         model_name: entry.spec().name.to_string(),
@@ -152,17 +154,22 @@ pub(super) async fn infer(
     })
 }
 
-/// A tensor whose data came from a client. The data may lie where a worker process can write to it: what has to be looked at is
-/// copied first.
-pub(super) fn received(
-    dtype: DType,
-    shape: Vec<usize>,
-    data: Bytes,
-) -> Result<Tensor, TensorError> {
+/// The data of a tensor as it came from a client. It may lie where a worker process can write to it: what has to be looked at is copied
+/// first.
+pub(super) fn readable(dtype: DType, data: Bytes) -> Bytes {
     if dtype.takes_any_bytes() {
-        return Tensor::new(dtype, shape, data);
+        return data;
     }
-    Tensor::new(dtype, shape, Bytes::copy_from_slice(&data))
+    Bytes::copy_from_slice(&data)
+}
+
+/// The same tensors, charged.
+fn held(tensors: Vec<NamedTensor>, account: &Account) -> Vec<NamedTensor> {
+    let held = tensors.into_iter().map(|NamedTensor { name, tensor }| {
+        let data = account.hold_anyway(tensor.data().clone());
+        NamedTensor::new(name, tensor.with_moved_data(data))
+    });
+    held.collect()
 }
 
 /// Bytes of tensors' data.

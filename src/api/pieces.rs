@@ -54,7 +54,13 @@ impl Body for Pieces {
 
     fn size_hint(&self) -> SizeHint {
         let length: usize = self.left.iter().map(Bytes::len).sum();
-        SizeHint::with_exact(length as u64)
+        if self.trailers.is_none() {
+            return SizeHint::with_exact(length as u64);
+        }
+        // What is exact is told in a header, which gRPC does not have.
+        let mut hint = SizeHint::new();
+        hint.set_lower(length as u64);
+        hint
     }
 }
 
@@ -70,10 +76,14 @@ mod tests {
         let pieces = ["one ", "", "two"].map(Bytes::from);
         let trailers = HeaderMap::from_iter([(hyper::header::ETAG, HeaderValue::from_static("x"))]);
         let body = Pieces::new(pieces.clone()).with_trailers(trailers.clone());
-        assert_eq!(body.size_hint().exact(), Some(7));
+        assert_eq!(
+            (body.size_hint().lower(), body.size_hint().exact()),
+            (7, None)
+        );
         let whole = body.collect().await.unwrap();
         assert_eq!(whole.trailers(), Some(&trailers));
         assert_eq!(whole.to_bytes(), "one two");
+        assert_eq!(Pieces::new(pieces).size_hint().exact(), Some(7));
         assert!(Pieces::new([]).is_end_stream());
     }
 }

@@ -19,6 +19,7 @@ use super::{Session, Signature};
 use crate::memory;
 use crate::model::{Arity, Declared, Device, TensorSpec};
 
+mod arena;
 mod empty;
 mod external;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -69,6 +70,15 @@ impl OnnxBackend {
     }
 }
 
+/// Gives memory that runs needed back to the allocator, if the library was opened.
+pub(super) fn give_back() {
+    let environment = ENVIRONMENT.lock().clone();
+    let given_back = environment.as_ref().map(arena::give_back);
+    if let Some(Err(error)) = given_back {
+        tracing::debug!(%error, "the arena does not shrink");
+    }
+}
+
 /// Checks what can be known of a model without ONNX Runtime: that the file may be opened, and that what it says of its inputs
 /// is served and is what its owner declared.
 pub fn check(artifact: &Path, declared: &Declared) -> Result<(), BackendError> {
@@ -93,6 +103,7 @@ impl Backend for OnnxBackend {
         let session = self
             .commit(spec)
             .map_err(|error| classify(error.to_string(), BackendError::Load))?;
+        give_back();
         memory::give_back();
         let inputs = port::inputs(&session, &interface)?;
         let outputs = port::outputs(&session, &interface)?;
@@ -141,6 +152,7 @@ fn open(library: &Path) -> Result<Environment, BackendError> {
         .build()
         .map_err(|error| unusable(&error))?;
     environment.set_log_level(LogLevel::Warning);
+    arena::register(&environment).map_err(|error| unusable(&error))?;
     Ok(environment)
 }
 
@@ -167,6 +179,7 @@ fn configure(builder: SessionBuilder, spec: &LoadSpec) -> Result<SessionBuilder,
         .with_intra_op_spinning(false)?
         // Patterns are kept for every shape that ever came, and clients choose shapes.
         .with_memory_pattern(false)?
+        .with_env_allocators()?
         .with_log_level(LogLevel::Warning)?
         // The file was checked as protobuf, so it must be read as that whatever its name is.
         .with_config_entry("session.load_model_format", "ONNX")?;

@@ -202,13 +202,13 @@ impl Instance {
         output::step(step, &mut self.store.data_mut().tensors, rules)
     }
 
-    /// Whether it is so close to its memory limit that later calls would fail: linear memory never shrinks. An instance
-    /// that is no larger than after `init` is kept, since a new one would be as large.
     /// Whether its memory has grown by so much since `init` that it is not kept for long.
     pub fn has_grown(&self) -> bool {
         self.store.data().limiter.used() > self.initial_memory + GROWN
     }
 
+    /// Whether it is so close to its memory limit that later calls would fail: linear memory never shrinks. An instance
+    /// that is no larger than after `init` is kept, since a new one would be as large.
     fn holds_too_much(&self) -> bool {
         let limiter = &self.store.data().limiter;
         let used = limiter.used();

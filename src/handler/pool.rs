@@ -68,6 +68,17 @@ impl Pool {
         self.idle.lock().instances.len()
     }
 
+    /// Those of them that have grown.
+    #[cfg(test)]
+    pub fn grown(&self) -> usize {
+        let idle = self.idle.lock();
+        let grown = idle
+            .instances
+            .iter()
+            .filter(|(instance, _)| instance.has_grown());
+        grown.count()
+    }
+
     fn take(&self) -> Option<Instance> {
         let (instance, _) = self.idle.lock().instances.pop()?;
         Some(instance)
@@ -90,14 +101,16 @@ impl Pool {
 /// Keeps an instance of `version` for later calls. Memory of wasm does not shrink: what large bodies made grow goes back to the system with
 /// the instance, once it was not needed for a while.
 pub(super) fn put(version: &Arc<Version>, instance: Instance) {
-    if version.pool.put(instance)
-        && let Ok(runtime) = runtime::Handle::try_current()
-    {
-        runtime.spawn(look_after(Arc::downgrade(version)));
+    if !version.pool.put(instance) {
+        return;
+    }
+    match runtime::Handle::try_current() {
+        Ok(runtime) => drop(runtime.spawn(look_after(Arc::downgrade(version)))),
+        Err(_) => version.pool.idle.lock().is_looked_after = false,
     }
 }
 
-/// Drops instances that have grown and wait, as long as there are some.
+/// Drops instances that have grown and wait, as long as there are some. If none is left, one is made that has not grown.
 async fn look_after(version: Weak<Version>) {
     loop {
         tokio::time::sleep(GROWN_IDLE).await;
@@ -105,6 +118,9 @@ async fn look_after(version: Weak<Version>) {
             return;
         };
         let (outgrown, is_some_left) = version.pool.outgrown();
+        if !outgrown.is_empty() && version.pool.idle.lock().instances.is_empty() {
+            replace(&version);
+        }
         drop(outgrown);
         if !is_some_left {
             return;

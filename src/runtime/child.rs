@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::process::ExitCode;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use tokio::net::UnixStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -32,13 +32,13 @@ use super::{Hosts, InlineRuns, NativeLibraries, Verdicts, WorkerIds};
 use crate::backend::{Backend, BackendError};
 use crate::error::{Error, Kind};
 use crate::handler::{Code, HandlerEngine};
-use crate::memory;
 use crate::model::{BackendKind, ModelSpec};
 use crate::sandbox::{Entered, handover};
 use host::Host;
 use reporter::Reporter;
 pub use walls::enter;
 
+mod calm;
 mod heartbeat;
 mod host;
 mod leaving;
@@ -276,8 +276,7 @@ async fn host(
     }
     tokio::spawn(reporter::report_workers(runtime.clone(), outbox.clone()));
     let host = Arc::new(Host::new(runtime.clone(), outbox.clone()));
-    let busy = Arc::downgrade(&host);
-    tokio::spawn(memory::keep_giving_back(move || bytes_under_way(&busy)));
+    tokio::spawn(calm::give_memory_back(Arc::downgrade(&host)));
     let longest = runtime.response_timeout();
     tokio::select! {
         served = follow(incoming, &host, outbox) => served,
@@ -291,12 +290,6 @@ async fn host(
             Err(io::Error::other(failure.to_string()))
         }
     }
-}
-
-/// So many that memory is given back only while no call is under way: what a call takes is not counted here.
-fn bytes_under_way(host: &Weak<Host>) -> usize {
-    let is_busy = host.upgrade().is_some_and(|host| !host.is_idle());
-    if is_busy { usize::MAX } else { 0 }
 }
 
 /// Does what the front orders, until it goes away or orders the end.

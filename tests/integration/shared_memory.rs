@@ -240,7 +240,7 @@ async fn a_body_that_began_in_the_memory_of_a_process_that_died_goes_to_the_next
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_that_begin_bodies_and_stop_keep_out_nobody() {
+async fn bodies_come_back_beside_clients_that_began_theirs_and_stopped() {
     let server = server(Model::new("echo").in_process())
         .set("lantern_shared_memory=2MiB")
         .start()

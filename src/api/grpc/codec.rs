@@ -1,4 +1,4 @@
-//! The codec of all services: protobuf, as prost reads it, but for messages of more fields than anybody needs. An empty element of a
+//! The codec of the services that are made from `proto/`: protobuf, as prost reads it, but for messages of more fields than anybody needs. An empty element of a
 //! list is two bytes on the wire and hundreds in memory. Buffers are small at first.
 
 use std::marker::PhantomData;
@@ -10,7 +10,7 @@ use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
 use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
 /// Fields that a message may have, each element of a list counted; what is in a field is not.
-const FIELDS: usize = 16 << 10;
+pub(super) const FIELDS: usize = 16 << 10;
 
 /// Bytes that are made room for before anything is known of a message. tonic makes room for 8 KiB, in both directions of each call,
 /// which costs a small one more than its bytes do.

@@ -14,6 +14,7 @@ use crate::api::pieces::Pieces;
 use crate::api::{Api, ApiState, EndpointResult, Response, inference, reply};
 use crate::error::{Error, Kind};
 use crate::model::Envelope;
+use crate::tensor::NamedTensor;
 
 mod binary;
 mod coding;
@@ -145,7 +146,7 @@ pub(in crate::api) async fn infer(api: ApiState, path: PathParams, call: Call) -
     let coding = coding::accepted(&call.headers);
     let parts = json.parts(body)?;
     let signature = entry.signature();
-    let (is_large, binary) = (parts.json_length() > LARGE, parts.binary_length());
+    let (is_large, body) = (parts.json_length() > LARGE, parts.place());
     let (request, form) = blocking_if(is_large, move || request::decode(parts, &signature)).await?;
     let origin = Origin {
         id: call.id,
@@ -155,14 +156,19 @@ pub(in crate::api) async fn infer(api: ApiState, path: PathParams, call: Call) -
         account: account.clone(),
         wants_bytes: form.is_all_binary() && coding.is_none(),
     };
-    // Those that were in the body as they are were charged with it.
-    let made = size(&request.inputs).saturating_sub(binary);
-    let _charge = account.charge(made).await?;
+    // Those that are still in the body were charged with it.
+    let is_made = |input: &&NamedTensor| !body.contains(&input.tensor.data().as_ptr().addr());
+    let made = request
+        .inputs
+        .iter()
+        .filter(is_made)
+        .map(|input| input.tensor.data().len());
+    let _charge = account.charge(made.sum()).await?;
     let response = super::infer(catalog, target, request, origin).await?;
     let is_large = size(&response.outputs) > LARGE && (!form.is_all_binary() || coding.is_some());
     let mut encoded = blocking_if(is_large, move || encoded(&response, &form, coding)).await?;
-    // The tensors behind it were charged when they came.
-    encoded.first = account.hold(encoded.first).await?;
+    let charge = account.charge(encoded.uncharged()).await?;
+    encoded.hold(charge);
     Ok(answer(encoded, coding))
 }
 

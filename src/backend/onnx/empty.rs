@@ -25,10 +25,16 @@ fn make(environment: &Environment, dtype: DType) -> Result<DynValue, ort::Error>
     let session = SessionBuilder::new(environment)?
         .with_intra_threads(1)?
         .commit_from_memory(&model(number_of_dtype(dtype)))?;
-    session::run_without_inputs(&session, OUTPUT)
+    session::run_without_inputs(&session, OUTPUT, None)
 }
 
-const OUTPUT: &std::ffi::CStr = c"y";
+/// A model without inputs whose output holds nothing.
+pub(super) fn model_of_nothing() -> Vec<u8> {
+    model(number_of_dtype(DType::F32))
+}
+
+/// The output of these models.
+pub(super) const OUTPUT: &std::ffi::CStr = c"y";
 
 /// `y = SequenceEmpty(dtype)`. Field numbers are those of `onnx.proto`.
 fn model(element: u8) -> Vec<u8> {

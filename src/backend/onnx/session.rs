@@ -198,9 +198,10 @@ fn value<'a>(
 pub(super) fn run_without_inputs(
     session: &OrtSession,
     output: &CStr,
+    options: Option<&RunOptions>,
 ) -> Result<DynValue, ort::Error> {
     let feed = Feed::new();
-    let mut given = run(session, &feed, &[(output.as_ptr(), false)], None)?;
+    let mut given = run(session, &feed, &[(output.as_ptr(), false)], options)?;
     let given = given.pop().and_then(OutputValue::without_inputs);
     given.ok_or_else(|| ort::Error::new("no value was given"))
 }

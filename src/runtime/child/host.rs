@@ -2,7 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -40,6 +40,7 @@ pub struct Host {
     calls: DashMap<u64, AbortHandle>,
     /// How many calls are listed. It is asked at every message, and the map would lock all its shards to say so.
     under_way: AtomicUsize,
+    begun: AtomicU64,
 }
 
 impl Host {
@@ -50,6 +51,7 @@ impl Host {
             outbox,
             calls: DashMap::new(),
             under_way: AtomicUsize::new(0),
+            begun: AtomicU64::new(0),
         }
     }
 
@@ -114,10 +116,16 @@ impl Host {
         self.under_way.load(Ordering::Relaxed) == 0
     }
 
+    /// How many calls have begun.
+    pub fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
     fn start(self: &Arc<Self>, id: u64, span: Span, answering: impl CallFuture) {
         let host = self.clone();
         // Locks the id until the task is listed, so that it cannot end before.
         let place = self.calls.entry(id);
+        self.begun.fetch_add(1, Ordering::Relaxed);
         self.under_way.fetch_add(1, Ordering::Relaxed);
         let task = tokio::spawn(async move { host.answer(id, answering).await }.instrument(span));
         place.insert(task.abort_handle());

@@ -279,6 +279,7 @@ impl Connection {
             waiting.is_closed = true;
             (std::mem::take(&mut waiting.by_id), waiting.had_cancelled)
         };
+        self.outbox.give_up_memory();
         let suspected = waiters.values().filter(|waiter| waiter.is_suspected());
         let is_one = suspected.count() == 1;
         for waiter in waiters.into_values() {

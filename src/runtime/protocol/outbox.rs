@@ -7,6 +7,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -187,6 +188,13 @@ impl Outbox {
         }
         if let Some(arena) = &self.arena {
             arena.tidy(IDLE);
+        }
+    }
+
+    /// Gives back all shared memory that nobody holds: the other side is gone.
+    pub fn give_up_memory(&self) {
+        if let Some(arena) = &self.arena {
+            arena.tidy(Duration::ZERO);
         }
     }
 

@@ -13,8 +13,8 @@ use super::mapping::Mapping;
 /// Stretches begin and end at pages, so that their memory can be given back.
 const PAGE: usize = 4096;
 
-/// The part of a region that bodies may take which are not all there yet: what is slow to arrive must not keep out what is
-/// there.
+/// The part of a region that bodies may take which this process holds, because they are still to come, or are not answered: what is
+/// slow to arrive must not keep out what is there.
 const GATHERED_PART: usize = 2;
 
 /// Where something lies in a region.

@@ -96,7 +96,8 @@ impl Mapping {
                 "beyond the region"
             );
             #[expect(unsafe_code, reason = "shared memory is reached by its address")]
-            // SAFETY: the stretch is within the mapping, as was asserted, and no part of a mapping overlaps memory of Rust's.
+            // SAFETY: the stretch is within the mapping, as was asserted. The part is memory of Rust's, or lies in another stretch of the
+            // mapping, since its owner holds that one; so the two do not overlap.
             // What the other process does to it meanwhile changes bytes, which is all that is in it.
             unsafe {
                 let to = self.start.as_ptr().add(at);

@@ -9,6 +9,7 @@ use prost::Message;
 use tonic::Status;
 
 use super::wire::ModelInferRequest;
+use crate::api::grpc::codec::FIELDS;
 use crate::api::oip::invalid;
 use crate::catalog::Room;
 use crate::error::Error;
@@ -58,8 +59,11 @@ pub(super) struct Divided {
     /// Raw data, one after the other.
     data: Option<Room>,
     lengths: Vec<usize>,
+    fields: usize,
     inputs: usize,
     outputs: usize,
+    /// The model whose worker process sees the data.
+    gathered_for: Option<Named>,
 }
 
 /// What comes next.
@@ -93,8 +97,10 @@ impl Divided {
             message: BytesMut::new(),
             data: None,
             lengths: Vec::new(),
+            fields: 0,
             inputs: 0,
             outputs: 0,
+            gathered_for: None,
         }
     }
 
@@ -105,7 +111,7 @@ impl Divided {
         mut piece: &[u8],
         room: impl Fn(Named, usize) -> Room,
     ) -> Result<(), Refusal> {
-        while !piece.is_empty() && self.state != State::Done {
+        while !piece.is_empty() {
             let taken = match self.state {
                 State::Prefix => self.prefix(piece)?,
                 State::Key | State::Length { .. } => self.number(piece[0], &room)?,
@@ -113,7 +119,7 @@ impl Divided {
                 State::Message(length) => self.of_message(piece, length),
                 State::Raw(length) => self.raw(piece, length),
                 State::Rest => self.of_message(piece, self.left),
-                State::Done => piece.len(),
+                State::Done => return Err(Refusal::Broken(too_much())),
             };
             piece = &piece[taken..];
         }
@@ -131,6 +137,13 @@ impl Divided {
         }
         let mut message = ModelInferRequest::decode(self.message.freeze())
             .map_err(|error| Status::internal(error.to_string()))?;
+        if let Some(Named { model, version }) = self.gathered_for
+            && (&model, &version) != (&message.model_name, &message.model_version)
+        {
+            return Err(Status::invalid_argument(
+                "The model is to be named once, and before raw_input_contents",
+            ));
+        }
         let mut data = self.data.map_or_else(Bytes::new, Room::into_bytes);
         let raw = self.lengths.into_iter().map(|length| data.split_to(length));
         // What was not told apart comes behind.
@@ -173,7 +186,10 @@ impl Divided {
         let number = number(&self.begun[from..]).filter(|_| is_whole);
         self.state = match (self.state, number) {
             (State::Length { field, .. }, Some(length)) => self.field(field, length, room)?,
-            (_, Some(key)) => self.after_key(key),
+            (_, Some(key)) => {
+                count("fields", FIELDS, &mut self.fields)?;
+                self.after_key(key)
+            }
             (_, None) => self.is_of_message(State::Rest),
         };
         self.end_if_all_is_there();
@@ -205,8 +221,8 @@ impl Divided {
             return Ok(self.is_of_message(State::Rest));
         }
         match field {
-            INPUTS => count("inputs", &mut self.inputs)?,
-            OUTPUTS => count("outputs", &mut self.outputs)?,
+            INPUTS => count("inputs", MAX_TENSORS, &mut self.inputs)?,
+            OUTPUTS => count("outputs", MAX_TENSORS, &mut self.outputs)?,
             RAW_INPUT_CONTENTS => return self.data(length, room),
             _ => {}
         }
@@ -222,13 +238,16 @@ impl Divided {
         room: impl Fn(Named, usize) -> Room,
     ) -> Result<State, Refusal> {
         let mut count_of_all = self.lengths.len();
-        count("raw_input_contents", &mut count_of_all)?;
+        count("raw_input_contents", MAX_TENSORS, &mut count_of_all)?;
         self.begun.clear();
         self.lengths.push(length);
         if length > 0 && self.data.is_none() {
             // Of a message that is not valid so far, the decoder will say so.
             let named = Named::decode(&self.message[..]).unwrap_or_default();
-            self.data = Some(room(named, self.left));
+            let room = room(named.clone(), self.left);
+            let is_shared = matches!(room, Room::Shared(_));
+            self.gathered_for = is_shared.then_some(named);
+            self.data = Some(room);
         }
         Ok(if length > 0 {
             State::Raw(length)
@@ -292,18 +311,22 @@ impl Divided {
 }
 
 /// Counts one more part.
-fn count(what: &str, parts: &mut usize) -> Result<(), Refusal> {
+fn count(what: &str, most: usize, parts: &mut usize) -> Result<(), Refusal> {
     *parts += 1;
-    if *parts <= MAX_TENSORS {
+    if *parts <= most {
         return Ok(());
     }
-    let text = format!("a request may have {MAX_TENSORS} {what}, this one has more");
+    let text = format!("a request may have {most} {what}, this one has more");
     Err(Refusal::Invalid(invalid(text)))
 }
 
 /// The number that a varint is.
 fn number(mut varint: &[u8]) -> Option<u64> {
     prost::encoding::decode_varint(&mut varint).ok()
+}
+
+fn too_much() -> Status {
+    Status::internal("There is something behind the only message of the call")
 }
 
 /// The status that tonic gives a message that says it is compressed in a call that does not.
@@ -433,11 +456,13 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_the_message_is_not_read() {
-        let message = ModelInferRequest::default();
-        let bytes = [framed(&message.encode_to_vec()), vec![7; 100]].concat();
-        for cut in [1, 200] {
-            assert_eq!(divided(&bytes, cut), Ok(message.clone()));
+    fn nothing_may_follow_the_message() {
+        let message = framed(&ModelInferRequest::default().encode_to_vec());
+        for rest in [&message[..], b"\0"] {
+            let bytes = [&message, rest].concat();
+            for cut in [1, 200] {
+                assert!(divided(&bytes, cut).unwrap_err().contains("behind"));
+            }
         }
     }
 

@@ -8,11 +8,11 @@ use super::wire::infer_parameter::ParameterChoice;
 use super::wire::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use super::wire::{InferParameter, InferTensorContents, ModelInferRequest};
 use crate::api::oip::{
-    InferRequest, Parameter, Parameters, RequestedOutput, datatype, invalid, parameters, received,
+    InferRequest, Parameter, Parameters, RequestedOutput, datatype, invalid, parameters, readable,
     shown,
 };
 use crate::error::Error;
-use crate::tensor::{DType, MAX_TENSORS, NamedTensor};
+use crate::tensor::{DType, MAX_TENSORS, NamedTensor, Tensor};
 
 /// The request in a message.
 pub(super) fn decode(message: ModelInferRequest) -> Result<InferRequest, Error> {
@@ -65,7 +65,11 @@ fn read(map: HashMap<String, InferParameter>) -> Result<Parameters, Error> {
 fn inputs(inputs: Vec<InferInputTensor>, raw: Vec<Bytes>) -> Result<Vec<NamedTensor>, Error> {
     if raw.is_empty() {
         let typed = |input: InferInputTensor| {
-            let contents = input.contents.clone().unwrap_or_default();
+            let contents = input.contents.unwrap_or_default();
+            let input = InferInputTensor {
+                contents: None,
+                ..input
+            };
             tensor(input, |name, dtype| pack(name, dtype, contents))
         };
         return inputs.into_iter().map(typed).collect();
@@ -90,7 +94,7 @@ fn inputs(inputs: Vec<InferInputTensor>, raw: Vec<Bytes>) -> Result<Vec<NamedTen
             );
             return Err(invalid(text));
         }
-        tensor(input, |_, _| Ok(data))
+        tensor(input, |_, dtype| Ok(readable(dtype, data)))
     });
     inputs.collect()
 }
@@ -107,7 +111,7 @@ fn tensor(
         invalid(format!("shape of input {name} must have axes from 0 on"))
     })?;
     let data = data(&input.name, dtype)?;
-    let tensor = received(dtype, shape, data)
+    let tensor = Tensor::new(dtype, shape, data)
         .map_err(|error| invalid(format!("input {}: {error}", shown(&input.name))))?;
     Ok(NamedTensor::new(input.name, tensor))
 }

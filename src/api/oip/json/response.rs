@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::number;
 use crate::api::oip::{InferResponse, datatype, invalid, shown};
+use crate::budget::{Charge, UNCOUNTED};
 use crate::error::{Error, Kind};
 use crate::tensor::{DType, NamedTensor, Tensor};
 
@@ -50,6 +51,19 @@ pub(in crate::api::oip) struct Encoded {
 }
 
 impl Encoded {
+    /// Bytes that were not charged when their tensors came: JSON, and tensors that are too small to be counted one by one.
+    pub(in crate::api::oip) fn uncharged(&self) -> usize {
+        let small = self.binary.iter().map(Bytes::len);
+        let small: usize = small.filter(|length| *length <= UNCOUNTED).sum();
+        self.first.len() + small
+    }
+
+    /// Ties `charge` to what is sent last.
+    pub(in crate::api::oip) fn hold(&mut self, charge: Charge) {
+        let last = self.binary.last_mut().unwrap_or(&mut self.first);
+        *last = charge.hold(std::mem::take(last));
+    }
+
     /// The parts of the body, in order.
     pub(in crate::api::oip) fn pieces(&self) -> impl Iterator<Item = &Bytes> {
         std::iter::once(&self.first).chain(&self.binary)

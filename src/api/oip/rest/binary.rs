@@ -1,15 +1,17 @@
 //! The binary tensor data extension: which bytes of a body are JSON, and which belong to which tensor.
 
+use std::ops::Range;
+
 use bytes::{BufMut as _, Bytes, BytesMut};
 use hyper::HeaderMap;
 
 use super::JSON_LENGTH;
 use crate::api::oip::json::InputHead;
-use crate::api::oip::{invalid, received, shown};
+use crate::api::oip::{invalid, readable, shown};
 use crate::catalog::Signature;
 use crate::error::{Error, Kind};
 use crate::model::{Arity, TensorSpec};
-use crate::tensor::{DType, NamedTensor};
+use crate::tensor::{DType, NamedTensor, Tensor};
 
 /// A body, divided.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,11 +28,11 @@ pub(super) enum Parts {
 }
 
 impl Parts {
-    /// Bytes of tensors as they are.
-    pub(super) const fn binary_length(&self) -> usize {
-        match self {
-            Self::Document { binary, .. } | Self::Tensor(binary) => binary.len(),
-        }
+    /// Where the tensors lie that are as they are: their first and last addresses.
+    pub(super) fn place(&self) -> Range<usize> {
+        let (Self::Document { binary, .. } | Self::Tensor(binary)) = self;
+        let place = binary.as_ptr_range();
+        place.start.addr()..place.end.addr()
     }
 
     /// Bytes of JSON.
@@ -136,7 +138,8 @@ fn take(head: &InputHead, binary: &mut Bytes, size: u64) -> Result<Bytes, Error>
 }
 
 fn tensor(head: &InputHead, data: Bytes) -> Result<NamedTensor, Error> {
-    let tensor = received(head.dtype, head.shape.clone(), data);
+    let data = readable(head.dtype, data);
+    let tensor = Tensor::new(head.dtype, head.shape.clone(), data);
     let tensor = tensor.map_err(|error| head.refused(&error))?;
     Ok(NamedTensor::new(head.name.as_str(), tensor))
 }
@@ -160,10 +163,10 @@ pub(super) fn whole(signature: &Signature, body: Bytes) -> Result<NamedTensor, E
     };
     let (row, dtype) = row(spec, signature.is_batchable())?;
     let (shape, data) = match dtype.size() {
-        Some(size) => (solve(spec, row, size, body.len())?, body),
+        Some(size) => (solve(spec, row, size, body.len())?, readable(dtype, body)),
         None => one_element(spec, row, &body)?,
     };
-    let tensor = received(dtype, shape, data);
+    let tensor = Tensor::new(dtype, shape, data);
     let tensor = tensor.map_err(|error| invalid(error.to_string()))?;
     Ok(NamedTensor::new(spec.name.clone(), tensor))
 }
