@@ -1,6 +1,9 @@
 //! The protocol over REST: JSON, and tensors as they are behind it.
 
+use std::ops::Range;
+
 use axum::body::Body;
+use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{self, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
@@ -156,14 +159,8 @@ pub(in crate::api) async fn infer(api: ApiState, path: PathParams, call: Call) -
         account: account.clone(),
         wants_bytes: form.is_all_binary() && coding.is_none(),
     };
-    // Those that are still in the body were charged with it.
-    let is_made = |input: &&NamedTensor| !body.contains(&input.tensor.data().as_ptr().addr());
-    let made = request
-        .inputs
-        .iter()
-        .filter(is_made)
-        .map(|input| input.tensor.data().len());
-    let _charge = account.charge(made.sum()).await?;
+    let made = bytes_beside(&body, &request.inputs);
+    let _charge = account.charge(made).await?;
     let response = super::infer(catalog, target, request, origin).await?;
     let is_large = size(&response.outputs) > LARGE && (!form.is_all_binary() || coding.is_some());
     let mut encoded = blocking_if(is_large, move || encoded(&response, &form, coding)).await?;
@@ -222,6 +219,13 @@ async fn blocking_if<T: Send + 'static>(
     done.unwrap_or_else(|panic| {
         Err(Error::new(Kind::Internal, "The request could not be processed").with_detail(panic))
     })
+}
+
+/// Bytes of the tensors that do not lie in a `body` any more, with which the others were charged.
+fn bytes_beside(body: &Range<usize>, tensors: &[NamedTensor]) -> usize {
+    let data = tensors.iter().map(|input| input.tensor.data());
+    let beside = data.filter(|data| !body.contains(&data.as_ptr().addr()));
+    beside.map(Bytes::len).sum()
 }
 
 /// The body of an answer, packed if the client wants that.

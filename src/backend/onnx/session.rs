@@ -26,7 +26,7 @@ pub(super) struct SharedSession {
     pub(super) empty: Vec<Option<DynValue>>,
     pub(super) outputs: Vec<Port>,
     pub(super) signature: Signature,
-    /// Whether outputs may stay where ONNX Runtime put them: in an arena that never shrinks.
+    /// Whether outputs may stay where ONNX Runtime put them: in its arena, which shrinks only when few calls come.
     pub(super) has_brief_outputs: bool,
 }
 
