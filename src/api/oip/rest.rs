@@ -301,3 +301,23 @@ pub(in crate::api) fn failure(error: &Error) -> Response {
     reply::add_retry(&mut response, error);
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::oip::readable;
+    use crate::tensor::{DType, Tensor};
+
+    #[test]
+    fn copies_are_charged_and_what_is_still_in_the_body_is_not() {
+        let body = Bytes::from(vec![1; 64]);
+        let place = body.as_ptr_range();
+        let place = place.start.addr()..place.end.addr();
+        for (dtype, shape, charged) in [(DType::F32, 4, 0), (DType::Bool, 16, 16)] {
+            let data = readable(dtype, body.slice(8..24));
+            let tensor = Tensor::new(dtype, vec![shape], data).unwrap();
+            let tensors = [NamedTensor::new("x", tensor)];
+            assert_eq!(bytes_beside(&place, &tensors), charged, "{dtype}");
+        }
+    }
+}
