@@ -40,6 +40,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         .build_transport(false)
         .codec_path("crate::api::grpc::codec::CountedFields")
         .bytes(".")
+        .extern_path(
+            ".inference.InferTensorContents",
+            "crate::api::grpc::contents::InferTensorContents",
+        )
         .btree_map(".org.pytorch.serve.grpc.inference.PredictionsRequest.input")
         .include_file("proto.rs")
         .compile_fds(files)?;

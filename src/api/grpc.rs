@@ -26,6 +26,7 @@ use crate::error::Error;
 mod call;
 pub mod codec;
 mod connection;
+mod contents;
 mod framing;
 mod health;
 mod inbound;

@@ -13,7 +13,10 @@ mod generated {
 /// Failures inside messages.
 pub use generated::google::rpc;
 /// Open Inference Protocol, for both of its packages.
-pub use generated::inference as open_inference;
+pub mod open_inference {
+    pub use super::generated::inference::*;
+    pub use crate::api::grpc::contents::{InferTensorContents, Texts};
+}
 /// TorchServe's predictions and its management of models.
 pub use generated::org::pytorch::serve::grpc::{inference, management};
 

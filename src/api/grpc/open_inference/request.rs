@@ -172,8 +172,10 @@ fn pack(name: &str, dtype: DType, contents: InferTensorContents) -> Result<Bytes
         DType::F64 => put(&mut data, contents.fp64_contents, |value| {
             Some(value.to_le_bytes())
         }),
-        DType::Bytes => put_texts(&mut data, &contents.bytes_contents),
-        DType::F16 | DType::Bf16 => return Err(misplaced(name, dtype)),
+        DType::Bytes if used == usize::from(!contents.bytes_contents.is_empty()) => {
+            return Ok(contents.bytes_contents.into_data());
+        }
+        DType::Bytes | DType::F16 | DType::Bf16 => return Err(misplaced(name, dtype)),
     };
     let elements = elements.map_err(|value| invalid(datatype::refusal(name, value, dtype)))?;
     if used != usize::from(elements > 0) {
@@ -202,15 +204,6 @@ fn put<T: Copy + ToString, const N: usize>(
         data.put_slice(&bytes(element).ok_or_else(|| element.to_string())?);
     }
     Ok(count)
-}
-
-fn put_texts(data: &mut BytesMut, texts: &[Bytes]) -> Result<usize, String> {
-    for text in texts {
-        let length = u32::try_from(text.len());
-        data.put_u32_le(length.map_err(|_| format!("one of {} bytes", text.len()))?);
-        data.put_slice(text);
-    }
-    Ok(texts.len())
 }
 
 #[cfg(test)]
@@ -298,7 +291,7 @@ mod tests {
             (
                 "BYTES",
                 InferTensorContents {
-                    bytes_contents: vec!["a".into(), "".into()],
+                    bytes_contents: ["a", ""].into_iter().collect(),
                     ..none()
                 },
                 9,

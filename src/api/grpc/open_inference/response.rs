@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::wire::model_infer_response::InferOutputTensor;
-use super::wire::{InferTensorContents, ModelInferResponse};
+use super::wire::{InferTensorContents, ModelInferResponse, Texts};
 use crate::api::oip::{InferResponse, datatype};
 use crate::tensor::{DType, NamedTensor, Tensor};
 
@@ -56,9 +56,7 @@ fn contents(tensor: &Tensor) -> InferTensorContents {
         DType::U64 => contents.uint64_contents = read(data, u64::from_le_bytes),
         DType::F32 => contents.fp32_contents = read(data, f32::from_le_bytes),
         DType::F64 => contents.fp64_contents = read(data, f64::from_le_bytes),
-        DType::Bytes => {
-            contents.bytes_contents = tensor.strings().map(|text| data.slice_ref(text)).collect();
-        }
+        DType::Bytes => contents.bytes_contents = Texts::of(data),
         // These are raw.
         DType::F16 | DType::Bf16 => {}
     }
