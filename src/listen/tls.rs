@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -33,6 +34,8 @@ pub struct HandshakeLimits {
     pub at_once: usize,
     /// Counts those that take too long.
     pub refusals: Refusals,
+    /// Those under way.
+    pub under_way: Arc<AtomicUsize>,
 }
 
 impl Default for HandshakeLimits {
@@ -41,7 +44,24 @@ impl Default for HandshakeLimits {
             timeout: Duration::from_secs(10),
             at_once: 256,
             refusals: Refusals::default(),
+            under_way: Arc::default(),
         }
+    }
+}
+
+/// One handshake, counted until it is dropped.
+struct UnderWay<'a>(&'a AtomicUsize);
+
+impl<'a> UnderWay<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -119,6 +139,7 @@ impl Tls {
         let Ok(_permit) = self.0.at_once.acquire().await else {
             return Ok(None);
         };
+        let _counted = UnderWay::new(&self.0.limits.under_way);
         if first[0] != HANDSHAKE_RECORD && first[0].is_ascii_alphabetic() {
             self.refuse(&mut stream).await?;
             return Ok(None);

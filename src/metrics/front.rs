@@ -18,14 +18,17 @@ pub struct FrontSources {
     pub bytes: Box<dyn Fn() -> usize + Send + Sync>,
     /// Connections.
     pub connections: Box<dyn Fn() -> usize + Send + Sync>,
+    /// TLS handshakes under way.
+    pub handshakes: Box<dyn Fn() -> usize + Send + Sync>,
 }
 
 /// The families, and what was shown of them.
 pub(super) struct FrontFamilies {
     sources: FrontSources,
-    families: [Family; 3],
+    families: [Family; 4],
     bytes: Arc<Cell>,
     connections: Arc<Cell>,
+    handshakes: Arc<Cell>,
     refusals: [Arc<Cell>; Limit::ALL.len()],
     /// What the counters have by now.
     counted: Mutex<[u64; Limit::ALL.len()]>,
@@ -45,6 +48,12 @@ impl FrontFamilies {
             MetricKind::Gauge,
             &[],
         );
+        let handshakes = family(
+            "lantern_tls_handshakes",
+            "TLS handshakes under way",
+            MetricKind::Gauge,
+            &[],
+        );
         let refusals = family(
             "lantern_refusals_total",
             "What limits of the server refused to clients",
@@ -55,8 +64,9 @@ impl FrontFamilies {
             sources,
             bytes: bytes.bind(&[], Hold::Kept),
             connections: connections.bind(&[], Hold::Kept),
+            handshakes: handshakes.bind(&[], Hold::Kept),
             refusals: Limit::ALL.map(|limit| refusals.bind(&[limit.name()], Hold::Kept)),
-            families: [bytes, connections, refusals],
+            families: [bytes, connections, handshakes, refusals],
             counted: Mutex::default(),
         }
     }
@@ -70,6 +80,7 @@ impl FrontFamilies {
     pub(super) fn refresh(&self) {
         self.bytes.update((self.sources.bytes)() as f64);
         self.connections.update((self.sources.connections)() as f64);
+        self.handshakes.update((self.sources.handshakes)() as f64);
         let mut counted = self.counted.lock();
         for (limit, (cell, counted)) in Limit::ALL
             .into_iter()

@@ -1,6 +1,8 @@
 //! From resolved settings to what keeps floods from the server: the budget for bytes in flight, and how many connections
 //! there may be.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
@@ -75,6 +77,8 @@ pub(super) struct Front {
     predictions: Connections,
     /// Of sockets that serve no predictions.
     management: Connections,
+    /// TLS handshakes under way.
+    handshakes: Arc<AtomicUsize>,
 }
 
 impl Front {
@@ -102,6 +106,7 @@ impl Front {
             ),
             // Half of what is kept is for these, the rest for worker processes and files.
             management: connections(others, others, kept / 2, kept / 4),
+            handshakes: Arc::default(),
             refusals,
             budget,
             limits,
@@ -132,6 +137,7 @@ impl Front {
             timeout: self.limits.handshake_timeout,
             at_once: self.limits.handshakes,
             refusals: self.refusals.clone(),
+            under_way: Arc::clone(&self.handshakes),
         }
     }
 
@@ -139,10 +145,12 @@ impl Front {
     pub(super) fn sources(&self) -> FrontSources {
         let budget = self.budget.clone();
         let connections = [self.predictions.clone(), self.management.clone()];
+        let handshakes = Arc::clone(&self.handshakes);
         FrontSources {
             refusals: self.refusals.clone(),
             bytes: Box::new(move || budget.used()),
             connections: Box::new(move || connections.iter().map(Connections::count).sum()),
+            handshakes: Box::new(move || handshakes.load(Ordering::Relaxed)),
         }
     }
 

@@ -25,6 +25,7 @@ pub fn is_of_the_whole_server(line: &str) -> bool {
         "process_",
         "lantern_bytes_in_flight ",
         "lantern_connections ",
+        "lantern_tls_handshakes ",
     ]
     .iter()
     .any(|start| line.starts_with(start))
@@ -176,7 +177,7 @@ async fn names_and_help_of_our_metrics_follow_prometheus_conventions() {
     let heads: Vec<_> = heads
         .map(|head| head.splitn(3, ' ').collect::<Vec<_>>())
         .collect();
-    assert_eq!(heads.len(), 2 * (20 + 3 + 7), "{heads:?}");
+    assert_eq!(heads.len(), 2 * (20 + 4 + 7), "{heads:?}");
     for head in heads.chunks(2) {
         let [[_, name, help], [_, _, kind]] = [&head[0][..], &head[1][..]] else {
             panic!("{head:?} lacks a help text or a type");

@@ -112,6 +112,27 @@ async fn plain_http_is_told_to_use_tls() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn handshakes_under_way_are_shown() {
+    let server = https(&[]).await;
+    let until = async |count: f64| {
+        let shown = async {
+            while server.sample("lantern_tls_handshakes").await != Some(count) {
+                tokio::task::yield_now().await;
+            }
+        };
+        let shown = tokio::time::timeout(Duration::from_secs(20), shown).await;
+        assert!(shown.is_ok(), "there are not {count}");
+    };
+    until(0.0).await;
+    let mut client = server.connect(Listener::Inference).await;
+    // The first byte of a record, of which no more comes.
+    client.write_all(&[22]).await.unwrap();
+    until(1.0).await;
+    drop(client);
+    until(0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_renewed_certificate_is_shown_without_a_restart() {
     let identity = Identity::new();
     let server = https(&identity.settings()).await;
