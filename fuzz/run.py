@@ -45,7 +45,8 @@ def fuzz(args: argparse.Namespace, target: str) -> dict[str, str]:
         # Some targets write files.
         environment["TMPDIR"] = "/dev/shm"
     run = subprocess.run(list(map(str, command)), env=environment, stderr=subprocess.PIPE, errors="replace")
-    found = sorted(path.name for path in set(findings.iterdir()) - before)
+    # Another target may be run at the same time.
+    found = sorted(path.name for path in set(findings.glob(f"{target}-*")) - before)
     if run.returncode != 0:
         print("\n".join(run.stderr.splitlines()[-LINES:]), file=sys.stderr)
         found = found or [f"status {run.returncode}"]

@@ -3,9 +3,10 @@
 //! Documents come from strangers: size, depth, nodes, text, aliases and merges are bounded, tags that ask for types
 //! and keys that are there twice are refused, and so is a second document. It does not know what keys mean.
 
+use std::collections::HashSet;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy, NonFiniteFloatPolicy};
 use serde_saphyr::{Location, Spanned};
 
@@ -94,13 +95,38 @@ impl Value {
     }
 }
 
+/// How large a document may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// Its bytes.
+    pub bytes: usize,
+    /// Its values, those that aliases repeat included.
+    pub nodes: usize,
+}
+
+impl Extent {
+    /// Of what comes from strangers.
+    const OF_STRANGERS: Self = Self {
+        bytes: DOCUMENT_LIMIT,
+        nodes: NODE_LIMIT,
+    };
+}
+
 /// Reads the document in `bytes`; `origin` is what messages call it.
 pub fn parse(origin: &str, bytes: &[u8]) -> Result<Node, Problem> {
-    if bytes.len() > DOCUMENT_LIMIT {
-        let rule = format!("must be at most {DOCUMENT_LIMIT} bytes");
+    parse_within(Extent::OF_STRANGERS, origin, bytes)
+}
+
+/// The same of a document that may be as large as `extent`.
+pub fn parse_within(extent: Extent, origin: &str, bytes: &[u8]) -> Result<Node, Problem> {
+    if bytes.len() > extent.bytes {
+        let rule = format!("must be at most {} bytes", extent.bytes);
         return Err(Problem::new(origin, "", rule, bytes.len()));
     }
-    let parsed = serde_saphyr::from_slice_with_options::<Option<Spanned<Value>>>(bytes, options());
+    let parsed = serde_saphyr::from_slice_with_options::<Option<Spanned<Value>>>(
+        bytes,
+        options(extent.nodes),
+    );
     match parsed {
         Ok(Some(spanned)) => Ok(node(spanned)),
         Ok(None) => Ok(Node {
@@ -111,13 +137,13 @@ pub fn parse(origin: &str, bytes: &[u8]) -> Result<Node, Problem> {
     }
 }
 
-fn options() -> serde_saphyr::Options {
+fn options(nodes: usize) -> serde_saphyr::Options {
     serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_depth: DEPTH_LIMIT,
             flow_nesting_limit: DEPTH_LIMIT,
-            max_nodes: NODE_LIMIT,
-            max_events: 2 * NODE_LIMIT,
+            max_nodes: nodes,
+            max_events: 2 * nodes,
             max_aliases: ALIAS_LIMIT,
             max_anchors: ALIAS_LIMIT,
             max_merge_keys: ALIAS_LIMIT,
@@ -237,8 +263,13 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        let mut entries = Vec::new();
+        let (mut entries, mut seen) = (Vec::new(), HashSet::new());
         while let Some((key, value)) = access.next_entry::<String, Spanned<Value>>()? {
+            // To the reader a number and the same digits as a text are two keys.
+            if !seen.insert(key.clone()) {
+                let text = format!("the key {key:?} is there twice");
+                return Err(A::Error::custom(text));
+            }
             entries.push((key, node(value)));
         }
         Ok(Value::Map(entries))
