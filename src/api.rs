@@ -13,7 +13,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{self, IntoResponse as _};
 use bytes::Bytes;
-use hyper::{Uri, Version};
+use hyper::{HeaderMap, Uri, Version};
 use tokio::sync::Semaphore;
 use tower::ServiceExt as _;
 
@@ -22,6 +22,7 @@ use crate::error::{Error, Fault, Kind};
 use crate::listen::Peer;
 use crate::metrics::{Answered, Metrics};
 use crate::refusals::Refusals;
+use crate::tenants::{Access, Tenants};
 use crate::token::Tokens;
 
 mod access;
@@ -70,7 +71,7 @@ use extract::RequestContext;
 use layers::HttpService;
 use manage::Operations;
 use reply::CommonHeaders;
-use routes::{Route, RouteTable, Surface};
+use routes::{Permission, Route, RouteTable, Surface};
 
 /// A response on its way to the wire.
 type Response = response::Response;
@@ -151,23 +152,31 @@ pub struct Services {
     pub metrics: Metrics,
     /// Keys, if requests need one.
     pub tokens: Option<Arc<Tokens>>,
+    /// Tenants, if there are any. What else is here is the operator's.
+    pub tenants: Option<Arc<Tenants>>,
     /// Takes a line for each request, if there is an access log.
     pub access: Option<AccessLog>,
     /// Counts what limits refuse.
     pub refusals: Refusals,
 }
 
-/// The API of one listener.
+/// The API of one listener, for the models of the operator or of one tenant.
+#[derive(Clone)]
 pub struct Api {
     services: Services,
+    operations: Operations,
+    /// Whether a worker was ready when `SageMaker` asked.
+    was_ready: Arc<AtomicBool>,
+    common: Arc<Common>,
+}
+
+/// What is the same for everybody.
+struct Common {
     cfg: Config,
     table: RouteTable,
     authority: Authority,
     decoder: Decoder,
-    operations: Operations,
-    common: CommonHeaders,
-    /// Whether a worker was ready when `SageMaker` asked.
-    was_ready: AtomicBool,
+    headers: CommonHeaders,
     /// One scrape is written at a time.
     scraping: Semaphore,
 }
@@ -181,20 +190,48 @@ impl Api {
             kserve: cfg.kserve,
         };
         Arc::new(Self {
-            table: RouteTable::new(listeners, surface),
-            authority: Authority::new(services.tokens.clone(), cfg.enable_model_api),
-            was_ready: AtomicBool::new(false),
-            decoder: Decoder::new(
-                cfg.max_request_size,
-                cfg.body_timeout,
-                services.refusals.clone(),
-            ),
             operations: Operations::new(services.catalog.clone(), cfg.enable_model_api),
-            common: CommonHeaders::new(&cfg.cors),
-            scraping: Semaphore::new(1),
+            common: Arc::new(Common {
+                table: RouteTable::new(listeners, surface),
+                authority: Authority::new(&services, cfg.enable_model_api),
+                decoder: Decoder::new(
+                    cfg.max_request_size,
+                    cfg.body_timeout,
+                    services.refusals.clone(),
+                ),
+                headers: CommonHeaders::new(&cfg.cors),
+                scraping: Semaphore::new(1),
+                cfg,
+            }),
+            was_ready: Arc::default(),
             services,
-            cfg,
         })
+    }
+
+    /// The API for the models that are there for whoever sends a request with `headers`, if that has `permission`.
+    fn of_whoever_asks(
+        self: Arc<Self>,
+        permission: Permission,
+        headers: &HeaderMap,
+    ) -> Result<Arc<Self>, Error> {
+        Ok(match self.common.authority.check(permission, headers)? {
+            Some(access) => Arc::new(self.of_tenant(access)),
+            None => self,
+        })
+    }
+
+    fn of_tenant(&self, access: Access) -> Self {
+        Self {
+            operations: Operations::new(access.catalog.clone(), self.common.cfg.enable_model_api),
+            services: Services {
+                catalog: access.catalog,
+                metrics: access.tenant.metrics().clone(),
+                tenants: None,
+                ..self.services.clone()
+            },
+            was_ready: Arc::default(),
+            common: Arc::clone(&self.common),
+        }
     }
 
     /// What answers the requests of a socket, each with its [`RequestContext`]: the router, and the layers around it.
@@ -204,7 +241,7 @@ impl Api {
     fn service(self: &Arc<Self>) -> impl HttpService + use<> {
         let api = Arc::clone(self);
         let attach = |methods, route: &Route| (route.endpoint.attach)(methods, route);
-        let router = self.table.router(Arc::clone(self), attach);
+        let router = self.common.table.router(Arc::clone(self), attach);
         layers::around(router, move |router, request| {
             answer(Arc::clone(&api), router, request)
         })
@@ -217,7 +254,7 @@ impl Api {
         *request.version_mut() = Version::HTTP_10;
         let mut response = reply::error(&decode::invalid_message());
         let id = RequestContext::new(peer).id;
-        self.common.add_to(&mut response, &id, true);
+        self.common.headers.add_to(&mut response, &id, true);
         let status = response.status().as_u16();
         self.services.metrics.answered(Answered::of(status));
         if let Some(log) = &self.services.access {
@@ -240,10 +277,10 @@ async fn answer(
 ) -> Result<Response, Infallible> {
     let context = RequestContext::of(request.extensions());
     let closes = reply::closes(&request);
-    let is_oip = api.cfg.oip && oip::owns(request.uri().path());
+    let is_oip = api.common.cfg.oip && oip::owns(request.uri().path());
     let line = api.services.access.as_ref();
     let line = line.map(|log| (log, access::begin(context.peer, &request)));
-    let sound = host::check(&request).and_then(|()| api.decoder.check_head(&request));
+    let sound = host::check(&request).and_then(|()| api.common.decoder.check_head(&request));
     let mut response = match sound {
         Ok(()) => inner.oneshot(request).await?.map(Body::new),
         Err(error) => error.into_response(),
@@ -260,7 +297,9 @@ async fn answer(
         }
         None => {}
     }
-    api.common.add_to(&mut response, &context.id, closes);
+    api.common
+        .headers
+        .add_to(&mut response, &context.id, closes);
     let status = response.status().as_u16();
     api.services.metrics.answered(Answered::of(status));
     if let Some((log, line)) = line {

@@ -3,7 +3,7 @@
 //! Lookups take no lock: readers see a snapshot of the catalog that writers replace. It knows archives and
 //! runtimes; it knows no protocol.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -27,6 +27,7 @@ mod failed;
 mod index;
 mod library;
 mod list;
+mod owner;
 mod register;
 mod sink;
 mod snapshot;
@@ -47,12 +48,15 @@ pub use expected::Expected;
 pub use index::Indexed;
 pub use library::{Library, LibraryConfig};
 pub use list::{ListedModel, Page};
+pub use owner::Owner;
 pub use register::{Registered, Registration, Restored, failed_to_start};
 pub use snapshot::{Moment, SnapshotConfig};
 pub use statistics::{BatchStatistics, Counted, Statistics};
 
 /// What a catalog is made from.
 pub struct Parts {
+    /// Whose models these are.
+    pub owner: Arc<Owner>,
     /// What runtimes are made from.
     pub hosts: Hosts,
     /// Where versions bind their metrics.
@@ -78,9 +82,13 @@ pub struct Health {
     pub ready_requires: ReadyRequires,
 }
 
-/// All registered models. Cheap to clone.
+/// All registered models of one owner. Cheap to clone.
 #[derive(Clone)]
-pub struct Catalog(Arc<CatalogState>);
+pub struct Catalog {
+    state: Arc<CatalogState>,
+    /// The only models that are there for whoever has this handle; all if that is not said.
+    only: Option<Arc<BTreeSet<ModelName>>>,
+}
 
 struct CatalogState {
     models: ArcSwap<Models>,
@@ -120,7 +128,7 @@ impl Catalog {
     /// An empty catalog.
     pub fn new(parts: Parts) -> Self {
         let (snapshots, restored) = (parts.snapshots.clone(), parts.restored.clone());
-        Self(Arc::new_cyclic(|shared| CatalogState {
+        let state = Arc::new_cyclic(|shared| CatalogState {
             models: ArcSwap::default(),
             writing: Mutex::default(),
             expected: Expectations::default(),
@@ -128,12 +136,36 @@ impl Catalog {
             failed: FailedRegistrations::default(),
             parts,
             snapshots: Snapshots::new(snapshots, restored, Weak::clone(shared)),
-        }))
+        });
+        Self { state, only: None }
+    }
+
+    /// The same for somebody to whom only these models are there.
+    #[must_use]
+    pub fn restricted_to(&self, only: Option<Arc<BTreeSet<ModelName>>>) -> Self {
+        Self {
+            state: Arc::clone(&self.state),
+            only,
+        }
+    }
+
+    /// Whether a model of that name may be there for whoever has this handle.
+    fn shows(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| only.contains(name))
+    }
+
+    /// Fails for a model that is not there for whoever has this handle, as if there were none.
+    fn check_shown(&self, name: &str) -> Result<(), Error> {
+        if self.shows(name) {
+            return Ok(());
+        }
+        Err(model_not_found(name))
     }
 
     /// The version that a request means: the default version if it names none.
     pub fn find(&self, name: &str, version: Option<&str>) -> Result<Arc<Entry>, Error> {
-        let models = self.0.models.load();
+        self.check_shown(name)?;
+        let models = self.state.models.load();
         let model = models.get(name).ok_or_else(|| model_not_found(name))?;
         match version {
             None => Ok(Arc::clone(&model.default)),
@@ -149,7 +181,8 @@ impl Catalog {
             Which::Default => Ok(vec![self.find(name, None)?]),
             Which::Version(version) => Ok(vec![self.find(name, Some(version))?]),
             Which::All => {
-                let models = self.0.models.load();
+                self.check_shown(name)?;
+                let models = self.state.models.load();
                 let model = models.get(name).ok_or_else(|| model_not_found(name))?;
                 Ok(model.versions.clone())
             }
@@ -158,7 +191,7 @@ impl Catalog {
 
     /// What `/ping` says, in the meaning that the operator chose.
     pub fn is_healthy(&self) -> bool {
-        match self.0.parts.health.ping {
+        match self.state.parts.health.ping {
             PingMeaning::TorchServe => self.is_healthy_at(Instant::now()),
             PingMeaning::Ready => self.is_ready(),
         }
@@ -167,7 +200,7 @@ impl Catalog {
     /// Whether, at `now`, no default version that should serve has been without a worker for longer than it is restarted. As
     /// in TorchServe, an archive that cannot be opened is not among them.
     pub fn is_healthy_at(&self, now: Instant) -> bool {
-        let models = self.0.models.load();
+        let models = self.state.models.load();
         models
             .values()
             .all(|model| model.default.is_healthy_at(now))
@@ -175,10 +208,14 @@ impl Catalog {
 
     /// The default version of the model that was loaded at start-up, if exactly one model was.
     pub fn only_startup_model(&self) -> Option<Arc<Entry>> {
-        let models = self.0.models.load();
+        let models = self.state.models.load();
         let mut started = models.values().filter(|model| model.is_of_startup());
         let only = started.next()?;
-        started.next().is_none().then(|| Arc::clone(&only.default))
+        let only = started
+            .next()
+            .is_none()
+            .then(|| Arc::clone(&only.default))?;
+        self.shows(only.spec().name.as_str()).then_some(only)
     }
 
     /// Whether any worker of any version is ready.
@@ -193,7 +230,7 @@ impl Catalog {
         if self.is_stopping() {
             return false;
         }
-        match self.0.parts.health.ready_requires {
+        match self.state.parts.health.ready_requires {
             ReadyRequires::All => self.serves_all(),
             ReadyRequires::Any => self.serves_any() || self.serves_all(),
             ReadyRequires::None => true,
@@ -202,34 +239,37 @@ impl Catalog {
 
     /// Whether worker processes of the default version of some model keep dying.
     pub fn is_degraded(&self) -> bool {
-        let models = self.0.models.load();
+        let models = self.state.models.load();
         models.values().any(|model| model.default.is_degraded())
     }
 
     /// The server is about to stop: it is not ready from now on, and neither is any model. Requests are served as before.
     pub fn announce_stop(&self) {
-        self.0.is_stopping.store(true, Ordering::SeqCst);
+        self.state.is_stopping.store(true, Ordering::SeqCst);
     }
 
     /// Whether the server is about to stop.
     pub fn is_stopping(&self) -> bool {
-        self.0.is_stopping.load(Ordering::SeqCst)
+        self.state.is_stopping.load(Ordering::SeqCst)
     }
 
     fn serves_any(&self) -> bool {
-        let models = self.0.models.load();
+        let models = self.state.models.load();
         models.values().any(|model| model.default.is_ready())
     }
 
     fn serves_all(&self) -> bool {
         // Looked at first: what is no longer pending is among the models by then.
-        if self.0.expected.has_pending() {
+        if self.state.expected.has_pending() {
             return false;
         }
-        let models = self.0.models.load();
+        let models = self.state.models.load();
         let mut serving = models.values().filter(|model| model.default.should_serve());
         serving.all(|model| model.default.is_ready())
-            && !self.0.expected.has_lost(|name| models.contains_key(name))
+            && !self
+                .state
+                .expected
+                .has_lost(|name| models.contains_key(name))
     }
 
     /// Sets the gauges that are only known when somebody asks.
@@ -241,6 +281,7 @@ impl Catalog {
 
     /// Makes `version` the default version, and saves that.
     pub async fn set_default(&self, name: &str, version: &str) -> Result<(), Error> {
+        self.check_shown(name)?;
         let (now, named) = (Instant::now(), Some(version));
         if let Err(error) = self.awaited(name, named, now, None).await
             && error.kind().is_passing()
@@ -248,7 +289,7 @@ impl Catalog {
             return Err(error);
         }
         self.make_default(name, version)?;
-        self.0.expected.pin(name);
+        self.state.expected.pin(name);
         self.save(Moment::Change).await;
         Ok(())
     }
@@ -270,27 +311,31 @@ impl Catalog {
 
     /// Changes how many workers a version has, and waits until it has them.
     pub async fn scale(&self, entry: &Arc<Entry>, bounds: Bounds) -> Result<(), Error> {
-        entry.scale(&self.0.parts.hosts, bounds).await?;
+        self.promise_workers(entry, bounds.max)?;
+        let scaled = entry.scale(&self.state.parts.hosts, bounds).await;
+        entry.keep_promise();
+        scaled?;
         self.save(Moment::Change).await;
         Ok(())
     }
 
     /// Drains a version and removes it. The default version only goes last. Must not be dropped before it is done.
     pub async fn unregister(&self, name: &str, version: Option<&str>) -> Result<(), Error> {
+        self.check_shown(name)?;
         let now = Instant::now();
-        let until = Some(now + self.0.parts.unregister_timeout);
+        let until = Some(now + self.state.parts.unregister_timeout);
         let entry = match self.awaited(name, version, now, until).await {
             Ok(entry) => entry,
             Err(error) => return self.forget(name, version).await.ok_or(error),
         };
         let _one_at_a_time = entry.unregistering.lock().await;
         self.begin_leaving(&entry, version)?;
-        if !entry.drain(self.0.parts.unregister_timeout).await {
+        if !entry.drain(self.state.parts.unregister_timeout).await {
             let message = format!("Timed out while cleaning resources: {name}");
             return Err(Error::new(Kind::CleanupTimedOut, message));
         }
         self.remove(&entry);
-        self.0.failed.forget(name, version, Instant::now());
+        self.state.failed.forget(name, version, Instant::now());
         // Another version may have been registered by the name of a file that was fetched for this one.
         if !self
             .entries()
@@ -307,13 +352,13 @@ impl Catalog {
 
     /// Unregisters what could not be restored, could not be opened or did not load, if there is such a version.
     async fn forget(&self, name: &str, version: Option<&str>) -> Option<()> {
-        let forgotten = self.0.snapshots.forget(name, version);
-        let was_refused = self.0.failed.forget(name, version, Instant::now());
-        let had_failed = self.0.expected.forget(name, version) || was_refused;
+        let forgotten = self.state.snapshots.forget(name, version);
+        let was_refused = self.state.failed.forget(name, version, Instant::now());
+        let had_failed = self.state.expected.forget(name, version) || was_refused;
         if forgotten.is_empty() && !had_failed {
             return None;
         }
-        let archives = self.0.parts.library.give_up(&forgotten);
+        let archives = self.state.parts.library.give_up(&forgotten);
         self.save(Moment::Change).await;
         drop(archives);
         Some(())
@@ -327,21 +372,22 @@ impl Catalog {
 
     /// Workers that a version may have at most.
     pub fn most_workers(&self) -> usize {
-        self.0.parts.library.cfg.by_api.most.workers
+        self.state.parts.library.cfg.by_api.most.workers
     }
 
     /// Every version of every model.
     pub fn entries(&self) -> Vec<Arc<Entry>> {
-        let models = self.0.models.load();
-        let entries = models.values().flat_map(|model| &model.versions);
+        let models = self.state.models.load();
+        let shown = models.iter().filter(|(name, _)| self.shows(name.as_str()));
+        let entries = shown.flat_map(|(_, model)| &model.versions);
         entries.cloned().collect()
     }
 
     /// Refuses new requests to a version, if it may go. No version becomes the default between the check and the refusal.
     fn begin_leaving(&self, entry: &Arc<Entry>, named: Option<&str>) -> Result<(), Error> {
         let name = entry.spec().name.as_str();
-        let _writing = self.0.writing.lock();
-        let models = self.0.models.load();
+        let _writing = self.state.writing.lock();
+        let models = self.state.models.load();
         let model = models.get(name).ok_or_else(|| model_not_found(name))?;
         if !model.versions.iter().any(|other| Arc::ptr_eq(other, entry)) {
             // Somebody else removed it meanwhile.
@@ -358,9 +404,13 @@ impl Catalog {
         Ok(())
     }
 
-    fn insert(&self, entry: &Arc<Entry>) -> Result<(), Error> {
+    /// Adds a version. One that a client wants, and no snapshot, has to be within the owner's quotas.
+    fn insert(&self, entry: &Arc<Entry>, at_startup: bool) -> Result<(), Error> {
         let (name, version) = (&entry.spec().name, &entry.spec().version);
         self.update(|models| {
+            if !at_startup {
+                owner::check_room(models, &self.state.parts.owner.quotas(), entry)?;
+            }
             let Some(model) = models.get_mut(name.as_str()) else {
                 models.insert(name.clone(), Arc::new(Model::first(entry)));
                 return Ok(());
@@ -371,6 +421,15 @@ impl Catalog {
             Arc::make_mut(model).versions.push(Arc::clone(entry));
             Ok(())
         })
+    }
+
+    /// Takes note that a version is to have at most so many workers, if its owner may have that many.
+    fn promise_workers(&self, entry: &Entry, most: usize) -> Result<(), Error> {
+        let _writing = self.state.writing.lock();
+        let models = self.state.models.load();
+        owner::check_workers(&models, &self.state.parts.owner.quotas(), entry, most)?;
+        entry.promise_workers(most);
+        Ok(())
     }
 
     fn remove(&self, entry: &Arc<Entry>) {
@@ -397,10 +456,10 @@ impl Catalog {
 
     /// Replaces the snapshot by a changed copy, unless the change fails.
     fn update<T>(&self, change: impl FnOnce(&mut Models) -> Result<T, Error>) -> Result<T, Error> {
-        let _writing = self.0.writing.lock();
-        let mut models = Models::clone(&self.0.models.load());
+        let _writing = self.state.writing.lock();
+        let mut models = Models::clone(&self.state.models.load());
         let result = change(&mut models)?;
-        self.0.models.store(Arc::new(models));
+        self.state.models.store(Arc::new(models));
         Ok(result)
     }
 }

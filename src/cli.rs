@@ -17,6 +17,7 @@ pub mod doctor;
 pub mod inspect;
 pub mod launch;
 pub mod serve;
+pub mod tenants;
 pub mod worker;
 
 mod banner;
@@ -44,6 +45,8 @@ enum Command {
     Archive(Box<archive::ArchiveArgs>),
     /// Show what is in an archive
     Inspect(inspect::InspectArgs),
+    /// Check a file of tenants, or make a key for it
+    Tenants(tenants::TenantsArgs),
     /// Host one model version for a server (started by `lantern serve`)
     #[command(hide = true)]
     Worker(worker::WorkerArgs),
@@ -139,6 +142,7 @@ fn dispatch(command: Command, arguments: &[OsString]) -> Result<ExitCode, Failur
         Command::Doctor(args) => doctor::run(*args),
         Command::Archive(args) => archive::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Tenants(args) => tenants::run(&args),
         Command::Worker(args) => worker::run(&args),
         Command::Compile(args) => compile::run(&args),
     }

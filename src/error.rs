@@ -63,6 +63,10 @@ pub enum Kind {
     DownloadFailed,
     /// The file that a fetched archive would be exists.
     FileExists,
+    /// The tenant has as much as it may have of what was asked for.
+    OverQuota,
+    /// The tenant sends more requests than it may.
+    Throttled,
 
     // Nobody's: load, time, and clients that left.
     /// The version has no worker.
@@ -75,6 +79,8 @@ pub enum Kind {
     Loading,
     /// The version is on its way out.
     Draining,
+    /// The operator has suspended the tenant.
+    Suspended,
     /// The version's worker processes keep dying: its circuit is open.
     CrashLoop,
     /// The request's deadline passed before an answer was there.
@@ -265,6 +271,9 @@ impl Kind {
                 row(403, "InvalidModelVersionException", FAILED_PRECONDITION)
             }
             Self::InvalidModel => row(400, "InvalidModelException", INVALID_ARGUMENT),
+            Self::OverQuota => row(403, "QuotaExceededException", RESOURCE_EXHAUSTED),
+            Self::Throttled => row(429, "QuotaExceededException", RESOURCE_EXHAUSTED).passing(),
+            Self::Suspended => row(503, "ServiceUnavailableException", UNAVAILABLE),
             Self::DownloadFailed => row(400, "DownloadArchiveException", INVALID_ARGUMENT),
             Self::FileExists | Self::HandlerFailed | Self::LoadFailed | Self::Internal => {
                 row(500, "InternalServerException", INTERNAL)
@@ -348,6 +357,9 @@ impl Kind {
             | Self::InvalidModel
             | Self::DownloadFailed
             | Self::FileExists
+            | Self::OverQuota
+            | Self::Throttled
+            | Self::Suspended
             | Self::Cancelled => Fault::Client,
             Self::HandlerUnavailable
             | Self::HandlerFailed

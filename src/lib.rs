@@ -26,5 +26,6 @@ pub mod runtime;
 pub mod sandbox;
 pub mod server;
 pub mod telemetry;
+pub mod tenants;
 pub mod tensor;
 pub mod token;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{Encoder as _, Registry};
 
-use crate::model::{ModelName, Version};
+use crate::model::{ModelName, TenantName, Version};
 
 mod cell;
 mod custom;
@@ -27,6 +27,7 @@ mod model;
 mod server;
 mod shards;
 mod sink;
+mod tenants;
 mod unchecked;
 
 pub use custom::{CustomMetric, CustomMetricError, Observer};
@@ -200,16 +201,35 @@ impl Metrics {
     pub fn with_front(cfg: &Config, sources: Option<FrontSources>) -> Self {
         let hostname = host::name();
         let server = ServerMetrics::new(cfg, hostname.clone());
+        let requests = server.requests();
+        Self::build(cfg, sources, server, requests, true)
+    }
+
+    /// The metrics of one tenant's models, and nothing of the server as a whole.
+    pub fn of_tenant(cfg: &Config) -> Self {
+        let server = ServerMetrics::new(cfg, host::name());
+        let requests = [const { BoundSink::Nowhere }; 3];
+        Self::build(cfg, None, server, requests, false)
+    }
+
+    fn build(
+        cfg: &Config,
+        sources: Option<FrontSources>,
+        server: ServerMetrics,
+        requests: [BoundSink; 3],
+        has_process: bool,
+    ) -> Self {
+        let hostname = server.hostname.clone();
         let shows_all = cfg.mode == Mode::Prometheus && cfg.has_scrapes;
         let shards = Shards::for_threads(cfg.threads);
         let lantern = shows_all.then(|| LanternFamilies::new(shards));
         let custom = Arc::new(CustomMetrics::new(cfg, hostname));
         let state = MetricsState {
-            requests: server.requests(),
+            requests,
             server,
             lantern,
             front: sources.filter(|_| shows_all).map(FrontFamilies::new),
-            unchecked: UncheckedCollector::new(Arc::clone(&custom), shows_all),
+            unchecked: UncheckedCollector::new(Arc::clone(&custom), shows_all && has_process),
             custom,
             registry: Registry::new(),
             last_scrape: AtomicUsize::new(0),
@@ -247,11 +267,24 @@ impl Metrics {
 
     /// What a scrape shows, in `format`. With `names`, only samples of these names. Nobody who counts waits for it.
     pub fn scrape(&self, format: Format, names: &[String]) -> String {
+        self.scrape_with(format, names, &[])
+    }
+
+    /// The same, with the metrics of `tenants`: each sample of theirs has a label `tenant`.
+    pub fn scrape_with(
+        &self,
+        format: Format,
+        names: &[String],
+        tenants: &[(TenantName, Self)],
+    ) -> String {
         let filter = Filter::new(names);
         if let Some(front) = &self.0.front {
             front.refresh();
         }
-        let families = self.0.gather(&filter);
+        let mut families = self.0.gather(&filter);
+        for (tenant, metrics) in tenants {
+            families = tenants::with_those_of(families, tenant, metrics.0.gather(&filter));
+        }
         let encoder = TextEncoder::new(format.dialect(), filter);
         self.0.encode(&encoder, &families)
     }

@@ -17,10 +17,12 @@ pub use crate::tensor::DType;
 
 mod backend;
 mod headers;
+mod tenant;
 mod unserved;
 
 pub use backend::{BackendInfo, BackendKind, Program};
 pub use headers::{ForbiddenHeader, HandlerHeaders};
+pub use tenant::TenantName;
 pub use unserved::{Glimpse, UNSERVED, Unserved};
 
 const NAME_LIMIT: usize = 255;

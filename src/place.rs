@@ -9,6 +9,23 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
+/// A file's modification time in nanoseconds, its size and its inode: one of them is another after most changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp(i64, i64, u64, u64);
+
+impl Stamp {
+    /// Of the file that is at `path` now; `None` if there is none.
+    pub fn of(path: &Path) -> Option<Self> {
+        let found = fs::metadata(path).ok()?;
+        Some(Self(
+            found.mtime(),
+            found.mtime_nsec(),
+            found.size(),
+            found.ino(),
+        ))
+    }
+}
+
 /// Bytes that a directory must take: more than a full file system may still find room for.
 const TRIED: usize = 64 << 10;
 

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -22,12 +23,14 @@ use crate::backend;
 use crate::catalog::{
     Catalog, Entry, Expected, Health, Library, Moment, Parts, Registration, SnapshotConfig,
 };
+use crate::config::Problems;
 use crate::config::snapshot::SavedVersion;
 use crate::listen::{Address, CertificateError};
 use crate::memory;
 use crate::metrics::{Metrics, System, SystemCollector};
 use crate::model::{ModelName, Version};
 use crate::runtime::Hosts;
+use crate::tenants::Tenants;
 use crate::token::{self, TokenError, Tokens};
 
 mod front;
@@ -38,17 +41,20 @@ mod places;
 mod secure;
 mod settings;
 mod sockets;
+mod tenants;
 mod watch;
 
 pub use front::FrontLimits;
 pub(crate) use hosts::backend;
 pub use secure::TlsConfig;
 pub use settings::{Machine, probe};
+pub use tenants::TenantsConfig;
 
 use front::Front;
 use secure::TlsParts;
 use settings::DefaultVersions;
 use sockets::Bound;
+use tenants::TenantHomes;
 
 /// Models that load at the same time.
 const LOADING_AT_ONCE: usize = 4;
@@ -74,6 +80,8 @@ pub struct Config {
     pub grpc: BTreeMap<Listener, GrpcConfig>,
     /// Where keys come from; without, requests need none.
     pub tokens: Option<token::Config>,
+    /// Where tenants come from, if there are any.
+    pub tenants: Option<TenantsConfig>,
     /// Takes a line for each request, if anybody wants them.
     pub access: Option<AccessLog>,
     /// What runtimes are made from.
@@ -131,6 +139,17 @@ pub enum ServerError {
     /// The model store cannot be used.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
+    /// The file of tenants cannot be used.
+    #[error("lantern_tenants: {0}")]
+    Tenants(#[from] Problems),
+    /// Tenants have nowhere to put what they have.
+    #[error("lantern_tenants_dir {} cannot be used", path.display())]
+    TenantsPlace {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// Archives cannot be unpacked anywhere.
     #[error(
         "archives need a directory to be unpacked to, which lantern_temp_dir names, and none can be written to: {0}"
@@ -155,6 +174,7 @@ pub struct Server {
 /// A server that serves.
 pub struct Running {
     addresses: Vec<(Listener, Address)>,
+    tenants: Option<Arc<Tenants>>,
     catalog: Catalog,
     stop: CancellationToken,
     serving: TaskTracker,
@@ -175,6 +195,9 @@ impl Server {
     /// Binds every socket and builds the parts; models that are to be loaded are known from then on. Must be called within a
     /// runtime.
     pub fn bind(cfg: Config) -> Result<Self, ServerError> {
+        let tenants = cfg.tenants.as_ref();
+        let tenants = tenants.map(|tenants| open_tenants(tenants, &cfg));
+        let tenants = tenants.transpose()?;
         let tls = secure::parts(&cfg.listeners, cfg.tls)?;
         let front = Front::new(cfg.front);
         let sockets = sockets::bind(cfg.listeners, tls.as_ref(), &front, cfg.socket_mode)?;
@@ -182,6 +205,7 @@ impl Server {
         let metrics = Metrics::with_front(&cfg.metrics, Some(front.sources()));
         let collector = cfg.system.map(|system| metrics.collector(system));
         let catalog = Catalog::new(Parts {
+            owner: Arc::default(),
             hosts: cfg.hosts,
             metrics: metrics.clone(),
             health: cfg.health,
@@ -198,6 +222,7 @@ impl Server {
                 catalog,
                 metrics,
                 tokens,
+                tenants,
                 access: cfg.access,
                 refusals: front.refusals().clone(),
             },
@@ -246,6 +271,9 @@ impl Server {
         if let Some(tokens) = &self.services.tokens {
             serving.spawn(watch::keys(Arc::clone(tokens), stop.clone()));
         }
+        if let Some(tenants) = &self.services.tenants {
+            serving.spawn(watch::tenants(Arc::clone(tenants), stop.clone()));
+        }
         serving.close();
         let budget = self.front.budget().clone();
         let giving_back = memory::keep_giving_back(move || budget.used(), backend::give_back);
@@ -259,6 +287,7 @@ impl Server {
         let loading = tokio::spawn(load(catalog.clone(), self.models, self.default_versions));
         Running {
             addresses,
+            tenants: self.services.tenants,
             catalog,
             stop,
             serving,
@@ -301,6 +330,9 @@ impl Running {
         self.stop.cancel();
         self.loading.abort();
         self.catalog.begin_stop();
+        if let Some(tenants) = &self.tenants {
+            tenants.begin_stop();
+        }
         if tokio::time::timeout(self.drain.timeout, self.serving.wait())
             .await
             .is_err()
@@ -333,12 +365,36 @@ impl Running {
 
     /// A version that is being scaled or loaded may not hear of the end before that is done.
     async fn end_runtimes(&self, patience: Duration) {
-        let drained = self.catalog.drain(patience);
+        let of_tenants = async {
+            if let Some(tenants) = &self.tenants {
+                tenants.stop(patience).await;
+            }
+        };
+        let drained = async {
+            tokio::join!(self.catalog.drain(patience), of_tenants);
+        };
         let limit = patience + MAX_EXIT_TIME;
         if tokio::time::timeout(limit, drained).await.is_err() {
             tracing::warn!("Workers took longer than {limit:?} to end: they are killed.");
         }
     }
+}
+
+/// Blocks until the home of each tenant is open.
+fn open_tenants(tenants: &TenantsConfig, cfg: &Config) -> Result<Arc<Tenants>, ServerError> {
+    let shared = tenants::Shared {
+        hosts: cfg.hosts.clone(),
+        health: cfg.health,
+        library: Arc::clone(&cfg.library.cfg),
+        metrics: cfg.metrics.clone(),
+        unregister_timeout: cfg.unregister_timeout,
+    };
+    let homes = TenantHomes::new(tenants, shared).map_err(|source| ServerError::TenantsPlace {
+        path: tenants.directory.clone(),
+        source,
+    })?;
+    let (file, homes) = (tenants.file.clone(), Box::new(homes));
+    Ok(Tenants::open(file, homes, cfg.drain_timeout)?)
 }
 
 /// What runtimes get to end, even if requests took all the time there was.

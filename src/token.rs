@@ -16,8 +16,12 @@ mod file;
 mod key;
 mod own;
 mod table;
+mod tenant;
 
+pub use key::{Key, KeyDigest};
 pub use own::OwnKeysError;
+pub use table::LONGEST;
+pub use tenant::{TenantKey, TenantScope};
 
 use file::Written;
 use own::OwnKeys;

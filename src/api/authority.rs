@@ -6,12 +6,13 @@
 use std::sync::Arc;
 
 use hyper::HeaderMap;
-use hyper::header;
+use hyper::header::{self, HeaderName};
 
 use super::routes::Permission;
-use super::{method_not_allowed, not_found};
+use super::{Services, method_not_allowed, not_found};
 use crate::error::{Error, Kind};
-use crate::token::{Scope, Tokens};
+use crate::tenants::{Access, Tenants};
+use crate::token::{Scope, TenantScope, Tokens};
 
 /// TorchServe's texts. They do not tell which key would be accepted.
 const REFUSED: &str =
@@ -19,26 +20,63 @@ const REFUSED: &str =
 const NOT_ROTATED: &str =
     "Token Authentication failed. Token either incorrect, expired, or not provided correctly";
 
+/// The header by which the operator says which tenant is meant.
+const TENANT: HeaderName = HeaderName::from_static("x-lantern-tenant");
+
 /// Checks permissions.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Authority {
     tokens: Option<Arc<Tokens>>,
+    tenants: Option<Arc<Tenants>>,
     is_model_api_enabled: bool,
 }
 
 impl Authority {
-    /// Asks for keys if there are `tokens`, and lets models come and go only with the model API.
-    pub(super) const fn new(tokens: Option<Arc<Tokens>>, is_model_api_enabled: bool) -> Self {
+    /// Asks for keys if `services` have any, and lets models come and go only with the model API.
+    pub(super) fn new(services: &Services, is_model_api_enabled: bool) -> Self {
         Self {
-            tokens,
+            tokens: services.tokens.clone(),
+            tenants: services.tenants.clone(),
             is_model_api_enabled,
         }
     }
 
-    /// Whether a request with `headers` has `permission`; gRPC's metadata are headers.
-    pub(super) fn check(&self, permission: Permission, headers: &HeaderMap) -> Result<(), Error> {
+    /// Whether a request with `headers` has `permission`, and to which tenant's models; `None` is the operator's. gRPC's metadata are
+    /// headers.
+    pub(super) fn check(
+        &self,
+        permission: Permission,
+        headers: &HeaderMap,
+    ) -> Result<Option<Access>, Error> {
+        let Some(tenants) = &self.tenants else {
+            return self.check_operator(permission, headers).map(|()| None);
+        };
+        let access = shown(headers).and_then(|key| {
+            let mut scopes = tenant_scopes(permission).iter();
+            scopes.find_map(|scope| tenants.access(key, *scope))
+        });
+        let Some(access) = access else {
+            self.check_operator(permission, headers)?;
+            return meant(tenants, permission, headers);
+        };
+        if named(headers).is_some_and(|name| !is_called(&access, name)) {
+            return Err(refused(REFUSED));
+        }
+        if access.tenant.is_suspended() {
+            return Err(Error::new(Kind::Suspended, "The tenant is suspended"));
+        }
+        if permission == Permission::Register {
+            self.model_api()?;
+        }
+        Ok(Some(access))
+    }
+
+    /// Whether a request with `headers` has `permission` on what is the operator's.
+    fn check_operator(&self, permission: Permission, headers: &HeaderMap) -> Result<(), Error> {
         match permission {
             Permission::Nothing => Ok(()),
+            Permission::Observe if self.tenants.is_none() => Ok(()),
+            Permission::Observe => self.opened(headers, &[Scope::Management]),
             Permission::Predict => self.opened(headers, &[Scope::Inference]),
             Permission::Manage => self.opened(headers, &[Scope::Management]),
             Permission::Either => self.opened(headers, &[Scope::Inference, Scope::Management]),
@@ -91,6 +129,44 @@ impl Authority {
         let is_open = shown(headers).is_some_and(|key| tokens.opens(key, Scope::Api));
         is_open.then_some(()).ok_or_else(|| refused(NOT_ROTATED))
     }
+}
+
+/// What a tenant's key must open, one of these, for a request that needs `permission`.
+const fn tenant_scopes(permission: Permission) -> &'static [TenantScope] {
+    match permission {
+        Permission::Nothing => &TenantScope::ALL,
+        Permission::Predict => &[TenantScope::Predict],
+        Permission::Manage | Permission::Register => &[TenantScope::Manage],
+        Permission::Either => &[TenantScope::Predict, TenantScope::Manage],
+        Permission::Observe => &[TenantScope::Observe],
+        Permission::Rotate => &[],
+    }
+}
+
+/// The tenant that the operator means, if one is named. Whoever needs no key names none.
+fn meant(
+    tenants: &Tenants,
+    permission: Permission,
+    headers: &HeaderMap,
+) -> Result<Option<Access>, Error> {
+    match named(headers) {
+        Some(name) if permission != Permission::Nothing => {
+            let access = std::str::from_utf8(name).ok();
+            let access = access.and_then(|name| tenants.named(name));
+            let unknown = || Error::new(Kind::ModelNotFound, "Tenant not found");
+            access.map(Some).ok_or_else(unknown)
+        }
+        _ => Ok(None),
+    }
+}
+
+fn named(headers: &HeaderMap) -> Option<&[u8]> {
+    headers.get(TENANT).map(header::HeaderValue::as_bytes)
+}
+
+fn is_called(access: &Access, name: &[u8]) -> bool {
+    let own = access.tenant.name();
+    own.is_some_and(|own| own.as_str().as_bytes() == name)
 }
 
 /// The failure of registering and unregistering where the model API is off: over REST as if the method did not exist.
@@ -151,15 +227,31 @@ mod tests {
     #[test]
     fn without_tokens_only_the_model_api_is_asked() {
         let headers = HeaderMap::new();
-        let closed = Authority::new(None, false);
-        for permission in [Permission::Nothing, Permission::Predict, Permission::Manage] {
+        let authority = |is_model_api_enabled| Authority {
+            tokens: None,
+            tenants: None,
+            is_model_api_enabled,
+        };
+        let closed = authority(false);
+        for permission in [
+            Permission::Nothing,
+            Permission::Predict,
+            Permission::Manage,
+            Permission::Observe,
+        ] {
             closed.check(permission, &headers).unwrap();
         }
-        let refusal = closed.check(Permission::Register, &headers).unwrap_err();
+        let refusal = closed
+            .check(Permission::Register, &headers)
+            .map(drop)
+            .unwrap_err();
         assert_eq!(refusal.kind(), Kind::ModelApiDisabled);
-        let missing = closed.check(Permission::Rotate, &headers).unwrap_err();
+        let missing = closed
+            .check(Permission::Rotate, &headers)
+            .map(drop)
+            .unwrap_err();
         assert_eq!(missing.kind(), Kind::ResourceNotFound);
-        let open = Authority::new(None, true);
+        let open = authority(true);
         open.check(Permission::Register, &headers).unwrap();
     }
 }

@@ -89,10 +89,10 @@ async fn connection(
     stop: CancellationToken,
 ) {
     let agreed = stream.agreed_protocol().map(|name| name == HTTP_2);
-    let mut stream = Begun::new(stream.with_heads_within(api.cfg.head_timeout));
+    let mut stream = Begun::new(stream.with_heads_within(api.common.cfg.head_timeout));
     let is_http2 = match agreed {
         Some(is_http2) => Some(is_http2),
-        None => is_http2(&mut stream, api.cfg.keep_alive, &stop).await,
+        None => is_http2(&mut stream, api.common.cfg.keep_alive, &stop).await,
     };
     match is_http2 {
         None => tracing::debug!(%peer, "no request"),
@@ -124,14 +124,14 @@ async fn http2_connection(
 ) {
     let rules = Rules {
         lifetime: Lifetime {
-            idle: Some(api.cfg.keep_alive),
+            idle: Some(api.common.cfg.keep_alive),
             ..Lifetime::default()
         },
-        limits: api.cfg.http2,
-        write_timeout: api.cfg.write_timeout,
+        limits: api.common.cfg.http2,
+        write_timeout: api.common.cfg.write_timeout,
         refusals: api.services.refusals.clone(),
     };
-    let adopts = api.cfg.adopt_request_id;
+    let adopts = api.common.cfg.adopt_request_id;
     let stream = stream.map(Stream::without_heads);
     let account = stream.get_ref().account().clone();
     let activity = stream.get_ref().activity().clone();
@@ -168,7 +168,7 @@ async fn http1_connection(
     let activity = stream.get_ref().activity().clone();
     let service = service_fn(|request: Request<Incoming>| {
         let mut request = request.map(Body::new);
-        let adopts = api.cfg.adopt_request_id;
+        let adopts = api.common.cfg.adopt_request_id;
         let context = RequestContext::of_head(peer, request.headers(), adopts);
         let context = context.of_account(account.clone());
         request.extensions_mut().insert(context);
@@ -187,7 +187,7 @@ async fn http1_connection(
     let stream = ReplacedRefusals::new(Lingers::new(stream), is_answered, || api.refuse(peer));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(api.cfg.keep_alive)
+        .header_read_timeout(api.common.cfg.keep_alive)
         .max_buf_size(BUFFER)
         .auto_date_header(false)
         .serve_connection(TokioIo::new(stream), service);

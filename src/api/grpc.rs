@@ -83,7 +83,7 @@ impl Grpc {
     ) -> Arc<Self> {
         Arc::new(Self {
             table: GrpcTable::new(listener, api.oip),
-            authority: Authority::new(services.tokens.clone(), api.enable_model_api),
+            authority: Authority::new(&services, api.enable_model_api),
             services,
             api: api.clone(),
             cfg,
@@ -132,7 +132,8 @@ async fn answer(
     let context = RequestContext::of(request.extensions());
     let call = request.extensions_mut().remove::<Connected>();
     let call = call.map(Connected::begin);
-    let (peer, caller) = (context.peer, Caller::new(context, api.stop.clone()));
+    let (peer, catalog) = (context.peer, api.services.catalog.clone());
+    let caller = Caller::new(context, catalog, api.stop.clone());
     let line = Line::begin(&api.services, &caller, peer, request.uri().path());
     if let Some(refusal) = refusal(&request) {
         return Ok(outbound::bare(refusal, line, call));
@@ -164,8 +165,12 @@ where
 {
     let (mut head, body) = request.into_parts();
     let caller = Caller::within(&head.extensions)?;
-    let permitted = api.authority.check(route.permission, &head.headers);
-    permitted.map_err(|error| caller.refuse(&error))?;
+    let access = api.authority.check(route.permission, &head.headers);
+    let access = access.map_err(|error| caller.refuse(&error))?;
+    let caller = match access {
+        Some(access) => caller.to(access.catalog),
+        None => caller,
+    };
     let deadline = timeout::deadline(&head.headers, caller.arrival());
     let deadline = deadline.map_err(|error| caller.fail(&error))?;
     head.extensions.insert(caller.clone().until(deadline));

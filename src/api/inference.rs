@@ -105,11 +105,11 @@ pub(super) async fn predict_description(
         let entry = api.invoked(context.arrival, &query).await?;
         let entry = entry.ok_or_else(model_required)?;
         let model = entry.spec().name.as_str();
-        return Ok(document::predictions(&api.table, model));
+        return Ok(document::predictions(&api.common.table, model));
     }
     let catalog = &api.services.catalog;
     catalog.check_known(&model, version.as_deref())?;
-    Ok(document::predictions(&api.table, &model))
+    Ok(document::predictions(&api.common.table, &model))
 }
 
 impl Api {
@@ -167,11 +167,13 @@ impl Api {
             0
         };
         let division = Division { at, room: &room };
-        let [own, gathered] = (self.decoder)
+        let [own, gathered] = self
+            .common
+            .decoder
             .divided(&call.account, &headers, call.body, until, division)
             .await?;
         let body = if at == 0 { gathered } else { own };
-        let (content_type, body) = self.decoder.payload(&headers, body).await?;
+        let (content_type, body) = self.common.decoder.payload(&headers, body).await?;
         Ok(Received {
             id: call.id,
             arrival: call.arrival,

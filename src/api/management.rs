@@ -13,7 +13,7 @@ use crate::error::{Error, Kind};
 
 /// The document of the socket.
 pub(super) async fn api_description(api: ApiState) -> Response {
-    document::listener(&api.table)
+    document::listener(&api.common.table)
 }
 
 pub(super) async fn list_models(api: ApiState, query: Query) -> EndpointResult {
@@ -107,7 +107,7 @@ pub(super) async fn set_default(api: ApiState, path: PathParams) -> EndpointResu
 pub(super) async fn model_description(api: ApiState, path: PathParams) -> EndpointResult {
     let catalog = &api.services.catalog;
     catalog.check_known(&path.model, path.version.as_deref())?;
-    Ok(document::management(&api.table, &path.model))
+    Ok(document::management(&api.common.table, &path.model))
 }
 
 fn page(Query(query): Query) -> Result<ListParams, Error> {
@@ -128,7 +128,8 @@ async fn parameters(
     if !has_json(&call.headers) {
         if query.is_empty() {
             check_label(
-                &api.decoder
+                &api.common
+                    .decoder
                     .body(&call.account, &call.headers, call.body)
                     .await?,
             )?;
@@ -136,6 +137,7 @@ async fn parameters(
         return Ok(Parameters::Query(query));
     }
     let body = api
+        .common
         .decoder
         .body(&call.account, &call.headers, call.body)
         .await?;

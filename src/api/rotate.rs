@@ -9,6 +9,6 @@ use super::{ApiState, EndpointResult, reply};
 pub(super) async fn rotate_token(api: ApiState, Query(query): Query) -> EndpointResult {
     let kind = query.iter().find(|(name, _)| name == "type");
     let kind = kind.map(|(_, value)| value.as_str());
-    api.authority.rotate(kind).await?;
+    api.common.authority.rotate(kind).await?;
     Ok(reply::with_type(StatusCode::OK, reply::JSON, "\n"))
 }

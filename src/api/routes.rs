@@ -70,6 +70,8 @@ pub enum Permission {
     Rotate,
     /// Run models or manage them.
     Either,
+    /// See metrics: everybody may, unless there are tenants.
+    Observe,
 }
 
 /// Which methods a route takes.

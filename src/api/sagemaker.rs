@@ -34,7 +34,11 @@ struct ExecutionParameters {
 
 /// Healthy once a worker of any model was ready, and from then on; with several models at once, always.
 pub(super) async fn ping(api: ApiState) -> Response {
-    let multi_model = api.cfg.sagemaker.is_some_and(|mode| mode.multi_model);
+    let multi_model = api
+        .common
+        .cfg
+        .sagemaker
+        .is_some_and(|mode| mode.multi_model);
     if multi_model || was_ready(&api) {
         return reply::with_type(StatusCode::OK, JSON, HEALTHY);
     }
@@ -50,11 +54,15 @@ fn was_ready(api: &Api) -> bool {
 
 /// How batch transform may send requests.
 pub(super) async fn execution_parameters(api: ApiState) -> Response {
-    let transforms = api.cfg.sagemaker.map(|mode| mode.concurrent_transforms);
+    let transforms = api
+        .common
+        .cfg
+        .sagemaker
+        .map(|mode| mode.concurrent_transforms);
     let parameters = ExecutionParameters {
         max_concurrent_transforms: transforms.unwrap_or(1),
         batch_strategy: "MULTI_RECORD",
-        max_payload: api.cfg.max_request_size / MEGABYTE,
+        max_payload: api.common.cfg.max_request_size / MEGABYTE,
     };
     reply::json(StatusCode::OK, &parameters)
 }

@@ -1,5 +1,7 @@
 //! The endpoint of the metrics listener.
 
+use std::sync::Arc;
+
 use hyper::StatusCode;
 use hyper::header::{self, HeaderMap, HeaderValue};
 
@@ -7,6 +9,8 @@ use super::extract::Query;
 use super::{ApiState, EndpointResult, reply};
 use crate::error::{Error, Kind};
 use crate::metrics::Format;
+use crate::model::TenantName;
+use crate::tenants::Tenant;
 
 /// What Prometheus asks for, in the format that it prefers. With many models that is megabytes: they are written on a
 /// thread that serves no requests, one scrape at a time.
@@ -18,12 +22,19 @@ pub(super) async fn scrape(
     let names = query.into_iter().filter(|(name, _)| name == "name[]");
     let names: Vec<String> = names.map(|(_, value)| value).collect();
     let format = preferred(&headers);
-    let _turn = api.scraping.acquire().await;
+    let _turn = api.common.scraping.acquire().await;
     let (catalog, metrics) = (&api.services.catalog, &api.services.metrics);
     let (catalog, metrics) = (catalog.clone(), metrics.clone());
+    let tenants = api.services.tenants.as_ref();
+    let tenants = tenants.map(|tenants| tenants.all()).unwrap_or_default();
     let written = tokio::task::spawn_blocking(move || {
         catalog.measure();
-        metrics.scrape(format, &names)
+        let of_tenant = |(name, tenant): &(TenantName, Arc<Tenant>)| {
+            tenant.catalog().measure();
+            (name.clone(), tenant.metrics().clone())
+        };
+        let tenants: Vec<_> = tenants.iter().map(of_tenant).collect();
+        metrics.scrape_with(format, &names, &tenants)
     });
     let text = written.await.map_err(|error| {
         Error::new(Kind::Internal, "The metrics could not be written").with_detail(error)

@@ -1,6 +1,6 @@
 //! One version in the catalog: its runtime as it comes and goes, and each request's way through it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,11 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
-use super::CatalogState;
 use super::admission::{Admission, Refusal};
 use super::library::Opened;
 use super::sink::ModelSink;
 use super::statistics::{Statistics, StatisticsRecorder};
+use super::{CatalogState, Owner};
 use crate::archive::{Download, Unpacked};
 use crate::error::{Error, Kind};
 use crate::metrics::{Metrics, ModelMetrics, ObservedRequest, Outcome};
@@ -42,6 +42,8 @@ enum Phase {
 
 /// One registered version.
 pub struct Entry {
+    /// Whose it is.
+    owner: Arc<Owner>,
     spec: Arc<ModelSpec>,
     runtime: &'static str,
     url: String,
@@ -53,6 +55,8 @@ pub struct Entry {
     sink: Arc<ModelSink>,
     admission: Admission,
     bounds: Mutex<Bounds>,
+    /// Workers that it has, or is going to have, at most.
+    promised: AtomicUsize,
     phase: ArcSwap<Phase>,
     phase_changed: Notify,
     /// Since when it has not been possible to start its runtime.
@@ -84,8 +88,13 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// A version without workers, for `catalog`.
-    pub(super) fn new(opened: Opened, metrics: &Metrics, catalog: Weak<CatalogState>) -> Self {
+    /// A version of `owner`'s without workers, for `catalog`.
+    pub(super) fn new(
+        opened: Opened,
+        owner: &Arc<Owner>,
+        metrics: &Metrics,
+        catalog: Weak<CatalogState>,
+    ) -> Self {
         let spec = opened.spec;
         let bounds = Bounds {
             min: spec.settings.min_workers,
@@ -93,11 +102,13 @@ impl Entry {
         };
         Self {
             metrics: metrics.model(&spec.name, &spec.version, opened.is_profiled),
-            sink: Arc::new(ModelSink::new(&spec, metrics)),
+            sink: Arc::new(ModelSink::new(owner, &spec, metrics)),
+            owner: Arc::clone(owner),
             processes: Arc::default(),
             statistics: StatisticsRecorder::new(metrics),
             admission: Admission::new(queue(&spec.settings)),
             bounds: Mutex::new(bounds),
+            promised: AtomicUsize::new(bounds.max),
             phase: ArcSwap::from_pointee(Phase::Empty),
             phase_changed: Notify::new(),
             failing_since: Mutex::default(),
@@ -180,6 +191,21 @@ impl Entry {
         *self.bounds.lock()
     }
 
+    /// Workers that it has, or is going to have, at most.
+    pub(super) fn promised_workers(&self) -> usize {
+        self.promised.load(Ordering::Relaxed)
+    }
+
+    /// It is going to have so many at most.
+    pub(super) fn promise_workers(&self, most: usize) {
+        self.promised.store(most, Ordering::Relaxed);
+    }
+
+    /// It was scaled, or was not: what it has is what counts.
+    pub(super) fn keep_promise(&self) {
+        self.promise_workers(self.bounds().max);
+    }
+
     /// The version stays: so does an archive that was fetched for it.
     pub(super) fn settle(&self) {
         self.mark_settled();
@@ -205,6 +231,10 @@ impl Entry {
     /// default instead. Dropping the future cancels the request.
     pub async fn call(&self, request: Request, named: bool) -> Result<Reply, Error> {
         record_version(&Span::current(), &self.spec);
+        let _counted = self
+            .owner
+            .enter()
+            .inspect_err(|_| self.count_rejected(&request, named))?;
         let refusal = match self.admit() {
             Ok(admitted) => return admitted.run(request, named).await,
             Err(refusal) => refusal,
@@ -288,10 +318,14 @@ impl Entry {
     }
 
     fn reject(&self, refusal: Refusal, request: &Request, named: bool) -> Error {
+        self.count_rejected(request, named);
+        self.refused(refusal, named)
+    }
+
+    fn count_rejected(&self, request: &Request, named: bool) {
         self.statistics.failed(request.arrival.elapsed());
         self.metrics.requested(named);
         self.metrics.ended(Outcome::Rejected);
-        self.refused(refusal, named)
     }
 
     /// The default version, if it is another one.

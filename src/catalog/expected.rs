@@ -273,7 +273,7 @@ impl Catalog {
         registrations: Vec<Registration>,
         defaults: BTreeMap<ModelName, Version>,
     ) -> Vec<Arc<Expected>> {
-        let library = &self.0.parts.library;
+        let library = &self.state.parts.library;
         let preview = registrations.iter().map(|one| library.preview(one));
         let preview: Vec<_> = preview.collect();
         let may_be_default = default_candidates(&preview, &defaults);
@@ -294,8 +294,8 @@ impl Catalog {
         };
         let mut expected: Vec<_> = listed.map(expect).collect();
         // Set once: a server starts once.
-        let _ = self.0.expected.defaults.set(defaults);
-        self.0
+        let _ = self.state.expected.defaults.set(defaults);
+        self.state
             .expected
             .update(|all| all.extend_from_slice(&expected));
         expected.sort_by_key(|expected| !expected.preview.is_here);
@@ -308,7 +308,7 @@ impl Catalog {
         match self.register_at_startup(registration).await {
             Ok(entry) => {
                 self.take_rank(expected, &entry);
-                self.0.expected.remove(expected);
+                self.state.expected.remove(expected);
                 Ok(entry)
             }
             Err(error) => {
@@ -321,8 +321,8 @@ impl Catalog {
     /// Makes a version the default if it stands before the one that is. Requests that name no version wait until then.
     fn take_rank(&self, expected: &Expected, entry: &Entry) {
         let (name, version) = (&entry.spec().name, &entry.spec().version);
-        let rank = self.0.expected.rank(name, version, expected.place);
-        let mut ranks = self.0.expected.ranks.lock();
+        let rank = self.state.expected.rank(name, version, expected.place);
+        let mut ranks = self.state.expected.ranks.lock();
         if ranks.get(name).is_some_and(|taken| *taken <= rank) {
             return;
         }
@@ -337,19 +337,23 @@ impl Catalog {
     /// Its archive cannot be opened. One that somebody else registered meanwhile is not missed.
     fn lose(&self, expected: &Arc<Expected>, error: Error) {
         if error.kind() == Kind::Conflict {
-            return self.0.expected.remove(expected);
+            return self.state.expected.remove(expected);
         }
         let spec = &expected.preview.spec;
-        let shown = self.0.parts.metrics.load_failure(&spec.name, &spec.version);
+        let shown = self
+            .state
+            .parts
+            .metrics
+            .load_failure(&spec.name, &spec.version);
         // Set once: an archive is opened once.
         let _ = expected.failure.set((error, shown));
-        self.0.expected.changed.notify_waiters();
+        self.state.expected.changed.notify_waiters();
     }
 
     /// Nothing more is loaded, and the server is not ready from now on: it stops.
     pub fn begin_stop(&self) {
         self.announce_stop();
-        self.0.expected.end();
+        self.state.expected.end();
     }
 }
 

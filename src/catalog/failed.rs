@@ -86,14 +86,17 @@ impl Catalog {
         };
         // Kept first, so that it is found by whoever does not find the entry any more. Whoever unregistered it knows why.
         if reason.kind() != Kind::Conflict {
-            self.0.failed.keep(description, Instant::now());
+            self.state.failed.keep(description, Instant::now());
         }
         self.remove(entry);
     }
 
     /// Descriptions of versions whose registration failed a short while ago, of those that are meant.
     pub fn describe_failed(&self, name: &str, which: Which<'_>) -> Vec<Description> {
-        self.0.failed.find(name, which, Instant::now())
+        if !self.shows(name) {
+            return Vec::new();
+        }
+        self.state.failed.find(name, which, Instant::now())
     }
 }
 

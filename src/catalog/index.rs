@@ -35,13 +35,14 @@ impl Catalog {
                 });
             }
         }
+        index.retain(|one| self.shows(&one.name));
         index.sort_by(|one, two| one.name.cmp(&two.name));
         Ok(index)
     }
 
     /// Names that archives of the model store would have, and their URLs.
     async fn archives(&self) -> Result<Vec<(String, String)>, Error> {
-        let store = self.0.parts.library.fetcher.store().clone();
+        let store = self.state.parts.library.fetcher.store().clone();
         let listed = tokio::task::spawn_blocking(move || store.list()).await;
         let listed = listed.map_err(|panic| {
             Error::new(Kind::Internal, "The model store could not be listed").with_detail(panic)

@@ -27,9 +27,10 @@ impl Catalog {
     /// Every model and the URL of its default version, those that are still to be opened included.
     fn listed(&self) -> BTreeMap<ModelName, String> {
         let mut listed = self.pending_models();
-        let models = self.0.models.load();
+        let models = self.state.models.load();
         let models = models.iter();
         listed.extend(models.map(|(name, model)| (name.clone(), model.default.url().to_owned())));
+        listed.retain(|name, _| self.shows(name.as_str()));
         listed
     }
 

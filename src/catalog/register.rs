@@ -155,28 +155,41 @@ impl Catalog {
         registration: Registration,
         at_startup: bool,
     ) -> Result<Arc<Entry>, Error> {
-        let library = self.0.parts.library.clone();
+        let library = self.state.parts.library.clone();
         let opened = library.open(registration, at_startup).await?;
         let (name, version) = (&opened.spec.name, &opened.spec.version);
-        if !at_startup && self.0.expected.holds(name, version) {
+        self.check_may_be_registered(name)?;
+        if !at_startup && self.state.expected.holds(name, version) {
             return Err(conflict(name, version));
         }
         let entry = Arc::new(Entry::new(
             opened,
-            &self.0.parts.metrics,
-            Arc::downgrade(&self.0),
+            &self.state.parts.owner,
+            &self.state.parts.metrics,
+            Arc::downgrade(&self.state),
         ));
         if entry.spec().settings.min_workers > 0 {
             entry.expect_workers();
         }
-        self.insert(&entry)?;
+        self.insert(&entry, at_startup)?;
         let (name, version) = (&entry.spec().name, &entry.spec().version);
-        self.0.snapshots.found(name, version);
-        self.0
+        self.state.snapshots.found(name, version);
+        self.state
             .expected
             .forget(name.as_str(), Some(version.as_str()));
-        self.0.failed.forget(name.as_str(), None, Instant::now());
+        self.state
+            .failed
+            .forget(name.as_str(), None, Instant::now());
         Ok(entry)
+    }
+
+    /// Whoever sees certain models alone registers no others.
+    fn check_may_be_registered(&self, name: &ModelName) -> Result<(), Error> {
+        if self.shows(name.as_str()) {
+            return Ok(());
+        }
+        let message = format!("The key is for certain models, and {name} is not one of them");
+        Err(Error::new(Kind::OverQuota, message))
     }
 
     /// Starts a version in a task of its own: a client that leaves does not end it.
@@ -187,7 +200,7 @@ impl Catalog {
     ) -> tokio::task::JoinHandle<Result<(), Error>> {
         let (catalog, entry) = (self.clone(), Arc::clone(entry));
         tokio::spawn(async move {
-            let started = entry.start(&catalog.0.parts.hosts).await;
+            let started = entry.start(&catalog.state.parts.hosts).await;
             match &started {
                 Err(error) if remove_on_failure => catalog.take_back(&entry, error),
                 Ok(()) if remove_on_failure => catalog.settle(&entry).await,

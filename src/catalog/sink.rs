@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::Owner;
 use crate::metrics::{CustomMetric, Metrics, Observer};
-use crate::model::{ModelName, ModelSpec, Version};
+use crate::model::{ModelName, ModelSpec, TenantName, Version};
 use crate::runtime::{Level, LogLine, Observation, Sink};
 
 /// Refused metrics that are named in the log; further ones are not.
@@ -14,6 +15,8 @@ const NAMED_REFUSALS: usize = 32;
 
 /// The sink of one version.
 pub(super) struct ModelSink {
+    /// Whose it is; empty for the operator's.
+    tenant: Option<TenantName>,
     name: ModelName,
     version: Version,
     observer: Observer,
@@ -21,8 +24,9 @@ pub(super) struct ModelSink {
 }
 
 impl ModelSink {
-    pub(super) fn new(spec: &ModelSpec, metrics: &Metrics) -> Self {
+    pub(super) fn new(owner: &Owner, spec: &ModelSpec, metrics: &Metrics) -> Self {
         Self {
+            tenant: owner.tenant().cloned(),
             name: spec.name.clone(),
             version: spec.version.clone(),
             observer: metrics.observer(&spec.name, spec.limits.metric_series),
@@ -39,10 +43,11 @@ impl ModelSink {
 impl Sink for ModelSink {
     fn log(&self, line: LogLine) {
         let (model, version, request_id) = (&self.name, &self.version, &line.request_id);
+        let tenant = self.tenant.as_ref().map(TenantName::as_str);
         let fields = Fields(&line.fields);
         macro_rules! at {
             ($level:expr) => {
-                tracing::event!(target: "model", $level, %model, %version, %request_id, "{}{fields}", line.message)
+                tracing::event!(target: "model", $level, tenant, %model, %version, %request_id, "{}{fields}", line.message)
             };
         }
         match line.level {
@@ -67,7 +72,8 @@ impl Sink for ModelSink {
         if let Err(error) = self.observer.observe(&metric)
             && self.is_news(&observation.name)
         {
-            tracing::warn!(target: "model", model = %self.name, version = %self.version, "{error}");
+            let tenant = self.tenant.as_ref().map(TenantName::as_str);
+            tracing::warn!(target: "model", tenant, model = %self.name, version = %self.version, "{error}");
         }
     }
 }

@@ -116,7 +116,7 @@ impl Catalog {
     /// Saves the catalog and waits until that is done. Not before everything that was listed is in it, which
     /// [`Moment::Startup`] says.
     pub async fn save(&self, moment: Moment) {
-        if let Some(done) = self.0.snapshots.request(moment) {
+        if let Some(done) = self.state.snapshots.request(moment) {
             // Gone with the thread, it was not saved, and that was logged.
             let _ = done.await;
         }

@@ -27,6 +27,7 @@ mod saved;
 mod startup;
 
 pub use environment::Environment;
+pub use file::newest_saved;
 pub use keys::{Key, PingMeaning, ReadyRequires, Role, Values, Weight, keys};
 pub use raw::{Entry, Flags};
 pub use report::Setting;
@@ -106,6 +107,7 @@ impl ServerConfig {
         checks::logs(&mut reader, &values);
         checks::urls(&mut reader, &values);
         checks::reach(&mut reader, &values);
+        checks::tenants(&mut reader, &values);
         checks::temporary_directory(&mut reader);
         let raw = reader.finish();
         let saves = !flags.no_config_snapshots;

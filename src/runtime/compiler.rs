@@ -128,13 +128,14 @@ pub struct Compiler {
     setup: Setup,
     directory: Option<PathBuf>,
     cache: OnceLock<Option<CodeCache>>,
-    slots: Slots,
-    turns: Semaphore,
+    slots: Arc<Slots>,
+    turns: Arc<Semaphore>,
     /// By name, what is being compiled and what somebody keeps.
     known: Mutex<HashMap<CodeId, Arc<Known>>>,
 }
 
 /// What its processes are started with.
+#[derive(Clone)]
 struct Setup {
     /// The `lantern` program, started as `lantern compile`.
     program: PathBuf,
@@ -184,8 +185,22 @@ impl Compiler {
             },
             directory: cache,
             cache: OnceLock::new(),
-            slots: Slots::for_this_machine(),
-            turns: Semaphore::new(TURNS),
+            slots: Arc::new(Slots::for_this_machine()),
+            turns: Arc::new(Semaphore::new(TURNS)),
+            known: Mutex::default(),
+        }
+    }
+
+    /// One for somebody else: it has a cache of its own, and nothing tells whether this one has compiled the same. Both together compile
+    /// as much at a time as one does.
+    #[must_use]
+    pub fn with_cache_of_its_own(&self, cache: Option<PathBuf>) -> Self {
+        Self {
+            setup: self.setup.clone(),
+            directory: cache,
+            cache: OnceLock::new(),
+            slots: Arc::clone(&self.slots),
+            turns: Arc::clone(&self.turns),
             known: Mutex::default(),
         }
     }

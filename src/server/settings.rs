@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::TenantsConfig;
 use super::hosts::inline_backends;
 use super::{Config, FrontLimits, ServerError, TlsConfig, grpc, metrics, places};
 use crate::api::{self, BadHeader, Cors, Http2Limits, Listener, SageMaker};
@@ -49,6 +50,9 @@ impl Config {
         let store = ModelStore::new(values.model_store.clone()).linking_to(&fetch.allowed);
         let restored = values.model_snapshot.clone().unwrap_or_default().versions;
         tidy(&store, &restored);
+        let cache = places::cache(&values.lantern_cache_dir);
+        let sandbox = SandboxConfig::new(values.lantern_sandbox.clone());
+        let compiler = Arc::new(compiler(values, machine, cache.clone(), &sandbox));
         Ok(Self {
             listeners: listeners(settings),
             tls: TlsConfig::new(settings),
@@ -71,7 +75,20 @@ impl Config {
                 own: values.lantern_key_file.clone(),
             }),
             access: None,
-            hosts: hosts(values, machine, unpacked.directory()),
+            tenants: values.lantern_tenants.clone().map(|file| TenantsConfig {
+                directory: (values.lantern_tenants_dir.clone())
+                    .unwrap_or_else(|| file.with_file_name("tenants")),
+                compiler: Arc::clone(&compiler),
+                file,
+            }),
+            hosts: hosts(
+                values,
+                machine,
+                unpacked.directory(),
+                cache,
+                sandbox,
+                compiler,
+            ),
             models: match &values.model_snapshot {
                 Some(saved) => saved
                     .versions
@@ -81,7 +98,7 @@ impl Config {
                     .collect(),
                 None => models(&values.load_models, &store)?,
             },
-            default_versions: default_versions(values),
+            default_versions: listed_default_versions(values, &restored),
             snapshots: snapshots(settings),
             restored,
             unregister_timeout: values.unregister_model_timeout,
@@ -115,15 +132,18 @@ fn tidy(store: &ModelStore, restored: &[SavedVersion]) {
 }
 
 /// What a snapshot says counts over what `models` says.
-fn default_versions(values: &Values) -> DefaultVersions {
-    let saved = values.model_snapshot.iter();
-    let saved = saved.flat_map(|saved| &saved.versions);
-    let saved = saved
-        .filter(|version| version.is_default)
-        .map(|version| (version.model.clone(), version.version.clone()));
+fn listed_default_versions(values: &Values, saved: &[SavedVersion]) -> DefaultVersions {
     let mut defaults = values.models.defaults.clone();
-    defaults.extend(saved);
+    defaults.extend(default_versions(saved));
     defaults
+}
+
+/// Those of `saved` that were the default of their model.
+pub(super) fn default_versions(saved: &[SavedVersion]) -> DefaultVersions {
+    let defaults = saved.iter().filter(|version| version.is_default);
+    defaults
+        .map(|version| (version.model.clone(), version.version.clone()))
+        .collect()
 }
 
 fn snapshots(settings: &ServerConfig) -> Option<SnapshotConfig> {
@@ -243,8 +263,14 @@ pub fn probe(values: &Values, machine: &Machine) -> io::Result<Outcomes> {
 }
 
 /// `directory` is for the working directories of worker processes.
-fn hosts(values: &Values, machine: &Machine, directory: &Path) -> Hosts {
-    let cache = places::cache(&values.lantern_cache_dir);
+fn hosts(
+    values: &Values,
+    machine: &Machine,
+    directory: &Path,
+    cache: Option<PathBuf>,
+    sandbox: SandboxConfig,
+    code: Arc<Compiler>,
+) -> Hosts {
     let verdicts = cache
         .as_ref()
         .map(|cache| cache.join("batching").join(RULES));
@@ -252,10 +278,9 @@ fn hosts(values: &Values, machine: &Machine, directory: &Path) -> Hosts {
         onnxruntime: values.lantern_onnxruntime.clone(),
     };
     let beside = machine.program.with_file_name("lantern-torch");
-    let sandbox = SandboxConfig::new(values.lantern_sandbox.clone());
     Hosts {
         verdicts: verdicts.map_or_else(Verdicts::default, Verdicts::in_directory),
-        code: Arc::new(compiler(values, machine, cache, &sandbox)),
+        code,
         engine: Arc::new(HandlerEngine::lazy()),
         backends: Arc::new(inline_backends(&libraries)),
         processes: ProcessConfig {

@@ -10,6 +10,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::listen::{Certificates, ClientAuthorities};
+use crate::tenants::Tenants;
 use crate::token::Tokens;
 
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -42,6 +43,16 @@ pub(super) async fn keys(tokens: Arc<Tokens>, stop: CancellationToken) {
         Ok(true) => tracing::info!("The file of keys has changed: it holds from now on."),
         Ok(false) => {}
         Err(error) => tracing::warn!("The keys stay what they were: {error}"),
+    };
+    every_second(look, stop).await;
+}
+
+/// Takes another file of tenants into use until `stop`.
+pub(super) async fn tenants(tenants: Arc<Tenants>, stop: CancellationToken) {
+    let look = move || match tenants.refresh() {
+        Ok(true) => tracing::info!("The file of tenants has changed: it holds from now on."),
+        Ok(false) => {}
+        Err(problems) => tracing::error!("The tenants stay what they were: {problems}"),
     };
     every_second(look, stop).await;
 }

@@ -15,7 +15,7 @@ const RANDOM: usize = 32;
 pub struct Key(String);
 
 /// SHA-256 of a key, by which keys are compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyDigest([u8; 32]);
 
 impl Key {
@@ -62,6 +62,11 @@ impl KeyDigest {
             *byte = u8::from_str_radix(pair, 16).ok()?;
         }
         Some(Self(bytes))
+    }
+
+    /// Its 64 hexadecimal digits.
+    pub fn hex(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The bytes, for comparison.

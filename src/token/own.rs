@@ -7,9 +7,8 @@
 //! ]}
 //! ```
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -20,6 +19,7 @@ use serde::Deserialize;
 use super::Scope;
 use super::key::KeyDigest;
 use super::table::{LONGEST, Row, Table};
+use crate::place::Stamp;
 
 /// Most bytes of the file.
 const FILE_LIMIT: usize = 1 << 20;
@@ -42,9 +42,6 @@ pub struct OwnKeys {
     path: PathBuf,
     seen: Mutex<Option<Stamp>>,
 }
-
-/// Modification time in nanoseconds, size, inode.
-type Stamp = (i64, i64, u64, u64);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -72,14 +69,14 @@ impl OwnKeys {
     /// The keys in the file at `path`, which is not read yet.
     pub fn new(path: PathBuf) -> Self {
         Self {
-            seen: Mutex::new(stamp(&path)),
+            seen: Mutex::new(Stamp::of(&path)),
             path,
         }
     }
 
     /// Whether the file has changed since this was last asked.
     pub fn has_changed(&self) -> bool {
-        let now = stamp(&self.path);
+        let now = Stamp::of(&self.path);
         std::mem::replace(&mut *self.seen.lock(), now) != now
     }
 
@@ -162,14 +159,4 @@ fn contents(path: &Path) -> Result<Vec<u8>, String> {
         return Err("must be a file of at most 1 MiB".to_owned());
     }
     Ok(bytes)
-}
-
-fn stamp(path: &Path) -> Option<Stamp> {
-    let metadata = fs::metadata(path).ok()?;
-    Some((
-        metadata.mtime(),
-        metadata.mtime_nsec(),
-        metadata.size(),
-        metadata.ino(),
-    ))
 }

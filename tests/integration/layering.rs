@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which modules each module may import, as in `src/ARCHITECTURE.md`. `ROOTS` may import everything.
-const TABLE: [(&str, &[&str]); 21] = [
+const TABLE: [(&str, &[&str]); 22] = [
     ("error", &[]),
     ("refusals", &[]),
     ("memory", &[]),
@@ -19,7 +19,7 @@ const TABLE: [(&str, &[&str]); 21] = [
     (
         "config",
         &[
-            "listen", "metrics", "model", "place", "sandbox", "tensor", "error",
+            "listen", "metrics", "model", "place", "sandbox", "tensor", "token", "error",
         ],
     ),
     ("telemetry", &["model", "error"]),
@@ -44,13 +44,19 @@ const TABLE: [(&str, &[&str]); 21] = [
             "runtime", "archive", "sandbox", "payload", "model", "metrics", "config", "error",
         ],
     ),
-    ("listen", &["budget", "refusals", "error"]),
-    ("token", &["error"]),
+    ("listen", &["budget", "refusals", "place", "error"]),
+    ("token", &["model", "place", "error"]),
+    (
+        "tenants",
+        &[
+            "catalog", "token", "config", "metrics", "model", "place", "error",
+        ],
+    ),
     (
         "api",
         &[
-            "listen", "token", "catalog", "budget", "payload", "tensor", "model", "metrics",
-            "refusals", "error",
+            "listen", "tenants", "token", "catalog", "budget", "payload", "tensor", "model",
+            "metrics", "refusals", "error",
         ],
     ),
     ("lib", &[]),

@@ -54,6 +54,7 @@ mod starting;
 mod supervision;
 mod support;
 mod swapping;
+mod tenants;
 mod tokens;
 mod tools;
 mod transport;

@@ -10,7 +10,7 @@ use tonic::Code;
 
 use crate::support::{Answer, Builder, Model, ROW, TestServer};
 
-const REFUSED: &str =
+pub const REFUSED: &str =
     "Token Authorization failed. Token either incorrect, expired, or not provided correctly";
 const NOT_ROTATED: &str =
     "Token Authentication failed. Token either incorrect, expired, or not provided correctly";
@@ -62,7 +62,7 @@ fn header(server: &TestServer, shown: Shown) -> Option<String> {
     Some(format!("Bearer {key}"))
 }
 
-async fn ask(
+pub async fn ask(
     server: &TestServer,
     listener: Listener,
     (method, path): (&str, &str),
@@ -76,14 +76,14 @@ async fn ask(
 }
 
 /// Whether the answer is a refusal for want of a key: by its text, in whichever JSON the route's protocol has.
-fn is_refusal(answer: &Answer) -> bool {
+pub fn is_refusal(answer: &Answer) -> bool {
     let text = String::from_utf8_lossy(&answer.body);
     text.contains(REFUSED) || text.contains(NOT_ROTATED)
 }
 
 fn opens(shown: Shown, permission: Permission) -> bool {
     match permission {
-        Permission::Nothing => true,
+        Permission::Nothing | Permission::Observe => true,
         Permission::Predict => shown == Shown::Inference,
         Permission::Manage | Permission::Register => shown == Shown::Management,
         Permission::Rotate => shown == Shown::Api,
@@ -93,6 +93,11 @@ fn opens(shown: Shown, permission: Permission) -> bool {
 
 /// A request that the row takes; of a model that does not exist.
 fn request(route: &Route) -> (&'static str, String) {
+    request_for(route, "nobody")
+}
+
+/// A request that the row takes, for that model.
+pub fn request_for(route: &Route, model: &str) -> (&'static str, String) {
     let method = match route.verbs {
         Verbs::Any | Verbs::ButOptions | Verbs::Get => "GET",
         Verbs::Post => "POST",
@@ -103,7 +108,7 @@ fn request(route: &Route) -> (&'static str, String) {
     };
     let mut path = route.path.trim_end_matches("/*").to_owned();
     for (name, value) in [
-        ("{model}", "nobody"),
+        ("{model}", model),
         ("{workflow}", "nobody"),
         ("{version}", "1.0"),
         ("{any}", "1.0"),
@@ -125,7 +130,7 @@ fn request(route: &Route) -> (&'static str, String) {
 }
 
 /// Every row of every listener, in the surface that tests serve.
-fn rows() -> Vec<(Listener, Route)> {
+pub fn rows() -> Vec<(Listener, Route)> {
     let surface = Surface {
         oip: true,
         sagemaker: false,
@@ -177,7 +182,7 @@ async fn every_route_refuses_keys_that_have_expired() {
         for shown in [Shown::Inference, Shown::Management] {
             let authorization = header(&server, shown);
             let answer = ask(&server, listener, (method, &path), authorization.as_deref()).await;
-            let is_free = route.permission == Permission::Nothing;
+            let is_free = matches!(route.permission, Permission::Nothing | Permission::Observe);
             assert_eq!(
                 is_refusal(&answer),
                 !is_free,

@@ -14,6 +14,7 @@ use crate::api::access::Ids;
 use crate::api::extract::RequestContext;
 use crate::api::log_failure;
 use crate::budget::{Account, Charge, UNCOUNTED};
+use crate::catalog::Catalog;
 use crate::error::Error;
 
 /// One call. Services find it in the request's extensions.
@@ -21,6 +22,7 @@ use crate::error::Error;
 pub(super) struct Caller {
     state: Arc<CallState>,
     deadline: Option<Instant>,
+    catalog: Catalog,
 }
 
 struct CallState {
@@ -33,8 +35,8 @@ struct CallState {
 }
 
 impl Caller {
-    /// A call that ends with `stop` if it has no end of its own.
-    pub(super) fn new(context: RequestContext, stop: CancellationToken) -> Self {
+    /// A call to the models of `catalog` that ends with `stop` if it has no end of its own.
+    pub(super) fn new(context: RequestContext, catalog: Catalog, stop: CancellationToken) -> Self {
         Self {
             state: Arc::new(CallState {
                 context,
@@ -43,12 +45,23 @@ impl Caller {
                 kept: Mutex::default(),
             }),
             deadline: None,
+            catalog,
         }
     }
 
     /// The same call with a deadline of the client's.
     pub(super) fn until(self, deadline: Option<Instant>) -> Self {
         Self { deadline, ..self }
+    }
+
+    /// The same call to the models of `catalog`.
+    pub(super) fn to(self, catalog: Catalog) -> Self {
+        Self { catalog, ..self }
+    }
+
+    /// The models that are there for whoever makes the call.
+    pub(super) const fn catalog(&self) -> &Catalog {
+        &self.catalog
     }
 
     /// The call of a request that came through the router.

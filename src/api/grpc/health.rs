@@ -21,7 +21,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The health service of one listener.
 pub(super) struct HealthService {
-    view: View,
+    services: Vec<&'static str>,
 }
 
 /// What health is read from.
@@ -34,10 +34,15 @@ struct View {
 type Watching = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
 
 impl HealthService {
-    /// The health of models in `catalog` and of `services`.
-    pub(super) const fn new(catalog: Catalog, services: Vec<&'static str>) -> Self {
-        Self {
-            view: View { catalog, services },
+    /// The health of models and of `services`.
+    pub(super) const fn new(services: Vec<&'static str>) -> Self {
+        Self { services }
+    }
+
+    fn view(&self, caller: &Caller) -> View {
+        View {
+            catalog: caller.catalog().clone(),
+            services: self.services.clone(),
         }
     }
 }
@@ -52,7 +57,7 @@ impl Health for HealthService {
     ) -> Result<Response<HealthCheckResponse>, Status> {
         let caller = Caller::of(&request)?;
         let name = request.into_inner().service;
-        let status = self.view.status(&name, caller.stop());
+        let status = self.view(&caller).status(&name, caller.stop());
         let status = status.ok_or_else(|| caller.fail(&unknown(&name)))?;
         Ok(Response::new(response(status)))
     }
@@ -65,7 +70,7 @@ impl Health for HealthService {
         let mut looks = interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let watch = Watch {
-            view: self.view.clone(),
+            view: self.view(&caller),
             name: request.into_inner().service,
             stop: caller.stop().clone(),
             looks,

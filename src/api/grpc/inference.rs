@@ -18,7 +18,6 @@ use super::proto::inference::{PredictionResponse, PredictionsRequest, TorchServe
 use super::proto::rpc;
 use super::status;
 use crate::api::Config;
-use crate::catalog::Catalog;
 use crate::error::{Error, Kind};
 use crate::payload::{self, Body, Part, Schedule, request_span};
 
@@ -40,16 +39,14 @@ pub(super) struct InferenceService {
 /// Makes predictions. Cheap to clone.
 #[derive(Clone)]
 struct Predictor {
-    catalog: Catalog,
     max_request_size: usize,
 }
 
 impl InferenceService {
-    /// The service for the models of `catalog`, with the limits of `cfg`.
-    pub(super) const fn new(catalog: Catalog, cfg: &Config) -> Self {
+    /// The service with the limits of `cfg`.
+    pub(super) const fn new(cfg: &Config) -> Self {
         Self {
             predictor: Predictor {
-                catalog,
                 max_request_size: cfg.max_request_size,
             },
         }
@@ -83,9 +80,9 @@ impl InferenceApIsService for InferenceService {
 
     async fn ping(
         &self,
-        _request: Request<()>,
+        request: Request<()>,
     ) -> Result<Response<TorchServeHealthResponse>, Status> {
-        let is_healthy = self.predictor.catalog.is_healthy();
+        let is_healthy = Caller::of(&request)?.catalog().is_healthy();
         let status = if is_healthy { "Healthy" } else { "Unhealthy" };
         Ok(Response::new(TorchServeHealthResponse {
             health: format!("{{\n  \"status\": \"{status}\"\n}}"),
@@ -143,8 +140,8 @@ impl Predictor {
             return Err(Error::new(Kind::ModelNotFound, message));
         }
         let version = Some(&*request.model_version).filter(|version| !version.is_empty());
-        let entry = self
-            .catalog
+        let entry = caller
+            .catalog()
             .awaited(&name, version, call.arrival, caller.own_deadline());
         let entry = entry.await?;
         let sequence = request.sequence_id;

@@ -15,36 +15,46 @@ use super::proto::management::{
 use crate::api::manage::{
     DescribeParams, ListParams, Operations, Outcome, RegisterParams, ScaleParams,
 };
-use crate::catalog::Catalog;
 use crate::error::{Error, Kind};
 
 type Answer = Result<Response<ManagementResponse>, Status>;
 
 /// The management service.
 pub(super) struct ManagementService {
-    operations: Operations,
+    enable_model_api: bool,
 }
 
 impl ManagementService {
-    /// The service for the models of `catalog`; they come and go only with `enable_model_api`.
-    pub(super) const fn new(catalog: Catalog, enable_model_api: bool) -> Self {
-        Self {
-            operations: Operations::new(catalog, enable_model_api),
-        }
+    /// The service; models come and go only with `enable_model_api`.
+    pub(super) const fn new(enable_model_api: bool) -> Self {
+        Self { enable_model_api }
     }
 
-    async fn register(&self, request: RegisterModelRequest) -> Result<Outcome, Error> {
-        self.operations.register(register_params(&request)).await
+    fn operations(&self, caller: &Caller) -> Operations {
+        Operations::new(caller.catalog().clone(), self.enable_model_api)
     }
 
-    async fn unregister(&self, request: UnregisterModelRequest) -> Result<Outcome, Error> {
+    async fn register(
+        &self,
+        caller: &Caller,
+        request: RegisterModelRequest,
+    ) -> Result<Outcome, Error> {
+        let operations = self.operations(caller);
+        operations.register(register_params(&request)).await
+    }
+
+    async fn unregister(
+        &self,
+        caller: &Caller,
+        request: UnregisterModelRequest,
+    ) -> Result<Outcome, Error> {
         if request.model_name.is_empty() {
             // TorchServe's text, which is that of registration.
             let message = "Parameter url is required.";
             return Err(Error::new(Kind::BadRequest, message));
         }
         let version = given(&request.model_version);
-        self.operations
+        self.operations(caller)
             .unregister(&request.model_name, version)
             .await
     }
@@ -55,7 +65,8 @@ impl ManagementApIsService for ManagementService {
     async fn describe_model(&self, request: Request<DescribeModelRequest>) -> Answer {
         let caller = Caller::of(&request)?;
         let request = request.into_inner();
-        let described = self.operations.describe(DescribeParams {
+        let operations = self.operations(&caller);
+        let described = operations.describe(DescribeParams {
             version: given(&request.model_version).map(str::to_owned),
             customized: Some(request.customized),
             request: caller.id().to_owned(),
@@ -67,7 +78,7 @@ impl ManagementApIsService for ManagementService {
     async fn list_models(&self, request: Request<ListModelsRequest>) -> Answer {
         let caller = Caller::of(&request)?;
         let request = request.into_inner();
-        let page = self.operations.list(ListParams {
+        let page = self.operations(&caller).list(ListParams {
             limit: request.limit.map(i64::from),
             next_page_token: Some(request.next_page_token.into()),
         });
@@ -76,12 +87,13 @@ impl ManagementApIsService for ManagementService {
 
     async fn register_model(&self, request: Request<RegisterModelRequest>) -> Answer {
         let caller = Caller::of(&request)?;
-        text(&caller, self.register(request.into_inner()).await)
+        text(&caller, self.register(&caller, request.into_inner()).await)
     }
 
     async fn scale_worker(&self, request: Request<ScaleWorkerRequest>) -> Answer {
         let caller = Caller::of(&request)?;
-        let scaled = self.operations.scale(scale_params(request.into_inner()));
+        let operations = self.operations(&caller);
+        let scaled = operations.scale(scale_params(request.into_inner()));
         text(&caller, scaled.await)
     }
 
@@ -91,16 +103,17 @@ impl ManagementApIsService for ManagementService {
             model_name,
             model_version,
         } = request.into_inner();
-        let set = self
-            .operations
-            .set_default(&model_name, &model_version)
-            .await;
+        let operations = self.operations(&caller);
+        let set = operations.set_default(&model_name, &model_version).await;
         text(&caller, set)
     }
 
     async fn unregister_model(&self, request: Request<UnregisterModelRequest>) -> Answer {
         let caller = Caller::of(&request)?;
-        text(&caller, self.unregister(request.into_inner()).await)
+        text(
+            &caller,
+            self.unregister(&caller, request.into_inner()).await,
+        )
     }
 }
 

@@ -36,24 +36,25 @@ type Responses = Pin<Box<dyn Stream<Item = Result<wire::ModelStreamInferResponse
 
 /// The service.
 pub(super) struct OpenInferenceService {
-    catalog: Catalog,
-    operations: Operations,
+    enable_model_api: bool,
 }
 
 impl OpenInferenceService {
-    /// The service for the models of `catalog`; they come and go only with `enable_model_api`.
-    pub(super) fn new(catalog: Catalog, enable_model_api: bool) -> Self {
-        Self {
-            operations: Operations::new(catalog.clone(), enable_model_api),
-            catalog,
-        }
+    /// The service; models come and go only with `enable_model_api`.
+    pub(super) const fn new(enable_model_api: bool) -> Self {
+        Self { enable_model_api }
     }
 
-    /// Waits until a version has loaded or failed to.
-    async fn loaded(&self, caller: &Caller, target: Target<'_>) -> Result<(), Error> {
-        let (arrival, own) = (caller.arrival(), caller.own_deadline());
-        target.loaded(&self.catalog, arrival, own).await.map(drop)
+    fn operations(&self, caller: &Caller) -> Operations {
+        Operations::new(caller.catalog().clone(), self.enable_model_api)
     }
+}
+
+/// Waits until a version has loaded or failed to.
+async fn loaded(caller: &Caller, target: Target<'_>) -> Result<(), Error> {
+    let (arrival, own) = (caller.arrival(), caller.own_deadline());
+    let loaded = target.loaded(caller.catalog(), arrival, own);
+    loaded.await.map(drop)
 }
 
 /// The version that a message names; an empty one is the server's choice.
@@ -70,7 +71,7 @@ fn answer<T>(caller: &Caller, result: Result<T, Error>) -> Answer<T> {
 }
 
 async fn infer(
-    catalog: Catalog,
+    catalog: &Catalog,
     origin: Origin,
     message: wire::ModelInferRequest,
 ) -> Result<wire::ModelInferResponse, Error> {
@@ -84,7 +85,7 @@ async fn infer(
         oip::size(&request.inputs)
     };
     let _charge = origin.account.charge(made).await?;
-    let response = oip::infer(&catalog, target(&name, &version), request, origin).await?;
+    let response = oip::infer(catalog, target(&name, &version), request, origin).await?;
     Ok(response::encode(response, is_raw))
 }
 
@@ -107,7 +108,6 @@ fn failed(caller: &Caller, error: &Error, id: String) -> wire::ModelStreamInferR
 
 /// One message of a stream, answered.
 async fn stream_one(
-    catalog: Catalog,
     caller: Caller,
     message: Result<wire::ModelInferRequest, Status>,
     wants_status: bool,
@@ -116,7 +116,7 @@ async fn stream_one(
     let id = message.id.clone();
     let arrival = Instant::now();
     let origin = origin(&caller, arrival, is_raw(&message));
-    match infer(catalog, origin, message).await {
+    match infer(caller.catalog(), origin, message).await {
         Ok(response) => Ok(streamed(response)),
         Err(error) if wants_status => Err(caller.fail_open_inference(&error)),
         Err(error) => Ok(failed(&caller, &error, id)),
@@ -165,9 +165,9 @@ impl GrpcInferenceService for OpenInferenceService {
 
     async fn server_ready(
         &self,
-        _request: Request<wire::ServerReadyRequest>,
+        request: Request<wire::ServerReadyRequest>,
     ) -> Answer<wire::ServerReadyResponse> {
-        let ready = self.catalog.is_ready();
+        let ready = Caller::of(&request)?.catalog().is_ready();
         Ok(Response::new(wire::ServerReadyResponse { ready }))
     }
 
@@ -177,7 +177,7 @@ impl GrpcInferenceService for OpenInferenceService {
     ) -> Answer<wire::ModelReadyResponse> {
         let caller = Caller::of(&request)?;
         let request = request.into_inner();
-        let ready = oip::is_ready(&self.catalog, target(&request.name, &request.version));
+        let ready = oip::is_ready(caller.catalog(), target(&request.name, &request.version));
         answer(
             &caller,
             ready.map(|ready| wire::ModelReadyResponse { ready }),
@@ -198,8 +198,8 @@ impl GrpcInferenceService for OpenInferenceService {
         let caller = Caller::of(&request)?;
         let request = request.into_inner();
         let target = target(&request.name, &request.version);
-        let loaded = self.loaded(&caller, target).await;
-        let metadata = loaded.and_then(|()| metadata::model(&self.catalog, target));
+        let has_loaded = loaded(&caller, target).await;
+        let metadata = has_loaded.and_then(|()| metadata::model(caller.catalog(), target));
         answer(&caller, metadata.map(describe::model))
     }
 
@@ -210,7 +210,7 @@ impl GrpcInferenceService for OpenInferenceService {
         let caller = Caller::of(&request)?;
         let message = request.into_inner();
         let origin = origin(&caller, caller.arrival(), is_raw(&message));
-        let inferred = infer(self.catalog.clone(), origin, message).await;
+        let inferred = infer(caller.catalog(), origin, message).await;
         answer(&caller, inferred)
     }
 
@@ -220,11 +220,10 @@ impl GrpcInferenceService for OpenInferenceService {
     ) -> Answer<Responses> {
         let caller = Caller::of(&request)?;
         let wants_status = wants_status(request.metadata());
-        let catalog = self.catalog.clone();
         let answers = request.into_inner().map(move |message| {
             let span = request_span(caller.id());
             let charges = caller.take_kept();
-            let answer = stream_one(catalog.clone(), caller.clone(), message, wants_status);
+            let answer = stream_one(caller.clone(), message, wants_status);
             let answer = async move {
                 let answer = answer.await;
                 drop(charges);
@@ -242,8 +241,8 @@ impl GrpcInferenceService for OpenInferenceService {
         let caller = Caller::of(&request)?;
         let request = request.into_inner();
         let target = target(&request.name, &request.version);
-        let loaded = self.loaded(&caller, target).await;
-        let config = loaded.and_then(|()| config::config(&self.catalog, target));
+        let has_loaded = loaded(&caller, target).await;
+        let config = has_loaded.and_then(|()| config::config(caller.catalog(), target));
         answer(&caller, config.map(describe::config))
     }
 
@@ -254,10 +253,10 @@ impl GrpcInferenceService for OpenInferenceService {
         let caller = Caller::of(&request)?;
         let request = request.into_inner();
         let statistics = if request.name.is_empty() {
-            Ok(statistics::of_server(&self.catalog))
+            Ok(statistics::of_server(caller.catalog()))
         } else {
             let target = target(&request.name, &request.version);
-            statistics::of_model(&self.catalog, target, caller.arrival()).await
+            statistics::of_model(caller.catalog(), target, caller.arrival()).await
         };
         answer(&caller, statistics.map(describe::statistics))
     }
@@ -268,7 +267,7 @@ impl GrpcInferenceService for OpenInferenceService {
     ) -> Answer<wire::RepositoryIndexResponse> {
         let caller = Caller::of(&request)?;
         let ready = request.into_inner().ready;
-        let index = repository::index(&self.catalog, ready).await;
+        let index = repository::index(caller.catalog(), ready).await;
         answer(&caller, index.map(describe::index))
     }
 
@@ -280,7 +279,13 @@ impl GrpcInferenceService for OpenInferenceService {
         let request = request.into_inner();
         let parameters = request.parameters.keys().map(String::as_str);
         let model = request.model_name.as_str();
-        let loaded = repository::load(&self.catalog, &self.operations, model, parameters).await;
+        let loaded = repository::load(
+            caller.catalog(),
+            &self.operations(&caller),
+            model,
+            parameters,
+        )
+        .await;
         answer(
             &caller,
             loaded.map(|()| wire::RepositoryModelLoadResponse {}),
@@ -293,7 +298,8 @@ impl GrpcInferenceService for OpenInferenceService {
     ) -> Answer<wire::RepositoryModelUnloadResponse> {
         let caller = Caller::of(&request)?;
         let model = request.into_inner().model_name;
-        let unloaded = repository::unload(&self.catalog, &self.operations, &model).await;
+        let unloaded =
+            repository::unload(caller.catalog(), &self.operations(&caller), &model).await;
         answer(
             &caller,
             unloaded.map(|()| wire::RepositoryModelUnloadResponse {}),

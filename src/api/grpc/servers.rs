@@ -59,24 +59,24 @@ const SMALL: usize = 16 << 10;
 /// The router of `api`'s listener: a route for each row of its table. What is received has a limit here; what is sent has
 /// it in the runtime, whatever the protocol.
 pub(super) fn router(api: &Arc<Grpc>) -> Router {
-    let (cfg, catalog) = (&api.api, &api.services.catalog);
+    let cfg = &api.api;
     let names = api.table.services();
-    let inference = InferenceApIsServiceServer::new(InferenceService::new(catalog.clone(), cfg))
+    let inference = InferenceApIsServiceServer::new(InferenceService::new(cfg))
         .max_decoding_message_size(cfg.max_request_size)
         .accept_compressed(Gzip)
         .accept_compressed(Deflate);
-    let management = ManagementService::new(catalog.clone(), cfg.enable_model_api);
+    let management = ManagementService::new(cfg.enable_model_api);
     let management = ManagementApIsServiceServer::new(management)
         .max_decoding_message_size(cfg.max_request_size)
         .accept_compressed(Gzip)
         .accept_compressed(Deflate);
-    let open_inference = OpenInferenceService::new(catalog.clone(), cfg.enable_model_api);
+    let open_inference = OpenInferenceService::new(cfg.enable_model_api);
     let open_inference = GrpcInferenceServiceServer::new(open_inference)
         .max_decoding_message_size(cfg.max_request_size)
         .accept_compressed(Gzip)
         .accept_compressed(Deflate);
-    let health = HealthServer::new(HealthService::new(catalog.clone(), names.clone()))
-        .max_decoding_message_size(SMALL);
+    let health =
+        HealthServer::new(HealthService::new(names.clone())).max_decoding_message_size(SMALL);
     let reflection = descriptors(&names).build_v1();
     let reflection = reflection
         .expect("the build made the descriptors")
@@ -109,10 +109,10 @@ fn inferring<S>(api: &Grpc, server: S) -> impl GrpcServer<Future: Send>
 where
     S: GrpcServer<Future: Send>,
 {
-    let (catalog, limit) = (api.services.catalog.clone(), api.api.max_request_size);
+    let limit = api.api.max_request_size;
     service_fn(move |request: hyper::Request<Inbound>| {
         if infer::is_plain(request.headers()) {
-            let answer = infer::answer(catalog.clone(), limit, request);
+            let answer = infer::answer(limit, request);
             return answer.map(Ok).left_future();
         }
         server.clone().oneshot(request).right_future()

@@ -142,6 +142,7 @@ pub(in crate::api) async fn infer(api: ApiState, path: PathParams, call: Call) -
         room: &|length| entry.room(length),
     };
     let body = api
+        .common
         .decoder
         .body_in_two(&call.account, &call.headers, call.body, division)
         .await?;
@@ -198,6 +199,7 @@ async fn document<T: Default + serde::de::DeserializeOwned>(
     call: Call,
 ) -> Result<T, Error> {
     let body = api
+        .common
         .decoder
         .body(&call.account, &call.headers, call.body)
         .await?;

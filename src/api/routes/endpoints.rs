@@ -40,7 +40,8 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// A handler that is asked only if the request has the permission of its route. No endpoint is reached otherwise.
+/// A handler that is asked only if the request has the permission of its route, with the models that are there for whoever asks. No
+/// endpoint is reached otherwise.
 #[derive(Clone)]
 struct Guarded<H> {
     handler: H,
@@ -51,8 +52,8 @@ impl<T, H: Handler<T, Arc<Api>>> Handler<T, Arc<Api>> for Guarded<H> {
     type Future = Either<H::Future, Ready<Response>>;
 
     fn call(self, request: Request, api: Arc<Api>) -> Self::Future {
-        match api.authority.check(self.permission, request.headers()) {
-            Ok(()) => Either::Left(self.handler.call(request, api)),
+        match api.of_whoever_asks(self.permission, request.headers()) {
+            Ok(api) => Either::Left(self.handler.call(request, api)),
             Err(error) => Either::Right(ready(error.into_response())),
         }
     }

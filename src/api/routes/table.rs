@@ -131,6 +131,6 @@ pub(super) const MANAGEMENT: &[Route] = &[
 #[rustfmt::skip]
 pub(super) const METRICS: &[Route] = &[
     route(Verbs::Options, "/", Permission::Nothing, API_DESCRIPTION),
-    route(Verbs::Any, "/metrics/*", Permission::Nothing, SCRAPE),
+    route(Verbs::Any, "/metrics/*", Permission::Observe, SCRAPE),
     route(Verbs::Any, "/api-description", Permission::Nothing, API_DESCRIPTION),
 ];

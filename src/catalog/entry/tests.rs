@@ -50,7 +50,7 @@ fn version() -> Version {
     let metrics = Metrics::new(&crate::metrics::Config::default());
     let (programs, processes) = FakePrograms::new();
     Version {
-        entry: Arc::new(Entry::new(opened, &metrics, Weak::new())),
+        entry: Arc::new(Entry::new(opened, &Arc::default(), &metrics, Weak::new())),
         hosts: programs.hosts(),
         programs,
         processes,

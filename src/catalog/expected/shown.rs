@@ -11,12 +11,15 @@ impl Catalog {
     /// Descriptions of what is meant and not in the catalog: versions that are going to be opened or could not be. Where one
     /// is meant, this is it, whatever else is there.
     pub fn describe_expected(&self, name: &str, which: Which<'_>) -> Vec<Description> {
-        let all = self.0.expected.all.load();
+        if !self.shows(name) {
+            return Vec::new();
+        }
+        let all = self.state.expected.all.load();
         let named = all.iter().filter(|expected| expected.is_named(name));
         let described = named.clone().map(|expected| expected.describe());
         match which {
             Which::All => described.collect(),
-            Which::Default if self.0.expected.is_default_final(name) => Vec::new(),
+            Which::Default if self.state.expected.is_default_final(name) => Vec::new(),
             Which::Default => {
                 let is_found = self.find(name, None).is_ok();
                 let mut candidates = named.clone().filter(|one| one.may_be_default);
@@ -34,7 +37,7 @@ impl Catalog {
 
     /// Names and URLs of models that are going to be opened, as far as the names are known.
     pub(in crate::catalog) fn pending_models(&self) -> BTreeMap<ModelName, String> {
-        let all = self.0.expected.all.load();
+        let all = self.state.expected.all.load();
         let pending = all
             .iter()
             .rev()
@@ -46,7 +49,7 @@ impl Catalog {
 
     /// What is expected, as the index shows it.
     pub(in crate::catalog) fn expected_index(&self) -> Vec<Indexed> {
-        let all = self.0.expected.all.load();
+        let all = self.state.expected.all.load();
         all.iter().map(|expected| expected.indexed()).collect()
     }
 }

@@ -57,15 +57,16 @@ impl Catalog {
         arrival: Instant,
         own: Option<Instant>,
     ) -> Result<Arc<Entry>, Error> {
+        self.check_shown(name)?;
         loop {
             // Looked at before the models: what is no longer expected is among them by then.
-            if self.0.expected.all.load().is_empty() {
+            if self.state.expected.all.load().is_empty() {
                 return self.find(name, version);
             }
-            let changed = self.0.expected.changed.notified();
-            let all = self.0.expected.all.load_full();
+            let changed = self.state.expected.changed.notified();
+            let all = self.state.expected.all.load_full();
             let found = self.find(name, version);
-            if found.is_ok() && (version.is_some() || self.0.expected.is_default_final(name)) {
+            if found.is_ok() && (version.is_some() || self.state.expected.is_default_final(name)) {
                 return found;
             }
             let Some(expected) = awaited(&all, name, version, found.is_ok()) else {
@@ -83,7 +84,7 @@ impl Catalog {
         arrival: Instant,
     ) -> Result<Option<Arc<Entry>>, Error> {
         loop {
-            let changed = self.0.expected.changed.notified();
+            let changed = self.state.expected.changed.notified();
             let expected = match self.startup_model() {
                 Startup::Known(entry) => return Ok(entry),
                 Startup::Awaited(expected) => expected,
@@ -95,13 +96,13 @@ impl Catalog {
     }
 
     fn startup_model(&self) -> Startup {
-        let all = self.0.expected.all.load();
+        let all = self.state.expected.all.load();
         let is_listed = |expected: &&Arc<Expected>| expected.is_pending() && expected.is_listed();
         let listed: Vec<_> = all.iter().filter(is_listed).collect();
         let known = listed.iter().filter(|one| one.preview.is_name_known);
         let mut names: BTreeSet<_> = known.map(|one| one.name().clone()).collect();
         if !listed.is_empty() {
-            let models = self.0.models.load();
+            let models = self.state.models.load();
             let started = models.iter().filter(|(_, model)| model.is_of_startup());
             names.extend(started.map(|(name, _)| name.clone()));
         }
@@ -120,7 +121,7 @@ impl Catalog {
         arrival: Instant,
         own: Option<Instant>,
     ) -> Result<(), Option<Error>> {
-        if self.0.expected.has_ended() {
+        if self.state.expected.has_ended() {
             return Err(None);
         }
         let _waiting = expected.enter().map_err(Some)?;
@@ -132,7 +133,8 @@ impl Catalog {
 
     /// Refuses a version of which nobody knows and which is not going to come.
     pub fn check_known(&self, name: &str, version: Option<&str>) -> Result<(), Error> {
-        let all = self.0.expected.all.load_full();
+        self.check_shown(name)?;
+        let all = self.state.expected.all.load_full();
         let is_expected =
             awaited(&all, name, version, false).is_some() || failure(&all, name, version).is_some();
         match self.find(name, version) {
@@ -144,10 +146,10 @@ impl Catalog {
     /// Whether a request for that version would be served now; an error if there is none and none is to come.
     pub fn is_version_ready(&self, name: &str, version: Option<&str>) -> Result<bool, Error> {
         self.check_known(name, version)?;
-        let all = self.0.expected.all.load_full();
+        let all = self.state.expected.all.load_full();
         let found = self.find(name, version).ok();
         let is_awaited = awaited(&all, name, version, found.is_some()).is_some()
-            && !self.0.expected.is_default_final(name);
+            && !self.state.expected.is_default_final(name);
         let is_ready = found.is_some_and(|entry| entry.is_ready());
         Ok(is_ready && !is_awaited && !self.is_stopping())
     }

@@ -121,6 +121,23 @@ pub fn reach(reader: &mut Reader<'_>, values: &Values) {
     }
 }
 
+/// Without tokens everybody is the operator, and reaches what every tenant has.
+pub fn tenants(reader: &mut Reader<'_>, values: &Values) {
+    if !values.disable_token_authorization {
+        return;
+    }
+    if let Some(entry) = reader.entry("lantern_tenants") {
+        let rule =
+            "needs tokens, which disable_token_authorization (--disable-token-auth) switches off";
+        reader.add(Problem::new(
+            entry.origin,
+            "lantern_tenants",
+            rule,
+            entry.value,
+        ));
+    }
+}
+
 /// How the clients of a listener reach it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reach {

@@ -5,7 +5,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::super::properties::{self, Property};
-use super::super::snapshot;
+use super::super::snapshot::{self, Saved};
 use super::super::{Problem, Problems};
 use super::environment::Environment;
 use super::raw::Flags;
@@ -98,6 +98,15 @@ fn newest(
         }
     }
     None
+}
+
+/// What the newest snapshot in `directory` says that can be read; `None` if there is none.
+pub fn newest_saved(directory: &Path) -> Option<Saved> {
+    let parsed = snapshots(directory).filter_map(|path| parsed(FoundBy::Snapshot, path).ok());
+    let mut whole = parsed.filter(|settings| settings.damage.is_none());
+    let mut properties = whole.next()?.properties.into_iter().rev();
+    let models = properties.find(|property| property.key == "model_snapshot")?;
+    snapshot::parse(&models.value).ok()
 }
 
 fn passed_over(path: &Path, rule: &str) -> Problem {

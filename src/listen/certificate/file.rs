@@ -1,11 +1,12 @@
 //! Files that settings name: reading them within a limit, saying what is wrong with them, and seeing that they changed.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
+
+use crate::place::Stamp;
 
 /// Most bytes of a file that is read.
 const FILE_LIMIT: u64 = 1 << 20;
@@ -62,9 +63,6 @@ pub struct Watched {
     seen: Mutex<Vec<Option<Stamp>>>,
 }
 
-/// Tells whether a file has changed: modification time in nanoseconds, size, inode.
-type Stamp = (i64, i64, u64, u64);
-
 impl Watched {
     /// To be made before the files are read, so that no change is missed.
     pub fn new(files: impl Into<Vec<PathBuf>>) -> Self {
@@ -86,15 +84,5 @@ impl Watched {
 }
 
 fn stamps(files: &[PathBuf]) -> Vec<Option<Stamp>> {
-    files.iter().map(|file| stamp(file)).collect()
-}
-
-fn stamp(path: &Path) -> Option<Stamp> {
-    let metadata = fs::metadata(path).ok()?;
-    Some((
-        metadata.mtime(),
-        metadata.mtime_nsec(),
-        metadata.size(),
-        metadata.ino(),
-    ))
+    files.iter().map(|file| Stamp::of(file)).collect()
 }

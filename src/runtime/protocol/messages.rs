@@ -406,5 +406,5 @@ failure_kinds! {
     HandlerUnavailable, HandlerFailed, HandlerPanicked, HandlerTrapped, HandlerTimedOut, HandlerOutOfMemory,
     HandlerOutput, InferenceFailed, OutOfMemory, LoadFailed, WorkerDied, CleanupTimedOut, Internal,
     DownloadFailed, FileExists, ModelApiDisabled, InvalidKey, Loading,
-    CrashLoop, Overloaded,
+    CrashLoop, Overloaded, OverQuota, Throttled, Suspended,
 }

@@ -40,16 +40,15 @@ pub(in crate::api::grpc) fn is_plain(headers: &HeaderMap) -> bool {
 
 /// Answers a call.
 pub(in crate::api::grpc) async fn answer(
-    catalog: Catalog,
     limit: usize,
     request: hyper::Request<Inbound>,
 ) -> Response {
     let (head, body) = request.into_parts();
     let answered = async {
         let caller = Caller::within(&head.extensions)?;
-        let message = received(&catalog, &caller, limit, body).await?;
+        let message = received(&caller, limit, body).await?;
         let origin = origin(&caller, caller.arrival(), is_raw(&message));
-        let response = infer(catalog, origin, message).await;
+        let response = infer(caller.catalog(), origin, message).await;
         let response = response.map_err(|error| caller.fail_open_inference(&error))?;
         Ok(sent(pieces(response, caller.account())?))
     };
@@ -60,7 +59,6 @@ pub(in crate::api::grpc) async fn answer(
 
 /// The message of a call.
 async fn received(
-    catalog: &Catalog,
     caller: &Caller,
     limit: usize,
     mut body: Inbound,
@@ -68,7 +66,9 @@ async fn received(
     let mut divided = Divided::new(limit);
     while let Some(frame) = body.frame().await {
         if let Ok(piece) = frame?.into_data() {
-            let pushed = divided.push(&piece, |named, length| room(catalog, &named, length));
+            let pushed = divided.push(&piece, |named, length| {
+                room(caller.catalog(), &named, length)
+            });
             pushed.map_err(|refusal| match refusal {
                 Refusal::Broken(status) => status,
                 Refusal::TooLong => caller.fail(&status::too_large(limit)),

@@ -1,0 +1,354 @@
+//! `tenants.yaml`, the file that `lantern_tenants` names: which tenants there are, their keys and their quotas.
+//!
+//! It is read as a whole: with one problem nothing of it holds, and every problem is reported at once, with its line. What becomes of
+//! tenants is the business of `tenants`.
+//!
+//! ```yaml
+//! tenants:
+//!   acme:
+//!     keys:
+//!       - {sha256: 9f86d0…, label: ci, scopes: [predict, manage], models: [digits], expires: 2027-01-01T00:00:00Z}
+//!     quotas: {models: 5, versions: 10, workers: 8}
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+
+use super::model::Fields;
+use super::yaml::{self, Extent, Node};
+use super::{Problem, Problems};
+use crate::model::{ModelName, TenantName};
+use crate::token::{KeyDigest, TenantKey, TenantScope};
+
+/// How large the file may be: twice what 1,000 tenants with 10,000 keys take.
+const EXTENT: Extent = Extent {
+    bytes: 8 << 20,
+    nodes: 400_000,
+};
+/// Bytes of a label.
+const LONGEST_LABEL: usize = 64;
+/// Most that a quota may say.
+const MOST: i128 = 1_000_000;
+
+const OF_FILE: [&str; 1] = ["tenants"];
+const OF_TENANT: [&str; 3] = ["keys", "quotas", "suspended"];
+const OF_KEY: [&str; 5] = ["sha256", "label", "scopes", "models", "expires"];
+const OF_QUOTAS: [&str; 4] = ["models", "versions", "workers", "requests_in_flight"];
+
+/// What a file says of one tenant.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TenantSettings {
+    /// Whether its calls are refused for now. Nothing of it is unloaded.
+    pub is_suspended: bool,
+    /// Its keys.
+    pub keys: Vec<TenantKey>,
+    /// What it may have.
+    pub quotas: Quotas,
+}
+
+/// How much a tenant may have at a time; any number where nothing is said.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Quotas {
+    /// Models.
+    pub models: Option<usize>,
+    /// Versions of all its models.
+    pub versions: Option<usize>,
+    /// Workers of all its versions, as many as each may have at most.
+    pub workers: Option<usize>,
+    /// Requests that were admitted and not answered.
+    pub requests_in_flight: Option<usize>,
+}
+
+/// What a file says.
+pub type TenantsFile = BTreeMap<TenantName, TenantSettings>;
+
+/// Reads the file at `path`.
+pub fn load(path: &Path) -> Result<TenantsFile, Problems> {
+    let origin = path.display().to_string();
+    match contents(path) {
+        Ok(bytes) => parse(&origin, &bytes),
+        Err(error) => Err(Problem::plain(origin, "", format!("cannot be read: {error}")).into()),
+    }
+}
+
+/// One byte more than there may be, so that a file that is too large is noticed.
+fn contents(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?
+        .take(EXTENT.bytes as u64 + 1)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Reads a document; `origin` is what problems call it.
+pub fn parse(origin: &str, bytes: &[u8]) -> Result<TenantsFile, Problems> {
+    let document = yaml::parse_within(EXTENT, origin, bytes)?;
+    let mut reader = Reader {
+        fields: Fields::new(origin),
+        seen: HashMap::new(),
+    };
+    let mut tenants = TenantsFile::new();
+    for (key, node) in reader.fields.map("the document", &document) {
+        match key.as_str() {
+            "tenants" => tenants = reader.tenants(node),
+            _ => reader.fields.unknown(key, node, key, OF_FILE),
+        }
+    }
+    Problems::or(reader.fields.finish().0, tenants)
+}
+
+struct Reader {
+    fields: Fields,
+    /// Where each key was first.
+    seen: HashMap<KeyDigest, String>,
+}
+
+impl Reader {
+    fn tenants(&mut self, node: &Node) -> TenantsFile {
+        let mut tenants = TenantsFile::new();
+        for (name, node) in self.fields.map("tenants", node) {
+            let path = format!("tenants.{name}");
+            match TenantName::new(name) {
+                Ok(name) => drop(tenants.insert(name, self.tenant(&path, node))),
+                Err(error) => self.fields.key_problem("tenants", node, error.to_string()),
+            }
+        }
+        tenants
+    }
+
+    fn tenant(&mut self, path: &str, node: &Node) -> TenantSettings {
+        let mut settings = TenantSettings::default();
+        for (key, node) in self.fields.map(path, node) {
+            let path = format!("{path}.{key}");
+            match key.as_str() {
+                "suspended" => {
+                    settings.is_suspended = self.fields.truth(&path, node).unwrap_or_default();
+                }
+                "keys" => {
+                    let keys = self.fields.list(&path, node).iter().enumerate();
+                    let keys = keys
+                        .filter_map(|(index, node)| self.key(&format!("{path}[{index}]"), node));
+                    settings.keys = keys.collect();
+                }
+                "quotas" => settings.quotas = self.quotas(&path, node),
+                _ => self.fields.unknown(&path, node, key, OF_TENANT),
+            }
+        }
+        settings
+    }
+
+    fn key(&mut self, path: &str, node: &Node) -> Option<TenantKey> {
+        let (mut digest, mut label, mut scopes) = (None, None, BTreeSet::new());
+        let (mut models, mut expires) = (None, None);
+        for (key, node) in self.fields.map(path, node) {
+            let path = format!("{path}.{key}");
+            match key.as_str() {
+                "sha256" => digest = self.digest(&path, node),
+                "label" => label = self.label(&path, node),
+                "scopes" => scopes = self.scopes(&path, node),
+                "models" => models = Some(self.models(&path, node)),
+                "expires" => expires = self.time(&path, node),
+                _ => self.fields.unknown(&path, node, key, OF_KEY),
+            }
+        }
+        if digest.is_none() {
+            let rule = "must have a sha256, which `lantern tenants key` makes";
+            self.fields.key_problem(path, node, rule);
+        }
+        if scopes.is_empty() {
+            let rule = "must have scopes, of predict, manage and observe";
+            self.fields.key_problem(path, node, rule);
+        }
+        let digest = digest?;
+        if let Some(first) = self.seen.insert(digest, path.to_owned()) {
+            let rule = format!("is the key that {first} is: each key opens one tenant");
+            self.fields.key_problem(path, node, rule);
+        }
+        Some(TenantKey {
+            digest,
+            label,
+            scopes,
+            models,
+            expires,
+        })
+    }
+
+    fn digest(&mut self, path: &str, node: &Node) -> Option<KeyDigest> {
+        let text = self.fields.text(path, node)?;
+        let digest = KeyDigest::from_hex(&text);
+        if digest.is_none() {
+            // The value is not repeated: somebody may have pasted the key.
+            let rule = "must be 64 hexadecimal digits in quotation marks, the SHA-256 of a key";
+            self.fields.key_problem(path, node, rule);
+        }
+        digest
+    }
+
+    fn label(&mut self, path: &str, node: &Node) -> Option<String> {
+        let label = self.fields.text(path, node)?;
+        if label.len() > LONGEST_LABEL || label.chars().any(char::is_control) {
+            let rule = format!("must be one line of at most {LONGEST_LABEL} bytes");
+            self.fields.problem(path, node, rule);
+            return None;
+        }
+        Some(label)
+    }
+
+    fn scopes(&mut self, path: &str, node: &Node) -> BTreeSet<TenantScope> {
+        let mut scopes = BTreeSet::new();
+        for item in self.fields.list(path, node) {
+            let Some(word) = self.fields.text(path, item) else {
+                continue;
+            };
+            match TenantScope::named(&word) {
+                Some(scope) => drop(scopes.insert(scope)),
+                None => self
+                    .fields
+                    .problem(path, item, "must be of predict, manage and observe"),
+            }
+        }
+        scopes
+    }
+
+    fn models(&mut self, path: &str, node: &Node) -> BTreeSet<ModelName> {
+        let mut models = BTreeSet::new();
+        for item in self.fields.list(path, node) {
+            let Some(name) = self.fields.text(path, item) else {
+                continue;
+            };
+            match ModelName::new(&name) {
+                Ok(name) => drop(models.insert(name)),
+                Err(error) => self.fields.key_problem(path, item, error.to_string()),
+            }
+        }
+        models
+    }
+
+    fn time(&mut self, path: &str, node: &Node) -> Option<SystemTime> {
+        let text = self.fields.text(path, node)?;
+        let time: Result<Timestamp, _> = text.parse();
+        if time.is_err() {
+            let rule = "must be a time such as 2027-01-01T00:00:00Z";
+            self.fields.problem(path, node, rule);
+        }
+        time.ok().map(SystemTime::from)
+    }
+
+    fn quotas(&mut self, path: &str, node: &Node) -> Quotas {
+        let mut quotas = Quotas::default();
+        for (key, node) in self.fields.map(path, node) {
+            let path = format!("{path}.{key}");
+            let quota = match key.as_str() {
+                "models" => &mut quotas.models,
+                "versions" => &mut quotas.versions,
+                "workers" => &mut quotas.workers,
+                "requests_in_flight" => &mut quotas.requests_in_flight,
+                _ => {
+                    self.fields.unknown(&path, node, key, OF_QUOTAS);
+                    continue;
+                }
+            };
+            *quota = self.fields.number(&path, node, 0, MOST);
+        }
+        quotas
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIGEST: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+
+    fn read(text: &str) -> Result<TenantsFile, String> {
+        parse("t.yaml", text.as_bytes()).map_err(|problems| problems.to_string())
+    }
+
+    #[test]
+    fn a_tenant_is_what_its_file_says() {
+        let text = format!(
+            "tenants:\n  acme:\n    keys:\n      - {{sha256: {DIGEST}, label: ci, scopes: [predict, manage], models: [digits], \
+             expires: 2027-01-01T00:00:00Z}}\n    quotas: {{models: 5, requests_in_flight: 7}}\n  \
+             globex:\n    suspended: true\n"
+        );
+        let tenants = read(&text).unwrap();
+        let acme = &tenants["acme"];
+        let [key] = &acme.keys[..] else {
+            panic!("{acme:?}");
+        };
+        assert_eq!(key.digest, KeyDigest::of(b"test"));
+        assert_eq!(key.label.as_deref(), Some("ci"));
+        let now = SystemTime::UNIX_EPOCH;
+        let opens = |scope| key.opens(scope, now);
+        assert_eq!(TenantScope::ALL.map(opens), [true, true, false]);
+        assert!(!key.opens(
+            TenantScope::Predict,
+            now + std::time::Duration::from_secs(4_000_000_000)
+        ));
+        assert_eq!(key.models.as_ref().unwrap().len(), 1);
+        assert_eq!(
+            (acme.quotas.models, acme.quotas.requests_in_flight),
+            (Some(5), Some(7))
+        );
+        assert!(!acme.is_suspended && tenants["globex"].is_suspended);
+    }
+
+    #[test]
+    fn a_file_without_tenants_is_one() {
+        for text in ["", "tenants:\n", "tenants: {}\n", "{}"] {
+            assert_eq!(read(text), Ok(TenantsFile::new()), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn every_problem_is_told_with_its_line_and_no_key_is_repeated() {
+        let text = format!(
+            "tenants:\n  Acme: {{}}\n  acme:\n    keys:\n      - {{sha256: hunter2hunter2, scopes: [all]}}\n      - {{scopes: [predict]}}\n      \
+             - {{sha256: {DIGEST}, scopes: [predict], expires: tomorrow, colour: red}}\n      - {{sha256: {DIGEST}, scopes: [manage]}}\n    \
+             quotas: {{modells: 5, workers: -1}}\n    weigth: 2\nothers: 1\n"
+        );
+        let problems = read(&text).unwrap_err();
+        assert!(!problems.contains("hunter2"), "{problems}");
+        insta::assert_snapshot!(problems);
+    }
+
+    #[test]
+    fn what_is_no_such_document_is_refused() {
+        for text in [
+            "a",
+            "[]",
+            "tenants: []",
+            "tenants: {acme: 1}",
+            "tenants: {a: {keys: {}}}",
+            "a: [",
+            "tenants: {a: {}, a: {}}",
+        ] {
+            assert!(read(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_thousand_tenants_with_ten_thousand_keys_fit() {
+        let mut text = "tenants:\n".to_owned();
+        for tenant in 0..1000 {
+            text += &format!("  tenant-{tenant}:\n    keys:\n");
+            for key in 0..10 {
+                let digest = KeyDigest::of(format!("{tenant} {key}").as_bytes()).hex();
+                text += &format!(
+                    "      - {{sha256: {digest}, label: key {key}, scopes: [predict, manage, observe], models: [a, b], expires: \
+                     2027-01-01T00:00:00Z}}\n"
+                );
+            }
+        }
+        let tenants = read(&text).unwrap();
+        assert_eq!(
+            tenants.values().map(|one| one.keys.len()).sum::<usize>(),
+            10_000
+        );
+    }
+}

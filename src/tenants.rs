@@ -1,0 +1,312 @@
+//! Tenants: who owns models beside the operator, which keys open what they have, and their life.
+//!
+//! Each tenant has a catalog and metrics of its own. Whoever shows a tenant's key gets those and nothing else, so that there is no way
+//! from a request to what another tenant has: not by a name, not by a list, not by the time that an answer takes. This module knows
+//! neither HTTP nor where a tenant's files are.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+use crate::catalog::{Catalog, Moment, Owner};
+use crate::config::Problems;
+use crate::config::tenants::{self as file, TenantSettings, TenantsFile};
+use crate::error::Error;
+use crate::metrics::Metrics;
+use crate::model::{ModelName, TenantName};
+use crate::place::Stamp;
+use crate::token::{KeyDigest, LONGEST, TenantKey, TenantScope};
+
+/// What a new tenant gets, and what becomes of its files.
+pub trait Homes: Send + Sync {
+    /// The catalog and the metrics of `owner`, whose models load from then on. Blocks.
+    fn open(&self, owner: Arc<Owner>) -> Result<Home, Error>;
+
+    /// Removes everything that `tenant` has on disk. Blocks.
+    fn clear(&self, tenant: &TenantName) -> io::Result<()>;
+
+    /// Tenants that have something on disk. Blocks.
+    fn found(&self) -> Vec<TenantName>;
+}
+
+/// What a tenant has.
+pub struct Home {
+    /// Its models.
+    pub catalog: Catalog,
+    /// Their metrics.
+    pub metrics: Metrics,
+}
+
+/// One tenant.
+pub struct Tenant {
+    owner: Arc<Owner>,
+    home: Home,
+    is_suspended: AtomicBool,
+}
+
+impl Tenant {
+    /// Its models.
+    pub const fn catalog(&self) -> &Catalog {
+        &self.home.catalog
+    }
+
+    /// Their metrics.
+    pub const fn metrics(&self) -> &Metrics {
+        &self.home.metrics
+    }
+
+    /// Its name; `None` is the operator's, which no tenant is.
+    pub fn name(&self) -> Option<&TenantName> {
+        self.owner.tenant()
+    }
+
+    /// Whether its calls are refused for now.
+    pub fn is_suspended(&self) -> bool {
+        self.is_suspended.load(Ordering::Relaxed)
+    }
+
+    fn follow(&self, settings: &TenantSettings) {
+        self.owner.set_quotas(settings.quotas);
+        self.is_suspended
+            .store(settings.is_suspended, Ordering::Relaxed);
+    }
+}
+
+/// What a key opens.
+#[derive(Clone)]
+pub struct Access {
+    /// Whose key it is.
+    pub tenant: Arc<Tenant>,
+    /// The tenant's models, as far as the key is for them.
+    pub catalog: Catalog,
+}
+
+/// All tenants of a file. Whoever asks for one takes no lock.
+pub struct Tenants {
+    path: PathBuf,
+    homes: Box<dyn Homes>,
+    /// How long requests of a tenant that goes may take.
+    patience: Duration,
+    table: ArcSwap<Table>,
+    reading: Mutex<Reading>,
+}
+
+#[derive(Default)]
+struct Table {
+    tenants: BTreeMap<TenantName, Arc<Tenant>>,
+    keys: HashMap<KeyDigest, Row>,
+}
+
+struct Row {
+    key: TenantKey,
+    models: Option<Arc<BTreeSet<ModelName>>>,
+    tenant: Arc<Tenant>,
+}
+
+/// What the file said, and what is still to be done about it.
+#[derive(Default)]
+struct Reading {
+    stamp: Option<Stamp>,
+    settings: TenantsFile,
+    /// Tenants that are on their way out. One of that name waits for it.
+    leaving: BTreeSet<TenantName>,
+    /// Whether the settings are not in force for every tenant.
+    is_behind: bool,
+}
+
+impl Tenants {
+    /// Reads the file at `path`, and opens every tenant's home; what tenants have left who are not in it goes. Blocks, within a runtime.
+    /// Fails if the file cannot be used.
+    pub fn open(
+        path: PathBuf,
+        homes: Box<dyn Homes>,
+        patience: Duration,
+    ) -> Result<Arc<Self>, Problems> {
+        let stamp = Stamp::of(&path);
+        let settings = file::load(&path)?;
+        let tenants = Arc::new(Self {
+            path,
+            homes,
+            patience,
+            table: ArcSwap::default(),
+            reading: Mutex::default(),
+        });
+        tenants.clear_others(&settings);
+        let mut reading = tenants.reading.lock();
+        reading.stamp = stamp;
+        tenants.apply(&mut reading, settings);
+        drop(reading);
+        Ok(tenants)
+    }
+
+    /// Reads the file again if it has changed, and does what is left to do. Blocks, within a runtime. Returns whether there are other
+    /// settings now. After a failure the old ones hold until the file changes again.
+    pub fn refresh(self: &Arc<Self>) -> Result<bool, Problems> {
+        let mut reading = self.reading.lock();
+        let stamp = Stamp::of(&self.path);
+        if stamp == reading.stamp {
+            if reading.is_behind {
+                let settings = reading.settings.clone();
+                self.apply(&mut reading, settings);
+            }
+            return Ok(false);
+        }
+        reading.stamp = stamp;
+        let settings = file::load(&self.path)?;
+        self.apply(&mut reading, settings);
+        Ok(true)
+    }
+
+    /// What `key` opens in `scope` now, if it is a tenant's that does.
+    pub fn access(&self, key: &[u8], scope: TenantScope) -> Option<Access> {
+        if key.len() > LONGEST {
+            return None;
+        }
+        let table = self.table.load();
+        let row = table.keys.get(&KeyDigest::of(key))?;
+        row.key.opens(scope, SystemTime::now()).then(|| Access {
+            catalog: row.tenant.catalog().restricted_to(row.models.clone()),
+            tenant: Arc::clone(&row.tenant),
+        })
+    }
+
+    /// Everything of the tenant that is called so, for the operator.
+    pub fn named(&self, name: &str) -> Option<Access> {
+        let table = self.table.load();
+        let tenant = table.tenants.get(name)?;
+        Some(Access {
+            catalog: tenant.catalog().clone(),
+            tenant: Arc::clone(tenant),
+        })
+    }
+
+    /// All of them, by name.
+    pub fn all(&self) -> Vec<(TenantName, Arc<Tenant>)> {
+        let table = self.table.load();
+        let all = table.tenants.iter();
+        all.map(|(name, tenant)| (name.clone(), Arc::clone(tenant)))
+            .collect()
+    }
+
+    /// The server stops: nothing more is loaded, and no tenant's models are ready.
+    pub fn begin_stop(&self) {
+        for (_, tenant) in self.all() {
+            tenant.catalog().begin_stop();
+        }
+    }
+
+    /// Saves what is registered, and ends every runtime; requests in flight may take `patience`.
+    pub async fn stop(&self, patience: Duration) {
+        let all = self.all();
+        let stopping = all.iter().map(|(_, tenant)| async {
+            tenant.catalog().save(Moment::Shutdown).await;
+            tenant.catalog().drain(patience).await;
+        });
+        futures_util::future::join_all(stopping).await;
+    }
+
+    /// Removes what tenants have left that went while no server ran.
+    fn clear_others(&self, settings: &TenantsFile) {
+        for name in self.homes.found() {
+            if !settings.contains_key(&name) {
+                self.clear(&name);
+            }
+        }
+    }
+
+    fn clear(&self, name: &TenantName) {
+        match self.homes.clear(name) {
+            Ok(()) => {
+                tracing::info!(tenant = %name, "Tenant {name} is removed, and all that it had.")
+            }
+            Err(error) => {
+                tracing::error!(tenant = %name, %error, "what tenant {name} had is not all removed");
+            }
+        }
+    }
+
+    /// Puts `settings` in force: tenants come, change and go.
+    fn apply(self: &Arc<Self>, reading: &mut Reading, settings: TenantsFile) {
+        let before = self.table.load_full();
+        let mut table = Table::default();
+        reading.is_behind = false;
+        for (name, settings) in &settings {
+            let known = before.tenants.get(name).cloned();
+            let Some(tenant) = known.or_else(|| self.arrived(name, settings, reading)) else {
+                reading.is_behind = true;
+                continue;
+            };
+            tenant.follow(settings);
+            let keys = settings.keys.iter().cloned();
+            table
+                .keys
+                .extend(keys.map(|key| (key.digest, Row::new(key, &tenant))));
+            table.tenants.insert(name.clone(), tenant);
+        }
+        let gone = before.tenants.iter();
+        let gone = gone.filter(|(name, _)| !table.tenants.contains_key(*name));
+        let gone: Vec<_> = gone
+            .map(|(name, tenant)| (name.clone(), Arc::clone(tenant)))
+            .collect();
+        self.table.store(Arc::new(table));
+        for (name, tenant) in gone {
+            reading.leaving.insert(name.clone());
+            tokio::spawn(Arc::clone(self).leave(name, tenant));
+        }
+        reading.settings = settings;
+    }
+
+    /// A tenant that was not there before; `None` while it cannot be.
+    fn arrived(
+        &self,
+        name: &TenantName,
+        settings: &TenantSettings,
+        reading: &Reading,
+    ) -> Option<Arc<Tenant>> {
+        if reading.leaving.contains(name) {
+            return None;
+        }
+        let owner = Arc::new(Owner::tenant_with(name.clone(), settings.quotas));
+        match self.homes.open(Arc::clone(&owner)) {
+            Ok(home) => Some(Arc::new(Tenant {
+                owner,
+                home,
+                is_suspended: AtomicBool::new(settings.is_suspended),
+            })),
+            Err(error) => {
+                tracing::error!(tenant = %name, %error, "tenant {name} cannot be served yet");
+                None
+            }
+        }
+    }
+
+    /// A tenant that is in the file no more: its requests end, then everything that it had goes.
+    async fn leave(self: Arc<Self>, name: TenantName, tenant: Arc<Tenant>) {
+        tracing::info!(tenant = %name, "Tenant {name} is to be removed: its requests in flight are answered.");
+        tenant.catalog().begin_stop();
+        tenant.catalog().drain(self.patience).await;
+        drop(tenant);
+        let cleared = tokio::task::spawn_blocking(move || {
+            self.clear(&name);
+            self.reading.lock().leaving.remove(&name);
+        });
+        // A panic was logged where it happened.
+        let _ = cleared.await;
+    }
+}
+
+impl Row {
+    fn new(key: TenantKey, tenant: &Arc<Tenant>) -> Self {
+        Self {
+            models: key.models.clone().map(Arc::new),
+            tenant: Arc::clone(tenant),
+            key,
+        }
+    }
+}

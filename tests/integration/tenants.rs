@@ -1,0 +1,706 @@
+//! Tenants: what is there for whom, on every route of every protocol, and how they come and go.
+
+use std::path::Path;
+use std::time::Duration;
+
+use lantern::api::Listener;
+use lantern::api::routes::grpc::{GrpcRoute, GrpcTable, Messages};
+use lantern::api::routes::{Permission, Route};
+use lantern::token::KeyDigest;
+use tempfile::TempDir;
+use tonic::Code;
+
+use crate::support::{Answer, Builder, Model, ROW, TestServer};
+use crate::tokens::{REFUSED, ask, is_refusal, request_for, rows};
+
+/// The model of the tenant `acme`.
+const LINEAR: &str = "linear";
+/// A name that no model has.
+const NOBODY: &str = "nobody";
+
+/// The key that a request sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    Nothing,
+    Wrong,
+    Expired,
+    /// Of `acme`, for everything but what is asked for.
+    WrongScope,
+    /// Of `globex`, for everything.
+    OtherTenants,
+    /// Of `acme`, for everything.
+    Right,
+}
+
+/// A file of tenants, and where they are at home.
+struct Place {
+    directory: TempDir,
+}
+
+fn key(name: &str, more: &str) -> String {
+    let digest = KeyDigest::of(name.as_bytes()).hex();
+    format!("      - {{sha256: \"{digest}\", label: {name}, {more}}}\n")
+}
+
+const EVERYTHING: &str = "scopes: [predict, manage, observe]";
+
+fn acme() -> String {
+    let keys = [
+        key("acme-all", EVERYTHING),
+        key("acme-predict", "scopes: [predict]"),
+        key("acme-manage", "scopes: [manage]"),
+        key("acme-observe", "scopes: [observe]"),
+        key(
+            "acme-old",
+            &format!("{EVERYTHING}, expires: 2020-01-01T00:00:00Z"),
+        ),
+        key("acme-other", &format!("{EVERYTHING}, models: [other]")),
+    ];
+    format!("  acme:\n    keys:\n{}", keys.concat())
+}
+
+fn globex() -> String {
+    format!("  globex:\n    keys:\n{}", key("globex-all", EVERYTHING))
+}
+
+impl Place {
+    /// With the tenants `acme`, whose archive of `linear` is in its store, and `globex`.
+    fn new() -> Self {
+        let place = Self {
+            directory: TempDir::new().unwrap(),
+        };
+        place.write(&[acme(), globex()]);
+        let archives = place.home("acme").join("archives");
+        std::fs::create_dir_all(&archives).unwrap();
+        Model::linear().in_process().pack_into(&archives);
+        place
+    }
+
+    fn write(&self, tenants: &[String]) {
+        let text = format!("tenants:\n{}", tenants.concat());
+        std::fs::write(self.file(), text).unwrap();
+    }
+
+    fn file(&self) -> std::path::PathBuf {
+        self.directory.path().join("tenants.yaml")
+    }
+
+    fn home(&self, tenant: &str) -> std::path::PathBuf {
+        self.directory.path().join("tenants").join(tenant)
+    }
+
+    fn builder(&self) -> Builder {
+        TestServer::builder()
+            .set("disable_token_authorization=false")
+            .set(&format!("lantern_tenants={}", self.file().display()))
+            .api(|api| api.oip = true)
+    }
+
+    /// A server where `acme` has registered `linear`.
+    async fn server(&self) -> TestServer {
+        let server = self.builder().start().await;
+        let registered = register(&server, "acme-all").await;
+        assert_eq!(registered.status, 200, "{registered}");
+        server
+    }
+}
+
+fn bearer(key: &str) -> String {
+    format!("Bearer {key}")
+}
+
+async fn register(server: &TestServer, key: &str) -> Answer {
+    let url = format!("/models?url={}&initial_workers=1", Model::linear().url());
+    let target = ("POST", url.as_str());
+    ask(server, Listener::Management, target, Some(&bearer(key))).await
+}
+
+/// The status of a prediction, and its text.
+async fn predict(server: &TestServer, key: &str) -> (u16, String) {
+    let request = server
+        .request(Listener::Inference, "POST", "/predictions/linear")
+        .header("authorization", bearer(key))
+        .body(ROW);
+    let answer = Answer::of(request.send().await.unwrap()).await;
+    (answer.status, answer.text().to_owned())
+}
+
+/// What the key of a case opens, and what it is called.
+fn authorization(shown: Shown, permission: Permission) -> Option<String> {
+    Some(bearer(match shown {
+        Shown::Nothing => return None,
+        Shown::Wrong => "x-x-x-x-x",
+        Shown::Expired => "acme-old",
+        Shown::WrongScope => match permission {
+            Permission::Predict | Permission::Observe => "acme-manage",
+            Permission::Manage | Permission::Register => "acme-predict",
+            Permission::Either | Permission::Nothing | Permission::Rotate => "acme-observe",
+        },
+        Shown::OtherTenants => "globex-all",
+        Shown::Right => "acme-all",
+    }))
+}
+
+const REFUSED_KEYS: [Shown; 4] = [
+    Shown::Nothing,
+    Shown::Wrong,
+    Shown::Expired,
+    Shown::WrongScope,
+];
+
+fn names_a_model(route: &Route) -> bool {
+    route.path.contains("{model}")
+}
+
+async fn answer(
+    server: &TestServer,
+    listener: Listener,
+    route: &Route,
+    model: &str,
+    shown: Shown,
+) -> Answer {
+    let (method, path) = request_for(route, model);
+    let authorization = authorization(shown, route.permission);
+    ask(server, listener, (method, &path), authorization.as_deref()).await
+}
+
+/// What an answer says, whichever of the two models it is about.
+fn anonymous(answer: &Answer) -> (u16, String) {
+    let text = String::from_utf8_lossy(&answer.body);
+    (answer.status, text.replace(LINEAR, NOBODY))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_model_is_an_unknown_one_on_every_route() {
+    let place = Place::new();
+    let server = place.server().await;
+    let (mut refused, mut alike) = (0, 0);
+    for (listener, route) in rows() {
+        let case = format!("{} {:?} {}", listener.name(), route.verbs, route.path);
+        for shown in REFUSED_KEYS {
+            if route.permission == Permission::Nothing {
+                continue;
+            }
+            let answer = answer(&server, listener, &route, LINEAR, shown).await;
+            assert!(
+                is_refusal(&answer) && answer.status == 400,
+                "{case} {shown:?}: {answer}"
+            );
+            refused += 1;
+        }
+        if route.permission == Permission::Rotate {
+            let answer = answer(&server, listener, &route, LINEAR, Shown::Right).await;
+            assert!(is_refusal(&answer), "{case}: {answer}");
+            continue;
+        }
+        let foreign = answer(&server, listener, &route, LINEAR, Shown::OtherTenants).await;
+        let unknown = answer(&server, listener, &route, NOBODY, Shown::OtherTenants).await;
+        assert!(!is_refusal(&foreign), "{case}: {foreign}");
+        assert_eq!(anonymous(&foreign), anonymous(&unknown), "{case}");
+        alike += 1;
+        let is_named_back = names_a_model(&route);
+        let text = String::from_utf8_lossy(&foreign.body);
+        assert!(is_named_back || !text.contains(LINEAR), "{case}: {foreign}");
+        // The operator's own models are others, too.
+        if names_a_model(&route) && route.permission != Permission::Register {
+            let right = answer(&server, listener, &route, LINEAR, Shown::Right).await;
+            assert!(
+                !is_refusal(&right) && right.status != 404,
+                "{case}: {right}"
+            );
+        }
+    }
+    assert!(refused > 200 && alike > 50, "{refused} {alike}");
+    assert_eq!(predict(&server, "acme-all").await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_show_what_is_there_for_whoever_asks() {
+    let place = Place::new();
+    let server = place.server().await;
+    for (listener, target) in [
+        (Listener::Management, ("GET", "/models")),
+        (Listener::Inference, ("GET", "/v1/models")),
+        (Listener::Inference, ("POST", "/v2/repository/index")),
+        (Listener::Inference, ("GET", "/v2/models/stats")),
+        (Listener::Metrics, ("GET", "/metrics")),
+    ] {
+        let shows = async |key: &str| {
+            let answer = ask(&server, listener, target, Some(&bearer(key))).await;
+            assert_eq!(answer.status, 200, "{target:?} {key}: {answer}");
+            String::from_utf8_lossy(&answer.body).contains(LINEAR)
+        };
+        assert!(shows("acme-all").await, "{target:?}");
+        assert!(!shows("globex-all").await, "{target:?}");
+    }
+    for (listener, target) in [
+        (Listener::Management, ("GET", "/models")),
+        (Listener::Inference, ("GET", "/v2/models/stats")),
+    ] {
+        let answer = ask(&server, listener, target, Some(&bearer("acme-other"))).await;
+        assert_eq!(answer.status, 200, "{answer}");
+        assert!(!answer.text().contains(LINEAR), "{answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_for_certain_models_opens_no_others() {
+    let place = Place::new();
+    let server = place.server().await;
+    let (status, text) = predict(&server, "acme-other").await;
+    assert_eq!(
+        (status, text.contains("Model not found: linear")),
+        (404, true)
+    );
+    let unregistered = ("DELETE", "/models/linear");
+    let other = Some(bearer("acme-other"));
+    let answer = ask(
+        &server,
+        Listener::Management,
+        unregistered,
+        other.as_deref(),
+    )
+    .await;
+    assert_eq!(answer.status, 404, "{answer}");
+    let refused = register(&server, "acme-other").await;
+    assert_eq!(refused.status, 403, "{refused}");
+    assert_eq!(predict(&server, "acme-predict").await.0, 200);
+}
+
+/// An operator's key of the server's own making.
+fn operators(server: &TestServer, scope: &str) -> String {
+    let text = std::fs::read(server.directory().join("key_file.json")).unwrap();
+    let keys: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    bearer(keys[scope]["key"].as_str().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_reaches_every_tenant_by_its_name() {
+    let place = Place::new();
+    let server = place.server().await;
+    let asked = async |listener, (method, path): (&str, &str), scope, tenant: Option<&str>| {
+        let mut request = server.request(listener, method, path);
+        request = request
+            .header("authorization", operators(&server, scope))
+            .body(ROW);
+        if let Some(tenant) = tenant {
+            request = request.header("x-lantern-tenant", tenant);
+        }
+        Answer::of(request.send().await.unwrap()).await
+    };
+    let describe = (
+        Listener::Management,
+        ("GET", "/models/linear"),
+        "management",
+    );
+    let run = (
+        Listener::Inference,
+        ("POST", "/predictions/linear"),
+        "inference",
+    );
+    for (listener, target, scope) in [describe, run] {
+        for (tenant, status) in [
+            (None, 404),
+            (Some("acme"), 200),
+            (Some("globex"), 404),
+            (Some("initech"), 404),
+            (Some(""), 404),
+        ] {
+            let answer = asked(listener, target, scope, tenant).await;
+            assert_eq!(answer.status, status, "{target:?} {tenant:?}: {answer}");
+        }
+    }
+    // Whoever shows a tenant's key may name that tenant, and no other, there or not.
+    for (tenant, status) in [("acme", 200), ("globex", 400), ("initech", 400)] {
+        let request = server
+            .request(Listener::Management, "GET", "/models/linear")
+            .header("authorization", bearer("acme-all"))
+            .header("x-lantern-tenant", tenant);
+        let answer = Answer::of(request.send().await.unwrap()).await;
+        assert_eq!(answer.status, status, "{tenant}: {answer}");
+        assert_eq!(is_refusal(&answer), status == 400);
+    }
+    let scraped = asked(Listener::Metrics, ("GET", "/metrics"), "management", None).await;
+    let line = scraped
+        .text()
+        .lines()
+        .find(|line| line.contains(LINEAR))
+        .unwrap()
+        .to_owned();
+    assert!(line.contains("tenant=\"acme\""), "{line}");
+    let own = ask(
+        &server,
+        Listener::Metrics,
+        ("GET", "/metrics"),
+        Some(&bearer("acme-observe")),
+    )
+    .await;
+    let line = own
+        .text()
+        .lines()
+        .find(|line| line.contains(LINEAR))
+        .unwrap()
+        .to_owned();
+    assert!(!line.contains("tenant"), "{line}");
+    assert!(
+        !own.text().lines().any(|line| line.starts_with("process_")),
+        "the server's own are the operator's"
+    );
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Named {
+    #[prost(string, tag = "1")]
+    first: String,
+    #[prost(string, tag = "2")]
+    second: String,
+}
+
+/// A message that names `model` where a message of `row` does.
+fn message(row: &GrpcRoute, model: &str) -> Named {
+    let (first, second) = match row.method {
+        // A page's numbers, and what is registered, stand where others have the name.
+        "ListModels" | "RegisterModel" | "RepositoryIndex" => ("", ""),
+        "RepositoryModelLoad" | "RepositoryModelUnload" => ("", model),
+        "SetDefault" => (model, "1.0"),
+        _ => (model, ""),
+    };
+    Named {
+        first: first.to_owned(),
+        second: second.to_owned(),
+    }
+}
+
+/// The code and the text of a call, or what it answers.
+async fn call(
+    server: &TestServer,
+    listener: Listener,
+    row: &GrpcRoute,
+    model: &str,
+    shown: Shown,
+) -> (Code, String) {
+    let mut client = tonic::client::Grpc::new(server.channel(listener));
+    client.ready().await.unwrap();
+    let mut request = tonic::Request::new(message(row, model));
+    if let Some(authorization) = authorization(shown, row.permission) {
+        let metadata = request.metadata_mut();
+        metadata.insert("authorization", authorization.parse().unwrap());
+    }
+    let path = format!("/{}/{}", row.service, row.method).parse().unwrap();
+    let codec = tonic_prost::ProstCodec::<Named, Answered>::default();
+    match client.unary(request, path, codec).await {
+        Ok(answer) => (Code::Ok, format!("{:?}", answer.into_inner())),
+        Err(status) => (status.code(), status.message().replace(LINEAR, NOBODY)),
+    }
+}
+
+/// Any answer.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Answered {}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_model_is_an_unknown_one_in_every_grpc_method() {
+    let place = Place::new();
+    let server = place.server().await;
+    let (mut refused, mut alike) = (0, 0);
+    for listener in [Listener::GrpcInference, Listener::GrpcManagement] {
+        for row in GrpcTable::new(listener, true).routes() {
+            let case = format!("{}/{}", row.service, row.method);
+            for shown in REFUSED_KEYS {
+                if row.permission == Permission::Nothing {
+                    continue;
+                }
+                let (code, text) = call(&server, listener, row, LINEAR, shown).await;
+                assert_eq!(
+                    (code, text.as_str()),
+                    (Code::PermissionDenied, REFUSED),
+                    "{case} {shown:?}"
+                );
+                refused += 1;
+            }
+            // A stream that nobody ends answers nobody.
+            if row.messages != Messages::One || row.method == "Watch" {
+                continue;
+            }
+            let foreign = call(&server, listener, row, LINEAR, Shown::OtherTenants).await;
+            let unknown = call(&server, listener, row, NOBODY, Shown::OtherTenants).await;
+            assert_eq!(foreign, unknown, "{case}");
+            alike += 1;
+            if row.permission != Permission::Register {
+                let right = call(&server, listener, row, LINEAR, Shown::Right).await;
+                assert_ne!(right.0, Code::NotFound, "{case}: {right:?}");
+                assert!(!right.1.contains("Model not found"), "{case}: {right:?}");
+            }
+        }
+    }
+    assert!(refused > 100 && alike > 30, "{refused} {alike}");
+}
+
+/// Asks again and again until it `is_so`.
+async fn until<F: Future<Output = bool>>(what: &str, is_so: impl Fn() -> F) {
+    let asked = async {
+        while !is_so().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    let asked = tokio::time::timeout(Duration::from_secs(30), asked).await;
+    assert!(asked.is_ok(), "not so after 30 s: {what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tenants_come_change_and_go_without_a_restart() {
+    let place = Place::new();
+    let server = place.server().await;
+    let status = async |key: &str| predict(&server, key).await.0;
+    assert_eq!(status("initech-all").await, 400);
+    let initech = format!("  initech:\n    keys:\n{}", key("initech-all", EVERYTHING));
+    place.write(&[acme(), globex(), initech.clone()]);
+    until("initech is there", async || {
+        status("initech-all").await == 404
+    })
+    .await;
+    assert_eq!(status("acme-all").await, 200);
+
+    let rotated = format!(
+        "  acme:\n    keys:\n{}{}",
+        key("acme-all", EVERYTHING),
+        key("acme-new", EVERYTHING)
+    );
+    place.write(&[rotated.clone(), globex(), initech]);
+    until("the new key opens", async || {
+        status("acme-new").await == 200
+    })
+    .await;
+    assert_eq!(
+        (status("acme-all").await, status("acme-predict").await),
+        (200, 400)
+    );
+
+    place.write(&[
+        rotated.replace("  acme:\n", "  acme:\n    suspended: true\n"),
+        globex(),
+    ]);
+    until("acme is suspended", async || {
+        status("acme-new").await == 503
+    })
+    .await;
+    assert_eq!(status("initech-all").await, 400);
+    place.write(&[rotated, globex()]);
+    until("acme is back", async || status("acme-new").await == 200).await;
+
+    place.write(&[globex()]);
+    until("acme is gone", async || status("acme-new").await == 400).await;
+    until("and what it had", async || !place.home("acme").exists()).await;
+    assert!(place.home("globex").exists());
+    place.write(&[acme(), globex()]);
+    until("another acme is there", async || {
+        status("acme-all").await == 404
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_wrong_leaves_the_old_one_in_force() {
+    let place = Place::new();
+    let server = place.server().await;
+    let broken = acme().replace("label: acme-predict", "labl: acme-predict");
+    place.write(&[broken]);
+    let added = format!("  initech:\n    keys:\n{}", key("initech-all", EVERYTHING));
+    // Nothing shows that it was read and refused, but that a later one is: it is read after it.
+    assert_eq!(predict(&server, "acme-all").await.0, 200);
+    place.write(&[acme(), globex(), added]);
+    until("a later file holds", async || {
+        predict(&server, "initech-all").await.0 == 404
+    })
+    .await;
+    assert_eq!(predict(&server, "acme-all").await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_in_flight_of_a_tenant_that_goes_is_answered() {
+    let place = Place::new();
+    let archives = place.home("globex").join("archives");
+    std::fs::create_dir_all(&archives).unwrap();
+    let slow = Model::new("hostile")
+        .artifact("linear.onnx")
+        .named(LINEAR)
+        .in_process();
+    slow.pack_into(&archives);
+    let server = place.builder().start().await;
+    let registered = register(&server, "globex-all").await;
+    assert_eq!(registered.status, 200, "{registered}");
+    let request = server
+        .request(Listener::Inference, "POST", "/predictions/linear")
+        .header("authorization", bearer("globex-all"))
+        .body("loop");
+    let answer = tokio::spawn(request.send());
+    let in_flight = async || {
+        let shown = ask(
+            &server,
+            Listener::Metrics,
+            ("GET", "/metrics"),
+            Some(&bearer("globex-all")),
+        )
+        .await;
+        let text = shown.text().to_owned();
+        text.lines()
+            .any(|line| line.starts_with("lantern_requests_in_flight{") && line.ends_with(" 1.0"))
+    };
+    until("the request is in flight", in_flight).await;
+    place.write(&[acme()]);
+    until("globex is gone", async || {
+        predict(&server, "globex-all").await.0 == 400
+    })
+    .await;
+    let answer = answer.await.unwrap().unwrap();
+    assert_ne!(answer.status(), 503);
+    until("and what it had", async || !place.home("globex").exists()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_tenant_registered_is_there_after_a_restart() {
+    let place = Place::new();
+    let mut server = place.server().await;
+    assert_eq!(predict(&server, "acme-all").await.0, 200);
+    server.stop().await;
+    let server = place.builder().start().await;
+    until("it serves again", async || {
+        predict(&server, "acme-all").await.0 == 200
+    })
+    .await;
+    assert_eq!(predict(&server, "globex-all").await.0, 404);
+    // A tenant that went while no server ran leaves nothing.
+    drop(server);
+    place.write(&[globex()]);
+    let _server = place.builder().start().await;
+    assert!(!place.home("acme").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quotas_refuse_with_the_numbers() {
+    let place = Place::new();
+    let quotas = "    quotas: {models: 1, versions: 1, workers: 2, requests_in_flight: 0}\n";
+    place.write(&[format!("{}{quotas}", acme()), globex()]);
+    let archives = place.home("acme").join("archives");
+    Model::linear()
+        .in_process()
+        .named("other")
+        .pack_into(&archives);
+    let server = place.server().await;
+    let management = async |method: &str, path: &str| {
+        ask(
+            &server,
+            Listener::Management,
+            (method, path),
+            Some(&bearer("acme-all")),
+        )
+        .await
+    };
+    for (method, path, says) in [
+        (
+            "POST",
+            "/models?url=other-1.0.mar",
+            "quota is 1 models: it has 1",
+        ),
+        (
+            "PUT",
+            "/models/linear?min_worker=3",
+            "quota is 2 workers: it has 0, and this asks for 3 more",
+        ),
+    ] {
+        let refused = management(method, path).await;
+        if method == "POST" {
+            assert_eq!(refused.status, 403, "{refused}");
+            assert!(refused.text().contains(says), "{refused}");
+            continue;
+        }
+        let refused = management(method, &format!("{path}&synchronous=true")).await;
+        assert!(refused.text().contains(says), "{refused}");
+    }
+    assert_eq!(
+        management("PUT", "/models/linear?min_worker=2&synchronous=true")
+            .await
+            .status,
+        200
+    );
+    let (status, text) = predict(&server, "acme-all").await;
+    assert_eq!(status, 429, "{text}");
+    assert!(
+        text.contains("0 requests in flight, which is its quota"),
+        "{text}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenants_archives_are_its_own() {
+    let place = Place::new();
+    let server = place.builder().in_store(Model::linear()).start().await;
+    let globex = bearer("globex-all");
+    let whole = place
+        .home("acme")
+        .join("archives")
+        .join(Model::linear().url());
+    let above = format!("../../acme/archives/{}", Model::linear().url());
+    for url in [
+        Model::linear().url(),
+        whole.display().to_string(),
+        format!("file://{}", whole.display()),
+        above,
+    ] {
+        let target = format!("/models?url={url}");
+        let answer = ask(
+            &server,
+            Listener::Management,
+            ("POST", &target),
+            Some(&globex),
+        )
+        .await;
+        assert!(
+            answer.status == 404 || answer.status == 400,
+            "{url}: {answer}"
+        );
+    }
+    assert_eq!(register(&server, "acme-all").await.status, 200);
+}
+
+#[test]
+fn tenants_need_tokens() {
+    let place = Place::new();
+    let started = std::process::Command::new(env!("CARGO_BIN_EXE_lantern"))
+        .args(["config", "--disable-token-auth", "--set"])
+        .arg(format!("lantern_tenants={}", place.file().display()))
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&started.stderr);
+    assert!(
+        !started.status.success() && text.contains("needs tokens"),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_file_is_checked_as_a_server_would() {
+    let place = Place::new();
+    let check = |file: &Path| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_lantern"));
+        command
+            .args(["tenants", "check"])
+            .arg(file)
+            .output()
+            .unwrap()
+    };
+    let sound = check(&place.file());
+    assert!(sound.status.success());
+    assert_eq!(
+        String::from_utf8_lossy(&sound.stdout),
+        "acme: keys 6\nglobex: keys 1\n"
+    );
+    place.write(&[acme().replace("scopes: [observe]", "scopes: [watch]")]);
+    let wrong = check(&place.file());
+    let text = String::from_utf8_lossy(&wrong.stderr);
+    assert!(!wrong.status.success());
+    assert!(
+        text.contains("tenants.yaml:7: tenants.acme.keys[3].scopes must be of predict"),
+        "{text}"
+    );
+}
