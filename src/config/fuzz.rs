@@ -5,17 +5,18 @@ use std::time::Duration;
 
 use super::model::{Defaults, ModelConfig, Requested, VersionLimits, resolve};
 use super::yaml::{Node, Value};
-use super::{metrics, properties, snapshot, yaml};
+use super::{metrics, properties, snapshot, tenants, yaml};
 use crate::model::{Envelope, HandlerHeaders, Hosting, Limits};
 
 /// A target: its name, and its function.
 type Target = (&'static str, fn(&[u8]));
 
 /// Names of the targets and their functions.
-pub(crate) const TARGETS: [Target; 5] = [
+pub(crate) const TARGETS: [Target; 6] = [
     ("yaml", yaml),
     ("model_config", model_config),
     ("metrics_config", metrics_config),
+    ("tenants", tenants),
     ("properties", properties),
     ("snapshot", snapshot),
 ];
@@ -91,6 +92,20 @@ fn defaults() -> Defaults {
         handler_headers: HandlerHeaders::default(),
         ceilings: Limits::default(),
         most: VersionLimits::default(),
+    }
+}
+
+/// No key opens two tenants, and none opens nothing.
+fn tenants(bytes: &[u8]) {
+    let Ok(tenants) = tenants::parse("f.yaml", bytes) else {
+        return;
+    };
+    let mut digests = HashSet::new();
+    for key in tenants.values().flat_map(|tenant| &tenant.keys) {
+        assert!(digests.insert(key.digest), "a key is there twice");
+        assert!(!key.scopes.is_empty());
+        let label = key.label.as_deref().unwrap_or_default();
+        assert!(!label.chars().any(char::is_control));
     }
 }
 

@@ -704,3 +704,53 @@ fn the_file_is_checked_as_a_server_would() {
         "{text}"
     );
 }
+
+/// The commands of a document, in order.
+fn commands(document: &str) -> String {
+    let blocks = document.split("```sh\n").skip(1);
+    let blocks = blocks.map(|block| block.split("```").next().unwrap());
+    blocks.collect()
+}
+
+/// A port that is free now.
+fn free_port() -> String {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    socket.local_addr().unwrap().port().to_string()
+}
+
+#[test]
+fn the_document_can_be_followed() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let document = std::fs::read_to_string(root.join("docs/tenants.md")).unwrap();
+    let directory = TempDir::new().unwrap();
+    Model::linear().in_process().pack_into(directory.path());
+    let packed = directory.path().join(Model::linear().url());
+    std::fs::rename(packed, directory.path().join("linear.mar")).unwrap();
+    let [inference, management] = [free_port(), free_port()];
+    let addresses = format!(
+        "lantern serve --set inference_address=http://127.0.0.1:{inference} --set management_address=http://127.0.0.1:{management} \
+         --set metrics_address=http://127.0.0.1:0 --set grpc_inference_port=0 --set grpc_management_port=0 "
+    );
+    let commands = commands(&document)
+        .replace("lantern serve ", &addresses)
+        .replace(":8080/", &format!(":{inference}/"))
+        .replace(":8081/", &format!(":{management}/"));
+    let program = Path::new(env!("CARGO_BIN_EXE_lantern")).parent().unwrap();
+    let script = format!(
+        "set -eu\nPATH={}:$PATH\n{commands}\nkill %1\nwait",
+        program.display()
+    );
+    let followed = std::process::Command::new("bash")
+        .args(["-c", &script])
+        .current_dir(directory.path())
+        .env("HOME", directory.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&followed.stderr);
+    let log = std::fs::read_to_string(directory.path().join("serve.log")).unwrap_or_default();
+    assert!(
+        followed.status.success(),
+        "{said}\n{}\n{log}",
+        String::from_utf8_lossy(&followed.stdout)
+    );
+}
