@@ -273,7 +273,6 @@ impl Kind {
             Self::InvalidModel => row(400, "InvalidModelException", INVALID_ARGUMENT),
             Self::OverQuota => row(403, "QuotaExceededException", RESOURCE_EXHAUSTED),
             Self::Throttled => row(429, "QuotaExceededException", RESOURCE_EXHAUSTED).passing(),
-            Self::Suspended => row(503, "ServiceUnavailableException", UNAVAILABLE),
             Self::DownloadFailed => row(400, "DownloadArchiveException", INVALID_ARGUMENT),
             Self::FileExists | Self::HandlerFailed | Self::LoadFailed | Self::Internal => {
                 row(500, "InternalServerException", INTERNAL)
@@ -281,7 +280,9 @@ impl Kind {
             Self::NoWorker | Self::Draining => {
                 row(503, "ServiceUnavailableException", UNAVAILABLE).prediction(INTERNAL)
             }
-            Self::HandlerUnavailable => row(503, "ServiceUnavailableException", UNAVAILABLE),
+            Self::HandlerUnavailable | Self::Suspended => {
+                row(503, "ServiceUnavailableException", UNAVAILABLE)
+            }
             Self::Loading | Self::CrashLoop => {
                 row(503, "ServiceUnavailableException", UNAVAILABLE).passing()
             }

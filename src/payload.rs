@@ -30,6 +30,20 @@ pub enum Body {
     Tensors(Vec<NamedTensor>),
 }
 
+impl Body {
+    /// Bytes of what was sent, without what frames it.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Raw(bytes) => bytes.len(),
+            Self::Form(parts) => parts.iter().map(|part| part.body.len()).sum(),
+            Self::Tensors(tensors) => {
+                let lengths = tensors.iter().map(|tensor| tensor.tensor.data().len());
+                lengths.sum()
+            }
+        }
+    }
+}
+
 /// One field or file of a form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {

@@ -223,7 +223,7 @@ impl Tenants {
     fn clear(&self, name: &TenantName) {
         match self.homes.clear(name) {
             Ok(()) => {
-                tracing::info!(tenant = %name, "Tenant {name} is removed, and all that it had.")
+                tracing::info!(tenant = %name, "Tenant {name} is removed, and all that it had.");
             }
             Err(error) => {
                 tracing::error!(tenant = %name, %error, "what tenant {name} had is not all removed");

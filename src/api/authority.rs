@@ -76,9 +76,8 @@ impl Authority {
         match permission {
             Permission::Nothing => Ok(()),
             Permission::Observe if self.tenants.is_none() => Ok(()),
-            Permission::Observe => self.opened(headers, &[Scope::Management]),
             Permission::Predict => self.opened(headers, &[Scope::Inference]),
-            Permission::Manage => self.opened(headers, &[Scope::Management]),
+            Permission::Manage | Permission::Observe => self.opened(headers, &[Scope::Management]),
             Permission::Either => self.opened(headers, &[Scope::Inference, Scope::Management]),
             Permission::Register => {
                 self.opened(headers, &[Scope::Management])?;

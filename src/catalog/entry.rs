@@ -233,7 +233,7 @@ impl Entry {
         record_version(&Span::current(), &self.spec);
         let _counted = self
             .owner
-            .enter()
+            .enter(&request.body)
             .inspect_err(|_| self.count_rejected(&request, named))?;
         let refusal = match self.admit() {
             Ok(admitted) => return admitted.run(request, named).await,

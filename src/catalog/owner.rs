@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
@@ -10,6 +11,11 @@ use super::entry::Entry;
 use crate::config::tenants::Quotas;
 use crate::error::{Error, Kind};
 use crate::model::TenantName;
+use crate::payload::Body;
+
+mod bucket;
+
+use bucket::{Bucket, Rate};
 
 /// The operator, or a tenant.
 #[derive(Debug, Default)]
@@ -19,6 +25,10 @@ pub struct Owner(Option<Tenant>);
 struct Tenant {
     name: TenantName,
     quotas: ArcSwap<Quotas>,
+    /// What the buckets' time is counted from.
+    since: Instant,
+    requests: Bucket,
+    bytes: Bucket,
     /// Requests that were admitted and not answered.
     in_flight: AtomicUsize,
 }
@@ -32,6 +42,9 @@ impl Owner {
         Self(Some(Tenant {
             name,
             quotas: ArcSwap::from_pointee(quotas),
+            since: Instant::now(),
+            requests: Bucket::default(),
+            bytes: Bucket::default(),
             in_flight: AtomicUsize::new(0),
         }))
     }
@@ -60,22 +73,45 @@ impl Owner {
         tenant.map_or(0, |tenant| tenant.in_flight.load(Ordering::Relaxed))
     }
 
-    /// Lets one more of its requests in, if it may have so many.
-    pub(super) fn enter(&self) -> Result<Counted<'_>, Error> {
+    /// Lets one more of its requests in, with this body, if that is within its quotas.
+    pub(super) fn enter(&self, body: &Body) -> Result<Counted<'_>, Error> {
         let Some(tenant) = &self.0 else {
             return Ok(Counted(None));
         };
+        let quotas = **tenant.quotas.load();
         let counted = Counted(Some(tenant));
         let before = tenant.in_flight.fetch_add(1, Ordering::Relaxed);
-        match tenant.quotas.load().requests_in_flight {
-            Some(most) if before >= most => {
-                let message =
-                    format!("The tenant has {most} requests in flight, which is its quota");
-                Err(Error::new(Kind::Throttled, message))
-            }
-            _ => Ok(counted),
+        if let Some(most) = quotas.requests_in_flight.filter(|most| before >= *most) {
+            return Err(throttled(&format!("has {most} requests in flight")));
         }
+        let now = tenant.since.elapsed();
+        if let Some(per_second) = quotas.requests_per_second {
+            let burst = quotas.requests_burst.unwrap_or(per_second);
+            let put = tenant.requests.put(1, Rate { per_second, burst }, now);
+            put.map_err(|wait| {
+                throttled(&format!("sends more than {per_second} requests a second"))
+                    .with_retry_after(wait)
+            })?;
+        }
+        if let Some(per_second) = quotas.body_bytes_per_second {
+            let rate = Rate {
+                per_second,
+                burst: per_second,
+            };
+            tenant.bytes.put(body.bytes(), rate, now).map_err(|wait| {
+                throttled(&format!("sends more than {per_second} bytes a second"))
+                    .with_retry_after(wait)
+            })?;
+        }
+        Ok(counted)
     }
+}
+
+fn throttled(what: &str) -> Error {
+    Error::new(
+        Kind::Throttled,
+        format!("The tenant {what}, which is its quota"),
+    )
 }
 
 impl Drop for Counted<'_> {
@@ -129,27 +165,62 @@ fn check(what: &str, has: usize, more: usize, quota: Option<usize>) -> Result<()
 mod tests {
     use super::*;
 
+    fn owner(quotas: Quotas) -> Owner {
+        Owner::tenant_with(TenantName::new("a").unwrap(), quotas)
+    }
+
+    fn body(bytes: usize) -> Body {
+        Body::Raw(vec![0; bytes].into())
+    }
+
+    fn refused(owner: &Owner, bytes: usize) -> Error {
+        let refused = owner.enter(&body(bytes)).map(drop).unwrap_err();
+        assert_eq!(refused.kind(), Kind::Throttled);
+        refused
+    }
+
     #[test]
     fn requests_beyond_the_quota_are_refused_and_none_is_lost_count_of() {
-        let owner = Owner::tenant_with(
-            TenantName::new("a").unwrap(),
-            Quotas {
-                requests_in_flight: Some(2),
-                ..Quotas::default()
-            },
-        );
-        let held = [owner.enter().unwrap(), owner.enter().unwrap()];
-        let refused = owner.enter().map(drop).unwrap_err();
-        assert_eq!(refused.kind(), Kind::Throttled);
-        assert!(
-            refused.message().contains("2 requests in flight"),
-            "{refused}"
-        );
+        let owner = owner(Quotas {
+            requests_in_flight: Some(2),
+            ..Quotas::default()
+        });
+        let held = [
+            owner.enter(&body(0)).unwrap(),
+            owner.enter(&body(0)).unwrap(),
+        ];
+        let error = refused(&owner, 0);
+        assert!(error.message().contains("2 requests in flight"), "{error}");
         assert_eq!(owner.requests_in_flight(), 2);
         owner.set_quotas(Quotas::default());
-        drop(owner.enter().unwrap());
+        drop(owner.enter(&body(0)).unwrap());
         drop(held);
         assert_eq!(owner.requests_in_flight(), 0);
-        assert!(Owner::default().enter().is_ok());
+        assert!(Owner::default().enter(&body(0)).is_ok());
+    }
+
+    #[test]
+    fn what_comes_too_fast_is_told_how_long_to_wait() {
+        let owner_of_requests = owner(Quotas {
+            requests_per_second: Some(1),
+            requests_burst: Some(2),
+            ..Quotas::default()
+        });
+        for _ in 0..2 {
+            drop(owner_of_requests.enter(&body(0)).unwrap());
+        }
+        let error = refused(&owner_of_requests, 0);
+        assert!(error.message().contains("1 requests a second"), "{error}");
+        assert_eq!(error.retry_after().unwrap().as_secs(), 1);
+        let owner_of_bytes = owner(Quotas {
+            body_bytes_per_second: Some(100),
+            ..Quotas::default()
+        });
+        drop(owner_of_bytes.enter(&body(1000)).unwrap());
+        let error = refused(&owner_of_bytes, 1);
+        assert!(error.message().contains("100 bytes a second"), "{error}");
+        let wait = error.retry_after().unwrap().as_secs();
+        assert!((9..=10).contains(&wait), "{wait}");
+        assert_eq!(owner_of_bytes.requests_in_flight(), 0);
     }
 }

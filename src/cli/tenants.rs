@@ -21,7 +21,7 @@ pub struct TenantsArgs {
 enum Command {
     /// Say what is wrong with a file of tenants, or which there are
     Check {
-        /// The file that lantern_tenants is to name
+        /// The file that the setting `lantern_tenants` is to name
         file: PathBuf,
     },
     /// Make a key: the key itself, for its owner, and the line for the file

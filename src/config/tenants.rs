@@ -38,7 +38,15 @@ const MOST: i128 = 1_000_000;
 const OF_FILE: [&str; 1] = ["tenants"];
 const OF_TENANT: [&str; 3] = ["keys", "quotas", "suspended"];
 const OF_KEY: [&str; 5] = ["sha256", "label", "scopes", "models", "expires"];
-const OF_QUOTAS: [&str; 4] = ["models", "versions", "workers", "requests_in_flight"];
+const OF_QUOTAS: [&str; 7] = [
+    "models",
+    "versions",
+    "workers",
+    "requests_in_flight",
+    "requests_per_second",
+    "requests_burst",
+    "body_bytes_per_second",
+];
 
 /// What a file says of one tenant.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -62,6 +70,12 @@ pub struct Quotas {
     pub workers: Option<usize>,
     /// Requests that were admitted and not answered.
     pub requests_in_flight: Option<usize>,
+    /// Requests a second.
+    pub requests_per_second: Option<usize>,
+    /// Requests that may come at once, after a while without any; as many as in a second if nothing is said.
+    pub requests_burst: Option<usize>,
+    /// Bytes of requests' bodies a second. A body of more may come after a while without any.
+    pub body_bytes_per_second: Option<usize>,
 }
 
 /// What a file says.
@@ -243,17 +257,23 @@ impl Reader {
         let mut quotas = Quotas::default();
         for (key, node) in self.fields.map(path, node) {
             let path = format!("{path}.{key}");
-            let quota = match key.as_str() {
-                "models" => &mut quotas.models,
-                "versions" => &mut quotas.versions,
-                "workers" => &mut quotas.workers,
-                "requests_in_flight" => &mut quotas.requests_in_flight,
+            if key == "body_bytes_per_second" {
+                quotas.body_bytes_per_second = self.fields.size(&path, node);
+                continue;
+            }
+            let (quota, least) = match key.as_str() {
+                "requests_per_second" => (&mut quotas.requests_per_second, 1),
+                "requests_burst" => (&mut quotas.requests_burst, 1),
+                "models" => (&mut quotas.models, 0),
+                "versions" => (&mut quotas.versions, 0),
+                "workers" => (&mut quotas.workers, 0),
+                "requests_in_flight" => (&mut quotas.requests_in_flight, 0),
                 _ => {
                     self.fields.unknown(&path, node, key, OF_QUOTAS);
                     continue;
                 }
             };
-            *quota = self.fields.number(&path, node, 0, MOST);
+            *quota = self.fields.number(&path, node, least, MOST);
         }
         quotas
     }
@@ -261,6 +281,8 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
 
     const DIGEST: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
@@ -336,12 +358,13 @@ mod tests {
     fn a_thousand_tenants_with_ten_thousand_keys_fit() {
         let mut text = "tenants:\n".to_owned();
         for tenant in 0..1000 {
-            text += &format!("  tenant-{tenant}:\n    keys:\n");
+            let _ = writeln!(text, "  tenant-{tenant}:\n    keys:");
             for key in 0..10 {
                 let digest = KeyDigest::of(format!("{tenant} {key}").as_bytes()).hex();
-                text += &format!(
-                    "      - {{sha256: {digest}, label: key {key}, scopes: [predict, manage, observe], models: [a, b], expires: \
-                     2027-01-01T00:00:00Z}}\n"
+                let _ = writeln!(
+                    text,
+                    "      - {{sha256: {digest}, label: key {key}, scopes: [predict, manage, observe], models: [a, b], \
+                     expires: 2027-01-01T00:00:00Z}}"
                 );
             }
         }

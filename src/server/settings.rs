@@ -85,7 +85,7 @@ impl Config {
                 values,
                 machine,
                 unpacked.directory(),
-                cache,
+                verdicts(cache.as_deref()),
                 sandbox,
                 compiler,
             ),
@@ -267,19 +267,16 @@ fn hosts(
     values: &Values,
     machine: &Machine,
     directory: &Path,
-    cache: Option<PathBuf>,
+    verdicts: Verdicts,
     sandbox: SandboxConfig,
     code: Arc<Compiler>,
 ) -> Hosts {
-    let verdicts = cache
-        .as_ref()
-        .map(|cache| cache.join("batching").join(RULES));
     let libraries = NativeLibraries {
         onnxruntime: values.lantern_onnxruntime.clone(),
     };
     let beside = machine.program.with_file_name("lantern-torch");
     Hosts {
-        verdicts: verdicts.map_or_else(Verdicts::default, Verdicts::in_directory),
+        verdicts,
         code,
         engine: Arc::new(HandlerEngine::lazy()),
         backends: Arc::new(inline_backends(&libraries)),
@@ -297,6 +294,12 @@ fn hosts(
         cores: machine.cores,
         inline_runs: Arc::default(),
     }
+}
+
+/// What was found out about batching, kept beside the compiled handlers in `cache`.
+pub(super) fn verdicts(cache: Option<&Path>) -> Verdicts {
+    let directory = cache.map(|cache| cache.join("batching").join(RULES));
+    directory.map_or_else(Verdicts::default, Verdicts::in_directory)
 }
 
 fn compiler(

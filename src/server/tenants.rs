@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::settings::default_versions;
+use super::settings::{default_versions, verdicts};
 use super::{load, places};
 use crate::archive::{FetchConfig, Fetcher, ModelStore};
 use crate::catalog::{
@@ -18,8 +18,7 @@ use crate::error::{Error, Kind};
 use crate::metrics::{self, Metrics};
 use crate::model::{Hosting, TenantName};
 use crate::place;
-use crate::runtime::batching::RULES;
-use crate::runtime::{Compiler, Hosts, Verdicts};
+use crate::runtime::{Compiler, Hosts};
 use crate::tenants::{Home, Homes};
 
 /// What is in the directory of each tenant, so that no other directory is taken for one's.
@@ -68,11 +67,8 @@ impl TenantHomes {
 
     fn hosts(&self, home: &Path, processes: &Path) -> Hosts {
         let cache = places::cache(&home.join("cache"));
-        let verdicts = cache
-            .as_ref()
-            .map(|cache| cache.join("batching").join(RULES));
         let mut hosts = self.parts.hosts.clone();
-        hosts.verdicts = verdicts.map_or_else(Verdicts::default, Verdicts::in_directory);
+        hosts.verdicts = verdicts(cache.as_deref());
         hosts.code = Arc::new(self.compiler.with_cache_of_its_own(cache));
         hosts.processes.directory = Some(processes.to_owned());
         hosts

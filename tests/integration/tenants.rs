@@ -4,9 +4,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use lantern::api::Listener;
+use lantern::api::grpc::proto::inference::PredictionsRequest;
+use lantern::api::grpc::proto::inference::inference_ap_is_service_client::InferenceApIsServiceClient as InferenceClient;
+use lantern::api::grpc::proto::rpc;
 use lantern::api::routes::grpc::{GrpcRoute, GrpcTable, Messages};
 use lantern::api::routes::{Permission, Route};
 use lantern::token::KeyDigest;
+use prost::Message as _;
 use tempfile::TempDir;
 use tonic::Code;
 
@@ -629,6 +633,18 @@ async fn quotas_refuse_with_the_numbers() {
         text.contains("0 requests in flight, which is its quota"),
         "{text}"
     );
+    let mut request = tonic::Request::new(PredictionsRequest {
+        model_name: LINEAR.to_owned(),
+        ..PredictionsRequest::default()
+    });
+    let key = bearer("acme-all").parse().unwrap();
+    request.metadata_mut().insert("authorization", key);
+    let mut client = InferenceClient::new(server.channel(Listener::GrpcInference));
+    let status = client.predictions(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    let details = rpc::Status::decode(status.details()).unwrap();
+    let info = rpc::RetryInfo::decode(&*details.details[0].value).unwrap();
+    assert_eq!(info.retry_delay.unwrap().seconds, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,6 +10,7 @@ use crate::payload;
 /// Characters of a description that are sent: it travels in a header, which clients limit to some kilobytes.
 const DESCRIPTION_LIMIT: usize = 1024;
 const ERROR_INFO: &str = "type.googleapis.com/google.rpc.ErrorInfo";
+const RETRY_INFO: &str = "type.googleapis.com/google.rpc.RetryInfo";
 
 /// Metadata in which gRPC's clients are told how long to wait before they try again.
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
@@ -46,7 +47,29 @@ fn with_pushback(error: &Error, number: u8, text: impl Into<String>) -> Status {
         let milliseconds = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
         metadata.insert(PUSHBACK, milliseconds.into());
     }
-    Status::with_metadata(code(number), text, metadata)
+    if error.kind() != Kind::Throttled {
+        return Status::with_metadata(code(number), text, metadata);
+    }
+    let text = text.into();
+    let details = retry_info(error, number, &text);
+    Status::with_details_and_metadata(code(number), text, details.into(), metadata)
+}
+
+/// What clients of Google's find beside a status: how long to wait.
+fn retry_info(error: &Error, number: u8, text: &str) -> Vec<u8> {
+    let wait = error.retry_after().unwrap_or_default();
+    let info = rpc::RetryInfo {
+        retry_delay: prost_types::Duration::try_from(wait).ok(),
+    };
+    let status = rpc::Status {
+        code: number.into(),
+        message: text.to_owned(),
+        details: vec![prost_types::Any {
+            type_url: RETRY_INFO.to_owned(),
+            value: prost::Message::encode_to_vec(&info),
+        }],
+    };
+    prost::Message::encode_to_vec(&status)
 }
 
 /// The same, inside a message of a stream that goes on.
