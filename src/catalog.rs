@@ -43,7 +43,7 @@ pub use crate::runtime::{
     Batching, Bounds, ModelState, Room, Signature, WorkerState, WorkerStatus,
 };
 pub use describe::{Condition, Description};
-pub use entry::Entry;
+pub use entry::{Entry, Promise};
 pub use expected::Expected;
 pub use index::Indexed;
 pub use library::{Library, LibraryConfig};
@@ -98,6 +98,8 @@ struct CatalogState {
     expected: Expectations,
     /// The server is about to stop.
     is_stopping: AtomicBool,
+    /// The owner is gone: nothing changes any more. Set while `writing` is held.
+    is_closed: AtomicBool,
     /// What was to be registered and does not load.
     failed: FailedRegistrations,
     parts: Parts,
@@ -133,6 +135,7 @@ impl Catalog {
             writing: Mutex::default(),
             expected: Expectations::default(),
             is_stopping: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
             failed: FailedRegistrations::default(),
             parts,
             snapshots: Snapshots::new(snapshots, restored, Weak::clone(shared)),
@@ -147,6 +150,12 @@ impl Catalog {
             state: Arc::clone(&self.state),
             only,
         }
+    }
+
+    /// The models that are there for whoever has this handle.
+    fn shown<'a>(&'a self, models: &'a Models) -> impl Iterator<Item = &'a Arc<Model>> {
+        let shown = models.iter().filter(|(name, _)| self.shows(name.as_str()));
+        shown.map(|(_, model)| model)
     }
 
     /// Whether a model of that name may be there for whoever has this handle.
@@ -201,21 +210,16 @@ impl Catalog {
     /// in TorchServe, an archive that cannot be opened is not among them.
     pub fn is_healthy_at(&self, now: Instant) -> bool {
         let models = self.state.models.load();
-        models
-            .values()
+        self.shown(&models)
             .all(|model| model.default.is_healthy_at(now))
     }
 
     /// The default version of the model that was loaded at start-up, if exactly one model was.
     pub fn only_startup_model(&self) -> Option<Arc<Entry>> {
         let models = self.state.models.load();
-        let mut started = models.values().filter(|model| model.is_of_startup());
+        let mut started = self.shown(&models).filter(|model| model.is_of_startup());
         let only = started.next()?;
-        let only = started
-            .next()
-            .is_none()
-            .then(|| Arc::clone(&only.default))?;
-        self.shows(only.spec().name.as_str()).then_some(only)
+        started.next().is_none().then(|| Arc::clone(&only.default))
     }
 
     /// Whether any worker of any version is ready.
@@ -240,7 +244,7 @@ impl Catalog {
     /// Whether worker processes of the default version of some model keep dying.
     pub fn is_degraded(&self) -> bool {
         let models = self.state.models.load();
-        models.values().any(|model| model.default.is_degraded())
+        self.shown(&models).any(|model| model.default.is_degraded())
     }
 
     /// The server is about to stop: it is not ready from now on, and neither is any model. Requests are served as before.
@@ -255,21 +259,23 @@ impl Catalog {
 
     fn serves_any(&self) -> bool {
         let models = self.state.models.load();
-        models.values().any(|model| model.default.is_ready())
+        self.shown(&models).any(|model| model.default.is_ready())
     }
 
     fn serves_all(&self) -> bool {
         // Looked at first: what is no longer pending is among the models by then.
-        if self.state.expected.has_pending() {
+        if self.state.expected.has_pending(|name| self.shows(name)) {
             return false;
         }
         let models = self.state.models.load();
-        let mut serving = models.values().filter(|model| model.default.should_serve());
+        let mut serving = self
+            .shown(&models)
+            .filter(|model| model.default.should_serve());
         serving.all(|model| model.default.is_ready())
             && !self
                 .state
                 .expected
-                .has_lost(|name| models.contains_key(name))
+                .has_lost(|name| models.contains_key(name) || !self.shows(name))
     }
 
     /// Sets the gauges that are only known when somebody asks.
@@ -309,12 +315,11 @@ impl Catalog {
         })
     }
 
-    /// Changes how many workers a version has, and waits until it has them.
-    pub async fn scale(&self, entry: &Arc<Entry>, bounds: Bounds) -> Result<(), Error> {
-        self.promise_workers(entry, bounds.max)?;
-        let scaled = entry.scale(&self.state.parts.hosts, bounds).await;
-        entry.keep_promise();
-        scaled?;
+    /// Changes how many workers a version has, as was promised, and waits until it has them.
+    pub async fn scale(&self, promise: Promise, bounds: Bounds) -> Result<(), Error> {
+        let scaled = promise.entry().scale(&self.state.parts.hosts, bounds);
+        scaled.await?;
+        drop(promise);
         self.save(Moment::Change).await;
         Ok(())
     }
@@ -378,8 +383,7 @@ impl Catalog {
     /// Every version of every model.
     pub fn entries(&self) -> Vec<Arc<Entry>> {
         let models = self.state.models.load();
-        let shown = models.iter().filter(|(name, _)| self.shows(name.as_str()));
-        let entries = shown.flat_map(|(_, model)| &model.versions);
+        let entries = self.shown(&models).flat_map(|model| &model.versions);
         entries.cloned().collect()
     }
 
@@ -424,12 +428,34 @@ impl Catalog {
     }
 
     /// Takes note that a version is to have at most so many workers, if its owner may have that many.
-    fn promise_workers(&self, entry: &Entry, most: usize) -> Result<(), Error> {
+    pub fn promise_workers(&self, entry: &Arc<Entry>, most: usize) -> Result<Promise, Error> {
         let _writing = self.state.writing.lock();
+        self.check_open()?;
         let models = self.state.models.load();
         owner::check_workers(&models, &self.state.parts.owner.quotas(), entry, most)?;
-        entry.promise_workers(most);
+        Ok(Promise::new(entry, most))
+    }
+
+    /// The owner is gone: nothing is registered, changed or saved from now on, and what was asked for before is on disk. Requests are served
+    /// as before.
+    pub async fn close(&self) {
+        {
+            let _writing = self.state.writing.lock();
+            self.state.is_closed.store(true, Ordering::SeqCst);
+        }
+        // Snapshots are written one after the other: once this one is, none is under way.
+        self.save_whatever(Moment::Shutdown).await;
+    }
+
+    fn check_open(&self) -> Result<(), Error> {
+        if self.is_closed() {
+            return Err(Error::new(Kind::Draining, "The tenant is removed"));
+        }
         Ok(())
+    }
+
+    fn is_closed(&self) -> bool {
+        self.state.is_closed.load(Ordering::SeqCst)
     }
 
     fn remove(&self, entry: &Arc<Entry>) {
@@ -451,12 +477,13 @@ impl Catalog {
             }
             Ok(())
         });
-        debug_assert!(removed.is_ok());
+        debug_assert!(removed.is_ok() || self.is_closed());
     }
 
     /// Replaces the snapshot by a changed copy, unless the change fails.
     fn update<T>(&self, change: impl FnOnce(&mut Models) -> Result<T, Error>) -> Result<T, Error> {
         let _writing = self.state.writing.lock();
+        self.check_open()?;
         let mut models = Models::clone(&self.state.models.load());
         let result = change(&mut models)?;
         self.state.models.store(Arc::new(models));

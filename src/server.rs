@@ -54,7 +54,6 @@ use front::Front;
 use secure::TlsParts;
 use settings::DefaultVersions;
 use sockets::Bound;
-use tenants::TenantHomes;
 
 /// Models that load at the same time.
 const LOADING_AT_ONCE: usize = 4;
@@ -195,13 +194,13 @@ impl Server {
     /// Binds every socket and builds the parts; models that are to be loaded are known from then on. Must be called within a
     /// runtime.
     pub fn bind(cfg: Config) -> Result<Self, ServerError> {
-        let tenants = cfg.tenants.as_ref();
-        let tenants = tenants.map(|tenants| open_tenants(tenants, &cfg));
-        let tenants = tenants.transpose()?;
+        let shared = tenants::Shared::new(&cfg);
         let tls = secure::parts(&cfg.listeners, cfg.tls)?;
         let front = Front::new(cfg.front);
         let sockets = sockets::bind(cfg.listeners, tls.as_ref(), &front, cfg.socket_mode)?;
         let tokens = cfg.tokens.map(Tokens::create).transpose()?.map(Arc::new);
+        let tenants = cfg.tenants.map(|tenants| shared.open(&tenants));
+        let tenants = tenants.transpose()?;
         let metrics = Metrics::with_front(&cfg.metrics, Some(front.sources()));
         let collector = cfg.system.map(|system| metrics.collector(system));
         let catalog = Catalog::new(Parts {
@@ -284,7 +283,13 @@ impl Server {
             tokio::spawn(async move { stop.run_until_cancelled(collector.run()).await });
         }
         let catalog = self.services.catalog;
-        let loading = tokio::spawn(load(catalog.clone(), self.models, self.default_versions));
+        let loading = load(
+            catalog.clone(),
+            self.models,
+            self.default_versions,
+            Places::default(),
+        );
+        let loading = tokio::spawn(loading);
         Running {
             addresses,
             tenants: self.services.tenants,
@@ -354,6 +359,9 @@ impl Running {
     /// Whoever spreads requests over servers learns from probes that this one goes, and has time to.
     async fn leave_rotation(&self) {
         self.catalog.announce_stop();
+        if let Some(tenants) = &self.tenants {
+            tenants.announce_stop();
+        }
         if !self.drain.delay.is_zero() {
             tracing::info!(
                 "Not ready from now on; requests are served for {:?} yet (lantern_drain_delay).",
@@ -380,39 +388,32 @@ impl Running {
     }
 }
 
-/// Blocks until the home of each tenant is open.
-fn open_tenants(tenants: &TenantsConfig, cfg: &Config) -> Result<Arc<Tenants>, ServerError> {
-    let shared = tenants::Shared {
-        hosts: cfg.hosts.clone(),
-        health: cfg.health,
-        library: Arc::clone(&cfg.library.cfg),
-        metrics: cfg.metrics.clone(),
-        unregister_timeout: cfg.unregister_timeout,
-    };
-    let homes = TenantHomes::new(tenants, shared).map_err(|source| ServerError::TenantsPlace {
-        path: tenants.directory.clone(),
-        source,
-    })?;
-    let (file, homes) = (tenants.file.clone(), Box::new(homes));
-    Ok(Tenants::open(file, homes, cfg.drain_timeout)?)
-}
-
 /// What runtimes get to end, even if requests took all the time there was.
 const MIN_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// What worker processes get beyond that to exit.
 const MAX_EXIT_TIME: Duration = Duration::from_secs(5);
 
 /// Registers what is to be loaded, which is saved then, and starts the workers meanwhile.
-async fn load(catalog: Catalog, models: Vec<Arc<Expected>>, defaults: DefaultVersions) {
+async fn load(
+    catalog: Catalog,
+    models: Vec<Arc<Expected>>,
+    defaults: DefaultVersions,
+    places: Places,
+) {
     let (total, since) = (models.len(), Instant::now());
     let starts = Starts {
         catalog: catalog.clone(),
         tasks: TaskTracker::new(),
-        places: Arc::new(Semaphore::new(LOADING_AT_ONCE)),
+        places: places.starting,
         loaded: Arc::default(),
     };
+    let opening = &places.opening;
+    let open = async |expected| {
+        let _place = opening.acquire().await;
+        starts.open(expected).await;
+    };
     stream::iter(models)
-        .for_each_concurrent(LOADING_AT_ONCE, |expected| starts.open(expected))
+        .for_each_concurrent(LOADING_AT_ONCE, open)
         .await;
     for (name, version) in &defaults {
         if let Err(error) = catalog.find(name.as_str(), Some(version.as_str())) {
@@ -428,6 +429,23 @@ async fn load(catalog: Catalog, models: Vec<Arc<Expected>>, defaults: DefaultVer
             since.elapsed().as_millis(),
         );
         tracing::info!("{loaded} of {total} models loaded in {took} ms.");
+    }
+}
+
+/// How many archives are opened, and versions started, at the same time. All tenants share one.
+#[derive(Clone)]
+struct Places {
+    opening: Arc<Semaphore>,
+    starting: Arc<Semaphore>,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        let places = || Arc::new(Semaphore::new(LOADING_AT_ONCE));
+        Self {
+            opening: places(),
+            starting: places(),
+        }
     }
 }
 

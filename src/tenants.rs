@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use crate::catalog::{Catalog, Moment, Owner};
 use crate::config::Problems;
 use crate::config::tenants::{self as file, TenantSettings, TenantsFile};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::metrics::Metrics;
 use crate::model::{ModelName, TenantName};
 use crate::place::Stamp;
@@ -28,10 +28,16 @@ pub trait Homes: Send + Sync {
     /// The catalog and the metrics of `owner`, whose models load from then on. Blocks.
     fn open(&self, owner: Arc<Owner>) -> Result<Home, Error>;
 
-    /// Removes everything that `tenant` has on disk. Blocks.
-    fn clear(&self, tenant: &TenantName) -> io::Result<()>;
+    /// Puts everything that `tenant` has on disk aside, and returns where. It is removed a while later. Blocks.
+    fn clear(&self, tenant: &TenantName) -> io::Result<PathBuf>;
 
-    /// Tenants that have something on disk. Blocks.
+    /// Removes what was put aside a while ago. Blocks.
+    fn sweep(&self);
+
+    /// No tenant's home is used any more: another server may have them.
+    fn release(&self);
+
+    /// Tenants of this file that have something on disk. Blocks.
     fn found(&self) -> Vec<TenantName>;
 }
 
@@ -66,9 +72,12 @@ impl Tenant {
         self.owner.tenant()
     }
 
-    /// Whether its calls are refused for now.
-    pub fn is_suspended(&self) -> bool {
-        self.is_suspended.load(Ordering::Relaxed)
+    /// Fails while its calls are refused.
+    pub fn check_not_suspended(&self) -> Result<(), Error> {
+        if self.is_suspended.load(Ordering::Relaxed) {
+            return Err(Error::new(Kind::Suspended, "The tenant is suspended"));
+        }
+        Ok(())
     }
 
     fn follow(&self, settings: &TenantSettings) {
@@ -85,6 +94,32 @@ pub struct Access {
     pub tenant: Arc<Tenant>,
     /// The tenant's models, as far as the key is for them.
     pub catalog: Catalog,
+    tenants: Arc<Tenants>,
+    /// `None` for the operator's.
+    key: Option<(KeyDigest, TenantScope)>,
+}
+
+impl Access {
+    /// Whether it is given still: a stream of messages outlives keys and tenants.
+    pub fn check(&self) -> Result<(), Error> {
+        let table = self.tenants.table.load();
+        let is_given = match self.key {
+            Some((digest, scope)) => table.keys.get(&digest).is_some_and(|row| {
+                Arc::ptr_eq(&row.tenant, &self.tenant) && row.key.opens(scope, SystemTime::now())
+            }),
+            None => table
+                .tenants
+                .values()
+                .any(|tenant| Arc::ptr_eq(tenant, &self.tenant)),
+        };
+        if !is_given {
+            return Err(Error::new(Kind::InvalidKey, "The key opens this no more"));
+        }
+        if self.key.is_some() {
+            self.tenant.check_not_suspended()?;
+        }
+        Ok(())
+    }
 }
 
 /// All tenants of a file. Whoever asks for one takes no lock.
@@ -113,6 +148,8 @@ struct Row {
 #[derive(Default)]
 struct Reading {
     stamp: Option<Stamp>,
+    /// Another one that was seen once: whoever writes the file may not be done.
+    coming: Option<Stamp>,
     settings: TenantsFile,
     /// Tenants that are on their way out. One of that name waits for it.
     leaving: BTreeSet<TenantName>,
@@ -121,8 +158,7 @@ struct Reading {
 }
 
 impl Tenants {
-    /// Reads the file at `path`, and opens every tenant's home; what tenants have left who are not in it goes. Blocks, within a runtime.
-    /// Fails if the file cannot be used.
+    /// Reads the file at `path`, and opens every tenant's home. Blocks, within a runtime. Fails if the file cannot be used.
     pub fn open(
         path: PathBuf,
         homes: Box<dyn Homes>,
@@ -137,7 +173,6 @@ impl Tenants {
             table: ArcSwap::default(),
             reading: Mutex::default(),
         });
-        tenants.clear_others(&settings);
         let mut reading = tenants.reading.lock();
         reading.stamp = stamp;
         tenants.apply(&mut reading, settings);
@@ -145,9 +180,10 @@ impl Tenants {
         Ok(tenants)
     }
 
-    /// Reads the file again if it has changed, and does what is left to do. Blocks, within a runtime. Returns whether there are other
-    /// settings now. After a failure the old ones hold until the file changes again.
+    /// Reads the file again if it has changed since the last time but one that this was called, and does what is left to do. Blocks, within
+    /// a runtime. Returns whether there are other settings now. After a failure the old ones hold until the file changes again.
     pub fn refresh(self: &Arc<Self>) -> Result<bool, Problems> {
+        self.homes.sweep();
         let mut reading = self.reading.lock();
         let stamp = Stamp::of(&self.path);
         if stamp == reading.stamp {
@@ -157,32 +193,43 @@ impl Tenants {
             }
             return Ok(false);
         }
+        if stamp != reading.coming {
+            reading.coming = stamp;
+            return Ok(false);
+        }
+        let settings = file::load(&self.path);
+        if Stamp::of(&self.path) != stamp {
+            return Ok(false);
+        }
         reading.stamp = stamp;
-        let settings = file::load(&self.path)?;
-        self.apply(&mut reading, settings);
+        self.apply(&mut reading, settings?);
         Ok(true)
     }
 
     /// What `key` opens in `scope` now, if it is a tenant's that does.
-    pub fn access(&self, key: &[u8], scope: TenantScope) -> Option<Access> {
+    pub fn access(self: &Arc<Self>, key: &[u8], scope: TenantScope) -> Option<Access> {
         if key.len() > LONGEST {
             return None;
         }
-        let table = self.table.load();
-        let row = table.keys.get(&KeyDigest::of(key))?;
+        let (table, digest) = (self.table.load(), KeyDigest::of(key));
+        let row = table.keys.get(&digest)?;
         row.key.opens(scope, SystemTime::now()).then(|| Access {
             catalog: row.tenant.catalog().restricted_to(row.models.clone()),
             tenant: Arc::clone(&row.tenant),
+            tenants: Arc::clone(self),
+            key: Some((digest, scope)),
         })
     }
 
     /// Everything of the tenant that is called so, for the operator.
-    pub fn named(&self, name: &str) -> Option<Access> {
+    pub fn named(self: &Arc<Self>, name: &str) -> Option<Access> {
         let table = self.table.load();
         let tenant = table.tenants.get(name)?;
         Some(Access {
             catalog: tenant.catalog().clone(),
             tenant: Arc::clone(tenant),
+            tenants: Arc::clone(self),
+            key: None,
         })
     }
 
@@ -192,6 +239,13 @@ impl Tenants {
         let all = table.tenants.iter();
         all.map(|(name, tenant)| (name.clone(), Arc::clone(tenant)))
             .collect()
+    }
+
+    /// The server is about to stop: no tenant's models are ready from now on. Requests are served as before.
+    pub fn announce_stop(&self) {
+        for (_, tenant) in self.all() {
+            tenant.catalog().announce_stop();
+        }
     }
 
     /// The server stops: nothing more is loaded, and no tenant's models are ready.
@@ -209,12 +263,15 @@ impl Tenants {
             tenant.catalog().drain(patience).await;
         });
         futures_util::future::join_all(stopping).await;
+        self.homes.release();
     }
 
-    /// Removes what tenants have left that went while no server ran.
-    fn clear_others(&self, settings: &TenantsFile) {
+    /// Removes what tenants have left that went while no server ran. Blocks. To be called once the server serves: one that does not start
+    /// changes nothing.
+    pub fn clear_others(&self) {
+        let reading = self.reading.lock();
         for name in self.homes.found() {
-            if !settings.contains_key(&name) {
+            if !reading.settings.contains_key(&name) && !reading.leaving.contains(&name) {
                 self.clear(&name);
             }
         }
@@ -222,11 +279,13 @@ impl Tenants {
 
     fn clear(&self, name: &TenantName) {
         match self.homes.clear(name) {
-            Ok(()) => {
-                tracing::info!(tenant = %name, "Tenant {name} is removed, and all that it had.");
-            }
+            Ok(aside) => tracing::info!(
+                tenant = %name,
+                "Tenant {name} is removed. What it had is in {} for an hour yet.",
+                aside.display()
+            ),
             Err(error) => {
-                tracing::error!(tenant = %name, %error, "what tenant {name} had is not all removed");
+                tracing::error!(tenant = %name, %error, "what tenant {name} had is not removed");
             }
         }
     }
@@ -234,31 +293,28 @@ impl Tenants {
     /// Puts `settings` in force: tenants come, change and go.
     fn apply(self: &Arc<Self>, reading: &mut Reading, settings: TenantsFile) {
         let before = self.table.load_full();
-        let mut table = Table::default();
-        reading.is_behind = false;
-        for (name, settings) in &settings {
-            let known = before.tenants.get(name).cloned();
-            let Some(tenant) = known.or_else(|| self.arrived(name, settings, reading)) else {
-                reading.is_behind = true;
-                continue;
-            };
-            tenant.follow(settings);
-            let keys = settings.keys.iter().cloned();
-            table
-                .keys
-                .extend(keys.map(|key| (key.digest, Row::new(key, &tenant))));
-            table.tenants.insert(name.clone(), tenant);
-        }
-        let gone = before.tenants.iter();
-        let gone = gone.filter(|(name, _)| !table.tenants.contains_key(*name));
-        let gone: Vec<_> = gone
+        let (mut tenants, gone): (BTreeMap<_, _>, BTreeMap<_, _>) = before
+            .tenants
+            .iter()
             .map(|(name, tenant)| (name.clone(), Arc::clone(tenant)))
-            .collect();
-        self.table.store(Arc::new(table));
+            .partition(|(name, _)| settings.contains_key(name));
+        // What is taken away is taken away first: opening homes takes its time.
+        self.table.store(Arc::new(Table::new(&settings, &tenants)));
         for (name, tenant) in gone {
             reading.leaving.insert(name.clone());
             tokio::spawn(Arc::clone(self).leave(name, tenant));
         }
+        reading.is_behind = false;
+        for (name, settings) in &settings {
+            if tenants.contains_key(name) {
+                continue;
+            }
+            match self.arrived(name, settings, reading) {
+                Some(tenant) => drop(tenants.insert(name.clone(), tenant)),
+                None => reading.is_behind = true,
+            }
+        }
+        self.table.store(Arc::new(Table::new(&settings, &tenants)));
         reading.settings = settings;
     }
 
@@ -290,6 +346,7 @@ impl Tenants {
     async fn leave(self: Arc<Self>, name: TenantName, tenant: Arc<Tenant>) {
         tracing::info!(tenant = %name, "Tenant {name} is to be removed: its requests in flight are answered.");
         tenant.catalog().begin_stop();
+        tenant.catalog().close().await;
         tenant.catalog().drain(self.patience).await;
         drop(tenant);
         let cleared = tokio::task::spawn_blocking(move || {
@@ -298,6 +355,25 @@ impl Tenants {
         });
         // A panic was logged where it happened.
         let _ = cleared.await;
+    }
+}
+
+impl Table {
+    /// Of `tenants`, which follow their `settings` from now on.
+    fn new(settings: &TenantsFile, tenants: &BTreeMap<TenantName, Arc<Tenant>>) -> Self {
+        let mut keys = HashMap::new();
+        for (name, tenant) in tenants {
+            let Some(settings) = settings.get(name) else {
+                continue;
+            };
+            tenant.follow(settings);
+            let rows = settings.keys.iter().cloned();
+            keys.extend(rows.map(|key| (key.digest, Row::new(key, tenant))));
+        }
+        Self {
+            tenants: tenants.clone(),
+            keys,
+        }
     }
 }
 

@@ -62,9 +62,7 @@ impl Authority {
         if named(headers).is_some_and(|name| !is_called(&access, name)) {
             return Err(refused(REFUSED));
         }
-        if access.tenant.is_suspended() {
-            return Err(Error::new(Kind::Suspended, "The tenant is suspended"));
-        }
+        access.tenant.check_not_suspended()?;
         if permission == Permission::Register {
             self.model_api()?;
         }
@@ -144,7 +142,7 @@ const fn tenant_scopes(permission: Permission) -> &'static [TenantScope] {
 
 /// The tenant that the operator means, if one is named. Whoever needs no key names none.
 fn meant(
-    tenants: &Tenants,
+    tenants: &Arc<Tenants>,
     permission: Permission,
     headers: &HeaderMap,
 ) -> Result<Option<Access>, Error> {

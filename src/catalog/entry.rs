@@ -1,6 +1,6 @@
 //! One version in the catalog: its runtime as it comes and goes, and each request's way through it.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -55,8 +55,8 @@ pub struct Entry {
     sink: Arc<ModelSink>,
     admission: Admission,
     bounds: Mutex<Bounds>,
-    /// Workers that it has, or is going to have, at most.
-    promised: AtomicUsize,
+    /// Workers that it is going to have at most, of each scaling that is under way.
+    promised: Mutex<Vec<usize>>,
     phase: ArcSwap<Phase>,
     phase_changed: Notify,
     /// Since when it has not been possible to start its runtime.
@@ -108,7 +108,7 @@ impl Entry {
             statistics: StatisticsRecorder::new(metrics),
             admission: Admission::new(queue(&spec.settings)),
             bounds: Mutex::new(bounds),
-            promised: AtomicUsize::new(bounds.max),
+            promised: Mutex::default(),
             phase: ArcSwap::from_pointee(Phase::Empty),
             phase_changed: Notify::new(),
             failing_since: Mutex::default(),
@@ -193,17 +193,9 @@ impl Entry {
 
     /// Workers that it has, or is going to have, at most.
     pub(super) fn promised_workers(&self) -> usize {
-        self.promised.load(Ordering::Relaxed)
-    }
-
-    /// It is going to have so many at most.
-    pub(super) fn promise_workers(&self, most: usize) {
-        self.promised.store(most, Ordering::Relaxed);
-    }
-
-    /// It was scaled, or was not: what it has is what counts.
-    pub(super) fn keep_promise(&self) {
-        self.promise_workers(self.bounds().max);
+        let promised = self.promised.lock();
+        let most = promised.iter().copied().max().unwrap_or(0);
+        most.max(self.bounds().max)
     }
 
     /// The version stays: so does an archive that was fetched for it.
@@ -399,6 +391,38 @@ impl Entry {
 
     fn still_loading(&self) -> Error {
         super::expected::still_loading(self.spec.name.as_str())
+    }
+}
+
+/// That a version may have so many workers, until it was scaled to them, or was not.
+pub struct Promise {
+    entry: Arc<Entry>,
+    most: usize,
+}
+
+impl Promise {
+    /// So many at most, and no fewer than there may be now: those end later.
+    pub(super) fn new(entry: &Arc<Entry>, most: usize) -> Self {
+        let most = most.max(entry.promised_workers());
+        entry.promised.lock().push(most);
+        Self {
+            entry: Arc::clone(entry),
+            most,
+        }
+    }
+
+    /// Whose workers they are.
+    pub fn entry(&self) -> &Arc<Entry> {
+        &self.entry
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        let mut promised = self.entry.promised.lock();
+        if let Some(place) = promised.iter().position(|most| *most == self.most) {
+            promised.swap_remove(place);
+        }
     }
 }
 

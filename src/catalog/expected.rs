@@ -226,11 +226,11 @@ impl Expectations {
         self.has_ended.load(Ordering::SeqCst)
     }
 
-    /// Whether an archive is still to be opened whose version should serve.
-    pub(super) fn has_pending(&self) -> bool {
+    /// Whether an archive is still to be opened whose version should serve, of a model that is shown.
+    pub(super) fn has_pending(&self, shows: impl Fn(&str) -> bool) -> bool {
         let all = self.all.load();
         let mut pending = all.iter().filter(|expected| expected.is_pending());
-        pending.any(|expected| expected.should_serve())
+        pending.any(|expected| expected.should_serve() && shows(expected.name().as_str()))
     }
 
     /// Whether a version that should serve cannot be opened, and `has_model` says that no other of its model is there.

@@ -136,17 +136,21 @@ pub(super) fn check_room(models: &Models, quotas: &Quotas, entry: &Entry) -> Res
     check_workers(models, quotas, entry, entry.promised_workers())
 }
 
-/// Whether there is room for so many workers of `entry` beside those of the other versions.
+/// Whether there is room for so many workers of `entry`, which is among `models` or is to be, beside those of the other versions. A quota that
+/// was lowered keeps nobody from giving some back.
 pub(super) fn check_workers(
     models: &Models,
     quotas: &Quotas,
     entry: &Entry,
     workers: usize,
 ) -> Result<(), Error> {
+    let is_it = |other: &&Arc<Entry>| std::ptr::eq(&raw const ***other, entry);
     let versions = models.values().flat_map(|model| &model.versions);
-    let others = versions.filter(|other| !std::ptr::eq(&raw const ***other, entry));
-    let others = others.map(|other| other.promised_workers()).sum();
-    check("workers", others, workers, quotas.workers)
+    let (own, others): (Vec<_>, Vec<_>) = versions.partition(is_it);
+    let has = own.first().map_or(0, |own| own.promised_workers());
+    let more = workers.saturating_sub(has);
+    let others: usize = others.iter().map(|other| other.promised_workers()).sum();
+    check("workers", others + has, more, quotas.workers)
 }
 
 fn check(what: &str, has: usize, more: usize, quota: Option<usize>) -> Result<(), Error> {

@@ -1,15 +1,20 @@
 //! Registration: from an archive in the model store to a version with workers.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::entry::Entry;
 use super::{Catalog, Moment, conflict};
+use crate::archive::ArchiveError;
 use crate::config::model::Requested;
 use crate::config::snapshot::{More, SavedVersion};
 use crate::error::{Error, Kind};
 use crate::model::{Envelope, ModelName, Version};
 use crate::runtime::Bounds;
+
+/// Characters of a URL that a message repeats.
+const SHOWN: usize = 1024;
 
 /// What somebody wants registered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -155,10 +160,14 @@ impl Catalog {
         registration: Registration,
         at_startup: bool,
     ) -> Result<Arc<Entry>, Error> {
+        self.check_may_be_opened(&registration)?;
         let library = self.state.parts.library.clone();
+        let url = registration.url.clone();
         let opened = library.open(registration, at_startup).await?;
         let (name, version) = (&opened.spec.name, &opened.spec.version);
-        self.check_may_be_registered(name)?;
+        if !self.shows(name.as_str()) {
+            return Err(not_there(&url));
+        }
         if !at_startup && self.state.expected.holds(name, version) {
             return Err(conflict(name, version));
         }
@@ -183,13 +192,27 @@ impl Catalog {
         Ok(entry)
     }
 
-    /// Whoever sees certain models alone registers no others.
-    fn check_may_be_registered(&self, name: &ModelName) -> Result<(), Error> {
-        if self.shows(name.as_str()) {
+    /// Whoever sees certain models alone registers those, from archives that are called as they are, with or without a version.
+    fn check_may_be_opened(&self, registration: &Registration) -> Result<(), Error> {
+        let (url, name) = (&registration.url, registration.name.as_deref());
+        let is_of_one = |only: &BTreeSet<ModelName>| {
+            let rests = only.iter().filter_map(|one| url.strip_prefix(one.as_str()));
+            let mut versions = rests.filter_map(|rest| rest.strip_suffix(".mar"));
+            // Nothing, or `-1.0`: what is behind another word is another model's.
+            let is_digit = |byte: u8| byte.is_ascii_digit() || byte == b'.';
+            versions.any(|version| {
+                version
+                    .strip_prefix('-')
+                    .unwrap_or(version)
+                    .bytes()
+                    .all(is_digit)
+            })
+        };
+        let is_shown = self.only.as_deref().is_none_or(is_of_one);
+        if is_shown && name.is_none_or(|name| self.shows(name)) {
             return Ok(());
         }
-        let message = format!("The key is for certain models, and {name} is not one of them");
-        Err(Error::new(Kind::OverQuota, message))
+        Err(not_there(url))
     }
 
     /// Starts a version in a task of its own: a client that leaves does not end it.
@@ -209,6 +232,11 @@ impl Catalog {
             started
         })
     }
+}
+
+/// The failure of an archive that is not there.
+fn not_there(url: &str) -> Error {
+    ArchiveError::NotFound(url.chars().take(SHOWN).collect()).into()
 }
 
 /// TorchServe's message, and why. Memory that ran out keeps its status, and so does what somebody else called off; every

@@ -116,6 +116,13 @@ impl Catalog {
     /// Saves the catalog and waits until that is done. Not before everything that was listed is in it, which
     /// [`Moment::Startup`] says.
     pub async fn save(&self, moment: Moment) {
+        if !self.is_closed() {
+            self.save_whatever(moment).await;
+        }
+    }
+
+    /// The same, also where the owner is gone.
+    pub(super) async fn save_whatever(&self, moment: Moment) {
         if let Some(done) = self.state.snapshots.request(moment) {
             // Gone with the thread, it was not saved, and that was logged.
             let _ = done.await;

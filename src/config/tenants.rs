@@ -20,7 +20,7 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 
 use super::model::Fields;
-use super::yaml::{self, Extent, Node};
+use super::yaml::{self, Extent, Node, Value};
 use super::{Problem, Problems};
 use crate::model::{ModelName, TenantName};
 use crate::token::{KeyDigest, TenantKey, TenantScope};
@@ -32,6 +32,8 @@ const EXTENT: Extent = Extent {
 };
 /// Bytes of a label.
 const LONGEST_LABEL: usize = 64;
+/// What is wrong with a key that says nothing.
+const NOTHING: &str = "must have a value";
 /// Most that a quota may say.
 const MOST: i128 = 1_000_000;
 
@@ -106,13 +108,19 @@ pub fn parse(origin: &str, bytes: &[u8]) -> Result<TenantsFile, Problems> {
         fields: Fields::new(origin),
         seen: HashMap::new(),
     };
-    let mut tenants = TenantsFile::new();
+    let mut tenants = None;
     for (key, node) in reader.fields.map("the document", &document) {
         match key.as_str() {
-            "tenants" => tenants = reader.tenants(node),
+            "tenants" => tenants = Some(reader.tenants(node)),
             _ => reader.fields.unknown(key, node, key, OF_FILE),
         }
     }
+    // A file that somebody is still writing would remove every tenant.
+    let Some(tenants) = tenants else {
+        let rule = "must have `tenants`, which may be {}";
+        reader.fields.key_problem("", &document, rule);
+        return Problems::or(reader.fields.finish().0, TenantsFile::new());
+    };
     Problems::or(reader.fields.finish().0, tenants)
 }
 
@@ -125,7 +133,7 @@ struct Reader {
 impl Reader {
     fn tenants(&mut self, node: &Node) -> TenantsFile {
         let mut tenants = TenantsFile::new();
-        for (name, node) in self.fields.map("tenants", node) {
+        for (name, node) in self.entries("tenants", node) {
             let path = format!("tenants.{name}");
             match TenantName::new(name) {
                 Ok(name) => drop(tenants.insert(name, self.tenant(&path, node))),
@@ -135,9 +143,26 @@ impl Reader {
         tenants
     }
 
+    /// The entries of a mapping. One without a value is a problem, and so is nothing in place of the mapping: what a template left out would
+    /// open more than was meant.
+    fn entries<'a>(&mut self, path: &str, node: &'a Node) -> &'a [(String, Node)] {
+        let entries = self.fields.map(path, node);
+        if node.value == Value::Null {
+            self.fields.key_problem(path, node, NOTHING);
+        }
+        for (key, node) in entries {
+            // What is in a mapping of its own says so itself.
+            if node.value == Value::Null && path != "tenants" && key != "quotas" {
+                let path = format!("{path}.{key}");
+                self.fields.key_problem(&path, node, NOTHING);
+            }
+        }
+        entries
+    }
+
     fn tenant(&mut self, path: &str, node: &Node) -> TenantSettings {
         let mut settings = TenantSettings::default();
-        for (key, node) in self.fields.map(path, node) {
+        for (key, node) in self.entries(path, node) {
             let path = format!("{path}.{key}");
             match key.as_str() {
                 "suspended" => {
@@ -159,7 +184,7 @@ impl Reader {
     fn key(&mut self, path: &str, node: &Node) -> Option<TenantKey> {
         let (mut digest, mut label, mut scopes) = (None, None, BTreeSet::new());
         let (mut models, mut expires) = (None, None);
-        for (key, node) in self.fields.map(path, node) {
+        for (key, node) in self.entries(path, node) {
             let path = format!("{path}.{key}");
             match key.as_str() {
                 "sha256" => digest = self.digest(&path, node),
@@ -176,6 +201,10 @@ impl Reader {
         }
         if scopes.is_empty() {
             let rule = "must have scopes, of predict, manage and observe";
+            self.fields.key_problem(path, node, rule);
+        }
+        if models.is_some() && scopes.contains(&TenantScope::Observe) {
+            let rule = "must not have models beside observe, which shows metrics of all models";
             self.fields.key_problem(path, node, rule);
         }
         let digest = digest?;
@@ -255,7 +284,7 @@ impl Reader {
 
     fn quotas(&mut self, path: &str, node: &Node) -> Quotas {
         let mut quotas = Quotas::default();
-        for (key, node) in self.fields.map(path, node) {
+        for (key, node) in self.entries(path, node) {
             let path = format!("{path}.{key}");
             if key == "body_bytes_per_second" {
                 quotas.body_bytes_per_second = self.fields.size(&path, node);
@@ -321,10 +350,46 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_tenants_is_one() {
-        for text in ["", "tenants:\n", "tenants: {}\n", "{}"] {
-            assert_eq!(read(text), Ok(TenantsFile::new()), "{text:?}");
+    fn no_file_that_was_cut_off_is_one() {
+        assert_eq!(read("tenants: {}\n"), Ok(TenantsFile::new()));
+        for text in [
+            "",
+            "\n",
+            "{}",
+            "ten",
+            "tenants:\n",
+            "tenants:\n  acme:\n",
+            "tenants:\n  acme:\n    keys:\n",
+        ] {
+            assert!(read(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn what_says_nothing_is_a_problem_and_lifts_no_limit() {
+        for field in [
+            "suspended:",
+            "quotas:",
+            "quotas: {models: }",
+            "quotas: {models: ~}",
+            "keys: ~",
+        ] {
+            let text = format!("tenants:\n  acme:\n    {field}\n");
+            assert!(
+                read(&text).unwrap_err().contains("must have a value"),
+                "{field}"
+            );
+        }
+        for field in ["expires: ~", "models: ~", "models: ", "scopes: "] {
+            let text = format!(
+                "tenants: {{acme: {{keys: [{{sha256: {DIGEST}, scopes: [predict], {field}}}]}}}}"
+            );
+            assert!(read(&text).is_err(), "{field}");
+        }
+        let text = format!(
+            "tenants: {{acme: {{keys: [{{sha256: {DIGEST}, scopes: [observe], models: [a]}}]}}}}"
+        );
+        assert!(read(&text).unwrap_err().contains("beside observe"));
     }
 
     #[test]
@@ -363,7 +428,7 @@ mod tests {
                 let digest = KeyDigest::of(format!("{tenant} {key}").as_bytes()).hex();
                 let _ = writeln!(
                     text,
-                    "      - {{sha256: {digest}, label: key {key}, scopes: [predict, manage, observe], models: [a, b], \
+                    "      - {{sha256: {digest}, label: key {key}, scopes: [predict, manage], models: [a, b], \
                      expires: 2027-01-01T00:00:00Z}}"
                 );
             }

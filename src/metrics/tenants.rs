@@ -21,6 +21,10 @@ pub(super) fn with_those_of(
     {
         for metric in family.mut_metric().iter_mut() {
             let mut labels = metric.take_label();
+            for label in labels.iter_mut().filter(|label| label.name() == LABEL) {
+                // As Prometheus calls one that a target has for itself.
+                label.set_name(format!("exported_{LABEL}"));
+            }
             labels.push(label(tenant));
             metric.set_label(labels);
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::TenantsConfig;
 use super::hosts::inline_backends;
-use super::{Config, FrontLimits, ServerError, TlsConfig, grpc, metrics, places};
+use super::{Config, FrontLimits, ServerError, TlsConfig, grpc, metrics, places, tenants};
 use crate::api::{self, BadHeader, Cors, Http2Limits, Listener, SageMaker};
 use crate::archive::{AllowedUrls, FetchConfig, Fetcher, Location, ModelStore, Proxies, recover};
 use crate::catalog::{Health, Library, LibraryConfig, Registration, SnapshotConfig};
@@ -77,7 +77,7 @@ impl Config {
             access: None,
             tenants: values.lantern_tenants.clone().map(|file| TenantsConfig {
                 directory: (values.lantern_tenants_dir.clone())
-                    .unwrap_or_else(|| file.with_file_name("tenants")),
+                    .unwrap_or_else(|| tenants::beside(&file)),
                 compiler: Arc::clone(&compiler),
                 file,
             }),

@@ -1,14 +1,17 @@
 //! Where tenants are at home: for each a directory with its archives, its snapshots, what was unpacked and compiled, and nothing of
 //! anybody else's.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
 
 use super::settings::{default_versions, verdicts};
-use super::{load, places};
+use super::{Config, Places, ServerError, load, places};
 use crate::archive::{FetchConfig, Fetcher, ModelStore};
 use crate::catalog::{
     Catalog, Health, Library, LibraryConfig, Owner, Parts, Registration, SnapshotConfig,
@@ -19,10 +22,16 @@ use crate::metrics::{self, Metrics};
 use crate::model::{Hosting, TenantName};
 use crate::place;
 use crate::runtime::{Compiler, Hosts};
-use crate::tenants::{Home, Homes};
+use crate::tenants::{Home, Homes, Tenants};
 
-/// What is in the directory of each tenant, so that no other directory is taken for one's.
+/// What is in the directory of each tenant: the path of the file that it is in. No other directory is taken for one's.
 const MARK: &str = ".lantern-tenant";
+/// Locked by the server whose tenants are in the directory.
+const LOCK: &str = ".lock";
+/// Where directories of tenants are that are gone: `SECONDS-NAME`, by when they went.
+const ASIDE: &str = ".removed";
+/// How long they stay there.
+const KEPT: Duration = Duration::from_hours(1);
 
 /// Where tenants come from, and what they share.
 pub struct TenantsConfig {
@@ -37,26 +46,63 @@ pub struct TenantsConfig {
 /// What a new tenant gets.
 pub(super) struct TenantHomes {
     directory: PathBuf,
+    /// The file of tenants.
+    file: PathBuf,
     compiler: Arc<Compiler>,
     parts: Shared,
+    places: Places,
+    /// Keeps other servers out of the directory.
+    lock: Mutex<Option<File>>,
 }
 
 /// What tenants share with the operator, or have as the operator has it.
 pub(super) struct Shared {
-    pub(super) hosts: Hosts,
-    pub(super) health: Health,
-    pub(super) library: Arc<LibraryConfig>,
-    pub(super) metrics: metrics::Config,
-    pub(super) unregister_timeout: Duration,
+    hosts: Hosts,
+    health: Health,
+    library: Arc<LibraryConfig>,
+    metrics: metrics::Config,
+    unregister_timeout: Duration,
+    drain_timeout: Duration,
+}
+
+impl Shared {
+    /// Of the server that `cfg` makes.
+    pub(super) fn new(cfg: &Config) -> Self {
+        Self {
+            hosts: cfg.hosts.clone(),
+            health: cfg.health,
+            library: Arc::new(of_tenants(&cfg.library.cfg)),
+            metrics: cfg.metrics.clone(),
+            unregister_timeout: cfg.unregister_timeout,
+            drain_timeout: cfg.drain_timeout,
+        }
+    }
+
+    /// Blocks until the home of each tenant is open.
+    pub(super) fn open(self, cfg: &TenantsConfig) -> Result<Arc<Tenants>, ServerError> {
+        let patience = self.drain_timeout;
+        let homes = TenantHomes::new(cfg, self);
+        let homes = homes.map_err(|source| ServerError::TenantsPlace {
+            path: cfg.directory.clone(),
+            source,
+        })?;
+        Ok(Tenants::open(cfg.file.clone(), Box::new(homes), patience)?)
+    }
 }
 
 impl TenantHomes {
     /// Homes below the directory of `cfg`, which is made if it is missing.
-    pub(super) fn new(cfg: &TenantsConfig, mut parts: Shared) -> io::Result<Self> {
-        parts.library = Arc::new(of_tenants(&parts.library));
+    fn new(cfg: &TenantsConfig, parts: Shared) -> io::Result<Self> {
+        let directory = exactly(&cfg.directory)?;
+        let lock = File::create(directory.join(LOCK))?;
+        let in_use = |_| io::Error::other("another server has its tenants there");
+        lock.try_lock().map_err(in_use)?;
         Ok(Self {
-            directory: place::own(&cfg.directory)?,
+            file: fs::canonicalize(&cfg.file)?,
             compiler: Arc::clone(&cfg.compiler),
+            places: Places::default(),
+            lock: Mutex::new(Some(lock)),
+            directory,
             parts,
         })
     }
@@ -74,10 +120,17 @@ impl TenantHomes {
         hosts
     }
 
+    /// Whether the directory is one of a tenant of this file.
+    fn is_home(&self, directory: &Path) -> bool {
+        let is_directory = fs::symlink_metadata(directory).is_ok_and(|found| found.is_dir());
+        let mark = fs::read(directory.join(MARK));
+        is_directory && mark.is_ok_and(|mark| mark == self.file.as_os_str().as_bytes())
+    }
+
     fn made(&self, owner: &Owner) -> io::Result<PathBuf> {
         let tenant = owner.tenant().ok_or(io::ErrorKind::InvalidInput)?;
-        let home = place::own(&self.of(tenant))?;
-        fs::write(home.join(MARK), "")?;
+        let home = exactly(&self.of(tenant))?;
+        fs::write(home.join(MARK), self.file.as_os_str().as_bytes())?;
         fs::create_dir_all(home.join("archives"))?;
         Ok(home)
     }
@@ -92,7 +145,7 @@ impl Homes for TenantHomes {
         let unpacked = places::unpacked(&[home.join("unpacked")]);
         let unpacked = unpacked.map_err(|error| no_home(&error))?;
         let snapshots = home.join("snapshots");
-        let saved = newest_saved(&snapshots).unwrap_or_default();
+        let saved = newest_saved(&snapshots).map_err(|_| no_home(&"no snapshot can be read"))?;
         let defaults = default_versions(&saved.versions);
         let store = ModelStore::new(Some(home.join("archives")));
         let metrics = Metrics::of_tenant(&self.parts.metrics);
@@ -116,17 +169,53 @@ impl Homes for TenantHomes {
         });
         let models = saved.versions.into_iter().map(Registration::from);
         let models = catalog.expect(models.collect(), defaults.clone());
-        tokio::spawn(load(catalog.clone(), models, defaults));
+        let places = self.places.clone();
+        tokio::spawn(load(catalog.clone(), models, defaults, places));
         Ok(Home { catalog, metrics })
     }
 
-    fn clear(&self, tenant: &TenantName) -> io::Result<()> {
+    fn clear(&self, tenant: &TenantName) -> io::Result<PathBuf> {
         let home = self.of(tenant);
-        match fs::symlink_metadata(home.join(MARK)) {
-            Ok(_) => fs::remove_dir_all(home),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
+        if !self.is_home(&home) {
+            return Err(io::Error::other(
+                "its directory is not one that this server made",
+            ));
         }
+        let aside = self.directory.join(ASIDE);
+        fs::create_dir_all(&aside)?;
+        let mut seconds = now();
+        loop {
+            let place = aside.join(format!("{seconds}-{tenant}"));
+            if fs::symlink_metadata(&place).is_err() {
+                fs::rename(&home, &place)?;
+                return Ok(place);
+            }
+            seconds += 1;
+        }
+    }
+
+    fn sweep(&self) {
+        let entries = fs::read_dir(self.directory.join(ASIDE))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let until = now().saturating_sub(KEPT.as_secs());
+        let is_old = |entry: &fs::DirEntry| {
+            let name = entry.file_name();
+            let seconds = name
+                .to_str()
+                .and_then(|name| name.split_once('-')?.0.parse().ok());
+            seconds.is_some_and(|seconds: u64| seconds < until)
+        };
+        for old in entries.filter(is_old) {
+            if let Err(error) = fs::remove_dir_all(old.path()) {
+                tracing::warn!(%error, "what a tenant had is not all removed");
+            }
+        }
+    }
+
+    fn release(&self) {
+        drop(self.lock.lock().take());
     }
 
     fn found(&self) -> Vec<TenantName> {
@@ -134,10 +223,37 @@ impl Homes for TenantHomes {
             .into_iter()
             .flatten()
             .flatten();
-        let marked = entries.filter(|entry| entry.path().join(MARK).exists());
-        let names = marked.filter_map(|entry| TenantName::new(entry.file_name().to_str()?).ok());
+        let homes = entries.filter(|entry| self.is_home(&entry.path()));
+        let names = homes.filter_map(|entry| TenantName::new(entry.file_name().to_str()?).ok());
         names.collect()
     }
+}
+
+/// The directory at `path`, made if it is missing: this one, and no other in its place.
+fn exactly(path: &Path) -> io::Result<PathBuf> {
+    let own = place::own(path)?;
+    if fs::canonicalize(path)? == own && !fs::symlink_metadata(path)?.is_symlink() {
+        return Ok(own);
+    }
+    let text = format!(
+        "{} must be a directory that others cannot write to (chmod go-w), and no link",
+        path.display()
+    );
+    Err(io::Error::other(text))
+}
+
+/// The directory for tenants of a file that says no other: beside it, and called as it is without its ending.
+pub(super) fn beside(file: &Path) -> PathBuf {
+    match file.extension() {
+        Some(_) => file.with_extension(""),
+        None => file.with_extension("d"),
+    }
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.unwrap_or_default().as_secs()
 }
 
 /// No two tenants share a process, the server's own included, and what the operator lists is the operator's.

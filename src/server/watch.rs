@@ -49,6 +49,9 @@ pub(super) async fn keys(tokens: Arc<Tokens>, stop: CancellationToken) {
 
 /// Takes another file of tenants into use until `stop`.
 pub(super) async fn tenants(tenants: Arc<Tenants>, stop: CancellationToken) {
+    let others = Arc::clone(&tenants);
+    // A panic was logged where it happened.
+    let _ = tokio::task::spawn_blocking(move || others.clear_others()).await;
     let look = move || match tenants.refresh() {
         Ok(true) => tracing::info!("The file of tenants has changed: it holds from now on."),
         Ok(false) => {}

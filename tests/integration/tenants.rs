@@ -12,6 +12,7 @@ use lantern::api::routes::{Permission, Route};
 use lantern::token::KeyDigest;
 use prost::Message as _;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Code;
 
 use crate::support::{Answer, Builder, Model, ROW, TestServer};
@@ -58,7 +59,7 @@ fn acme() -> String {
             "acme-old",
             &format!("{EVERYTHING}, expires: 2020-01-01T00:00:00Z"),
         ),
-        key("acme-other", &format!("{EVERYTHING}, models: [other]")),
+        key("acme-other", "scopes: [predict, manage], models: [other]"),
     ];
     format!("  acme:\n    keys:\n{}", keys.concat())
 }
@@ -267,7 +268,7 @@ async fn a_key_for_certain_models_opens_no_others() {
     .await;
     assert_eq!(answer.status, 404, "{answer}");
     let refused = register(&server, "acme-other").await;
-    assert_eq!(refused.status, 403, "{refused}");
+    assert_eq!(refused.status, 404, "{refused}");
     assert_eq!(predict(&server, "acme-predict").await.0, 200);
 }
 
@@ -567,17 +568,17 @@ async fn what_a_tenant_registered_is_there_after_a_restart() {
     let mut server = place.server().await;
     assert_eq!(predict(&server, "acme-all").await.0, 200);
     server.stop().await;
-    let server = place.builder().start().await;
+    let mut server = place.builder().start().await;
     until("it serves again", async || {
         predict(&server, "acme-all").await.0 == 200
     })
     .await;
     assert_eq!(predict(&server, "globex-all").await.0, 404);
     // A tenant that went while no server ran leaves nothing.
-    drop(server);
+    server.stop().await;
     place.write(&[globex()]);
     let _server = place.builder().start().await;
-    assert!(!place.home("acme").exists());
+    until("it is gone", async || !place.home("acme").exists()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -604,21 +605,21 @@ async fn quotas_refuse_with_the_numbers() {
         (
             "POST",
             "/models?url=other-1.0.mar",
-            "quota is 1 models: it has 1",
+            "quota is 1 models: it has 1, and this asks for 1 more",
         ),
         (
             "PUT",
             "/models/linear?min_worker=3",
-            "quota is 2 workers: it has 0, and this asks for 3 more",
+            "quota is 2 workers: it has 1, and this asks for 2 more",
+        ),
+        (
+            "PUT",
+            "/models/linear?min_worker=3&synchronous=true",
+            "quota is 2 workers: it has 1, and this asks for 2 more",
         ),
     ] {
         let refused = management(method, path).await;
-        if method == "POST" {
-            assert_eq!(refused.status, 403, "{refused}");
-            assert!(refused.text().contains(says), "{refused}");
-            continue;
-        }
-        let refused = management(method, &format!("{path}&synchronous=true")).await;
+        assert_eq!(refused.status, 403, "{refused}");
         assert!(refused.text().contains(says), "{refused}");
     }
     assert_eq!(
@@ -719,6 +720,232 @@ fn the_file_is_checked_as_a_server_would() {
         text.contains("tenants.yaml:7: tenants.acme.keys[3].scopes must be of predict"),
         "{text}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_scalings_at_once_do_not_exceed_the_quota() {
+    let place = Place::new();
+    place.write(&[format!("{}    quotas: {{workers: 4}}\n", acme()), globex()]);
+    Model::linear()
+        .in_process()
+        .named("other")
+        .pack_into(&place.home("acme").join("archives"));
+    let server = place.server().await;
+    let management = async |method: &str, path: &str| {
+        let key = bearer("acme-all");
+        ask(&server, Listener::Management, (method, path), Some(&key)).await
+    };
+    let registered = management("POST", "/models?url=other-1.0.mar&initial_workers=1").await;
+    assert_eq!(registered.status, 200, "{registered}");
+    for _ in 0..5 {
+        for path in [
+            "/models/other?min_worker=2",
+            "/models/other?min_worker=3",
+            "/models/linear?min_worker=2",
+            "/models/linear?min_worker=1",
+            "/models/other?min_worker=1",
+            "/models/linear?min_worker=3",
+        ] {
+            management("PUT", path).await;
+            let mut most = 0;
+            for model in ["linear", "other"] {
+                let shown = management("GET", &format!("/models/{model}")).await;
+                most += shown.json()[0]["maxWorkers"].as_u64().unwrap();
+            }
+            assert!(most <= 4, "{path}: {most}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_that_was_lowered_keeps_nobody_from_giving_workers_back() {
+    let place = Place::new();
+    let server = place.server().await;
+    let scaled = async |workers: usize| {
+        let path = format!("/models/linear?min_worker={workers}&synchronous=true");
+        let target = ("PUT", path.as_str());
+        let key = bearer("acme-all");
+        ask(&server, Listener::Management, target, Some(&key))
+            .await
+            .status
+    };
+    assert_eq!(scaled(3).await, 200);
+    place.write(&[format!("{}    quotas: {{workers: 1}}\n", acme()), globex()]);
+    // Until the quota holds it gets one more each time.
+    let asked = std::sync::atomic::AtomicUsize::new(4);
+    let more = || asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    until("the quota holds", async || scaled(more()).await == 403).await;
+    assert_eq!(scaled(2).await, 200);
+    assert_eq!(scaled(3).await, 403);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_ends_when_its_key_opens_no_more() {
+    for (after, code) in [
+        (
+            acme().replace("  acme:\n", "  acme:\n    suspended: true\n"),
+            Code::Unavailable,
+        ),
+        (
+            acme()
+                .replace("label: acme-all", "label: x")
+                .replace(&KeyDigest::of(b"acme-all").hex(), &"0".repeat(64)),
+            Code::PermissionDenied,
+        ),
+    ] {
+        let place = Place::new();
+        let server = place.server().await;
+        let (send, requests) = tokio::sync::mpsc::channel(1);
+        let requests = tokio_stream::wrappers::ReceiverStream::new(requests);
+        let mut request = tonic::Request::new(requests);
+        let key = bearer("acme-all").parse().unwrap();
+        request.metadata_mut().insert("authorization", key);
+        let one = || PredictionsRequest {
+            model_name: LINEAR.to_owned(),
+            sequence_id: Some("s".to_owned()),
+            input: [("body".to_owned(), ROW.into())].into(),
+            ..PredictionsRequest::default()
+        };
+        let mut client = InferenceClient::new(server.channel(Listener::GrpcInference));
+        let answers = client.stream_predictions2(request);
+        send.send(one()).await.unwrap();
+        let mut answers = answers.await.unwrap().into_inner();
+        let first = answers.message().await.unwrap().unwrap();
+        assert!(first.status.is_none_or(|status| status.code == 0));
+        place.write(&[after, globex()]);
+        until("the key opens nothing", async || {
+            predict(&server, "acme-all").await.0 != 200
+        })
+        .await;
+        send.send(one()).await.unwrap();
+        let ended = answers.message().await.unwrap_err();
+        assert_eq!(ended.code(), code, "{ended}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_does_not_start_changes_nothing() {
+    let place = Place::new();
+    let mut server = place.server().await;
+    let other = place.directory.path().join("other.yaml");
+    std::fs::write(&other, format!("tenants:\n{}", globex())).unwrap();
+    let directory = place.directory.path().join("tenants");
+    for file in [place.file(), other.clone()] {
+        let second = std::process::Command::new(env!("CARGO_BIN_EXE_lantern"))
+            .args([
+                "serve",
+                "--ncs",
+                "--set",
+                "inference_address=http://127.0.0.1:0",
+            ])
+            .arg("--set")
+            .arg(format!("lantern_tenants={}", file.display()))
+            .arg("--set")
+            .arg(format!("lantern_tenants_dir={}", directory.display()))
+            .current_dir(server.directory())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&second.stderr);
+        assert!(
+            !second.status.success() && text.contains("another server"),
+            "{text}"
+        );
+    }
+    assert_eq!(predict(&server, "acme-all").await.0, 200);
+    assert!(place.home("acme").exists());
+    server.stop().await;
+    // Nor does one with another file take what is not its own.
+    let _server = TestServer::builder()
+        .set("disable_token_authorization=false")
+        .set(&format!("lantern_tenants={}", other.display()))
+        .set(&format!("lantern_tenants_dir={}", directory.display()))
+        .start()
+        .await;
+    assert!(place.home("acme").join("archives").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_being_written_removes_nobody() {
+    let place = Place::new();
+    let server = place.server().await;
+    let whole = std::fs::read(place.file()).unwrap();
+    for (index, length) in [0, 8, 9, 15, 30].into_iter().enumerate() {
+        std::fs::write(place.file(), &whole[..length]).unwrap();
+        let name = format!("initech-{index}");
+        place.write(&[
+            acme(),
+            globex(),
+            format!("  {name}:\n    keys:\n{}", key(&name, EVERYTHING)),
+        ]);
+        let is_there = async || predict(&server, &name).await.0 == 404;
+        until("the whole one holds", is_there).await;
+        assert_eq!(predict(&server, "acme-all").await.0, 200, "{length}");
+    }
+    assert!(place.home("acme").join("archives").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_others_can_write_to_is_nobodys_home() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let place = Place::new();
+    let open = std::fs::Permissions::from_mode(0o775);
+    std::fs::set_permissions(place.home("acme"), open).unwrap();
+    let server = place.builder().start().await;
+    assert_eq!(predict(&server, "acme-all").await.0, 400);
+    assert_eq!(predict(&server, "globex-all").await.0, 404);
+    let closed = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(place.home("acme"), closed).unwrap();
+    until("acme is served", async || {
+        predict(&server, "acme-all").await.0 == 404
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_removed_tenant_still_asks_for_changes_nothing() {
+    let place = Place::new();
+    let server = place.server().await;
+    let archives = place.home("acme").join("archives");
+    Model::linear()
+        .in_process()
+        .named("other")
+        .pack_into(&archives);
+    let body = r#"{"url": "other-1.0.mar", "initial_workers": 1}"#;
+    let (begun, rest) = body.split_at(10);
+    let mut client = server.connect(Listener::Management).await;
+    let head = format!(
+        "POST /models HTTP/1.1\r\nhost: x\r\nauthorization: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{begun}",
+        bearer("acme-all"),
+        body.len()
+    );
+    client.write_all(head.as_bytes()).await.unwrap();
+    place.write(&[globex()]);
+    until("acme is gone", async || !place.home("acme").exists()).await;
+    place.write(&[acme(), globex()]);
+    until("another acme is there", async || {
+        predict(&server, "acme-all").await.0 == 404
+    })
+    .await;
+    Model::linear()
+        .in_process()
+        .named("other")
+        .pack_into(&archives);
+    client.write_all(rest.as_bytes()).await.unwrap();
+    let mut status = [0; 12];
+    client.read_exact(&mut status).await.unwrap();
+    assert_ne!(&status, b"HTTP/1.1 200");
+    let listed = ask(
+        &server,
+        Listener::Management,
+        ("GET", "/models"),
+        Some(&bearer("acme-all")),
+    )
+    .await;
+    assert!(!listed.text().contains("other"), "{listed}");
+    drop(client);
+    let aside = std::fs::read_dir(place.directory.path().join("tenants/.removed")).unwrap();
+    assert_eq!(aside.count(), 1, "what the first had is put aside");
 }
 
 /// The commands of a document, in order.

@@ -16,6 +16,7 @@ use crate::api::log_failure;
 use crate::budget::{Account, Charge, UNCOUNTED};
 use crate::catalog::Catalog;
 use crate::error::Error;
+use crate::tenants::Access;
 
 /// One call. Services find it in the request's extensions.
 #[derive(Clone)]
@@ -23,6 +24,8 @@ pub(super) struct Caller {
     state: Arc<CallState>,
     deadline: Option<Instant>,
     catalog: Catalog,
+    /// What the key of a tenant opened for it.
+    access: Option<Access>,
 }
 
 struct CallState {
@@ -46,6 +49,7 @@ impl Caller {
             }),
             deadline: None,
             catalog,
+            access: None,
         }
     }
 
@@ -54,9 +58,18 @@ impl Caller {
         Self { deadline, ..self }
     }
 
-    /// The same call to the models of `catalog`.
-    pub(super) fn to(self, catalog: Catalog) -> Self {
-        Self { catalog, ..self }
+    /// The same call to the models that `access` is to.
+    pub(super) fn with_access(self, access: Access) -> Self {
+        Self {
+            catalog: access.catalog.clone(),
+            access: Some(access),
+            ..self
+        }
+    }
+
+    /// Whether the call may still be made: a stream is asked again for each of its messages.
+    pub(super) fn check_access(&self) -> Result<(), Error> {
+        self.access.as_ref().map_or(Ok(()), Access::check)
     }
 
     /// The models that are there for whoever makes the call.

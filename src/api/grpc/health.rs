@@ -73,6 +73,8 @@ impl Health for HealthService {
             view: self.view(&caller),
             name: request.into_inner().service,
             stop: caller.stop().clone(),
+            has_ended: false,
+            caller,
             looks,
             last: None,
         };
@@ -113,6 +115,9 @@ struct Watch {
     view: View,
     name: String,
     stop: CancellationToken,
+    caller: Caller,
+    /// Its client may watch no more.
+    has_ended: bool,
     looks: Interval,
     last: Option<ServingStatus>,
 }
@@ -120,10 +125,17 @@ struct Watch {
 impl Watch {
     /// The next change. When the server stops, that is the last one.
     async fn next(mut self) -> Option<(Result<HealthCheckResponse, Status>, Self)> {
+        if self.has_ended {
+            return None;
+        }
         loop {
             tokio::select! {
                 _ = self.looks.tick() => {}
                 () = self.stop.cancelled() => {}
+            }
+            if let Err(error) = self.caller.check_access() {
+                self.has_ended = true;
+                return Some((Err(self.caller.fail(&error)), self));
             }
             let status = self.view.status(&self.name, &self.stop);
             let status = status.unwrap_or(ServingStatus::ServiceUnknown);

@@ -181,7 +181,13 @@ impl Sequence {
             return None;
         }
         let answer = match self.requests.message().await {
-            Ok(Some(request)) => Ok(self.answer(request).await),
+            Ok(Some(request)) => match self.caller.check_access() {
+                Ok(()) => Ok(self.answer(request).await),
+                Err(error) => {
+                    self.has_ended = true;
+                    Err(self.caller.fail_prediction(&error))
+                }
+            },
             Ok(None) => return None,
             Err(broken) => {
                 self.has_ended = true;

@@ -113,6 +113,9 @@ async fn stream_one(
     wants_status: bool,
 ) -> Result<wire::ModelStreamInferResponse, Status> {
     let message = message?;
+    caller
+        .check_access()
+        .map_err(|error| caller.fail_open_inference(&error))?;
     let id = message.id.clone();
     let arrival = Instant::now();
     let origin = origin(&caller, arrival, is_raw(&message));

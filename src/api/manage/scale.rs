@@ -1,6 +1,5 @@
 //! How many workers a version has.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Operations, Outcome, bad_request};
@@ -32,9 +31,10 @@ impl Operations {
             .catalog
             .awaited(&params.model, version, now, None)
             .await?;
-        let (catalog, scaled) = (self.catalog.clone(), Arc::clone(&entry));
+        let promise = self.catalog.promise_workers(&entry, bounds.max)?;
+        let catalog = self.catalog.clone();
         // In a task of its own: a client that leaves does not stop it half-way.
-        let scaling = tokio::spawn(async move { catalog.scale(&scaled, bounds).await });
+        let scaling = tokio::spawn(async move { catalog.scale(promise, bounds).await });
         if params.synchronous != Some(true) {
             return Ok(Outcome::under_way());
         }

@@ -97,14 +97,16 @@ impl Catalog {
 
     fn startup_model(&self) -> Startup {
         let all = self.state.expected.all.load();
-        let is_listed = |expected: &&Arc<Expected>| expected.is_pending() && expected.is_listed();
+        let is_listed = |expected: &&Arc<Expected>| {
+            expected.is_pending() && expected.is_listed() && self.shows(expected.name().as_str())
+        };
         let listed: Vec<_> = all.iter().filter(is_listed).collect();
         let known = listed.iter().filter(|one| one.preview.is_name_known);
         let mut names: BTreeSet<_> = known.map(|one| one.name().clone()).collect();
         if !listed.is_empty() {
             let models = self.state.models.load();
-            let started = models.iter().filter(|(_, model)| model.is_of_startup());
-            names.extend(started.map(|(name, _)| name.clone()));
+            let started = self.shown(&models).filter(|model| model.is_of_startup());
+            names.extend(started.map(|model| model.default.spec().name.clone()));
         }
         match listed.first() {
             Some(first) if names.len() <= 1 => Startup::Awaited(Arc::clone(first)),

@@ -100,14 +100,25 @@ fn newest(
     None
 }
 
-/// What the newest snapshot in `directory` says that can be read; `None` if there is none.
-pub fn newest_saved(directory: &Path) -> Option<Saved> {
-    let parsed = snapshots(directory).filter_map(|path| parsed(FoundBy::Snapshot, path).ok());
-    let mut whole = parsed.filter(|settings| settings.damage.is_none());
-    let mut properties = whole.next()?.properties.into_iter().rev();
-    let models = properties.find(|property| property.key == "model_snapshot")?;
-    snapshot::parse(&models.value).ok()
+/// What the newest snapshot in `directory` says that can be read; nothing if there is none. Fails if there are some, and none can be read.
+pub fn newest_saved(directory: &Path) -> Result<Saved, Unreadable> {
+    let mut paths = snapshots(directory).peekable();
+    if paths.peek().is_none() {
+        return Ok(Saved::default());
+    }
+    let read = |path| {
+        let settings = parsed(FoundBy::Snapshot, path).ok()?;
+        let mut properties = settings.properties.iter().rev();
+        let models = properties.find(|property| property.key == "model_snapshot")?;
+        let is_whole = settings.damage.is_none();
+        is_whole.then(|| snapshot::parse(&models.value).ok())?
+    };
+    paths.find_map(read).ok_or(Unreadable)
 }
+
+/// There are snapshots, and none can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unreadable;
 
 fn passed_over(path: &Path, rule: &str) -> Problem {
     Problem::new("snapshot", "", rule, path.display().to_string())

@@ -307,7 +307,7 @@ settings! {
     lantern_tenants: Option<PathBuf> = "", Safety, file();
     /// Directory of what tenants have: archives, snapshots, what was unpacked and compiled. What tenants have that are not in the file is
     /// removed from it.
-    lantern_tenants_dir: Option<PathBuf> = "(tenants, beside lantern_tenants)", Safety, path().or(|_| None);
+    lantern_tenants_dir: Option<PathBuf> = "(beside lantern_tenants: its name without the ending)", Safety, path().or(|_| None);
     /// Certificates in PEM of the authorities that vouch for clients: without a certificate by one of them, no client speaks TLS here.
     lantern_client_ca: Option<PathBuf> = "", Safety, file();
     /// Whether a client's `x-request-id` becomes the id of its request; otherwise it is logged beside the server's own.

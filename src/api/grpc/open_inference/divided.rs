@@ -197,13 +197,16 @@ impl Divided {
     }
 
     fn after_key(&mut self, key: u64) -> State {
+        let field = key >> 3;
         match key & 7 {
-            0 => self.is_of_message(State::Varint),
-            1 => self.is_of_message(State::Message(8)),
             2 => State::Length {
                 key: self.begun.len(),
-                field: key >> 3,
+                field,
             },
+            // Each field of the message has a length. Of a map, prost takes what follows for one whatever the key says.
+            _ if (1..=RAW_INPUT_CONTENTS).contains(&field) => self.is_of_message(State::Rest),
+            0 => self.is_of_message(State::Varint),
+            1 => self.is_of_message(State::Message(8)),
             5 => self.is_of_message(State::Message(4)),
             _ => self.is_of_message(State::Rest),
         }
@@ -479,6 +482,21 @@ mod tests {
         ] {
             let refused = divided(&bytes, 3).unwrap_err();
             assert!(refused.contains(says), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_field_of_another_kind_is_left_to_the_decoder() {
+        for field in 1..=RAW_INPUT_CONTENTS {
+            for kind in [0, 1, 5] {
+                let key = u8::try_from(field << 3 | kind).unwrap();
+                // Raw data behind it, or, if it has a length, within it.
+                let data = [0x3a, 32].into_iter().chain([b' '; 32]);
+                let bytes: Vec<_> = [key, 32].repeat(14).into_iter().chain(data).collect();
+                let whole = ModelInferRequest::decode(&bytes[..]);
+                let by_parts = divided(&framed(&bytes), 7);
+                assert_eq!(by_parts.ok(), whole.ok(), "{field} {kind}");
+            }
         }
     }
 
