@@ -26,6 +26,7 @@ use crate::tenants::{Access, Tenants};
 use crate::token::Tokens;
 
 mod access;
+mod archives;
 mod authority;
 mod begun;
 mod connection;
@@ -188,6 +189,7 @@ impl Api {
             oip: cfg.oip,
             sagemaker: cfg.sagemaker.is_some(),
             kserve: cfg.kserve,
+            tenants: services.tenants.is_some(),
         };
         Arc::new(Self {
             operations: Operations::new(services.catalog.clone(), cfg.enable_model_api),
@@ -280,7 +282,10 @@ async fn answer(
     let is_oip = api.common.cfg.oip && oip::owns(request.uri().path());
     let line = api.services.access.as_ref();
     let line = line.map(|log| (log, access::begin(context.peer, &request)));
-    let sound = host::check(&request).and_then(|()| api.common.decoder.check_head(&request));
+    // An archive has a limit of its own.
+    let has_limit = api.services.tenants.is_none() || !archives::is_sent(&request);
+    let sound =
+        host::check(&request).and_then(|()| api.common.decoder.check_head(&request, has_limit));
     let mut response = match sound {
         Ok(()) => inner.oneshot(request).await?.map(Body::new),
         Err(error) => error.into_response(),

@@ -23,6 +23,7 @@ mod source;
 mod store;
 mod summary;
 mod unpack;
+mod upload;
 mod urls;
 
 pub use component::check_handler;
@@ -38,6 +39,7 @@ pub use manifest::{Manifest, Runtime};
 pub use store::{Listing, Location, ModelStore, default_name};
 pub use summary::{Summary, read_summary};
 pub use unpack::{UnpackStore, Unpacked};
+pub use upload::{Stored, Upload, arrived, remove as remove_stored, stored};
 pub use urls::{AllowedUrls, check_urls};
 
 /// Path of the manifest in an archive.

@@ -20,6 +20,7 @@ use crate::model::{ModelName, Version};
 use crate::runtime::Hosts;
 
 mod admission;
+mod archives;
 mod describe;
 mod entry;
 mod expected;
@@ -42,6 +43,7 @@ pub use crate::runtime::failures::cannot_describe;
 pub use crate::runtime::{
     Batching, Bounds, ModelState, Room, Signature, WorkerState, WorkerStatus,
 };
+pub use archives::Sending;
 pub use describe::{Condition, Description};
 pub use entry::{Entry, Promise};
 pub use expected::Expected;
@@ -92,6 +94,8 @@ pub struct Catalog {
 
 struct CatalogState {
     models: ArcSwap<Models>,
+    /// Held while an archive is sent.
+    uploading: Arc<tokio::sync::Mutex<()>>,
     /// Held while `models` is replaced, never while anything is awaited.
     writing: Mutex<()>,
     /// What is listed and not among them yet, or could not be opened.
@@ -132,6 +136,7 @@ impl Catalog {
         let (snapshots, restored) = (parts.snapshots.clone(), parts.restored.clone());
         let state = Arc::new_cyclic(|shared| CatalogState {
             models: ArcSwap::default(),
+            uploading: Arc::default(),
             writing: Mutex::default(),
             expected: Expectations::default(),
             is_stopping: AtomicBool::new(false),
@@ -443,6 +448,8 @@ impl Catalog {
             let _writing = self.state.writing.lock();
             self.state.is_closed.store(true, Ordering::SeqCst);
         }
+        // An archive that is being sent breaks off at its next piece.
+        drop(self.state.uploading.lock().await);
         // Snapshots are written one after the other: once this one is, none is under way.
         self.save_whatever(Moment::Shutdown).await;
     }

@@ -69,8 +69,8 @@ impl Decoder {
         }
     }
 
-    /// Refuses what is refused before a byte of the body is read.
-    pub(super) fn check_head<B>(&self, request: &Request<B>) -> Result<(), Error> {
+    /// Refuses what is refused before a byte of the body is read; a body that is too large, if it `has_limit`.
+    pub(super) fn check_head<B>(&self, request: &Request<B>, has_limit: bool) -> Result<(), Error> {
         let target = request.uri().path_and_query();
         let target = target.map_or(0, |target| target.as_str().len());
         let line = request.method().as_str().len() + target + LINE_REST;
@@ -79,7 +79,7 @@ impl Decoder {
         if line > LINE_LIMIT || is_too_much {
             return Err(invalid_message());
         }
-        if self.is_too_large(headers) {
+        if has_limit && self.is_too_large(headers) {
             return Err(self.too_large());
         }
         match headers.get(header::EXPECT) {
@@ -394,7 +394,7 @@ async fn unpacked(encoding: Encoding, sent: Bytes, limit: usize) -> Result<Optio
     })?
 }
 
-fn too_slow() -> Error {
+pub(super) fn too_slow() -> Error {
     let message = "The rest of the body did not arrive in time";
     Error::new(Kind::BodyTimedOut, message)
 }
@@ -443,7 +443,9 @@ mod tests {
         let decoder = decoder(10);
         let check = |request: hyper::http::request::Builder| {
             let request = request.body(()).unwrap();
-            decoder.check_head(&request).map_err(|error| error.kind())
+            decoder
+                .check_head(&request, true)
+                .map_err(|error| error.kind())
         };
         let get = |target: &str| hyper::Request::get(target);
         let long = "x".repeat(LINE_LIMIT);

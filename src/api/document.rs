@@ -166,6 +166,7 @@ mod tests {
             sagemaker: true,
             oip: true,
             kserve: true,
+            tenants: true,
         };
         let mut tables = vec![RouteTable::new(&ALL, plain), RouteTable::new(&ALL, full)];
         tables.extend(ALL.map(|listener| RouteTable::new(&[listener], plain)));

@@ -20,7 +20,9 @@ mod table;
 use super::uri::{self, NormalizePath};
 pub use endpoints::Endpoint;
 use endpoints::{METHOD_NOT_ALLOWED, NOT_FOUND};
-use table::{INFERENCE, KSERVE, KSERVE_V2, LEGACY, MANAGEMENT, METRICS, OPEN_INFERENCE, SAGEMAKER};
+use table::{
+    INFERENCE, KSERVE, KSERVE_V2, LEGACY, MANAGEMENT, METRICS, OPEN_INFERENCE, SAGEMAKER, TENANTS,
+};
 
 /// A socket the server listens on, by what is served there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -182,6 +184,10 @@ impl Route {
 
 /// What a socket serves beside the tables of its listeners.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a part of the surface"
+)]
 pub struct Surface {
     /// Open Inference Protocol: its own `/v2`, in place of `KServe`'s two paths.
     pub oip: bool,
@@ -189,6 +195,8 @@ pub struct Surface {
     pub sagemaker: bool,
     /// What KServe asks of a container, where TorchServe answers that the method is not allowed.
     pub kserve: bool,
+    /// What tenants have.
+    pub tenants: bool,
 }
 
 /// The table of one socket.
@@ -324,6 +332,7 @@ fn tables(listener: Listener, surface: Surface) -> Vec<&'static [Route]> {
             let kserve: &[Route] = if surface.kserve { KSERVE } else { &[] };
             vec![before, INFERENCE, v2, kserve]
         }
+        Listener::Management if surface.tenants => vec![MANAGEMENT, TENANTS],
         Listener::Management => vec![MANAGEMENT],
         Listener::Metrics => vec![METRICS],
         Listener::GrpcInference | Listener::GrpcManagement => Vec::new(),
@@ -411,6 +420,7 @@ mod tests {
             oip: true,
             sagemaker: true,
             kserve: true,
+            tenants: true,
         };
         let listeners = [Listener::Inference, Listener::Management, Listener::Metrics];
         for listeners in [&listeners[..], &listeners[..1]] {
@@ -570,6 +580,7 @@ mod tests {
             sagemaker: true,
             oip: true,
             kserve: false,
+            tenants: true,
         };
         let table = RouteTable::new(&[Listener::Inference], surface);
         for (path, expected) in [

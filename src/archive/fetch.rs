@@ -38,7 +38,7 @@ pub use proxy::Proxies;
 pub use remote::with_pin;
 
 use http::Http;
-use part::Part;
+pub(super) use part::Part;
 use remote::Remote;
 use s3::S3;
 
@@ -162,6 +162,11 @@ impl Fetcher {
             cfg,
             store,
         }))
+    }
+
+    /// Bytes that an archive may have.
+    pub fn largest(&self) -> u64 {
+        self.0.cfg.limit
     }
 
     /// The model store that archives are fetched into.

@@ -40,7 +40,8 @@ const MOST: i128 = 1_000_000;
 const OF_FILE: [&str; 1] = ["tenants"];
 const OF_TENANT: [&str; 3] = ["keys", "quotas", "suspended"];
 const OF_KEY: [&str; 5] = ["sha256", "label", "scopes", "models", "expires"];
-const OF_QUOTAS: [&str; 7] = [
+const OF_QUOTAS: [&str; 8] = [
+    "archive_bytes",
     "models",
     "versions",
     "workers",
@@ -72,6 +73,8 @@ pub struct Quotas {
     pub workers: Option<usize>,
     /// Requests that were admitted and not answered.
     pub requests_in_flight: Option<usize>,
+    /// Bytes of the archives in its directory.
+    pub archive_bytes: Option<usize>,
     /// Requests a second.
     pub requests_per_second: Option<usize>,
     /// Requests that may come at once, after a while without any; as many as in a second if nothing is said.
@@ -286,8 +289,13 @@ impl Reader {
         let mut quotas = Quotas::default();
         for (key, node) in self.entries(path, node) {
             let path = format!("{path}.{key}");
-            if key == "body_bytes_per_second" {
-                quotas.body_bytes_per_second = self.fields.size(&path, node);
+            let size = match key.as_str() {
+                "archive_bytes" => Some(&mut quotas.archive_bytes),
+                "body_bytes_per_second" => Some(&mut quotas.body_bytes_per_second),
+                _ => None,
+            };
+            if let Some(size) = size {
+                *size = self.fields.size(&path, node);
                 continue;
             }
             let (quota, least) = match key.as_str() {

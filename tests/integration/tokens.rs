@@ -130,11 +130,17 @@ pub fn request_for(route: &Route, model: &str) -> (&'static str, String) {
 }
 
 /// Every row of every listener, in the surface that tests serve.
-pub fn rows() -> Vec<(Listener, Route)> {
+fn rows() -> Vec<(Listener, Route)> {
+    rows_with(false)
+}
+
+/// The same, with those for tenants.
+pub fn rows_with(tenants: bool) -> Vec<(Listener, Route)> {
     let surface = Surface {
         oip: true,
         sagemaker: false,
         kserve: false,
+        tenants,
     };
     let listeners = [Listener::Inference, Listener::Management, Listener::Metrics];
     listeners

@@ -18,8 +18,8 @@ use crate::api::document::operations::{
 use crate::api::extract::PathParams;
 use crate::api::oip::rest as oip;
 use crate::api::{
-    Api, Response, health, inference, kserve, management, method_not_allowed, not_found, rotate,
-    sagemaker, scrape,
+    Api, Response, archives, health, inference, kserve, management, method_not_allowed, not_found,
+    rotate, sagemaker, scrape,
 };
 
 /// What answers the requests of a route.
@@ -100,11 +100,20 @@ const SCRAPE_QUERY: &[Query] = &[query("name[]", "array", "Names of metrics; all
 #[rustfmt::skip]
 const NAMED: &[Query] = &[query("model_name", "string", "The model; the only one loaded at start-up if not given.")];
 
+#[rustfmt::skip]
+const SEND: &[Query] = &[
+    query("sha256", "string", "SHA-256 of the archive in hexadecimal. Required."),
+    query("offset", "integer", "Bytes that have arrived, to go on from there; the archive begins anew if not given."),
+];
+#[rustfmt::skip]
+const ARRIVED: &[Query] = &[query("sha256", "string", "SHA-256 of an archive of which so much has arrived.")];
+
 type Answers = &'static [(u16, Answer)];
 
 const HEALTH: Answers = &[(200, STATUS), (500, STATUS)];
 const READINESS: Answers = &[(200, STATUS), (503, STATUS)];
 const DONE: Answers = &[(200, STATUS)];
+const DONE_WITH_OBJECT: Answers = &[(200, OBJECT)];
 const STARTED: Answers = &[(200, STATUS), (202, STATUS), (206, STATUS)];
 const OIP_READINESS: Answers = &[(200, OBJECT), (400, OBJECT), (503, OBJECT)];
 const OIP_MODEL_READINESS: Answers = &[(200, OBJECT), (400, OBJECT), (404, OBJECT), (503, OBJECT)];
@@ -162,6 +171,10 @@ endpoints! {
     UNREGISTER_DEFAULT = "unregisterModel", |api, path: PathParams| management::unregister_model(api, path.of_default_version()), UNREGISTER_MODEL.operation;
     SET_DEFAULT = "setDefault", management::set_default, get("Makes a version the default.", &[], DONE, &[404]);
     MODEL_READINESS = "modelReady", management::model_readiness, get("Whether the default version serves, as KServe asks.", &[], &[(200, Answer::Json("Readiness"))], &[404, 500, 503]);
+    LIST_ARCHIVES = "listArchives", archives::list, get("The archives of a tenant's own.", &[], DONE_WITH_OBJECT, &[404]);
+    SEND_ARCHIVE = "sendArchive", archives::send, Operation { takes: Takes::Anything, ..get("Takes an archive, or the rest of one that broke off.", SEND, &[(201, OBJECT)], &[400, 403, 404, 405, 408, 409, 413, 500]) };
+    DESCRIBE_ARCHIVE = "describeArchive", archives::describe, get("An archive, or how much has arrived of one that broke off.", ARRIVED, DONE_WITH_OBJECT, &[404]);
+    REMOVE_ARCHIVE = "removeArchive", archives::remove, get("Removes an archive that no version comes from.", &[], DONE, &[404, 405, 409, 500]);
     KSERVE_LIVE = "kserveLive", kserve::live, get("Whether the server lives, as KServe asks.", &[], DONE, &[]);
     KSERVE_MODELS = "kserveModels", kserve::models, get("Names of all models.", &[], &[(200, Answer::Json("Names"))], &[]);
     KSERVE_MODEL = "kserveModelReady", kserve::model, get("Whether the default version serves, as KServe asks.", &[], &[(200, Answer::Json("Readiness")), (503, Answer::Json("Readiness"))], &[404]);

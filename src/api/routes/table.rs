@@ -128,6 +128,15 @@ pub(super) const MANAGEMENT: &[Route] = &[
     route(Verbs::Any, "/token", Permission::Rotate, ROTATE_TOKEN),
 ];
 
+/// What tenants have.
+#[rustfmt::skip]
+pub(super) const TENANTS: &[Route] = &[
+    route(Verbs::Get, "/lantern/v1/archives", Permission::Manage, LIST_ARCHIVES),
+    route(Verbs::Put, "/lantern/v1/archives/{model}", Permission::Register, SEND_ARCHIVE),
+    route(Verbs::Get, "/lantern/v1/archives/{model}", Permission::Manage, DESCRIBE_ARCHIVE),
+    route(Verbs::Delete, "/lantern/v1/archives/{model}", Permission::Register, REMOVE_ARCHIVE),
+];
+
 #[rustfmt::skip]
 pub(super) const METRICS: &[Route] = &[
     route(Verbs::Options, "/", Permission::Nothing, API_DESCRIPTION),
