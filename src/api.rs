@@ -166,6 +166,8 @@ pub struct Services {
 pub struct Api {
     services: Services,
     operations: Operations,
+    /// What the key of a tenant opened.
+    access: Option<Access>,
     /// Whether a worker was ready when `SageMaker` asked.
     was_ready: Arc<AtomicBool>,
     common: Arc<Common>,
@@ -205,9 +207,15 @@ impl Api {
                 scraping: Semaphore::new(1),
                 cfg,
             }),
+            access: None,
             was_ready: Arc::default(),
             services,
         })
+    }
+
+    /// Whether whoever sends this request may still do so: what takes long asks again.
+    fn check_access(&self) -> Result<(), Error> {
+        self.access.as_ref().map_or(Ok(()), Access::check)
     }
 
     /// The API for the models that are there for whoever sends a request with `headers`, if that has `permission`.
@@ -226,11 +234,12 @@ impl Api {
         Self {
             operations: Operations::new(access.catalog.clone(), self.common.cfg.enable_model_api),
             services: Services {
-                catalog: access.catalog,
+                catalog: access.catalog.clone(),
                 metrics: access.tenant.metrics().clone(),
                 tenants: None,
                 ..self.services.clone()
             },
+            access: Some(access),
             was_ready: Arc::default(),
             common: Arc::clone(&self.common),
         }

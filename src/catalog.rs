@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore};
 
 use crate::config::server::{PingMeaning, ReadyRequires};
 use crate::config::snapshot::SavedVersion;
@@ -59,6 +60,8 @@ pub use statistics::{BatchStatistics, Counted, Statistics};
 pub struct Parts {
     /// Whose models these are.
     pub owner: Arc<Owner>,
+    /// Permits for examining archives that are sent.
+    pub examining: Arc<Semaphore>,
     /// What runtimes are made from.
     pub hosts: Hosts,
     /// Where versions bind their metrics.
@@ -94,6 +97,8 @@ pub struct Catalog {
 
 struct CatalogState {
     models: ArcSwap<Models>,
+    /// Read while files of the owner's are read or written; written by whoever takes them away.
+    at_work: RwLock<()>,
     /// Held while an archive is sent.
     uploading: Arc<tokio::sync::Mutex<()>>,
     /// Held while `models` is replaced, never while anything is awaited.
@@ -136,6 +141,7 @@ impl Catalog {
         let (snapshots, restored) = (parts.snapshots.clone(), parts.restored.clone());
         let state = Arc::new_cyclic(|shared| CatalogState {
             models: ArcSwap::default(),
+            at_work: RwLock::default(),
             uploading: Arc::default(),
             writing: Mutex::default(),
             expected: Expectations::default(),
@@ -448,8 +454,9 @@ impl Catalog {
             let _writing = self.state.writing.lock();
             self.state.is_closed.store(true, Ordering::SeqCst);
         }
-        // An archive that is being sent breaks off at its next piece.
+        // An archive that is being sent breaks off at its next piece, and what is begun is done.
         drop(self.state.uploading.lock().await);
+        drop(self.state.at_work.write().await);
         // Snapshots are written one after the other: once this one is, none is under way.
         self.save_whatever(Moment::Shutdown).await;
     }
@@ -459,6 +466,25 @@ impl Catalog {
             return Err(Error::new(Kind::Draining, "The tenant is removed"));
         }
         Ok(())
+    }
+
+    /// Leave to work with files of the owner's, which nobody takes away meanwhile.
+    async fn at_work(&self) -> Result<RwLockReadGuard<'_, ()>, Error> {
+        let at_work = self.state.at_work.read().await;
+        self.check_open()?;
+        Ok(at_work)
+    }
+
+    /// Leave to take files of the owner's away, while nobody works with them.
+    async fn alone(&self) -> Result<RwLockWriteGuard<'_, ()>, Error> {
+        let alone = self.state.at_work.write().await;
+        self.check_open()?;
+        Ok(alone)
+    }
+
+    /// Whether this handle shows these models alone, or all.
+    pub fn is_restricted_to(&self, only: Option<&BTreeSet<ModelName>>) -> bool {
+        self.only.as_deref() == only
     }
 
     fn is_closed(&self) -> bool {

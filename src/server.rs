@@ -205,6 +205,7 @@ impl Server {
         let collector = cfg.system.map(|system| metrics.collector(system));
         let catalog = Catalog::new(Parts {
             owner: Arc::default(),
+            examining: Arc::new(Semaphore::new(1)),
             hosts: cfg.hosts,
             metrics: metrics.clone(),
             health: cfg.health,

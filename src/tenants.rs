@@ -105,7 +105,9 @@ impl Access {
         let table = self.tenants.table.load();
         let is_given = match self.key {
             Some((digest, scope)) => table.keys.get(&digest).is_some_and(|row| {
-                Arc::ptr_eq(&row.tenant, &self.tenant) && row.key.opens(scope, SystemTime::now())
+                Arc::ptr_eq(&row.tenant, &self.tenant)
+                    && self.catalog.is_restricted_to(row.models.as_deref())
+                    && row.key.opens(scope, SystemTime::now())
             }),
             None => table
                 .tenants
@@ -155,6 +157,8 @@ struct Reading {
     leaving: BTreeSet<TenantName>,
     /// Whether the settings are not in force for every tenant.
     is_behind: bool,
+    /// Why some have no home: said once.
+    homeless: BTreeMap<TenantName, String>,
 }
 
 impl Tenants {
@@ -183,7 +187,6 @@ impl Tenants {
     /// Reads the file again if it has changed since the last time but one that this was called, and does what is left to do. Blocks, within
     /// a runtime. Returns whether there are other settings now. After a failure the old ones hold until the file changes again.
     pub fn refresh(self: &Arc<Self>) -> Result<bool, Problems> {
-        self.homes.sweep();
         let mut reading = self.reading.lock();
         let stamp = Stamp::of(&self.path);
         if stamp == reading.stamp {
@@ -266,6 +269,11 @@ impl Tenants {
         self.homes.release();
     }
 
+    /// Removes what was put aside a while ago. Blocks, for as long as that takes.
+    pub fn sweep(&self) {
+        self.homes.sweep();
+    }
+
     /// Removes what tenants have left that went while no server ran. Blocks. To be called once the server serves: one that does not start
     /// changes nothing.
     pub fn clear_others(&self) {
@@ -277,7 +285,8 @@ impl Tenants {
         }
     }
 
-    fn clear(&self, name: &TenantName) {
+    /// Whether what it had is out of the way of another tenant of that name.
+    fn clear(&self, name: &TenantName) -> bool {
         match self.homes.clear(name) {
             Ok(aside) => tracing::info!(
                 tenant = %name,
@@ -285,9 +294,14 @@ impl Tenants {
                 aside.display()
             ),
             Err(error) => {
-                tracing::error!(tenant = %name, %error, "what tenant {name} had is not removed");
+                tracing::error!(
+                    tenant = %name, %error,
+                    "what tenant {name} had is not removed: no other tenant is served by that name until this server is started again"
+                );
+                return false;
             }
         }
+        true
     }
 
     /// Puts `settings` in force: tenants come, change and go.
@@ -323,20 +337,26 @@ impl Tenants {
         &self,
         name: &TenantName,
         settings: &TenantSettings,
-        reading: &Reading,
+        reading: &mut Reading,
     ) -> Option<Arc<Tenant>> {
         if reading.leaving.contains(name) {
             return None;
         }
         let owner = Arc::new(Owner::tenant_with(name.clone(), settings.quotas));
         match self.homes.open(Arc::clone(&owner)) {
-            Ok(home) => Some(Arc::new(Tenant {
-                owner,
-                home,
-                is_suspended: AtomicBool::new(settings.is_suspended),
-            })),
+            Ok(home) => {
+                reading.homeless.remove(name);
+                Some(Arc::new(Tenant {
+                    owner,
+                    home,
+                    is_suspended: AtomicBool::new(settings.is_suspended),
+                }))
+            }
             Err(error) => {
-                tracing::error!(tenant = %name, %error, "tenant {name} cannot be served yet");
+                let why = error.to_string();
+                if reading.homeless.insert(name.clone(), why.clone()) != Some(why) {
+                    tracing::error!(tenant = %name, %error, "tenant {name} cannot be served yet");
+                }
                 None
             }
         }
@@ -350,8 +370,9 @@ impl Tenants {
         tenant.catalog().drain(self.patience).await;
         drop(tenant);
         let cleared = tokio::task::spawn_blocking(move || {
-            self.clear(&name);
-            self.reading.lock().leaving.remove(&name);
+            if self.clear(&name) {
+                self.reading.lock().leaving.remove(&name);
+            }
         });
         // A panic was logged where it happened.
         let _ = cleared.await;

@@ -1,7 +1,5 @@
 //! Endpoints for the archives of a tenant's own: sent, listed, removed.
 
-use std::time::Duration;
-
 use axum::body::Body;
 use http_body_util::BodyExt as _;
 use hyper::header::{self, HeaderMap};
@@ -13,7 +11,7 @@ use super::decode::{invalid_message, too_slow};
 use super::extract::{Call, PathParams, Query};
 use super::pace::Pace;
 use super::parameters::Parameters;
-use super::{ApiState, EndpointResult, reply};
+use super::{Api, ApiState, EndpointResult, reply};
 use crate::catalog::Sending;
 use crate::error::{Error, Kind};
 
@@ -34,13 +32,14 @@ pub(super) async fn send(
 ) -> EndpointResult {
     let query = Parameters::Query(query);
     let digest = query.text("sha256").unwrap_or_default();
-    let offset = query.integer("offset")?;
+    let offset = query.text("offset").map(|text| number(&text)).transpose()?;
     let catalog = &api.services.catalog;
     let sending = catalog.begin_upload(path.model, digest.clone()).await?;
-    begin(&sending, offset)?;
+    check_offset(&sending, offset)?;
     let length = content_length(&call.headers).unwrap_or(0);
-    sending.check_room(sending.arrived()?.saturating_add(length))?;
-    receive(&sending, call.body, api.common.cfg.body_timeout).await?;
+    sending.check_room(offset.unwrap_or(0).saturating_add(length))?;
+    sending.begin(offset.is_none())?;
+    receive(&api, &sending, call.body).await?;
     let stored = sending.finish().await?;
     let said = json!({"name": stored.name, "bytes": stored.bytes, "sha256": digest});
     Ok(reply::json(StatusCode::CREATED, &said))
@@ -84,26 +83,28 @@ pub(super) async fn remove(api: ApiState, path: PathParams) -> EndpointResult {
     Ok(reply::status(StatusCode::OK, "The archive is removed"))
 }
 
-/// From the first byte, or from where it broke off.
-fn begin(sending: &Sending, offset: Option<i64>) -> Result<(), Error> {
+fn number(text: &str) -> Result<u64, Error> {
+    let wrong = |_| Error::new(Kind::BadRequest, "offset must be a number of bytes");
+    text.parse().map_err(wrong)
+}
+
+/// What goes on goes on from where it broke off.
+fn check_offset(sending: &Sending, offset: Option<u64>) -> Result<(), Error> {
     let arrived = sending.arrived()?;
-    match offset.map(u64::try_from) {
-        None => sending.restart(),
-        Some(Ok(offset)) if offset == arrived => Ok(()),
-        Some(_) => {
-            let message = format!("offset must be {arrived}: so many bytes have arrived");
-            Err(Error::new(Kind::Conflict, message))
-        }
+    if offset.is_none_or(|offset| offset == arrived) {
+        return Ok(());
     }
+    let message = format!("offset must be {arrived}: so many bytes have arrived");
+    Err(Error::new(Kind::Conflict, message))
 }
 
 /// Writes what comes. What has arrived stays if it breaks off.
-async fn receive(sending: &Sending, mut body: Body, timeout: Duration) -> Result<(), Error> {
+async fn receive(api: &Api, sending: &Sending, mut body: Body) -> Result<(), Error> {
     let unwritten = |error: std::io::Error| {
         Error::new(Kind::Internal, "The archive could not be written").with_detail(error)
     };
     let (mut file, mut arrived) = (sending.rest()?, sending.arrived()?);
-    let mut pace = Pace::new(timeout);
+    let mut pace = Pace::new(api.common.cfg.body_timeout);
     loop {
         let frame = tokio::time::timeout_at(pace.deadline().into(), body.frame()).await;
         let Some(frame) = frame.map_err(|_| too_slow())? else {
@@ -112,6 +113,7 @@ async fn receive(sending: &Sending, mut body: Body, timeout: Duration) -> Result
         let frame = frame.map_err(|error| invalid_message().with_detail(error))?;
         if let Ok(piece) = frame.into_data() {
             arrived += piece.len() as u64;
+            api.check_access()?;
             sending.check_room(arrived)?;
             file.write_all(&piece).await.map_err(unwritten)?;
             pace.arrived(piece.len());

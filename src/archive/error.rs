@@ -43,6 +43,9 @@ pub enum ArchiveError {
         /// What the other server or this machine said, for the log.
         detail: String,
     },
+    /// Another one is being written to the same file.
+    #[error("The same archive is being sent already")]
+    Busy,
     /// A download cannot get its name: the store has a file of that name.
     #[error("Model file already exists {0}")]
     Exists(String),
@@ -158,7 +161,7 @@ impl From<ArchiveError> for Error {
             | ArchiveError::UrlNotAllowed(_)
             | ArchiveError::NotFound(_) => Kind::ModelNotFound,
             ArchiveError::Url { .. } => Kind::BadRequest,
-            ArchiveError::Exists(_) => Kind::FileExists,
+            ArchiveError::Exists(_) | ArchiveError::Busy => Kind::FileExists,
             ArchiveError::Link { leads, .. } => {
                 return Self::new(Kind::ModelNotFound, error.to_string()).with_detail(leads);
             }

@@ -11,6 +11,9 @@ use super::limits::UnpackLimits;
 use super::source::Source;
 use super::{ArchiveError, Location, Manifest};
 
+/// What fails where there is no place.
+const MAKING: &str = "making a temporary directory";
+
 /// An archive that was unpacked to be examined. Dropping it removes the files.
 #[derive(Debug)]
 pub struct Examined {
@@ -34,8 +37,25 @@ impl Examined {
 
 /// Unpacks the archive at `location` into a temporary directory. Fails if it cannot be unpacked or has no manifest.
 pub fn examine(location: &Location, limits: UnpackLimits) -> Result<Examined, ArchiveError> {
-    let doing = "making a temporary directory";
-    let directory = tempfile::tempdir().map_err(ArchiveError::io(doing))?;
+    let directory = tempfile::tempdir().map_err(ArchiveError::io(MAKING))?;
+    examine_into(directory, location, limits)
+}
+
+/// The same in a temporary directory within `place`.
+pub(super) fn examine_in(
+    place: &Path,
+    location: &Location,
+    limits: UnpackLimits,
+) -> Result<Examined, ArchiveError> {
+    let directory = tempfile::tempdir_in(place).map_err(ArchiveError::io(MAKING))?;
+    examine_into(directory, location, limits)
+}
+
+fn examine_into(
+    directory: TempDir,
+    location: &Location,
+    limits: UnpackLimits,
+) -> Result<Examined, ArchiveError> {
     let source = Source::open(location, limits)?;
     source.read(directory.path(), limits)?;
     Ok(Examined {

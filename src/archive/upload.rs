@@ -8,9 +8,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::digest::sha256;
+use super::examine::examine_in;
 use super::fetch::{Download, Part};
 use super::store::HIDDEN;
-use super::{ArchiveError, Location, ModelStore, UnpackLimits, examine};
+use super::{ArchiveError, Location, ModelStore, UnpackLimits};
 
 /// Bytes of a name.
 const LONGEST_NAME: usize = 200;
@@ -43,8 +44,10 @@ impl Upload {
         if fs::symlink_metadata(root.join(name)).is_ok() {
             return Err(ArchiveError::Exists(name.to_owned()));
         }
-        discard_others(&root, digest);
-        let part = Part::open(&root, digest)?;
+        let part = Part::open(&root, digest).map_err(|error| match error {
+            ArchiveError::Io { .. } if is_held(&root, digest) => ArchiveError::Busy,
+            error => error,
+        })?;
         // With a tag, a part is kept when it breaks off.
         if part.resume().is_none() {
             part.restart(Some(digest))?;
@@ -62,9 +65,13 @@ impl Upload {
         self.part.len()
     }
 
-    /// It begins anew: what has arrived goes.
-    pub fn restart(&self) -> Result<(), ArchiveError> {
-        self.part.restart(Some(&self.digest))
+    /// It is to arrive, from the start if `anew`: of others that broke off nothing stays. Blocks.
+    pub fn take_place(&self, anew: bool) -> Result<(), ArchiveError> {
+        discard_others(&self.root, &self.digest);
+        if anew {
+            self.part.restart(Some(&self.digest))?;
+        }
+        Ok(())
     }
 
     /// What the rest is written to, behind what has arrived.
@@ -72,10 +79,12 @@ impl Upload {
         self.part.writer(self.arrived()?)
     }
 
-    /// Nothing more comes: the archive gets its name, if it is what it should be. Otherwise nothing of it stays. Blocks.
-    pub fn finish(self, limits: UnpackLimits) -> Result<Stored, ArchiveError> {
-        match self.check(limits) {
+    /// Nothing more comes: the archive gets its name, if it is what it should be. Otherwise nothing of it stays, unless it was this machine that
+    /// failed. It is unpacked in `directory`. Blocks.
+    pub fn finish(self, directory: &Path, limits: UnpackLimits) -> Result<Stored, ArchiveError> {
+        match self.check(directory, limits) {
             Ok(bytes) => self.named(bytes),
+            Err(error @ ArchiveError::Io { .. }) => Err(error),
             Err(error) => {
                 self.part.discard();
                 Err(error)
@@ -83,7 +92,7 @@ impl Upload {
         }
     }
 
-    fn check(&self, limits: UnpackLimits) -> Result<u64, ArchiveError> {
+    fn check(&self, directory: &Path, limits: UnpackLimits) -> Result<u64, ArchiveError> {
         let reading = || ArchiveError::io("reading an archive that was sent");
         let file = File::open(self.part.path()).map_err(reading())?;
         let digest = sha256(&file).map_err(reading())?;
@@ -96,7 +105,7 @@ impl Upload {
         }
         // What an archive's name ends in says how it is packed.
         let named = Named::of(self.part.path()).map_err(reading())?;
-        let examined = examine(&Location::local(&named.0)?, limits)?;
+        let examined = examine_in(directory, &Location::local(&named.0)?, limits)?;
         examined.contents.map(drop)?;
         self.arrived()
     }
@@ -137,31 +146,27 @@ pub fn arrived(store: &ModelStore, digest: &str) -> Result<u64, ArchiveError> {
     Ok(part.map_or(0, |part| part.len()))
 }
 
-/// Archives in `store`, by name, and bytes of everything in it, parts included. Blocks.
-pub fn stored(store: &ModelStore) -> Result<(Vec<Stored>, u64), ArchiveError> {
+/// Archives in `store` that are files, by name. Blocks.
+pub fn stored(store: &ModelStore) -> Result<Vec<Stored>, ArchiveError> {
     let listed = store.list()?.archives;
     let listed = listed.iter().filter_map(|location| {
-        let bytes = fs::metadata(location.path()).ok()?.len();
-        let name = location.source().to_owned();
-        Some(Stored { name, bytes })
+        let found = fs::metadata(location.path()).ok()?;
+        found.is_file().then(|| Stored {
+            name: location.source().to_owned(),
+            bytes: found.len(),
+        })
     });
-    let listed: Vec<_> = listed.collect();
-    let parts = store.root().map_or(0, |root| size_of_parts(&root));
-    let total = listed.iter().map(|one| one.bytes).sum::<u64>() + parts;
-    Ok((listed, total))
+    Ok(listed.collect())
 }
 
 /// Removes the archive `name` from `store`. Blocks.
 pub fn remove(store: &ModelStore, name: &str) -> Result<(), ArchiveError> {
-    check_name(name)
-        .map_err(|_| ArchiveError::NotFound(name.chars().take(LONGEST_NAME).collect()))?;
     let root = store.root().ok_or(ArchiveError::NoModelStore)?;
-    match fs::remove_file(root.join(name)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(ArchiveError::NotFound(name.to_owned()))
-        }
-        removed => removed.map_err(ArchiveError::io("removing an archive")),
+    if !stored(store)?.iter().any(|one| one.name == name) {
+        let shown = name.chars().take(LONGEST_NAME).collect();
+        return Err(ArchiveError::NotFound(shown));
     }
+    fs::remove_file(root.join(name)).map_err(ArchiveError::io("removing an archive"))
 }
 
 /// Names of archives that are sent are file names that nothing mistakes for anything else.
@@ -202,7 +207,7 @@ fn discard_others(root: &Path, digest: &str) {
     let parts = entries.map(|entry| entry.path()).filter(|path| {
         let is_part = path
             .extension()
-            .is_some_and(|kind| kind == "part" || kind == "tag");
+            .is_some_and(|kind| kind == "part" || kind == "tag" || kind == "mar");
         is_part && path.file_stem().is_none_or(|stem| stem != digest)
     });
     for part in parts {
@@ -210,11 +215,8 @@ fn discard_others(root: &Path, digest: &str) {
     }
 }
 
-fn size_of_parts(root: &Path) -> u64 {
-    let entries = fs::read_dir(root.join(HIDDEN))
-        .into_iter()
-        .flatten()
-        .flatten();
-    let sizes = entries.filter_map(|entry| Some(entry.metadata().ok()?.len()));
-    sizes.sum()
+/// Whether somebody writes to that part.
+fn is_held(root: &Path, digest: &str) -> bool {
+    let part = File::open(root.join(HIDDEN).join(format!("{digest}.part")));
+    part.is_ok_and(|part| part.try_lock().is_err())
 }

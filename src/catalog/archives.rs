@@ -46,9 +46,9 @@ impl Sending {
         }
     }
 
-    /// It begins anew.
-    pub fn restart(&self) -> Result<(), Error> {
-        Ok(self.upload.restart()?)
+    /// It begins anew, or goes on. Of others that broke off nothing stays.
+    pub fn begin(&self, anew: bool) -> Result<(), Error> {
+        Ok(self.upload.take_place(anew)?)
     }
 
     /// What the rest is written to.
@@ -64,10 +64,15 @@ impl Sending {
             one_at_a_time,
             ..
         } = self;
+        let examining = Arc::clone(&catalog.state.parts.examining)
+            .acquire_owned()
+            .await;
         blocking(move || {
-            let _one_at_a_time = one_at_a_time;
+            let _held = (one_at_a_time, examining);
             catalog.check_open()?;
-            Ok(upload.finish(UnpackLimits::default())?)
+            let unpacked = &catalog.state.parts.library.unpacked;
+            let stored = upload.finish(unpacked.directory(), UnpackLimits::default());
+            stored.map_err(refused)
         })
         .await
     }
@@ -77,6 +82,7 @@ impl Catalog {
     /// Begins to take an archive, or goes on with one that broke off.
     pub async fn begin_upload(&self, name: String, digest: String) -> Result<Sending, Error> {
         self.check_has_archives()?;
+        let _at_work = self.at_work().await?;
         let turn = Arc::clone(&self.state.uploading).try_lock_owned();
         let one_at_a_time = turn.map_err(|_| {
             Error::new(
@@ -84,14 +90,13 @@ impl Catalog {
                 "Another archive is being sent: send one at a time",
             )
         })?;
-        self.check_open()?;
         let (catalog, store) = (self.clone(), self.store());
         let quota = self.state.parts.owner.quotas().archive_bytes;
         let largest = self.state.parts.library.fetcher.largest();
         blocking(move || {
-            let upload = Upload::begin(&store, &name, &digest).map_err(begun)?;
-            let (_, taken) = stored(&store)?;
-            let others = taken.saturating_sub(upload.arrived()?);
+            let upload = Upload::begin(&store, &name, &digest).map_err(refused)?;
+            // What broke off before makes room for this one.
+            let others = stored(&store)?.iter().map(|one| one.bytes).sum();
             Ok(Sending {
                 catalog,
                 upload,
@@ -106,6 +111,7 @@ impl Catalog {
     /// Bytes that have arrived of an archive that broke off.
     pub async fn arrived(&self, digest: String) -> Result<u64, Error> {
         self.check_has_archives()?;
+        let _at_work = self.at_work().await?;
         let store = self.store();
         blocking(move || Ok(arrived(&store, &digest)?)).await
     }
@@ -113,25 +119,29 @@ impl Catalog {
     /// The archives, by name.
     pub async fn stored(&self) -> Result<Vec<Stored>, Error> {
         self.check_has_archives()?;
+        let _at_work = self.at_work().await?;
         let store = self.store();
-        blocking(move || Ok(stored(&store)?.0)).await
+        blocking(move || Ok(stored(&store)?)).await
     }
 
     /// Removes an archive that no version comes from.
     pub async fn remove_stored(&self, name: String) -> Result<(), Error> {
         self.check_has_archives()?;
-        let is_used = |source: &str| source == name;
-        let entries = self.entries();
-        if let Some(entry) = entries.iter().find(|entry| is_used(entry.source())) {
-            let spec = entry.spec();
-            let message = format!(
-                "{name} is the archive of model {} version {}: unregister it first",
-                spec.name, spec.version
-            );
+        let _alone = self.alone().await?;
+        if self.sources().iter().any(|source| is_of(source, &name)) {
+            let message = format!("A version comes from {name}: unregister it first");
             return Err(Error::new(Kind::Conflict, message));
         }
         let store = self.store();
         blocking(move || Ok(remove_stored(&store, &name)?)).await
+    }
+
+    /// What versions come from, those included that could not be restored yet.
+    fn sources(&self) -> Vec<String> {
+        let entries = self.entries();
+        let registered = entries.iter().map(|entry| entry.source().to_owned());
+        let missing = self.state.snapshots.missing_sources();
+        registered.chain(missing).collect()
     }
 
     fn store(&self) -> ModelStore {
@@ -148,10 +158,17 @@ impl Catalog {
     }
 }
 
+/// Whether a version's source, however it was named, is the archive called `name`.
+fn is_of(source: &str, name: &str) -> bool {
+    source.trim_end_matches('/').rsplit('/').next() == Some(name)
+}
+
 /// The failure of an archive that is not taken.
-fn begun(error: ArchiveError) -> Error {
+fn refused(error: ArchiveError) -> Error {
     match &error {
-        ArchiveError::Exists(_) => Error::new(Kind::Conflict, error.to_string()),
+        ArchiveError::Exists(_) | ArchiveError::Busy => {
+            Error::new(Kind::Conflict, error.to_string())
+        }
         _ => error.into(),
     }
 }

@@ -161,6 +161,7 @@ impl Catalog {
         at_startup: bool,
     ) -> Result<Arc<Entry>, Error> {
         self.check_may_be_opened(&registration)?;
+        let _at_work = self.at_work().await?;
         let library = self.state.parts.library.clone();
         let url = registration.url.clone();
         let opened = library.open(registration, at_startup).await?;
@@ -197,16 +198,12 @@ impl Catalog {
         let (url, name) = (&registration.url, registration.name.as_deref());
         let is_of_one = |only: &BTreeSet<ModelName>| {
             let rests = only.iter().filter_map(|one| url.strip_prefix(one.as_str()));
-            let mut versions = rests.filter_map(|rest| rest.strip_suffix(".mar"));
+            let mut rests = rests.filter_map(|rest| rest.strip_suffix(".mar"));
             // Nothing, or `-1.0`: what is behind another word is another model's.
             let is_digit = |byte: u8| byte.is_ascii_digit() || byte == b'.';
-            versions.any(|version| {
-                version
-                    .strip_prefix('-')
-                    .unwrap_or(version)
-                    .bytes()
-                    .all(is_digit)
-            })
+            let is_version = |text: &str| !text.is_empty() && text.bytes().all(is_digit);
+            let is_own = |rest: &str| rest.strip_prefix('-').map_or(rest.is_empty(), is_version);
+            rests.any(is_own)
         };
         let is_shown = self.only.as_deref().is_none_or(is_of_one);
         if is_shown && name.is_none_or(|name| self.shows(name)) {

@@ -87,6 +87,12 @@ impl Snapshots {
             .remove(&(model.clone(), version.clone()));
     }
 
+    /// What those come from that could not be restored yet.
+    pub(super) fn missing_sources(&self) -> Vec<String> {
+        let missing = self.missing.lock();
+        missing.values().map(|saved| saved.source.clone()).collect()
+    }
+
     /// Nobody wants it any more: one version, or all of a model's. Returns what there was.
     pub(super) fn forget(&self, model: &str, version: Option<&str>) -> Vec<SavedVersion> {
         let is_meant = |name: &ModelName, known: &Version| {

@@ -3,12 +3,13 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use super::settings::{default_versions, verdicts};
 use super::{Config, Places, ServerError, load, places};
@@ -30,6 +31,8 @@ const MARK: &str = ".lantern-tenant";
 const LOCK: &str = ".lock";
 /// Where directories of tenants are that are gone: `SECONDS-NAME`, by when they went.
 const ASIDE: &str = ".removed";
+/// Archives of all tenants that are examined at the same time, each unpacked.
+const EXAMINED_AT_ONCE: usize = 2;
 /// How long they stay there.
 const KEPT: Duration = Duration::from_hours(1);
 
@@ -46,8 +49,8 @@ pub struct TenantsConfig {
 /// What a new tenant gets.
 pub(super) struct TenantHomes {
     directory: PathBuf,
-    /// The file of tenants.
-    file: PathBuf,
+    /// What is in [`MARK`] of each tenant of this file.
+    mark: Vec<u8>,
     compiler: Arc<Compiler>,
     parts: Shared,
     places: Places,
@@ -60,6 +63,10 @@ pub(super) struct Shared {
     hosts: Hosts,
     health: Health,
     library: Arc<LibraryConfig>,
+    /// Bytes of an archive.
+    largest_archive: u64,
+    /// Archives that are examined at the same time.
+    examining: Arc<Semaphore>,
     metrics: metrics::Config,
     unregister_timeout: Duration,
     drain_timeout: Duration,
@@ -72,6 +79,8 @@ impl Shared {
             hosts: cfg.hosts.clone(),
             health: cfg.health,
             library: Arc::new(of_tenants(&cfg.library.cfg)),
+            largest_archive: cfg.library.fetcher.largest(),
+            examining: Arc::new(Semaphore::new(EXAMINED_AT_ONCE)),
             metrics: cfg.metrics.clone(),
             unregister_timeout: cfg.unregister_timeout,
             drain_timeout: cfg.drain_timeout,
@@ -98,7 +107,7 @@ impl TenantHomes {
         let in_use = |_| io::Error::other("another server has its tenants there");
         lock.try_lock().map_err(in_use)?;
         Ok(Self {
-            file: fs::canonicalize(&cfg.file)?,
+            mark: mark(&cfg.file)?,
             compiler: Arc::clone(&cfg.compiler),
             places: Places::default(),
             lock: Mutex::new(Some(lock)),
@@ -120,17 +129,29 @@ impl TenantHomes {
         hosts
     }
 
+    fn fetch_config(&self) -> FetchConfig {
+        FetchConfig {
+            limit: self.parts.largest_archive,
+            ..FetchConfig::default()
+        }
+    }
+
     /// Whether the directory is one of a tenant of this file.
     fn is_home(&self, directory: &Path) -> bool {
         let is_directory = fs::symlink_metadata(directory).is_ok_and(|found| found.is_dir());
         let mark = fs::read(directory.join(MARK));
-        is_directory && mark.is_ok_and(|mark| mark == self.file.as_os_str().as_bytes())
+        is_directory && mark.is_ok_and(|mark| mark == self.mark)
     }
 
     fn made(&self, owner: &Owner) -> io::Result<PathBuf> {
         let tenant = owner.tenant().ok_or(io::ErrorKind::InvalidInput)?;
         let home = exactly(&self.of(tenant))?;
-        fs::write(home.join(MARK), self.file.as_os_str().as_bytes())?;
+        if fs::symlink_metadata(home.join(MARK)).is_ok() && !self.is_home(&home) {
+            return Err(io::Error::other(
+                "its directory is that of a tenant of another file",
+            ));
+        }
+        fs::write(home.join(MARK), &self.mark)?;
         fs::create_dir_all(home.join("archives"))?;
         Ok(home)
     }
@@ -154,9 +175,10 @@ impl Homes for TenantHomes {
             hosts: self.hosts(&home, unpacked.directory()),
             metrics: metrics.clone(),
             health: self.parts.health,
+            examining: Arc::clone(&self.parts.examining),
             library: Library {
                 // Nothing is allowed: there is what lies in its directory.
-                fetcher: Fetcher::new(FetchConfig::default(), store),
+                fetcher: Fetcher::new(self.fetch_config(), store),
                 unpacked,
                 cfg: Arc::clone(&self.parts.library),
             },
@@ -227,6 +249,14 @@ impl Homes for TenantHomes {
         let names = homes.filter_map(|entry| TenantName::new(entry.file_name().to_str()?).ok());
         names.collect()
     }
+}
+
+/// What tells the tenants of one file from those of another: its path as it is named, since what a link leads to may change.
+fn mark(file: &Path) -> io::Result<Vec<u8>> {
+    let file = std::path::absolute(file)?;
+    let directory = fs::canonicalize(file.parent().unwrap_or(Path::new("/")))?;
+    let name = file.file_name().unwrap_or_default();
+    Ok(directory.join(name).into_os_string().into_vec())
 }
 
 /// The directory at `path`, made if it is missing: this one, and no other in its place.

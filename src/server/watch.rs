@@ -52,12 +52,14 @@ pub(super) async fn tenants(tenants: Arc<Tenants>, stop: CancellationToken) {
     let others = Arc::clone(&tenants);
     // A panic was logged where it happened.
     let _ = tokio::task::spawn_blocking(move || others.clear_others()).await;
+    let swept = Arc::clone(&tenants);
+    let sweeping = every_second(move || swept.sweep(), stop.clone());
     let look = move || match tenants.refresh() {
         Ok(true) => tracing::info!("The file of tenants has changed: it holds from now on."),
         Ok(false) => {}
         Err(problems) => tracing::error!("The tenants stay what they were: {problems}"),
     };
-    every_second(look, stop).await;
+    tokio::join!(every_second(look, stop), sweeping);
 }
 
 /// Calls `look`, which may block, until `stop`.

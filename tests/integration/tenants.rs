@@ -268,6 +268,32 @@ async fn a_key_for_certain_models_opens_no_others() {
     )
     .await;
     assert_eq!(answer.status, 404, "{answer}");
+    for url in [
+        "other2.mar",
+        "other-.mar",
+        "other-secret.mar",
+        "other-1.0.mar/../linear-1.0.mar",
+    ] {
+        Model::linear()
+            .in_process()
+            .pack_into(&place.home("acme").join("archives"));
+        let _ = std::fs::copy(
+            place
+                .home("acme")
+                .join("archives")
+                .join(Model::linear().url()),
+            place.home("acme").join("archives").join(url),
+        );
+        let target = format!("/models?url={url}&model_name=other");
+        let answer = ask(
+            &server,
+            Listener::Management,
+            ("POST", &target),
+            other.as_deref(),
+        )
+        .await;
+        assert_eq!(answer.status, 404, "{url}: {answer}");
+    }
     let refused = register(&server, "acme-other").await;
     assert_eq!(refused.status, 404, "{refused}");
     assert_eq!(predict(&server, "acme-predict").await.0, 200);
@@ -1076,12 +1102,10 @@ async fn an_archive_that_broke_off_is_gone_on_with() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_what_it_should_be_gets_no_name() {
     let place = Place::new();
-    place.write(&[
-        acme(),
-        format!("{}    quotas: {{archive_bytes: 100KB}}\n", globex()),
-    ]);
-    let server = place.builder().start().await;
     let packed = Model::linear().in_process().packed();
+    let quota = format!("    quotas: {{archive_bytes: {}}}\n", packed.len());
+    place.write(&[acme(), format!("{}{quota}", globex())]);
+    let server = place.builder().start().await;
     let digest = format!("sha256={}", sha256(&packed));
     for (name, more, bytes, status) in [
         ("a.mar", digest.clone(), b"another".to_vec(), 400),
@@ -1099,7 +1123,9 @@ async fn what_is_not_what_it_should_be_gets_no_name() {
         ("a..b.mar", digest.clone(), packed.clone(), 400),
         ("..%2fa.mar", digest.clone(), packed.clone(), 404),
         ("a%0a.mar", digest.clone(), packed.clone(), 400),
-        ("a.mar", digest.clone(), vec![0; 200 << 10], 403),
+        ("a.mar", digest.clone(), vec![0; packed.len() + 1], 403),
+        ("a.mar", format!("{digest}&offset=abc"), packed.clone(), 400),
+        ("a.mar", format!("{digest}&offset=1"), packed.clone(), 409),
     ] {
         let sent = send(&server, "globex-all", name, &more, bytes).await;
         assert_eq!(sent.status, status, "{name} {more}: {sent}");
@@ -1116,6 +1142,10 @@ async fn what_is_not_what_it_should_be_gets_no_name() {
         0,
         "{listed}"
     );
+    let whole = send(&server, "globex-all", "a.mar", &digest, packed.clone()).await;
+    assert_eq!(whole.status, 201, "as many bytes as the quota: {whole}");
+    let one_more = send(&server, "globex-all", "b.mar", &digest, packed.clone()).await;
+    assert_eq!(one_more.status, 403, "{one_more}");
     // Nobody else's store is open, and the operator's own is not one of these.
     for key in ["acme-other", "acme-predict", "acme-observe"] {
         let sent = send(&server, key, "a.mar", &digest, packed.clone()).await;

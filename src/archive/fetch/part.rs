@@ -145,7 +145,12 @@ pub fn sweep(root: &Path) {
         .flatten()
         .flatten();
     for path in entries.map(|entry| entry.path()) {
-        let is_ours = path.extension().is_some_and(|kind| kind == "part");
+        let is_kind = |kind: &str| path.extension().is_some_and(|own| own == kind);
+        if is_kind("mar") {
+            // A part by another name, of an upload that a server was examining when it was killed.
+            let _ = fs::remove_file(&path);
+        }
+        let is_ours = is_kind("part");
         if is_ours && is_forsaken(&path) {
             let _ = fs::remove_file(path.with_extension("tag"));
             let _ = fs::remove_file(&path);
