@@ -31,10 +31,10 @@ const MARK: &str = ".lantern-tenant";
 const LOCK: &str = ".lock";
 /// Where directories of tenants are that are gone: `SECONDS-NAME`, by when they went.
 const ASIDE: &str = ".removed";
-/// Archives of all tenants that are examined at the same time, each unpacked.
-const EXAMINED_AT_ONCE: usize = 2;
 /// How long they stay there.
 const KEPT: Duration = Duration::from_hours(1);
+/// Archives of all tenants that are examined at the same time, each unpacked.
+const EXAMINED_AT_ONCE: usize = 2;
 
 /// Where tenants come from, and what they share.
 pub struct TenantsConfig {
