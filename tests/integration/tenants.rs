@@ -1187,6 +1187,22 @@ fn free_port() -> String {
 
 #[test]
 fn the_document_can_be_followed() {
+    // What its commands need beside ours; the Makefile asks for Python alone.
+    let is_there = |program: &&str| {
+        let found = std::process::Command::new(program)
+            .arg("--version")
+            .output();
+        found.is_ok_and(|found| found.status.success())
+    };
+    if !["bash", "curl", "sha256sum", "python3"]
+        .iter()
+        .all(is_there)
+    {
+        eprintln!(
+            "SKIPPED: docs/tenants.md is not followed without bash, curl, sha256sum and python3"
+        );
+        return;
+    }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let document = std::fs::read_to_string(root.join("docs/tenants.md")).unwrap();
     let directory = TempDir::new().unwrap();
