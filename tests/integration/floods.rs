@@ -304,12 +304,13 @@ async fn idle_connections_make_room_for_others() {
         }
         assert_eq!(server.predict("echo", "hi").await.status, 200);
         assert!(refused(&server, limit).await >= 12.0);
-        // The oldest are told to close, which takes them a moment.
-        until("those beyond the limit are closed", async || {
-            server.sample("lantern_connections").await.unwrap() <= 9.0
-        })
-        .await;
-        assert_eq!(rest(idle.remove(0)).await, "");
+        // The oldest were closed.
+        for oldest in idle.drain(..12) {
+            assert_eq!(rest(oldest).await, "");
+        }
+        // Of the eight, the one of the prediction, and those that the client keeps for metrics.
+        let shown = server.sample("lantern_connections").await.unwrap();
+        assert!(shown <= 12.0, "{shown}");
     }
 }
 
