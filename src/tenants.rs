@@ -1,8 +1,8 @@
 //! Tenants: who owns models beside the operator, which keys open what they have, and their life.
 //!
 //! Each tenant has a catalog and metrics of its own. Whoever shows a tenant's key gets those and nothing else, so that there is no way
-//! from a request to what another tenant has: not by a name, not by a list, not by the time that an answer takes. This module knows
-//! neither HTTP nor where a tenant's files are.
+//! from a request to what another tenant has, neither by a name nor by a list. This module knows neither HTTP nor where a tenant's files
+//! are.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;

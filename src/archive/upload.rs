@@ -1,7 +1,7 @@
 //! An archive that a client sends: it gets its name in the store once it is whole, has the digest that was announced, and was examined.
 //!
-//! Until then it is a part, as a download is, named by the digest. What arrived of one that broke off stays for a day, so that the client
-//! can go on from there; of several the last one stays.
+//! Until then it is a part, as a download is, named by the digest. What arrived of one that broke off stays, so that the client can go on
+//! from there, until another one begins, or a server starts a day later.
 
 use std::fs::{self, File};
 use std::io;
