@@ -19,7 +19,7 @@ use lantern::handler::{
 use lantern::model::{
     BackendKind, Declared, Device, Limits, ModelName, ModelSpec, Settings, Version,
 };
-use lantern::payload::{Body, Request, Schedule};
+use lantern::payload::{Body, Meter, Request, Schedule};
 use lantern::tensor::{DType, NamedTensor, Tensor};
 use lantern_benches::guest;
 use tokio::runtime::Runtime;
@@ -80,6 +80,7 @@ fn request() -> Request {
         schedule: Schedule::default(),
         account: Account::default(),
         passes_tensors_on: false,
+        meter: Meter::default(),
     }
 }
 
@@ -98,7 +99,12 @@ async fn round_trip(handler: &Handler, request: &Request, outputs: &[NamedTensor
         panic!("the linear handler always infers");
     };
     let answer = handler
-        .postprocess(&request.id, outputs.to_vec(), prepared.carry)
+        .postprocess(
+            &request.id,
+            &request.meter,
+            outputs.to_vec(),
+            prepared.carry,
+        )
         .await;
     black_box(answer.unwrap());
 }

@@ -60,7 +60,9 @@ async fn handler_alone() {
         };
         let y = Tensor::new(DType::F32, vec![1, 4], Bytes::from_static(&[0; 16]));
         let outputs = vec![NamedTensor::new("y", y.expect("lengths agree"))];
-        let response = handler.postprocess("r", outputs, prepared.carry).await;
+        let response = handler
+            .postprocess("r", &Meter::default(), outputs, prepared.carry)
+            .await;
         response.expect("the handler answers");
         times.push(started.elapsed());
     }

@@ -58,6 +58,7 @@ mod rotate;
 pub mod routes;
 mod sagemaker;
 mod scrape;
+mod tenants;
 mod uri;
 
 pub use access::{AccessLine, AccessLog};

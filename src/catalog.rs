@@ -29,8 +29,10 @@ mod failed;
 mod index;
 mod library;
 mod list;
+mod memory;
 mod owner;
 mod register;
+mod sampler;
 mod sink;
 mod snapshot;
 mod statistics;
@@ -51,8 +53,10 @@ pub use expected::Expected;
 pub use index::Indexed;
 pub use library::{Library, LibraryConfig};
 pub use list::{ListedModel, Page};
-pub use owner::Owner;
+pub use memory::Peaks;
+pub use owner::{Owner, Usage};
 pub use register::{Registered, Registration, Restored, failed_to_start};
+pub use sampler::Sampler;
 pub use snapshot::{Moment, SnapshotConfig};
 pub use statistics::{BatchStatistics, Counted, Statistics};
 
@@ -60,6 +64,8 @@ pub use statistics::{BatchStatistics, Counted, Statistics};
 pub struct Parts {
     /// Whose models these are.
     pub owner: Arc<Owner>,
+    /// How much memory models had.
+    pub peaks: Peaks,
     /// Permits for examining archives that are sent.
     pub examining: Arc<Semaphore>,
     /// What runtimes are made from.

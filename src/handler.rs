@@ -36,7 +36,7 @@ use bytes::Bytes;
 
 use crate::error::{Error, Kind};
 use crate::model::{Device, Limits, ModelSpec};
-use crate::payload::{Request, Response};
+use crate::payload::{Meter, Request, Response};
 use crate::tensor::NamedTensor;
 
 use instance::Instance;
@@ -235,13 +235,14 @@ impl Handler {
     pub async fn postprocess(
         &self,
         request_id: &str,
+        meter: &Meter,
         outputs: Vec<NamedTensor>,
         carry: Bytes,
     ) -> Result<Response, Error> {
         let mut lease = Lease::take(&self.version).await?;
         let instance = lease.instance();
         let response = instance
-            .postprocess(&self.version, request_id, &outputs, &carry)
+            .postprocess(&self.version, (request_id, meter), &outputs, &carry)
             .await;
         lease.give_back();
         response

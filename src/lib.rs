@@ -25,6 +25,7 @@ pub mod refusals;
 pub mod runtime;
 pub mod sandbox;
 pub mod server;
+pub mod shares;
 pub mod telemetry;
 pub mod tenants;
 pub mod tensor;

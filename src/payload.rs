@@ -13,8 +13,10 @@ use crate::budget::Account;
 use crate::error::{Error, Kind};
 use crate::tensor::NamedTensor;
 
+mod meter;
 mod response;
 
+pub use meter::{Meter, Spent};
 #[cfg(test)]
 pub(crate) use response::tests::any_response;
 pub use response::{InvalidResponse, Response};
@@ -82,6 +84,8 @@ pub struct Request {
     /// Whether nobody in this process looks at the data of the tensors that answer it: they may lie in memory then that a worker
     /// process can still write to.
     pub passes_tensors_on: bool,
+    /// Counts what it uses of the machine.
+    pub meter: Meter,
 }
 
 /// The span of the request `id`: lines that are logged within it carry its id, the client's own for it, and name and version

@@ -46,6 +46,7 @@ pub use batching::{Batching, Grounds, Verdict, Verdicts};
 pub use compiler::{CodeSource, CompileHere, CompileLimits, Compiler};
 pub use inflight::{InFlight, InFlightTicket};
 pub use inline_runs::InlineRuns;
+pub use memory::available as available_memory;
 pub use pool::Bounds;
 pub use process::ProcessCounts;
 pub use room::Room;
@@ -102,6 +103,18 @@ impl WorkerStatus {
             WorkerState::Loading | WorkerState::Ready => memory::resident(self.pid),
             WorkerState::Failed => 0,
         }
+    }
+}
+
+impl WorkerStatus {
+    /// The most resident memory, in bytes, that the process has had that hosts it and its other workers.
+    pub fn peak_memory(&self) -> u64 {
+        memory::peak(self.pid)
+    }
+
+    /// CPU time that the process has used that hosts it and its other workers.
+    pub fn cpu_time(&self) -> Duration {
+        memory::cpu_time(self.pid)
     }
 }
 

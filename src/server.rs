@@ -21,7 +21,8 @@ use crate::api::{self, AccessLog, Api, BadHeader, Listener, Protocol, Services};
 use crate::archive::ArchiveError;
 use crate::backend;
 use crate::catalog::{
-    Catalog, Entry, Expected, Health, Library, Moment, Parts, Registration, SnapshotConfig,
+    Catalog, Entry, Expected, Health, Library, Moment, Owner, Parts, Peaks, Registration,
+    SnapshotConfig,
 };
 use crate::config::Problems;
 use crate::config::snapshot::SavedVersion;
@@ -201,11 +202,15 @@ impl Server {
         let tokens = cfg.tokens.map(Tokens::create).transpose()?.map(Arc::new);
         let tenants = cfg.tenants.map(|tenants| shared.open(&tenants));
         let tenants = tenants.transpose()?;
+        let operator = tenants.as_ref().map_or_else(Owner::default, |tenants| {
+            Owner::operator_with(tenants.operator().clone())
+        });
         let metrics = Metrics::with_front(&cfg.metrics, Some(front.sources()));
         let collector = cfg.system.map(|system| metrics.collector(system));
         let catalog = Catalog::new(Parts {
-            owner: Arc::default(),
+            owner: Arc::new(operator),
             examining: Arc::new(Semaphore::new(1)),
+            peaks: Peaks::default(),
             hosts: cfg.hosts,
             metrics: metrics.clone(),
             health: cfg.health,

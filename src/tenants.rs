@@ -14,14 +14,19 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use crate::catalog::{Catalog, Moment, Owner};
+use crate::catalog::{Catalog, Moment, Owner, Sampler, Usage};
 use crate::config::Problems;
 use crate::config::tenants::{self as file, TenantSettings, TenantsFile};
 use crate::error::{Error, Kind};
 use crate::metrics::Metrics;
 use crate::model::{ModelName, TenantName};
 use crate::place::Stamp;
+use crate::shares::{Share, Shares};
 use crate::token::{KeyDigest, LONGEST, TenantKey, TenantScope};
+
+mod ledger;
+
+pub use ledger::Ledger;
 
 /// What a new tenant gets, and what becomes of its files.
 pub trait Homes: Send + Sync {
@@ -54,6 +59,8 @@ pub struct Tenant {
     owner: Arc<Owner>,
     home: Home,
     is_suspended: AtomicBool,
+    since: SystemTime,
+    sampler: Mutex<Sampler>,
 }
 
 impl Tenant {
@@ -72,19 +79,46 @@ impl Tenant {
         self.owner.tenant()
     }
 
+    /// Who its models' owner is.
+    pub fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// Whether its calls are refused for now.
+    pub fn is_suspended(&self) -> bool {
+        self.is_suspended.load(Ordering::Relaxed)
+    }
+
+    /// When it came.
+    pub const fn since(&self) -> SystemTime {
+        self.since
+    }
+
+    /// What it has used since it came, up to now. Reads files of the system.
+    pub fn usage(&self) -> Usage {
+        self.home.catalog.sample(&mut self.sampler.lock());
+        self.owner.usage().unwrap_or_default()
+    }
+
     /// Fails while its calls are refused.
     pub fn check_not_suspended(&self) -> Result<(), Error> {
-        if self.is_suspended.load(Ordering::Relaxed) {
+        if self.is_suspended() {
             return Err(Error::new(Kind::Suspended, "The tenant is suspended"));
         }
         Ok(())
     }
 
     fn follow(&self, settings: &TenantSettings) {
-        self.owner.set_quotas(settings.quotas);
+        follow(&self.owner, settings);
         self.is_suspended
             .store(settings.is_suspended, Ordering::Relaxed);
     }
+}
+
+fn follow(owner: &Owner, settings: &TenantSettings) {
+    owner.set_quotas(settings.quotas);
+    owner.set_weight(settings.weight.unwrap_or(1));
+    owner.set_ceilings(settings.limits.clone());
 }
 
 /// What a key opens.
@@ -128,6 +162,11 @@ impl Access {
 pub struct Tenants {
     path: PathBuf,
     homes: Box<dyn Homes>,
+    /// The machine that all share.
+    shares: Arc<Shares>,
+    /// The operator's part of it.
+    operator: Share,
+    ledger: Ledger,
     /// How long requests of a tenant that goes may take.
     patience: Duration,
     table: ArcSwap<Table>,
@@ -166,6 +205,8 @@ impl Tenants {
     pub fn open(
         path: PathBuf,
         homes: Box<dyn Homes>,
+        shares: Arc<Shares>,
+        ledger: Ledger,
         patience: Duration,
     ) -> Result<Arc<Self>, Problems> {
         let stamp = Stamp::of(&path);
@@ -173,6 +214,9 @@ impl Tenants {
         let tenants = Arc::new(Self {
             path,
             homes,
+            operator: shares.share(1),
+            shares,
+            ledger,
             patience,
             table: ArcSwap::default(),
             reading: Mutex::default(),
@@ -182,6 +226,11 @@ impl Tenants {
         tenants.apply(&mut reading, settings);
         drop(reading);
         Ok(tenants)
+    }
+
+    /// The operator's part of the machine.
+    pub const fn operator(&self) -> &Share {
+        &self.operator
     }
 
     /// Reads the file again if it has changed since the last time but one that this was called, and does what is left to do. Blocks, within
@@ -259,14 +308,24 @@ impl Tenants {
     }
 
     /// Saves what is registered, and ends every runtime; requests in flight may take `patience`.
-    pub async fn stop(&self, patience: Duration) {
+    pub async fn stop(self: &Arc<Self>, patience: Duration) {
         let all = self.all();
         let stopping = all.iter().map(|(_, tenant)| async {
             tenant.catalog().save(Moment::Shutdown).await;
             tenant.catalog().drain(patience).await;
         });
         futures_util::future::join_all(stopping).await;
+        let (tenants, noting) = (Arc::clone(self), tokio::task::spawn_blocking);
+        // A panic was logged where it happened.
+        let _ = noting(move || tenants.note_usage()).await;
         self.homes.release();
+    }
+
+    /// Writes down what every tenant has used since the last time. Blocks.
+    pub fn note_usage(&self) {
+        for (name, tenant) in self.all() {
+            self.ledger.note(&name, tenant.usage());
+        }
     }
 
     /// Removes what was put aside a while ago. Blocks, for as long as that takes.
@@ -279,7 +338,7 @@ impl Tenants {
     pub fn clear_others(&self) {
         let reading = self.reading.lock();
         for name in self.homes.found() {
-            if !reading.settings.contains_key(&name) && !reading.leaving.contains(&name) {
+            if !reading.settings.tenants.contains_key(&name) && !reading.leaving.contains(&name) {
                 self.clear(&name);
             }
         }
@@ -311,15 +370,17 @@ impl Tenants {
             .tenants
             .iter()
             .map(|(name, tenant)| (name.clone(), Arc::clone(tenant)))
-            .partition(|(name, _)| settings.contains_key(name));
+            .partition(|(name, _)| settings.tenants.contains_key(name));
         // What is taken away is taken away first: opening homes takes its time.
         self.table.store(Arc::new(Table::new(&settings, &tenants)));
         for (name, tenant) in gone {
             reading.leaving.insert(name.clone());
             tokio::spawn(Arc::clone(self).leave(name, tenant));
         }
+        self.operator
+            .set_weight(settings.operator_weight.unwrap_or(1));
         reading.is_behind = false;
-        for (name, settings) in &settings {
+        for (name, settings) in &settings.tenants {
             if tenants.contains_key(name) {
                 continue;
             }
@@ -342,14 +403,20 @@ impl Tenants {
         if reading.leaving.contains(name) {
             return None;
         }
-        let owner = Arc::new(Owner::tenant_with(name.clone(), settings.quotas));
+        let owner = Owner::tenant_with(name.clone(), self.shares.share(1));
+        // Before anything of its is loaded.
+        follow(&owner, settings);
+        let owner = Arc::new(owner);
         match self.homes.open(Arc::clone(&owner)) {
             Ok(home) => {
                 reading.homeless.remove(name);
+                self.ledger.begin(name);
                 Some(Arc::new(Tenant {
                     owner,
                     home,
                     is_suspended: AtomicBool::new(settings.is_suspended),
+                    since: SystemTime::now(),
+                    sampler: Mutex::default(),
                 }))
             }
             Err(error) => {
@@ -367,9 +434,14 @@ impl Tenants {
         tracing::info!(tenant = %name, "Tenant {name} is to be removed: its requests in flight are answered.");
         tenant.catalog().begin_stop();
         tenant.catalog().close().await;
+        // What its processes used is known as long as they are there. A panic was logged where it happened.
+        let sampled = Arc::clone(&tenant);
+        let _ = tokio::task::spawn_blocking(move || sampled.usage()).await;
         tenant.catalog().drain(self.patience).await;
-        drop(tenant);
         let cleared = tokio::task::spawn_blocking(move || {
+            self.ledger.note(&name, tenant.usage());
+            self.ledger.end(&name);
+            drop(tenant);
             if self.clear(&name) {
                 self.reading.lock().leaving.remove(&name);
             }
@@ -384,7 +456,7 @@ impl Table {
     fn new(settings: &TenantsFile, tenants: &BTreeMap<TenantName, Arc<Tenant>>) -> Self {
         let mut keys = HashMap::new();
         for (name, tenant) in tenants {
-            let Some(settings) = settings.get(name) else {
+            let Some(settings) = settings.tenants.get(name) else {
                 continue;
             };
             tenant.follow(settings);

@@ -9,7 +9,7 @@ use lantern::handler::{LogLine, Observation, Sink};
 use lantern::model::{
     BackendKind, Declared, Hosting, Limits, ModelName, ModelSpec, Settings, Version,
 };
-use lantern::payload::{Body, Request, Schedule};
+use lantern::payload::{Body, Meter, Request, Schedule};
 use lantern::runtime::{Bounds, Hosts, Runtime};
 
 use crate::{guest, root};
@@ -139,6 +139,7 @@ pub fn request() -> Request {
         schedule: Schedule::default(),
         account: Account::default(),
         passes_tensors_on: false,
+        meter: Meter::default(),
     }
 }
 

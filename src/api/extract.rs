@@ -101,7 +101,7 @@ impl<S: Send + Sync> FromRequestParts<S> for RequestContext {
 /// What the path names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct PathParams {
-    /// `{model}` or `{workflow}`; empty where the path has none.
+    /// `{model}` or `{tenant}`; empty where the path has none.
     pub model: String,
     /// `{version}`.
     pub version: Option<String>,
@@ -131,7 +131,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PathParams {
         for (name, value) in &named {
             let value = uri::as_sent(value);
             match name {
-                "model" => params.model = value,
+                "model" | "tenant" => params.model = value,
                 "version" => params.version = Some(value),
                 _ => params.rest = value,
             }

@@ -14,7 +14,7 @@ use crate::budget::Account;
 use crate::catalog::{Entry, Room};
 use crate::error::{Error, Kind};
 use crate::model::HandlerHeaders;
-use crate::payload::{self, Body, Request, Schedule};
+use crate::payload::{self, Body, Meter, Request, Schedule};
 
 /// The parameter and the field that name a model where the path does not.
 const MODEL_NAME: &str = "model_name";
@@ -198,6 +198,7 @@ async fn ask(entry: &Entry, received: Received, route: PredictionRoute) -> Endpo
         schedule: Schedule::default(),
         account: received.account,
         passes_tensors_on: false,
+        meter: Meter::default(),
     };
     let answered = entry.call(request, route.names_version).await;
     let reply = answered.map_err(|error| {

@@ -14,7 +14,7 @@ use crate::budget::Account;
 use crate::catalog::{Catalog, Entry};
 pub(super) use crate::error::quoted as shown;
 use crate::error::{Error, Kind};
-use crate::payload::{Body, Field, Output, Request};
+use crate::payload::{Body, Field, Meter, Output, Request};
 use crate::tensor::{DType, NamedTensor};
 
 mod answer;
@@ -139,6 +139,7 @@ pub(super) async fn infer(
         schedule,
         account: origin.account,
         passes_tensors_on: passes_on,
+        meter: Meter::default(),
     };
     let reply = entry.call(asked, target.version.is_some()).await?;
     let tensors = match reply.output {

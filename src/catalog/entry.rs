@@ -24,7 +24,9 @@ use crate::payload::{Reply, Request, Response, Timings};
 use crate::runtime::{
     Bounds, InFlightTicket, ProcessCounts, Room, Runtime, Signature, failures, record_version,
 };
+use crate::shares::Lane;
 
+mod compute;
 mod life;
 mod view;
 
@@ -44,6 +46,8 @@ enum Phase {
 pub struct Entry {
     /// Whose it is.
     owner: Arc<Owner>,
+    /// Where its requests wait for the owner's turn, if the machine is shared.
+    lane: Option<Lane>,
     spec: Arc<ModelSpec>,
     runtime: &'static str,
     url: String,
@@ -103,6 +107,7 @@ impl Entry {
         Self {
             metrics: metrics.model(&spec.name, &spec.version, opened.is_profiled),
             sink: Arc::new(ModelSink::new(owner, &spec, metrics)),
+            lane: owner.lane(),
             owner: Arc::clone(owner),
             processes: Arc::default(),
             statistics: StatisticsRecorder::new(metrics),
@@ -192,7 +197,7 @@ impl Entry {
     }
 
     /// Workers that it has, or is going to have, at most.
-    pub(super) fn promised_workers(&self) -> usize {
+    pub fn promised_workers(&self) -> usize {
         let promised = self.promised.lock();
         let most = promised.iter().copied().max().unwrap_or(0);
         most.max(self.bounds().max)
@@ -317,7 +322,12 @@ impl Entry {
     fn count_rejected(&self, request: &Request, named: bool) {
         self.statistics.failed(request.arrival.elapsed());
         self.metrics.requested(named);
-        self.metrics.ended(Outcome::Rejected);
+        self.ended(Outcome::Rejected);
+    }
+
+    fn ended(&self, outcome: Outcome) {
+        self.metrics.ended(outcome);
+        self.owner.ended(outcome);
     }
 
     /// The default version, if it is another one.
@@ -356,8 +366,7 @@ impl Entry {
         let Phase::Ready(runtime) = &*phase else {
             return Err(self.refused(Refusal::NoWorker, named));
         };
-        // The futures around this one are moved into one another; boxed, it is not moved with them.
-        let result = Box::pin(runtime.call(request)).await;
+        let result = self.compute(runtime, request).await;
         result.map_err(|error| match error.kind() {
             // Its workers were taken away after it was admitted.
             Kind::NoWorker | Kind::Draining => {
@@ -460,6 +469,7 @@ impl AdmittedRequest<'_> {
                 let took = arrival.elapsed();
                 let timings = reply.timings.within(took);
                 metrics.answered(named, id, &observed(took, &timings));
+                self.entry.owner.answered(reply);
                 statistics.succeeded(arrival, took, &timings);
                 None
             }
@@ -475,7 +485,7 @@ impl AdmittedRequest<'_> {
 impl Drop for AdmittedRequest<'_> {
     fn drop(&mut self) {
         if let Some(outcome) = self.outcome {
-            self.entry.metrics.ended(outcome);
+            self.entry.ended(outcome);
         }
     }
 }

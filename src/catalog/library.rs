@@ -7,7 +7,7 @@ use crate::archive::{
     Download, Fetcher, Found, Location, NamedBy, Runtime, Summary, UnpackLimits, UnpackStore,
     Unpacked, default_name, read_summary, with_pin,
 };
-use crate::config::model::{Defaults, ModelConfig, Resolved, resolve};
+use crate::config::model::{Defaults, LimitOptions, ModelConfig, Resolved, resolve};
 use crate::config::server::ListedVersions;
 use crate::config::snapshot::SavedVersion;
 use crate::config::{Problem, Problems};
@@ -169,6 +169,18 @@ impl Library {
             let bounds = saved_bounds(registration, defaults.most.workers);
             as_registered(registration, bounds, resolved.unwrap_or_default())
         })
+    }
+
+    /// The same for an owner whose handlers and processes may be given less.
+    #[must_use]
+    pub(super) fn within(mut self, ceilings: &LimitOptions) -> Self {
+        if *ceilings != LimitOptions::default() {
+            let cfg = Arc::make_mut(&mut self.cfg);
+            for defaults in [&mut cfg.at_startup, &mut cfg.by_api] {
+                defaults.ceilings = ceilings.lower(&defaults.ceilings);
+            }
+        }
+        self
     }
 
     /// Settings of a version: what its archive, the registration, the operator and the server say.

@@ -1,110 +1,343 @@
 //! Whose models a catalog holds, and how much of everything that owner may have.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
 use super::Models;
 use super::entry::Entry;
+use crate::config::model::LimitOptions;
 use crate::config::tenants::Quotas;
 use crate::error::{Error, Kind};
+use crate::metrics::Outcome;
 use crate::model::TenantName;
-use crate::payload::Body;
+use crate::payload::{Body, Priority, Reply, Spent};
+use crate::shares::{Breadth, Lane, Share, Turn};
 
 mod bucket;
+mod usage;
 
 use bucket::{Bucket, Rate};
+pub use usage::Usage;
+use usage::{RequestQuota, UsageCounts};
 
 /// The operator, or a tenant.
 #[derive(Debug, Default)]
-pub struct Owner(Option<Tenant>);
+pub struct Owner {
+    tenant: Option<Tenant>,
+    /// `None` where there are no tenants, and nothing to share.
+    common: Option<Common>,
+}
+
+/// What each owner has where there are several.
+#[derive(Debug)]
+struct Common {
+    share: Share,
+    weight: AtomicU32,
+    usage: UsageCounts,
+}
 
 #[derive(Debug)]
 struct Tenant {
     name: TenantName,
     quotas: ArcSwap<Quotas>,
+    /// The most that its handlers and processes may be given.
+    ceilings: ArcSwap<LimitOptions>,
     /// What the buckets' time is counted from.
     since: Instant,
     requests: Bucket,
     bytes: Bucket,
+    /// In microseconds.
+    handler: Bucket,
+    /// In microseconds.
+    inference: Bucket,
     /// Requests that were admitted and not answered.
     in_flight: AtomicUsize,
+    /// Bytes of memory that what loads is going to use.
+    memory: Mutex<u64>,
 }
 
 /// One request of an owner's, counted until it is dropped.
 pub(super) struct Counted<'a>(Option<&'a Tenant>);
 
 impl Owner {
-    /// A tenant that may have so much.
-    pub fn tenant_with(name: TenantName, quotas: Quotas) -> Self {
-        Self(Some(Tenant {
+    /// The operator beside tenants.
+    pub fn operator_with(share: Share) -> Self {
+        Self {
+            tenant: None,
+            common: Some(Common::new(share)),
+        }
+    }
+
+    /// A tenant that may have anything until it is said how much.
+    pub fn tenant_with(name: TenantName, share: Share) -> Self {
+        let tenant = Tenant {
             name,
-            quotas: ArcSwap::from_pointee(quotas),
+            quotas: ArcSwap::default(),
+            ceilings: ArcSwap::default(),
             since: Instant::now(),
             requests: Bucket::default(),
             bytes: Bucket::default(),
+            handler: Bucket::default(),
+            inference: Bucket::default(),
             in_flight: AtomicUsize::new(0),
-        }))
+            memory: Mutex::default(),
+        };
+        Self {
+            tenant: Some(tenant),
+            common: Some(Common::new(share)),
+        }
     }
 
     /// The tenant's name; `None` if this is the operator.
     pub fn tenant(&self) -> Option<&TenantName> {
-        self.0.as_ref().map(|tenant| &tenant.name)
+        self.tenant.as_ref().map(|tenant| &tenant.name)
     }
 
     /// From now on it may have so much. What it has stays.
     pub fn set_quotas(&self, quotas: Quotas) {
-        if let Some(tenant) = &self.0 {
+        if let Some(tenant) = &self.tenant {
             tenant.quotas.store(Arc::new(quotas));
         }
     }
 
+    /// From now on its handlers and processes may be given no more than this. What is registered stays.
+    pub fn set_ceilings(&self, ceilings: LimitOptions) {
+        if let Some(tenant) = &self.tenant {
+            tenant.ceilings.store(Arc::new(ceilings));
+        }
+    }
+
+    /// The most that its handlers and processes may be given. No process may have more memory than all of its.
+    pub(super) fn ceilings(&self) -> LimitOptions {
+        let Some(tenant) = &self.tenant else {
+            return LimitOptions::default();
+        };
+        let mut ceilings = (**tenant.ceilings.load()).clone();
+        let memory = [ceilings.process_memory, self.quotas().worker_memory];
+        ceilings.process_memory = memory.into_iter().flatten().min();
+        ceilings
+    }
+
+    /// Its part of the machine beside others'.
+    pub fn weight(&self) -> u32 {
+        let common = self.common.as_ref();
+        common.map_or(1, |common| common.weight.load(Ordering::Relaxed))
+    }
+
+    /// From now on it has a part of the machine as this says.
+    pub fn set_weight(&self, weight: u32) {
+        if let Some(common) = &self.common {
+            common.weight.store(weight, Ordering::Relaxed);
+            common.share.set_weight(weight);
+        }
+    }
+
+    /// What it has used since it came; `None` where there are no tenants.
+    pub fn usage(&self) -> Option<Usage> {
+        self.common.as_ref().map(|common| common.usage.so_far())
+    }
+
+    /// Requests of its that wait for its turn.
+    pub fn requests_queued(&self) -> usize {
+        let common = self.common.as_ref();
+        common.map_or(0, |common| common.share.waiting())
+    }
+
+    /// A lane for one of its versions; `None` where nothing is shared.
+    pub(super) fn lane(&self) -> Option<Lane> {
+        self.common.as_ref().map(|common| common.share.lane())
+    }
+
     /// What it may have.
-    pub(super) fn quotas(&self) -> Quotas {
-        let quotas = self.0.as_ref().map(|tenant| **tenant.quotas.load());
+    pub fn quotas(&self) -> Quotas {
+        let quotas = self.tenant.as_ref().map(|tenant| **tenant.quotas.load());
         quotas.unwrap_or_default()
     }
 
     /// Requests of its that were admitted and not answered.
     pub fn requests_in_flight(&self) -> usize {
-        let tenant = self.0.as_ref();
+        let tenant = self.tenant.as_ref();
         tenant.map_or(0, |tenant| tenant.in_flight.load(Ordering::Relaxed))
     }
 
     /// Lets one more of its requests in, with this body, if that is within its quotas.
     pub(super) fn enter(&self, body: &Body) -> Result<Counted<'_>, Error> {
-        let Some(tenant) = &self.0 else {
+        let Some(common) = &self.common else {
             return Ok(Counted(None));
         };
-        let quotas = **tenant.quotas.load();
-        let counted = Counted(Some(tenant));
-        let before = tenant.in_flight.fetch_add(1, Ordering::Relaxed);
+        let counted = match &self.tenant {
+            Some(tenant) => tenant.enter(body).map_err(|(quota, error)| {
+                common.usage.refused(quota);
+                error
+            })?,
+            None => Counted(None),
+        };
+        common.usage.received(body.bytes());
+        Ok(counted)
+    }
+
+    /// Waits until it is its turn to have one more request of `lane` computed.
+    pub(super) async fn turn(
+        &self,
+        lane: &Lane,
+        breadth: Breadth,
+        priority: Priority,
+    ) -> Result<Turn, Error> {
+        let most = self.quotas().requests_queued;
+        lane.turn(breadth, priority, most).await.map_err(|_| {
+            if let Some(common) = &self.common {
+                common.usage.refused(RequestQuota::Queued);
+            }
+            throttled(&format!("has {} requests waiting", most.unwrap_or(0)))
+        })
+    }
+
+    /// A request of its used so much. What is over the quota of a second keeps later requests waiting.
+    pub(super) fn used(&self, spent: Spent) {
+        if let Some(common) = &self.common {
+            common.usage.spent(spent);
+        }
+        self.charge(spent);
+    }
+
+    /// Charges its quotas for what was not measured.
+    pub(super) fn charge(&self, spent: Spent) {
+        let Some(tenant) = &self.tenant else {
+            return;
+        };
+        let (quotas, now) = (tenant.quotas.load(), tenant.since.elapsed());
+        for (time, quota, bucket) in [
+            (
+                spent.handler,
+                quotas.handler_time_per_second,
+                &tenant.handler,
+            ),
+            (
+                spent.inference,
+                quotas.inference_time_per_second,
+                &tenant.inference,
+            ),
+        ] {
+            if let Some(quota) = quota {
+                bucket.pour(micros(time), of_time(quota), now);
+            }
+        }
+    }
+
+    /// A request of its was answered.
+    pub(super) fn answered(&self, reply: &Reply) {
+        if let Some(common) = &self.common {
+            common.usage.answered(reply);
+        }
+    }
+
+    /// A request of its ended otherwise.
+    pub(super) fn ended(&self, outcome: Outcome) {
+        if let Some(common) = &self.common {
+            common.usage.ended(outcome);
+        }
+    }
+
+    /// Changes how much memory is promised to what loads. Returns how much it was before.
+    pub(super) fn promise_memory(&self, change: impl FnOnce(u64) -> u64) -> u64 {
+        let Some(tenant) = &self.tenant else {
+            return 0;
+        };
+        let mut promised = tenant.memory.lock();
+        let after = change(*promised);
+        std::mem::replace(&mut *promised, after)
+    }
+
+    /// Its worker processes used so much CPU time, and held so much memory for so long.
+    pub(super) fn sampled(&self, cpu: Duration, bytes: u64, held: Duration) {
+        if let Some(common) = &self.common {
+            common.usage.sampled(cpu, bytes, held);
+        }
+    }
+}
+
+impl Common {
+    fn new(share: Share) -> Self {
+        Self {
+            share,
+            weight: AtomicU32::new(1),
+            usage: UsageCounts::default(),
+        }
+    }
+}
+
+impl Tenant {
+    fn enter(&self, body: &Body) -> Result<Counted<'_>, (RequestQuota, Error)> {
+        let quotas = **self.quotas.load();
+        let counted = Counted(Some(self));
+        let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
         if let Some(most) = quotas.requests_in_flight.filter(|most| before >= *most) {
-            return Err(throttled(&format!("has {most} requests in flight")));
+            let error = throttled(&format!("has {most} requests in flight"));
+            return Err((RequestQuota::InFlight, error));
         }
-        let now = tenant.since.elapsed();
-        if let Some(per_second) = quotas.requests_per_second {
-            let burst = quotas.requests_burst.unwrap_or(per_second);
-            let put = tenant.requests.put(1, Rate { per_second, burst }, now);
-            put.map_err(|wait| {
-                throttled(&format!("sends more than {per_second} requests a second"))
-                    .with_retry_after(wait)
-            })?;
-        }
-        if let Some(per_second) = quotas.body_bytes_per_second {
-            let rate = Rate {
-                per_second,
-                burst: per_second,
+        for (quota, bucket, amount, rate, what) in [
+            (
+                RequestQuota::HandlerTime,
+                &self.handler,
+                0,
+                quotas.handler_time_per_second.map(of_time),
+                "microseconds of its handlers' time",
+            ),
+            (
+                RequestQuota::InferenceTime,
+                &self.inference,
+                0,
+                quotas.inference_time_per_second.map(of_time),
+                "microseconds of its models' time",
+            ),
+            (
+                RequestQuota::PerSecond,
+                &self.requests,
+                1,
+                quotas.requests_rate(),
+                "requests",
+            ),
+            (
+                RequestQuota::BodyBytes,
+                &self.bytes,
+                body.bytes(),
+                quotas.body_bytes_per_second.map(Rate::even),
+                "bytes",
+            ),
+        ] {
+            let Some(rate) = rate else {
+                continue;
             };
-            tenant.bytes.put(body.bytes(), rate, now).map_err(|wait| {
-                throttled(&format!("sends more than {per_second} bytes a second"))
-                    .with_retry_after(wait)
-            })?;
+            bucket
+                .put(amount, rate, self.since.elapsed())
+                .map_err(|wait| {
+                    let what = format!("uses more than {} {what} a second", rate.per_second);
+                    (quota, throttled(&what).with_retry_after(wait))
+                })?;
         }
         Ok(counted)
     }
+}
+
+impl Quotas {
+    fn requests_rate(&self) -> Option<Rate> {
+        let per_second = self.requests_per_second?;
+        let burst = self.requests_burst.unwrap_or(per_second);
+        Some(Rate { per_second, burst })
+    }
+}
+
+/// A quota of time in a second, in microseconds.
+fn of_time(quota: Duration) -> Rate {
+    Rate::even(micros(quota).max(1))
+}
+
+fn micros(time: Duration) -> usize {
+    usize::try_from(time.as_micros()).unwrap_or(usize::MAX)
 }
 
 fn throttled(what: &str) -> Error {
@@ -168,9 +401,13 @@ fn check(what: &str, has: usize, more: usize, quota: Option<usize>) -> Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shares::Shares;
 
     fn owner(quotas: Quotas) -> Owner {
-        Owner::tenant_with(TenantName::new("a").unwrap(), quotas)
+        let share = Shares::new(1).share(1);
+        let owner = Owner::tenant_with(TenantName::new("a").unwrap(), share);
+        owner.set_quotas(quotas);
+        owner
     }
 
     fn body(bytes: usize) -> Body {
@@ -183,8 +420,8 @@ mod tests {
         refused
     }
 
-    #[test]
-    fn requests_beyond_the_quota_are_refused_and_none_is_lost_count_of() {
+    #[tokio::test]
+    async fn requests_beyond_the_quota_are_refused_and_none_is_lost_count_of() {
         let owner = owner(Quotas {
             requests_in_flight: Some(2),
             ..Quotas::default()
@@ -203,8 +440,8 @@ mod tests {
         assert!(Owner::default().enter(&body(0)).is_ok());
     }
 
-    #[test]
-    fn what_comes_too_fast_is_told_how_long_to_wait() {
+    #[tokio::test]
+    async fn what_comes_too_fast_is_told_how_long_to_wait() {
         let owner_of_requests = owner(Quotas {
             requests_per_second: Some(1),
             requests_burst: Some(2),
@@ -226,5 +463,26 @@ mod tests {
         let wait = error.retry_after().unwrap().as_secs();
         assert!((9..=10).contains(&wait), "{wait}");
         assert_eq!(owner_of_bytes.requests_in_flight(), 0);
+    }
+
+    #[tokio::test]
+    async fn time_that_was_used_beyond_the_quota_is_waited_for() {
+        let owner = owner(Quotas {
+            handler_time_per_second: Some(Duration::from_millis(500)),
+            ..Quotas::default()
+        });
+        drop(owner.enter(&body(0)).unwrap());
+        owner.used(Spent {
+            handler: Duration::from_secs(2),
+            inference: Duration::from_secs(100),
+        });
+        let error = refused(&owner, 0);
+        assert!(error.message().contains("500000 microseconds"), "{error}");
+        // Two seconds' worth of time take four, of which one is the burst.
+        let wait = error.retry_after().unwrap().as_secs();
+        assert!((2..=3).contains(&wait), "{wait}");
+        let usage = owner.usage().unwrap();
+        assert_eq!(usage.refusals.handler_time_per_second, 1);
+        assert!((usage.handler_seconds - 2.0).abs() < 1e-9);
     }
 }

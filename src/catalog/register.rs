@@ -162,7 +162,8 @@ impl Catalog {
     ) -> Result<Arc<Entry>, Error> {
         self.check_may_be_opened(&registration)?;
         let _at_work = self.at_work().await?;
-        let library = self.state.parts.library.clone();
+        let ceilings = self.state.parts.owner.ceilings();
+        let library = self.state.parts.library.clone().within(&ceilings);
         let url = registration.url.clone();
         let opened = library.open(registration, at_startup).await?;
         let (name, version) = (&opened.spec.name, &opened.spec.version);
@@ -240,7 +241,8 @@ fn not_there(url: &str) -> Error {
 /// other reason is a failed load.
 pub fn failed_to_start(name: &ModelName, version: Option<&Version>, reason: &Error) -> Error {
     let kind = match reason.kind() {
-        kind @ (Kind::OutOfMemory | Kind::HandlerOutOfMemory | Kind::Conflict) => kind,
+        kind
+        @ (Kind::OutOfMemory | Kind::HandlerOutOfMemory | Kind::Conflict | Kind::OverQuota) => kind,
         _ => Kind::LoadFailed,
     };
     let version = version.map_or("null", Version::as_str);

@@ -76,7 +76,7 @@ pub fn run(args: &TenantsArgs) -> Result<ExitCode, Failure> {
 }
 
 fn write_tenants(out: &mut impl Write, file: &tenants::TenantsFile) -> io::Result<()> {
-    for (name, tenant) in file {
+    for (name, tenant) in &file.tenants {
         let keys = tenant.keys.len();
         let suspended = if tenant.is_suspended {
             ", suspended"
@@ -123,7 +123,7 @@ mod tests {
         let line = text.lines().last().unwrap();
         let file = format!("tenants:\n  acme:\n    keys:\n      {line}\n");
         let tenants = tenants::parse("t.yaml", file.as_bytes()).unwrap();
-        let [read] = &tenants["acme"].keys[..] else {
+        let [read] = &tenants.tenants["acme"].keys[..] else {
             panic!("{text}");
         };
         assert_eq!(read.digest, key.digest());

@@ -101,7 +101,7 @@ fn tenants(bytes: &[u8]) {
         return;
     };
     let mut digests = HashSet::new();
-    for key in tenants.values().flat_map(|tenant| &tenant.keys) {
+    for key in tenants.tenants.values().flat_map(|tenant| &tenant.keys) {
         assert!(digests.insert(key.digest), "a key is there twice");
         assert!(!key.scopes.is_empty());
         let label = key.label.as_deref().unwrap_or_default();

@@ -17,6 +17,7 @@ mod torchserve;
 
 pub(super) use fields::Fields;
 pub use keys::{IGNORED, Key, LimitOptions, Options, Weight, keys};
+pub use lantern::limits_of;
 pub use resolve::{Defaults, Requested, Resolved, VersionLimits, resolve};
 
 /// A `model-config.yaml` that was read.

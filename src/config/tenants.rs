@@ -8,18 +8,21 @@
 //!   acme:
 //!     keys:
 //!       - {sha256: 9f86d0…, label: ci, scopes: [predict, manage], models: [digits], expires: 2027-01-01T00:00:00Z}
-//!     quotas: {models: 5, versions: 10, workers: 8}
+//!     weight: 3
+//!     quotas: {models: 5, versions: 10, workers: 8, handler_time_per_second: 500ms}
+//! operator: {weight: 2}
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
+use serde::{Serialize, Serializer};
 
-use super::model::Fields;
+use super::model::{Fields, LimitOptions, limits_of};
 use super::yaml::{self, Extent, Node, Value};
 use super::{Problem, Problems};
 use crate::model::{ModelName, TenantName};
@@ -36,23 +39,30 @@ const LONGEST_LABEL: usize = 64;
 const NOTHING: &str = "must have a value";
 /// Most that a quota may say.
 const MOST: i128 = 1_000_000;
+/// Most that a weight may be.
+const HEAVIEST: i128 = 1000;
 
-const OF_FILE: [&str; 1] = ["tenants"];
-const OF_TENANT: [&str; 3] = ["keys", "quotas", "suspended"];
+const OF_FILE: [&str; 2] = ["tenants", "operator"];
+const OF_OPERATOR: [&str; 1] = ["weight"];
+const OF_TENANT: [&str; 5] = ["keys", "quotas", "suspended", "weight", "limits"];
 const OF_KEY: [&str; 5] = ["sha256", "label", "scopes", "models", "expires"];
-const OF_QUOTAS: [&str; 8] = [
+const OF_QUOTAS: [&str; 12] = [
     "archive_bytes",
     "models",
     "versions",
     "workers",
+    "worker_memory",
     "requests_in_flight",
+    "requests_queued",
     "requests_per_second",
     "requests_burst",
     "body_bytes_per_second",
+    "handler_time_per_second",
+    "inference_time_per_second",
 ];
 
 /// What a file says of one tenant.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct TenantSettings {
     /// Whether its calls are refused for now. Nothing of it is unloaded.
     pub is_suspended: bool,
@@ -60,10 +70,14 @@ pub struct TenantSettings {
     pub keys: Vec<TenantKey>,
     /// What it may have.
     pub quotas: Quotas,
+    /// Its part of the machine beside others' while there is more to do than the machine can; 1 if nothing is said.
+    pub weight: Option<u32>,
+    /// The most that a handler and a process of its may be given; what the operator's settings say where nothing is said.
+    pub limits: LimitOptions,
 }
 
 /// How much a tenant may have at a time; any number where nothing is said.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Quotas {
     /// Models.
     pub models: Option<usize>,
@@ -71,8 +85,12 @@ pub struct Quotas {
     pub versions: Option<usize>,
     /// Workers of all its versions, as many as each may have at most.
     pub workers: Option<usize>,
+    /// Bytes of memory of all its worker processes.
+    pub worker_memory: Option<usize>,
     /// Requests that were admitted and not answered.
     pub requests_in_flight: Option<usize>,
+    /// Requests that wait for the tenant's turn.
+    pub requests_queued: Option<usize>,
     /// Bytes of the archives in its directory.
     pub archive_bytes: Option<usize>,
     /// Requests a second.
@@ -81,10 +99,29 @@ pub struct Quotas {
     pub requests_burst: Option<usize>,
     /// Bytes of requests' bodies a second. A body of more may come after a while without any.
     pub body_bytes_per_second: Option<usize>,
+    /// CPU time of its handlers in a second. What a request takes is known when it is over, so that it is those after it that are refused.
+    #[serde(serialize_with = "written_out")]
+    pub handler_time_per_second: Option<Duration>,
+    /// Time of its models' runs in a second, as above.
+    #[serde(serialize_with = "written_out")]
+    pub inference_time_per_second: Option<Duration>,
+}
+
+/// A duration as the file may say it.
+#[expect(clippy::ref_option, reason = "serde calls it so")]
+fn written_out<S: Serializer>(time: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+    let text = time.map(|time| format!("{}us", time.as_micros()));
+    text.serialize(to)
 }
 
 /// What a file says.
-pub type TenantsFile = BTreeMap<TenantName, TenantSettings>;
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TenantsFile {
+    /// The tenants, by name.
+    pub tenants: BTreeMap<TenantName, TenantSettings>,
+    /// The operator's own part of the machine; 1 if nothing is said.
+    pub operator_weight: Option<u32>,
+}
 
 /// Reads the file at `path`.
 pub fn load(path: &Path) -> Result<TenantsFile, Problems> {
@@ -111,10 +148,11 @@ pub fn parse(origin: &str, bytes: &[u8]) -> Result<TenantsFile, Problems> {
         fields: Fields::new(origin),
         seen: HashMap::new(),
     };
-    let mut tenants = None;
+    let (mut tenants, mut operator_weight) = (None, None);
     for (key, node) in reader.fields.map("the document", &document) {
         match key.as_str() {
             "tenants" => tenants = Some(reader.tenants(node)),
+            "operator" => operator_weight = reader.operator(node),
             _ => reader.fields.unknown(key, node, key, OF_FILE),
         }
     }
@@ -122,9 +160,13 @@ pub fn parse(origin: &str, bytes: &[u8]) -> Result<TenantsFile, Problems> {
     let Some(tenants) = tenants else {
         let rule = "must have `tenants`, which may be {}";
         reader.fields.key_problem("", &document, rule);
-        return Problems::or(reader.fields.finish().0, TenantsFile::new());
+        return Problems::or(reader.fields.finish().0, TenantsFile::default());
     };
-    Problems::or(reader.fields.finish().0, tenants)
+    let file = TenantsFile {
+        tenants,
+        operator_weight,
+    };
+    Problems::or(reader.fields.finish().0, file)
 }
 
 struct Reader {
@@ -134,8 +176,24 @@ struct Reader {
 }
 
 impl Reader {
-    fn tenants(&mut self, node: &Node) -> TenantsFile {
-        let mut tenants = TenantsFile::new();
+    fn operator(&mut self, node: &Node) -> Option<u32> {
+        let mut weight = None;
+        for (key, node) in self.entries("operator", node) {
+            let path = format!("operator.{key}");
+            match key.as_str() {
+                "weight" => weight = self.weight(&path, node),
+                _ => self.fields.unknown(&path, node, key, OF_OPERATOR),
+            }
+        }
+        weight
+    }
+
+    fn weight(&mut self, path: &str, node: &Node) -> Option<u32> {
+        self.fields.number(path, node, 1, HEAVIEST)
+    }
+
+    fn tenants(&mut self, node: &Node) -> BTreeMap<TenantName, TenantSettings> {
+        let mut tenants = BTreeMap::new();
         for (name, node) in self.entries("tenants", node) {
             let path = format!("tenants.{name}");
             match TenantName::new(name) {
@@ -178,6 +236,11 @@ impl Reader {
                     settings.keys = keys.collect();
                 }
                 "quotas" => settings.quotas = self.quotas(&path, node),
+                "weight" => settings.weight = self.weight(&path, node),
+                "limits" => {
+                    self.entries(&path, node);
+                    settings.limits = limits_of(&mut self.fields, node);
+                }
                 _ => self.fields.unknown(&path, node, key, OF_TENANT),
             }
         }
@@ -292,10 +355,20 @@ impl Reader {
             let size = match key.as_str() {
                 "archive_bytes" => Some(&mut quotas.archive_bytes),
                 "body_bytes_per_second" => Some(&mut quotas.body_bytes_per_second),
+                "worker_memory" => Some(&mut quotas.worker_memory),
                 _ => None,
             };
             if let Some(size) = size {
                 *size = self.fields.size(&path, node);
+                continue;
+            }
+            let time = match key.as_str() {
+                "handler_time_per_second" => Some(&mut quotas.handler_time_per_second),
+                "inference_time_per_second" => Some(&mut quotas.inference_time_per_second),
+                _ => None,
+            };
+            if let Some(time) = time {
+                *time = self.fields.duration(&path, node);
                 continue;
             }
             let (quota, least) = match key.as_str() {
@@ -305,6 +378,7 @@ impl Reader {
                 "versions" => (&mut quotas.versions, 0),
                 "workers" => (&mut quotas.workers, 0),
                 "requests_in_flight" => (&mut quotas.requests_in_flight, 0),
+                "requests_queued" => (&mut quotas.requests_queued, 0),
                 _ => {
                     self.fields.unknown(&path, node, key, OF_QUOTAS);
                     continue;
@@ -321,6 +395,7 @@ mod tests {
     use std::fmt::Write as _;
 
     use super::*;
+    use crate::model::Limits;
 
     const DIGEST: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
 
@@ -332,11 +407,28 @@ mod tests {
     fn a_tenant_is_what_its_file_says() {
         let text = format!(
             "tenants:\n  acme:\n    keys:\n      - {{sha256: {DIGEST}, label: ci, scopes: [predict, manage], models: [digits], \
-             expires: 2027-01-01T00:00:00Z}}\n    quotas: {{models: 5, requests_in_flight: 7}}\n  \
-             globex:\n    suspended: true\n"
+             expires: 2027-01-01T00:00:00Z}}\n    quotas: {{models: 5, requests_in_flight: 7, handler_time_per_second: 500ms}}\n    \
+             weight: 3\n    limits: {{memory: 1MiB, cpu: 10s}}\n  globex:\n    suspended: true\noperator: {{weight: 2}}\n"
         );
-        let tenants = read(&text).unwrap();
+        let file = read(&text).unwrap();
+        let (tenants, operator) = (file.tenants, file.operator_weight);
         let acme = &tenants["acme"];
+        assert_eq!(
+            (acme.weight, tenants["globex"].weight, operator),
+            (Some(3), None, Some(2))
+        );
+        let ceilings = acme.limits.lower(&Limits::default());
+        assert_eq!(ceilings.memory, 1 << 20);
+        // Nothing is raised.
+        assert_eq!(
+            Limits {
+                memory: Limits::default().memory,
+                ..ceilings
+            },
+            Limits::default()
+        );
+        let handlers = acme.quotas.handler_time_per_second;
+        assert_eq!(handlers, Some(Duration::from_millis(500)));
         let [key] = &acme.keys[..] else {
             panic!("{acme:?}");
         };
@@ -359,7 +451,7 @@ mod tests {
 
     #[test]
     fn no_file_that_was_cut_off_is_one() {
-        assert_eq!(read("tenants: {}\n"), Ok(TenantsFile::new()));
+        assert_eq!(read("tenants: {}\n"), Ok(TenantsFile::default()));
         for text in [
             "",
             "\n",
@@ -381,6 +473,8 @@ mod tests {
             "quotas: {models: }",
             "quotas: {models: ~}",
             "keys: ~",
+            "weight: ",
+            "limits: {memory: }",
         ] {
             let text = format!("tenants:\n  acme:\n    {field}\n");
             assert!(
@@ -388,6 +482,12 @@ mod tests {
                 "{field}"
             );
         }
+        let text = "tenants: {acme: {limits: {memory: 1MiB, memmory: 1}}}";
+        assert!(
+            read(text).unwrap_err().contains("did you mean"),
+            "{:?}",
+            read(text)
+        );
         for field in ["expires: ~", "models: ~", "models: ", "scopes: "] {
             let text = format!(
                 "tenants: {{acme: {{keys: [{{sha256: {DIGEST}, scopes: [predict], {field}}}]}}}}"
@@ -441,7 +541,7 @@ mod tests {
                 );
             }
         }
-        let tenants = read(&text).unwrap();
+        let tenants = read(&text).unwrap().tenants;
         assert_eq!(
             tenants.values().map(|one| one.keys.len()).sum::<usize>(),
             10_000

@@ -64,12 +64,15 @@ impl CpuMeter {
             let _awake = ticker.keep_awake();
             self.segment_start.store(thread_nanos(), Ordering::Relaxed);
             let poll = call.as_mut().poll(ctx);
-            if poll.is_pending() {
-                self.used.fetch_add(self.segment(), Ordering::Relaxed);
-            }
+            self.used.fetch_add(self.segment(), Ordering::Relaxed);
             poll
         })
         .await
+    }
+
+    /// What the call has used, up to the last time that it was polled.
+    pub fn used(&self) -> Duration {
+        Duration::from_nanos(self.used.load(Ordering::Relaxed))
     }
 
     /// Fails if the call has used more than its limit; `segment` is what the current segment has used.

@@ -11,7 +11,7 @@ use wasmtime::Store;
 use wasmtime::component::TypedFunc;
 
 use crate::error::{Error, Kind};
-use crate::payload::{Body, Request, Response};
+use crate::payload::{Body, Meter, Request, Response};
 use crate::tensor::NamedTensor;
 
 use super::bindings::lantern::handler::types;
@@ -95,6 +95,7 @@ impl Instance {
         request: &Request,
     ) -> Result<Step, Error> {
         let limits = &version.host.limits;
+        let meter = &request.meter;
         self.begin(&request.id, limits.cpu);
         let headers = lower::headers(&request.headers);
         let parts = lower::parts(&request.body);
@@ -109,6 +110,7 @@ impl Instance {
         let pipeline = self.guest.lantern_handler_pipeline();
         let call = pipeline.call_preprocess(&mut self.store, request);
         let answer = self.meter.run(&version.engine.ticker, call).await;
+        meter.add_handler(self.meter.used());
         let step = self.answer(Function::Preprocess, answer)?;
         let rules = response_rules(version);
         let step = step.and_then(|step| self.step(step, rules));
@@ -120,7 +122,7 @@ impl Instance {
     pub async fn postprocess(
         &mut self,
         version: &Version,
-        request_id: &str,
+        (request_id, meter): (&str, &Meter),
         outputs: &[NamedTensor],
         carry: &Bytes,
     ) -> Result<Response, Error> {
@@ -132,6 +134,7 @@ impl Instance {
         let pipeline = self.guest.lantern_handler_pipeline();
         let call = pipeline.call_postprocess(&mut self.store, &outputs, carry);
         let answer = self.meter.run(&version.engine.ticker, call).await;
+        meter.add_handler(self.meter.used());
         let response = self.answer(Function::Postprocess, answer)?;
         self.store.data_mut().end(false);
         output::response(response?, Function::Postprocess, response_rules(version))

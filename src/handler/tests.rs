@@ -8,7 +8,7 @@ mod lifetime;
 use std::time::Duration;
 
 use super::*;
-use crate::payload::Body;
+use crate::payload::{Body, Meter};
 use crate::tensor::{DType, Tensor};
 use fixture::{Fixture, raw};
 
@@ -42,7 +42,7 @@ async fn a_request_becomes_tensors_and_outputs_become_a_response() {
     );
     let outputs = vec![output(&[0.5, 2.0])];
     let response = handler
-        .postprocess("r", outputs, prepared.carry)
+        .postprocess("r", &Meter::default(), outputs, prepared.carry)
         .await
         .unwrap();
     assert_eq!(response.status(), 200);

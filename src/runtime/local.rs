@@ -22,7 +22,7 @@ use crate::backend::Signature;
 use crate::error::{Error, Kind};
 use crate::handler::{Code, Handler, HandlerSpec, Prepared, Sink, Step};
 use crate::model::{Device, Envelope, ModelSpec, TensorsTo};
-use crate::payload::{Body, Output, Reply, Request, Response, Schedule, Timings};
+use crate::payload::{Body, Meter, Output, Reply, Request, Response, Schedule, Timings};
 use crate::sandbox::Outcomes;
 use crate::tensor::NamedTensor;
 
@@ -191,7 +191,8 @@ impl Inner {
         match request.body {
             Body::Tensors(tensors) if self.tensors_to == TensorsTo::Model => {
                 let inputs = ModelInputs::of_client(tensors, &request.id);
-                self.infer_straight(signature, inputs, options).await
+                let meter = &request.meter;
+                self.infer_straight(signature, inputs, options, meter).await
             }
             Body::Raw(_) | Body::Form(_) if self.envelope != Envelope::None => {
                 // Boxed, so that requests without one pay nothing for it.
@@ -207,10 +208,12 @@ impl Inner {
         signature: &Signature,
         inputs: ModelInputs<'_>,
         options: JobOptions,
+        meter: &Meter,
     ) -> Result<Reply, Error> {
         let mut timings = Timings::default();
         let outputs = self.infer(signature, inputs, options, &mut timings);
         let outputs = outputs.await?;
+        count_run(meter, &timings);
         self.check_size(&outputs)?;
         let output = Output::Tensors(outputs);
         Ok(Reply { output, timings })
@@ -296,7 +299,9 @@ impl Inner {
         let outputs = self.infer(signature, inputs, options, &mut timings);
         let outputs = outputs.await?;
         let inferred = Instant::now();
-        let response = self.handler.postprocess(&request.id, outputs, carry);
+        let (id, meter) = (&request.id, &request.meter);
+        count_run(meter, &timings);
+        let response = self.handler.postprocess(id, meter, outputs, carry);
         let output = Output::Response(response.await?);
         timings.postprocess = inferred.elapsed();
         Ok(Reply { output, timings })
@@ -340,6 +345,15 @@ impl Inner {
         timings.leads_batch = answer.leads_batch;
         Ok(answer.outputs)
     }
+}
+
+/// Counts a request's part of the run that it was in.
+fn count_run(meter: &Meter, timings: &Timings) {
+    meter.add_run(
+        timings.infer,
+        timings.rows as usize,
+        timings.batch_rows as usize,
+    );
 }
 
 fn job_options(request: &Request) -> JobOptions {

@@ -15,7 +15,7 @@ use super::settings::{default_versions, verdicts};
 use super::{Config, Places, ServerError, load, places};
 use crate::archive::{FetchConfig, Fetcher, ModelStore};
 use crate::catalog::{
-    Catalog, Health, Library, LibraryConfig, Owner, Parts, Registration, SnapshotConfig,
+    Catalog, Health, Library, LibraryConfig, Owner, Parts, Peaks, Registration, SnapshotConfig,
 };
 use crate::config::server::{ListedVersions, newest_saved};
 use crate::error::{Error, Kind};
@@ -23,7 +23,8 @@ use crate::metrics::{self, Metrics};
 use crate::model::{Hosting, TenantName};
 use crate::place;
 use crate::runtime::{Compiler, Hosts};
-use crate::tenants::{Home, Homes, Tenants};
+use crate::shares::Shares;
+use crate::tenants::{Home, Homes, Ledger, Tenants};
 
 /// What is in the directory of each tenant: the path of the file that it is in. No other directory is taken for one's.
 const MARK: &str = ".lantern-tenant";
@@ -31,6 +32,8 @@ const MARK: &str = ".lantern-tenant";
 const LOCK: &str = ".lock";
 /// Where directories of tenants are that are gone: `SECONDS-NAME`, by when they went.
 const ASIDE: &str = ".removed";
+/// Where it is written down what tenants use.
+const USAGE: &str = ".usage";
 /// How long they stay there.
 const KEPT: Duration = Duration::from_hours(1);
 /// Archives of all tenants that are examined at the same time, each unpacked.
@@ -89,13 +92,17 @@ impl Shared {
 
     /// Blocks until the home of each tenant is open.
     pub(super) fn open(self, cfg: &TenantsConfig) -> Result<Arc<Tenants>, ServerError> {
-        let patience = self.drain_timeout;
+        let (patience, cores) = (self.drain_timeout, self.hosts.cores);
         let homes = TenantHomes::new(cfg, self);
         let homes = homes.map_err(|source| ServerError::TenantsPlace {
             path: cfg.directory.clone(),
             source,
         })?;
-        Ok(Tenants::open(cfg.file.clone(), Box::new(homes), patience)?)
+        let shares = Shares::new(cores);
+        let file = cfg.file.clone();
+        let ledger = Ledger::new(homes.directory.join(USAGE));
+        let tenants = Tenants::open(file, Box::new(homes), shares, ledger, patience);
+        Ok(tenants?)
     }
 }
 
@@ -176,6 +183,9 @@ impl Homes for TenantHomes {
             metrics: metrics.clone(),
             health: self.parts.health,
             examining: Arc::clone(&self.parts.examining),
+            peaks: Peaks::kept_in(
+                places::cache(&home.join("cache")).map(|cache| cache.join("peaks")),
+            ),
             library: Library {
                 // Nothing is allowed: there is what lies in its directory.
                 fetcher: Fetcher::new(self.fetch_config(), store),

@@ -14,6 +14,8 @@ use crate::tenants::Tenants;
 use crate::token::Tokens;
 
 const INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is written down what tenants used.
+const NOTED: Duration = Duration::from_secs(5);
 
 /// Takes new certificates into use until `stop`.
 pub(super) async fn certificates(certificates: Arc<Certificates>, stop: CancellationToken) {
@@ -52,19 +54,29 @@ pub(super) async fn tenants(tenants: Arc<Tenants>, stop: CancellationToken) {
     let others = Arc::clone(&tenants);
     // A panic was logged where it happened.
     let _ = tokio::task::spawn_blocking(move || others.clear_others()).await;
-    let swept = Arc::clone(&tenants);
+    let (swept, looked) = (Arc::clone(&tenants), Arc::clone(&tenants));
     let sweeping = every_second(move || swept.sweep(), stop.clone());
-    let look = move || match tenants.refresh() {
+    let look = move || match looked.refresh() {
         Ok(true) => tracing::info!("The file of tenants has changed: it holds from now on."),
         Ok(false) => {}
         Err(problems) => tracing::error!("The tenants stay what they were: {problems}"),
     };
-    tokio::join!(every_second(look, stop), sweeping);
+    let noting = every(NOTED, move || tenants.note_usage(), stop.clone());
+    tokio::join!(every_second(look, stop), sweeping, noting);
 }
 
 /// Calls `look`, which may block, until `stop`.
 async fn every_second(look: impl Fn() + Clone + Send + 'static, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(INTERVAL);
+    every(INTERVAL, look, stop).await;
+}
+
+/// Calls `look`, which may block, in such intervals until `stop`.
+async fn every(
+    interval: Duration,
+    look: impl Fn() + Clone + Send + 'static,
+    stop: CancellationToken,
+) {
+    let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {

@@ -14,7 +14,7 @@ use lantern::handler::{HandlerEngine, Level, LogLine, Observation, Sink};
 use lantern::model::{
     BackendKind, Declared, Hosting, Limits, ModelName, ModelSpec, Settings, TensorsTo, Version,
 };
-use lantern::payload::{Body, Request, Schedule};
+use lantern::payload::{Body, Meter, Request, Schedule};
 use lantern::runtime::process::ProcessConfig;
 use lantern::runtime::{Bounds, Hosts, NativeLibraries, Runtime, Verdicts, WorkerIds};
 use lantern::tensor::{DType, NamedTensor, Tensor};
@@ -159,6 +159,7 @@ fn request(body: Body) -> Request {
         schedule: Schedule::default(),
         account: Account::default(),
         passes_tensors_on: false,
+        meter: Meter::default(),
     }
 }
 

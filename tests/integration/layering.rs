@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which modules each module may import, as in `src/ARCHITECTURE.md`. `ROOTS` may import everything.
-const TABLE: [(&str, &[&str]); 22] = [
+const TABLE: [(&str, &[&str]); 23] = [
     ("error", &[]),
     ("refusals", &[]),
     ("memory", &[]),
@@ -41,15 +41,17 @@ const TABLE: [(&str, &[&str]); 22] = [
     (
         "catalog",
         &[
-            "runtime", "archive", "sandbox", "payload", "model", "metrics", "config", "error",
+            "runtime", "shares", "archive", "sandbox", "payload", "model", "metrics", "config",
+            "error",
         ],
     ),
+    ("shares", &["payload"]),
     ("listen", &["budget", "refusals", "place", "error"]),
     ("token", &["model", "place", "error"]),
     (
         "tenants",
         &[
-            "catalog", "token", "config", "metrics", "model", "place", "error",
+            "catalog", "shares", "token", "config", "metrics", "model", "place", "error",
         ],
     ),
     (

@@ -59,3 +59,4 @@ mod tokens;
 mod tools;
 mod transport;
 mod unserved;
+mod usage;

@@ -13,7 +13,7 @@ use lantern::handler::{Code, LogLine, Observation, Sink};
 use lantern::model::{
     BackendKind, Declared, Limits, ModelName, ModelSpec, Settings, TensorsTo, Version,
 };
-use lantern::payload::{Body, Output, Reply, Request, Schedule};
+use lantern::payload::{Body, Meter, Output, Reply, Request, Schedule};
 use lantern::runtime::process::{ProcessConfig, SandboxConfig};
 use lantern::runtime::{
     Bounds, CodeSource, CompileLimits, Compiler, Hosts, Runtime, Status, WorkerIds, WorkerState,
@@ -206,6 +206,7 @@ pub(crate) fn request(row: [u8; 5]) -> Request {
         schedule: Schedule::default(),
         account: Account::default(),
         passes_tensors_on: false,
+        meter: Meter::default(),
     }
 }
 

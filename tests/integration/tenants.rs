@@ -19,7 +19,7 @@ use crate::support::{Answer, Builder, Model, ROW, TestServer};
 use crate::tokens::{REFUSED, ask, is_refusal, request_for, rows_with};
 
 /// The model of the tenant `acme`.
-const LINEAR: &str = "linear";
+pub const LINEAR: &str = "linear";
 /// A name that no model has.
 const NOBODY: &str = "nobody";
 
@@ -38,7 +38,7 @@ enum Shown {
 }
 
 /// A file of tenants, and where they are at home.
-struct Place {
+pub struct Place {
     directory: TempDir,
 }
 
@@ -49,7 +49,7 @@ fn key(name: &str, more: &str) -> String {
 
 const EVERYTHING: &str = "scopes: [predict, manage, observe]";
 
-fn acme() -> String {
+pub fn acme() -> String {
     let keys = [
         key("acme-all", EVERYTHING),
         key("acme-predict", "scopes: [predict]"),
@@ -64,13 +64,13 @@ fn acme() -> String {
     format!("  acme:\n    keys:\n{}", keys.concat())
 }
 
-fn globex() -> String {
+pub fn globex() -> String {
     format!("  globex:\n    keys:\n{}", key("globex-all", EVERYTHING))
 }
 
 impl Place {
     /// With the tenants `acme`, whose archive of `linear` is in its store, and `globex`.
-    fn new() -> Self {
+    pub fn new() -> Self {
         let place = Self {
             directory: TempDir::new().unwrap(),
         };
@@ -81,7 +81,7 @@ impl Place {
         place
     }
 
-    fn write(&self, tenants: &[String]) {
+    pub fn write(&self, tenants: &[String]) {
         let text = format!("tenants:\n{}", tenants.concat());
         std::fs::write(self.file(), text).unwrap();
     }
@@ -90,11 +90,11 @@ impl Place {
         self.directory.path().join("tenants.yaml")
     }
 
-    fn home(&self, tenant: &str) -> std::path::PathBuf {
+    pub fn home(&self, tenant: &str) -> std::path::PathBuf {
         self.directory.path().join("tenants").join(tenant)
     }
 
-    fn builder(&self) -> Builder {
+    pub fn builder(&self) -> Builder {
         TestServer::builder()
             .set("disable_token_authorization=false")
             .set(&format!("lantern_tenants={}", self.file().display()))
@@ -102,7 +102,7 @@ impl Place {
     }
 
     /// A server where `acme` has registered `linear`.
-    async fn server(&self) -> TestServer {
+    pub async fn server(&self) -> TestServer {
         let server = self.builder().start().await;
         let registered = register(&server, "acme-all").await;
         assert_eq!(registered.status, 200, "{registered}");
@@ -110,18 +110,18 @@ impl Place {
     }
 }
 
-fn bearer(key: &str) -> String {
+pub fn bearer(key: &str) -> String {
     format!("Bearer {key}")
 }
 
-async fn register(server: &TestServer, key: &str) -> Answer {
+pub async fn register(server: &TestServer, key: &str) -> Answer {
     let url = format!("/models?url={}&initial_workers=1", Model::linear().url());
     let target = ("POST", url.as_str());
     ask(server, Listener::Management, target, Some(&bearer(key))).await
 }
 
 /// The status of a prediction, and its text.
-async fn predict(server: &TestServer, key: &str) -> (u16, String) {
+pub async fn predict(server: &TestServer, key: &str) -> (u16, String) {
     let request = server
         .request(Listener::Inference, "POST", "/predictions/linear")
         .header("authorization", bearer(key))
@@ -300,7 +300,7 @@ async fn a_key_for_certain_models_opens_no_others() {
 }
 
 /// An operator's key of the server's own making.
-fn operators(server: &TestServer, scope: &str) -> String {
+pub fn operators(server: &TestServer, scope: &str) -> String {
     let text = std::fs::read(server.directory().join("key_file.json")).unwrap();
     let keys: serde_json::Value = serde_json::from_slice(&text).unwrap();
     bearer(keys[scope]["key"].as_str().unwrap())
@@ -469,7 +469,7 @@ async fn a_foreign_model_is_an_unknown_one_in_every_grpc_method() {
 }
 
 /// Asks again and again until it `is_so`.
-async fn until<F: Future<Output = bool>>(what: &str, is_so: impl Fn() -> F) {
+pub async fn until<F: Future<Output = bool>>(what: &str, is_so: impl Fn() -> F) {
     let asked = async {
         while !is_so().await {
             tokio::task::yield_now().await;

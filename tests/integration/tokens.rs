@@ -110,6 +110,7 @@ pub fn request_for(route: &Route, model: &str) -> (&'static str, String) {
     for (name, value) in [
         ("{model}", model),
         ("{workflow}", "nobody"),
+        ("{tenant}", model),
         ("{version}", "1.0"),
         ("{any}", "1.0"),
     ] {

@@ -15,7 +15,7 @@ use lantern::model::{
     BackendKind, Declared, Limits, ModelName, ModelSpec, Settings, StateSharing, TensorSpec,
     TensorsTo, Version,
 };
-use lantern::payload::{Body, Output, Request, Schedule};
+use lantern::payload::{Body, Meter, Output, Request, Schedule};
 use lantern::runtime::process::{ProcessConfig, ProcessRuntime};
 use lantern::runtime::{Batching, Bounds, Grounds, Hosts, ModelState, WorkerIds};
 use lantern::tensor::{DType, NamedTensor, Tensor};
@@ -128,6 +128,7 @@ fn request_of(inputs: Vec<NamedTensor>) -> Request {
         schedule: Schedule::default(),
         account: Account::default(),
         passes_tensors_on: false,
+        meter: Meter::default(),
     }
 }
 

@@ -106,6 +106,7 @@ pub(super) fn path_parameters(path: &str) -> impl Iterator<Item = Value> {
         ("model_name", "Name of the model."),
         ("model_version", "Version of the model."),
         ("workflow_name", "Name of the workflow."),
+        ("tenant", "Name of the tenant."),
     ];
     let present = known.map(|(name, says)| (path.contains(&format!("{{{name}}}")), name, says));
     present.into_iter().filter(|(is_present, ..)| *is_present).map(|(_, name, says)| {

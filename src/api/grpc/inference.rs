@@ -19,7 +19,7 @@ use super::proto::rpc;
 use super::status;
 use crate::api::Config;
 use crate::error::{Error, Kind};
-use crate::payload::{self, Body, Part, Schedule, request_span};
+use crate::payload::{self, Body, Meter, Part, Schedule, request_span};
 
 /// Fields that a request may have, as many as a form.
 const FIELDS_LIMIT: usize = 1024;
@@ -158,6 +158,7 @@ impl Predictor {
             schedule: Schedule::default(),
             account: caller.account().clone(),
             passes_tensors_on: false,
+            meter: Meter::default(),
         };
         let reply = entry.call(request, version.is_some()).await?;
         reply.into_response()

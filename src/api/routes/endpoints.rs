@@ -19,7 +19,7 @@ use crate::api::extract::PathParams;
 use crate::api::oip::rest as oip;
 use crate::api::{
     Api, Response, archives, health, inference, kserve, management, method_not_allowed, not_found,
-    rotate, sagemaker, scrape,
+    rotate, sagemaker, scrape, tenants,
 };
 
 /// What answers the requests of a route.
@@ -171,6 +171,8 @@ endpoints! {
     UNREGISTER_DEFAULT = "unregisterModel", |api, path: PathParams| management::unregister_model(api, path.of_default_version()), UNREGISTER_MODEL.operation;
     SET_DEFAULT = "setDefault", management::set_default, get("Makes a version the default.", &[], DONE, &[404]);
     MODEL_READINESS = "modelReady", management::model_readiness, get("Whether the default version serves, as KServe asks.", &[], &[(200, Answer::Json("Readiness"))], &[404, 500, 503]);
+    LIST_TENANTS = "listTenants", tenants::list, get("The tenants, what they may have and what they have; a tenant is shown itself.", &[], DONE_WITH_OBJECT, &[]);
+    TENANT_USAGE = "tenantUsage", tenants::usage, get("What a tenant has used since it came, or since the server was started.", &[], DONE_WITH_OBJECT, &[404]);
     LIST_ARCHIVES = "listArchives", archives::list, get("The archives of a tenant's own.", &[], DONE_WITH_OBJECT, &[404]);
     SEND_ARCHIVE = "sendArchive", archives::send, Operation { takes: Takes::Anything, ..get("Takes an archive, or the rest of one that broke off.", SEND, &[(201, OBJECT)], &[400, 403, 404, 405, 408, 409, 413, 500]) };
     DESCRIBE_ARCHIVE = "describeArchive", archives::describe, get("An archive, or how much has arrived of one that broke off.", ARRIVED, DONE_WITH_OBJECT, &[404]);

@@ -131,6 +131,8 @@ pub(super) const MANAGEMENT: &[Route] = &[
 /// What tenants have.
 #[rustfmt::skip]
 pub(super) const TENANTS: &[Route] = &[
+    route(Verbs::Get, "/lantern/v1/tenants", Permission::Observe, LIST_TENANTS),
+    route(Verbs::Get, "/lantern/v1/tenants/{tenant}/usage", Permission::Observe, TENANT_USAGE),
     route(Verbs::Get, "/lantern/v1/archives", Permission::Manage, LIST_ARCHIVES),
     route(Verbs::Put, "/lantern/v1/archives/{model}", Permission::Register, SEND_ARCHIVE),
     route(Verbs::Get, "/lantern/v1/archives/{model}", Permission::Manage, DESCRIBE_ARCHIVE),

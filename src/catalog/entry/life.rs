@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Entry, Phase};
+use crate::catalog::memory::MemoryPromise;
 use crate::error::Error;
 use crate::runtime::{Bounds, Hosts, ModelFiles, Runtime, Status, WorkerState, failures};
 
@@ -87,6 +88,14 @@ impl Entry {
         Ok(())
     }
 
+    /// Memory for its process, until that can be measured.
+    async fn promised_memory(&self) -> Result<Option<MemoryPromise>, Error> {
+        let Some(catalog) = self.catalog.upgrade() else {
+            return Ok(None);
+        };
+        catalog.promise_memory(&self.spec, self.digest()).await
+    }
+
     async fn start_with(&self, hosts: &Hosts, bounds: Bounds) -> Result<(), Error> {
         if let Some(error) = self.unusable.clone().or_else(|| self.without_time()) {
             self.set_failed(error.clone());
@@ -94,6 +103,10 @@ impl Entry {
         }
         self.set_phase(Phase::Loading, bounds.min);
         let since = Instant::now();
+        let _memory = self
+            .promised_memory()
+            .await
+            .inspect_err(|error| self.set_failed(error.clone()))?;
         let leaving = self.leaving.lock().clone();
         let sink = Arc::clone(&self.sink) as Arc<_>;
         let hosts = hosts

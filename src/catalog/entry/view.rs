@@ -159,7 +159,7 @@ impl Entry {
         }
     }
 
-    pub(super) fn status(&self) -> Option<Status> {
+    pub(in crate::catalog) fn status(&self) -> Option<Status> {
         match &**self.phase.load() {
             Phase::Ready(runtime) => Some(runtime.status()),
             Phase::Loading | Phase::Empty | Phase::Failed(_) => None,

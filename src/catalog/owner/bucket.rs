@@ -16,6 +16,14 @@ pub(super) struct Rate {
 }
 
 impl Rate {
+    /// One that lets in at once what it lets in in a second.
+    pub(super) const fn even(per_second: usize) -> Self {
+        Self {
+            per_second,
+            burst: per_second,
+        }
+    }
+
     /// How long it takes until `amount` is gone, in nanoseconds.
     fn time_of(self, amount: usize) -> u64 {
         let time = amount as u128 * SECOND / self.per_second.max(1) as u128;
@@ -48,6 +56,17 @@ impl Bucket {
                 Err(other) => empty_at = other,
             }
         }
+    }
+
+    /// Puts `amount` in at `now`, however full it is: it has been used already.
+    pub(super) fn pour(&self, amount: usize, rate: Rate, now: Duration) {
+        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        let more = rate.time_of(amount);
+        let poured = |empty_at: u64| Some(empty_at.max(now).saturating_add(more));
+        // It is never refused.
+        let _ = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, poured);
     }
 }
 

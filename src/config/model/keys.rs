@@ -143,6 +143,13 @@ macro_rules! limits {
         }
 
         impl LimitOptions {
+            /// `ceilings`, lowered to what is said here.
+            pub fn lower(&self, ceilings: &Limits) -> Limits {
+                Limits {
+                    $($field: self.$field.map_or(ceilings.$field, |most| most.min(ceilings.$field)),)+
+                }
+            }
+
             /// What the author asks for, else the default; never above the ceiling.
             pub(super) fn within(&self, ceilings: &Limits) -> Result<Limits, Problems> {
                 let mut limits = Limits::default();

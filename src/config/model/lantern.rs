@@ -49,6 +49,13 @@ fn in_other_capitals(
     }
 }
 
+/// Limits in a file of another kind, by the names that they have in an archive's.
+pub fn limits_of(fields: &mut Fields, node: &Node) -> LimitOptions {
+    let mut read = LimitOptions::default();
+    limits(fields, "lantern.limits", node, &mut read);
+    read
+}
+
 fn limits(fields: &mut Fields, at: &str, node: &Node, limits: &mut LimitOptions) {
     for (name, value) in fields.map(at, node) {
         let key = format!("{at}.{name}");

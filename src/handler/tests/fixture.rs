@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::*;
 use crate::budget::Account;
 use crate::model::{BackendKind, Declared, ModelName, Settings, Version as ModelVersion};
-use crate::payload::Schedule;
+use crate::payload::{Meter, Schedule};
 
 /// A sink that keeps what a handler logs and observes.
 #[derive(Default)]
@@ -121,6 +121,7 @@ pub fn raw(body: &str) -> Request {
         schedule: Schedule::default(),
         account: Account::default(),
         passes_tensors_on: false,
+        meter: Meter::default(),
     }
 }
 

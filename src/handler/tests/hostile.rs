@@ -215,7 +215,7 @@ async fn postprocess_has_the_same_limits() {
     ] {
         let prepared = infer(&handler, order).await;
         let error = handler
-            .postprocess("r", Vec::new(), prepared.carry)
+            .postprocess("r", &Meter::default(), Vec::new(), prepared.carry)
             .await
             .unwrap_err();
         assert_eq!(error.kind(), kind, "{order}: {error}");

@@ -119,7 +119,12 @@ async fn large_outputs_arrive_behind_handles() {
     let prepared = infer(&handler, ROW).await;
     let values = vec![0.5; (lower::INLINE_LIMIT / 4) + 1];
     let response = handler
-        .postprocess("r", vec![output(&values)], prepared.carry)
+        .postprocess(
+            "r",
+            &Meter::default(),
+            vec![output(&values)],
+            prepared.carry,
+        )
         .await
         .unwrap();
     assert_eq!(

@@ -14,12 +14,12 @@ use tracing::{Instrument, Span};
 use super::super::local::LocalRuntime;
 use super::super::protocol::Violation;
 use super::super::protocol::convert::{
-    call_from_wire, failure_to_wire, reply_to_wire, workers_to_wire,
+    call_from_wire, failure_to_wire, reply_to_wire, spent_to_wire, workers_to_wire,
 };
 use super::super::protocol::messages::{Call, Report};
 use super::super::protocol::outbox::{Outbox, Urgency};
 use crate::error::{Error, Kind};
-use crate::payload::{Output, Reply, Timings, request_span};
+use crate::payload::{Meter, Output, Reply, Spent, Timings, request_span};
 use crate::runtime::Bounds;
 
 /// Calls under way beyond which nobody polls for the next: cores have work to do.
@@ -61,9 +61,12 @@ impl Host {
         match call_from_wire(call, body) {
             Ok(request) => {
                 let (runtime, span) = (self.runtime.clone(), request_span(&request.id));
-                self.start(id, span, async move { runtime.call(request).await });
+                let meter = request.meter.clone();
+                self.start(id, span, meter, async move { runtime.call(request).await });
             }
-            Err(violation) => self.refuse(id, &malformed(&violation), Urgency::Now),
+            Err(violation) => {
+                self.refuse(id, Spent::default(), &malformed(&violation), Urgency::Now);
+            }
         }
     }
 
@@ -72,7 +75,7 @@ impl Host {
         let runtime = self.runtime.clone();
         let deadline = Instant::now() + left.min(LONGEST_DESCRIPTION);
         let span = request_span(&request_id);
-        self.start(id, span, async move {
+        self.start(id, span, Meter::default(), async move {
             let response = runtime.describe(&request_id, deadline).await?;
             Ok(Reply {
                 output: Output::Response(response),
@@ -121,13 +124,14 @@ impl Host {
         self.begun.load(Ordering::Relaxed)
     }
 
-    fn start(self: &Arc<Self>, id: u64, span: Span, answering: impl CallFuture) {
+    fn start(self: &Arc<Self>, id: u64, span: Span, meter: Meter, answering: impl CallFuture) {
         let host = self.clone();
         // Locks the id until the task is listed, so that it cannot end before.
         let place = self.calls.entry(id);
         self.begun.fetch_add(1, Ordering::Relaxed);
         self.under_way.fetch_add(1, Ordering::Relaxed);
-        let task = tokio::spawn(async move { host.answer(id, answering).await }.instrument(span));
+        let answered = async move { host.answer(id, &meter, answering).await };
+        let task = tokio::spawn(answered.instrument(span));
         place.insert(task.abort_handle());
     }
 
@@ -138,27 +142,31 @@ impl Host {
         Some(call)
     }
 
-    async fn answer(&self, id: u64, answering: impl CallFuture) {
+    async fn answer(&self, id: u64, meter: &Meter, answering: impl CallFuture) {
         let answering = AssertUnwindSafe(answering).catch_unwind().await;
         self.remove(id);
         let is_last = self.under_way.load(Ordering::Relaxed) == 0;
         let urgency = if is_last { Urgency::Now } else { Urgency::Soon };
         match answering.unwrap_or_else(|_| Err(panicked())) {
-            Ok(reply) => self.reply(id, &reply, urgency),
-            Err(error) => self.refuse(id, &error, urgency),
+            Ok(reply) => self.reply(id, meter.spent(), &reply, urgency),
+            Err(error) => self.refuse(id, meter.spent(), &error, urgency),
         }
     }
 
-    fn reply(&self, id: u64, reply: &Reply, urgency: Urgency) {
-        let (report, body) = reply_to_wire(id, reply);
+    fn reply(&self, id: u64, spent: Spent, reply: &Reply, urgency: Urgency) {
+        let (report, body) = reply_to_wire(id, reply, spent);
         if let Err(violation) = self.outbox.send(&report, &body, urgency) {
-            self.refuse(id, &too_large(&reply.output, &violation), urgency);
+            self.refuse(id, spent, &too_large(&reply.output, &violation), urgency);
         }
     }
 
-    fn refuse(&self, id: u64, error: &Error, urgency: Urgency) {
-        let failure = failure_to_wire(error);
-        super::send(&self.outbox, &Report::Refused { id, failure }, urgency);
+    fn refuse(&self, id: u64, spent: Spent, error: &Error, urgency: Urgency) {
+        let report = Report::Refused {
+            id,
+            spent: spent_to_wire(spent),
+            failure: failure_to_wire(error),
+        };
+        super::send(&self.outbox, &report, urgency);
     }
 }
 

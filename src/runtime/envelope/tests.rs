@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::budget::Account;
 use crate::model::{Limits, Settings};
-use crate::payload::Schedule;
+use crate::payload::{Meter, Schedule};
 use crate::runtime::testing;
 
 fn spec() -> ModelSpec {
@@ -26,6 +26,7 @@ fn request(body: Body) -> Request {
         schedule: Schedule::default(),
         account: Account::default(),
         passes_tensors_on: false,
+        meter: Meter::default(),
     }
 }
 

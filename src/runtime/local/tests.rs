@@ -11,7 +11,7 @@ use crate::backend::fake::{FakeBackend, Outcome};
 use crate::budget::Account;
 use crate::handler::{HandlerEngine, LogLine, Observation};
 use crate::model::{BackendKind, Settings};
-use crate::payload::{Body, Priority};
+use crate::payload::{Body, Meter, Priority};
 use crate::runtime::process::ProcessConfig;
 use crate::runtime::testing::{self, rows};
 use crate::runtime::{WorkerIds, WorkerState};
@@ -88,6 +88,7 @@ fn request(body: Body) -> Request {
         schedule: Schedule::default(),
         account: Account::default(),
         passes_tensors_on: false,
+        meter: Meter::default(),
     }
 }
 

@@ -18,12 +18,12 @@ use super::liveness::ProcessActivity;
 use super::reports::{ReportReceiver, answer_bytes};
 use crate::error::Error;
 use crate::model::ModelSpec;
-use crate::payload::{Body, Reply, Request};
+use crate::payload::{Body, Meter, Reply, Request, Spent};
 use crate::runtime::Bounds;
 use crate::runtime::failures::{draining, expired, too_large, worker_died};
 use crate::runtime::protocol::convert::{
     bounds_to_wire, call_to_wire, failure_from_wire, has_any_bytes, inferred_from_wire,
-    reply_from_wire,
+    reply_from_wire, spent_from_wire,
 };
 use crate::runtime::protocol::frame::FrameLimits;
 use crate::runtime::protocol::incoming::{Ending, Incoming, Received};
@@ -102,6 +102,7 @@ enum Waiter {
         deadline: Instant,
         is_suspected: bool,
         looks_into: LooksInto,
+        meter: Meter,
         answer: Answer,
     },
     Scale(oneshot::Sender<Result<Result<(), Error>, Lost>>),
@@ -192,6 +193,7 @@ impl Connection {
             deadline: request.deadline.into(),
             is_suspected,
             looks_into: LooksInto::of(request),
+            meter: request.meter.clone(),
             answer,
         };
         self.answered(waiter, send).await
@@ -215,6 +217,7 @@ impl Connection {
             deadline,
             is_suspected: false,
             looks_into: LooksInto::ALL,
+            meter: Meter::default(),
             answer,
         };
         self.answered(waiter, send).await
@@ -338,19 +341,20 @@ impl Connection {
         }
         let is_awaited = match report {
             Report::Reply(reply) => {
-                let id = reply.id;
+                let (id, spent) = (reply.id, spent_from_wire(reply.spent)?);
                 let body = self.body(&reply, body);
                 let reply = reply_from_wire(reply, body)?;
-                self.answer_call(id, Ok(reply))?
+                self.answer_call(id, spent, Ok(reply))?
             }
             Report::Inferred(inferred) => {
-                let id = inferred.id;
+                let (id, spent) = (inferred.id, spent_from_wire(inferred.spent)?);
                 let body = self.data(&inferred, body);
                 let reply = inferred_from_wire(inferred, body)?;
-                self.answer_call(id, Ok(reply))?
+                self.answer_call(id, spent, Ok(reply))?
             }
-            Report::Refused { id, failure } => {
-                self.answer_call(id, Err(failure_from_wire(&failure)))?
+            Report::Refused { id, spent, failure } => {
+                let spent = spent_from_wire(spent)?;
+                self.answer_call(id, spent, Err(failure_from_wire(&failure)))?
             }
             Report::Scaled { id, failure } => {
                 self.answer_scale(id, failure.as_ref().map(failure_from_wire))?
@@ -446,9 +450,17 @@ impl Connection {
     }
 
     /// Answers a call. Whether the answer was due, though perhaps nobody waits for it any more.
-    fn answer_call(&self, id: u64, result: Result<Reply, Error>) -> Result<bool, Violation> {
+    fn answer_call(
+        &self,
+        id: u64,
+        spent: Spent,
+        result: Result<Reply, Error>,
+    ) -> Result<bool, Violation> {
         match self.remove(id)? {
-            Awaited::By(Waiter::Call { answer, .. }) => drop(answer.send(Ok(result))),
+            Awaited::By(Waiter::Call { answer, meter, .. }) => {
+                meter.add(spent);
+                drop(answer.send(Ok(result)));
+            }
             Awaited::By(Waiter::Scale(_)) => {
                 return Err(Violation::Message(format!(
                     "order {id} was answered as a call"

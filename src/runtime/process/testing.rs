@@ -21,7 +21,7 @@ use crate::backend::Signature;
 use crate::budget::Account;
 use crate::error::Kind;
 use crate::handler::{Code, LogLine, Observation};
-use crate::payload::{Body, Output, Response, Schedule, Timings};
+use crate::payload::{Body, Meter, Output, Response, Schedule, Spent, Timings};
 use crate::runtime::protocol::convert::{reply_to_wire, signature_to_wire};
 use crate::runtime::protocol::messages::{self, Order, Report};
 use crate::runtime::protocol::{GREETING, ORDER_LIMITS, frame};
@@ -111,7 +111,7 @@ impl Peer {
 
     pub(crate) async fn reply(&mut self, id: u64, body: &[u8]) {
         let reply = reply();
-        let (report, _) = reply_to_wire(id, &reply);
+        let (report, _) = reply_to_wire(id, &reply, Spent::default());
         self.send(&report, body).await;
     }
 }
@@ -129,6 +129,7 @@ pub(crate) fn request(id: &str) -> Request {
         schedule: Schedule::default(),
         account: Account::default(),
         passes_tensors_on: false,
+        meter: Meter::default(),
     }
 }
 
@@ -190,7 +191,9 @@ impl FakeProcess {
             message: "trap",
             detail: None,
         };
-        self.peer.send(&Report::Refused { id, failure }, b"").await;
+        let spent = messages::Spent::default();
+        let report = Report::Refused { id, spent, failure };
+        self.peer.send(&report, b"").await;
     }
 
     /// Takes an order to scale, which it carries out.

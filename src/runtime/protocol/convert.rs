@@ -18,7 +18,8 @@ pub use batching::{batching_from_wire, batching_to_wire, verdict_from_wire, verd
 pub use model::{model_from_wire, model_to_wire, path_from_wire, path_to_wire};
 pub use reports::{
     inferred_from_wire, log_from_wire, log_to_wire, observation_from_wire, observation_to_wire,
-    reply_from_wire, reply_to_wire, walls_from_wire, workers_to_wire,
+    reply_from_wire, reply_to_wire, spent_from_wire, spent_to_wire, walls_from_wire,
+    workers_to_wire,
 };
 pub use requests::{call_from_wire, call_to_wire, has_any_bytes};
 pub use signature::check_signature;

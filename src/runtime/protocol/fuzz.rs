@@ -9,7 +9,8 @@ use serde::de::DeserializeOwned;
 use super::convert::{
     batching_from_wire, bounds_from_wire, call_from_wire, call_to_wire, check_signature,
     failure_from_wire, inferred_from_wire, log_from_wire, model_from_wire, observation_from_wire,
-    observation_to_wire, reply_from_wire, reply_to_wire, signature_from_wire, verdict_from_wire,
+    observation_to_wire, reply_from_wire, reply_to_wire, signature_from_wire, spent_from_wire,
+    verdict_from_wire,
 };
 use super::frame::{self, Body, Decoder, FrameLimits, ReadBody};
 use super::messages::{Order, Report};
@@ -137,14 +138,16 @@ fn take_report(report: Report<String>, body: &Bytes) -> Result<(), Violation> {
         }
         Report::Reply(reply) => {
             let id = reply.id;
+            let spent = spent_from_wire(reply.spent)?;
             let reply = reply_from_wire(reply, body.clone())?;
-            let (_, pieces) = reply_to_wire(id, &reply);
+            let (_, pieces) = reply_to_wire(id, &reply, spent);
             assert_eq!(pieces.concat(), *body);
         }
         Report::Inferred(inferred) => {
             let id = inferred.id;
+            let spent = spent_from_wire(inferred.spent)?;
             let reply = inferred_from_wire(inferred, body.clone())?;
-            let (_, pieces) = reply_to_wire(id, &reply);
+            let (_, pieces) = reply_to_wire(id, &reply, spent);
             assert_eq!(pieces.concat(), *body);
         }
         Report::Failed(failure)

@@ -67,6 +67,8 @@ pub enum Report<S> {
     Refused {
         /// Of the call.
         id: u64,
+        /// What it used.
+        spent: Spent,
         /// Why.
         failure: Failure<S>,
     },
@@ -293,6 +295,7 @@ pub struct Reply<S> {
     pub content_type: S,
     pub headers: Vec<(S, S)>,
     pub timings: Timings,
+    pub spent: Spent,
 }
 
 /// The tensors that answer a call and the times of its phases.
@@ -303,6 +306,14 @@ pub struct Inferred<S> {
     /// One after the other in the body.
     pub tensors: Vec<Tensor<S>>,
     pub timings: Timings,
+    pub spent: Spent,
+}
+
+/// What a call used, in nanoseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Spent {
+    pub handler: u64,
+    pub inference: u64,
 }
 
 /// Times of phases in nanoseconds.

@@ -113,7 +113,12 @@ async fn a_failure_keeps_its_kind() {
         message: "trap",
         detail: Some("unreachable"),
     };
-    peer.send(&Report::Refused { id, failure }, b"").await;
+    let spent = messages::Spent {
+        handler: 5,
+        inference: 7,
+    };
+    let report = Report::Refused { id, spent, failure };
+    peer.send(&report, b"").await;
     let error = call.await.unwrap().unwrap().unwrap_err();
     assert_eq!(error.kind(), Kind::HandlerTrapped);
     assert_eq!(error.detail(), Some("unreachable"));
@@ -216,7 +221,7 @@ async fn a_truncated_frame_is_the_end_and_no_answer() {
     let id = peer.call().await.id;
     let mut bytes = Vec::new();
     let reply = reply();
-    let (report, _) = reply_to_wire(id, &reply);
+    let (report, _) = reply_to_wire(id, &reply, Spent::default());
     frame::encode(
         &mut bytes,
         ORDER_LIMITS,
@@ -384,7 +389,8 @@ async fn who_keeps_answering_what_was_answered_is_ended() {
     let counts = front.counts.clone();
     let flood = tokio::spawn(async move {
         let reply = reply();
-        peer.flood(&reply_to_wire(id, &reply).0).await;
+        peer.flood(&reply_to_wire(id, &reply, Spent::default()).0)
+            .await;
     });
     let reason = front.violation().await;
     assert!(reason.contains("answers that nobody waits for"), "{reason}");

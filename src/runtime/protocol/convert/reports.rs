@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::handler::{Level, LogLine, MetricKind, Observation, unit_named};
-use crate::payload::{Output, Reply, Response, Timings};
+use crate::payload::{Output, Reply, Response, Spent, Timings};
 use crate::runtime::{WorkerState, WorkerStatus};
 use crate::sandbox::{Outcome, Outcomes, Wall};
 use crate::tensor::{MAX_NAME, MAX_TENSORS};
@@ -27,11 +27,11 @@ const WALL_TEXT: usize = 256;
 const REQUEST_ID: usize = 128;
 
 /// The report that answers a call, borrowed, and the pieces of its body in order.
-pub fn reply_to_wire(id: u64, reply: &Reply) -> (messages::Report<&str>, Vec<&[u8]>) {
-    let timings = timings_to_wire(&reply.timings);
+pub fn reply_to_wire(id: u64, reply: &Reply, spent: Spent) -> (messages::Report<&str>, Vec<&[u8]>) {
+    let (timings, spent) = (timings_to_wire(&reply.timings), spent_to_wire(spent));
     match &reply.output {
         Output::Response(response) => {
-            let head = response_to_wire(id, response, timings);
+            let head = response_to_wire(id, response, timings, spent);
             (messages::Report::Reply(head), vec![response.body()])
         }
         Output::Tensors(tensors) => {
@@ -40,6 +40,7 @@ pub fn reply_to_wire(id: u64, reply: &Reply) -> (messages::Report<&str>, Vec<&[u
                 id,
                 tensors,
                 timings,
+                spent,
             };
             (messages::Report::Inferred(inferred), pieces)
         }
@@ -50,6 +51,7 @@ fn response_to_wire(
     id: u64,
     response: &Response,
     timings: messages::Timings,
+    spent: messages::Spent,
 ) -> messages::Reply<&str> {
     messages::Reply {
         id,
@@ -57,6 +59,7 @@ fn response_to_wire(
         content_type: response.content_type(),
         headers: fields_to_wire(response.headers()),
         timings,
+        spent,
     }
 }
 
@@ -93,7 +96,6 @@ pub fn reply_from_wire(reply: messages::Reply<String>, body: Bytes) -> Result<Re
 }
 
 fn timings_to_wire(timings: &Timings) -> messages::Timings {
-    let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     messages::Timings {
         preprocess: nanos(timings.preprocess),
         queue: nanos(timings.queue),
@@ -119,6 +121,26 @@ fn timings_from_wire(timings: &messages::Timings) -> Result<Timings, Violation> 
         rows: timings.rows,
         leads_batch: timings.leads_batch,
     })
+}
+
+/// What a call used.
+pub fn spent_to_wire(spent: Spent) -> messages::Spent {
+    messages::Spent {
+        handler: nanos(spent.handler),
+        inference: nanos(spent.inference),
+    }
+}
+
+/// What a call used, as its process says.
+pub fn spent_from_wire(spent: messages::Spent) -> Result<Spent, Violation> {
+    Ok(Spent {
+        handler: phase(spent.handler)?,
+        inference: phase(spent.inference)?,
+    })
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn phase(nanos: u64) -> Result<Duration, Violation> {
@@ -278,7 +300,7 @@ mod tests {
 
     /// What arrives of `reply`.
     fn report(reply: &Reply) -> messages::Report<String> {
-        let (report, _) = reply_to_wire(9, reply);
+        let (report, _) = reply_to_wire(9, reply, Spent::default());
         postcard::from_bytes(&postcard::to_stdvec(&report).unwrap()).unwrap()
     }
 
@@ -301,7 +323,7 @@ mod tests {
             output: Output::Tensors(crate::runtime::testing::rows(b"abc", 5)),
             ..reply()
         };
-        let (_, pieces) = reply_to_wire(9, &sent);
+        let (_, pieces) = reply_to_wire(9, &sent, Spent::default());
         let body = pieces.concat();
         let received = |body: &[u8]| match report(&sent) {
             messages::Report::Inferred(inferred) => {
@@ -339,7 +361,7 @@ mod tests {
             header: REPORT_HEADER_LIMIT,
             body: BODY.len(),
         };
-        let (report, pieces) = reply_to_wire(9, &sent);
+        let (report, pieces) = reply_to_wire(9, &sent, Spent::default());
         frame::encode(&mut Vec::new(), limits, &report, frame::Body::Here(&pieces)).unwrap();
     }
 
@@ -438,6 +460,7 @@ mod tests {
                 id: 1,
                 tensors,
                 timings,
+                spent: messages::Spent::default(),
             };
             inferred_from_wire(inferred, Bytes::new()).is_ok()
         };

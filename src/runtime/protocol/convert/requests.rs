@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::budget::Account;
-use crate::payload::{Body, Field, Part, Priority, Request, Schedule};
+use crate::payload::{Body, Field, Meter, Part, Priority, Request, Schedule};
 use crate::tensor::{DType, NamedTensor, Tensor};
 
 use super::{Violation, dtype_from_wire, dtype_to_wire, messages, size};
@@ -54,6 +54,7 @@ pub fn call_from_wire(call: messages::Call<String>, body: Bytes) -> Result<Reque
         // The front counts.
         account: Account::default(),
         passes_tensors_on: true,
+        meter: Meter::default(),
     })
 }
 
@@ -217,6 +218,7 @@ mod tests {
             },
             account: Account::default(),
             passes_tensors_on: false,
+            meter: Meter::default(),
         }
     }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::messages::{
     Arity, Axis0, Batching, Bounds, Call, Device, Failure, FailureKind, Grounds, Inferred, Layout,
-    Level, Log, MetricKind, Model, ModelState, Observe, Part, Priority, Reply, Signature, Start,
-    State, Tensor, TensorSpec, Timings, Verdict, Worker,
+    Level, Log, MetricKind, Model, ModelState, Observe, Part, Priority, Reply, Signature, Spent,
+    Start, State, Tensor, TensorSpec, Timings, Verdict, Worker,
 };
 use super::*;
 use crate::model::{Limits, Settings};
@@ -29,6 +29,11 @@ fn tensor() -> Tensor<String> {
         length: 8,
     }
 }
+
+const SPENT: Spent = Spent {
+    handler: 5_000,
+    inference: 750,
+};
 
 fn timings() -> Timings {
     Timings {
@@ -184,6 +189,7 @@ fn reply() -> Report<String> {
         content_type: "application/json".into(),
         headers: vec![("x-model".into(), "digits".into())],
         timings: timings(),
+        spent: SPENT,
     })
 }
 
@@ -202,12 +208,14 @@ fn reports() -> Vec<(Report<String>, &'static [u8])> {
                 id: 1,
                 tensors: vec![tensor()],
                 timings: timings(),
+                spent: SPENT,
             }),
             b"\0\0\x80\x3f\0\0\0\x40",
         ),
         (
             Report::Refused {
                 id: 1,
+                spent: SPENT,
                 failure: failure(),
             },
             b"",

@@ -1,7 +1,7 @@
 //! Bodies in memory that both sides map.
 
 use super::*;
-use crate::payload::{Output, Response};
+use crate::payload::{Meter, Output, Response};
 use crate::runtime::shared::{Arena, Place, Regions, SHARED_FROM};
 use crate::tensor::{DType, NamedTensor, Tensor};
 
@@ -45,7 +45,8 @@ impl Peer {
             output: Output::Response(response.unwrap()),
             ..reply()
         };
-        self.answer_at(&reply_to_wire(id, &reply).0, place).await;
+        self.answer_at(&reply_to_wire(id, &reply, Spent::default()).0, place)
+            .await;
     }
 
     /// Sends an answer whose body lies in shared memory.
@@ -161,7 +162,8 @@ async fn tensors_that_a_process_gives_do_not_change_any_more() {
         output: Output::Tensors(vec![NamedTensor::new("y", tensor.clone())]),
         ..reply()
     };
-    peer.answer_at(&reply_to_wire(id, &reply).0, place).await;
+    peer.answer_at(&reply_to_wire(id, &reply, Spent::default()).0, place)
+        .await;
     let received = call.await.unwrap().unwrap().unwrap();
     rewrite(&ends.out, place, &[7]);
     assert_eq!(received.output, reply.output);
@@ -174,6 +176,7 @@ async fn tensors_that_are_passed_on_stay_where_they_are_unless_they_have_to_be_l
         peer.greet().await;
         let request = Request {
             passes_tensors_on: true,
+            meter: Meter::default(),
             ..with_body(tensors())
         };
         let connection = front.connection.clone();
@@ -186,7 +189,8 @@ async fn tensors_that_are_passed_on_stay_where_they_are_unless_they_have_to_be_l
             output: Output::Tensors(vec![NamedTensor::new("y", tensor)]),
             ..reply()
         };
-        peer.answer_at(&reply_to_wire(id, &reply).0, place).await;
+        peer.answer_at(&reply_to_wire(id, &reply, Spent::default()).0, place)
+            .await;
         let received = call.await.unwrap().unwrap().unwrap();
         rewrite(&ends.out, place, &[0; 4]);
         let Output::Tensors(tensors) = received.output else {

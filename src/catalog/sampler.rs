@@ -1,0 +1,44 @@
+//! What the worker processes of a catalog use, as the kernel says, counted for their owner.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use super::Catalog;
+use crate::runtime::WorkerState;
+
+/// What processes had used when they were last looked at.
+#[derive(Debug, Default)]
+pub struct Sampler {
+    looked: Option<Instant>,
+    cpu: HashMap<u32, Duration>,
+}
+
+impl Catalog {
+    /// Counts what worker processes have used since the last time, and the most memory that each has had. What a process used between the
+    /// last time and its end is not known. Reads files of the system, some for each process.
+    pub fn sample(&self, sampler: &mut Sampler) {
+        let now = Instant::now();
+        let held = sampler.looked.map_or(Duration::ZERO, |looked| now - looked);
+        let (mut cpu, mut used, mut bytes) = (HashMap::new(), Duration::ZERO, 0);
+        for entry in self.entries() {
+            let status = entry.status();
+            for worker in status.iter().flat_map(|status| &status.workers) {
+                if worker.state == WorkerState::Failed || cpu.contains_key(&worker.pid) {
+                    continue;
+                }
+                let so_far = worker.cpu_time();
+                let before = sampler.cpu.get(&worker.pid).copied().unwrap_or_default();
+                used += so_far.saturating_sub(before);
+                bytes += worker.memory();
+                let peaks = &self.state.parts.peaks;
+                peaks.note(entry.digest(), worker.peak_memory());
+                cpu.insert(worker.pid, so_far);
+            }
+        }
+        *sampler = Sampler {
+            looked: Some(now),
+            cpu,
+        };
+        self.state.parts.owner.sampled(used, bytes, held);
+    }
+}

@@ -1,0 +1,244 @@
+//! Fair shares: whose request is computed next when there is more to do than the machine can.
+//!
+//! Each owner of models is a party with a weight. A request waits here, in the lane of its version, until its owner's turn comes, and says
+//! at the end what it cost. As many are under way as keep the machine busy: so what one owner sends does not fill the queues in front of
+//! what another one sends. Who is next is decided by [`queue`]; this module has the lock, the clock and those who wait.
+//!
+//! The lock is held for some hundred nanoseconds, never across an await, and nothing is looked through under it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::payload::Priority;
+
+mod queue;
+
+pub use queue::Breadth;
+use queue::{Grant, LaneId, PartyId, Place, Queue};
+
+/// How often what takes longer than expected is charged for while somebody waits.
+const TICK: Duration = Duration::from_millis(10);
+
+/// The machine, as it is shared.
+pub struct Shares {
+    state: Mutex<State>,
+    tasks: Handle,
+    since: Instant,
+}
+
+struct State {
+    queue: Queue<oneshot::Sender<Turn>>,
+    /// Whether a task charges for what takes long.
+    is_ticking: bool,
+}
+
+/// One owner's share. Cheap to clone.
+#[derive(Clone)]
+pub struct Share(Arc<Party>);
+
+struct Party {
+    shares: Arc<Shares>,
+    id: PartyId,
+}
+
+/// The requests of one version.
+pub struct Lane {
+    party: Share,
+    id: LaneId,
+}
+
+/// That a request is computed now. What it cost is the time until this is dropped, unless that is said.
+pub struct Turn {
+    shares: Arc<Shares>,
+    grant: Option<Grant>,
+    begun: Instant,
+    cost: Option<Duration>,
+}
+
+/// That as many requests of an owner wait as may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooManyWait(pub usize);
+
+impl Shares {
+    /// A machine that computes so many requests at a time. Must be called within a runtime.
+    pub fn new(cores: usize) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(State {
+                queue: Queue::new(cores),
+                is_ticking: false,
+            }),
+            tasks: Handle::current(),
+            since: Instant::now(),
+        })
+    }
+
+    /// The share of one more owner.
+    pub fn share(self: &Arc<Self>, weight: u32) -> Share {
+        let id = self.state.lock().queue.join(weight);
+        let shares = Arc::clone(self);
+        Share(Arc::new(Party { shares, id }))
+    }
+
+    /// Lets begin what may, and unlocks.
+    fn go_on(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+        let now = self.since.elapsed();
+        let mut begun = Vec::new();
+        while let Some(turn) = state.queue.next(now) {
+            begun.extend(turn);
+        }
+        let somebody_waits = state.queue.all_waiting() > 0;
+        let begins_to_tick = somebody_waits && !std::mem::replace(&mut state.is_ticking, true);
+        drop(state);
+        for (waiter, grant) in begun {
+            // One who has left gives it back at once.
+            let _ = waiter.send(Turn {
+                shares: Arc::clone(self),
+                grant: Some(grant),
+                begun: Instant::now(),
+                cost: None,
+            });
+        }
+        if begins_to_tick {
+            self.tasks.spawn(Arc::clone(self).tick());
+        }
+    }
+
+    /// Charges for what takes long, while somebody waits.
+    async fn tick(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(TICK).await;
+            let mut state = self.state.lock();
+            state.queue.charge_late(self.since.elapsed());
+            state.is_ticking = state.queue.all_waiting() > 0;
+            if !state.is_ticking {
+                return;
+            }
+            self.go_on(state);
+        }
+    }
+}
+
+impl fmt::Debug for Share {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Share").field(&self.0.id).finish()
+    }
+}
+
+impl Share {
+    /// From now on it has another weight.
+    pub fn set_weight(&self, weight: u32) {
+        let mut state = self.0.shares.state.lock();
+        state.queue.set_weight(self.0.id, weight);
+    }
+
+    /// How many of its requests wait.
+    pub fn waiting(&self) -> usize {
+        self.0.shares.state.lock().queue.waiting(self.0.id)
+    }
+
+    /// A lane for one version.
+    pub fn lane(&self) -> Lane {
+        let id = self.0.shares.state.lock().queue.open(self.0.id);
+        Lane {
+            party: self.clone(),
+            id,
+        }
+    }
+}
+
+impl Drop for Party {
+    fn drop(&mut self) {
+        self.shares.state.lock().queue.leave(self.id);
+    }
+}
+
+impl Lane {
+    /// Waits until one more request may be computed; not if `most` of its owner's wait already. Dropping the future gives the place up.
+    pub async fn turn(
+        &self,
+        breadth: Breadth,
+        priority: Priority,
+        most: Option<usize>,
+    ) -> Result<Turn, TooManyWait> {
+        let (sender, mut turn) = oneshot::channel();
+        let (place, ahead) = self.ask(breadth, priority, sender);
+        if let Ok(turn) = turn.try_recv() {
+            return Ok(turn);
+        }
+        let mut place = Waiting { lane: self, place };
+        if let Some(most) = most.filter(|most| ahead >= *most) {
+            return Err(TooManyWait(most));
+        }
+        let turn = turn.await;
+        place.place = None;
+        // Only a lane that is closed grants nothing, and nobody waits there: this one lives.
+        turn.map_err(|_| TooManyWait(0))
+    }
+
+    /// Asks for a turn. Returns where the request waits for it, and how many of its owner's waited before.
+    fn ask(
+        &self,
+        breadth: Breadth,
+        priority: Priority,
+        turn: oneshot::Sender<Turn>,
+    ) -> (Option<Place>, usize) {
+        let Party { shares, id: party } = &*self.party.0;
+        let mut state = shares.state.lock();
+        let ahead = state.queue.waiting(*party);
+        let place = state.queue.wait(self.id, breadth, priority, turn);
+        shares.go_on(state);
+        (place, ahead)
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        let shares = &self.party.0.shares;
+        let mut state = shares.state.lock();
+        state.queue.close(self.id);
+        shares.go_on(state);
+    }
+}
+
+/// A place in a lane, given up when it is dropped.
+struct Waiting<'a> {
+    lane: &'a Lane,
+    /// `None` once it was granted.
+    place: Option<Place>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            let mut state = self.lane.party.0.shares.state.lock();
+            state.queue.give_up(self.lane.id, place);
+        }
+    }
+}
+
+impl Turn {
+    /// The request is over, and cost so much.
+    pub fn end(mut self, cost: Duration) {
+        self.cost = Some(cost);
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let cost = self.cost.unwrap_or_else(|| self.begun.elapsed());
+        if let Some(grant) = self.grant.take() {
+            let mut state = self.shares.state.lock();
+            state.queue.finish(grant, cost);
+            self.shares.go_on(state);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,407 @@
+//! Who is next: a queue for each party, and one virtual time for all.
+//!
+//! This is start-time fair queueing. Each party has a tag: what its requests have cost so far, in nanoseconds for each unit of its weight. The
+//! party with the lowest tag is next. What a request costs is known when it is over, so the lane's usual cost is charged when it begins, more
+//! while it takes longer, and the difference when it ends. A party that comes back after a while begins where the others are: it has saved
+//! nothing, but it owes what it took.
+//!
+//! Nothing here knows time, tasks or locks: whoever calls says how late it is. Nothing looks through all parties.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::payload::Priority;
+
+/// Nanoseconds of work for each core that may be under way beside one turn: enough for a core not to wait for the next one.
+const AHEAD: u64 = 10_000_000;
+/// What a request of a lane is expected to cost before one was measured.
+const UNKNOWN: u64 = AHEAD;
+/// Turns for each core that parties without one may have while all cores are busy.
+const BEYOND: usize = 8;
+/// Parts of a nanosecond in tags, so that weights divide them.
+const PARTS: i128 = 1 << 20;
+
+/// Which party.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct PartyId(u64);
+
+/// Which lane: the requests of one party that may share runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct LaneId(u64);
+
+/// Where somebody waits in a lane.
+pub(super) type Place = (Priority, u64);
+
+/// How much a lane can do at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Breadth {
+    /// Runs at the same time.
+    pub workers: usize,
+    /// Requests that share a run.
+    pub batch: usize,
+}
+
+/// A request that may be computed. To be given back with [`Queue::finish`].
+#[derive(Debug)]
+pub(super) struct Grant {
+    lane: LaneId,
+    id: u64,
+    since: Duration,
+    /// What its lane expects it to cost.
+    estimate: u64,
+    /// Shared by the requests of one turn.
+    turn: Arc<()>,
+}
+
+/// A request that is computed, as far as it is to be charged for.
+struct Charged {
+    party: PartyId,
+    amount: u64,
+    /// Requests that share its time.
+    companions: u64,
+}
+
+struct Party {
+    weight: u32,
+    tag: i128,
+    turns: usize,
+    waiting: usize,
+    /// The first that waits in each lane that can take one more turn.
+    heads: BTreeSet<(Place, LaneId)>,
+}
+
+struct Lane<W> {
+    party: PartyId,
+    breadth: Breadth,
+    estimate: Option<u64>,
+    turns: usize,
+    /// Of its turns those that count as busy.
+    busy: usize,
+    /// What is under way is expected to cost.
+    outstanding: u64,
+    waiting: BTreeMap<Place, W>,
+    /// As it is in its party's `heads`.
+    head: Option<Place>,
+}
+
+impl<W> Lane<W> {
+    /// Whether one more turn would find something to do soon.
+    fn has_room(&self) -> bool {
+        let workers = self.breadth.workers.max(1);
+        self.turns <= workers || self.outstanding < workers as u64 * AHEAD
+    }
+}
+
+/// All parties, and who of them waits.
+pub(super) struct Queue<W> {
+    cores: usize,
+    next_id: u64,
+    /// The tag of the party that went last: nobody who comes begins earlier.
+    clock: i128,
+    parties: HashMap<PartyId, Party>,
+    lanes: HashMap<LaneId, Lane<W>>,
+    /// Parties with a head, by tag.
+    ready: BTreeSet<(i128, PartyId)>,
+    /// Requests that are computed, the oldest first.
+    under_way: BTreeMap<(Duration, u64), Charged>,
+    waiting: usize,
+    turns: usize,
+    busy: usize,
+    outstanding: u64,
+}
+
+impl<W> Queue<W> {
+    /// For a machine that computes so many requests at a time.
+    pub(super) fn new(cores: usize) -> Self {
+        Self {
+            cores: cores.max(1),
+            next_id: 0,
+            clock: 0,
+            parties: HashMap::new(),
+            lanes: HashMap::new(),
+            ready: BTreeSet::new(),
+            under_way: BTreeMap::new(),
+            waiting: 0,
+            turns: 0,
+            busy: 0,
+            outstanding: 0,
+        }
+    }
+
+    /// A new party.
+    pub(super) fn join(&mut self, weight: u32) -> PartyId {
+        let id = PartyId(self.id());
+        let party = Party {
+            weight: weight.max(1),
+            tag: self.clock,
+            turns: 0,
+            waiting: 0,
+            heads: BTreeSet::new(),
+        };
+        self.parties.insert(id, party);
+        id
+    }
+
+    /// From now on the party has another weight.
+    pub(super) fn set_weight(&mut self, party: PartyId, weight: u32) {
+        if let Some(party) = self.parties.get_mut(&party) {
+            party.weight = weight.max(1);
+        }
+    }
+
+    /// The party is gone. It has no lanes any more.
+    pub(super) fn leave(&mut self, party: PartyId) {
+        if let Some(gone) = self.parties.remove(&party) {
+            self.ready.remove(&(gone.tag, party));
+        }
+    }
+
+    /// A new lane of a party.
+    pub(super) fn open(&mut self, party: PartyId) -> LaneId {
+        let id = LaneId(self.id());
+        let lane = Lane {
+            party,
+            breadth: Breadth {
+                workers: 1,
+                batch: 1,
+            },
+            estimate: None,
+            turns: 0,
+            busy: 0,
+            outstanding: 0,
+            waiting: BTreeMap::new(),
+            head: None,
+        };
+        self.lanes.insert(id, lane);
+        id
+    }
+
+    /// The lane is gone, with what is under way in it. Nobody waits there any more.
+    pub(super) fn close(&mut self, id: LaneId) {
+        let Some(lane) = self.lanes.get_mut(&id) else {
+            return;
+        };
+        let waiting = std::mem::take(&mut lane.waiting).len();
+        self.refresh(id);
+        let Some(lane) = self.lanes.remove(&id) else {
+            return;
+        };
+        self.waiting -= waiting;
+        self.turns -= lane.turns;
+        self.busy -= lane.busy;
+        self.outstanding -= lane.outstanding;
+        if let Some(party) = self.parties.get_mut(&lane.party) {
+            party.waiting -= waiting;
+            party.turns -= lane.turns;
+        }
+    }
+
+    /// How many of the party's requests wait.
+    pub(super) fn waiting(&self, party: PartyId) -> usize {
+        self.parties.get(&party).map_or(0, |party| party.waiting)
+    }
+
+    /// How many requests wait.
+    pub(super) const fn all_waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// Somebody waits in a lane from now on. `None` if the lane is closed.
+    pub(super) fn wait(
+        &mut self,
+        id: LaneId,
+        breadth: Breadth,
+        priority: Priority,
+        waiter: W,
+    ) -> Option<Place> {
+        let place = (priority, self.id());
+        let lane = self.lanes.get_mut(&id)?;
+        lane.breadth = breadth;
+        lane.waiting.insert(place, waiter);
+        let (party, clock) = (lane.party, self.clock);
+        self.waiting += 1;
+        let waited = self.parties.get_mut(&party).map(|party| {
+            party.waiting += 1;
+            party.waiting - 1
+        });
+        if waited == Some(0) {
+            self.retag(party, |tag, _| tag.max(clock));
+        }
+        self.count_busy(id);
+        self.refresh(id);
+        Some(place)
+    }
+
+    /// Whoever waited there does no more, if nothing was granted.
+    pub(super) fn give_up(&mut self, id: LaneId, place: Place) {
+        let Some(lane) = self.lanes.get_mut(&id) else {
+            return;
+        };
+        if lane.waiting.remove(&place).is_none() {
+            return;
+        }
+        self.waiting -= 1;
+        if let Some(party) = self.parties.get_mut(&lane.party) {
+            party.waiting -= 1;
+        }
+        self.refresh(id);
+    }
+
+    /// The next turn, if one may begin at `now`: all its requests.
+    pub(super) fn next(&mut self, now: Duration) -> Option<Vec<(W, Grant)>> {
+        let (tag, id) = *self.ready.first()?;
+        let party = self.parties.get_mut(&id)?;
+        let may_go_beyond = party.turns == 0 && self.turns < self.cores * (1 + BEYOND);
+        let has_core = self.busy < self.cores || self.outstanding < self.cores as u64 * AHEAD;
+        if !has_core && !may_go_beyond {
+            return None;
+        }
+        let (_, lane) = *party.heads.first()?;
+        party.turns += 1;
+        self.clock = self.clock.max(tag);
+        let begun = self.begin(lane, now);
+        let amount: u64 = begun.iter().map(|(_, grant)| grant.estimate).sum();
+        self.charge(id, i128::from(amount));
+        self.refresh(lane);
+        Some(begun)
+    }
+
+    /// A request is over, after it cost so much.
+    pub(super) fn finish(&mut self, grant: Grant, cost: Duration) {
+        let key = (grant.since, grant.id);
+        let is_last = Arc::into_inner(grant.turn).is_some();
+        let cost = u64::try_from(cost.as_nanos()).unwrap_or(u64::MAX);
+        if let Some(charged) = self.under_way.remove(&key) {
+            let rest = i128::from(cost) - i128::from(charged.amount);
+            self.charge(charged.party, rest);
+        }
+        let Some(lane) = self.lanes.get_mut(&grant.lane) else {
+            return;
+        };
+        let before = lane.estimate.unwrap_or(cost);
+        lane.estimate = Some(before - before / 8 + cost / 8);
+        lane.outstanding -= grant.estimate;
+        self.outstanding -= grant.estimate;
+        if is_last {
+            lane.turns -= 1;
+            self.turns -= 1;
+            let party = self.parties.get_mut(&lane.party);
+            party.into_iter().for_each(|party| party.turns -= 1);
+        }
+        self.count_busy(grant.lane);
+        self.refresh(grant.lane);
+    }
+
+    /// Charges for what has taken longer than was expected by `now`.
+    pub(super) fn charge_late(&mut self, now: Duration) {
+        let until = now.saturating_sub(Duration::from_nanos(AHEAD));
+        let late = self.under_way.range_mut(..(until, 0));
+        let more: Vec<_> = late
+            .filter_map(|((since, _), charged)| {
+                let took = u64::try_from((now - *since).as_nanos()).unwrap_or(u64::MAX);
+                let more = (took / charged.companions).checked_sub(charged.amount)?;
+                charged.amount += more;
+                Some((charged.party, i128::from(more)))
+            })
+            .collect();
+        for (party, more) in more {
+            self.charge(party, more);
+        }
+    }
+
+    /// Takes a turn's requests from those that wait in a lane.
+    fn begin(&mut self, id: LaneId, now: Duration) -> Vec<(W, Grant)> {
+        let Some(lane) = self.lanes.get_mut(&id) else {
+            return Vec::new();
+        };
+        let size = lane.waiting.len().min(lane.breadth.batch.max(1));
+        let (turn, estimate) = (Arc::new(()), lane.estimate.unwrap_or(UNKNOWN));
+        let mut begun = Vec::with_capacity(size);
+        while begun.len() < size
+            && let Some(((_, number), waiter)) = lane.waiting.pop_first()
+        {
+            let charged = Charged {
+                party: lane.party,
+                amount: estimate,
+                companions: size as u64,
+            };
+            self.under_way.insert((now, number), charged);
+            let grant = Grant {
+                lane: id,
+                id: number,
+                since: now,
+                estimate,
+                turn: Arc::clone(&turn),
+            };
+            begun.push((waiter, grant));
+        }
+        let amount = estimate * size as u64;
+        lane.turns += 1;
+        lane.outstanding += amount;
+        self.waiting -= size;
+        self.turns += 1;
+        self.outstanding += amount;
+        if let Some(party) = self.parties.get_mut(&lane.party) {
+            party.waiting -= size;
+        }
+        self.count_busy(id);
+        begun
+    }
+
+    fn id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    fn charge(&mut self, party: PartyId, nanoseconds: i128) {
+        self.retag(party, |tag, weight| {
+            tag + nanoseconds * PARTS / i128::from(weight)
+        });
+    }
+
+    /// Gives a party another tag, made of the one it has and its weight.
+    fn retag(&mut self, id: PartyId, tag: impl FnOnce(i128, u32) -> i128) {
+        if let Some(party) = self.parties.get_mut(&id) {
+            let before = party.tag;
+            party.tag = tag(before, party.weight);
+            if self.ready.remove(&(before, id)) {
+                self.ready.insert((party.tag, id));
+            }
+        }
+    }
+
+    /// Counts which turns of a lane have a worker: others only wait for one.
+    fn count_busy(&mut self, id: LaneId) {
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            let before = lane.busy;
+            lane.busy = lane.turns.min(lane.breadth.workers.max(1));
+            self.busy = self.busy + lane.busy - before;
+        }
+    }
+
+    /// Notes who is first in a lane, if it has room.
+    fn refresh(&mut self, id: LaneId) {
+        let Some(lane) = self.lanes.get_mut(&id) else {
+            return;
+        };
+        let first = lane.waiting.first_key_value().map(|(place, _)| *place);
+        let head = first.filter(|_| lane.has_room());
+        let before = std::mem::replace(&mut lane.head, head);
+        let Some(party) = self.parties.get_mut(&lane.party) else {
+            return;
+        };
+        if before != head {
+            before.map(|place| party.heads.remove(&(place, id)));
+            head.map(|place| party.heads.insert((place, id)));
+        }
+        if party.heads.is_empty() {
+            self.ready.remove(&(party.tag, lane.party));
+        } else {
+            self.ready.insert((party.tag, lane.party));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
