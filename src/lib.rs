@@ -12,6 +12,7 @@ pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod error;
+pub mod fair_queue;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod handler;
@@ -25,7 +26,6 @@ pub mod refusals;
 pub mod runtime;
 pub mod sandbox;
 pub mod server;
-pub mod shares;
 pub mod telemetry;
 pub mod tenants;
 pub mod tensor;

@@ -18,10 +18,10 @@ use crate::catalog::{Catalog, Moment, Owner, Sampler, Usage};
 use crate::config::Problems;
 use crate::config::tenants::{self as file, TenantSettings, TenantsFile};
 use crate::error::{Error, Kind};
+use crate::fair_queue::{FairQueue, Party};
 use crate::metrics::Metrics;
 use crate::model::{ModelName, TenantName};
 use crate::place::Stamp;
-use crate::shares::{Share, Shares};
 use crate::token::{KeyDigest, LONGEST, TenantKey, TenantScope};
 
 mod ledger;
@@ -162,10 +162,10 @@ impl Access {
 pub struct Tenants {
     path: PathBuf,
     homes: Box<dyn Homes>,
-    /// The machine that all share.
-    shares: Arc<Shares>,
-    /// The operator's part of it.
-    operator: Share,
+    /// Where the requests of all wait.
+    queue: Arc<FairQueue>,
+    /// The operator among them.
+    operator: Party,
     ledger: Ledger,
     /// How long requests of a tenant that goes may take.
     patience: Duration,
@@ -205,7 +205,7 @@ impl Tenants {
     pub fn open(
         path: PathBuf,
         homes: Box<dyn Homes>,
-        shares: Arc<Shares>,
+        queue: Arc<FairQueue>,
         ledger: Ledger,
         patience: Duration,
     ) -> Result<Arc<Self>, Problems> {
@@ -214,8 +214,8 @@ impl Tenants {
         let tenants = Arc::new(Self {
             path,
             homes,
-            operator: shares.share(1),
-            shares,
+            operator: queue.party(1),
+            queue,
             ledger,
             patience,
             table: ArcSwap::default(),
@@ -228,8 +228,8 @@ impl Tenants {
         Ok(tenants)
     }
 
-    /// The operator's part of the machine.
-    pub const fn operator(&self) -> &Share {
+    /// The operator, as its requests wait.
+    pub const fn operator(&self) -> &Party {
         &self.operator
     }
 
@@ -403,7 +403,7 @@ impl Tenants {
         if reading.leaving.contains(name) {
             return None;
         }
-        let owner = Owner::tenant_with(name.clone(), self.shares.share(1));
+        let owner = Owner::tenant_with(name.clone(), self.queue.party(1));
         // Before anything of its is loaded.
         follow(&owner, settings);
         let owner = Arc::new(owner);

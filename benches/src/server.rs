@@ -27,6 +27,8 @@ pub struct Setup {
     directory: tempfile::TempDir,
     /// Where inference listens.
     pub inference: SocketAddr,
+    /// Where models are managed.
+    pub management: SocketAddr,
     /// Where metrics are scraped.
     pub metrics: SocketAddr,
     /// Where gRPC inference listens.
@@ -62,6 +64,7 @@ impl Setup {
         Self {
             directory,
             inference,
+            management,
             metrics,
             grpc,
         }
@@ -127,7 +130,8 @@ impl Drop for Server {
     }
 }
 
-fn pack(store: &Path, model: &Model) {
+/// Packs a model into the directory `store`.
+pub fn pack(store: &Path, model: &Model) {
     let config = store.with_file_name(format!("{}.yaml", model.name));
     std::fs::write(&config, &model.config).expect("a model configuration can be written");
     let status = Command::new(program())

@@ -18,13 +18,13 @@ use super::statistics::{Statistics, StatisticsRecorder};
 use super::{CatalogState, Owner};
 use crate::archive::{Download, Unpacked};
 use crate::error::{Error, Kind};
+use crate::fair_queue::Lane;
 use crate::metrics::{Metrics, ModelMetrics, ObservedRequest, Outcome};
 use crate::model::{Envelope, ModelSpec, Settings};
 use crate::payload::{Reply, Request, Response, Timings};
 use crate::runtime::{
     Bounds, InFlightTicket, ProcessCounts, Room, Runtime, Signature, failures, record_version,
 };
-use crate::shares::Lane;
 
 mod compute;
 mod life;

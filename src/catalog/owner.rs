@@ -12,10 +12,10 @@ use super::entry::Entry;
 use crate::config::model::LimitOptions;
 use crate::config::tenants::Quotas;
 use crate::error::{Error, Kind};
+use crate::fair_queue::{Breadth, Lane, Party, Turn};
 use crate::metrics::Outcome;
 use crate::model::TenantName;
 use crate::payload::{Body, Priority, Reply, Spent};
-use crate::shares::{Breadth, Lane, Share, Turn};
 
 mod bucket;
 mod usage;
@@ -35,7 +35,7 @@ pub struct Owner {
 /// What each owner has where there are several.
 #[derive(Debug)]
 struct Common {
-    share: Share,
+    party: Party,
     weight: AtomicU32,
     usage: UsageCounts,
 }
@@ -65,15 +65,15 @@ pub(super) struct Counted<'a>(Option<&'a Tenant>);
 
 impl Owner {
     /// The operator beside tenants.
-    pub fn operator_with(share: Share) -> Self {
+    pub fn operator_with(party: Party) -> Self {
         Self {
             tenant: None,
-            common: Some(Common::new(share)),
+            common: Some(Common::new(party)),
         }
     }
 
     /// A tenant that may have anything until it is said how much.
-    pub fn tenant_with(name: TenantName, share: Share) -> Self {
+    pub fn tenant_with(name: TenantName, party: Party) -> Self {
         let tenant = Tenant {
             name,
             quotas: ArcSwap::default(),
@@ -88,7 +88,7 @@ impl Owner {
         };
         Self {
             tenant: Some(tenant),
-            common: Some(Common::new(share)),
+            common: Some(Common::new(party)),
         }
     }
 
@@ -132,7 +132,7 @@ impl Owner {
     pub fn set_weight(&self, weight: u32) {
         if let Some(common) = &self.common {
             common.weight.store(weight, Ordering::Relaxed);
-            common.share.set_weight(weight);
+            common.party.set_weight(weight);
         }
     }
 
@@ -144,12 +144,12 @@ impl Owner {
     /// Requests of its that wait for its turn.
     pub fn requests_queued(&self) -> usize {
         let common = self.common.as_ref();
-        common.map_or(0, |common| common.share.waiting())
+        common.map_or(0, |common| common.party.waiting())
     }
 
     /// A lane for one of its versions; `None` where nothing is shared.
     pub(super) fn lane(&self) -> Option<Lane> {
-        self.common.as_ref().map(|common| common.share.lane())
+        self.common.as_ref().map(|common| common.party.lane())
     }
 
     /// What it may have.
@@ -261,9 +261,9 @@ impl Owner {
 }
 
 impl Common {
-    fn new(share: Share) -> Self {
+    fn new(party: Party) -> Self {
         Self {
-            share,
+            party,
             weight: AtomicU32::new(1),
             usage: UsageCounts::default(),
         }
@@ -401,11 +401,11 @@ fn check(what: &str, has: usize, more: usize, quota: Option<usize>) -> Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shares::Shares;
+    use crate::fair_queue::FairQueue;
 
     fn owner(quotas: Quotas) -> Owner {
-        let share = Shares::new(1).share(1);
-        let owner = Owner::tenant_with(TenantName::new("a").unwrap(), share);
+        let party = FairQueue::new(1).party(1);
+        let owner = Owner::tenant_with(TenantName::new("a").unwrap(), party);
         owner.set_quotas(quotas);
         owner
     }

@@ -19,11 +19,11 @@ use crate::catalog::{
 };
 use crate::config::server::{ListedVersions, newest_saved};
 use crate::error::{Error, Kind};
+use crate::fair_queue::FairQueue;
 use crate::metrics::{self, Metrics};
 use crate::model::{Hosting, TenantName};
 use crate::place;
 use crate::runtime::{Compiler, Hosts};
-use crate::shares::Shares;
 use crate::tenants::{Home, Homes, Ledger, Tenants};
 
 /// What is in the directory of each tenant: the path of the file that it is in. No other directory is taken for one's.
@@ -98,10 +98,10 @@ impl Shared {
             path: cfg.directory.clone(),
             source,
         })?;
-        let shares = Shares::new(cores);
+        let queue = FairQueue::new(cores);
         let file = cfg.file.clone();
         let ledger = Ledger::new(homes.directory.join(USAGE));
-        let tenants = Tenants::open(file, Box::new(homes), shares, ledger, patience);
+        let tenants = Tenants::open(file, Box::new(homes), queue, ledger, patience);
         Ok(tenants?)
     }
 }

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::{Entry, Owner};
 use crate::error::Error;
+use crate::fair_queue::{Breadth, Lane, Turn};
 use crate::payload::{Meter, Reply, Request, Spent};
 use crate::runtime::{Batching, Runtime, failures};
-use crate::shares::{Breadth, Lane, Turn};
 
 impl Entry {
     /// Has a request computed by `runtime`, at once where nothing is shared.

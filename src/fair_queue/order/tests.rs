@@ -4,7 +4,7 @@ use super::*;
 
 /// A machine that is played: parties that always have requests waiting, each of which costs what `costs` says next.
 struct Machine {
-    queue: Queue<usize>,
+    queue: Order<usize>,
     lanes: Vec<(PartyId, LaneId)>,
     breadth: Breadth,
     running: Vec<(Duration, Duration, usize, Grant)>,
@@ -14,7 +14,7 @@ struct Machine {
 
 impl Machine {
     fn new(cores: usize, weights: &[u32], breadth: Breadth) -> Self {
-        let mut queue = Queue::new(cores);
+        let mut queue = Order::new(cores);
         let lanes: Vec<_> = weights
             .iter()
             .map(|weight| {
@@ -217,7 +217,7 @@ fn what_waits_for_a_worker_keeps_no_core_from_others() {
 
 #[test]
 fn the_highest_priority_of_a_party_goes_first_and_others_are_not_passed() {
-    let mut queue = Queue::new(1);
+    let mut queue = Order::new(1);
     let (one, other) = (queue.join(1), queue.join(1));
     let (first, second) = (queue.open(one), queue.open(one));
     let others = queue.open(other);

@@ -42,7 +42,7 @@ pub struct Breadth {
     pub batch: usize,
 }
 
-/// A request that may be computed. To be given back with [`Queue::finish`].
+/// A request that may be computed. To be given back with [`Order::finish`].
 #[derive(Debug)]
 pub(super) struct Grant {
     lane: LaneId,
@@ -94,7 +94,7 @@ impl<W> Lane<W> {
 }
 
 /// All parties, and who of them waits.
-pub(super) struct Queue<W> {
+pub(super) struct Order<W> {
     cores: usize,
     next_id: u64,
     /// The tag of the party that went last: nobody who comes begins earlier.
@@ -111,7 +111,7 @@ pub(super) struct Queue<W> {
     outstanding: u64,
 }
 
-impl<W> Queue<W> {
+impl<W> Order<W> {
     /// For a machine that computes so many requests at a time.
     pub(super) fn new(cores: usize) -> Self {
         Self {

@@ -1,8 +1,8 @@
-//! Fair shares: whose request is computed next when there is more to do than the machine can.
+//! The fair queue: whose request is computed next when there is more to do than the machine can.
 //!
 //! Each owner of models is a party with a weight. A request waits here, in the lane of its version, until its owner's turn comes, and says
 //! at the end what it cost. As many are under way as keep the machine busy: so what one owner sends does not fill the queues in front of
-//! what another one sends. Who is next is decided by [`queue`]; this module has the lock, the clock and those who wait.
+//! what another one sends. Who is next is decided by [`order`]; this module has the lock, the clock and those who wait.
 //!
 //! The lock is held for some hundred nanoseconds, never across an await, and nothing is looked through under it.
 
@@ -17,45 +17,45 @@ use tokio::time::Instant;
 
 use crate::payload::Priority;
 
-mod queue;
+mod order;
 
-pub use queue::Breadth;
-use queue::{Grant, LaneId, PartyId, Place, Queue};
+pub use order::Breadth;
+use order::{Grant, LaneId, Order, PartyId, Place};
 
 /// How often what takes longer than expected is charged for while somebody waits.
 const TICK: Duration = Duration::from_millis(10);
 
-/// The machine, as it is shared.
-pub struct Shares {
+/// Where requests of several owners wait.
+pub struct FairQueue {
     state: Mutex<State>,
     tasks: Handle,
     since: Instant,
 }
 
 struct State {
-    queue: Queue<oneshot::Sender<Turn>>,
+    order: Order<oneshot::Sender<Turn>>,
     /// Whether a task charges for what takes long.
     is_ticking: bool,
 }
 
-/// One owner's share. Cheap to clone.
+/// One owner. Cheap to clone.
 #[derive(Clone)]
-pub struct Share(Arc<Party>);
+pub struct Party(Arc<Member>);
 
-struct Party {
-    shares: Arc<Shares>,
+struct Member {
+    queue: Arc<FairQueue>,
     id: PartyId,
 }
 
 /// The requests of one version.
 pub struct Lane {
-    party: Share,
+    party: Party,
     id: LaneId,
 }
 
 /// That a request is computed now. What it cost is the time until this is dropped, unless that is said.
 pub struct Turn {
-    shares: Arc<Shares>,
+    queue: Arc<FairQueue>,
     grant: Option<Grant>,
     begun: Instant,
     cost: Option<Duration>,
@@ -65,12 +65,12 @@ pub struct Turn {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyWait(pub usize);
 
-impl Shares {
+impl FairQueue {
     /// A machine that computes so many requests at a time. Must be called within a runtime.
     pub fn new(cores: usize) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
-                queue: Queue::new(cores),
+                order: Order::new(cores),
                 is_ticking: false,
             }),
             tasks: Handle::current(),
@@ -78,27 +78,27 @@ impl Shares {
         })
     }
 
-    /// The share of one more owner.
-    pub fn share(self: &Arc<Self>, weight: u32) -> Share {
-        let id = self.state.lock().queue.join(weight);
-        let shares = Arc::clone(self);
-        Share(Arc::new(Party { shares, id }))
+    /// One more owner.
+    pub fn party(self: &Arc<Self>, weight: u32) -> Party {
+        let id = self.state.lock().order.join(weight);
+        let queue = Arc::clone(self);
+        Party(Arc::new(Member { queue, id }))
     }
 
     /// Lets begin what may, and unlocks.
     fn go_on(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
         let now = self.since.elapsed();
         let mut begun = Vec::new();
-        while let Some(turn) = state.queue.next(now) {
+        while let Some(turn) = state.order.next(now) {
             begun.extend(turn);
         }
-        let somebody_waits = state.queue.all_waiting() > 0;
+        let somebody_waits = state.order.all_waiting() > 0;
         let begins_to_tick = somebody_waits && !std::mem::replace(&mut state.is_ticking, true);
         drop(state);
         for (waiter, grant) in begun {
             // One who has left gives it back at once.
             let _ = waiter.send(Turn {
-                shares: Arc::clone(self),
+                queue: Arc::clone(self),
                 grant: Some(grant),
                 begun: Instant::now(),
                 cost: None,
@@ -114,8 +114,8 @@ impl Shares {
         loop {
             tokio::time::sleep(TICK).await;
             let mut state = self.state.lock();
-            state.queue.charge_late(self.since.elapsed());
-            state.is_ticking = state.queue.all_waiting() > 0;
+            state.order.charge_late(self.since.elapsed());
+            state.is_ticking = state.order.all_waiting() > 0;
             if !state.is_ticking {
                 return;
             }
@@ -124,27 +124,27 @@ impl Shares {
     }
 }
 
-impl fmt::Debug for Share {
+impl fmt::Debug for Party {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_tuple("Share").field(&self.0.id).finish()
+        formatter.debug_tuple("Party").field(&self.0.id).finish()
     }
 }
 
-impl Share {
+impl Party {
     /// From now on it has another weight.
     pub fn set_weight(&self, weight: u32) {
-        let mut state = self.0.shares.state.lock();
-        state.queue.set_weight(self.0.id, weight);
+        let mut state = self.0.queue.state.lock();
+        state.order.set_weight(self.0.id, weight);
     }
 
     /// How many of its requests wait.
     pub fn waiting(&self) -> usize {
-        self.0.shares.state.lock().queue.waiting(self.0.id)
+        self.0.queue.state.lock().order.waiting(self.0.id)
     }
 
     /// A lane for one version.
     pub fn lane(&self) -> Lane {
-        let id = self.0.shares.state.lock().queue.open(self.0.id);
+        let id = self.0.queue.state.lock().order.open(self.0.id);
         Lane {
             party: self.clone(),
             id,
@@ -152,9 +152,9 @@ impl Share {
     }
 }
 
-impl Drop for Party {
+impl Drop for Member {
     fn drop(&mut self) {
-        self.shares.state.lock().queue.leave(self.id);
+        self.queue.state.lock().order.leave(self.id);
     }
 }
 
@@ -188,21 +188,21 @@ impl Lane {
         priority: Priority,
         turn: oneshot::Sender<Turn>,
     ) -> (Option<Place>, usize) {
-        let Party { shares, id: party } = &*self.party.0;
-        let mut state = shares.state.lock();
-        let ahead = state.queue.waiting(*party);
-        let place = state.queue.wait(self.id, breadth, priority, turn);
-        shares.go_on(state);
+        let Member { queue, id: party } = &*self.party.0;
+        let mut state = queue.state.lock();
+        let ahead = state.order.waiting(*party);
+        let place = state.order.wait(self.id, breadth, priority, turn);
+        queue.go_on(state);
         (place, ahead)
     }
 }
 
 impl Drop for Lane {
     fn drop(&mut self) {
-        let shares = &self.party.0.shares;
-        let mut state = shares.state.lock();
-        state.queue.close(self.id);
-        shares.go_on(state);
+        let queue = &self.party.0.queue;
+        let mut state = queue.state.lock();
+        state.order.close(self.id);
+        queue.go_on(state);
     }
 }
 
@@ -216,8 +216,8 @@ struct Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if let Some(place) = self.place {
-            let mut state = self.lane.party.0.shares.state.lock();
-            state.queue.give_up(self.lane.id, place);
+            let mut state = self.lane.party.0.queue.state.lock();
+            state.order.give_up(self.lane.id, place);
         }
     }
 }
@@ -233,9 +233,9 @@ impl Drop for Turn {
     fn drop(&mut self) {
         let cost = self.cost.unwrap_or_else(|| self.begun.elapsed());
         if let Some(grant) = self.grant.take() {
-            let mut state = self.shares.state.lock();
-            state.queue.finish(grant, cost);
-            self.shares.go_on(state);
+            let mut state = self.queue.state.lock();
+            state.order.finish(grant, cost);
+            self.queue.go_on(state);
         }
     }
 }

@@ -25,23 +25,23 @@ async fn fill(lane: &Lane) -> Vec<Turn> {
 
 #[tokio::test(start_paused = true)]
 async fn whoever_waits_goes_on_when_a_turn_ends() {
-    let shares = Shares::new(1);
-    let share = shares.share(1);
-    let lane = share.lane();
+    let queue = FairQueue::new(1);
+    let party = queue.party(1);
+    let lane = party.lane();
     let mut turns = fill(&lane).await;
-    assert_eq!(share.waiting(), 0, "whoever left waits no more");
+    assert_eq!(party.waiting(), 0, "whoever left waits no more");
     let mut next = pin!(turn(&lane));
     assert!(futures_util::poll!(&mut next).is_pending());
-    assert_eq!(share.waiting(), 1);
+    assert_eq!(party.waiting(), 1);
     turns.pop().unwrap().end(Duration::from_millis(10));
     next.await.end(Duration::from_millis(10));
-    assert_eq!(share.waiting(), 0);
+    assert_eq!(party.waiting(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn no_more_wait_than_may() {
-    let shares = Shares::new(1);
-    let lane = shares.share(1).lane();
+    let queue = FairQueue::new(1);
+    let lane = queue.party(1).lane();
     let turns = fill(&lane).await;
     let waiting = pin!(turn(&lane));
     assert!(futures_util::poll!(waiting).is_pending());
@@ -52,8 +52,8 @@ async fn no_more_wait_than_may() {
 
 #[tokio::test(start_paused = true)]
 async fn another_owner_is_not_kept_by_what_does_not_end() {
-    let shares = Shares::new(1);
-    let (spins, lane) = (shares.share(1).lane(), shares.share(1).lane());
+    let queue = FairQueue::new(1);
+    let (spins, lane) = (queue.party(1).lane(), queue.party(1).lane());
     let _spinning = fill(&spins).await;
     let mut again = pin!(turn(&spins));
     assert!(futures_util::poll!(&mut again).is_pending());
@@ -65,8 +65,8 @@ async fn another_owner_is_not_kept_by_what_does_not_end() {
 
 #[tokio::test(start_paused = true)]
 async fn a_turn_that_is_granted_to_one_who_left_is_given_back() {
-    let shares = Shares::new(1);
-    let lane = shares.share(1).lane();
+    let queue = FairQueue::new(1);
+    let lane = queue.party(1).lane();
     let turns = fill(&lane).await;
     let mut leaves = Box::pin(turn(&lane));
     let mut stays = pin!(turn(&lane));
@@ -75,5 +75,5 @@ async fn a_turn_that_is_granted_to_one_who_left_is_given_back() {
     drop(turns);
     drop(leaves);
     drop(stays.await);
-    assert_eq!(shares.state.lock().queue.all_waiting(), 0);
+    assert_eq!(queue.state.lock().order.all_waiting(), 0);
 }

@@ -1,0 +1,335 @@
+//! What tenants notice of each other: the latency of one that sends a request now and then, alone and beside others that want more than the
+//! machine has; and how the machine is divided between two that both do.
+//!
+//! `make bench ARGS="--bench tenants"`. Everything is measured in one run of one server. The model turns a vector as often as the request
+//! says; how often that takes 5 ms is found out first.
+
+#![allow(clippy::print_stdout, clippy::disallowed_methods, missing_docs)]
+
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use lantern::token::KeyDigest;
+use lantern_benches::load::{self, Load};
+use lantern_benches::server::{self, Model, Server, Setup};
+use lantern_benches::{fixture, guest};
+
+/// How long one request of the victim's takes by itself.
+const WORK: Duration = Duration::from_millis(5);
+/// How long each case is measured.
+const MEASURED: Duration = Duration::from_secs(20);
+const NAMES: [&str; 3] = ["victim", "other", "third"];
+
+/// A server with tenants, whose names are their keys.
+struct Place {
+    setup: Setup,
+    _server: Server,
+    /// So many steps take [`WORK`].
+    steps: u32,
+}
+
+fn main() {
+    if std::env::args().any(|argument| argument == "--list") {
+        return;
+    }
+    let place = Place::new();
+    println!(
+        "\nA run of {WORK:?} takes {} steps; {} cores",
+        place.steps,
+        cores()
+    );
+    beside(&place);
+    weights(&place);
+}
+
+impl Place {
+    fn new() -> Self {
+        let directory = tempfile::tempdir()
+            .expect("a temporary directory can be made")
+            .keep();
+        let file = directory.join("tenants.yaml");
+        std::fs::write(&file, tenants()).expect("the tenants can be written");
+        let extra = format!(
+            "disable_token_authorization=false\nlantern_tenants={}",
+            file.display()
+        );
+        let setup = Setup::new(&[], &extra);
+        let server = setup.start();
+        let health = b"GET /ping HTTP/1.1\r\nHost: lantern\r\nConnection: close\r\n\r\n";
+        setup.first_answer(health, Instant::now());
+        for name in NAMES {
+            serve(
+                &setup,
+                &directory.join("tenants").join(name).join("archives"),
+                name,
+            );
+        }
+        let mut place = Self {
+            setup,
+            _server: server,
+            steps: 2000,
+        };
+        place.calibrate();
+        place
+    }
+
+    /// Finds out how many steps take [`WORK`].
+    fn calibrate(&mut self) {
+        for _ in 0..3 {
+            let outcome = self.drive("victim", 1, Duration::from_secs(2));
+            let took = outcome.p50.as_secs_f64();
+            let factor = WORK.as_secs_f64() / took;
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "some thousands"
+            )]
+            let steps = (f64::from(self.steps) * factor) as u32;
+            self.steps = steps.max(1);
+        }
+    }
+
+    fn run(&self, tenant: &str) -> Vec<u8> {
+        let body = format!(
+            r#"{{"inputs":[{{"name":"steps","datatype":"INT64","shape":[1,1],"data":[{}]}}]}}"#,
+            self.steps
+        );
+        let request = load::post("/v2/models/slow/infer", "application/json", body.as_bytes());
+        load::authorized(&request, tenant)
+    }
+
+    fn drive(&self, tenant: &str, connections: usize, duration: Duration) -> load::Outcome {
+        self.send(self.run(tenant), connections, duration)
+    }
+
+    fn send(&self, request: Vec<u8>, connections: usize, duration: Duration) -> load::Outcome {
+        load::drive(&Load {
+            address: self.setup.inference,
+            request,
+            connections,
+            warm_up: Duration::from_millis(500),
+            duration,
+        })
+    }
+
+    /// Sends `request` over so many connections, each as fast as it is answered, until the result is stopped.
+    fn flood(&self, request: &[u8], connections: usize) -> Flood {
+        let stop = Arc::new(AtomicBool::new(false));
+        let threads = (0..connections)
+            .map(|_| {
+                let (stop, address) = (Arc::clone(&stop), self.setup.inference);
+                let request = request.to_vec();
+                std::thread::spawn(move || {
+                    let mut stream = connect(address);
+                    while !stop.load(Ordering::Relaxed) {
+                        if exchange(&mut stream, &request).is_err() {
+                            stream = connect(address);
+                        }
+                    }
+                })
+            })
+            .collect();
+        Flood { stop, threads }
+    }
+
+    fn seconds(&self, tenant: &str) -> f64 {
+        let request =
+            format!("GET /lantern/v1/tenants/{tenant}/usage HTTP/1.1\r\nHost: lantern\r\n\r\n");
+        let request = load::authorized(request.as_bytes(), tenant);
+        let answer = ask(self.setup.management, &request);
+        let body = answer.split("\r\n\r\n").nth(1).unwrap_or_default();
+        let json: serde_json::Value = serde_json::from_str(body).expect("usage is JSON");
+        json["usage"]["inference_seconds"].as_f64().unwrap_or(0.0)
+    }
+}
+
+struct Flood {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The victim at a tenth of what the machine can, beside one other tenant that wants more.
+fn beside(place: &Place) {
+    println!("\nA tenant at a tenth of the machine's capacity, {MEASURED:?} each, latency in ms");
+    println!(
+        "{:<28} {:>8} {:>8} {:>9} {:>9}",
+        "beside", "p50", "p99", "failures", "p99 ratio"
+    );
+    let spins = load::authorized(
+        &load::post("/predictions/hostile", "text/plain", b"loop"),
+        "other",
+    );
+    let body = vec![b'x'; 6 << 20];
+    let large = load::authorized(
+        &load::post("/predictions/echo", "text/plain", &body),
+        "other",
+    );
+    let run = place.run("other");
+    let ten_times = 10 * cores();
+    let mut alone = None;
+    for (name, request, connections) in [
+        ("nobody", None, 0),
+        ("a flood of 10 x capacity", Some(&run), ten_times),
+        ("8 handlers that spin", Some(&spins), 8),
+        ("bodies of 6 MB", Some(&large), 8),
+        ("nobody, again", None, 0),
+    ] {
+        let flood = request.map(|request| place.flood(request, connections));
+        std::thread::sleep(Duration::from_secs(1));
+        let (p50, p99, failures) = victim(place);
+        drop(flood);
+        let first = *alone.get_or_insert(p99);
+        println!(
+            "{name:<28} {:>8.2} {:>8.2} {failures:>9} {:>9.2}",
+            millis(p50),
+            millis(p99),
+            p99.as_secs_f64() / first.as_secs_f64()
+        );
+    }
+}
+
+/// Median and 99th percentile of requests that are sent at a fixed rate, from when each was to be sent; and how many failed.
+fn victim(place: &Place) -> (Duration, Duration, usize) {
+    let capacity = 1.0 / WORK.as_secs_f64() * f64::from(u32::try_from(cores()).unwrap_or(1));
+    let pause = Duration::from_secs_f64(10.0 / capacity);
+    let (begun, request) = (Instant::now(), place.run("victim"));
+    let mut stream = connect(place.setup.inference);
+    let (mut latencies, mut failures) = (Vec::new(), 0);
+    let mut due = begun;
+    while begun.elapsed() < MEASURED {
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        match exchange(&mut stream, &request) {
+            Ok((head, _)) if head.starts_with("HTTP/1.1 200") => latencies.push(due.elapsed()),
+            _ => {
+                failures += 1;
+                stream = connect(place.setup.inference);
+            }
+        }
+        due += pause;
+    }
+    latencies.sort_unstable();
+    let at = |percent: usize| latencies[latencies.len().saturating_sub(1) * percent / 100];
+    (at(50), at(99), failures)
+}
+
+/// Two tenants with the weights 1 and 3 that both want all of the machine.
+fn weights(place: &Place) {
+    let request = |name: &str| place.run(name);
+    let floods = [
+        place.flood(&request("other"), 8 * cores()),
+        place.flood(&request("third"), 8 * cores()),
+    ];
+    std::thread::sleep(Duration::from_secs(1));
+    let before = ["other", "third"].map(|name| place.seconds(name));
+    std::thread::sleep(Duration::from_secs(10));
+    let after = ["other", "third"].map(|name| place.seconds(name));
+    drop(floods);
+    let used = [after[0] - before[0], after[1] - before[1]];
+    let all = used[0] + used[1];
+    println!("\nTwo that want everything for 10 s, weights 1 and 3: seconds of inference");
+    println!("{:>8.2} {:>5.1} %", used[0], 100.0 * used[0] / all);
+    println!("{:>8.2} {:>5.1} %", used[1], 100.0 * used[1] / all);
+}
+
+fn tenants() -> String {
+    let mut text = "tenants:\n".to_owned();
+    for name in NAMES {
+        let weight = if name == "third" { 3 } else { 1 };
+        let digest = KeyDigest::of(name.as_bytes()).hex();
+        text += &format!(
+            "  {name}:\n    weight: {weight}\n    keys:\n      - {{sha256: \"{digest}\", scopes: [predict, manage, observe]}}\n"
+        );
+    }
+    text
+}
+
+/// Packs a tenant's models and has them served.
+fn serve(setup: &Setup, archives: &Path, tenant: &str) {
+    let workers = cores();
+    let config = format!("minWorkers: {workers}\nmaxWorkers: {workers}\nbatchSize: 1\n");
+    let models = [
+        ("slow", "slow.onnx", "echo", ""),
+        (
+            "hostile",
+            "linear.onnx",
+            "hostile",
+            "lantern:\n  limits: {cpu: 2s}\n",
+        ),
+        ("echo", "linear.onnx", "echo", ""),
+    ];
+    for (name, artifact, handler, more) in models {
+        let model = Model {
+            name,
+            artifact: &fixture(artifact),
+            handler: &guest(handler),
+            config: format!("{config}{more}"),
+            extra_files: Vec::new(),
+        };
+        server::pack(archives, &model);
+        let target = format!("/models?url={name}.mar&initial_workers={workers}&synchronous=true");
+        let request =
+            format!("POST {target} HTTP/1.1\r\nHost: lantern\r\nContent-Length: 0\r\n\r\n");
+        let answer = ask(
+            setup.management,
+            &load::authorized(request.as_bytes(), tenant),
+        );
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+}
+
+fn connect(address: SocketAddr) -> BufReader<TcpStream> {
+    let stream = TcpStream::connect(address).expect("the server listens");
+    stream.set_nodelay(true).expect("a socket has options");
+    BufReader::new(stream)
+}
+
+/// The whole answer to a request.
+fn ask(address: SocketAddr, request: &[u8]) -> String {
+    let mut stream = connect(address);
+    let (head, body) = exchange(&mut stream, request).expect("the server answers");
+    format!("{head}{body}")
+}
+
+/// Sends one request and reads one answer.
+fn exchange(stream: &mut BufReader<TcpStream>, request: &[u8]) -> io::Result<(String, String)> {
+    stream.get_mut().write_all(request)?;
+    let (mut head, mut length) = (String::new(), 0);
+    loop {
+        let start = head.len();
+        if stream.read_line(&mut head)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let line = head[start..].trim_end();
+        if line.is_empty() {
+            break;
+        }
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().map_err(io::Error::other)?;
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body)?;
+    Ok((head, String::from_utf8_lossy(&body).into_owned()))
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
