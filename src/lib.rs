@@ -16,6 +16,7 @@ pub mod fair_queue;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod handler;
+pub mod hex;
 pub mod listen;
 pub mod memory;
 pub mod metrics;

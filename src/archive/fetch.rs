@@ -18,9 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::AllowedUrls;
 use super::ArchiveError;
-use super::digest::hex;
 use super::store::{Location, ModelStore};
 use crate::config::show_size;
+use crate::hex;
 
 mod address;
 mod download;
@@ -314,7 +314,7 @@ impl Inner {
                 }
             };
         }
-        let part = Part::open(&root, &hex(&Sha256::digest(remote.url.as_str())))?;
+        let part = Part::open(&root, &hex::encode(&Sha256::digest(remote.url.as_str())))?;
         let part = bring(part)
             .await
             .map_err(|failure| remote.failed(failure))?;

@@ -8,7 +8,6 @@
 //! and files by their names in them, so that renaming a directory above leads nowhere else.
 
 use std::ffi::CStr;
-use std::fmt::Write as _;
 use std::fs::{File, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
@@ -22,7 +21,7 @@ use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use crate::error::Error;
-use crate::place;
+use crate::{hex, place};
 
 use super::code::{CODE_LIMIT, Code};
 use super::engine;
@@ -49,7 +48,7 @@ impl CodeId {
             .chain_update(engine)
             .chain_update(component)
             .finalize();
-        Self(hex(&digest))
+        Self(hex::encode(&digest))
     }
 }
 
@@ -179,7 +178,7 @@ impl<'a> Partial<'a> {
     fn create(directory: &'a OwnedFd) -> io::Result<Self> {
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(io::Error::other)?;
-        let name = format!(".partial-{}", hex(&random));
+        let name = format!(".partial-{}", hex::encode(&random));
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file = openat(directory, &name, flags, Mode::RUSR | Mode::WUSR)?.into();
         Ok(Self {
@@ -201,13 +200,6 @@ impl Drop for Partial<'_> {
         // Under this name there is nothing once it is published.
         let _ = unlinkat(self.directory, &self.name, AtFlags::empty());
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ const TABLE: [(&str, &[&str]); 23] = [
     ("memory", &[]),
     ("budget", &["refusals", "error"]),
     ("place", &[]),
+    ("hex", &[]),
     ("sandbox", &[]),
     ("tensor", &["error"]),
     ("model", &["tensor", "error"]),
@@ -23,12 +24,12 @@ const TABLE: [(&str, &[&str]); 23] = [
         ],
     ),
     ("telemetry", &["model", "error"]),
-    ("archive", &["model", "config", "place", "error"]),
+    ("archive", &["model", "config", "hex", "place", "error"]),
     ("backend", &["memory", "tensor", "model", "error"]),
     (
         "handler",
         &[
-            "budget", "payload", "tensor", "model", "metrics", "config", "place", "error",
+            "budget", "payload", "tensor", "model", "metrics", "config", "hex", "place", "error",
         ],
     ),
     (
@@ -54,7 +55,7 @@ const TABLE: [(&str, &[&str]); 23] = [
     ),
     ("fair_queue", &["payload"]),
     ("listen", &["budget", "refusals", "place", "error"]),
-    ("token", &["model", "place", "error"]),
+    ("token", &["model", "hex", "place", "error"]),
     (
         "tenants",
         &[
