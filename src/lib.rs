@@ -27,6 +27,7 @@ pub mod refusals;
 pub mod runtime;
 pub mod sandbox;
 pub mod server;
+pub mod signing;
 pub mod telemetry;
 pub mod tenants;
 pub mod tensor;

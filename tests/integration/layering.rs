@@ -5,13 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which modules each module may import, as in `src/ARCHITECTURE.md`. `ROOTS` may import everything.
-const TABLE: [(&str, &[&str]); 23] = [
+const TABLE: [(&str, &[&str]); 24] = [
     ("error", &[]),
     ("refusals", &[]),
     ("memory", &[]),
     ("budget", &["refusals", "error"]),
     ("place", &[]),
     ("hex", &[]),
+    ("signing", &[]),
     ("sandbox", &[]),
     ("tensor", &["error"]),
     ("model", &["tensor", "error"]),
@@ -20,11 +21,14 @@ const TABLE: [(&str, &[&str]); 23] = [
     (
         "config",
         &[
-            "listen", "metrics", "model", "place", "sandbox", "tensor", "token", "error",
+            "listen", "metrics", "model", "place", "sandbox", "signing", "tensor", "token", "error",
         ],
     ),
     ("telemetry", &["model", "error"]),
-    ("archive", &["model", "config", "hex", "place", "error"]),
+    (
+        "archive",
+        &["model", "config", "hex", "place", "signing", "error"],
+    ),
     ("backend", &["memory", "tensor", "model", "error"]),
     (
         "handler",
@@ -50,6 +54,7 @@ const TABLE: [(&str, &[&str]); 23] = [
             "model",
             "metrics",
             "config",
+            "signing",
             "error",
         ],
     ),
@@ -81,7 +86,7 @@ const TABLE: [(&str, &[&str]); 23] = [
 const ROOTS: [&str; 4] = ["server", "cli", "main", "fuzzing"];
 
 /// The only modules that may use a library.
-const LIBRARIES: [(&str, &[&str]); 17] = [
+const LIBRARIES: [(&str, &[&str]); 18] = [
     ("landlock", &["sandbox"]),
     ("seccompiler", &["sandbox"]),
     ("libc", &["sandbox", "memory"]),
@@ -99,6 +104,7 @@ const LIBRARIES: [(&str, &[&str]); 17] = [
     ("nvml_wrapper", &["metrics"]),
     ("tonic", &["api"]),
     ("prost", &["api"]),
+    ("ring", &["signing"]),
 ];
 
 fn root() -> &'static Path {
