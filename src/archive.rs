@@ -3,7 +3,8 @@
 //! A [`ModelStore`] resolves the name that a client gives to a [`Location`] inside the store. A [`Fetcher`] downloads
 //! archives from elsewhere into the store. An [`UnpackStore`] unpacks each into a directory of its own and hands out leases
 //! on it. [`pack`](pack::pack) makes archives. Archives are not trusted: names, kinds, sizes and counts are checked while one
-//! is read. This is the only module that knows zip and tar; it runs nothing and loads no model.
+//! is read, and who signed what was unpacked ([`Origin`]). This is the only module that knows zip and tar; it runs nothing and loads no
+//! model.
 
 mod component;
 mod contents;
@@ -15,10 +16,12 @@ mod fetch;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod glimpse;
+mod inventory;
 mod limits;
 mod manifest;
 pub mod pack;
 mod roots;
+mod signature;
 mod source;
 mod store;
 mod summary;
@@ -30,10 +33,11 @@ pub use component::check_handler;
 pub use contents::Contents;
 pub use entry::EntryName;
 pub use error::ArchiveError;
-pub use examine::{Examined, examine};
+pub use examine::{Examined, examine, inventory};
 pub use fetch::{
     Download, FetchConfig, Fetcher, Found, Lookup, NamedBy, Proxies, recover, with_pin,
 };
+pub use inventory::{ContentsDigest, Inventory, Origin};
 pub use limits::UnpackLimits;
 pub use manifest::{Manifest, Runtime};
 pub use store::{Listing, Location, ModelStore, default_name};
@@ -44,6 +48,8 @@ pub use urls::{AllowedUrls, check_urls};
 
 /// Path of the manifest in an archive.
 pub const MANIFEST: &str = "MAR-INF/MANIFEST.json";
+/// Path of the signature in an archive that is signed. It is read and not unpacked.
+pub const SIGNATURE: &str = "MAR-INF/SIGNATURE.json";
 
 #[cfg(test)]
 mod tests;

@@ -17,7 +17,9 @@ pub mod doctor;
 pub mod inspect;
 pub mod launch;
 pub mod serve;
+pub mod signer;
 pub mod tenants;
+pub mod verify;
 pub mod worker;
 
 mod banner;
@@ -41,10 +43,14 @@ enum Command {
     Config(Box<config::ConfigArgs>),
     /// Show which walls this machine grants around worker processes
     Doctor(Box<doctor::DoctorArgs>),
-    /// Pack a model and its handler into an archive
-    Archive(Box<archive::ArchiveArgs>),
+    /// Pack a model and its handler into an archive, and sign it
+    Archive(Box<archive::SignedArchiveArgs>),
     /// Show what is in an archive
     Inspect(inspect::InspectArgs),
+    /// Say who signed archives, and whether the signatures are good
+    Verify(verify::VerifyArgs),
+    /// Make a key to sign archives with, or show its public half
+    Signer(signer::SignerArgs),
     /// Check a file of tenants, or make a key for it
     Tenants(tenants::TenantsArgs),
     /// Host one model version for a server (started by `lantern serve`)
@@ -123,7 +129,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Name::Torchserve => launch::TorchserveArgs::try_parse_from(&arguments)
             .map(|args| launch::torchserve(args, rest(&arguments, 1))),
         Name::Archiver => archive::ArchiverArgs::try_parse_from(&arguments)
-            .map(|args| archive::run(&args.archive)),
+            .map(|args| archive::run(&args.archive, None)),
     };
     match done {
         Err(error) => usage(&error),
@@ -140,8 +146,10 @@ fn dispatch(command: Command, arguments: &[OsString]) -> Result<ExitCode, Failur
         Command::Serve(args) => launch::serve(*args, rest(arguments, 2)),
         Command::Config(args) => config::run(*args),
         Command::Doctor(args) => doctor::run(*args),
-        Command::Archive(args) => archive::run(&args),
+        Command::Archive(args) => archive::run(&args.archive, args.sign.as_deref()),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Signer(args) => signer::run(&args),
         Command::Tenants(args) => tenants::run(&args),
         Command::Worker(args) => worker::run(&args),
         Command::Compile(args) => compile::run(&args),

@@ -1,6 +1,6 @@
 //! SHA-256 digests, by which archives are identified.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 
 use sha2::{Digest, Sha256};
 
@@ -17,6 +17,38 @@ pub fn sha256(mut from: impl Read) -> io::Result<String> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
+    }
+}
+
+/// Passes on what is written to it, and keeps the SHA-256 of that.
+#[derive(Debug)]
+pub struct Digesting<W> {
+    to: W,
+    hash: Sha256,
+}
+
+impl<W: Write> Digesting<W> {
+    /// Passes on to `to`.
+    pub fn new(to: W) -> Self {
+        let hash = Sha256::new();
+        Self { to, hash }
+    }
+
+    /// SHA-256 of all that was written.
+    pub fn sha256(self) -> [u8; 32] {
+        self.hash.finalize().into()
+    }
+}
+
+impl<W: Write> Write for Digesting<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.to.write(bytes)?;
+        self.hash.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Reads an archive without serving it, for `lantern inspect` and `lantern archive`.
+//! Reads an archive without serving it, for `lantern inspect`, `lantern verify` and `lantern archive`.
 
 use std::fs;
 use std::io;
@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::contents::{Contents, read_manifest};
+use super::inventory::{ContentsDigest, Inventory, Origin};
 use super::limits::UnpackLimits;
 use super::source::Source;
 use super::{ArchiveError, Location, Manifest};
@@ -19,6 +20,10 @@ const MAKING: &str = "making a temporary directory";
 pub struct Examined {
     /// SHA-256, in hexadecimal.
     pub digest: String,
+    /// Digest of the contents.
+    pub contents_digest: ContentsDigest,
+    /// The same with whoever signed it, or why the signature is not good.
+    pub origin: Result<Origin, ArchiveError>,
     /// What `MANIFEST.json` says.
     pub manifest: Manifest,
     /// Files and their sizes, by name.
@@ -57,14 +62,22 @@ fn examine_into(
     limits: UnpackLimits,
 ) -> Result<Examined, ArchiveError> {
     let source = Source::open(location, limits)?;
-    source.read(directory.path(), limits)?;
+    let inventory = source.read(directory.path(), limits)?;
     Ok(Examined {
         digest: source.digest,
+        contents_digest: inventory.digest(),
+        origin: inventory.origin(),
         manifest: read_manifest(directory.path())?,
         files: files(directory.path()).map_err(ArchiveError::io("listing the archive"))?,
         contents: Contents::read(directory.path()),
         directory,
     })
+}
+
+/// What the archive at `location` holds, and its signature, whether or not it can be served. Blocks while it is unpacked.
+pub fn inventory(location: &Location, limits: UnpackLimits) -> Result<Inventory, ArchiveError> {
+    let directory = tempfile::tempdir().map_err(ArchiveError::io(MAKING))?;
+    Source::open(location, limits)?.read(directory.path(), limits)
 }
 
 fn files(root: &Path) -> io::Result<Vec<(String, u64)>> {

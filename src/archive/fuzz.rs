@@ -1,4 +1,4 @@
-//! What the fuzzer calls: archives, the names in them, manifests, and `allowed_urls`.
+//! What the fuzzer calls: archives, the names in them, manifests, signatures, and `allowed_urls`.
 
 use std::fs;
 use std::io::Read as _;
@@ -10,6 +10,8 @@ use tempfile::TempDir;
 use url::Host;
 
 use super::entry::Names;
+use super::inventory::Inventory;
+use super::signature::{Claim, LIMIT, verified};
 use super::source::{Source, read_one};
 use super::urls::SourceUrl;
 use super::{AllowedUrls, Contents, EntryName, Location, Manifest, UnpackLimits};
@@ -29,11 +31,12 @@ const LEVELS: usize = 16;
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// Names of the targets and their functions.
-pub(crate) const TARGETS: [Target; 5] = [
+pub(crate) const TARGETS: [Target; 6] = [
     ("zip", zip),
     ("tar", tar),
     ("entry_names", entry_names),
     ("manifest", manifest),
+    ("archive_signature", archive_signature),
     ("allowed_urls", allowed_urls),
 ];
 
@@ -81,7 +84,7 @@ impl Bench {
     /// Unpacks, and checks that what is there is within the limits and nothing is anywhere else, even after a refusal.
     fn unpack(&self) {
         let source = Source::open(&self.location(), LIMITS).expect("the file can be read");
-        let unpacked = source.read(&self.unpacked(), LIMITS);
+        let read = source.read(&self.unpacked(), LIMITS);
         let beside = fs::read_dir(self.root.path()).expect("the directory is there");
         assert_eq!(beside.count(), 2, "something lies beside the directory");
         let found = found(&self.unpacked());
@@ -89,8 +92,8 @@ impl Bench {
         assert!(sizes.clone().all(|size| size <= LIMITS.file));
         assert!(sizes.sum::<u64>() <= LIMITS.total);
         assert!(found.len() <= LIMITS.entries * (LEVELS + 1));
-        if unpacked.is_ok() {
-            let _ = Contents::read(&self.unpacked());
+        if let Ok(inventory) = read {
+            let _ = (inventory.origin(), Contents::read(&self.unpacked()));
         }
     }
 
@@ -169,6 +172,24 @@ fn manifest(bytes: &[u8]) {
     assert_eq!(manifest.text.as_bytes(), bytes);
     let files = manifest.serialized_file.iter().chain(&manifest.config_file);
     files.for_each(check_name);
+}
+
+/// What is read is read again when it is written, and no signature is good for two contents.
+fn archive_signature(bytes: &[u8]) {
+    let empty = Inventory::default();
+    let mut other = Inventory::default();
+    let name = EntryName::parse(b"x").ok().flatten();
+    other.file(&name.expect("it is a name"), 0, [0; 32]);
+    let signers = [&empty, &other].map(|one| verified(bytes, &one.digest()).ok());
+    assert!(signers.iter().flatten().count() <= 1);
+    let Ok(claim) = Claim::parse(bytes) else {
+        assert_eq!(signers, [None, None]);
+        return;
+    };
+    assert!(bytes.len() as u64 <= LIMIT);
+    assert!(signers.iter().flatten().all(|one| *one == claim.signer));
+    let again = Claim::parse(claim.text().as_bytes());
+    assert_eq!(again.ok(), Some(claim));
 }
 
 /// `allowed_urls` in the first line, a URL in each of the others.

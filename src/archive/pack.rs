@@ -1,23 +1,30 @@
 //! Makes archives, as `torch-model-archiver` does.
 //!
 //! The same files always make the same bytes, so that an archive that was packed again has the same digest: entries are
-//! ordered by name with the manifest last, their times are the first day that zip knows, and the manifest has no
-//! `createdOn`, which no server reads.
+//! ordered by name with the manifest and the signature last, their times are the first day that zip knows, their permissions are always the
+//! same, and the manifest has no `createdOn`, which no server reads. A key makes the same signature each time.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
 use crate::config::Problem;
 use crate::config::model::ModelConfig;
 use crate::model::{ModelName, Version};
 
 use super::component;
-use super::digest::sha256;
+use super::digest::{Digesting, sha256};
 use super::entry::EntryName;
-use super::{ArchiveError, Examined, Location, MANIFEST, Runtime, UnpackLimits, examine};
+use super::inventory::{Inventory, Origin};
+use super::signature::Claim;
+use super::{
+    ArchiveError, Examined, Location, MANIFEST, Runtime, SIGNATURE, UnpackLimits, examine,
+};
+use crate::signing::SigningKey;
 
 mod extra;
 mod write;
@@ -33,6 +40,13 @@ const BUILT_IN: [&str; 8] = [
     "vllm_handler",
     "trt_llm_handler",
 ];
+
+/// Files that are written here, and what is said of others by their names.
+const WRITTEN: [(&str, &str); 2] = [
+    (MANIFEST, "must not be packed: the manifest is written here"),
+    (SIGNATURE, "must not be packed: --sign writes the signature"),
+];
+const READING: &str = "reading a file to pack";
 
 /// What to pack.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +99,8 @@ pub struct Packed {
     pub size: u64,
     /// SHA-256 of the archive; none for a directory.
     pub digest: Option<String>,
+    /// Digest of its contents, and who signed it.
+    pub origin: Origin,
     /// Entries and their sizes, in order.
     pub files: Vec<(String, u64)>,
     /// Settings of the model that have no effect, each with the reason.
@@ -95,55 +111,87 @@ pub struct Packed {
 #[derive(Debug, Default)]
 struct Files(BTreeMap<EntryName, PathBuf>);
 
+/// What is written beside the files: the manifest, and the signature of an archive that is signed. By name, in order.
+type Texts = [(&'static str, String)];
+
 /// Packs an archive. It gets its name when it is complete, so that an existing archive is replaced as a whole or not at all.
 pub fn pack(spec: &PackSpec) -> Result<Packed, ArchiveError> {
-    pack_checked(spec, |_| Ok(()))
+    pack_checked(spec, None, |_| Ok(()))
 }
 
-/// Packs an archive that passes `check` before it gets its name.
+/// Packs an archive that passes `check` before it gets its name, and is signed with `key` if there is one.
 pub fn pack_checked(
     spec: &PackSpec,
+    key: Option<&SigningKey>,
     check: impl FnOnce(&Examined) -> Result<(), ArchiveError>,
 ) -> Result<Packed, ArchiveError> {
     let target = target(spec)?;
     check_handler(&spec.handler)?;
     let warnings = check_config(spec.config_file.as_deref())?;
     let mut files = Files::default();
-    let manifest = gather(spec, &mut files)?;
-    stage(spec, &files, (&manifest, &target), check)?;
+    let mut texts = vec![(MANIFEST, gather(spec, &mut files)?)];
+    if let Some(key) = key {
+        let digest = inventory(&files, &texts)?.digest();
+        texts.push((SIGNATURE, Claim::made(key, &digest).text()));
+    }
+    let origin = stage(spec, (&files, &texts), &target, check)?;
     let mut sizes = Vec::new();
     for (name, path) in &files.0 {
-        let metadata = fs::metadata(path).map_err(ArchiveError::io("reading a file to pack"))?;
+        let metadata = fs::metadata(path).map_err(ArchiveError::io(READING))?;
         sizes.push((name.as_str().to_owned(), metadata.len()));
     }
-    sizes.push((MANIFEST.to_owned(), manifest.len() as u64));
+    let texts = texts.into_iter();
+    sizes.extend(texts.map(|(name, text)| (name.to_owned(), text.len() as u64)));
     let (size, digest) = summary(&target, &sizes)?;
     Ok(Packed {
         path: target,
         size,
         digest,
+        origin,
         files: sizes,
         warnings,
     })
 }
 
+/// What a server will find in the archive.
+fn inventory(files: &Files, texts: &Texts) -> Result<Inventory, ArchiveError> {
+    let reading = || ArchiveError::io(READING);
+    let mut inventory = Inventory::default();
+    for (name, path) in &files.0 {
+        let mut digesting = Digesting::new(io::sink());
+        let mut file = File::open(path).map_err(reading())?;
+        let bytes = io::copy(&mut file, &mut digesting).map_err(reading())?;
+        inventory.file(name, bytes, digesting.sha256());
+    }
+    for (name, text) in texts {
+        if let Some(name) = EntryName::parse(name.as_bytes())? {
+            let sha256 = Sha256::digest(text.as_bytes()).into();
+            inventory.file(&name, text.len() as u64, sha256);
+        }
+    }
+    Ok(inventory)
+}
+
 /// Writes the archive beside its final path, checks it as a server will, and moves it there.
 fn stage(
     spec: &PackSpec,
-    files: &Files,
-    (manifest, target): (&str, &Path),
+    (files, texts): (&Files, &Texts),
+    target: &Path,
     check: impl FnOnce(&Examined) -> Result<(), ArchiveError>,
-) -> Result<(), ArchiveError> {
+) -> Result<Origin, ArchiveError> {
     let staging = tempfile::Builder::new()
         .prefix(".packing-")
         .tempdir_in(&spec.export_path)
         .map_err(ArchiveError::io("writing the archive"))?;
     let staged = staging.path().join(target.file_name().unwrap_or_default());
-    write::write(spec, &files.0, manifest, &staged)?;
+    write::write(spec, &files.0, texts, &staged)?;
     let examined = examine(&Location::local(&staged)?, UnpackLimits::default())?;
     check(&examined)?;
     examined.contents?;
-    write::replace(&staged, target)
+    // A file that changed meanwhile is not what was signed.
+    let origin = examined.origin?;
+    write::replace(&staged, target)?;
+    Ok(origin)
 }
 
 /// The archive's path. Fails if there is one already that must not be replaced.
@@ -247,9 +295,10 @@ impl Files {
 
     /// Adds a file. Fails if another file has the name, which it would silently replace.
     fn insert(&mut self, name: EntryName, path: &Path) -> Result<(), ArchiveError> {
-        if name.as_str().to_lowercase() == MANIFEST.to_lowercase() {
-            let rule = "must not be packed: the manifest is written here";
-            return Err(ArchiveError::entry(name.bytes(), rule, path.display()));
+        for (written, rule) in WRITTEN {
+            if name.as_str().eq_ignore_ascii_case(written) {
+                return Err(ArchiveError::entry(name.bytes(), rule, path.display()));
+            }
         }
         let same = |other: &&EntryName| other.as_str().eq_ignore_ascii_case(name.as_str());
         if let Some(other) = self.0.keys().find(same) {
@@ -270,7 +319,7 @@ fn summary(target: &Path, files: &[(String, u64)]) -> Result<(u64, Option<String
         return Ok((files.iter().map(|(_, size)| size).sum(), None));
     }
     let doing = "reading the archive that was written";
-    let file = fs::File::open(target).map_err(ArchiveError::io(doing))?;
+    let file = File::open(target).map_err(ArchiveError::io(doing))?;
     let size = file.metadata().map_err(ArchiveError::io(doing))?.len();
     let digest = sha256(file).map_err(ArchiveError::io(doing))?;
     Ok((size, Some(digest)))

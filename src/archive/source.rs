@@ -9,10 +9,12 @@ use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 
 use super::ArchiveError;
-use super::digest::sha256;
+use super::digest::{Digesting, sha256};
 use super::entry::{EntryName, Names};
+use super::inventory::{Inventory, is_signature};
 use super::limits::{Meter, UnpackLimits};
 use super::roots::{Roots, open_resolved};
+use super::signature;
 use super::store::Location;
 
 mod directory;
@@ -74,14 +76,15 @@ impl Source {
         })
     }
 
-    /// Unpacks the archive into `directory`, which must be empty.
-    pub fn read(&self, directory: &Path, limits: UnpackLimits) -> Result<(), ArchiveError> {
+    /// Unpacks the archive into `directory`, which must be empty. Returns what is there then, and the signature, which is not.
+    pub fn read(&self, directory: &Path, limits: UnpackLimits) -> Result<Inventory, ArchiveError> {
         let mut unpacker = Unpacker::new(directory, limits, self.size);
         match &self.form {
-            Form::Zip(file) => zip::read(file, &mut unpacker),
-            Form::Tar(file) => tar::read(file, &mut unpacker),
-            Form::Directory(path, roots) => directory::read(path, roots, limits, &mut unpacker),
+            Form::Zip(file) => zip::read(file, &mut unpacker)?,
+            Form::Tar(file) => tar::read(file, &mut unpacker)?,
+            Form::Directory(path, roots) => directory::read(path, roots, limits, &mut unpacker)?,
         }
+        Ok(unpacker.inventory)
     }
 }
 
@@ -114,12 +117,13 @@ fn read_within(content: impl Read, most: u64) -> Option<Vec<u8>> {
     (bytes.len() as u64 <= most).then_some(bytes)
 }
 
-/// Writes the entries of one archive below an empty directory.
+/// Writes the entries of one archive below an empty directory, all but its signature.
 #[derive(Debug)]
 pub struct Unpacker {
     directory: PathBuf,
     names: Names,
     meter: Meter,
+    inventory: Inventory,
 }
 
 impl Unpacker {
@@ -129,6 +133,7 @@ impl Unpacker {
             directory: directory.to_owned(),
             names: Names::default(),
             meter: Meter::new(limits, archive),
+            inventory: Inventory::default(),
         }
     }
 
@@ -145,11 +150,12 @@ impl Unpacker {
     /// Makes a directory, and those above it.
     pub fn directory(&mut self, name: &EntryName) -> Result<(), ArchiveError> {
         self.names.directory(name)?;
+        self.inventory.directory(name);
         fs::create_dir_all(name.under(&self.directory))
             .map_err(ArchiveError::io("making an unpacked directory"))
     }
 
-    /// Writes a file and returns its size. Permissions that the archive asks for are ignored.
+    /// Writes a file, or keeps the signature, and returns its size. Permissions that the archive asks for are ignored.
     pub fn file(
         &mut self,
         name: &EntryName,
@@ -157,12 +163,34 @@ impl Unpacker {
         compressed: impl Fn() -> u64,
     ) -> Result<u64, ArchiveError> {
         self.names.file(name)?;
+        if is_signature(name)? {
+            return self.signature(name, content, compressed);
+        }
         let path = name.under(&self.directory);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(ArchiveError::io("making an unpacked directory"))?;
         }
-        let file = create(&path)?;
-        self.meter.copy(name, content, file, compressed)
+        let mut file = Digesting::new(create(&path)?);
+        let size = self.meter.copy(name, content, &mut file, compressed)?;
+        self.inventory.file(name, size, file.sha256());
+        Ok(size)
+    }
+
+    fn signature(
+        &mut self,
+        name: &EntryName,
+        content: impl Read,
+        compressed: impl Fn() -> u64,
+    ) -> Result<u64, ArchiveError> {
+        let mut text = Vec::new();
+        // One byte more than there may be is enough to know.
+        let content = content.take(signature::LIMIT + 1);
+        let size = self.meter.copy(name, content, &mut text, compressed)?;
+        if size > signature::LIMIT {
+            return Err(signature::too_large());
+        }
+        self.inventory.signature(text);
+        Ok(size)
     }
 }
 

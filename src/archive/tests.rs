@@ -9,6 +9,7 @@ mod directories;
 mod leases;
 mod originals;
 mod raw;
+mod signatures;
 mod summaries;
 mod tars;
 mod zips;

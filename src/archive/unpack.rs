@@ -22,6 +22,7 @@ use crate::place;
 
 use super::ArchiveError;
 use super::contents::Contents;
+use super::inventory::Origin;
 use super::limits::UnpackLimits;
 use super::source::Source;
 use super::store::Location;
@@ -70,6 +71,7 @@ struct Lease {
     /// Each file and its size.
     files: Vec<(PathBuf, u64)>,
     contents: Contents,
+    origin: Origin,
     generation: u64,
     state: Arc<DigestState>,
     /// Keeps the process's directory for as long as there is a lease.
@@ -119,7 +121,7 @@ impl UnpackStore {
         let mut current = state.0.lock();
         let lease = match current.lease.upgrade() {
             Some(lease) if lease.is_whole() => lease,
-            Some(lease) => match self.0.fill(&source) {
+            Some(lease) => match self.0.fill(&source, Some(&lease.origin)) {
                 Ok(_) => lease,
                 Err(error) => {
                     // It may be the last lease, which locks the state when it goes.
@@ -143,7 +145,7 @@ impl UnpackStore {
         state: &Arc<DigestState>,
         current: &mut CurrentLease,
     ) -> Result<Lease, ArchiveError> {
-        let directory = self.0.fill(&source)?;
+        let (directory, origin) = self.0.fill(&source, None)?;
         let read =
             || -> Result<_, ArchiveError> { Ok((files(&directory)?, Contents::read(&directory)?)) };
         let (files, contents) = read().inspect_err(|_| remove(&directory))?;
@@ -153,6 +155,7 @@ impl UnpackStore {
             directory,
             files,
             contents,
+            origin,
             generation: current.generation,
             state: Arc::clone(state),
             parent: Arc::clone(&self.0),
@@ -165,8 +168,13 @@ impl UnpackStore {
 }
 
 impl UnpackDirectory {
-    /// Unpacks into a directory beside the final one, and renames it when it is complete.
-    fn fill(&self, source: &Source) -> Result<PathBuf, ArchiveError> {
+    /// Unpacks into a directory beside the final one, and renames it when it is complete, its signature is good, and it is what was there
+    /// `before`.
+    fn fill(
+        &self,
+        source: &Source,
+        before: Option<&Origin>,
+    ) -> Result<(PathBuf, Origin), ArchiveError> {
         self.keep_directory()?;
         let directory = self.directory.join(&source.digest);
         remove(&directory);
@@ -174,15 +182,18 @@ impl UnpackDirectory {
             .prefix("partial-")
             .tempdir_in(&self.directory)
             .map_err(ArchiveError::io("making an unpacked directory"))?;
-        source
-            .read(partial.path(), self.limits)
-            .map_err(explained)?;
+        let read = source.read(partial.path(), self.limits);
+        let origin = read.map_err(explained)?.origin()?;
+        if before.is_some_and(|before| *before != origin) {
+            let rule = "must hold what it held when it was registered";
+            return Err(ArchiveError::archive(rule, "other contents"));
+        }
         let_read(partial.path())
             .map_err(ArchiveError::io("setting modes of an unpacked archive"))?;
         fs::rename(partial.path(), &directory)
             .map_err(ArchiveError::io("naming an unpacked directory"))?;
         let _ = partial.keep();
-        Ok(directory)
+        Ok((directory, origin))
     }
 
     /// Makes the process's directory again if another program removed it, or the lock in it.
@@ -264,6 +275,11 @@ impl Unpacked {
         &self.lease.contents
     }
 
+    /// Digest of its files, and whoever signed that.
+    pub fn origin(&self) -> &Origin {
+        &self.lease.origin
+    }
+
     /// Whether all files are there. Blocks while it looks at each.
     pub fn is_whole(&self) -> bool {
         self.lease.is_whole()
@@ -282,7 +298,7 @@ impl Unpacked {
             let value = format!("SHA-256 {}, not {}", source.digest, lease.digest);
             return Err(ArchiveError::Archive { rule, value });
         }
-        lease.parent.fill(&source)?;
+        lease.parent.fill(&source, Some(&lease.origin))?;
         Ok(true)
     }
 
@@ -404,5 +420,29 @@ fn remove(directory: &Path) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => tracing::warn!(%error, "an unpacked archive was not removed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_unpacked_again_must_be_what_was_there() {
+        let root = tempfile::tempdir().unwrap();
+        let (model, limits) = (root.path().join("m"), UnpackLimits::default());
+        fs::create_dir_all(&model).unwrap();
+        fs::write(model.join("a"), "one").unwrap();
+        let store = UnpackStore::open(&root.path().join("unpacked"), limits).unwrap();
+        let source = Source::open(&Location::local(&model).unwrap(), limits).unwrap();
+        let (directory, origin) = store.0.fill(&source, None).unwrap();
+        assert_eq!(store.0.fill(&source, Some(&origin)).unwrap().1, origin);
+        // It changes after its digest was taken.
+        fs::write(model.join("a"), "two").unwrap();
+        let error = store.0.fill(&source, Some(&origin)).unwrap_err();
+        let says = "the archive must hold what it held when it was registered, got other contents";
+        assert_eq!(error.to_string(), says);
+        assert!(!directory.exists());
+        assert_ne!(store.0.fill(&source, None).unwrap().1, origin);
     }
 }

@@ -1,7 +1,7 @@
-//! `lantern archive`: packs an archive, with the flags of `torch-model-archiver`.
+//! `lantern archive`: packs an archive, with the flags of `torch-model-archiver`, and signs it.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
@@ -12,6 +12,7 @@ use crate::archive::pack::{PackForm, PackSpec, Packed, pack_checked};
 use crate::archive::{ArchiveError, Runtime};
 use crate::config::show_size;
 use crate::model::{ModelName, Version};
+use crate::signing::{SigningKey, is_open_to_others};
 
 /// Command line of the program when it is called `torch-model-archiver`.
 #[derive(Debug, clap::Parser)]
@@ -22,12 +23,23 @@ use crate::model::{ModelName, Version};
     max_term_width = 100
 )]
 pub struct ArchiverArgs {
-    /// The flags of `lantern archive`, which are the same.
+    /// The flags of `lantern archive`, which are the same but for one.
     #[command(flatten)]
     pub archive: ArchiveArgs,
 }
 
 /// Flags of `lantern archive`.
+#[derive(Debug, Args)]
+pub struct SignedArchiveArgs {
+    /// Those of `torch-model-archiver`. Its command line takes beginnings of flags, of which no other may be one.
+    #[command(flatten)]
+    pub archive: ArchiveArgs,
+    /// Sign the archive with this private key (PKCS #8 in PEM, as `lantern signer new` or `openssl` makes it)
+    #[arg(long, value_name = "KEY.pem")]
+    pub sign: Option<PathBuf>,
+}
+
+/// Flags that both command lines take.
 #[derive(Debug, Args)]
 pub struct ArchiveArgs {
     /// Name of the model; the archive is named after it
@@ -93,13 +105,19 @@ impl ArchiveFormat {
     }
 }
 
-/// Packs an archive, and prints what was written.
-pub fn run(args: &ArchiveArgs) -> Result<ExitCode, Failure> {
+/// Packs an archive, signed with the key in the file `sign` if there is one, and prints what was written.
+pub fn run(args: &ArchiveArgs, sign: Option<&Path>) -> Result<ExitCode, Failure> {
     let spec = spec(args)?;
-    let packed = pack_checked(&spec, |archive| {
+    let key = sign.map(SigningKey::load).transpose()?;
+    let packed = pack_checked(&spec, key.as_ref(), |archive| {
         check(archive).map(drop).map_err(ArchiveError::Unservable)
     })?;
     for warning in &packed.warnings {
+        writeln!(io::stderr().lock(), "warning: {warning}")?;
+    }
+    if let Some(open) = sign.filter(|file| is_open_to_others(file)) {
+        let file = open.display();
+        let warning = format!("others can read the private key in {file} (chmod go= {file})");
         writeln!(io::stderr().lock(), "warning: {warning}")?;
     }
     for note in notes(args) {
@@ -160,6 +178,10 @@ fn report(out: &mut impl Write, packed: &Packed) -> io::Result<()> {
     writeln!(out, "{} ({size})", packed.path.display())?;
     if let Some(digest) = &packed.digest {
         writeln!(out, "sha256 {digest}")?;
+    }
+    writeln!(out, "contents {}", packed.origin.digest)?;
+    if let Some(signer) = &packed.origin.signer {
+        writeln!(out, "signer {signer}")?;
     }
     for (name, size) in &packed.files {
         writeln!(out, "  {:>10}  {name}", show_size(*size))?;

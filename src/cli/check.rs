@@ -15,6 +15,7 @@ use crate::runtime::{CompileLimits, Compiler};
 /// compiled as well, in a process of its own within the limits that a server has by default.
 pub fn check(archive: &Examined) -> Result<ComponentInfo, String> {
     let contents = archive.contents.as_ref().map_err(ToString::to_string)?;
+    archive.origin.as_ref().map_err(ToString::to_string)?;
     let path = contents.handler.under(archive.directory());
     let wasm = fs::read(&path);
     let wasm = wasm.map_err(|error| format!("The handler cannot be read: {error}"))?;

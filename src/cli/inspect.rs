@@ -18,6 +18,7 @@ use crate::model::Device;
 use crate::runtime::NativeLibraries;
 use crate::runtime::batching::{self, BatchingOptions};
 use crate::server;
+use crate::signing::Signer;
 
 mod json;
 mod text;
@@ -78,6 +79,11 @@ pub fn run(args: &InspectArgs) -> Result<ExitCode, Failure> {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// Whoever signed it, if the signature is good.
+fn signer(report: &Report) -> Option<Signer> {
+    report.archive.origin.as_ref().ok()?.signer
 }
 
 fn report(archive: Examined) -> Report {

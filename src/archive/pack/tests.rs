@@ -109,6 +109,72 @@ fn the_same_files_make_the_same_bytes() {
 }
 
 #[test]
+fn nothing_but_the_files_decides_the_bytes() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    for form in [PackForm::Zip, PackForm::StoredZip, PackForm::Tar] {
+        let digest = |extra: &[&str], mode, seconds| {
+            let fixture = Fixture::new();
+            for name in ["h.wasm", "data/labels.json", "data/sub/deep.txt"] {
+                let file = File::options()
+                    .write(true)
+                    .open(fixture.path(name))
+                    .unwrap();
+                let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+                file.set_modified(time).unwrap();
+                let mode = fs::Permissions::from_mode(mode);
+                file.set_permissions(mode).unwrap();
+            }
+            let mut spec = fixture.spec(form);
+            let extra = extra.iter();
+            spec.extra_files = extra
+                .map(|name| fixture.path(name).display().to_string())
+                .collect();
+            let packed = pack_checked(&spec, Some(&key()), |_| Ok(())).unwrap();
+            (packed.digest, packed.origin)
+        };
+        let first = digest(&["data/labels.json", "m.onnx"], 0o644, 1_000_000_000);
+        let second = digest(&["m.onnx", "data/labels.json"], 0o750, 2_000_000_001);
+        assert_eq!(first, second, "{form:?}");
+    }
+}
+
+fn key() -> SigningKey {
+    // The example of RFC 8410.
+    let pem = "-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC
+-----END PRIVATE KEY-----
+";
+    SigningKey::from_pem(pem.as_bytes()).unwrap()
+}
+
+#[test]
+fn every_form_is_signed_alike() {
+    let mut origins = Vec::new();
+    for form in FORMS {
+        let fixture = Fixture::new();
+        let packed = pack_checked(&fixture.spec(form), Some(&key()), |_| Ok(())).unwrap();
+        assert_eq!(packed.origin.signer, Some(key().signer()));
+        let (last, _) = packed.files.last().unwrap();
+        assert_eq!(last, SIGNATURE, "{form:?}");
+        origins.push(packed.origin);
+        let unsigned = Fixture::new();
+        let unsigned = pack(&unsigned.spec(form)).unwrap().origin;
+        assert_eq!(unsigned.signer, None);
+        assert_eq!(unsigned.digest, packed.origin.digest);
+    }
+    assert!(origins.iter().all(|origin| *origin == origins[0]));
+}
+
+#[test]
+fn no_file_is_packed_as_the_signature() {
+    let fixture = Fixture::new();
+    fixture.write("data/mar-inf/Signature.json", b"{}");
+    let message = pack(&fixture.spec(PackForm::Tar)).unwrap_err().to_string();
+    assert!(message.contains("--sign writes the signature"), "{message}");
+}
+
+#[test]
 fn the_manifest_has_torchserves_members() {
     let fixture = Fixture::new();
     let packed = pack(&fixture.spec(PackForm::Directory)).unwrap();

@@ -11,9 +11,9 @@ use ::zip::{CompressionMethod, DateTime, ZipWriter};
 use flate2::{Compression, GzBuilder};
 use tempfile::{NamedTempFile, TempDir};
 
+use super::super::ArchiveError;
 use super::super::entry::EntryName;
-use super::super::{ArchiveError, MANIFEST};
-use super::{PackForm, PackSpec};
+use super::{PackForm, PackSpec, Texts};
 
 const DOING: &str = "writing the archive";
 /// Permissions of files in the archive. Lantern ignores them when it unpacks.
@@ -39,19 +39,19 @@ pub fn replace(staged: &Path, target: &Path) -> Result<(), ArchiveError> {
 pub fn write(
     spec: &PackSpec,
     files: &BTreeMap<EntryName, PathBuf>,
-    manifest: &str,
+    texts: &Texts,
     target: &Path,
 ) -> Result<(), ArchiveError> {
     let written = match spec.form {
-        PackForm::Directory => directory(spec, files, manifest, target),
+        PackForm::Directory => directory(spec, files, texts, target),
         PackForm::Zip => file(spec, target, |file| {
-            zip(file, files, manifest, CompressionMethod::Deflated)
+            zip(file, files, texts, CompressionMethod::Deflated)
         }),
         PackForm::StoredZip => file(spec, target, |file| {
-            zip(file, files, manifest, CompressionMethod::Stored)
+            zip(file, files, texts, CompressionMethod::Stored)
         }),
         PackForm::Tar => file(spec, target, |file| {
-            tar(file, files, manifest, spec.name.as_str())
+            tar(file, files, texts, spec.name.as_str())
         }),
     };
     written.map_err(ArchiveError::io(DOING))
@@ -78,7 +78,7 @@ fn readable(path: &Path) -> io::Result<()> {
 fn zip(
     file: &mut File,
     files: &BTreeMap<EntryName, PathBuf>,
-    manifest: &str,
+    texts: &Texts,
     method: CompressionMethod,
 ) -> io::Result<()> {
     let options = SimpleFileOptions::default()
@@ -92,8 +92,10 @@ fn zip(
         archive.start_file(name.as_str(), options.large_file(is_large))?;
         io::copy(&mut from, &mut archive)?;
     }
-    archive.start_file(MANIFEST, options)?;
-    archive.write_all(manifest.as_bytes())?;
+    for (name, text) in texts {
+        archive.start_file(*name, options)?;
+        archive.write_all(text.as_bytes())?;
+    }
     archive.finish()?;
     Ok(())
 }
@@ -102,7 +104,7 @@ fn zip(
 fn tar(
     file: &mut File,
     files: &BTreeMap<EntryName, PathBuf>,
-    manifest: &str,
+    texts: &Texts,
     root: &str,
 ) -> io::Result<()> {
     let compressed = GzBuilder::new()
@@ -114,12 +116,10 @@ fn tar(
         let mut header = header(from.metadata()?.len());
         archive.append_data(&mut header, format!("{root}/{}", name.as_str()), from)?;
     }
-    let mut header = header(manifest.len() as u64);
-    archive.append_data(
-        &mut header,
-        format!("{root}/{MANIFEST}"),
-        manifest.as_bytes(),
-    )?;
+    for (name, text) in texts {
+        let mut header = header(text.len() as u64);
+        archive.append_data(&mut header, format!("{root}/{name}"), text.as_bytes())?;
+    }
     archive.into_inner()?.finish()?;
     Ok(())
 }
@@ -135,7 +135,7 @@ fn header(size: u64) -> Header {
 fn directory(
     spec: &PackSpec,
     files: &BTreeMap<EntryName, PathBuf>,
-    manifest: &str,
+    texts: &Texts,
     target: &Path,
 ) -> io::Result<()> {
     let temporary = TempDir::new_in(&spec.export_path)?;
@@ -144,9 +144,11 @@ fn directory(
         fs::create_dir_all(to.parent().unwrap_or(temporary.path()))?;
         io::copy(&mut File::open(path)?, &mut File::create(to)?)?;
     }
-    let to = temporary.path().join(MANIFEST);
-    fs::create_dir_all(to.parent().unwrap_or(temporary.path()))?;
-    fs::write(to, manifest)?;
+    for (name, text) in texts {
+        let to = temporary.path().join(name);
+        fs::create_dir_all(to.parent().unwrap_or(temporary.path()))?;
+        fs::write(to, text)?;
+    }
     let directory = temporary.keep();
     fs::rename(&directory, target)?;
     open_to_all(target)

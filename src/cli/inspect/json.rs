@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Report, Tensors};
+use super::{Report, Tensors, signer};
 use crate::handler::ComponentInfo;
 use crate::model::{Arity, DType, TensorSpec};
 
@@ -21,6 +21,8 @@ pub fn render(report: &Report) -> Value {
         .flat_map(|contents| &contents.config.warnings);
     json!({
         "digest": report.archive.digest,
+        "archiveDigest": report.archive.contents_digest.to_string(),
+        "signer": signer(report).map(|signer| signer.to_string()),
         "manifest": manifest,
         "files": files,
         "backend": contents.map(|contents| contents.backend.name()),

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::{Report, Tensors};
+use super::{Report, Tensors, signer};
 use crate::config::server::keys;
 use crate::config::show_size;
 use crate::handler::ComponentInfo;
@@ -43,6 +43,12 @@ fn manifest(out: &mut impl Write, report: &Report) -> io::Result<()> {
         .map_or("(none)", |name| name.as_str());
     writeln!(out, "{name} {}", manifest.version)?;
     row(out, "sha256", &report.archive.digest)?;
+    row(out, "contents", report.archive.contents_digest)?;
+    match (signer(report), &report.archive.origin) {
+        (Some(signer), _) => row(out, "signer", signer)?,
+        (None, Ok(_)) => row(out, "signer", "(none)")?,
+        (None, Err(_)) => row(out, "signer", "(the signature is not good)")?,
+    }
     row(out, "runtime", manifest.runtime.name())?;
     if let Some(artifact) = &manifest.serialized_file {
         row(out, "weights", artifact.as_str())?;
