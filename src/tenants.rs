@@ -119,6 +119,7 @@ fn follow(owner: &Owner, settings: &TenantSettings) {
     owner.set_quotas(settings.quotas);
     owner.set_weight(settings.weight.unwrap_or(1));
     owner.set_ceilings(settings.limits.clone());
+    owner.set_signers(settings.signers.clone());
 }
 
 /// What a key opens.

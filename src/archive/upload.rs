@@ -12,6 +12,7 @@ use super::examine::examine_in;
 use super::fetch::{Download, Part};
 use super::store::HIDDEN;
 use super::{ArchiveError, Location, ModelStore, UnpackLimits};
+use crate::signing::Signers;
 
 /// Bytes of a name.
 const LONGEST_NAME: usize = 200;
@@ -79,10 +80,15 @@ impl Upload {
         self.part.writer(self.arrived()?)
     }
 
-    /// Nothing more comes: the archive gets its name, if it is what it should be. Otherwise nothing of it stays, unless it was this machine that
-    /// failed. It is unpacked in `directory`. Blocks.
-    pub fn finish(self, directory: &Path, limits: UnpackLimits) -> Result<Stored, ArchiveError> {
-        match self.check(directory, limits) {
+    /// Nothing more comes: the archive gets its name, if it is what it should be, and signed by one of `signers`. Otherwise nothing of it stays,
+    /// unless it was this machine that failed. It is unpacked in `directory`. Blocks.
+    pub fn finish(
+        self,
+        directory: &Path,
+        limits: UnpackLimits,
+        signers: &Signers,
+    ) -> Result<Stored, ArchiveError> {
+        match self.check(directory, limits, signers) {
             Ok(bytes) => self.named(bytes),
             Err(error @ ArchiveError::Io { .. }) => Err(error),
             Err(error) => {
@@ -92,7 +98,12 @@ impl Upload {
         }
     }
 
-    fn check(&self, directory: &Path, limits: UnpackLimits) -> Result<u64, ArchiveError> {
+    fn check(
+        &self,
+        directory: &Path,
+        limits: UnpackLimits,
+        signers: &Signers,
+    ) -> Result<u64, ArchiveError> {
         let reading = || ArchiveError::io("reading an archive that was sent");
         let file = File::open(self.part.path()).map_err(reading())?;
         let digest = sha256(&file).map_err(reading())?;
@@ -106,6 +117,7 @@ impl Upload {
         // What an archive's name ends in says how it is packed.
         let named = Named::of(self.part.path()).map_err(reading())?;
         let examined = examine_in(directory, &Location::local(&named.0)?, limits)?;
+        examined.origin?.check(signers)?;
         examined.contents.map(drop)?;
         self.arrived()
     }

@@ -71,7 +71,8 @@ impl Sending {
             let _held = (one_at_a_time, examining);
             catalog.check_open()?;
             let unpacked = &catalog.state.parts.library.unpacked;
-            let stored = upload.finish(unpacked.directory(), UnpackLimits::default());
+            let signers = catalog.state.parts.owner.signers();
+            let stored = upload.finish(unpacked.directory(), UnpackLimits::default(), &signers);
             stored.map_err(refused)
         })
         .await

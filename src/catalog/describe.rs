@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Batching, Bounds, Signature, WorkerStatus};
+use crate::archive::Origin;
 use crate::error::Error;
 use crate::model::{BackendKind, ModelSpec};
 use crate::sandbox::Outcomes;
@@ -52,6 +53,8 @@ pub struct Description {
     pub runtime: &'static str,
     /// As given at registration.
     pub url: String,
+    /// What its archive holds, and who signed it, once it was opened.
+    pub origin: Option<Origin>,
     /// How many workers it may have.
     pub bounds: Bounds,
     /// Whether the server loaded it when it started.

@@ -128,6 +128,7 @@ impl Expected {
             backend: self.preview.backend,
             runtime: self.preview.runtime,
             url: self.shown_url().to_owned(),
+            origin: None,
             bounds: Bounds {
                 min: settings.min_workers,
                 max: settings.max_workers,

@@ -118,6 +118,7 @@ mod tests {
             backend: None,
             runtime: "wasm",
             url: String::new(),
+            origin: None,
             bounds: Bounds::exactly(1),
             loaded_at_startup: false,
             condition: Condition::Failed(Error::new(Kind::LoadFailed, "why")),

@@ -16,6 +16,7 @@ use crate::fair_queue::{Breadth, Lane, Party, Turn};
 use crate::metrics::Outcome;
 use crate::model::TenantName;
 use crate::payload::{Body, Priority, Reply, Spent};
+use crate::signing::Signers;
 
 mod bucket;
 mod usage;
@@ -46,6 +47,7 @@ struct Tenant {
     quotas: ArcSwap<Quotas>,
     /// The most that its handlers and processes may be given.
     ceilings: ArcSwap<LimitOptions>,
+    signers: ArcSwap<Signers>,
     /// What the buckets' time is counted from.
     since: Instant,
     requests: Bucket,
@@ -78,6 +80,7 @@ impl Owner {
             name,
             quotas: ArcSwap::default(),
             ceilings: ArcSwap::default(),
+            signers: ArcSwap::default(),
             since: Instant::now(),
             requests: Bucket::default(),
             bytes: Bucket::default(),
@@ -150,6 +153,19 @@ impl Owner {
     /// A lane for one of its versions; `None` where nothing is shared.
     pub(super) fn lane(&self) -> Option<Lane> {
         self.common.as_ref().map(|common| common.party.lane())
+    }
+
+    /// From now on what it registers must be signed by one of these. What it has stays.
+    pub fn set_signers(&self, signers: Signers) {
+        if let Some(tenant) = &self.tenant {
+            tenant.signers.store(Arc::new(signers));
+        }
+    }
+
+    /// Whose archives it may register.
+    pub(super) fn signers(&self) -> Arc<Signers> {
+        let signers = self.tenant.as_ref().map(|tenant| tenant.signers.load_full());
+        signers.unwrap_or_default()
     }
 
     /// What it may have.

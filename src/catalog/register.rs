@@ -170,6 +170,8 @@ impl Catalog {
         if !self.shows(name.as_str()) {
             return Err(not_there(&url));
         }
+        let signers = self.state.parts.owner.signers();
+        opened.files.origin().check(&signers)?;
         if !at_startup && self.state.expected.holds(name, version) {
             return Err(conflict(name, version));
         }

@@ -1,5 +1,6 @@
 //! `lantern tenants`: the file of tenants, checked as a server would, and keys for it.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -78,12 +79,18 @@ pub fn run(args: &TenantsArgs) -> Result<ExitCode, Failure> {
 fn write_tenants(out: &mut impl Write, file: &tenants::TenantsFile) -> io::Result<()> {
     for (name, tenant) in &file.tenants {
         let keys = tenant.keys.len();
+        let signers = tenant.signers.required().map(BTreeSet::len);
+        let signers = signers.map(|count| format!(", signers {count}"));
         let suspended = if tenant.is_suspended {
             ", suspended"
         } else {
             ""
         };
-        writeln!(out, "{name}: keys {keys}{suspended}")?;
+        writeln!(
+            out,
+            "{name}: keys {keys}{}{suspended}",
+            signers.unwrap_or_default()
+        )?;
     }
     Ok(())
 }

@@ -95,12 +95,17 @@ fn defaults() -> Defaults {
     }
 }
 
-/// No key opens two tenants, and none opens nothing.
+/// No key opens two tenants, and none opens nothing. Whoever is asked for signers has some.
 fn tenants(bytes: &[u8]) {
     let Ok(tenants) = tenants::parse("f.yaml", bytes) else {
         return;
     };
     let mut digests = HashSet::new();
+    let mut required = tenants
+        .tenants
+        .values()
+        .filter_map(|tenant| tenant.signers.required());
+    assert!(required.all(|signers| !signers.is_empty()));
     for key in tenants.tenants.values().flat_map(|tenant| &tenant.keys) {
         assert!(digests.insert(key.digest), "a key is there twice");
         assert!(!key.scopes.is_empty());

@@ -10,6 +10,7 @@
 //!       - {sha256: 9f86d0…, label: ci, scopes: [predict, manage], models: [digits], expires: 2027-01-01T00:00:00Z}
 //!     weight: 3
 //!     quotas: {models: 5, versions: 10, workers: 8, handler_time_per_second: 500ms}
+//!     signers: [ed25519:Gb9ECW…]
 //! operator: {weight: 2}
 //! ```
 
@@ -26,6 +27,7 @@ use super::model::{Fields, LimitOptions, limits_of};
 use super::yaml::{self, Extent, Node, Value};
 use super::{Problem, Problems};
 use crate::model::{ModelName, TenantName};
+use crate::signing::{Signer, Signers};
 use crate::token::{KeyDigest, TenantKey, TenantScope};
 
 /// How large the file may be: twice what 1,000 tenants with 10,000 keys take.
@@ -44,7 +46,7 @@ const HEAVIEST: i128 = 1000;
 
 const OF_FILE: [&str; 2] = ["tenants", "operator"];
 const OF_OPERATOR: [&str; 1] = ["weight"];
-const OF_TENANT: [&str; 5] = ["keys", "quotas", "suspended", "weight", "limits"];
+const OF_TENANT: [&str; 6] = ["keys", "limits", "quotas", "signers", "suspended", "weight"];
 const OF_KEY: [&str; 5] = ["sha256", "label", "scopes", "models", "expires"];
 const OF_QUOTAS: [&str; 12] = [
     "archive_bytes",
@@ -74,6 +76,8 @@ pub struct TenantSettings {
     pub weight: Option<u32>,
     /// The most that a handler and a process of its may be given; what the operator's settings say where nothing is said.
     pub limits: LimitOptions,
+    /// Whose archives it may register.
+    pub signers: Signers,
 }
 
 /// How much a tenant may have at a time; any number where nothing is said.
@@ -241,6 +245,7 @@ impl Reader {
                     self.entries(&path, node);
                     settings.limits = limits_of(&mut self.fields, node);
                 }
+                "signers" => settings.signers = self.signers(&path, node),
                 _ => self.fields.unknown(&path, node, key, OF_TENANT),
             }
         }
@@ -285,6 +290,29 @@ impl Reader {
             models,
             expires,
         })
+    }
+
+    /// Those that are named: a file with problems is not in force, so that none of them is left out.
+    fn signers(&mut self, path: &str, node: &Node) -> Signers {
+        let items = self.fields.list(path, node);
+        if items.is_empty() && node.value != Value::Null {
+            let rule = "must name a signer; without `signers` no signature is asked for";
+            self.fields.key_problem(path, node, rule);
+        }
+        let mut signers = BTreeSet::new();
+        for item in items {
+            let text = self.fields.text(path, item);
+            match text.as_deref().map(str::parse::<Signer>) {
+                Some(Ok(signer)) => drop(signers.insert(signer)),
+                // The value is not repeated: somebody may have pasted a private key.
+                Some(Err(error)) => self.fields.key_problem(path, item, error.to_string()),
+                None if item.value == Value::Null => {
+                    self.fields.key_problem(path, item, NOTHING);
+                }
+                None => {}
+            }
+        }
+        Signers::only(signers)
     }
 
     fn digest(&mut self, path: &str, node: &Node) -> Option<KeyDigest> {
@@ -498,6 +526,46 @@ mod tests {
             "tenants: {{acme: {{keys: [{{sha256: {DIGEST}, scopes: [observe], models: [a]}}]}}}}"
         );
         assert!(read(&text).unwrap_err().contains("beside observe"));
+    }
+
+    #[test]
+    fn signers_are_asked_for_where_they_are_named() {
+        let signer = "ed25519:Gb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=";
+        for text in [
+            format!("tenants: {{acme: {{signers: [{signer}]}}}}"),
+            format!("tenants:\n  acme:\n    signers:\n      - {signer} # the release\n"),
+        ] {
+            let expected = Signers::only([signer.parse().unwrap()].into());
+            assert_eq!(read(&text).unwrap()["acme"].signers, expected, "{text}");
+        }
+        let none = read("tenants: {acme: {}}").unwrap();
+        assert_eq!(none["acme"].signers, Signers::default());
+    }
+
+    #[test]
+    fn no_mistake_lifts_what_is_asked_of_signers() {
+        let zeros = format!("[ed25519:{}=]", "A".repeat(43));
+        for (signers, says) in [
+            ("", "must have a value"),
+            ("~", "must have a value"),
+            ("[]", "must name a signer"),
+            ("[~]", "must have a value"),
+            ("['']", "must be a text"),
+            ("[1]", "must be a text"),
+            ("{}", "must be a list"),
+            (
+                "ed25519:Gb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=",
+                "must be a list",
+            ),
+            ("[ed25519:hunter2]", "must be ed25519: and 44 characters"),
+            ("[hunter2]", "must be ed25519: and 44 characters"),
+            (&zeros, "anybody can sign"),
+        ] {
+            let text = format!("tenants: {{acme: {{signers: {signers}}}}}");
+            let problems = read(&text).unwrap_err();
+            assert!(problems.contains(says), "{signers}: {problems}");
+            assert!(!problems.contains("hunter2"), "{problems}");
+        }
     }
 
     #[test]

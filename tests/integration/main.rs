@@ -48,6 +48,7 @@ mod routes;
 mod sagemaker;
 mod settings;
 mod shared_memory;
+mod signing;
 mod snapshots;
 mod sources;
 mod starting;

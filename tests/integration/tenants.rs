@@ -42,12 +42,12 @@ pub struct Place {
     directory: TempDir,
 }
 
-fn key(name: &str, more: &str) -> String {
+pub fn key(name: &str, more: &str) -> String {
     let digest = KeyDigest::of(name.as_bytes()).hex();
     format!("      - {{sha256: \"{digest}\", label: {name}, {more}}}\n")
 }
 
-const EVERYTHING: &str = "scopes: [predict, manage, observe]";
+pub const EVERYTHING: &str = "scopes: [predict, manage, observe]";
 
 pub fn acme() -> String {
     let keys = [
@@ -86,7 +86,7 @@ impl Place {
         std::fs::write(self.file(), text).unwrap();
     }
 
-    fn file(&self) -> std::path::PathBuf {
+    pub fn file(&self) -> std::path::PathBuf {
         self.directory.path().join("tenants.yaml")
     }
 
@@ -976,7 +976,13 @@ async fn what_a_removed_tenant_still_asks_for_changes_nothing() {
 }
 
 /// Sends an archive, or the rest of one.
-async fn send(server: &TestServer, key: &str, name: &str, more: &str, bytes: Vec<u8>) -> Answer {
+pub async fn send(
+    server: &TestServer,
+    key: &str,
+    name: &str,
+    more: &str,
+    bytes: Vec<u8>,
+) -> Answer {
     let path = format!("/lantern/v1/archives/{name}?{more}");
     let request = server
         .request(Listener::Management, "PUT", &path)
@@ -985,7 +991,7 @@ async fn send(server: &TestServer, key: &str, name: &str, more: &str, bytes: Vec
     Answer::of(request.send().await.unwrap()).await
 }
 
-fn sha256(bytes: &[u8]) -> String {
+pub fn sha256(bytes: &[u8]) -> String {
     KeyDigest::of(bytes).hex()
 }
 

@@ -117,6 +117,19 @@ struct Lantern {
     outputs: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     last_words: Vec<String>,
+    /// Of an archive that was opened.
+    #[serde(flatten)]
+    origin: Option<Origin>,
+}
+
+/// What the archive holds, and whose it is.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Origin {
+    /// Digest of the contents.
+    archive_digest: String,
+    /// Whoever signed it; null if nobody did.
+    signer: Option<String>,
 }
 
 /// Whether a model takes requests, as JSON shows it.
@@ -293,6 +306,10 @@ fn lantern(description: &Description) -> Lantern {
         inputs: specs(&description.signature.inputs),
         outputs: specs(&description.signature.outputs),
         last_words: description.last_output.clone(),
+        origin: description.origin.map(|origin| Origin {
+            archive_digest: origin.digest.to_string(),
+            signer: origin.signer.map(|signer| signer.to_string()),
+        }),
     }
 }
 

@@ -110,6 +110,7 @@ impl Entry {
             backend: Some(self.spec.backend),
             runtime: self.runtime,
             url: self.url.clone(),
+            origin: Some(*self.files.origin()),
             bounds: *self.bounds.lock(),
             loaded_at_startup: self.loaded_at_startup,
             condition: self.condition(),

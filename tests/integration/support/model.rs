@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use lantern::archive::Runtime;
-use lantern::archive::pack::{PackForm, PackSpec, pack};
+use lantern::archive::pack::{PackForm, PackSpec, pack_checked};
 use lantern::model::{ModelName, Version};
+use lantern::signing::SigningKey;
 
 /// A version of a model, to be packed.
 #[derive(Clone)]
@@ -18,6 +20,8 @@ pub struct Model {
     settings: Vec<String>,
     /// Lines of its section `lantern:`.
     lantern: Vec<String>,
+    /// Who signs its archive.
+    key: Option<Arc<SigningKey>>,
 }
 
 impl Model {
@@ -30,6 +34,7 @@ impl Model {
             artifact: None,
             settings: vec!["minWorkers: 1".to_owned(), "maxWorkers: 1".to_owned()],
             lantern: vec!["hosting: inline".to_owned()],
+            key: None,
         }
     }
 
@@ -57,6 +62,14 @@ impl Model {
     pub fn version(self, version: &str) -> Self {
         Self {
             version: version.to_owned(),
+            ..self
+        }
+    }
+
+    /// Signs its archive.
+    pub fn signed_with(self, key: &Arc<SigningKey>) -> Self {
+        Self {
+            key: Some(Arc::clone(key)),
             ..self
         }
     }
@@ -121,7 +134,7 @@ impl Model {
             format!("{}\n{lantern}", self.settings.join("\n")),
         )
         .unwrap();
-        let packed = pack(&PackSpec {
+        let spec = PackSpec {
             name: ModelName::new(&self.name).unwrap(),
             version: Version::new(&self.version).unwrap(),
             runtime: Runtime::Wasm,
@@ -134,7 +147,8 @@ impl Model {
             export_path: work.path().to_owned(),
             form: PackForm::StoredZip,
             force: false,
-        });
+        };
+        let packed = pack_checked(&spec, self.key.as_deref(), |_| Ok(()));
         fs::rename(packed.unwrap().path, store.join(self.url())).unwrap();
     }
 }
