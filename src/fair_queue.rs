@@ -4,7 +4,8 @@
 //! at the end what it cost. As many are under way as keep the machine busy: so what one owner sends does not fill the queues in front of
 //! what another one sends. Who is next is decided by [`order`]; this module has the lock, the clock and those who wait.
 //!
-//! The lock is held for some hundred nanoseconds, never across an await, and nothing is looked through under it.
+//! The lock is held for some hundred nanoseconds and never across an await. Nothing is looked through under it but, every 10 ms while somebody
+//! waits, the requests that take longer than that, of which there are some for each core.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use crate::payload::Priority;
 mod order;
 
 pub use order::Breadth;
-use order::{Grant, LaneId, Order, PartyId, Place};
+use order::{Grant, LaneId, Order, PartyId, Rank};
 
 /// How often what takes longer than expected is charged for while somebody waits.
 const TICK: Duration = Duration::from_millis(10);
@@ -133,8 +134,17 @@ impl fmt::Debug for Party {
 impl Party {
     /// From now on it has another weight.
     pub fn set_weight(&self, weight: u32) {
-        let mut state = self.0.queue.state.lock();
-        state.order.set_weight(self.0.id, weight);
+        self.0
+            .queue
+            .state
+            .lock()
+            .order
+            .set_weight(self.0.id, weight);
+    }
+
+    /// Charges it for what its requests did not say of themselves.
+    pub fn charge(&self, cost: Duration) {
+        self.0.queue.state.lock().order.charge_more(self.0.id, cost);
     }
 
     /// How many of its requests wait.
@@ -167,16 +177,16 @@ impl Lane {
         most: Option<usize>,
     ) -> Result<Turn, TooManyWait> {
         let (sender, mut turn) = oneshot::channel();
-        let (place, ahead) = self.ask(breadth, priority, sender);
+        let (rank, ahead) = self.ask(breadth, priority, sender);
         if let Ok(turn) = turn.try_recv() {
             return Ok(turn);
         }
-        let mut place = Waiting { lane: self, place };
+        let mut waiting = Waiting { lane: self, rank };
         if let Some(most) = most.filter(|most| ahead >= *most) {
             return Err(TooManyWait(most));
         }
         let turn = turn.await;
-        place.place = None;
+        waiting.rank = None;
         // Only a lane that is closed grants nothing, and nobody waits there: this one lives.
         turn.map_err(|_| TooManyWait(0))
     }
@@ -187,13 +197,13 @@ impl Lane {
         breadth: Breadth,
         priority: Priority,
         turn: oneshot::Sender<Turn>,
-    ) -> (Option<Place>, usize) {
+    ) -> (Option<Rank>, usize) {
         let Member { queue, id: party } = &*self.party.0;
         let mut state = queue.state.lock();
         let ahead = state.order.waiting(*party);
-        let place = state.order.wait(self.id, breadth, priority, turn);
+        let rank = state.order.wait(self.id, breadth, priority, turn);
         queue.go_on(state);
-        (place, ahead)
+        (rank, ahead)
     }
 }
 
@@ -210,14 +220,16 @@ impl Drop for Lane {
 struct Waiting<'a> {
     lane: &'a Lane,
     /// `None` once it was granted.
-    place: Option<Place>,
+    rank: Option<Rank>,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        if let Some(place) = self.place {
-            let mut state = self.lane.party.0.queue.state.lock();
-            state.order.give_up(self.lane.id, place);
+        if let Some(rank) = self.rank {
+            let queue = &self.lane.party.0.queue;
+            let mut state = queue.state.lock();
+            state.order.give_up(self.lane.id, rank);
+            queue.go_on(state);
         }
     }
 }
@@ -234,7 +246,7 @@ impl Drop for Turn {
         let cost = self.cost.unwrap_or_else(|| self.begun.elapsed());
         if let Some(grant) = self.grant.take() {
             let mut state = self.queue.state.lock();
-            state.order.finish(grant, cost);
+            state.order.finish(grant, cost, self.cost.is_some());
             self.queue.go_on(state);
         }
     }

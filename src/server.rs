@@ -205,13 +205,15 @@ impl Server {
         let operator = tenants.as_ref().map_or_else(Owner::default, |tenants| {
             Owner::operator_with(tenants.operator().clone())
         });
-        let metrics = Metrics::with_front(&cfg.metrics, Some(front.sources()));
+        let mut hosts = cfg.hosts;
+        hosts.processes.weight = operator.processor_weight();
+        let metrics = Metrics::with_front(&cfg.metrics, Some(front.sources(tenants.clone())));
         let collector = cfg.system.map(|system| metrics.collector(system));
         let catalog = Catalog::new(Parts {
             owner: Arc::new(operator),
             examining: Arc::new(Semaphore::new(1)),
             peaks: Peaks::default(),
-            hosts: cfg.hosts,
+            hosts,
             metrics: metrics.clone(),
             health: cfg.health,
             library: cfg.library,

@@ -60,6 +60,8 @@ pub struct Tenant {
     home: Home,
     is_suspended: AtomicBool,
     since: SystemTime,
+    /// What the ledger knows it by.
+    number: u64,
     sampler: Mutex<Sampler>,
 }
 
@@ -172,6 +174,8 @@ pub struct Tenants {
     patience: Duration,
     table: ArcSwap<Table>,
     reading: Mutex<Reading>,
+    /// Whether the file that is there is wrong.
+    is_file_refused: AtomicBool,
 }
 
 #[derive(Default)]
@@ -221,12 +225,18 @@ impl Tenants {
             patience,
             table: ArcSwap::default(),
             reading: Mutex::default(),
+            is_file_refused: AtomicBool::new(false),
         });
         let mut reading = tenants.reading.lock();
         reading.stamp = stamp;
         tenants.apply(&mut reading, settings);
         drop(reading);
         Ok(tenants)
+    }
+
+    /// Whether the file that is there is wrong, so that an earlier one is in force.
+    pub fn is_file_refused(&self) -> bool {
+        self.is_file_refused.load(Ordering::Relaxed)
     }
 
     /// The operator, as its requests wait.
@@ -255,6 +265,8 @@ impl Tenants {
             return Ok(false);
         }
         reading.stamp = stamp;
+        self.is_file_refused
+            .store(settings.is_err(), Ordering::Relaxed);
         self.apply(&mut reading, settings?);
         Ok(true)
     }
@@ -315,17 +327,22 @@ impl Tenants {
             tenant.catalog().save(Moment::Shutdown).await;
             tenant.catalog().drain(patience).await;
         });
+        self.noted().await;
         futures_util::future::join_all(stopping).await;
-        let (tenants, noting) = (Arc::clone(self), tokio::task::spawn_blocking);
-        // A panic was logged where it happened.
-        let _ = noting(move || tenants.note_usage()).await;
+        self.noted().await;
         self.homes.release();
+    }
+
+    async fn noted(self: &Arc<Self>) {
+        let tenants = Arc::clone(self);
+        // A panic was logged where it happened.
+        let _ = tokio::task::spawn_blocking(move || tenants.note_usage()).await;
     }
 
     /// Writes down what every tenant has used since the last time. Blocks.
     pub fn note_usage(&self) {
         for (name, tenant) in self.all() {
-            self.ledger.note(&name, tenant.usage());
+            self.ledger.note(&name, tenant.number, || tenant.usage());
         }
     }
 
@@ -411,12 +428,12 @@ impl Tenants {
         match self.homes.open(Arc::clone(&owner)) {
             Ok(home) => {
                 reading.homeless.remove(name);
-                self.ledger.begin(name);
                 Some(Arc::new(Tenant {
                     owner,
                     home,
                     is_suspended: AtomicBool::new(settings.is_suspended),
                     since: SystemTime::now(),
+                    number: self.ledger.begin(),
                     sampler: Mutex::default(),
                 }))
             }
@@ -440,8 +457,8 @@ impl Tenants {
         let _ = tokio::task::spawn_blocking(move || sampled.usage()).await;
         tenant.catalog().drain(self.patience).await;
         let cleared = tokio::task::spawn_blocking(move || {
-            self.ledger.note(&name, tenant.usage());
-            self.ledger.end(&name);
+            self.ledger.note(&name, tenant.number, || tenant.usage());
+            self.ledger.end(tenant.number);
             drop(tenant);
             if self.clear(&name) {
                 self.reading.lock().leaving.remove(&name);

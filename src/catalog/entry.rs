@@ -260,6 +260,7 @@ impl Entry {
             return Err(self.cannot_describe());
         }
         let deadline = self.deadline(Instant::now());
+        let _turn = self.turn_until(runtime, deadline).await?;
         let described = runtime.describe(request_id, deadline).await;
         described.map(Response::into_body).map_err(|error| {
             if error.kind() == Kind::NoWorker {

@@ -68,34 +68,45 @@ impl Drop for MemoryPromise {
 }
 
 impl CatalogState {
-    /// Promises a tenant the memory that a version's process needs, as far as is known: as much as one had the last time, or at least what the
-    /// weights take. Fails with the numbers if that is above its quota or more than the machine has.
+    /// Promises a tenant the memory that a version's process needs, as far as is known: the most that one of its archive had, or at least what
+    /// the weights take. Fails with the numbers if that is above its quota or more than the machine has, unless it is not to be refused.
     pub(super) async fn promise_memory(
         self: &Arc<Self>,
         spec: &Arc<ModelSpec>,
         digest: &str,
+        may_refuse: bool,
     ) -> Result<Option<MemoryPromise>, Error> {
         if self.parts.owner.tenant().is_none() {
             return Ok(None);
         }
         let (state, spec, digest) = (Arc::clone(self), Arc::clone(spec), digest.to_owned());
-        let promised =
-            tokio::task::spawn_blocking(move || state.promise_memory_now(&spec, &digest));
+        let promised = tokio::task::spawn_blocking(move || {
+            state.promise_memory_now(&spec, &digest, may_refuse)
+        });
         let promised = promised.await.map_err(|panic| {
             Error::new(Kind::Internal, "The memory could not be measured").with_detail(panic)
         })?;
         promised.map(Some)
     }
 
-    fn promise_memory_now(&self, spec: &ModelSpec, digest: &str) -> Result<MemoryPromise, Error> {
+    fn promise_memory_now(
+        &self,
+        spec: &ModelSpec,
+        digest: &str,
+        may_refuse: bool,
+    ) -> Result<MemoryPromise, Error> {
         let owner = &self.parts.owner;
         let weights = || fs::metadata(spec.directory.join(&spec.artifact)).map_or(0, |it| it.len());
         let needs = self.parts.peaks.of(digest).unwrap_or_else(weights);
+        let needs = needs.min(spec.limits.process_memory as u64);
         let before = owner.promise_memory(|promised| promised + needs);
         let promise = MemoryPromise {
             owner: Arc::clone(owner),
             bytes: needs,
         };
+        if !may_refuse {
+            return Ok(promise);
+        }
         let has = self.worker_memory().saturating_add(before);
         if let Some(quota) = owner.quotas().worker_memory
             && has.saturating_add(needs) > quota as u64
@@ -107,8 +118,9 @@ impl CatalogState {
         }
         match runtime::available_memory() {
             Some(available) if needs > available => {
+                // How much there is would tell of others.
                 let message = format!(
-                    "The model needs about {needs} bytes of memory, and the machine has {available}"
+                    "The model needs about {needs} bytes of memory, more than the machine has now"
                 );
                 Err(Error::new(Kind::OutOfMemory, message))
             }

@@ -1,7 +1,7 @@
 //! Whose models a catalog holds, and how much of everything that owner may have.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -37,8 +37,9 @@ pub struct Owner {
 #[derive(Debug)]
 struct Common {
     party: Party,
-    weight: AtomicU32,
+    weight: Arc<AtomicU32>,
     usage: UsageCounts,
+    told: Told,
 }
 
 #[derive(Debug)]
@@ -52,9 +53,9 @@ struct Tenant {
     since: Instant,
     requests: Bucket,
     bytes: Bucket,
-    /// In microseconds.
+    /// In nanoseconds.
     handler: Bucket,
-    /// In microseconds.
+    /// In nanoseconds.
     inference: Bucket,
     /// Requests that were admitted and not answered.
     in_flight: AtomicUsize,
@@ -125,6 +126,13 @@ impl Owner {
         ceilings
     }
 
+    /// What worker processes are weighed by.
+    pub fn processor_weight(&self) -> Option<Arc<AtomicU32>> {
+        self.common
+            .as_ref()
+            .map(|common| Arc::clone(&common.weight))
+    }
+
     /// Its part of the machine beside others'.
     pub fn weight(&self) -> u32 {
         let common = self.common.as_ref();
@@ -164,7 +172,10 @@ impl Owner {
 
     /// Whose archives it may register.
     pub(super) fn signers(&self) -> Arc<Signers> {
-        let signers = self.tenant.as_ref().map(|tenant| tenant.signers.load_full());
+        let signers = self
+            .tenant
+            .as_ref()
+            .map(|tenant| tenant.signers.load_full());
         signers.unwrap_or_default()
     }
 
@@ -212,16 +223,16 @@ impl Owner {
         })
     }
 
-    /// A request of its used so much. What is over the quota of a second keeps later requests waiting.
-    pub(super) fn used(&self, spent: Spent) {
+    /// A request of its used so much, and its turn has cost so much. What is over the quota of a second keeps later requests waiting.
+    pub(super) fn used(&self, spent: Spent, cost: Duration) {
         if let Some(common) = &self.common {
             common.usage.spent(spent);
+            common.told.add(spent.total(), cost);
         }
-        self.charge(spent);
+        self.count_against_quotas(spent);
     }
 
-    /// Charges its quotas for what was not measured.
-    pub(super) fn charge(&self, spent: Spent) {
+    fn count_against_quotas(&self, spent: Spent) {
         let Some(tenant) = &self.tenant else {
             return;
         };
@@ -239,7 +250,7 @@ impl Owner {
             ),
         ] {
             if let Some(quota) = quota {
-                bucket.pour(micros(time), of_time(quota), now);
+                bucket.pour(nanos(time), of_time(quota), now);
             }
         }
     }
@@ -268,11 +279,20 @@ impl Owner {
         std::mem::replace(&mut *promised, after)
     }
 
-    /// Its worker processes used so much CPU time, and held so much memory for so long.
+    /// Its worker processes used so much CPU time since the last time, and held so much memory for so long. Of what they used more than its
+    /// requests said and cost, it pays the rest here: those of clients that left, runs that failed, loading, and what a process conceals.
     pub(super) fn sampled(&self, cpu: Duration, bytes: u64, held: Duration) {
-        if let Some(common) = &self.common {
-            common.usage.sampled(cpu, bytes, held);
-        }
+        let Some(common) = &self.common else {
+            return;
+        };
+        common.usage.sampled(cpu, bytes, held);
+        let (told, paid) = common.told.take();
+        common.party.charge(cpu.saturating_sub(paid));
+        let rest = cpu.saturating_sub(told);
+        self.count_against_quotas(Spent {
+            handler: rest,
+            inference: rest,
+        });
     }
 }
 
@@ -280,9 +300,29 @@ impl Common {
     fn new(party: Party) -> Self {
         Self {
             party,
-            weight: AtomicU32::new(1),
+            weight: Arc::new(AtomicU32::new(1)),
             usage: UsageCounts::default(),
+            told: Told::default(),
         }
+    }
+}
+
+/// What requests said of themselves, and what their turns cost, since worker processes were last looked at. In nanoseconds.
+#[derive(Debug, Default)]
+struct Told {
+    spent: AtomicU64,
+    paid: AtomicU64,
+}
+
+impl Told {
+    fn add(&self, spent: Duration, paid: Duration) {
+        self.spent.fetch_add(nanos(spent) as u64, Ordering::Relaxed);
+        self.paid.fetch_add(nanos(paid) as u64, Ordering::Relaxed);
+    }
+
+    fn take(&self) -> (Duration, Duration) {
+        let taken = |time: &AtomicU64| Duration::from_nanos(time.swap(0, Ordering::Relaxed));
+        (taken(&self.spent), taken(&self.paid))
     }
 }
 
@@ -295,45 +335,32 @@ impl Tenant {
             let error = throttled(&format!("has {most} requests in flight"));
             return Err((RequestQuota::InFlight, error));
         }
-        for (quota, bucket, amount, rate, what) in [
-            (
-                RequestQuota::HandlerTime,
-                &self.handler,
-                0,
-                quotas.handler_time_per_second.map(of_time),
-                "microseconds of its handlers' time",
-            ),
-            (
-                RequestQuota::InferenceTime,
-                &self.inference,
-                0,
-                quotas.inference_time_per_second.map(of_time),
-                "microseconds of its models' time",
-            ),
-            (
-                RequestQuota::PerSecond,
-                &self.requests,
-                1,
-                quotas.requests_rate(),
-                "requests",
-            ),
-            (
-                RequestQuota::BodyBytes,
-                &self.bytes,
-                body.bytes(),
-                quotas.body_bytes_per_second.map(Rate::even),
-                "bytes",
-            ),
-        ] {
-            let Some(rate) = rate else {
-                continue;
-            };
-            bucket
-                .put(amount, rate, self.since.elapsed())
-                .map_err(|wait| {
-                    let what = format!("uses more than {} {what} a second", rate.per_second);
-                    (quota, throttled(&what).with_retry_after(wait))
-                })?;
+        let now = self.since.elapsed();
+        let over =
+            |quota, what: String| move |wait| (quota, throttled(&what).with_retry_after(wait));
+        if let Some(quota) = quotas.handler_time_per_second {
+            let what = format!("uses more than {quota:?} of its handlers' time a second");
+            self.handler
+                .put(0, of_time(quota), now)
+                .map_err(over(RequestQuota::HandlerTime, what))?;
+        }
+        if let Some(quota) = quotas.inference_time_per_second {
+            let what = format!("uses more than {quota:?} of its models' time a second");
+            self.inference
+                .put(0, of_time(quota), now)
+                .map_err(over(RequestQuota::InferenceTime, what))?;
+        }
+        if let Some(rate) = quotas.requests_rate() {
+            let what = format!("sends more than {} requests a second", rate.per_second);
+            self.requests
+                .put(1, rate, now)
+                .map_err(over(RequestQuota::PerSecond, what))?;
+        }
+        if let Some(quota) = quotas.body_bytes_per_second {
+            let what = format!("sends more than {quota} bytes a second");
+            self.bytes
+                .put(body.bytes(), Rate::even(quota), now)
+                .map_err(over(RequestQuota::BodyBytes, what))?;
         }
         Ok(counted)
     }
@@ -347,13 +374,13 @@ impl Quotas {
     }
 }
 
-/// A quota of time in a second, in microseconds.
+/// A quota of time in a second, in nanoseconds.
 fn of_time(quota: Duration) -> Rate {
-    Rate::even(micros(quota).max(1))
+    Rate::even(nanos(quota).max(1))
 }
 
-fn micros(time: Duration) -> usize {
-    usize::try_from(time.as_micros()).unwrap_or(usize::MAX)
+fn nanos(time: Duration) -> usize {
+    usize::try_from(time.as_nanos()).unwrap_or(usize::MAX)
 }
 
 fn throttled(what: &str) -> Error {
@@ -488,17 +515,46 @@ mod tests {
             ..Quotas::default()
         });
         drop(owner.enter(&body(0)).unwrap());
-        owner.used(Spent {
+        let spent = Spent {
             handler: Duration::from_secs(2),
             inference: Duration::from_secs(100),
-        });
+        };
+        owner.used(spent, spent.total());
         let error = refused(&owner, 0);
-        assert!(error.message().contains("500000 microseconds"), "{error}");
+        assert!(
+            error.message().contains("500ms of its handlers' time"),
+            "{error}"
+        );
         // Two seconds' worth of time take four, of which one is the burst.
         let wait = error.retry_after().unwrap().as_secs();
         assert!((2..=3).contains(&wait), "{wait}");
         let usage = owner.usage().unwrap();
         assert_eq!(usage.refusals.handler_time_per_second, 1);
         assert!((usage.handler_seconds - 2.0).abs() < 1e-9);
+    }
+
+    #[tokio::test]
+    async fn what_a_process_conceals_is_paid_as_well() {
+        let owner = owner(Quotas {
+            inference_time_per_second: Some(Duration::from_secs(1)),
+            ..Quotas::default()
+        });
+        let second = Duration::from_secs(1);
+        owner.used(Spent::default(), Duration::ZERO);
+        owner.sampled(second * 10, 0, second);
+        assert!(refused(&owner, 0).message().contains("its models' time"));
+        // What was told already is not paid twice.
+        let honest = Owner::tenant_with(TenantName::new("b").unwrap(), FairQueue::new(1).party(1));
+        honest.set_quotas(Quotas {
+            inference_time_per_second: Some(Duration::from_secs(1)),
+            ..Quotas::default()
+        });
+        let spent = Spent {
+            inference: second,
+            ..Spent::default()
+        };
+        honest.used(spent, second);
+        honest.sampled(second, 0, second);
+        assert!(honest.enter(&body(0)).is_ok());
     }
 }

@@ -108,7 +108,7 @@ impl Catalog {
         if workers == 0 {
             return Ok(Registered::Empty { name, version });
         }
-        let start = self.start(&entry, wait);
+        let start = self.start(&entry, wait, true);
         if !wait {
             return Ok(Registered::Starting);
         }
@@ -139,7 +139,7 @@ impl Catalog {
         if entry.spec().settings.min_workers == 0 {
             return Ok(());
         }
-        let start = self.start(entry, false).await;
+        let start = self.start(entry, false, false).await;
         start.map_err(|panic| Error::new(Kind::Internal, "Loading failed").with_detail(panic))?
     }
 
@@ -220,10 +220,11 @@ impl Catalog {
         &self,
         entry: &Arc<Entry>,
         remove_on_failure: bool,
+        is_asked: bool,
     ) -> tokio::task::JoinHandle<Result<(), Error>> {
         let (catalog, entry) = (self.clone(), Arc::clone(entry));
         tokio::spawn(async move {
-            let started = entry.start(&catalog.state.parts.hosts).await;
+            let started = entry.start(&catalog.state.parts.hosts, is_asked).await;
             match &started {
                 Err(error) if remove_on_failure => catalog.take_back(&entry, error),
                 Ok(()) if remove_on_failure => catalog.settle(&entry).await,

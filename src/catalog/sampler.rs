@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::Catalog;
-use crate::runtime::WorkerState;
+
+/// Those who ask more often are told what is known.
+const SOONEST: Duration = Duration::from_secs(1);
 
 /// What processes had used when they were last looked at.
 #[derive(Debug, Default)]
@@ -18,12 +20,15 @@ impl Catalog {
     /// last time and its end is not known. Reads files of the system, some for each process.
     pub fn sample(&self, sampler: &mut Sampler) {
         let now = Instant::now();
+        if sampler.looked.is_some_and(|looked| now - looked < SOONEST) {
+            return;
+        }
         let held = sampler.looked.map_or(Duration::ZERO, |looked| now - looked);
         let (mut cpu, mut used, mut bytes) = (HashMap::new(), Duration::ZERO, 0);
         for entry in self.entries() {
             let status = entry.status();
             for worker in status.iter().flat_map(|status| &status.workers) {
-                if worker.state == WorkerState::Failed || cpu.contains_key(&worker.pid) {
+                if cpu.contains_key(&worker.pid) {
                     continue;
                 }
                 let so_far = worker.cpu_time();

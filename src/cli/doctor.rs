@@ -10,6 +10,8 @@ use clap::Args;
 use super::Failure;
 use super::serve::{self, ServeArgs};
 use crate::config::server::Environment;
+use crate::config::tenants;
+use crate::sandbox::cgroup::Division;
 use crate::sandbox::{Demand, Demands, Outcome, Outcomes, Wall};
 use crate::server::{Machine, probe};
 
@@ -24,7 +26,7 @@ pub struct DoctorArgs {
     serve: ServeArgs,
 }
 
-/// Prints a line for each wall. It is a failure if one is missing that the settings require.
+/// Prints a line for each wall. It is a failure if one is missing that the settings require, or if the file of tenants is wrong.
 pub fn run(args: DoctorArgs) -> Result<ExitCode, Failure> {
     let environment = Environment::of_process();
     let settings = serve::load(&args.serve.into_flags(), &environment)?;
@@ -36,12 +38,35 @@ pub fn run(args: DoctorArgs) -> Result<ExitCode, Failure> {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error.into()),
         _ => {}
     }
+    let tenants = settings.values.lantern_tenants.as_deref();
+    let is_wrong = tenants.map_or(Ok(false), |file| write_tenants(&mut out, file))?;
     let is_missing = missing(demands, &outcomes).next().is_some();
-    Ok(if is_missing {
+    Ok(if is_missing || is_wrong {
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// Says what is wrong with the file of tenants, and how the kernel divides the processor among them. Whether something is wrong.
+fn write_tenants(out: &mut impl Write, file: &Path) -> io::Result<bool> {
+    let divided = match Division::find() {
+        Division::Weights => "by their weights (cgroup cpu.weight)",
+        Division::Sessions => "evenly by worker process (automatic groups), whatever it runs",
+        Division::Threads => {
+            "evenly by thread. With a delegated cgroup v2 (Delegate=yes in the unit) it is by their weights"
+        }
+    };
+    let loaded = tenants::load(file);
+    match &loaded {
+        Ok(file) => writeln!(out, "Tenants: {}", file.tenants.len())?,
+        Err(problems) => writeln!(out, "Tenants: {problems}")?,
+    }
+    writeln!(
+        out,
+        "The server divides the machine among owners by what their requests take; the kernel divides the processor {divided}."
+    )?;
+    Ok(loaded.is_err())
 }
 
 /// The walls that are required and missing.

@@ -536,10 +536,14 @@ mod tests {
             format!("tenants:\n  acme:\n    signers:\n      - {signer} # the release\n"),
         ] {
             let expected = Signers::only([signer.parse().unwrap()].into());
-            assert_eq!(read(&text).unwrap()["acme"].signers, expected, "{text}");
+            assert_eq!(
+                read(&text).unwrap().tenants["acme"].signers,
+                expected,
+                "{text}"
+            );
         }
         let none = read("tenants: {acme: {}}").unwrap();
-        assert_eq!(none["acme"].signers, Signers::default());
+        assert_eq!(none.tenants["acme"].signers, Signers::default());
     }
 
     #[test]

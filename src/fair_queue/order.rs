@@ -17,8 +17,12 @@ use crate::payload::Priority;
 const AHEAD: u64 = 10_000_000;
 /// What a request of a lane is expected to cost before one was measured.
 const UNKNOWN: u64 = AHEAD;
-/// Turns for each core that parties without one may have while all cores are busy.
+/// Turns for each core, and for each worker of a lane, however short they seem.
+const DEEPEST: usize = 8;
+/// Turns for each core that parties with few may have while all cores are busy.
 const BEYOND: usize = 8;
+/// Requests of a turn, which count as one run.
+const LARGEST: usize = 64;
 /// Parts of a nanosecond in tags, so that weights divide them.
 const PARTS: i128 = 1 << 20;
 
@@ -30,8 +34,8 @@ pub(super) struct PartyId(u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct LaneId(u64);
 
-/// Where somebody waits in a lane.
-pub(super) type Place = (Priority, u64);
+/// When somebody who waits in a lane goes: the lowest is first.
+pub(super) type Rank = (Priority, u64);
 
 /// How much a lane can do at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,10 +52,17 @@ pub(super) struct Grant {
     lane: LaneId,
     id: u64,
     since: Duration,
-    /// What its lane expects it to cost.
-    estimate: u64,
+    /// Its part of what is counted as under way.
+    load: u64,
     /// Shared by the requests of one turn.
-    turn: Arc<()>,
+    turn: Arc<TurnKind>,
+}
+
+/// What is the same for all requests of a turn.
+#[derive(Debug)]
+struct TurnKind {
+    /// Whether it began while all cores were busy.
+    is_beyond: bool,
 }
 
 /// A request that is computed, as far as it is to be charged for.
@@ -65,10 +76,12 @@ struct Charged {
 struct Party {
     weight: u32,
     tag: i128,
+    /// Where the others were when it last began to wait: what it did not use before that is not saved.
+    floor: i128,
     turns: usize,
     waiting: usize,
     /// The first that waits in each lane that can take one more turn.
-    heads: BTreeSet<(Place, LaneId)>,
+    heads: BTreeSet<(Rank, LaneId)>,
 }
 
 struct Lane<W> {
@@ -78,18 +91,29 @@ struct Lane<W> {
     turns: usize,
     /// Of its turns those that count as busy.
     busy: usize,
+    /// Of its turns those that began while all cores were busy.
+    beyond: usize,
     /// What is under way is expected to cost.
     outstanding: u64,
-    waiting: BTreeMap<Place, W>,
+    waiting: BTreeMap<Rank, W>,
     /// As it is in its party's `heads`.
-    head: Option<Place>,
+    head: Option<Rank>,
 }
 
 impl<W> Lane<W> {
     /// Whether one more turn would find something to do soon.
     fn has_room(&self) -> bool {
         let workers = self.breadth.workers.max(1);
-        self.turns <= workers || self.outstanding < workers as u64 * AHEAD
+        let is_short = self.outstanding < workers as u64 * AHEAD;
+        self.turns <= workers || is_short && self.turns < workers * DEEPEST
+    }
+
+    fn learn(&mut self, cost: u64, is_usual: bool) {
+        let before = self.estimate.unwrap_or(cost);
+        let after = before - before / 8 + cost / 8;
+        if is_usual || after > before {
+            self.estimate = Some(after);
+        }
     }
 }
 
@@ -108,6 +132,7 @@ pub(super) struct Order<W> {
     waiting: usize,
     turns: usize,
     busy: usize,
+    beyond: usize,
     outstanding: u64,
 }
 
@@ -125,6 +150,7 @@ impl<W> Order<W> {
             waiting: 0,
             turns: 0,
             busy: 0,
+            beyond: 0,
             outstanding: 0,
         }
     }
@@ -135,6 +161,7 @@ impl<W> Order<W> {
         let party = Party {
             weight: weight.max(1),
             tag: self.clock,
+            floor: self.clock,
             turns: 0,
             waiting: 0,
             heads: BTreeSet::new(),
@@ -169,6 +196,7 @@ impl<W> Order<W> {
             estimate: None,
             turns: 0,
             busy: 0,
+            beyond: 0,
             outstanding: 0,
             waiting: BTreeMap::new(),
             head: None,
@@ -190,6 +218,7 @@ impl<W> Order<W> {
         self.waiting -= waiting;
         self.turns -= lane.turns;
         self.busy -= lane.busy;
+        self.beyond -= lane.beyond;
         self.outstanding -= lane.outstanding;
         if let Some(party) = self.parties.get_mut(&lane.party) {
             party.waiting -= waiting;
@@ -214,11 +243,11 @@ impl<W> Order<W> {
         breadth: Breadth,
         priority: Priority,
         waiter: W,
-    ) -> Option<Place> {
-        let place = (priority, self.id());
+    ) -> Option<Rank> {
+        let rank = (priority, self.id());
         let lane = self.lanes.get_mut(&id)?;
         lane.breadth = breadth;
-        lane.waiting.insert(place, waiter);
+        lane.waiting.insert(rank, waiter);
         let (party, clock) = (lane.party, self.clock);
         self.waiting += 1;
         let waited = self.parties.get_mut(&party).map(|party| {
@@ -227,18 +256,19 @@ impl<W> Order<W> {
         });
         if waited == Some(0) {
             self.retag(party, |tag, _| tag.max(clock));
+            self.parties.entry(party).and_modify(|it| it.floor = clock);
         }
         self.count_busy(id);
         self.refresh(id);
-        Some(place)
+        Some(rank)
     }
 
     /// Whoever waited there does no more, if nothing was granted.
-    pub(super) fn give_up(&mut self, id: LaneId, place: Place) {
+    pub(super) fn give_up(&mut self, id: LaneId, rank: Rank) {
         let Some(lane) = self.lanes.get_mut(&id) else {
             return;
         };
-        if lane.waiting.remove(&place).is_none() {
+        if lane.waiting.remove(&rank).is_none() {
             return;
         }
         self.waiting -= 1;
@@ -252,25 +282,25 @@ impl<W> Order<W> {
     pub(super) fn next(&mut self, now: Duration) -> Option<Vec<(W, Grant)>> {
         let (tag, id) = *self.ready.first()?;
         let party = self.parties.get_mut(&id)?;
-        let may_go_beyond = party.turns == 0 && self.turns < self.cores * (1 + BEYOND);
-        let has_core = self.busy < self.cores || self.outstanding < self.cores as u64 * AHEAD;
-        if !has_core && !may_go_beyond {
+        let is_short = self.outstanding < self.cores as u64 * AHEAD;
+        let is_beyond = self.busy >= self.cores && !(is_short && self.turns < self.cores * DEEPEST);
+        let may_go_beyond = party.turns < self.cores && self.beyond < self.cores * BEYOND;
+        if is_beyond && !may_go_beyond {
             return None;
         }
         let (_, lane) = *party.heads.first()?;
         party.turns += 1;
         self.clock = self.clock.max(tag);
-        let begun = self.begin(lane, now);
-        let amount: u64 = begun.iter().map(|(_, grant)| grant.estimate).sum();
-        self.charge(id, i128::from(amount));
+        let (begun, estimate) = self.begin(lane, now, TurnKind { is_beyond });
+        self.charge(id, i128::from(estimate) * begun.len() as i128);
         self.refresh(lane);
         Some(begun)
     }
 
-    /// A request is over, after it cost so much.
-    pub(super) fn finish(&mut self, grant: Grant, cost: Duration) {
+    /// A request is over, after it cost so much. What `is_usual` is learnt from; anything else only raises what is expected.
+    pub(super) fn finish(&mut self, grant: Grant, cost: Duration, is_usual: bool) {
         let key = (grant.since, grant.id);
-        let is_last = Arc::into_inner(grant.turn).is_some();
+        let last = Arc::into_inner(grant.turn);
         let cost = u64::try_from(cost.as_nanos()).unwrap_or(u64::MAX);
         if let Some(charged) = self.under_way.remove(&key) {
             let rest = i128::from(cost) - i128::from(charged.amount);
@@ -279,13 +309,14 @@ impl<W> Order<W> {
         let Some(lane) = self.lanes.get_mut(&grant.lane) else {
             return;
         };
-        let before = lane.estimate.unwrap_or(cost);
-        lane.estimate = Some(before - before / 8 + cost / 8);
-        lane.outstanding -= grant.estimate;
-        self.outstanding -= grant.estimate;
-        if is_last {
+        lane.learn(cost, is_usual);
+        lane.outstanding -= grant.load;
+        self.outstanding -= grant.load;
+        if let Some(TurnKind { is_beyond }) = last {
             lane.turns -= 1;
             self.turns -= 1;
+            lane.beyond -= usize::from(is_beyond);
+            self.beyond -= usize::from(is_beyond);
             let party = self.parties.get_mut(&lane.party);
             party.into_iter().for_each(|party| party.turns -= 1);
         }
@@ -310,13 +341,23 @@ impl<W> Order<W> {
         }
     }
 
-    /// Takes a turn's requests from those that wait in a lane.
-    fn begin(&mut self, id: LaneId, now: Duration) -> Vec<(W, Grant)> {
+    /// Charges a party for what its requests did not say of themselves.
+    pub(super) fn charge_more(&mut self, party: PartyId, cost: Duration) {
+        let cost = u64::try_from(cost.as_nanos()).unwrap_or(u64::MAX);
+        self.charge(party, i128::from(cost));
+    }
+
+    /// Takes a turn's requests from those that wait in a lane. Returns what each is expected to cost as well.
+    fn begin(&mut self, id: LaneId, now: Duration, kind: TurnKind) -> (Vec<(W, Grant)>, u64) {
         let Some(lane) = self.lanes.get_mut(&id) else {
-            return Vec::new();
+            return (Vec::new(), 0);
         };
-        let size = lane.waiting.len().min(lane.breadth.batch.max(1));
-        let (turn, estimate) = (Arc::new(()), lane.estimate.unwrap_or(UNKNOWN));
+        let most = lane.breadth.batch.clamp(1, LARGEST);
+        let size = lane.waiting.len().min(most);
+        let estimate = lane.estimate.unwrap_or(UNKNOWN);
+        // A turn that takes long counts by itself, and leaves the others their time.
+        let load = estimate.min(AHEAD / size.max(1) as u64);
+        let (is_beyond, turn) = (kind.is_beyond, Arc::new(kind));
         let mut begun = Vec::with_capacity(size);
         while begun.len() < size
             && let Some(((_, number), waiter)) = lane.waiting.pop_first()
@@ -331,13 +372,15 @@ impl<W> Order<W> {
                 lane: id,
                 id: number,
                 since: now,
-                estimate,
+                load,
                 turn: Arc::clone(&turn),
             };
             begun.push((waiter, grant));
         }
-        let amount = estimate * size as u64;
+        let amount = load * size as u64;
         lane.turns += 1;
+        lane.beyond += usize::from(is_beyond);
+        self.beyond += usize::from(is_beyond);
         lane.outstanding += amount;
         self.waiting -= size;
         self.turns += 1;
@@ -346,7 +389,7 @@ impl<W> Order<W> {
             party.waiting -= size;
         }
         self.count_busy(id);
-        begun
+        (begun, estimate)
     }
 
     fn id(&mut self) -> u64 {
@@ -355,8 +398,9 @@ impl<W> Order<W> {
     }
 
     fn charge(&mut self, party: PartyId, nanoseconds: i128) {
+        let floor = self.parties.get(&party).map_or(0, |party| party.floor);
         self.retag(party, |tag, weight| {
-            tag + nanoseconds * PARTS / i128::from(weight)
+            (tag + nanoseconds * PARTS / i128::from(weight)).max(floor)
         });
     }
 
@@ -385,15 +429,15 @@ impl<W> Order<W> {
         let Some(lane) = self.lanes.get_mut(&id) else {
             return;
         };
-        let first = lane.waiting.first_key_value().map(|(place, _)| *place);
+        let first = lane.waiting.first_key_value().map(|(rank, _)| *rank);
         let head = first.filter(|_| lane.has_room());
         let before = std::mem::replace(&mut lane.head, head);
         let Some(party) = self.parties.get_mut(&lane.party) else {
             return;
         };
         if before != head {
-            before.map(|place| party.heads.remove(&(place, id)));
-            head.map(|place| party.heads.insert((place, id)));
+            before.map(|rank| party.heads.remove(&(rank, id)));
+            head.map(|rank| party.heads.insert((rank, id)));
         }
         if party.heads.is_empty() {
             self.ready.remove(&(party.tag, lane.party));

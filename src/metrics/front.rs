@@ -20,15 +20,18 @@ pub struct FrontSources {
     pub connections: Box<dyn Fn() -> usize + Send + Sync>,
     /// TLS handshakes under way.
     pub handshakes: Box<dyn Fn() -> usize + Send + Sync>,
+    /// Files of tenants that are there and not in force: 0 or 1.
+    pub refused_tenants: Box<dyn Fn() -> usize + Send + Sync>,
 }
 
 /// The families, and what was shown of them.
 pub(super) struct FrontFamilies {
     sources: FrontSources,
-    families: [Family; 4],
+    families: [Family; 5],
     bytes: Arc<Cell>,
     connections: Arc<Cell>,
     handshakes: Arc<Cell>,
+    refused_tenants: Arc<Cell>,
     refusals: [Arc<Cell>; Limit::ALL.len()],
     /// What the counters have by now.
     counted: Mutex<[u64; Limit::ALL.len()]>,
@@ -54,6 +57,12 @@ impl FrontFamilies {
             MetricKind::Gauge,
             &[],
         );
+        let refused_tenants = family(
+            "lantern_tenants_file_refused",
+            "Whether the file of tenants is wrong, so that an earlier one is in force",
+            MetricKind::Gauge,
+            &[],
+        );
         let refusals = family(
             "lantern_refusals_total",
             "What limits of the server refused to clients",
@@ -66,7 +75,8 @@ impl FrontFamilies {
             connections: connections.bind(&[], Hold::Kept),
             handshakes: handshakes.bind(&[], Hold::Kept),
             refusals: Limit::ALL.map(|limit| refusals.bind(&[limit.name()], Hold::Kept)),
-            families: [bytes, connections, handshakes, refusals],
+            refused_tenants: refused_tenants.bind(&[], Hold::Kept),
+            families: [bytes, connections, handshakes, refused_tenants, refusals],
             counted: Mutex::default(),
         }
     }
@@ -81,6 +91,8 @@ impl FrontFamilies {
         self.bytes.update((self.sources.bytes)() as f64);
         self.connections.update((self.sources.connections)() as f64);
         self.handshakes.update((self.sources.handshakes)() as f64);
+        self.refused_tenants
+            .update((self.sources.refused_tenants)() as f64);
         let mut counted = self.counted.lock();
         for (limit, (cell, counted)) in Limit::ALL
             .into_iter()

@@ -54,6 +54,15 @@ impl Meter {
 }
 
 impl Spent {
+    /// The same, of which neither is more than `most`. A worker process may say otherwise.
+    #[must_use]
+    pub fn within(self, most: Duration) -> Self {
+        Self {
+            handler: self.handler.min(most),
+            inference: self.inference.min(most),
+        }
+    }
+
     /// Both together.
     pub fn total(self) -> Duration {
         self.handler.saturating_add(self.inference)

@@ -10,6 +10,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -87,6 +88,8 @@ pub struct ProcessConfig {
     pub sandbox: SandboxConfig,
     /// Bytes of memory that each shares with the front for large bodies, in each direction; 0 for none.
     pub shared_memory: usize,
+    /// The part of the processor that each process gets, where several owners share the machine.
+    pub weight: Option<Arc<AtomicU32>>,
     /// Counts what becomes of the version's processes and of what they send.
     pub counts: Arc<ProcessCounts>,
     /// What starts them: the programs above, unless a test says otherwise.
@@ -104,6 +107,7 @@ impl Default for ProcessConfig {
             files: None,
             sandbox: SandboxConfig::default(),
             shared_memory: SHARED_MEMORY,
+            weight: None,
             counts: Arc::default(),
             spawn: Arc::new(SpawnPrograms),
         }

@@ -13,6 +13,49 @@ const MOUNTED: &str = "/sys/fs/cgroup";
 const FRONT: &str = "lantern-front";
 /// What has to be counted in the groups below.
 const CONTROLLERS: [&str; 2] = ["memory", "pids"];
+/// The most that `cpu.weight` may say.
+const HEAVIEST: &str = "10000";
+/// Where the kernel says whether it groups the processes of a session.
+const AUTOGROUP: &str = "/proc/sys/kernel/sched_autogroup_enabled";
+
+/// How the kernel divides the processor among worker processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Division {
+    /// By weight, with `cpu.weight`.
+    Weights,
+    /// Each session gets as much as another.
+    Sessions,
+    /// Each thread gets as much as another.
+    Threads,
+}
+
+impl Division {
+    /// How it is for processes that this one starts.
+    pub fn find() -> Self {
+        if Delegated::find().is_ok_and(|groups| groups.has_processor()) {
+            return Self::Weights;
+        }
+        let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let is_on = fs::read_to_string(AUTOGROUP).is_ok_and(|text| text.trim() == "1");
+        if is_on && is_root_of_processor(&groups) {
+            Self::Sessions
+        } else {
+            Self::Threads
+        }
+    }
+}
+
+/// Whether a process in these groups is in none that divides the processor: only then automatic groups count.
+fn is_root_of_processor(groups: &str) -> bool {
+    let mut groups = groups.lines().filter_map(|line| {
+        let (_, rest) = line.split_once(':')?;
+        rest.split_once(':')
+    });
+    groups.all(|(controllers, path)| {
+        let counts = controllers.is_empty() || controllers.split(',').any(|name| name == "cpu");
+        !counts || path == "/"
+    })
+}
 
 /// A group that was delegated to this process, whose members it may divide.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,8 +104,26 @@ impl Delegated {
         })
     }
 
-    /// A group named `name` with limits on bytes of memory and on threads.
-    pub fn leaf(&self, name: &str, memory: Option<u64>, threads: Option<u64>) -> io::Result<Leaf> {
+    /// Has the processor divided among the groups by weight, if that is delegated; this process comes before all.
+    pub fn divide_processor(&self) -> io::Result<()> {
+        write(&self.root.join("cgroup.subtree_control"), "+cpu")?;
+        write(&self.root.join(FRONT).join("cpu.weight"), HEAVIEST)
+    }
+
+    /// Whether the processor can be divided.
+    fn has_processor(&self) -> bool {
+        let available = fs::read_to_string(self.root.join("cgroup.controllers"));
+        available.is_ok_and(|names| names.split_whitespace().any(|name| name == "cpu"))
+    }
+
+    /// A group named `name` with limits on bytes of memory and on threads, and a part of the processor in hundredths of what others have.
+    pub fn leaf(
+        &self,
+        name: &str,
+        memory: Option<u64>,
+        threads: Option<u64>,
+        weight: Option<u32>,
+    ) -> io::Result<Leaf> {
         let leaf = Leaf {
             path: self.root.join(name),
         };
@@ -70,6 +131,13 @@ impl Delegated {
         let most = |limit: Option<u64>| limit.map_or("max".to_owned(), |limit| limit.to_string());
         write(&leaf.path.join("memory.max"), &most(memory))?;
         write(&leaf.path.join("pids.max"), &most(threads))?;
+        if let Some(weight) = weight {
+            // There is no such file where the processor is not divided.
+            let _ = write(
+                &leaf.path.join("cpu.weight"),
+                &weight.clamp(1, 10_000).to_string(),
+            );
+        }
         // Not all kernels have these; without them the kernel ends one thread's process all the same.
         let _ = write(&leaf.path.join("memory.swap.max"), "0");
         let _ = write(&leaf.path.join("memory.oom.group"), "1");
@@ -149,11 +217,14 @@ mod tests {
         assert_eq!(read(&own), std::process::id().to_string());
         let enabled = root.path().join("cgroup.subtree_control");
         assert_eq!(read(&enabled), "+memory +pids");
-        let leaf = delegated.leaf("worker-1", Some(1 << 30), None).unwrap();
+        let leaf = delegated
+            .leaf("worker-1", Some(1 << 30), None, Some(300))
+            .unwrap();
         leaf.take(77).unwrap();
         for (file, text) in [
             ("memory.max", "1073741824"),
             ("pids.max", "max"),
+            ("cpu.weight", "300"),
             ("memory.oom.group", "1"),
             ("cgroup.procs", "77"),
         ] {
@@ -163,6 +234,9 @@ mod tests {
                 "{file}"
             );
         }
+        delegated.divide_processor().unwrap();
+        assert_eq!(read(&enabled), "+cpu");
+        assert_eq!(read(&root.path().join("lantern-front/cpu.weight")), "10000");
         // A second time, after a restart.
         assert_eq!(Delegated::at(root.path()), Ok(delegated));
     }
@@ -181,7 +255,7 @@ mod tests {
         let root = tree("memory pids");
         let leaf = Delegated::at(root.path())
             .unwrap()
-            .leaf("w", None, None)
+            .leaf("w", None, None, None)
             .unwrap();
         assert_eq!(leaf.kills(), 0);
         fs::write(
@@ -190,6 +264,18 @@ mod tests {
         )
         .unwrap();
         assert_eq!(leaf.kills(), 2);
+    }
+
+    #[test]
+    fn automatic_groups_count_outside_of_others() {
+        for (groups, is_root) in [
+            ("0::/\n", true),
+            ("4:memory:/a\n2:cpu,cpuacct:/\n0::/\n", true),
+            ("2:cpu,cpuacct:/docker/1\n0::/\n", false),
+            ("0::/system.slice/lantern.service\n", false),
+        ] {
+            assert_eq!(is_root_of_processor(groups), is_root, "{groups}");
+        }
     }
 
     #[test]

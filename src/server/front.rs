@@ -13,6 +13,7 @@ use crate::config::server::Values;
 use crate::listen::{ConnectionLimits, Connections, HandshakeLimits};
 use crate::metrics::FrontSources;
 use crate::refusals::Refusals;
+use crate::tenants::Tenants;
 
 /// Connections for predictions to one for anything else.
 const MANAGEMENT_PART: usize = 4;
@@ -142,7 +143,12 @@ impl Front {
     }
 
     /// What metrics show of all this.
-    pub(super) fn sources(&self) -> FrontSources {
+    pub(super) fn sources(&self, tenants: Option<Arc<Tenants>>) -> FrontSources {
+        let is_refused = move || {
+            tenants
+                .as_ref()
+                .is_some_and(|tenants| tenants.is_file_refused())
+        };
         let budget = self.budget.clone();
         let connections = [self.predictions.clone(), self.management.clone()];
         let handshakes = Arc::clone(&self.handshakes);
@@ -151,6 +157,7 @@ impl Front {
             bytes: Box::new(move || budget.used()),
             connections: Box::new(move || connections.iter().map(Connections::count).sum()),
             handshakes: Box::new(move || handshakes.load(Ordering::Relaxed)),
+            refused_tenants: Box::new(move || usize::from(is_refused())),
         }
     }
 

@@ -113,6 +113,11 @@ impl TenantHomes {
         let lock = File::create(directory.join(LOCK))?;
         let in_use = |_| io::Error::other("another server has its tenants there");
         lock.try_lock().map_err(in_use)?;
+        if let Ok(groups) = &parts.hosts.processes.sandbox.groups
+            && let Err(error) = groups.divide_processor()
+        {
+            tracing::debug!(%error, "the kernel does not divide the processor by weight");
+        }
         Ok(Self {
             mark: mark(&cfg.file)?,
             compiler: Arc::clone(&cfg.compiler),
@@ -127,12 +132,13 @@ impl TenantHomes {
         self.directory.join(tenant.as_str())
     }
 
-    fn hosts(&self, home: &Path, processes: &Path) -> Hosts {
+    fn hosts(&self, owner: &Owner, home: &Path, processes: &Path) -> Hosts {
         let cache = places::cache(&home.join("cache"));
         let mut hosts = self.parts.hosts.clone();
         hosts.verdicts = verdicts(cache.as_deref());
         hosts.code = Arc::new(self.compiler.with_cache_of_its_own(cache));
         hosts.processes.directory = Some(processes.to_owned());
+        hosts.processes.weight = owner.processor_weight();
         hosts
     }
 
@@ -178,8 +184,8 @@ impl Homes for TenantHomes {
         let store = ModelStore::new(Some(home.join("archives")));
         let metrics = Metrics::of_tenant(&self.parts.metrics);
         let catalog = Catalog::new(Parts {
+            hosts: self.hosts(&owner, &home, unpacked.directory()),
             owner,
-            hosts: self.hosts(&home, unpacked.directory()),
             metrics: metrics.clone(),
             health: self.parts.health,
             examining: Arc::clone(&self.parts.examining),

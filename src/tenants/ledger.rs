@@ -27,8 +27,9 @@ pub struct Ledger {
 #[derive(Default)]
 struct State {
     file: Option<(Date, File)>,
-    /// What has been written down of each tenant.
-    noted: HashMap<TenantName, Noted>,
+    /// What has been written down of each tenant, by the number that it counts by.
+    noted: HashMap<u64, Noted>,
+    next: u64,
     has_complained: bool,
 }
 
@@ -58,23 +59,27 @@ impl Ledger {
         }
     }
 
-    /// The tenant counts from now on.
-    pub(super) fn begin(&self, tenant: &TenantName) {
+    /// A tenant counts from now on. Returns the number that it counts by: another one of its name has another.
+    pub(super) fn begin(&self) -> u64 {
         let noted = Noted {
             until: Timestamp::now(),
             usage: Usage::default(),
         };
-        self.state.lock().noted.insert(tenant.clone(), noted);
+        let mut state = self.state.lock();
+        state.next += 1;
+        let number = state.next;
+        state.noted.insert(number, noted);
+        number
     }
 
-    /// Writes down what a tenant has used since the last time, if it has; `usage` is all that it used. What cannot be written now is in the
+    /// Writes down what a tenant has used since the last time, if it has; `usage` says all that it used. What cannot be written now is in the
     /// next line. Blocks.
-    pub(super) fn note(&self, tenant: &TenantName, usage: Usage) {
-        let now = Timestamp::now();
+    pub(super) fn note(&self, tenant: &TenantName, number: u64, usage: impl FnOnce() -> Usage) {
         let mut state = self.state.lock();
-        let Some(before) = state.noted.get(tenant).copied() else {
+        let Some(before) = state.noted.get(&number).copied() else {
             return;
         };
+        let (now, usage) = (Timestamp::now(), usage());
         let used = usage.since(&before.usage);
         if used == Usage::default() {
             return;
@@ -89,7 +94,7 @@ impl Ledger {
         match self.write(&mut state, now, &line) {
             Ok(()) => {
                 let noted = Noted { until: now, usage };
-                state.noted.insert(tenant.clone(), noted);
+                state.noted.insert(number, noted);
                 state.has_complained = false;
             }
             Err(error) => {
@@ -102,8 +107,8 @@ impl Ledger {
     }
 
     /// The tenant is gone.
-    pub(super) fn end(&self, tenant: &TenantName) {
-        self.state.lock().noted.remove(tenant);
+    pub(super) fn end(&self, number: u64) {
+        self.state.lock().noted.remove(&number);
     }
 
     fn write(&self, state: &mut State, now: Timestamp, line: &Line<'_>) -> io::Result<()> {
@@ -172,12 +177,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let place = directory.path().join("usage");
         let (ledger, acme) = (Ledger::new(place.clone()), TenantName::new("acme").unwrap());
-        ledger.begin(&acme);
+        let number = ledger.begin();
         for (answered, seconds) in [(3, 0.5), (3, 0.5), (10, 2.0)] {
-            ledger.note(&acme, used(answered, seconds));
+            ledger.note(&acme, number, || used(answered, seconds));
         }
-        ledger.end(&acme);
-        ledger.note(&acme, used(11, 2.0));
+        ledger.end(number);
+        ledger.note(&acme, number, || used(11, 2.0));
+        assert_ne!(ledger.begin(), number);
         let lines = lines(&place);
         assert_eq!(lines.len(), 2, "{lines:?}");
         let sum: u64 = lines
@@ -196,10 +202,10 @@ mod tests {
         let place = directory.path().join("usage");
         std::fs::write(&place, "in the way").unwrap();
         let (ledger, acme) = (Ledger::new(place.clone()), TenantName::new("acme").unwrap());
-        ledger.begin(&acme);
-        ledger.note(&acme, used(3, 0.5));
+        let number = ledger.begin();
+        ledger.note(&acme, number, || used(3, 0.5));
         std::fs::remove_file(&place).unwrap();
-        ledger.note(&acme, used(5, 0.5));
+        ledger.note(&acme, number, || used(5, 0.5));
         let lines = lines(&place);
         assert_eq!(lines.len(), 1);
         assert_eq!(lines[0]["requests"]["answered"], 5);

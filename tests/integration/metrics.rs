@@ -177,7 +177,7 @@ async fn names_and_help_of_our_metrics_follow_prometheus_conventions() {
     let heads: Vec<_> = heads
         .map(|head| head.splitn(3, ' ').collect::<Vec<_>>())
         .collect();
-    assert_eq!(heads.len(), 2 * (20 + 4 + 7), "{heads:?}");
+    assert_eq!(heads.len(), 2 * (20 + 5 + 7), "{heads:?}");
     for head in heads.chunks(2) {
         let [[_, name, help], [_, _, kind]] = [&head[0][..], &head[1][..]] else {
             panic!("{head:?} lacks a help text or a type");

@@ -1,12 +1,15 @@
 //! A request is computed when the turn of its owner has come, and what it used is counted.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{Entry, Owner};
 use crate::error::Error;
 use crate::fair_queue::{Breadth, Lane, Turn};
-use crate::payload::{Meter, Reply, Request, Spent};
+use crate::payload::{Meter, Priority, Reply, Request};
 use crate::runtime::{Batching, Runtime, failures};
+
+/// Rows of a request that may be computed at a time, so that it uses more time than passes.
+const SIDE_BY_SIDE: u32 = 64;
 
 impl Entry {
     /// Has a request computed by `runtime`, at once where nothing is shared.
@@ -29,7 +32,11 @@ impl Entry {
         request: Request,
     ) -> Result<Reply, Error> {
         let asked = Instant::now();
-        let turn = self.turn(lane, runtime, &request).await?;
+        let schedule = request.schedule;
+        let until = schedule
+            .begin_by
+            .map_or(request.deadline, |by| by.min(request.deadline));
+        let turn = self.turn(lane, runtime, schedule.priority, until).await?;
         let computing = Computing {
             owner: &self.owner,
             turn: Some(turn),
@@ -45,15 +52,29 @@ impl Entry {
         result
     }
 
-    /// Waits for a turn, for as long as the request is of use.
-    async fn turn(&self, lane: &Lane, runtime: &Runtime, request: &Request) -> Result<Turn, Error> {
-        let schedule = request.schedule;
-        let until = schedule
-            .begin_by
-            .map_or(request.deadline, |by| by.min(request.deadline));
-        let turn = self
-            .owner
-            .turn(lane, self.breadth(runtime), schedule.priority);
+    /// A turn for what is asked of `runtime` beside requests; `None` where nothing is shared.
+    pub(super) async fn turn_until(
+        &self,
+        runtime: &Runtime,
+        until: Instant,
+    ) -> Result<Option<Turn>, Error> {
+        match &self.lane {
+            None => Ok(None),
+            Some(lane) => {
+                let turn = self.turn(lane, runtime, Priority::Normal, until);
+                turn.await.map(Some)
+            }
+        }
+    }
+
+    async fn turn(
+        &self,
+        lane: &Lane,
+        runtime: &Runtime,
+        priority: Priority,
+        until: Instant,
+    ) -> Result<Turn, Error> {
+        let turn = self.owner.turn(lane, self.breadth(runtime), priority);
         let turn = tokio::time::timeout_at(until.into(), turn).await;
         turn.unwrap_or_else(|_| Err(failures::expired("before it was begun")))
     }
@@ -82,14 +103,16 @@ struct Computing<'a> {
 }
 
 impl Computing<'_> {
-    /// It is over. One that failed and says nothing of what it used has had its turn until now.
+    /// It is over. One that failed has had its turn all the time: what it says of itself is not the whole.
     fn end(mut self, is_answered: bool) {
-        let spent = self.meter.spent();
-        self.owner.used(spent);
+        let took = self.begun.elapsed();
+        let spent = self.meter.spent().within(took * SIDE_BY_SIDE);
+        let cost = if is_answered { spent.total() } else { took };
+        self.owner.used(spent, cost);
         if let Some(turn) = self.turn.take()
-            && (is_answered || !spent.total().is_zero())
+            && is_answered
         {
-            turn.end(spent.total());
+            turn.end(cost);
         }
     }
 }
@@ -97,11 +120,7 @@ impl Computing<'_> {
 impl Drop for Computing<'_> {
     fn drop(&mut self) {
         if self.turn.take().is_some() {
-            // Nobody says what it used: it is taken for the time that it was under way.
-            self.owner.charge(Spent {
-                handler: self.begun.elapsed(),
-                inference: Duration::ZERO,
-            });
+            self.owner.used(self.meter.spent(), self.begun.elapsed());
         }
     }
 }

@@ -23,10 +23,14 @@ impl Entry {
     }
 
     /// Starts the runtime with `min` workers, of which demand may make `max`.
-    pub(in crate::catalog) async fn start(&self, hosts: &Hosts) -> Result<(), Error> {
+    pub(in crate::catalog) async fn start(
+        &self,
+        hosts: &Hosts,
+        is_asked: bool,
+    ) -> Result<(), Error> {
         let _lifecycle = self.lifecycle.lock().await;
         let bounds = *self.bounds.lock();
-        self.start_with(hosts, bounds).await
+        self.start_with(hosts, bounds, is_asked).await
     }
 
     /// Waits, after a start, until all workers are ready or one failed. Whether all are.
@@ -57,7 +61,7 @@ impl Entry {
         match &*phase {
             Phase::Ready(runtime) => self.scale_running(runtime, bounds).await,
             Phase::Loading | Phase::Empty | Phase::Failed(_) if bounds.min > 0 => {
-                self.start_with(hosts, bounds).await
+                self.start_with(hosts, bounds, true).await
             }
             Phase::Loading | Phase::Empty | Phase::Failed(_) => {
                 self.set_phase(Phase::Empty, 0);
@@ -89,14 +93,17 @@ impl Entry {
     }
 
     /// Memory for its process, until that can be measured.
-    async fn promised_memory(&self) -> Result<Option<MemoryPromise>, Error> {
+    async fn promised_memory(&self, may_refuse: bool) -> Result<Option<MemoryPromise>, Error> {
         let Some(catalog) = self.catalog.upgrade() else {
             return Ok(None);
         };
-        catalog.promise_memory(&self.spec, self.digest()).await
+        catalog
+            .promise_memory(&self.spec, self.digest(), may_refuse)
+            .await
     }
 
-    async fn start_with(&self, hosts: &Hosts, bounds: Bounds) -> Result<(), Error> {
+    /// Starts the runtime, because somebody asked for it or because it was there before.
+    async fn start_with(&self, hosts: &Hosts, bounds: Bounds, is_asked: bool) -> Result<(), Error> {
         if let Some(error) = self.unusable.clone().or_else(|| self.without_time()) {
             self.set_failed(error.clone());
             return Err(error);
@@ -104,7 +111,7 @@ impl Entry {
         self.set_phase(Phase::Loading, bounds.min);
         let since = Instant::now();
         let _memory = self
-            .promised_memory()
+            .promised_memory(is_asked)
             .await
             .inspect_err(|error| self.set_failed(error.clone()))?;
         let leaving = self.leaving.lock().clone();

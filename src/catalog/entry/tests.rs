@@ -85,7 +85,7 @@ impl Version {
 
     fn start(&self) -> JoinHandle<Result<(), Error>> {
         let (entry, hosts) = (Arc::clone(&self.entry), self.hosts.clone());
-        tokio::spawn(async move { entry.start(&hosts).await })
+        tokio::spawn(async move { entry.start(&hosts, true).await })
     }
 
     fn scale(&self, workers: usize) -> JoinHandle<Result<(), Error>> {

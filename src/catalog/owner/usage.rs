@@ -22,7 +22,7 @@ pub(super) struct UsageCounts {
     inference: AtomicU64,
     /// Nanoseconds.
     cpu: AtomicU64,
-    /// Bytes times milliseconds.
+    /// MiB times milliseconds.
     memory: AtomicU64,
 }
 
@@ -135,7 +135,7 @@ impl UsageCounts {
     pub(super) fn sampled(&self, cpu: Duration, bytes: u64, held: Duration) {
         add(&self.cpu, nanos(cpu));
         let held = u64::try_from(held.as_millis()).unwrap_or(u64::MAX);
-        add(&self.memory, bytes.saturating_mul(held));
+        add(&self.memory, (bytes >> 20).saturating_mul(held));
     }
 
     pub(super) fn so_far(&self) -> Usage {
@@ -169,37 +169,43 @@ impl UsageCounts {
     }
 }
 
+/// What is left of each of these counts without those that were there before.
+macro_rules! without {
+    ($now:expr, $before:expr, $($field:ident),+) => {
+        Self { $($field: $now.$field.saturating_sub($before.$field)),+ }
+    };
+}
+
+impl Requests {
+    const fn since(&self, before: &Self) -> Self {
+        without!(self, before, answered, rejected, expired, cancelled, failed)
+    }
+}
+
+impl Refusals {
+    #[rustfmt::skip]
+    const fn since(&self, before: &Self) -> Self {
+        without!(
+            self, before, requests_in_flight, requests_queued, requests_per_second, body_bytes_per_second,
+            handler_time_per_second, inference_time_per_second
+        )
+    }
+}
+
 impl Usage {
     /// What was used since it was `before`.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
-        let (now, then) = (&self.requests, &before.requests);
-        let (refused, refused_then) = (&self.refusals, &before.refusals);
+        let more = |now: f64, then: f64| (now - then).max(0.0);
         Self {
-            requests: Requests {
-                answered: now.answered - then.answered,
-                rejected: now.rejected - then.rejected,
-                expired: now.expired - then.expired,
-                cancelled: now.cancelled - then.cancelled,
-                failed: now.failed - then.failed,
-            },
-            refusals: Refusals {
-                requests_in_flight: refused.requests_in_flight - refused_then.requests_in_flight,
-                requests_queued: refused.requests_queued - refused_then.requests_queued,
-                requests_per_second: refused.requests_per_second - refused_then.requests_per_second,
-                body_bytes_per_second: refused.body_bytes_per_second
-                    - refused_then.body_bytes_per_second,
-                handler_time_per_second: refused.handler_time_per_second
-                    - refused_then.handler_time_per_second,
-                inference_time_per_second: refused.inference_time_per_second
-                    - refused_then.inference_time_per_second,
-            },
-            request_bytes: self.request_bytes - before.request_bytes,
-            response_bytes: self.response_bytes - before.response_bytes,
-            handler_seconds: self.handler_seconds - before.handler_seconds,
-            inference_seconds: self.inference_seconds - before.inference_seconds,
-            cpu_seconds: self.cpu_seconds - before.cpu_seconds,
-            memory_gib_seconds: self.memory_gib_seconds - before.memory_gib_seconds,
+            requests: self.requests.since(&before.requests),
+            refusals: self.refusals.since(&before.refusals),
+            request_bytes: self.request_bytes.saturating_sub(before.request_bytes),
+            response_bytes: self.response_bytes.saturating_sub(before.response_bytes),
+            handler_seconds: more(self.handler_seconds, before.handler_seconds),
+            inference_seconds: more(self.inference_seconds, before.inference_seconds),
+            cpu_seconds: more(self.cpu_seconds, before.cpu_seconds),
+            memory_gib_seconds: more(self.memory_gib_seconds, before.memory_gib_seconds),
         }
     }
 }
@@ -225,6 +231,24 @@ fn nanos(time: Duration) -> u64 {
     clippy::cast_precision_loss,
     reason = "a bill of 53 bits is exact enough"
 )]
-fn gib_seconds(byte_milliseconds: u64) -> f64 {
-    byte_milliseconds as f64 / 1000.0 / f64::from(1 << 30)
+fn gib_seconds(mib_milliseconds: u64) -> f64 {
+    mib_milliseconds as f64 / 1000.0 / 1024.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_year_of_a_large_machine_fits_and_nothing_is_negative() {
+        let counts = UsageCounts::default();
+        let year = Duration::from_hours(365 * 24);
+        counts.sampled(year, 4 << 40, year);
+        let usage = counts.so_far();
+        let seconds = year.as_secs_f64();
+        assert!((usage.memory_gib_seconds - 4096.0 * seconds).abs() < 1.0);
+        assert!((usage.cpu_seconds - seconds).abs() < 1.0);
+        assert_eq!(Usage::default().since(&usage), Usage::default());
+        assert_eq!(usage.since(&Usage::default()), usage);
+    }
 }

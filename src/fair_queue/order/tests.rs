@@ -32,7 +32,7 @@ impl Machine {
         }
     }
 
-    fn wait(&mut self, party: usize) -> Place {
+    fn wait(&mut self, party: usize) -> Rank {
         let (_, lane) = self.lanes[party];
         let place = self.queue.wait(lane, self.breadth, Priority::Normal, party);
         place.unwrap()
@@ -58,16 +58,22 @@ impl Machine {
         let (end, cost, party, grant) = self.running.swap_remove(place);
         self.now = self.now.max(end);
         self.served[party] += cost;
-        self.queue.finish(grant, cost);
+        self.queue.finish(grant, cost, true);
         self.queue.charge_late(self.now);
         Some(party)
     }
 
     fn is_empty(&self) -> bool {
         let queue = &self.queue;
-        let nothing = (queue.turns, queue.busy, queue.outstanding, queue.waiting);
+        let nothing = (
+            queue.turns,
+            queue.busy,
+            queue.beyond,
+            queue.outstanding,
+            queue.waiting,
+        );
         let parties = queue.parties.values();
-        nothing == (0, 0, 0, 0)
+        nothing == (0, 0, 0, 0, 0)
             && queue.under_way.is_empty()
             && queue.ready.is_empty()
             && parties
@@ -125,7 +131,7 @@ proptest! {
     ) {
         let breadth = Breadth { workers: 2, batch };
         let mut machine = Machine::new(cores, &[1, 2, 3], breadth);
-        let mut waiting: Vec<(usize, Place)> = Vec::new();
+        let mut waiting: Vec<(usize, Rank)> = Vec::new();
         for (party, what, cost) in steps {
             match what {
                 0 | 1 => waiting.push((party, machine.wait(party))),
@@ -241,7 +247,7 @@ fn the_highest_priority_of_a_party_goes_first_and_others_are_not_passed() {
         }
         for (name, grant) in begun {
             order.push(name);
-            queue.finish(grant, milliseconds(10));
+            queue.finish(grant, milliseconds(10), true);
         }
     }
     let own: Vec<_> = order.iter().filter(|name| **name != "other's").collect();
@@ -261,4 +267,61 @@ fn a_lane_that_closes_takes_what_is_its_own_along() {
     machine.queue.leave(party);
     while machine.step().is_some() {}
     assert!(machine.is_empty());
+}
+
+#[test]
+fn however_cheap_requests_were_only_so_many_are_computed() {
+    let mut machine = Machine::new(2, &[1, 1], WIDE);
+    for _ in 0..100 {
+        machine.wait(0);
+        machine.go_on(|_| Duration::ZERO);
+        machine.step();
+    }
+    // Now they are dear, and many.
+    for _ in 0..1000 {
+        machine.wait(0);
+    }
+    let begun = machine.go_on(|_| milliseconds(10_000)).len();
+    assert!(begun <= 2 * DEEPEST, "{begun}");
+    machine.wait(1);
+    assert_eq!(machine.go_on(|_| milliseconds(1)), [1]);
+}
+
+#[test]
+fn what_was_not_usual_lowers_no_estimate() {
+    let mut queue = Order::new(1);
+    let party = queue.join(1);
+    let lane = queue.open(party);
+    let estimate = |queue: &Order<()>| queue.lanes[&lane].estimate.unwrap();
+    for (cost, is_usual) in [(80, true), (0, false), (160, false), (10, true)] {
+        let before = queue.lanes[&lane].estimate;
+        queue.wait(lane, WIDE, Priority::Normal, ()).unwrap();
+        let (_, grant) = queue.next(Duration::ZERO).unwrap().remove(0);
+        queue.finish(grant, milliseconds(cost), is_usual);
+        let after = estimate(&queue);
+        if !is_usual {
+            assert!(after >= before.unwrap());
+        }
+    }
+    assert!(estimate(&queue) < 90_000_000);
+}
+
+#[test]
+fn what_was_charged_too_much_is_given_back_but_nothing_is_saved() {
+    let mut machine = Machine::new(1, &[1, 1], WIDE);
+    machine.wait(0);
+    let (_, grant) = machine.queue.next(machine.now).unwrap().remove(0);
+    machine.now += Duration::from_secs(60);
+    machine.queue.charge_late(machine.now);
+    let (first, second) = (machine.lanes[0].0, machine.lanes[1].0);
+    for _ in 0..20 {
+        machine.wait(1);
+        machine.go_on(|_| milliseconds(100));
+        machine.step();
+    }
+    // It waits again, and only then its long request turns out to have cost nothing.
+    machine.wait(0);
+    machine.queue.finish(grant, Duration::ZERO, true);
+    let tag = |party| machine.queue.parties[&party].tag;
+    assert!(tag(first) >= machine.queue.clock && tag(second) > 0);
 }

@@ -165,6 +165,7 @@ impl Drop for Process {
 fn policy(setup: &Setup, user: Option<&OwnUser>) -> Policy {
     let limits = &setup.limits;
     Policy {
+        own_session: false,
         demands: setup.demands.clone(),
         user: user.map(OwnUser::number),
         limits: sandbox::Limits {

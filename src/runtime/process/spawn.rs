@@ -86,9 +86,12 @@ impl Spawn for SpawnPrograms {
             .stdin(Stdio::from(socket))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // Ctrl-C reaches the front alone; it decides when its worker processes go.
-            .process_group(0)
             .kill_on_drop(true);
+        // Ctrl-C reaches the front alone; it decides when its worker processes go. One that leads a group can begin no session, which keeps
+        // Ctrl-C away as well.
+        if cfg.weight.is_none() {
+            command.process_group(0);
+        }
         let mut child = command.spawn().map_err(|error| program.explain(&error))?;
         let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
             return Err(Error::new(

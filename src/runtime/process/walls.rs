@@ -149,7 +149,7 @@ impl Walls {
     /// For a process with these needs.
     pub fn new(cfg: &ProcessConfig, needs: &Needs<'_>) -> Self {
         let user = cfg.sandbox.users.take();
-        let (leaf, cgroup) = match leaf(&cfg.sandbox, needs.limits) {
+        let (leaf, cgroup) = match leaf(cfg, needs.limits) {
             Ok(leaf) => (Some(leaf), Outcome::Up(String::new())),
             Err(outcome) => (None, outcome),
         };
@@ -190,7 +190,10 @@ impl Walls {
     }
 }
 
-fn leaf(cfg: &SandboxConfig, limits: &Limits) -> Result<Leaf, Outcome> {
+fn leaf(cfg: &ProcessConfig, limits: &Limits) -> Result<Leaf, Outcome> {
+    let weight = cfg.weight.as_ref();
+    let weight = weight.map(|weight| weight.load(Ordering::Relaxed).saturating_mul(100));
+    let cfg = &cfg.sandbox;
     if cfg.demands.of(Wall::Cgroup) == Demand::Off {
         return Err(Outcome::Off);
     }
@@ -202,6 +205,7 @@ fn leaf(cfg: &SandboxConfig, limits: &Limits) -> Result<Leaf, Outcome> {
         &name,
         limited(limits.process_memory),
         limited(limits.threads),
+        weight,
     );
     made.map_err(|error| missing(error.to_string()))
 }
@@ -236,6 +240,7 @@ fn policy(cfg: &ProcessConfig, needs: &Needs<'_>, user: Option<u32>) -> Policy {
         readable.extend(libraries.iter().filter_map(|directory| beside(directory)));
     }
     Policy {
+        own_session: cfg.weight.is_some(),
         demands: cfg.sandbox.demands.clone(),
         user,
         directories,
