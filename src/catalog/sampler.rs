@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::Catalog;
 
 /// Those who ask more often are told what is known.
-const SOONEST: Duration = Duration::from_secs(1);
+const SOONEST: Duration = Duration::from_millis(100);
 
 /// What processes had used when they were last looked at.
 #[derive(Debug, Default)]

@@ -17,6 +17,8 @@ use crate::payload::Priority;
 const AHEAD: u64 = 10_000_000;
 /// What a request of a lane is expected to cost before one was measured.
 const UNKNOWN: u64 = AHEAD;
+/// What a request costs at least: whoever has many under way comes after whoever has none.
+const LEAST: u64 = 1_000;
 /// Turns for each core, and for each worker of a lane, however short they seem.
 const DEEPEST: usize = 8;
 /// Turns for each core that parties with few may have while all cores are busy.
@@ -354,7 +356,7 @@ impl<W> Order<W> {
         };
         let most = lane.breadth.batch.clamp(1, LARGEST);
         let size = lane.waiting.len().min(most);
-        let estimate = lane.estimate.unwrap_or(UNKNOWN);
+        let estimate = lane.estimate.unwrap_or(UNKNOWN).max(LEAST);
         // A turn that takes long counts by itself, and leaves the others their time.
         let load = estimate.min(AHEAD / size.max(1) as u64);
         let (is_beyond, turn) = (kind.is_beyond, Arc::new(kind));

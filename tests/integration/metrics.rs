@@ -26,6 +26,7 @@ pub fn is_of_the_whole_server(line: &str) -> bool {
         "lantern_bytes_in_flight ",
         "lantern_connections ",
         "lantern_tls_handshakes ",
+        "lantern_tenants_file_refused ",
     ]
     .iter()
     .any(|start| line.starts_with(start))

@@ -536,15 +536,25 @@ async fn a_file_that_is_wrong_leaves_the_old_one_in_force() {
     let place = Place::new();
     let server = place.server().await;
     let broken = acme().replace("label: acme-predict", "labl: acme-predict");
+    let is_refused = async || {
+        let target = ("GET", "/metrics");
+        let key = operators(&server, "management");
+        let scraped = ask(&server, Listener::Metrics, target, Some(&key)).await;
+        scraped
+            .text()
+            .contains("\nlantern_tenants_file_refused 1.0\n")
+    };
+    assert!(!is_refused().await);
     place.write(&[broken]);
-    let added = format!("  initech:\n    keys:\n{}", key("initech-all", EVERYTHING));
-    // Nothing shows that it was read and refused, but that a later one is: it is read after it.
+    until("it is read and refused", is_refused).await;
     assert_eq!(predict(&server, "acme-all").await.0, 200);
+    let added = format!("  initech:\n    keys:\n{}", key("initech-all", EVERYTHING));
     place.write(&[acme(), globex(), added]);
     until("a later file holds", async || {
         predict(&server, "initech-all").await.0 == 404
     })
     .await;
+    assert!(!is_refused().await);
     assert_eq!(predict(&server, "acme-all").await.0, 200);
 }
 
