@@ -16,6 +16,7 @@ use bytes::Bytes;
 use hyper::{HeaderMap, Uri, Version};
 use tokio::sync::Semaphore;
 use tower::ServiceExt as _;
+use tracing::Span;
 
 use crate::catalog::Catalog;
 use crate::error::{Error, Fault, Kind};
@@ -226,7 +227,10 @@ impl Api {
         headers: &HeaderMap,
     ) -> Result<Arc<Self>, Error> {
         Ok(match self.common.authority.check(permission, headers)? {
-            Some(access) => Arc::new(self.of_tenant(access)),
+            Some(access) => {
+                record_tenant(&access);
+                Arc::new(self.of_tenant(access))
+            }
             None => self,
         })
     }
@@ -322,6 +326,13 @@ async fn answer(
         log.finish(line, context.into(), status, took);
     }
     Ok(response)
+}
+
+/// Names in the request's span whose models it is for.
+fn record_tenant(access: &Access) {
+    if let Some(tenant) = access.tenant.name() {
+        Span::current().record("tenant", tenant.as_str());
+    }
 }
 
 /// Failures that the client did not cause are logged as warnings, with the detail that the client does not get. A

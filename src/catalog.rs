@@ -28,6 +28,7 @@ mod expected;
 mod failed;
 mod index;
 mod library;
+mod lines;
 mod list;
 mod memory;
 mod owner;
@@ -44,7 +45,7 @@ use snapshot::Snapshots;
 pub use crate::config::model::Requested;
 pub use crate::runtime::failures::cannot_describe;
 pub use crate::runtime::{
-    Batching, Bounds, ModelState, Room, Signature, WorkerState, WorkerStatus,
+    Batching, Bounds, Level, ModelState, Room, Signature, WorkerState, WorkerStatus,
 };
 pub use archives::Sending;
 pub use describe::{Condition, Description};
@@ -52,11 +53,13 @@ pub use entry::{Entry, Promise};
 pub use expected::Expected;
 pub use index::Indexed;
 pub use library::{Library, LibraryConfig};
+pub use lines::{Follower, KEPT_LINES, Speaker};
 pub use list::{ListedModel, Page};
 pub use memory::Peaks;
 pub use owner::{Owner, Usage};
 pub use register::{Registered, Registration, Restored, failed_to_start};
 pub use sampler::Sampler;
+pub use sink::{ModelLine, OwnersLog};
 pub use snapshot::{Moment, SnapshotConfig};
 pub use statistics::{BatchStatistics, Counted, Statistics};
 
@@ -66,6 +69,8 @@ pub struct Parts {
     pub owner: Arc<Owner>,
     /// How much memory models had.
     pub peaks: Peaks,
+    /// Where lines about its models go, if not to the operator's logs.
+    pub log: Option<OwnersLog>,
     /// Permits for examining archives that are sent.
     pub examining: Arc<Semaphore>,
     /// What runtimes are made from.
@@ -368,7 +373,7 @@ impl Catalog {
         }
         // What was fetched for the entry goes with it, but not before it is saved that nothing needs it.
         self.save(Moment::Change).await;
-        tracing::info!(model = name, version = %entry.spec().version, "Model {name} unregistered.");
+        entry.tell(Level::Info, format!("Model {name} unregistered."));
         Ok(())
     }
 

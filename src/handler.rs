@@ -129,6 +129,11 @@ pub trait Sink: Send + Sync {
     fn log(&self, line: LogLine);
     /// Takes an observation of a handler's own metric.
     fn observe(&self, observation: Observation);
+    /// Takes what the server itself says of the version: that a worker process died, and the like. `text` and the error's message are fit
+    /// for whoever owns the version, the error's detail for the operator alone. Whoever keeps no such lines leaves it out.
+    fn say(&self, level: Level, text: String, error: Option<&Error>) {
+        let _ = (level, text, error);
+    }
 }
 
 /// What one version's handler is loaded with.

@@ -88,13 +88,14 @@ pub struct Request {
     pub meter: Meter,
 }
 
-/// The span of the request `id`: lines that are logged within it carry its id, the client's own for it, and name and version
+/// The span of the request `id`: lines that are logged within it carry its id, the client's own for it, the tenant, and name and version
 /// of the model, each once it is recorded. It is an error-level span so that no filter leaves it out where it lets lines through.
 pub fn request_span(id: &str) -> Span {
     tracing::error_span!(
         "request",
         request_id = id,
         client_request_id = Empty,
+        tenant = Empty,
         model = Empty,
         version = Empty
     )

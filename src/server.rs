@@ -37,6 +37,7 @@ use crate::token::{self, TokenError, Tokens};
 mod front;
 mod grpc;
 mod hosts;
+mod logs;
 mod metrics;
 mod places;
 mod secure;
@@ -211,6 +212,7 @@ impl Server {
         let collector = cfg.system.map(|system| metrics.collector(system));
         let catalog = Catalog::new(Parts {
             owner: Arc::new(operator),
+            log: None,
             examining: Arc::new(Semaphore::new(1)),
             peaks: Peaks::default(),
             hosts,

@@ -12,6 +12,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
+mod apart;
 mod clock;
 mod events;
 mod files;
@@ -22,6 +23,7 @@ mod journal;
 mod lines;
 mod record;
 
+use apart::TenantLogWriter;
 use clock::Clock;
 use events::Records;
 use files::Files;
@@ -29,6 +31,7 @@ use format::Formatter;
 use journal::{LogWriter, Outputs};
 use lines::Lines;
 
+pub use apart::{TenantLog, TenantLogs};
 pub use journal::{Journal, LogSender};
 pub use record::{Log, Record};
 
@@ -51,6 +54,14 @@ pub struct Config {
     pub filter: String,
     /// Where log files are written; without it, there are none.
     pub directories: Option<Directories>,
+    /// Whether there are tenants, whose lines go to files of their own.
+    pub tenants: bool,
+}
+
+impl Config {
+    const fn has_tenant_files(&self) -> bool {
+        self.tenants && self.directories.is_some()
+    }
 }
 
 /// Where log files are written.
@@ -77,6 +88,7 @@ impl Default for Config {
             format: Format::Human,
             filter: "info".to_owned(),
             directories: None,
+            tenants: false,
         }
     }
 }
@@ -98,6 +110,8 @@ pub enum TelemetryError {
 /// The logs of this process. Dropping it writes what was logged and not written yet.
 pub struct Telemetry {
     journal: Journal,
+    /// Where tenants' lines go, if they go to files.
+    tenants: Option<TenantLogWriter>,
     // Fields are dropped in this order: the last lines of the writer still pass through the console.
     _writer: LogWriter,
     _console: Lines,
@@ -111,10 +125,15 @@ impl Telemetry {
         let console = Lines::start(std::io::stdout())?;
         let clock = Clock::of_system();
         let (files, complaints) = match &cfg.directories {
-            Some(directories) => Files::open(|log| directories.of(log), &clock),
+            Some(directories) => Files::open(&Log::ALL, |log| directories.of(log), &clock),
             None => (Files::default(), Vec::new()),
         };
         let journal = Journal::default();
+        let tenants = cfg.has_tenant_files().then(|| {
+            let formatter = Formatter::new(cfg.format, clock.clone());
+            TenantLogWriter::start(formatter, journal.clone(), logs_models_at)
+        });
+        let tenants = tenants.transpose()?;
         let outputs = Outputs {
             formatter: Formatter::new(cfg.format, clock),
             console: console.writer(),
@@ -136,6 +155,7 @@ impl Telemetry {
         }
         Ok(Self {
             journal,
+            tenants,
             _writer: writer,
             _console: console,
         })
@@ -144,6 +164,23 @@ impl Telemetry {
     /// The journal, for records that are not events of `tracing`: requests, and metrics that are lines.
     pub const fn journal(&self) -> &Journal {
         &self.journal
+    }
+
+    /// What opens the logs of tenants, if they have files.
+    pub fn tenant_logs(&self) -> Option<TenantLogs> {
+        let tenants = self.tenants.as_ref();
+        tenants.map(|writer| writer.logs().clone())
+    }
+}
+
+/// Whether lines of models are logged at a level, as the filter has it.
+fn logs_models_at(level: Level) -> bool {
+    match level {
+        Level::TRACE => tracing::enabled!(target: events::MODEL, Level::TRACE),
+        Level::DEBUG => tracing::enabled!(target: events::MODEL, Level::DEBUG),
+        Level::INFO => tracing::enabled!(target: events::MODEL, Level::INFO),
+        Level::WARN => tracing::enabled!(target: events::MODEL, Level::WARN),
+        Level::ERROR => tracing::enabled!(target: events::MODEL, Level::ERROR),
     }
 }
 

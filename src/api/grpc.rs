@@ -168,7 +168,10 @@ where
     let access = api.authority.check(route.permission, &head.headers);
     let access = access.map_err(|error| caller.refuse(&error))?;
     let caller = match access {
-        Some(access) => caller.with_access(access),
+        Some(access) => {
+            super::record_tenant(&access);
+            caller.with_access(access)
+        }
         None => caller,
     };
     let deadline = timeout::deadline(&head.headers, caller.arrival());

@@ -13,7 +13,7 @@ use tracing::Span;
 
 use super::admission::{Admission, Refusal};
 use super::library::Opened;
-use super::sink::ModelSink;
+use super::sink::{ModelSink, OwnersLog};
 use super::statistics::{Statistics, StatisticsRecorder};
 use super::{CatalogState, Owner};
 use crate::archive::{Download, Unpacked};
@@ -28,6 +28,7 @@ use crate::runtime::{
 
 mod compute;
 mod life;
+mod log;
 mod view;
 
 /// Where a version is in its life.
@@ -97,6 +98,7 @@ impl Entry {
         opened: Opened,
         owner: &Arc<Owner>,
         metrics: &Metrics,
+        log: Option<OwnersLog>,
         catalog: Weak<CatalogState>,
     ) -> Self {
         let spec = opened.spec;
@@ -106,7 +108,7 @@ impl Entry {
         };
         Self {
             metrics: metrics.model(&spec.name, &spec.version, opened.is_profiled),
-            sink: Arc::new(ModelSink::new(owner, &spec, metrics)),
+            sink: Arc::new(ModelSink::new(owner, &spec, metrics, log)),
             lane: owner.lane(),
             owner: Arc::clone(owner),
             processes: Arc::default(),

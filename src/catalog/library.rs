@@ -61,6 +61,8 @@ pub(super) struct Opened {
     pub(super) runtime: &'static str,
     /// Whether each phase is measured for TorchServe's `ts_handler_*` as well.
     pub(super) is_profiled: bool,
+    /// What is odd about its settings.
+    pub(super) warnings: Vec<String>,
     /// Keeps the files.
     pub(super) files: Unpacked,
     /// Why it cannot be started, if that is known.
@@ -259,12 +261,11 @@ impl Library {
         check_restored(restored, &version, files.digest())?;
         let config = &files.contents().config;
         let resolved = self.resolve(registration, config, (&name, &version), at_startup)?;
-        for warning in config.warnings.iter().chain(&resolved.warnings) {
-            tracing::warn!(model = %name, version = %version, "{warning}");
-        }
+        let warnings = config.warnings.iter().chain(&resolved.warnings);
         Ok(Opened {
             runtime: manifest.runtime.name(),
             is_profiled: config.is_profiled,
+            warnings: warnings.map(ToString::to_string).collect(),
             spec: files.spec(name, version, &resolved),
             files,
             unusable,

@@ -11,7 +11,7 @@ use crate::config::model::Requested;
 use crate::config::snapshot::{More, SavedVersion};
 use crate::error::{Error, Kind};
 use crate::model::{Envelope, ModelName, Version};
-use crate::runtime::Bounds;
+use crate::runtime::{Bounds, Level};
 
 /// Characters of a URL that a message repeats.
 const SHOWN: usize = 1024;
@@ -165,7 +165,8 @@ impl Catalog {
         let ceilings = self.state.parts.owner.ceilings();
         let library = self.state.parts.library.clone().within(&ceilings);
         let url = registration.url.clone();
-        let opened = library.open(registration, at_startup).await?;
+        let mut opened = library.open(registration, at_startup).await?;
+        let warnings = std::mem::take(&mut opened.warnings);
         let (name, version) = (&opened.spec.name, &opened.spec.version);
         if !self.shows(name.as_str()) {
             return Err(not_there(&url));
@@ -179,8 +180,12 @@ impl Catalog {
             opened,
             &self.state.parts.owner,
             &self.state.parts.metrics,
+            self.state.parts.log.clone(),
             Arc::downgrade(&self.state),
         ));
+        for warning in warnings {
+            entry.tell(Level::Warn, warning);
+        }
         if entry.spec().settings.min_workers > 0 {
             entry.expect_workers();
         }

@@ -137,6 +137,7 @@ pub fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
         format,
         filter,
         directories: directories(&settings),
+        tenants: settings.values.lantern_tenants.is_some(),
     })?;
     let machine = machine(&environment)?;
     let threads = settings
@@ -147,6 +148,9 @@ pub fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     let mut cfg = Config::new(&settings, &machine)?;
     if access {
         cfg.access = Some(access_log(telemetry.journal().clone()));
+    }
+    if let Some(tenants) = &mut cfg.tenants {
+        tenants.logs = telemetry.tenant_logs();
     }
     let journal = telemetry.journal();
     cfg.metrics.server_log = metric_log(journal.log(Log::ServerMetrics));

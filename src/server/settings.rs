@@ -79,6 +79,7 @@ impl Config {
                 directory: (values.lantern_tenants_dir.clone())
                     .unwrap_or_else(|| tenants::beside(&file)),
                 compiler: Arc::clone(&compiler),
+                logs: None,
                 file,
             }),
             hosts: hosts(

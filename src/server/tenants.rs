@@ -1,6 +1,7 @@
 //! Where tenants are at home: for each a directory with its archives, its snapshots, what was unpacked and compiled, and nothing of
 //! anybody else's.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStringExt as _;
@@ -10,9 +11,10 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+use tracing::Instrument as _;
 
 use super::settings::{default_versions, verdicts};
-use super::{Config, Places, ServerError, load, places};
+use super::{Config, Places, ServerError, load, logs, places};
 use crate::archive::{FetchConfig, Fetcher, ModelStore};
 use crate::catalog::{
     Catalog, Health, Library, LibraryConfig, Owner, Parts, Peaks, Registration, SnapshotConfig,
@@ -24,6 +26,7 @@ use crate::metrics::{self, Metrics};
 use crate::model::{Hosting, TenantName};
 use crate::place;
 use crate::runtime::{Compiler, Hosts};
+use crate::telemetry::{TenantLog, TenantLogs};
 use crate::tenants::{Home, Homes, Ledger, Tenants};
 
 /// What is in the directory of each tenant: the path of the file that it is in. No other directory is taken for one's.
@@ -47,6 +50,8 @@ pub struct TenantsConfig {
     pub directory: PathBuf,
     /// Compiles the handlers of all.
     pub compiler: Arc<Compiler>,
+    /// Opens the log files of each, if there are any.
+    pub logs: Option<TenantLogs>,
 }
 
 /// What a new tenant gets.
@@ -57,6 +62,9 @@ pub(super) struct TenantHomes {
     compiler: Arc<Compiler>,
     parts: Shared,
     places: Places,
+    logs: Option<TenantLogs>,
+    /// Those of tenants that are here.
+    open_logs: Mutex<BTreeMap<TenantName, TenantLog>>,
     /// Keeps other servers out of the directory.
     lock: Mutex<Option<File>>,
 }
@@ -122,6 +130,8 @@ impl TenantHomes {
             mark: mark(&cfg.file)?,
             compiler: Arc::clone(&cfg.compiler),
             places: Places::default(),
+            logs: cfg.logs.clone(),
+            open_logs: Mutex::default(),
             lock: Mutex::new(Some(lock)),
             directory,
             parts,
@@ -140,6 +150,22 @@ impl TenantHomes {
         hosts.processes.directory = Some(processes.to_owned());
         hosts.processes.weight = owner.processor_weight();
         hosts
+    }
+
+    /// The log of a tenant that has come, if there are log files.
+    fn log(&self, tenant: &TenantName, home: &Path) -> Option<TenantLog> {
+        let log = self.logs.as_ref()?.open(tenant, &home.join("logs"));
+        let mut open = self.open_logs.lock();
+        open.insert(tenant.clone(), log.clone());
+        Some(log)
+    }
+
+    /// Nothing is written to the files of the tenant's log from then on. Blocks.
+    fn close_log(&self, tenant: &TenantName) {
+        let log = self.open_logs.lock().remove(tenant);
+        if let Some(log) = log {
+            log.close();
+        }
     }
 
     fn fetch_config(&self) -> FetchConfig {
@@ -182,10 +208,16 @@ impl Homes for TenantHomes {
         let saved = newest_saved(&snapshots).map_err(|_| no_home(&"no snapshot can be read"))?;
         let defaults = default_versions(&saved.versions);
         let store = ModelStore::new(Some(home.join("archives")));
-        let metrics = Metrics::of_tenant(&self.parts.metrics);
+        let name = owner.tenant().cloned();
+        let log = name.as_ref().and_then(|name| self.log(name, &home));
+        let metrics = Metrics::of_tenant(&metrics::Config {
+            model_log: logs::metrics(log.clone()),
+            ..self.parts.metrics.clone()
+        });
         let catalog = Catalog::new(Parts {
             hosts: self.hosts(&owner, &home, unpacked.directory()),
             owner,
+            log: Some(logs::models(log)),
             metrics: metrics.clone(),
             health: self.parts.health,
             examining: Arc::clone(&self.parts.examining),
@@ -201,14 +233,15 @@ impl Homes for TenantHomes {
             unregister_timeout: self.parts.unregister_timeout,
             snapshots: Some(SnapshotConfig {
                 directory: snapshots,
-                properties: std::collections::BTreeMap::new(),
+                properties: BTreeMap::new(),
             }),
             restored: saved.versions.clone(),
         });
         let models = saved.versions.into_iter().map(Registration::from);
         let models = catalog.expect(models.collect(), defaults.clone());
         let places = self.places.clone();
-        tokio::spawn(load(catalog.clone(), models, defaults, places));
+        let span = tracing::error_span!("tenant", tenant = name.map(tracing::field::display));
+        tokio::spawn(load(catalog.clone(), models, defaults, places).instrument(span));
         Ok(Home { catalog, metrics })
     }
 
@@ -221,6 +254,7 @@ impl Homes for TenantHomes {
         }
         let aside = self.directory.join(ASIDE);
         fs::create_dir_all(&aside)?;
+        self.close_log(tenant);
         let mut seconds = now();
         loop {
             let place = aside.join(format!("{seconds}-{tenant}"));
@@ -253,6 +287,10 @@ impl Homes for TenantHomes {
     }
 
     fn release(&self) {
+        let logs = std::mem::take(&mut *self.open_logs.lock());
+        for log in logs.into_values() {
+            log.close();
+        }
         drop(self.lock.lock().take());
     }
 

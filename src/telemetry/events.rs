@@ -13,7 +13,7 @@ use tracing_subscriber::registry::LookupSpan;
 use super::record::{Log, Record};
 
 /// The `tracing` target of lines from handlers and worker processes.
-const MODEL: &str = "model";
+pub(super) const MODEL: &str = "model";
 
 /// Makes a record of every event and hands it over. The record carries the event's own values and those of the spans around
 /// it, each name once.

@@ -6,6 +6,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 use std::time::SystemTime;
 
 use flate2::Compression;
@@ -44,23 +45,37 @@ struct LogFile {
     /// Lines for the next flush.
     lines: Vec<u8>,
     has_complained: bool,
+    /// Compresses the file that was moved aside last.
+    rotation: Option<JoinHandle<()>>,
 }
 
 impl Files {
-    /// Opens the files, and creates those that are missing. Returns a message for each that cannot be opened; its lines are
+    /// Opens the files of `logs`, and creates those that are missing. Returns a message for each that cannot be opened; its lines are
     /// dropped.
-    pub fn open(directory: impl Fn(Log) -> PathBuf, clock: &Clock) -> (Self, Vec<String>) {
+    pub fn open(
+        logs: &[Log],
+        directory: impl Fn(Log) -> PathBuf,
+        clock: &Clock,
+    ) -> (Self, Vec<String>) {
         let mut complaints = Vec::new();
-        let files = Log::ALL.map(|log| {
-            let mut file = LogFile::new(log, directory(log).join(log.file_name()));
+        let files = logs.iter().map(|log| {
+            let mut file = LogFile::new(*log, directory(*log).join(log.file_name()));
             complaints.extend(file.open(clock));
             file
         });
         let files = Self {
-            files: files.into(),
+            files: files.collect(),
             nowhere: Vec::new(),
         };
         (files, complaints)
+    }
+
+    /// Waits until nothing is done with the files any more, nor with those that were moved aside.
+    pub fn close(self) {
+        for rotation in self.files.into_iter().filter_map(|file| file.rotation) {
+            // A panic was logged where it happened.
+            let _ = rotation.join();
+        }
     }
 
     /// The buffer to which lines of `log` are appended for the next flush.
@@ -90,6 +105,7 @@ impl LogFile {
             day: None,
             lines: Vec::new(),
             has_complained: false,
+            rotation: None,
         }
     }
 
@@ -148,13 +164,17 @@ impl LogFile {
         self.size = size;
         self.day = Some(today);
         let path = self.path.clone();
-        std::thread::Builder::new()
+        let before = self.rotation.take();
+        let rotation = std::thread::Builder::new()
             .name("log-rotation".to_owned())
             .spawn(move || {
+                // One after the other: whoever waits for the last waits for all.
+                let _ = before.map(JoinHandle::join);
                 // A file that cannot be compressed stays as it is, and counts as an old one.
                 let _ = compress(&aside);
                 prune(&path);
             })?;
+        self.rotation = Some(rotation);
         Ok(())
     }
 
@@ -243,8 +263,11 @@ mod tests {
     use super::*;
 
     fn open(directory: &Path) -> Files {
-        let (files, complaints) =
-            Files::open(|_| directory.to_owned(), &Clock::of_zone(TimeZone::UTC));
+        let (files, complaints) = Files::open(
+            &Log::ALL,
+            |_| directory.to_owned(),
+            &Clock::of_zone(TimeZone::UTC),
+        );
         assert_eq!(complaints, Vec::<String>::new());
         files
     }
@@ -362,8 +385,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let occupied = directory.path().join("occupied");
         fs::write(&occupied, "").unwrap();
-        let (mut files, complaints) =
-            Files::open(|_| occupied.clone(), &Clock::of_zone(TimeZone::UTC));
+        let (mut files, complaints) = Files::open(
+            &Log::ALL,
+            |_| occupied.clone(),
+            &Clock::of_zone(TimeZone::UTC),
+        );
         assert_eq!(complaints.len(), Log::ALL.len());
         add(&mut files, "lost\n", date(2026, 11, 20));
     }

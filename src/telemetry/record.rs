@@ -94,6 +94,13 @@ impl Record {
         }
     }
 
+    /// What is logged in place of so many lines of `log` that did not fit.
+    pub(super) fn lost(log: Log, lines: u64) -> Self {
+        let message =
+            format!("{lines} log lines were lost: they came faster than they could be written.");
+        Self::now(log, Level::WARN, message.into_bytes())
+    }
+
     /// Adds a named value. Text shows it only if it is not empty and not part of the thread's name.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {

@@ -81,8 +81,7 @@ impl Entry {
         let since = Instant::now();
         // A worker that comes now may load the model anew, or share what others loaded.
         if let Err(error) = self.restore_files().await {
-            let (model, version) = (&self.spec.name, &self.spec.version);
-            tracing::warn!(%model, %version, %error, "files of the archive are missing");
+            self.log_missing_files(&error);
         }
         runtime.scale(bounds).await?;
         self.set_running(workers);
@@ -155,40 +154,7 @@ impl Entry {
         (timeout.is_zero()).then(|| failures::not_ready_in_time(&self.spec))
     }
 
-    fn log_loaded(&self, status: &Status, took: Duration) {
-        let spec = &self.spec;
-        let devices: Vec<_> = status
-            .workers
-            .iter()
-            .map(|worker| worker.device.to_string())
-            .collect();
-        self.show_load_times(status, took);
-        tracing::info!(
-            model = %spec.name,
-            version = %spec.version,
-            backend = spec.backend.name(),
-            hosting = ?spec.settings.hosting,
-            workers = status.workers.len(),
-            devices = devices.join(","),
-            ms = took.as_millis(),
-            "Model {} loaded.", spec.name
-        );
-    }
-
-    /// A start that was called off has not failed.
-    fn log_failed(&self, error: &Error, is_called_off: bool) {
-        let (model, version, url) = (&self.spec.name, &self.spec.version, &self.url);
-        if is_called_off {
-            tracing::info!(%model, %version, "Loading model {model} was called off.");
-        } else {
-            tracing::error!(%model, %version, "Failed to load model: {url}: {error}");
-            if let Some(frames) = error.frames() {
-                tracing::debug!(%model, %version, "{frames}");
-            }
-        }
-    }
-
-    fn show_load_times(&self, status: &Status, took: Duration) {
+    pub(super) fn show_load_times(&self, status: &Status, took: Duration) {
         let ids: Vec<u32> = status.workers.iter().map(|worker| worker.id).collect();
         self.metrics.workers(&ids, took);
     }

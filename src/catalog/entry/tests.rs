@@ -37,6 +37,7 @@ fn version() -> Version {
         spec: testing::model(settings),
         runtime: "",
         is_profiled: false,
+        warnings: Vec::new(),
         files: unpacked(&files),
         unusable: None,
         download: None,
@@ -50,7 +51,13 @@ fn version() -> Version {
     let metrics = Metrics::new(&crate::metrics::Config::default());
     let (programs, processes) = FakePrograms::new();
     Version {
-        entry: Arc::new(Entry::new(opened, &Arc::default(), &metrics, Weak::new())),
+        entry: Arc::new(Entry::new(
+            opened,
+            &Arc::default(),
+            &metrics,
+            None,
+            Weak::new(),
+        )),
         hosts: programs.hosts(),
         programs,
         processes,

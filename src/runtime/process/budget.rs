@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use super::cost::Cost;
 use super::counts::ProcessCounts;
-use crate::handler::{FAILURES_PER_SECOND, RateLimit};
+use crate::handler::{FAILURES_PER_SECOND, Level, RateLimit, Sink};
 use crate::metrics::ReportKind;
-use crate::model::{Limits, ModelSpec};
+use crate::model::Limits;
 
 /// Bytes of all reports that answer nothing, decoded, that are read in a second. What is over that is read later: a handler
 /// may have reason to observe much, and costs no more than this.
@@ -128,7 +128,7 @@ impl fmt::Display for Flood {
 
 /// What is left of the shares of one process.
 pub struct Budget {
-    model: Arc<ModelSpec>,
+    sink: Arc<dyn Sink>,
     counts: Arc<ProcessCounts>,
     meters: [Meter; KINDS],
     reports: RateLimit,
@@ -157,9 +157,9 @@ struct Episode {
 }
 
 impl Budget {
-    /// The budget of one process of `model`, whose dropped reports are counted in `counts`.
-    pub fn new(model: Arc<ModelSpec>, counts: Arc<ProcessCounts>) -> Self {
-        let shares = shares(&model.limits);
+    /// The budget of one process whose handler has these limits. Dropped reports are counted in `counts`, and `sink` is told of them.
+    pub fn new(sink: Arc<dyn Sink>, limits: &Limits, counts: Arc<ProcessCounts>) -> Self {
+        let shares = shares(limits);
         let reports = shares.iter().map(|share| share.reports.per_second);
         let reports = reports.fold(0u32, u32::saturating_add);
         Self {
@@ -169,7 +169,7 @@ impl Budget {
             flood: None,
             unsaid: 0,
             silent_until: None,
-            model,
+            sink,
             counts,
         }
     }
@@ -231,16 +231,19 @@ impl Budget {
         }
         self.silent_until = Some(now + SILENCE);
         let dropped = std::mem::take(&mut self.unsaid);
-        let (name, version) = (&self.model.name, &self.model.version);
         let Share {
             reports: Allowance { what, per_second },
             settings,
             ..
         } = share;
-        tracing::warn!(
-            model = %name, %version, dropped, settings,
-            "A worker process sends more {what} than the {per_second} a second that it may: what is over that is dropped."
+        let settings = match *settings {
+            "" => String::new(),
+            settings => format!(" ({settings})"),
+        };
+        let text = format!(
+            "A worker process sends more {what} than the {per_second} a second that it may{settings}: what is over that is dropped (dropped: {dropped})."
         );
+        self.sink.say(Level::Warn, text, None);
     }
 }
 

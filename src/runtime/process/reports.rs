@@ -48,11 +48,11 @@ impl ReportReceiver {
         counts: &Arc<ProcessCounts>,
     ) -> Self {
         Self {
+            budget: Budget::new(sink.clone(), &model.limits, counts.clone()),
             sink,
             roster,
             findings,
             cgroup,
-            budget: Budget::new(model.clone(), counts.clone()),
             series: HashSet::new(),
             most_series: model.limits.metric_series,
         }

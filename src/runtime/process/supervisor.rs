@@ -18,6 +18,7 @@ use super::launch::{Cause, Death, Launcher, WorkerProcess};
 use super::liveness::{self, Liveness, ProcessActivity};
 use crate::backend::Signature;
 use crate::error::Error;
+use crate::handler::Level;
 use crate::runtime::Bounds;
 use crate::runtime::failures::{keeps_dying, no_worker, worker_died};
 
@@ -186,16 +187,19 @@ impl ProcessSupervisor {
     }
 
     fn start_failed(&mut self, error: Error) -> State {
-        let model = &self.launcher.model;
-        tracing::warn!(model = %model.name, version = %model.version, %error, "worker process did not start");
+        self.say(
+            Level::Warn,
+            "worker process did not start".to_owned(),
+            Some(&error),
+        );
         self.last_failure.lock().last_error = Some(error.clone());
         self.launcher.roster.process_died();
         self.answer_waiting(&Err(error));
         let open = self.circuit.did_not_load();
         let Some(pause) = self.backoff.did_not_load(Instant::now()) else {
-            let model = &self.launcher.model;
-            tracing::error!(model = %model.name, version = %model.version,
-                "Auto recovery failed again: gave up after {:?}", model.settings.max_retry_timeout);
+            let window = self.launcher.model.settings.max_retry_timeout;
+            let text = format!("Auto recovery failed again: gave up after {window:?}");
+            self.say(Level::Error, text, None);
             return State::GivenUp;
         };
         self.down_for(open.unwrap_or(pause))
@@ -209,8 +213,12 @@ impl ProcessSupervisor {
             ..self.target
         };
         let pause = until.saturating_duration_since(Instant::now());
-        tracing::info!(model = %launcher.model.name, version = %launcher.model.version,
-            "Retry worker in {} seconds.", pause.as_secs_f64().ceil());
+        let seconds = pause.as_secs_f64().ceil();
+        self.say(
+            Level::Info,
+            format!("Retry worker in {seconds} seconds."),
+            None,
+        );
         Box::pin(async move {
             tokio::time::sleep_until(until).await;
             launcher.launch(bounds).await
@@ -327,8 +335,7 @@ impl ProcessSupervisor {
         if trial.take().is_some() {
             self.circuit.close();
             self.let_all_through(process);
-            let model = &self.launcher.model;
-            tracing::info!(model = %model.name, version = %model.version, "The circuit is closed again.");
+            self.say(Level::Info, "The circuit is closed again.".to_owned(), None);
         }
     }
 
@@ -380,12 +387,13 @@ impl ProcessSupervisor {
 
     /// Logs a death and keeps it for descriptions. The circuit is `open` for so long, if it is.
     fn keep_death(&self, death: &Death, open: Option<Duration>) {
-        let model = &self.launcher.model;
-        let (model, version, reason) = (&model.name, &model.version, &death.reason);
-        tracing::warn!(%model, %version, reason, "Worker died.");
+        let reason = &death.reason;
+        self.say(Level::Warn, format!("Worker died: {reason}"), None);
         if let Some(pause) = open {
             let seconds = pause.as_secs();
-            tracing::error!(%model, %version, "Worker processes keep dying: requests are refused for {seconds} seconds.");
+            let text =
+                format!("Worker processes keep dying: requests are refused for {seconds} seconds.");
+            self.say(Level::Error, text, None);
         }
         let mut last_failure = self.last_failure.lock();
         last_failure.last_output.clone_from(&death.last_output);
@@ -393,6 +401,11 @@ impl ProcessSupervisor {
             Some(pause) => keeps_dying(reason, pause),
             None => worker_died(reason),
         });
+    }
+
+    /// Logs what concerns the version.
+    fn say(&self, level: Level, text: String, error: Option<&Error>) {
+        self.launcher.sink.say(level, text, error);
     }
 
     fn answer_waiting(&mut self, result: &Result<(), Error>) {

@@ -2,8 +2,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::Settings;
-use crate::runtime::testing;
+use crate::runtime::process::testing::Log;
 
 fn limits() -> Limits {
     Limits {
@@ -15,12 +14,9 @@ fn limits() -> Limits {
 }
 
 fn budget() -> (Budget, Arc<ProcessCounts>) {
-    let model = ModelSpec {
-        limits: limits(),
-        ..testing::model(Settings::default())
-    };
     let counts = Arc::<ProcessCounts>::default();
-    (Budget::new(Arc::new(model), counts.clone()), counts)
+    let sink = Arc::<Log>::default();
+    (Budget::new(sink, &limits(), counts.clone()), counts)
 }
 
 fn cost(kind: ReportKind) -> Cost {
