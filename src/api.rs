@@ -15,6 +15,7 @@ use axum::response::{self, IntoResponse as _};
 use bytes::Bytes;
 use hyper::{HeaderMap, Uri, Version};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use tracing::Span;
 
@@ -47,6 +48,7 @@ mod kserve;
 mod layers;
 mod lenient;
 mod linger;
+mod logs;
 mod malformed;
 mod manage;
 mod management;
@@ -64,6 +66,7 @@ mod uri;
 
 pub use access::{AccessLine, AccessLog};
 pub use connection::{Protocol, serve, within_tls};
+pub use logs::Followers;
 pub use reply::{BadHeader, Cors};
 pub use routes::Listener;
 pub use sagemaker::SageMaker;
@@ -159,6 +162,8 @@ pub struct Services {
     pub tenants: Option<Arc<Tenants>>,
     /// Takes a line for each request, if there is an access log.
     pub access: Option<AccessLog>,
+    /// Who follows logs.
+    pub followers: Followers,
     /// Counts what limits refuse.
     pub refusals: Refusals,
 }
@@ -184,11 +189,18 @@ struct Common {
     headers: CommonHeaders,
     /// One scrape is written at a time.
     scraping: Semaphore,
+    /// Cancelled when the server stops: what has no end of its own ends then.
+    stop: CancellationToken,
 }
 
 impl Api {
-    /// The API of a socket that serves `listeners`.
-    pub fn new(listeners: &[Listener], services: Services, cfg: Config) -> Arc<Self> {
+    /// The API of a socket that serves `listeners`. What has no end of its own ends with `stop`.
+    pub fn new(
+        listeners: &[Listener],
+        services: Services,
+        cfg: Config,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
         let surface = Surface {
             oip: cfg.oip,
             sagemaker: cfg.sagemaker.is_some(),
@@ -207,6 +219,7 @@ impl Api {
                 ),
                 headers: CommonHeaders::new(&cfg.cors),
                 scraping: Semaphore::new(1),
+                stop,
                 cfg,
             }),
             access: None,

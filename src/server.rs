@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::grpc::{Config as GrpcConfig, Grpc};
-use crate::api::{self, AccessLog, Api, BadHeader, Listener, Protocol, Services};
+use crate::api::{self, AccessLog, Api, BadHeader, Followers, Listener, Protocol, Services};
 use crate::archive::ArchiveError;
 use crate::backend;
 use crate::catalog::{
@@ -233,6 +233,7 @@ impl Server {
                 tokens,
                 tenants,
                 access: cfg.access,
+                followers: Followers::default(),
                 refusals: front.refusals().clone(),
             },
             front,
@@ -263,7 +264,12 @@ impl Server {
                     let cfg = self.grpc.get(&listener).cloned().unwrap_or_default();
                     Protocol::Grpc(Grpc::new(listener, services, &self.api, cfg, &stop))
                 }
-                _ => Protocol::Rest(Api::new(&listeners, services, self.api.clone())),
+                _ => Protocol::Rest(Api::new(
+                    &listeners,
+                    services,
+                    self.api.clone(),
+                    stop.clone(),
+                )),
             };
             serving.spawn(api::serve(socket, protocol, stop.clone()));
         }

@@ -75,7 +75,9 @@ impl Authority {
             Permission::Nothing => Ok(()),
             Permission::Observe if self.tenants.is_none() => Ok(()),
             Permission::Predict => self.opened(headers, &[Scope::Inference]),
-            Permission::Manage | Permission::Observe => self.opened(headers, &[Scope::Management]),
+            Permission::Manage | Permission::Observe | Permission::Logs => {
+                self.opened(headers, &[Scope::Management])
+            }
             Permission::Either => self.opened(headers, &[Scope::Inference, Scope::Management]),
             Permission::Register => {
                 self.opened(headers, &[Scope::Management])?;
@@ -135,7 +137,7 @@ const fn tenant_scopes(permission: Permission) -> &'static [TenantScope] {
         Permission::Predict => &[TenantScope::Predict],
         Permission::Manage | Permission::Register => &[TenantScope::Manage],
         Permission::Either => &[TenantScope::Predict, TenantScope::Manage],
-        Permission::Observe => &[TenantScope::Observe],
+        Permission::Observe | Permission::Logs => &[TenantScope::Observe],
         Permission::Rotate => &[],
     }
 }

@@ -74,6 +74,8 @@ pub enum Permission {
     Either,
     /// See metrics: everybody may, unless there are tenants.
     Observe,
+    /// See what models log: as `Manage` for the operator, and as `Observe` for a tenant.
+    Logs,
 }
 
 /// Which methods a route takes.

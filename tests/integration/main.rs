@@ -25,6 +25,7 @@ mod kserve;
 mod launching;
 mod layering;
 mod limits;
+mod logs;
 mod long_runs;
 mod management;
 mod management_rows;

@@ -85,7 +85,7 @@ fn opens(shown: Shown, permission: Permission) -> bool {
     match permission {
         Permission::Nothing | Permission::Observe => true,
         Permission::Predict => shown == Shown::Inference,
-        Permission::Manage | Permission::Register => shown == Shown::Management,
+        Permission::Manage | Permission::Register | Permission::Logs => shown == Shown::Management,
         Permission::Rotate => shown == Shown::Api,
         Permission::Either => matches!(shown, Shown::Inference | Shown::Management),
     }

@@ -18,8 +18,8 @@ use crate::api::document::operations::{
 use crate::api::extract::PathParams;
 use crate::api::oip::rest as oip;
 use crate::api::{
-    Api, Response, archives, health, inference, kserve, management, method_not_allowed, not_found,
-    rotate, sagemaker, scrape, tenants,
+    Api, Response, archives, health, inference, kserve, logs, management, method_not_allowed,
+    not_found, rotate, sagemaker, scrape, tenants,
 };
 
 /// What answers the requests of a route.
@@ -108,6 +108,12 @@ const SEND: &[Query] = &[
 #[rustfmt::skip]
 const ARRIVED: &[Query] = &[query("sha256", "string", "SHA-256 of an archive of which so much has arrived.")];
 
+#[rustfmt::skip]
+const LOGS: &[Query] = &[
+    query("lines", "integer", "Lines from before, 200 at most; 100 if not given."),
+    query("follow", "boolean", "Whether lines are sent as they come, until the client leaves."),
+];
+
 type Answers = &'static [(u16, Answer)];
 
 const HEALTH: Answers = &[(200, STATUS), (500, STATUS)];
@@ -173,6 +179,7 @@ endpoints! {
     MODEL_READINESS = "modelReady", management::model_readiness, get("Whether the default version serves, as KServe asks.", &[], &[(200, Answer::Json("Readiness"))], &[404, 500, 503]);
     LIST_TENANTS = "listTenants", tenants::list, get("The tenants, what they may have and what they have; a tenant is shown itself.", &[], DONE_WITH_OBJECT, &[]);
     TENANT_USAGE = "tenantUsage", tenants::usage, get("What a tenant has used since it came, or since the server was started.", &[], DONE_WITH_OBJECT, &[404]);
+    MODEL_LOGS = "modelLogs", logs::show, get("The last lines that a version logged, and those that come.", LOGS, &[(200, Answer::Text)], &[400, 404, 429]);
     LIST_ARCHIVES = "listArchives", archives::list, get("The archives of a tenant's own.", &[], DONE_WITH_OBJECT, &[404]);
     SEND_ARCHIVE = "sendArchive", archives::send, Operation { takes: Takes::Anything, ..get("Takes an archive, or the rest of one that broke off.", SEND, &[(201, OBJECT)], &[400, 403, 404, 405, 408, 409, 413, 500]) };
     DESCRIBE_ARCHIVE = "describeArchive", archives::describe, get("An archive, or how much has arrived of one that broke off.", ARRIVED, DONE_WITH_OBJECT, &[404]);

@@ -126,6 +126,8 @@ pub(super) const MANAGEMENT: &[Route] = &[
     route(Verbs::Get, "/workflows/{workflow}", Permission::Manage, WORKFLOW),
     route(Verbs::Delete, "/workflows/{workflow}", Permission::Manage, WORKFLOW),
     route(Verbs::Any, "/token", Permission::Rotate, ROTATE_TOKEN),
+    route(Verbs::Get, "/lantern/v1/models/{model}/logs", Permission::Logs, MODEL_LOGS),
+    route(Verbs::Get, "/lantern/v1/models/{model}/{version}/logs", Permission::Logs, MODEL_LOGS),
 ];
 
 /// What tenants have.
