@@ -29,6 +29,7 @@ use crate::token::Tokens;
 
 mod access;
 mod archives;
+mod audit;
 mod authority;
 mod begun;
 mod connection;
@@ -65,12 +66,14 @@ mod tenants;
 mod uri;
 
 pub use access::{AccessLine, AccessLog};
+pub use audit::{AuditLine, AuditLog};
 pub use connection::{Protocol, serve, within_tls};
 pub use logs::Followers;
 pub use reply::{BadHeader, Cors};
 pub use routes::Listener;
 pub use sagemaker::SageMaker;
 
+use audit::Notes;
 use authority::Authority;
 use decode::Decoder;
 use extract::RequestContext;
@@ -162,6 +165,8 @@ pub struct Services {
     pub tenants: Option<Arc<Tenants>>,
     /// Takes a line for each request, if there is an access log.
     pub access: Option<AccessLog>,
+    /// Takes a line for each call that manages, if there is an audit log.
+    pub audit: Option<AuditLog>,
     /// Who follows logs.
     pub followers: Followers,
     /// Counts what limits refuse.
@@ -175,6 +180,8 @@ pub struct Api {
     operations: Operations,
     /// What the key of a tenant opened.
     access: Option<Access>,
+    /// What is found out of a call for the audit log.
+    notes: Option<Notes>,
     /// Whether a worker was ready when `SageMaker` asked.
     was_ready: Arc<AtomicBool>,
     common: Arc<Common>,
@@ -194,6 +201,16 @@ struct Common {
 }
 
 impl Api {
+    /// The same for one call, of which `notes` are taken.
+    fn noting(&self, notes: &Notes) -> Self {
+        notes.tenant(self.access.as_ref().and_then(|access| access.tenant.name()));
+        Self {
+            operations: self.operations.clone().noting(notes.clone()),
+            notes: Some(notes.clone()),
+            ..self.clone()
+        }
+    }
+
     /// The API of a socket that serves `listeners`. What has no end of its own ends with `stop`.
     pub fn new(
         listeners: &[Listener],
@@ -223,6 +240,7 @@ impl Api {
                 cfg,
             }),
             access: None,
+            notes: None,
             was_ready: Arc::default(),
             services,
         })
@@ -258,6 +276,7 @@ impl Api {
                 ..self.services.clone()
             },
             access: Some(access),
+            notes: None,
             was_ready: Arc::default(),
             common: Arc::clone(&self.common),
         }

@@ -17,7 +17,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::grpc::{Config as GrpcConfig, Grpc};
-use crate::api::{self, AccessLog, Api, BadHeader, Followers, Listener, Protocol, Services};
+use crate::api::{
+    self, AccessLog, Api, AuditLog, BadHeader, Followers, Listener, Protocol, Services,
+};
 use crate::archive::ArchiveError;
 use crate::backend;
 use crate::catalog::{
@@ -85,6 +87,8 @@ pub struct Config {
     pub tenants: Option<TenantsConfig>,
     /// Takes a line for each request, if anybody wants them.
     pub access: Option<AccessLog>,
+    /// Takes a line for each call that manages, if anybody wants them.
+    pub audit: Option<AuditLog>,
     /// What runtimes are made from.
     pub hosts: Hosts,
     /// What probes answer.
@@ -233,6 +237,7 @@ impl Server {
                 tokens,
                 tenants,
                 access: cfg.access,
+                audit: cfg.audit,
                 followers: Followers::default(),
                 refusals: front.refusals().clone(),
             },

@@ -67,7 +67,7 @@ impl Config {
 /// Where log files are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Directories {
-    /// Directory of `ts_log.log`, `model_log.log` and `access_log.log`.
+    /// Directory of `ts_log.log`, `model_log.log`, `access_log.log` and `audit.log`.
     pub logs: PathBuf,
     /// Directory of `ts_metrics.log` and `model_metrics.log`.
     pub metrics: PathBuf,
@@ -76,7 +76,7 @@ pub struct Directories {
 impl Directories {
     fn of(&self, log: Log) -> PathBuf {
         match log {
-            Log::Server | Log::Model | Log::Access => self.logs.clone(),
+            Log::Server | Log::Model | Log::Access | Log::Audit => self.logs.clone(),
             Log::ServerMetrics | Log::ModelMetrics => self.metrics.clone(),
         }
     }

@@ -286,6 +286,16 @@ impl Tenants {
         })
     }
 
+    /// Whose key `key` is, and which, whatever it opens.
+    pub fn holder(&self, key: &[u8]) -> Option<(TenantName, TenantKey)> {
+        if key.len() > LONGEST {
+            return None;
+        }
+        let table = self.table.load();
+        let row = table.keys.get(&KeyDigest::of(key))?;
+        Some((row.tenant.name()?.clone(), row.key.clone()))
+    }
+
     /// Everything of the tenant that is called so, for the operator.
     pub fn named(self: &Arc<Self>, name: &str) -> Option<Access> {
         let table = self.table.load();

@@ -32,6 +32,9 @@ pub(super) async fn send(
 ) -> EndpointResult {
     let query = Parameters::Query(query);
     let digest = query.text("sha256").unwrap_or_default();
+    if let Some(notes) = &api.notes {
+        notes.digest(&digest);
+    }
     let offset = query.text("offset").map(|text| number(&text)).transpose()?;
     let catalog = &api.services.catalog;
     let sending = catalog.begin_upload(path.model, digest.clone()).await?;

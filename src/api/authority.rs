@@ -7,12 +7,14 @@ use std::sync::Arc;
 
 use hyper::HeaderMap;
 use hyper::header::{self, HeaderName};
+use serde_json::Value;
 
 use super::routes::Permission;
 use super::{Services, method_not_allowed, not_found};
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, truncated};
+use crate::model::TenantName;
 use crate::tenants::{Access, Tenants};
-use crate::token::{Scope, TenantScope, Tokens};
+use crate::token::{KeyDigest, Scope, TenantScope, Tokens};
 
 /// TorchServe's texts. They do not tell which key would be accepted.
 const REFUSED: &str =
@@ -22,6 +24,44 @@ const NOT_ROTATED: &str =
 
 /// The header by which the operator says which tenant is meant.
 const TENANT: HeaderName = HeaderName::from_static("x-lantern-tenant");
+
+/// Who makes a call, as far as a key says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Principal {
+    /// No key, or none that is known.
+    Nobody,
+    /// The operator, with the key that is called so.
+    Operator(&'static str),
+    /// A tenant.
+    Tenant {
+        /// Its name.
+        tenant: TenantName,
+        /// What people call the key.
+        label: Option<String>,
+        /// SHA-256 of the key.
+        digest: KeyDigest,
+    },
+}
+
+/// Hexadecimal digits of a key's digest that name it.
+const DIGITS: usize = 8;
+
+impl Principal {
+    /// What the audit log says of it.
+    pub(super) fn fields(&self) -> Vec<(&'static str, Value)> {
+        match self {
+            Self::Nobody => vec![("principal", "nobody".into())],
+            Self::Operator(key) => vec![("principal", "operator".into()), ("key", (*key).into())],
+            Self::Tenant { label, digest, .. } => {
+                let mut fields = vec![("principal", "tenant".into())];
+                fields.extend(label.clone().map(|label| ("key", label.into())));
+                let digits = truncated(&digest.hex(), DIGITS).into();
+                fields.push(("key_sha256", digits));
+                fields
+            }
+        }
+    }
+}
 
 /// Checks permissions.
 #[derive(Clone)]
@@ -67,6 +107,33 @@ impl Authority {
             self.model_api()?;
         }
         Ok(Some(access))
+    }
+
+    /// Whose key a request with `headers` shows, whether or not it opens anything now.
+    pub(super) fn principal(&self, headers: &HeaderMap) -> Principal {
+        let Some(key) = shown(headers) else {
+            return Principal::Nobody;
+        };
+        let of_tenant = self
+            .tenants
+            .as_ref()
+            .and_then(|tenants| tenants.holder(key));
+        if let Some((tenant, key)) = of_tenant {
+            return Principal::Tenant {
+                tenant,
+                label: key.label,
+                digest: key.digest,
+            };
+        }
+        let operators = [
+            (Scope::Management, "management"),
+            (Scope::Inference, "inference"),
+            (Scope::Api, "API"),
+        ];
+        let tokens = self.tokens.as_ref();
+        let opens = |scope| tokens.is_some_and(|tokens| tokens.opens(key, scope));
+        let opened = operators.into_iter().find(|(scope, _)| opens(*scope));
+        opened.map_or(Principal::Nobody, |(_, name)| Principal::Operator(name))
     }
 
     /// Whether a request with `headers` has `permission` on what is the operator's.

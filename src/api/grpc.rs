@@ -14,14 +14,15 @@ use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, StatusCode};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
-use tower::{Service, ServiceExt as _};
+use tower::ServiceExt as _;
 
+use super::audit::{self, AuditedCall};
 use super::authority::Authority;
 use super::extract::RequestContext;
 use super::layers::{self, HttpService};
 use super::routes::grpc::{GrpcRoute, GrpcTable, Messages};
 use super::{Listener, Services};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 
 mod call;
 pub mod codec;
@@ -47,6 +48,7 @@ use inbound::{Inbound, InboundLimits};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) use open_inference::fuzz;
 use outbound::{Line, Outbound};
+use servers::GrpcServer;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -157,14 +159,61 @@ async fn call<S>(
     request: Request,
 ) -> Result<hyper::Response<tonic::body::Body>, Status>
 where
-    S: Service<
-            hyper::Request<Inbound>,
-            Response = hyper::Response<tonic::body::Body>,
-            Error = Infallible,
-        >,
+    S: GrpcServer,
+{
+    let caller = Caller::within(request.extensions())?;
+    let Some(call) = audited(&api, route, request.headers(), &caller) else {
+        return answered(api, route, server, request, caller).await;
+    };
+    let caller = caller.noting(call.notes().clone());
+    let answer = answered(api, route, server, request, caller.clone()).await;
+    call.ended(status_of(&answer, &caller));
+    answer
+}
+
+/// The call as the audit log has it, if it is for that.
+fn audited(
+    api: &Grpc,
+    route: GrpcRoute,
+    headers: &HeaderMap,
+    caller: &Caller,
+) -> Option<AuditedCall> {
+    let log = api.services.audit.as_ref();
+    let log = log.filter(|_| audit::is_audited(route.permission))?;
+    let name = format!("gRPC {}/{}", route.service, route.method);
+    let principal = api.authority.principal(headers);
+    let context = caller.context().clone();
+    Some(AuditedCall::begin(log.clone(), principal, name, context))
+}
+
+/// The status of HTTP that an answer would have over REST.
+fn status_of<B>(answer: &Result<hyper::Response<B>, Status>, caller: &Caller) -> u16 {
+    let has_failed = match answer {
+        Ok(response) => {
+            let code = response.headers().get(Status::GRPC_STATUS);
+            code.is_some_and(|code| code != "0")
+        }
+        Err(_) => true,
+    };
+    if has_failed && !caller.has_failed() {
+        // No service failed: the message was none.
+        caller.note_failure(Kind::BadRequest);
+        return Kind::BadRequest.wire().status;
+    }
+    caller.failure().unwrap_or(200)
+}
+
+async fn answered<S>(
+    api: Arc<Grpc>,
+    route: GrpcRoute,
+    server: S,
+    request: Request,
+    caller: Caller,
+) -> Result<hyper::Response<tonic::body::Body>, Status>
+where
+    S: GrpcServer,
 {
     let (mut head, body) = request.into_parts();
-    let caller = Caller::within(&head.extensions)?;
     let access = api.authority.check(route.permission, &head.headers);
     let access = access.map_err(|error| caller.refuse(&error))?;
     let caller = match access {

@@ -17,6 +17,7 @@ pub(super) use list::ListParams;
 pub(super) use register::RegisterParams;
 pub(super) use scale::ScaleParams;
 
+use super::audit::Notes;
 use super::authority::method_not_allowed_by_mode;
 
 /// The operations on one catalog. Cheap to clone.
@@ -24,6 +25,8 @@ use super::authority::method_not_allowed_by_mode;
 pub(super) struct Operations {
     catalog: Catalog,
     enable_model_api: bool,
+    /// What is found out of a call for the audit log.
+    notes: Option<Notes>,
 }
 
 /// How far an operation came.
@@ -75,6 +78,22 @@ impl Operations {
         Self {
             catalog,
             enable_model_api,
+            notes: None,
+        }
+    }
+
+    /// The same, and `notes` are taken of what is done.
+    pub(super) fn noting(self, notes: Notes) -> Self {
+        Self {
+            notes: Some(notes),
+            ..self
+        }
+    }
+
+    /// Notes which model is meant.
+    fn note_model(&self, model: &str, version: Option<&str>) {
+        if let Some(notes) = &self.notes {
+            notes.model(model, version);
         }
     }
 
@@ -93,6 +112,7 @@ impl Operations {
         model: &str,
         version: Option<&str>,
     ) -> Result<Outcome, Error> {
+        self.note_model(model, version);
         self.check_model_api()?;
         let (catalog, name) = (self.catalog.clone(), model.to_owned());
         let version = version.map(str::to_owned);
@@ -106,6 +126,7 @@ impl Operations {
 
     /// Makes `version` the default version.
     pub(super) async fn set_default(&self, model: &str, version: &str) -> Result<Outcome, Error> {
+        self.note_model(model, Some(version));
         self.catalog.set_default(model, version).await?;
         Ok(Outcome::done(format!(
             "Default version successfully updated for model \"{model}\" to \"{version}\""

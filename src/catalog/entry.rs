@@ -179,7 +179,7 @@ impl Entry {
     }
 
     /// SHA-256 of its archive, in hexadecimal.
-    pub(super) fn digest(&self) -> &str {
+    pub fn digest(&self) -> &str {
         self.files.digest()
     }
 

@@ -93,13 +93,15 @@ pub enum Registered {
 
 impl Catalog {
     /// Registers a version. With `wait`, waits for its workers, and takes it back if they do not start: its description shows
-    /// the failure for a while. Without, it stays, and its description shows the failure.
+    /// the failure for a while. Without, it stays, and its description shows the failure. `opened` gets the version before its workers start.
     pub async fn register(
         &self,
         registration: Registration,
         wait: bool,
+        opened: impl FnOnce(&Entry) + Send,
     ) -> Result<Registered, Error> {
         let entry = self.open(registration, false).await?;
+        opened(&entry);
         let (name, version) = (entry.spec().name.clone(), entry.spec().version.clone());
         let workers = entry.spec().settings.min_workers;
         if workers == 0 || !wait {

@@ -10,7 +10,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Failure, banner};
-use crate::api::{AccessLine, AccessLog};
+use crate::api::{AccessLine, AccessLog, AuditLine, AuditLog};
 use crate::archive::check_urls;
 use crate::config::server::{Environment, Flags, ServerConfig};
 use crate::memory;
@@ -149,6 +149,7 @@ pub fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     if access {
         cfg.access = Some(access_log(telemetry.journal().clone()));
     }
+    cfg.audit = Some(audit_log(telemetry.journal().clone()));
     if let Some(tenants) = &mut cfg.tenants {
         tenants.logs = telemetry.tenant_logs();
     }
@@ -190,6 +191,15 @@ fn access_log(journal: Journal) -> AccessLog {
         if let Some(client) = line.client_request_id {
             record = record.with("client_request_id", String::from(client));
         }
+        journal.write(record);
+    })
+}
+
+/// Sends each call that manages to its log.
+fn audit_log(journal: Journal) -> AuditLog {
+    AuditLog::new(move |AuditLine(fields)| {
+        let mut record = Record::now(Log::Audit, tracing::Level::INFO, Vec::new());
+        record.fields = fields;
         journal.write(record);
     })
 }

@@ -75,6 +75,7 @@ impl Config {
                 own: values.lantern_key_file.clone(),
             }),
             access: None,
+            audit: None,
             tenants: values.lantern_tenants.clone().map(|file| TenantsConfig {
                 directory: (values.lantern_tenants_dir.clone())
                     .unwrap_or_else(|| tenants::beside(&file)),

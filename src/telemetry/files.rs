@@ -70,6 +70,12 @@ impl Files {
         (files, complaints)
     }
 
+    /// Whether there is a file of `log` that could be opened.
+    pub fn has(&self, log: Log) -> bool {
+        let mut files = self.files.iter();
+        files.any(|file| file.log == log && file.file.is_some())
+    }
+
     /// Waits until nothing is done with the files any more, nor with those that were moved aside.
     pub fn close(self) {
         for rotation in self.files.into_iter().filter_map(|file| file.rotation) {

@@ -43,6 +43,7 @@ impl Formatter {
     /// Appends `record` as one line.
     pub fn write(&self, line: &mut Vec<u8>, record: &Record, form: Form) {
         match self.format {
+            _ if record.log == Log::Audit && form == Form::OfFile => audit(line, record),
             Format::Json => json(line, record),
             Format::Human => self.text(line, record, form),
         }
@@ -115,20 +116,42 @@ fn field(line: &mut Vec<u8>, value: &Value) {
     }
 }
 
+/// A line of the audit log is JSON whatever the format of the others: its time, and what is known of the call.
+fn audit(line: &mut Vec<u8>, record: &Record) {
+    let mut object = begun(record);
+    if !record.message.is_empty() {
+        object.insert("message".to_owned(), text(&record.message));
+    }
+    finish(line, object, record);
+}
+
 fn json(line: &mut Vec<u8>, record: &Record) {
-    let mut time = Vec::with_capacity(24);
-    Clock::write_utc(&mut time, record.at);
-    let text = |bytes: &[u8]| Value::from(String::from_utf8_lossy(bytes));
-    let mut object = Map::new();
-    object.insert("timestamp".to_owned(), text(&time));
+    let mut object = begun(record);
     object.insert("level".to_owned(), record.level.as_str().into());
     object.insert("thread".to_owned(), (*record.thread).into());
     object.insert("logger".to_owned(), record.logger.into());
     object.insert("message".to_owned(), text(&record.message));
+    finish(line, object, record);
+}
+
+/// An object that has the time.
+fn begun(record: &Record) -> Map<String, Value> {
+    let mut time = Vec::with_capacity(24);
+    Clock::write_utc(&mut time, record.at);
+    let mut object = Map::new();
+    object.insert("timestamp".to_owned(), text(&time));
+    object
+}
+
+fn finish(line: &mut Vec<u8>, mut object: Map<String, Value>, record: &Record) {
     for (name, value) in &record.fields {
         object.insert((*name).to_owned(), value.clone());
     }
     let _ = write!(line, "{}", Value::Object(object));
+}
+
+fn text(bytes: &[u8]) -> Value {
+    Value::from(String::from_utf8_lossy(bytes))
 }
 
 /// Appends `text` with its line breaks marked and its control characters escaped.
@@ -210,6 +233,23 @@ mod tests {
             "{\"timestamp\":\"2026-11-20T15:20:39.500Z\",\"level\":\"INFO\",\"thread\":\"main\",\
              \"logger\":\"ACCESS_LOG\",\"message\":\"x\",\"status\":200,\"request_id\":\"r-1\"}\n"
         );
+    }
+
+    #[test]
+    fn a_line_of_the_audit_log_is_json_in_its_file() {
+        let audit = record(Log::Audit, "")
+            .with("principal", "operator")
+            .with("model", "a\",\"principal\":\"x\n\u{1b}");
+        for format in [Format::Human, Format::Json] {
+            assert_eq!(
+                line(format, &audit, Form::OfFile),
+                "{\"timestamp\":\"2026-11-20T15:20:39.500Z\",\"principal\":\"operator\",\
+                 \"model\":\"a\\\",\\\"principal\\\":\\\"x\\n\\u001b\"}\n"
+            );
+        }
+        let console = line(Format::Human, &audit, Form::Long);
+        let expected = "main AUDIT_LOG -  principal=operator model=\"a\\\",";
+        assert!(console.contains(expected), "{console}");
     }
 
     #[test]

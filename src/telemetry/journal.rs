@@ -17,8 +17,10 @@ use super::format::{Form, Formatter};
 use super::lines::LineWriter;
 use super::record::{Log, Record};
 
-/// Most bytes of records in the queue.
+/// Most bytes of records in the queue, without those of the audit log.
 const CAPACITY: usize = 8 << 20;
+/// Most bytes of records of the audit log in it: no other lines take their room.
+const AUDIT_CAPACITY: usize = 8 << 20;
 /// How long the thread waits for more records before it writes.
 const GATHER: Duration = Duration::from_millis(20);
 /// Bytes that are handed to the writer of standard output at a time.
@@ -27,10 +29,31 @@ const PORTION: usize = 64 << 10;
 #[derive(Default)]
 struct Pending {
     items: Vec<Item>,
+    /// Of the audit log's records, and of the others.
+    audited: Share,
+    others: Share,
+    ended: bool,
+}
+
+/// What has a limit of its own.
+#[derive(Default)]
+struct Share {
     weight: usize,
     /// Records that did not fit since the last batch.
     lost: u64,
-    ended: bool,
+}
+
+impl Share {
+    /// Whether so much fits, which is counted.
+    fn takes(&mut self, weight: usize, capacity: usize) -> bool {
+        let fits = self.weight + weight <= capacity;
+        if fits {
+            self.weight += weight;
+        } else {
+            self.lost += 1;
+        }
+        fits
+    }
 }
 
 /// An item of the queue. Items are written in order.
@@ -87,12 +110,16 @@ impl Journal {
 
     fn push(&self, item: Item, weight: usize) {
         let mut pending = self.0.pending.lock();
-        if pending.weight + weight > CAPACITY {
-            pending.lost += 1;
+        let fits = match &item {
+            Item::Record(record) if record.log == Log::Audit => {
+                pending.audited.takes(weight, AUDIT_CAPACITY)
+            }
+            Item::Record(_) | Item::Print(_) => pending.others.takes(weight, CAPACITY),
+        };
+        if !fits {
             return;
         }
         let is_first = pending.items.is_empty();
-        pending.weight += weight;
         pending.items.push(item);
         drop(pending);
         if is_first {
@@ -106,8 +133,9 @@ impl Journal {
         LogSender { journal, log }
     }
 
-    /// Waits for items, waits for more, and swaps them with the empty `batch`.
-    fn take(&self, batch: &mut Vec<Item>) -> (u64, bool) {
+    /// Waits for items, waits for more, and swaps them with the empty `batch`. Behind them is said which did not fit. Returns whether these
+    /// are the last.
+    fn take(&self, batch: &mut Vec<Item>) -> bool {
         let mut pending = self.0.pending.lock();
         while pending.items.is_empty() && !pending.ended {
             self.0.changed.wait(&mut pending);
@@ -116,8 +144,13 @@ impl Journal {
             self.0.changed.wait_for(&mut pending, GATHER);
         }
         std::mem::swap(&mut pending.items, batch);
-        pending.weight = 0;
-        (std::mem::take(&mut pending.lost), pending.ended)
+        let shares = [
+            (Log::Audit, std::mem::take(&mut pending.audited)),
+            (Log::Server, std::mem::take(&mut pending.others)),
+        ];
+        let losses = shares.into_iter().filter(|(_, share)| share.lost > 0);
+        batch.extend(losses.map(|(log, share)| Item::Record(Record::lost(log, share.lost))));
+        pending.ended
     }
 }
 
@@ -156,22 +189,13 @@ impl Drop for LogWriter {
 fn run(journal: &Journal, outputs: &mut Outputs) {
     let mut batch = Vec::new();
     loop {
-        let (lost, ended) = journal.take(&mut batch);
-        if lost > 0 {
-            batch.push(Item::Record(loss(lost)));
-        }
+        let ended = journal.take(&mut batch);
         outputs.write(&batch);
         batch.clear();
         if ended {
             return;
         }
     }
-}
-
-fn loss(lost: u64) -> Record {
-    let message =
-        format!("{lost} log lines were lost: they came faster than they could be written.");
-    Record::now(Log::Server, Level::WARN, message.into_bytes())
 }
 
 impl Outputs {
@@ -196,8 +220,43 @@ impl Outputs {
     }
 
     fn line(&mut self, long: &mut Vec<u8>, record: &Record) {
-        self.formatter.write(long, record, Form::Long);
+        // Where it has a file, the audit log is in that alone.
+        if record.log != Log::Audit || !self.files.has(Log::Audit) {
+            self.formatter.write(long, record, Form::Long);
+        }
         let line = self.files.line(record.log);
         self.formatter.write(line, record, Form::OfFile);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(log: Log, bytes: usize) -> Record {
+        Record::now(log, Level::INFO, vec![b'x'; bytes])
+    }
+
+    #[test]
+    fn no_flood_of_other_lines_takes_the_room_of_the_audit_log() {
+        let journal = Journal::default();
+        for _ in 0..10 {
+            journal.write(line(Log::Access, 1 << 20));
+        }
+        journal.write(line(Log::Audit, 100));
+        let mut batch = Vec::new();
+        journal.0.pending.lock().ended = true;
+        assert!(journal.take(&mut batch));
+        let of = |log| {
+            let records = batch.iter().filter_map(|item| match item {
+                Item::Record(record) if record.log == log => Some(record),
+                _ => None,
+            });
+            records.collect::<Vec<_>>()
+        };
+        assert_eq!(of(Log::Audit).len(), 1);
+        assert_eq!(of(Log::Access).len(), 7);
+        let lost = String::from_utf8_lossy(&of(Log::Server)[0].message).into_owned();
+        assert!(lost.starts_with("3 log lines were lost"), "{lost}");
     }
 }

@@ -20,19 +20,22 @@ pub enum Log {
     ServerMetrics,
     /// Handlers' metrics, as lines: `model_metrics.log`.
     ModelMetrics,
+    /// One line for each call that manages: `audit.log`.
+    Audit,
 }
 
 impl Log {
     /// Every log.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Server,
         Self::Model,
         Self::Access,
         Self::ServerMetrics,
         Self::ModelMetrics,
+        Self::Audit,
     ];
 
-    /// The name of its file, as in TorchServe.
+    /// The name of its file, as in TorchServe where it has one.
     pub const fn file_name(self) -> &'static str {
         match self {
             Self::Server => "ts_log.log",
@@ -40,12 +43,13 @@ impl Log {
             Self::Access => "access_log.log",
             Self::ServerMetrics => "ts_metrics.log",
             Self::ModelMetrics => "model_metrics.log",
+            Self::Audit => "audit.log",
         }
     }
 
     /// Whether lines of the file are a time and a message, as those of TorchServe's are.
     pub(super) const fn is_brief(self) -> bool {
-        !matches!(self, Self::Server | Self::Model)
+        !matches!(self, Self::Server | Self::Model | Self::Audit)
     }
 
     /// The logger's name in TorchServe, where it does not depend on the line.
@@ -56,6 +60,7 @@ impl Log {
             Self::Access => "ACCESS_LOG",
             Self::ServerMetrics => "TS_METRICS",
             Self::ModelMetrics => "MODEL_METRICS",
+            Self::Audit => "AUDIT_LOG",
         }
     }
 }

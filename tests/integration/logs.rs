@@ -356,9 +356,32 @@ async fn each_tenant_has_a_log_file_and_the_operator_another() {
     let aside: Vec<_> = aside.map(|entry| entry.unwrap().path()).collect();
     let old = std::fs::read_to_string(aside[0].join("logs/model_log.log")).unwrap();
     assert!(said(&old, 11) && !said(&old, 44), "{old}");
+    let root = program.root().to_owned();
     let Program { directories, life } = program;
     let (status, output) = life.end(Signal::TERM).await;
     assert!(status.success(), "{output}");
     assert!(said(&output, 33) && !said(&output, 11), "{output}");
+    audited(&root);
     drop(directories);
+}
+
+/// Every line of the file is an object, in order of time, and registrations have what was registered.
+fn audited(root: &Path) {
+    let text = std::fs::read_to_string(root.join("logs/audit.log")).unwrap();
+    let lines: Vec<serde_json::Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let registered = |line: &&serde_json::Value| line["call"] == "POST /models";
+    let tenants: Vec<_> = lines
+        .iter()
+        .filter(registered)
+        .map(|line| {
+            assert_eq!(line["digest"].as_str().unwrap().len(), 64, "{line}");
+            assert!(line["timestamp"].as_str().unwrap().ends_with('Z'), "{line}");
+            line["tenant"].as_str().unwrap()
+        })
+        .collect();
+    assert_eq!(tenants, ["acme", "globex", "acme"], "{text}");
+    assert!(!text.contains("Bearer"), "{text}");
 }

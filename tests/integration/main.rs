@@ -4,6 +4,7 @@
 
 mod attack;
 mod attacking_models;
+mod audit;
 mod blame;
 mod churn;
 mod compiling;

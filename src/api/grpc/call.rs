@@ -11,11 +11,13 @@ use tonic::Status;
 
 use super::status;
 use crate::api::access::Ids;
+use crate::api::audit::Notes;
 use crate::api::extract::RequestContext;
 use crate::api::log_failure;
+use crate::api::manage::Operations;
 use crate::budget::{Account, Charge, UNCOUNTED};
 use crate::catalog::Catalog;
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::tenants::Access;
 
 /// One call. Services find it in the request's extensions.
@@ -26,6 +28,8 @@ pub(super) struct Caller {
     catalog: Catalog,
     /// What the key of a tenant opened for it.
     access: Option<Access>,
+    /// What is found out of it for the audit log.
+    notes: Option<Notes>,
 }
 
 struct CallState {
@@ -50,6 +54,7 @@ impl Caller {
             deadline: None,
             catalog,
             access: None,
+            notes: None,
         }
     }
 
@@ -60,11 +65,36 @@ impl Caller {
 
     /// The same call to the models that `access` is to.
     pub(super) fn with_access(self, access: Access) -> Self {
+        if let Some(notes) = &self.notes {
+            notes.tenant(access.tenant.name());
+        }
         Self {
             catalog: access.catalog.clone(),
             access: Some(access),
             ..self
         }
+    }
+
+    /// The same call, of which `notes` are taken.
+    pub(super) fn noting(self, notes: Notes) -> Self {
+        Self {
+            notes: Some(notes),
+            ..self
+        }
+    }
+
+    /// The operations of the call.
+    pub(super) fn operations(&self, enable_model_api: bool) -> Operations {
+        let operations = Operations::new(self.catalog.clone(), enable_model_api);
+        match &self.notes {
+            Some(notes) => operations.noting(notes.clone()),
+            None => operations,
+        }
+    }
+
+    /// What the server knows of the request.
+    pub(super) fn context(&self) -> &RequestContext {
+        &self.state.context
     }
 
     /// Whether the call may still be made: a stream is asked again for each of its messages.
@@ -165,7 +195,15 @@ impl Caller {
     /// Logs a failure and keeps whose fault it was.
     pub(super) fn record(&self, error: &Error) {
         log_failure(error, self.id());
+        self.note_failure(error.kind());
         self.record_status(error.kind().wire().status);
+    }
+
+    /// Notes for the audit log what became of the call.
+    pub(super) fn note_failure(&self, kind: Kind) {
+        if let Some(notes) = &self.notes {
+            notes.failed(kind);
+        }
     }
 
     /// Keeps the HTTP status that a failure has over REST.

@@ -31,7 +31,7 @@ impl ManagementService {
     }
 
     fn operations(&self, caller: &Caller) -> Operations {
-        Operations::new(caller.catalog().clone(), self.enable_model_api)
+        caller.operations(self.enable_model_api)
     }
 
     async fn register(

@@ -46,7 +46,7 @@ impl OpenInferenceService {
     }
 
     fn operations(&self, caller: &Caller) -> Operations {
-        Operations::new(caller.catalog().clone(), self.enable_model_api)
+        caller.operations(self.enable_model_api)
     }
 }
 

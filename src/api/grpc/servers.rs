@@ -29,7 +29,7 @@ use crate::api::routes::grpc::{GrpcRoute, GrpcService, OPEN_INFERENCE};
 const MODEL_INFER: &str = "ModelInfer";
 
 /// What answers calls.
-trait GrpcServer:
+pub(super) trait GrpcServer:
     Service<
         hyper::Request<Inbound>,
         Response = hyper::Response<tonic::body::Body>,

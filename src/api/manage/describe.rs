@@ -167,6 +167,7 @@ impl Operations {
         &self,
         params: DescribeParams,
     ) -> Result<Vec<Described>, Error> {
+        self.note_model(&params.model, params.version.as_deref());
         let which = match params.version.as_deref() {
             None => Which::Default,
             Some("all") => Which::All,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Operations, Outcome, bad_request};
-use crate::catalog::{Registered, Registration, Requested};
+use crate::catalog::{Entry, Registered, Registration, Requested};
 use crate::error::{Error, Kind, truncated};
 use crate::model::Envelope;
 
@@ -48,10 +48,34 @@ pub(in crate::api) struct RegisterParams {
 impl Operations {
     /// Registers a version and starts its workers.
     pub(in crate::api) async fn register(&self, params: RegisterParams) -> Result<Outcome, Error> {
+        self.note_wanted(&params);
         self.check_model_api()?;
         let wait = params.synchronous.unwrap_or(true);
-        let registered = self.catalog.register(registration(params)?, wait).await?;
-        Ok(outcome(&registered))
+        let registration = registration(params)?;
+        let registered = self
+            .catalog
+            .register(registration, wait, |entry| self.note_found(entry));
+        Ok(outcome(&registered.await?))
+    }
+
+    fn note_wanted(&self, params: &RegisterParams) {
+        if let Some(url) = &params.url
+            && let Some(notes) = &self.notes
+        {
+            notes.url(url);
+        }
+        if let Some(name) = &params.model_name {
+            self.note_model(name, None);
+        }
+    }
+
+    /// Notes what is in the archive.
+    fn note_found(&self, entry: &Entry) {
+        let spec = entry.spec();
+        self.note_model(spec.name.as_str(), Some(spec.version.as_str()));
+        if let Some(notes) = &self.notes {
+            notes.digest(entry.digest());
+        }
     }
 }
 

@@ -24,6 +24,7 @@ pub(in crate::api) struct ScaleParams {
 impl Operations {
     /// Starts or stops workers. The work goes on if the caller leaves.
     pub(in crate::api) async fn scale(&self, params: ScaleParams) -> Result<Outcome, Error> {
+        self.note_model(&params.model, params.version.as_deref());
         let bounds = bounds(&params, self.catalog.most_workers())?;
         let version = params.version.as_deref();
         let now = Instant::now();

@@ -9,13 +9,14 @@ use axum::extract::Request;
 use axum::handler::Handler;
 use axum::response::IntoResponse as _;
 use axum::routing::MethodRouter;
-use futures_util::future::Either;
+use futures_util::future::{BoxFuture, Either};
 
 use super::{Permission, Route};
+use crate::api::audit::{self, AuditedCall};
 use crate::api::document::operations::{
     Answer, OBJECT, Operation, Query, STATUS, Takes, document, get, posted, prediction, query,
 };
-use crate::api::extract::PathParams;
+use crate::api::extract::{PathParams, RequestContext};
 use crate::api::oip::rest as oip;
 use crate::api::{
     Api, Response, archives, health, inference, kserve, logs, management, method_not_allowed,
@@ -46,16 +47,56 @@ impl fmt::Debug for Endpoint {
 struct Guarded<H> {
     handler: H,
     permission: Permission,
+    path: &'static str,
 }
 
-impl<T, H: Handler<T, Arc<Api>>> Handler<T, Arc<Api>> for Guarded<H> {
-    type Future = Either<H::Future, Ready<Response>>;
+impl<T: 'static, H: Handler<T, Arc<Api>>> Handler<T, Arc<Api>> for Guarded<H> {
+    type Future = Either<Answering<H::Future>, BoxFuture<'static, Response>>;
 
     fn call(self, request: Request, api: Arc<Api>) -> Self::Future {
-        match api.of_whoever_asks(self.permission, request.headers()) {
-            Ok(api) => Either::Left(self.handler.call(request, api)),
-            Err(error) => Either::Right(ready(error.into_response())),
+        match self.audited(&request, &api) {
+            Some(call) => Either::Right(Box::pin(self.answer(request, api, call))),
+            None => Either::Left(
+                match api.of_whoever_asks(self.permission, request.headers()) {
+                    Ok(api) => Either::Left(self.handler.call(request, api)),
+                    Err(error) => Either::Right(ready(error.into_response())),
+                },
+            ),
         }
+    }
+}
+
+/// The answer of an endpoint, or a refusal.
+type Answering<F> = Either<F, Ready<Response>>;
+
+impl<H> Guarded<H> {
+    /// The call that a request is for the audit log, if there is one and the request is for it.
+    fn audited(&self, request: &Request, api: &Api) -> Option<AuditedCall> {
+        let log = api.services.audit.as_ref();
+        let log = log.filter(|_| audit::is_audited(self.permission))?;
+        let call = format!("{} {}", request.method(), self.path);
+        let principal = api.common.authority.principal(request.headers());
+        let context = RequestContext::of(request.extensions());
+        Some(AuditedCall::begin(log.clone(), principal, call, context))
+    }
+
+    /// Answers a request that is written down.
+    async fn answer<T>(self, request: Request, api: Arc<Api>, call: AuditedCall) -> Response
+    where
+        H: Handler<T, Arc<Api>>,
+    {
+        let (mut head, body) = request.into_parts();
+        call.notes().path(self.path, &mut head).await;
+        let response = match api.of_whoever_asks(self.permission, &head.headers) {
+            Ok(api) => {
+                let api = Arc::new(api.noting(call.notes()));
+                let request = Request::from_parts(head, body);
+                self.handler.call(request, api).await
+            }
+            Err(error) => error.into_response(),
+        };
+        call.answered(&response);
+        response
     }
 }
 
@@ -142,8 +183,8 @@ macro_rules! endpoints {
             id: $id,
             operation: $operation,
             attach: |methods, route| {
-                let (handler, permission) = ($handler, route.permission);
-                route.on(methods, Guarded { handler, permission })
+                let (handler, permission, path) = ($handler, route.permission, route.path);
+                route.on(methods, Guarded { handler, permission, path })
             },
         };)*
     };

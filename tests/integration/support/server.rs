@@ -1,12 +1,12 @@
 //! The builder and the server under test.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lantern::api::{self, AccessLog, Listener};
+use lantern::api::{self, AccessLog, AuditLine, AuditLog, Listener};
 use lantern::archive::check_urls;
 use lantern::backend::Backend;
 use lantern::backend::fake::{FakeBackend, Gate};
@@ -17,6 +17,7 @@ use lantern::metrics::MetricLog;
 use lantern::model::BackendKind;
 use lantern::server::{Config, Machine, Running, Server};
 use parking_lot::Mutex;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{Answer, Model};
@@ -26,6 +27,9 @@ const FIXED: [&str; 2] = [
     "lantern_allow_inline=true",
     "disable_token_authorization=true",
 ];
+
+/// Lines of the audit log that are kept: tests that measure memory make many calls.
+const KEPT_AUDITED: usize = 16;
 
 /// Makes a [`TestServer`].
 pub struct Builder {
@@ -44,6 +48,7 @@ pub struct TestServer {
     gate: Gate,
     fake: FakeBackend,
     access: Arc<Mutex<Vec<u8>>>,
+    audit: Arc<Mutex<Vec<AuditLine>>>,
     metric_lines: MetricLines,
     addresses: HashMap<Listener, Address>,
     directory: TempDir,
@@ -146,6 +151,15 @@ impl Builder {
         let access = Arc::new(Mutex::new(Vec::new()));
         let metric_lines = MetricLines::default();
         let mut cfg = self.config(directory.path(), &access);
+        let audit = Arc::<Mutex<Vec<AuditLine>>>::default();
+        let audited = Arc::clone(&audit);
+        cfg.audit = Some(AuditLog::new(move |line| {
+            let mut lines = audited.lock();
+            if lines.len() == KEPT_AUDITED {
+                lines.remove(0);
+            }
+            lines.push(line);
+        }));
         cfg.metrics.server_log = log_into(&metric_lines.server);
         cfg.metrics.model_log = log_into(&metric_lines.models);
         let server = Server::bind(cfg).unwrap();
@@ -169,6 +183,7 @@ impl Builder {
             gate,
             fake,
             access,
+            audit,
             metric_lines,
             directory,
         }
@@ -303,6 +318,20 @@ impl TestServer {
     /// The access log so far.
     pub fn access_log(&self) -> String {
         String::from_utf8(self.access.lock().clone()).unwrap()
+    }
+
+    /// The last lines of the audit log since this was last asked, as JSON objects.
+    pub fn take_audit_log(&self) -> Vec<Value> {
+        let lines = std::mem::take(&mut *self.audit.lock());
+        let object = |AuditLine(fields): AuditLine| {
+            let names: BTreeSet<_> = fields.iter().map(|(name, _)| *name).collect();
+            assert_eq!(names.len(), fields.len(), "each name once: {fields:?}");
+            let fields = fields.into_iter();
+            fields
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect()
+        };
+        lines.into_iter().map(object).collect()
     }
 
     /// Lines of `ts_metrics.log` so far.
