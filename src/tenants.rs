@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 use crate::catalog::{Catalog, Moment, Owner, Sampler, Usage};
 use crate::config::Problems;
+use crate::config::server::CheckUrls;
 use crate::config::tenants::{self as file, TenantSettings, TenantsFile};
 use crate::error::{Error, Kind};
 use crate::fair_queue::{FairQueue, Party};
@@ -122,6 +123,7 @@ fn follow(owner: &Owner, settings: &TenantSettings) {
     owner.set_weight(settings.weight.unwrap_or(1));
     owner.set_ceilings(settings.limits.clone());
     owner.set_signers(settings.signers.clone());
+    owner.set_sources(settings.sources.clone());
 }
 
 /// What a key opens.
@@ -164,6 +166,7 @@ impl Access {
 /// All tenants of a file. Whoever asks for one takes no lock.
 pub struct Tenants {
     path: PathBuf,
+    check_urls: CheckUrls,
     homes: Box<dyn Homes>,
     /// Where the requests of all wait.
     queue: Arc<FairQueue>,
@@ -209,15 +212,17 @@ impl Tenants {
     /// Reads the file at `path`, and opens every tenant's home. Blocks, within a runtime. Fails if the file cannot be used.
     pub fn open(
         path: PathBuf,
+        check_urls: CheckUrls,
         homes: Box<dyn Homes>,
         queue: Arc<FairQueue>,
         ledger: Ledger,
         patience: Duration,
     ) -> Result<Arc<Self>, Problems> {
         let stamp = Stamp::of(&path);
-        let settings = file::load(&path)?;
+        let settings = file::load(&path, check_urls)?;
         let tenants = Arc::new(Self {
             path,
+            check_urls,
             homes,
             operator: queue.party(1),
             queue,
@@ -260,7 +265,7 @@ impl Tenants {
             reading.coming = stamp;
             return Ok(false);
         }
-        let settings = file::load(&self.path);
+        let settings = file::load(&self.path, self.check_urls);
         if Stamp::of(&self.path) != stamp {
             return Ok(false);
         }

@@ -169,6 +169,28 @@ impl Fetcher {
         self.0.cfg.limit
     }
 
+    /// How it fetches.
+    pub fn config(&self) -> &FetchConfig {
+        &self.0.cfg
+    }
+
+    /// The same for somebody who may fetch from other URLs, and no more than so many bytes.
+    #[must_use]
+    pub fn restricted_to(&self, allowed: AllowedUrls, most: u64) -> Self {
+        let cfg = FetchConfig {
+            allowed,
+            limit: self.0.cfg.limit.min(most),
+            ..self.0.cfg.clone()
+        };
+        Self::new(cfg, self.0.store.clone())
+    }
+
+    /// Whether `url` names an archive that has to be fetched.
+    pub fn is_remote(url: &str) -> bool {
+        let named = remote::split_pin(url).map(|(named, _)| named);
+        named.is_ok_and(|named| Remote::parse(named).is_ok_and(|remote| remote.is_some()))
+    }
+
     /// The model store that archives are fetched into.
     pub fn store(&self) -> &ModelStore {
         &self.0.store

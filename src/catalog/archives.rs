@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use tokio::sync::OwnedMutexGuard;
 
-use super::Catalog;
+use super::{Catalog, Library};
 use crate::archive::{
-    ArchiveError, ModelStore, Stored, UnpackLimits, Upload, arrived, remove_stored, stored,
+    AllowedUrls, ArchiveError, Fetcher, ModelStore, Stored, UnpackLimits, Upload, arrived,
+    remove_stored, stored,
 };
 use crate::error::{Error, Kind};
 
@@ -107,6 +108,26 @@ impl Catalog {
             })
         })
         .await
+    }
+
+    /// Lets `library` fetch what a tenant names, from where it may and as much as its quota leaves. One archive comes at a time.
+    pub(super) async fn begin_fetching(
+        &self,
+        url: &str,
+        library: &mut Library,
+    ) -> Result<Option<OwnedMutexGuard<()>>, Error> {
+        let owner = &self.state.parts.owner;
+        let Some(sources) = owner.sources().filter(|_| Fetcher::is_remote(url)) else {
+            return Ok(None);
+        };
+        let one_at_a_time = Arc::clone(&self.state.uploading).lock_owned().await;
+        let (store, quota) = (self.store(), owner.quotas().archive_bytes);
+        let has = blocking(move || Ok(stored(&store)?.iter().map(|one| one.bytes).sum::<u64>()));
+        let has = has.await?;
+        let room = quota.map_or(u64::MAX, |quota| (quota as u64).saturating_sub(has));
+        let (allowed, _) = AllowedUrls::read(&sources.join(","), false);
+        library.fetcher = library.fetcher.restricted_to(allowed, room);
+        Ok(Some(one_at_a_time))
     }
 
     /// Bytes that have arrived of an archive that broke off.

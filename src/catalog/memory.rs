@@ -98,7 +98,6 @@ impl CatalogState {
         let owner = &self.parts.owner;
         let weights = || fs::metadata(spec.directory.join(&spec.artifact)).map_or(0, |it| it.len());
         let needs = self.parts.peaks.of(digest).unwrap_or_else(weights);
-        let needs = needs.min(spec.limits.process_memory as u64);
         let before = owner.promise_memory(|promised| promised + needs);
         let promise = MemoryPromise {
             owner: Arc::clone(owner),

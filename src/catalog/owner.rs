@@ -49,6 +49,8 @@ struct Tenant {
     /// The most that its handlers and processes may be given.
     ceilings: ArcSwap<LimitOptions>,
     signers: ArcSwap<Signers>,
+    /// What archives may be fetched from.
+    sources: ArcSwap<Vec<String>>,
     /// What the buckets' time is counted from.
     since: Instant,
     requests: Bucket,
@@ -82,6 +84,7 @@ impl Owner {
             quotas: ArcSwap::default(),
             ceilings: ArcSwap::default(),
             signers: ArcSwap::default(),
+            sources: ArcSwap::default(),
             since: Instant::now(),
             requests: Bucket::default(),
             bytes: Bucket::default(),
@@ -161,6 +164,20 @@ impl Owner {
     /// A lane for one of its versions; `None` where nothing is shared.
     pub(super) fn lane(&self) -> Option<Lane> {
         self.common.as_ref().map(|common| common.party.lane())
+    }
+
+    /// From now on archives may be fetched from there, as `allowed_urls` says it.
+    pub fn set_sources(&self, sources: Vec<String>) {
+        if let Some(tenant) = &self.tenant {
+            tenant.sources.store(Arc::new(sources));
+        }
+    }
+
+    /// What archives may be fetched from, if the owner has a list of its own.
+    pub(super) fn sources(&self) -> Option<Arc<Vec<String>>> {
+        self.tenant
+            .as_ref()
+            .map(|tenant| tenant.sources.load_full())
     }
 
     /// From now on what it registers must be signed by one of these. What it has stays.

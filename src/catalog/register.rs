@@ -165,9 +165,11 @@ impl Catalog {
         self.check_may_be_opened(&registration)?;
         let _at_work = self.at_work().await?;
         let ceilings = self.state.parts.owner.ceilings();
-        let library = self.state.parts.library.clone().within(&ceilings);
+        let mut library = self.state.parts.library.clone().within(&ceilings);
         let url = registration.url.clone();
+        let one_at_a_time = self.begin_fetching(&url, &mut library).await?;
         let mut opened = library.open(registration, at_startup).await?;
+        drop(one_at_a_time);
         let warnings = std::mem::take(&mut opened.warnings);
         let (name, version) = (&opened.spec.name, &opened.spec.version);
         if !self.shows(name.as_str()) {

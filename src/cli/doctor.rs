@@ -9,6 +9,7 @@ use clap::Args;
 
 use super::Failure;
 use super::serve::{self, ServeArgs};
+use crate::archive::check_urls;
 use crate::config::server::Environment;
 use crate::config::tenants;
 use crate::sandbox::cgroup::Division;
@@ -57,7 +58,7 @@ fn write_tenants(out: &mut impl Write, file: &Path) -> io::Result<bool> {
             "evenly by thread. With a delegated cgroup v2 (Delegate=yes in the unit) it is by their weights"
         }
     };
-    let loaded = tenants::load(file);
+    let loaded = tenants::load(file, check_urls);
     match &loaded {
         Ok(file) => writeln!(out, "Tenants: {}", file.tenants.len())?,
         Err(problems) => writeln!(out, "Tenants: {problems}")?,

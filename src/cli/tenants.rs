@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::Failure;
+use crate::archive::check_urls;
 use crate::config::tenants;
 use crate::token::{Key, TenantScope};
 
@@ -61,7 +62,7 @@ impl ScopeArg {
 pub fn run(args: &TenantsArgs) -> Result<ExitCode, Failure> {
     let mut out = io::stdout().lock();
     let written = match &args.command {
-        Command::Check { file } => write_tenants(&mut out, &tenants::load(file)?),
+        Command::Check { file } => write_tenants(&mut out, &tenants::load(file, check_urls)?),
         Command::Key { label, scopes } => {
             let key = Key::random().map_err(|error| {
                 Failure::new(format!("the system gives no random numbers ({error})"))
@@ -129,7 +130,7 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         let line = text.lines().last().unwrap();
         let file = format!("tenants:\n  acme:\n    keys:\n      {line}\n");
-        let tenants = tenants::parse("t.yaml", file.as_bytes()).unwrap();
+        let tenants = tenants::parse("t.yaml", file.as_bytes(), check_urls).unwrap();
         let [read] = &tenants.tenants["acme"].keys[..] else {
             panic!("{text}");
         };

@@ -24,6 +24,7 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use super::model::{Fields, LimitOptions, limits_of};
+use super::server::CheckUrls;
 use super::yaml::{self, Extent, Node, Value};
 use super::{Problem, Problems};
 use crate::model::{ModelName, TenantName};
@@ -46,7 +47,8 @@ const HEAVIEST: i128 = 1000;
 
 const OF_FILE: [&str; 2] = ["tenants", "operator"];
 const OF_OPERATOR: [&str; 1] = ["weight"];
-const OF_TENANT: [&str; 6] = ["keys", "limits", "quotas", "signers", "suspended", "weight"];
+#[rustfmt::skip]
+const OF_TENANT: [&str; 7] = ["keys", "limits", "quotas", "signers", "sources", "suspended", "weight"];
 const OF_KEY: [&str; 5] = ["sha256", "label", "scopes", "models", "expires"];
 const OF_QUOTAS: [&str; 12] = [
     "archive_bytes",
@@ -78,6 +80,8 @@ pub struct TenantSettings {
     pub limits: LimitOptions,
     /// Whose archives it may register.
     pub signers: Signers,
+    /// What archives may be fetched from, as items of `allowed_urls`; nothing where nothing is said.
+    pub sources: Vec<String>,
 }
 
 /// How much a tenant may have at a time; any number where nothing is said.
@@ -127,11 +131,11 @@ pub struct TenantsFile {
     pub operator_weight: Option<u32>,
 }
 
-/// Reads the file at `path`.
-pub fn load(path: &Path) -> Result<TenantsFile, Problems> {
+/// Reads the file at `path`; `check_urls` says what is wrong with sources.
+pub fn load(path: &Path, check_urls: CheckUrls) -> Result<TenantsFile, Problems> {
     let origin = path.display().to_string();
     match contents(path) {
-        Ok(bytes) => parse(&origin, &bytes),
+        Ok(bytes) => parse(&origin, &bytes, check_urls),
         Err(error) => Err(Problem::plain(origin, "", format!("cannot be read: {error}")).into()),
     }
 }
@@ -146,11 +150,12 @@ fn contents(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Reads a document; `origin` is what problems call it.
-pub fn parse(origin: &str, bytes: &[u8]) -> Result<TenantsFile, Problems> {
+pub fn parse(origin: &str, bytes: &[u8], check_urls: CheckUrls) -> Result<TenantsFile, Problems> {
     let document = yaml::parse_within(EXTENT, origin, bytes)?;
     let mut reader = Reader {
         fields: Fields::new(origin),
         seen: HashMap::new(),
+        check_urls,
     };
     let (mut tenants, mut operator_weight) = (None, None);
     for (key, node) in reader.fields.map("the document", &document) {
@@ -177,6 +182,7 @@ struct Reader {
     fields: Fields,
     /// Where each key was first.
     seen: HashMap<KeyDigest, String>,
+    check_urls: CheckUrls,
 }
 
 impl Reader {
@@ -245,6 +251,7 @@ impl Reader {
                     self.entries(&path, node);
                     settings.limits = limits_of(&mut self.fields, node);
                 }
+                "sources" => settings.sources = self.sources(&path, node),
                 "signers" => settings.signers = self.signers(&path, node),
                 _ => self.fields.unknown(&path, node, key, OF_TENANT),
             }
@@ -313,6 +320,24 @@ impl Reader {
             }
         }
         Signers::only(signers)
+    }
+
+    fn sources(&mut self, path: &str, node: &Node) -> Vec<String> {
+        let mut sources = Vec::new();
+        for item in self.fields.list(path, node) {
+            let Some(text) = self.fields.text(path, item) else {
+                continue;
+            };
+            if text.contains(',') {
+                let rule = "must not hold a comma: each source is an item of its own";
+                self.fields.problem(path, item, rule);
+            }
+            for rule in (self.check_urls)(&text, false) {
+                self.fields.problem(path, item, rule);
+            }
+            sources.push(text);
+        }
+        sources
     }
 
     fn digest(&mut self, path: &str, node: &Node) -> Option<KeyDigest> {
@@ -427,8 +452,42 @@ mod tests {
 
     const DIGEST: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
 
+    /// In place of those who fetch.
+    fn check_urls(text: &str, _: bool) -> Vec<String> {
+        let is_one = text.starts_with("https://");
+        if is_one {
+            Vec::new()
+        } else {
+            vec!["must be a URL".to_owned()]
+        }
+    }
+
+    #[test]
+    fn sources_are_urls_each_an_item_of_its_own() {
+        let file =
+            read("tenants: {acme: {sources: [https://a.org/, 'https://b.org/.*']}}").unwrap();
+        assert_eq!(
+            file.tenants["acme"].sources,
+            ["https://a.org/", "https://b.org/.*"]
+        );
+        for (sources, says) in [
+            ("['https://a.org/,https://b.org/']", "must not hold a comma"),
+            ("[ftp://a]", "must be a URL"),
+            ("[1]", "must be a text"),
+            ("https://a.org/", "must be a list"),
+            ("~", "must have a value"),
+        ] {
+            let text = format!("tenants: {{acme: {{sources: {sources}}}}}");
+            assert!(
+                read(&text).unwrap_err().contains(says),
+                "{sources}: {:?}",
+                read(&text)
+            );
+        }
+    }
+
     fn read(text: &str) -> Result<TenantsFile, String> {
-        parse("t.yaml", text.as_bytes()).map_err(|problems| problems.to_string())
+        parse("t.yaml", text.as_bytes(), check_urls).map_err(|problems| problems.to_string())
     }
 
     #[test]

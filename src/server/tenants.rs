@@ -15,7 +15,7 @@ use tracing::Instrument as _;
 
 use super::settings::{default_versions, verdicts};
 use super::{Config, Places, ServerError, load, logs, places};
-use crate::archive::{FetchConfig, Fetcher, ModelStore};
+use crate::archive::{AllowedUrls, FetchConfig, Fetcher, ModelStore, check_urls};
 use crate::catalog::{
     Catalog, Health, Library, LibraryConfig, Owner, Parts, Peaks, Registration, SnapshotConfig,
 };
@@ -74,8 +74,8 @@ pub(super) struct Shared {
     hosts: Hosts,
     health: Health,
     library: Arc<LibraryConfig>,
-    /// Bytes of an archive.
-    largest_archive: u64,
+    /// How archives are fetched.
+    fetching: FetchConfig,
     /// Archives that are examined at the same time.
     examining: Arc<Semaphore>,
     metrics: metrics::Config,
@@ -90,7 +90,7 @@ impl Shared {
             hosts: cfg.hosts.clone(),
             health: cfg.health,
             library: Arc::new(of_tenants(&cfg.library.cfg)),
-            largest_archive: cfg.library.fetcher.largest(),
+            fetching: cfg.library.fetcher.config().clone(),
             examining: Arc::new(Semaphore::new(EXAMINED_AT_ONCE)),
             metrics: cfg.metrics.clone(),
             unregister_timeout: cfg.unregister_timeout,
@@ -109,7 +109,7 @@ impl Shared {
         let queue = FairQueue::new(cores);
         let file = cfg.file.clone();
         let ledger = Ledger::new(homes.directory.join(USAGE));
-        let tenants = Tenants::open(file, Box::new(homes), queue, ledger, patience);
+        let tenants = Tenants::open(file, check_urls, Box::new(homes), queue, ledger, patience);
         Ok(tenants?)
     }
 }
@@ -170,8 +170,10 @@ impl TenantHomes {
 
     fn fetch_config(&self) -> FetchConfig {
         FetchConfig {
-            limit: self.parts.largest_archive,
-            ..FetchConfig::default()
+            // Nothing until the file says what; and nothing is asked for with the operator's credentials.
+            allowed: AllowedUrls::default(),
+            s3: BTreeMap::new(),
+            ..self.parts.fetching.clone()
         }
     }
 

@@ -47,7 +47,7 @@ async fn a_hostile_handler_cannot_forge_a_scrape() {
     let (process, labelled): (Vec<_>, Vec<_>) = samples
         .iter()
         .partition(|line| is_of_the_whole_server(line));
-    assert_eq!(process.len(), 7 + 3, "{process:?}");
+    assert_eq!(process.len(), 7 + 4, "{process:?}");
     for line in process {
         assert!(is_number_of_the_process(line), "{line:?}");
     }

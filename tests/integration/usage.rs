@@ -5,6 +5,7 @@ use std::path::Path;
 use lantern::api::Listener;
 use serde_json::Value;
 
+use crate::support::origin::Origin;
 use crate::support::{Answer, Model, TestServer};
 use crate::tenants::{LINEAR, Place, acme, bearer, globex, operators, predict, register, until};
 use crate::tokens::ask;
@@ -277,4 +278,45 @@ async fn a_tenants_handlers_may_be_given_less_than_others() {
     let refused = ask(&server, Listener::Management, target, Some(&key)).await;
     assert_eq!(refused.status, 400, "{refused}");
     assert!(refused.text().contains("must be at most 20ms"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenants_archives_come_from_its_sources_alone() {
+    let origin = Origin::serving(Model::new("passthrough").named("raw").packed()).await;
+    let place = Place::new();
+    let sources = format!("    sources: ['{}']\n", origin.url("/models/.*"));
+    let narrow = format!("{sources}    quotas: {{archive_bytes: 100}}\n");
+    place.write(&[
+        format!("{}{sources}", acme()),
+        format!("{}{narrow}", globex()),
+    ]);
+    let server = place.server().await;
+    let fetched = async |tenant: &str, path: &str| {
+        let url = origin.url(path);
+        let url: String = form_urlencoded::byte_serialize(url.as_bytes()).collect();
+        let target = format!("/models?url={url}");
+        let key = bearer(tenant);
+        ask(&server, Listener::Management, ("POST", &target), Some(&key)).await
+    };
+    let answer = fetched("acme-all", "/elsewhere/raw.mar").await;
+    assert_eq!(answer.status, 404, "{answer}");
+    let answer = fetched("globex-all", "/models/raw.mar").await;
+    assert!(answer.text().contains("larger than 100"), "{answer}");
+    let answer = fetched("acme-all", "/models/raw.mar").await;
+    assert_eq!(answer.status, 200, "{answer}");
+    assert!(place.home("acme").join("archives/raw.mar").exists());
+    let gone = ("DELETE", "/models/raw");
+    let key = bearer("acme-all");
+    let gone = ask(&server, Listener::Management, gone, Some(&key)).await;
+    assert_eq!(gone.status, 200, "{gone}");
+    place.write(&[acme(), globex()]);
+    until("nothing may be fetched any more", async || {
+        let answer = fetched("acme-all", "/models/raw.mar").await;
+        if answer.status == 200 {
+            let gone = ("DELETE", "/models/raw");
+            ask(&server, Listener::Management, gone, Some(&key)).await;
+        }
+        answer.status == 404
+    })
+    .await;
 }
