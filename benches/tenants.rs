@@ -55,7 +55,7 @@ impl Place {
         let file = directory.join("tenants.yaml");
         std::fs::write(&file, tenants()).expect("the tenants can be written");
         let extra = format!(
-            "disable_token_authorization=false\nlantern_tenants={}",
+            "disable_token_authorization=false\nenable_model_api=true\nlantern_tenants={}",
             file.display()
         );
         let setup = Setup::new(&[], &extra);

@@ -139,6 +139,11 @@ pub struct Access {
 }
 
 impl Access {
+    /// Whether the operator has it, and no key of the tenant's.
+    pub const fn is_operators(&self) -> bool {
+        self.key.is_none()
+    }
+
     /// Whether it is given still: a stream of messages outlives keys and tenants.
     pub fn check(&self) -> Result<(), Error> {
         let table = self.tenants.table.load();

@@ -42,6 +42,8 @@ pub(super) struct Notes(Arc<Mutex<Noted>>);
 #[derive(Debug, Default)]
 struct Noted {
     tenant: Option<TenantName>,
+    /// The tenant that a header names, as it is there.
+    named_tenant: Option<String>,
     model: Option<String>,
     version: Option<String>,
     url: Option<String>,
@@ -82,7 +84,7 @@ impl Notes {
     /// The model that is meant, and the version if one is named.
     pub(super) fn model(&self, model: &str, version: Option<&str>) {
         let mut noted = self.0.lock();
-        noted.model = Some(shown(model));
+        noted.model = Some(shown(&without_credentials(model)));
         noted.version = version.map(shown).or(noted.version.take());
     }
 
@@ -101,6 +103,12 @@ impl Notes {
         if let Some(tenant) = tenant {
             self.0.lock().tenant = Some(tenant.clone());
         }
+    }
+
+    /// The tenant that a header names, who may be another or none.
+    pub(super) fn named_tenant(&self, name: Option<&[u8]>) {
+        let name = name.map(String::from_utf8_lossy);
+        self.0.lock().named_tenant = name.map(|name| shown(&name));
     }
 
     /// It failed so.
@@ -172,6 +180,7 @@ impl AuditedCall {
         let text = |text: Option<String>| text.map(Value::from);
         let of_call = [
             ("tenant", text(noted.tenant.map(|name| name.to_string()))),
+            ("named_tenant", text(noted.named_tenant)),
             ("call", Some(self.call.as_str().into())),
             ("model", text(noted.model)),
             ("version", text(noted.version)),
@@ -223,15 +232,17 @@ fn shown(text: &str) -> String {
 /// A URL without what may let somebody in: a user and a password before the host, and whatever is in its query.
 fn without_credentials(url: &str) -> String {
     let end = url.find(['?', '#']).unwrap_or(url.len());
-    let url = &url[..end];
-    let Some((scheme, rest)) = url.split_once(':').filter(|(scheme, _)| is_scheme(scheme)) else {
-        return url.to_owned();
-    };
+    let url = url[..end].trim();
+    let scheme = url.find(':').filter(|at| is_scheme(&url[..*at]));
+    let (scheme, rest) = url.split_at(scheme.map_or(0, |at| at + 1));
     let slashes = rest.len() - rest.trim_start_matches(['/', '\\']).len();
     let (slashes, rest) = rest.split_at(slashes);
+    if scheme.is_empty() && slashes.is_empty() {
+        return url.to_owned();
+    }
     let host = rest.find(['/', '\\']).unwrap_or(rest.len());
     let user = rest[..host].rfind('@').map_or(0, |at| at + 1);
-    format!("{scheme}:{slashes}{}", &rest[user..])
+    format!("{scheme}{slashes}{}", &rest[user..])
 }
 
 fn is_scheme(text: &str) -> bool {
@@ -314,6 +325,9 @@ mod tests {
             ),
             ("https://host/a.mar#secret", "https://host/a.mar"),
             ("s3://bucket/key.mar", "s3://bucket/key.mar"),
+            ("//user:secret@host/a.mar", "//host/a.mar"),
+            (" https://user:secret@host/a.mar", "https://host/a.mar"),
+            ("user@host/a.mar", "user@host/a.mar"),
         ] {
             assert_eq!(without_credentials(url), expected, "{url}");
         }

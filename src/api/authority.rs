@@ -226,7 +226,8 @@ fn meant(
     }
 }
 
-fn named(headers: &HeaderMap) -> Option<&[u8]> {
+/// The tenant that a header names.
+pub(super) fn named(headers: &HeaderMap) -> Option<&[u8]> {
     headers.get(TENANT).map(header::HeaderValue::as_bytes)
 }
 

@@ -17,7 +17,7 @@ use tonic::{Code, Status};
 use tower::ServiceExt as _;
 
 use super::audit::{self, AuditedCall};
-use super::authority::Authority;
+use super::authority::{Authority, named};
 use super::extract::RequestContext;
 use super::layers::{self, HttpService};
 use super::routes::grpc::{GrpcRoute, GrpcTable, Messages};
@@ -183,7 +183,9 @@ fn audited(
     let name = format!("gRPC {}/{}", route.service, route.method);
     let principal = api.authority.principal(headers);
     let context = caller.context().clone();
-    Some(AuditedCall::begin(log.clone(), principal, name, context))
+    let call = AuditedCall::begin(log.clone(), principal, name, context);
+    call.notes().named_tenant(named(headers));
+    Some(call)
 }
 
 /// The status of HTTP that an answer would have over REST.

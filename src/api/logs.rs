@@ -21,7 +21,7 @@ use crate::model::TenantName;
 
 /// Lines that are answered if nothing else is said.
 const LINES: usize = 100;
-/// How many may follow logs of one owner's models at a time, and of all owners'.
+/// How many may follow logs at a time: of one tenant's keys or of the operator's, and of all tenants'.
 const OF_OWNER: usize = 8;
 const IN_ALL: usize = 64;
 /// How often it is looked whether somebody who follows may still do so. It is looked before each answer of lines as well.
@@ -82,7 +82,11 @@ pub(super) async fn show(
 }
 
 fn owner(api: &Api) -> Option<TenantName> {
-    let access = api.access.as_ref()?;
+    // The operator has places of its own, whosever log it follows.
+    let access = api
+        .access
+        .as_ref()
+        .filter(|access| !access.is_operators())?;
     access.tenant.name().cloned()
 }
 
@@ -151,7 +155,8 @@ impl Followers {
         if own >= OF_OWNER {
             return Err(too_many(&format!("{OF_OWNER} are, as many as may be")));
         }
-        if counts.values().sum::<usize>() >= IN_ALL {
+        let of_tenants = counts.iter().filter(|(owner, _)| owner.is_some());
+        if owner.is_some() && of_tenants.map(|(_, count)| count).sum::<usize>() >= IN_ALL {
             return Err(too_many("as many are as may be on this server"));
         }
         counts.insert(owner.clone(), own + 1);

@@ -262,8 +262,7 @@ impl Entry {
             return Err(self.cannot_describe());
         }
         let deadline = self.deadline(Instant::now());
-        let _turn = self.turn_until(runtime, deadline).await?;
-        let described = runtime.describe(request_id, deadline).await;
+        let described = self.describe_in_turn(runtime, request_id, deadline).await;
         described.map(Response::into_body).map_err(|error| {
             if error.kind() == Kind::NoWorker {
                 return self.cannot_describe().with_detail(error);
@@ -495,9 +494,12 @@ impl Drop for AdmittedRequest<'_> {
 
 fn outcome(kind: Kind) -> Outcome {
     match kind {
-        Kind::NoWorker | Kind::QueueFull | Kind::Overloaded | Kind::Draining | Kind::CrashLoop => {
-            Outcome::Rejected
-        }
+        Kind::NoWorker
+        | Kind::QueueFull
+        | Kind::Overloaded
+        | Kind::Draining
+        | Kind::CrashLoop
+        | Kind::Throttled => Outcome::Rejected,
         Kind::Expired | Kind::Loading => Outcome::Expired,
         Kind::Cancelled => Outcome::Cancelled,
         _ => Outcome::Failed,

@@ -12,7 +12,7 @@ use crate::error::{Error, Kind};
 use crate::model::ModelSpec;
 use crate::runtime;
 
-/// The most memory that worker processes of an archive were seen with, by the digest of the archive.
+/// The most memory that the last worker process of an archive had when it had loaded it, by the digest of the archive.
 #[derive(Debug, Default)]
 pub struct Peaks {
     /// Where they are kept, each in a file; made with the first one.
@@ -38,10 +38,10 @@ impl Peaks {
         fs::read_to_string(path).ok()?.trim().parse().ok()
     }
 
-    /// A process of that archive has had so much. Writes a file if that is news.
+    /// The last process of that archive has had so much. Writes a file if that is news.
     pub(super) fn note(&self, digest: &str, bytes: u64) {
         let known = self.of(digest).unwrap_or(0);
-        if bytes <= known.saturating_add(known / 16) {
+        if bytes.abs_diff(known) <= known / 16 {
             return;
         }
         self.known.lock().insert(digest.to_owned(), bytes);
@@ -68,8 +68,8 @@ impl Drop for MemoryPromise {
 }
 
 impl CatalogState {
-    /// Promises a tenant the memory that a version's process needs, as far as is known: the most that one of its archive had, or at least what
-    /// the weights take. Fails with the numbers if that is above its quota or more than the machine has, unless it is not to be refused.
+    /// Promises a tenant the memory that a version's process needs, as far as is known: as much as the last one of its archive had, or at least
+    /// what the weights take. Fails with the numbers if that is above its quota or more than the machine has, unless it is not to be refused.
     pub(super) async fn promise_memory(
         self: &Arc<Self>,
         spec: &Arc<ModelSpec>,
@@ -148,16 +148,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_largest_peak_is_kept() {
+    fn the_last_peak_is_kept() {
         let directory = tempfile::tempdir().unwrap();
         let place = Some(directory.path().join("peaks"));
         let peaks = Peaks::kept_in(place.clone());
         assert_eq!(peaks.of("ab"), None);
-        for (bytes, kept) in [(1000, 1000), (1010, 1000), (2000, 2000), (500, 2000)] {
+        for (bytes, kept) in [(1000, 1000), (1010, 1000), (2000, 2000), (500, 500)] {
             peaks.note("ab", bytes);
             assert_eq!(peaks.of("ab"), Some(kept));
         }
-        assert_eq!(Peaks::kept_in(place).of("ab"), Some(2000));
+        assert_eq!(Peaks::kept_in(place).of("ab"), Some(500));
         assert_eq!(Peaks::default().of("ab"), None);
     }
 }

@@ -1,7 +1,7 @@
 //! Whose models a catalog holds, and how much of everything that owner may have.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -39,7 +39,7 @@ struct Common {
     party: Party,
     weight: Arc<AtomicU32>,
     usage: UsageCounts,
-    told: Told,
+    balances: Balances,
 }
 
 #[derive(Debug)]
@@ -107,7 +107,7 @@ impl Owner {
     /// From now on it may have so much. What it has stays.
     pub fn set_quotas(&self, quotas: Quotas) {
         if let Some(tenant) = &self.tenant {
-            tenant.quotas.store(Arc::new(quotas));
+            tenant.set_quotas(quotas);
         }
     }
 
@@ -244,7 +244,7 @@ impl Owner {
     pub(super) fn used(&self, spent: Spent, cost: Duration) {
         if let Some(common) = &self.common {
             common.usage.spent(spent);
-            common.told.add(spent.total(), cost);
+            common.balances.ended(spent.total(), cost);
         }
         self.count_against_quotas(spent);
     }
@@ -296,19 +296,25 @@ impl Owner {
         std::mem::replace(&mut *promised, after)
     }
 
+    /// A request of its is computed from now on, until what is returned is dropped.
+    pub(super) fn computing(&self) -> Computing<'_> {
+        let common = self.common.as_ref();
+        Computing(common.map(|common| (common, common.balances.begin())))
+    }
+
     /// Its worker processes used so much CPU time since the last time, and held so much memory for so long. Of what they used more than its
-    /// requests said and cost, it pays the rest here: those of clients that left, runs that failed, loading, and what a process conceals.
+    /// requests said and cost, or are going to, it pays the rest here: those of clients that left, runs that failed, loading, and what a
+    /// process conceals.
     pub(super) fn sampled(&self, cpu: Duration, bytes: u64, held: Duration) {
         let Some(common) = &self.common else {
             return;
         };
         common.usage.sampled(cpu, bytes, held);
-        let (told, paid) = common.told.take();
-        common.party.charge(cpu.saturating_sub(paid));
-        let rest = cpu.saturating_sub(told);
+        let (unpaid, untold) = common.balances.settle(cpu);
+        common.party.charge(unpaid);
         self.count_against_quotas(Spent {
-            handler: rest,
-            inference: rest,
+            handler: untold,
+            inference: untold,
         });
     }
 }
@@ -319,31 +325,104 @@ impl Common {
             party,
             weight: Arc::new(AtomicU32::new(1)),
             usage: UsageCounts::default(),
-            told: Told::default(),
+            balances: Balances::new(),
         }
     }
 }
 
-/// What requests said of themselves, and what their turns cost, since worker processes were last looked at. In nanoseconds.
-#[derive(Debug, Default)]
-struct Told {
-    spent: AtomicU64,
-    paid: AtomicU64,
+/// What worker processes used beyond what requests said of themselves, and beyond what their turns cost: not yet charged, or charged before it
+/// was used. In nanoseconds.
+#[derive(Debug)]
+struct Balances {
+    since: Instant,
+    unpaid: AtomicI64,
+    untold: AtomicI64,
+    /// Requests that are computed, and the sum of the times when each began.
+    under_way: Mutex<(u32, u128)>,
 }
 
-impl Told {
-    fn add(&self, spent: Duration, paid: Duration) {
-        self.spent.fetch_add(nanos(spent) as u64, Ordering::Relaxed);
-        self.paid.fetch_add(nanos(paid) as u64, Ordering::Relaxed);
+/// A request that is computed.
+pub(super) struct Computing<'a>(Option<(&'a Common, u128)>);
+
+impl Drop for Computing<'_> {
+    fn drop(&mut self) {
+        if let Some((common, begun)) = self.0 {
+            let mut under_way = common.balances.under_way.lock();
+            *under_way = (under_way.0 - 1, under_way.1 - begun);
+        }
+    }
+}
+
+impl Balances {
+    /// What is charged too early and may count later, at most.
+    const EARLY: i64 = 60_000_000_000;
+
+    fn new() -> Self {
+        Self {
+            since: Instant::now(),
+            unpaid: AtomicI64::new(0),
+            untold: AtomicI64::new(0),
+            under_way: Mutex::default(),
+        }
     }
 
-    fn take(&self) -> (Duration, Duration) {
-        let taken = |time: &AtomicU64| Duration::from_nanos(time.swap(0, Ordering::Relaxed));
-        (taken(&self.spent), taken(&self.paid))
+    fn begin(&self) -> u128 {
+        let now = self.since.elapsed().as_nanos();
+        let mut under_way = self.under_way.lock();
+        *under_way = (under_way.0 + 1, under_way.1 + now);
+        now
     }
+
+    fn ended(&self, spent: Duration, cost: Duration) {
+        for (balance, time) in [(&self.untold, spent), (&self.unpaid, cost)] {
+            balance.fetch_sub(signed(time), Ordering::Relaxed);
+        }
+    }
+
+    /// What of `cpu`, and of what was used before, nobody has accounted for or is going to: unpaid, and untold.
+    fn settle(&self, cpu: Duration) -> (Duration, Duration) {
+        let (count, begun) = *self.under_way.lock();
+        let expected = self.since.elapsed().as_nanos() * u128::from(count);
+        let expected = expected.saturating_sub(begun);
+        let expected = i64::try_from(expected).unwrap_or(i64::MAX);
+        let rest = |balance: &AtomicI64| {
+            let now = balance.fetch_add(signed(cpu), Ordering::Relaxed) + signed(cpu);
+            let rest = now.saturating_sub(expected).max(0);
+            let early = (-Self::EARLY - now).max(0);
+            balance.fetch_add(early - rest, Ordering::Relaxed);
+            Duration::from_nanos(rest.unsigned_abs())
+        };
+        (rest(&self.unpaid), rest(&self.untold))
+    }
+}
+
+fn signed(time: Duration) -> i64 {
+    // Sums stay far from the end of what fits.
+    i64::try_from(time.as_nanos()).map_or(i64::MAX / 4, |nanos| nanos.min(i64::MAX / 4))
 }
 
 impl Tenant {
+    fn set_quotas(&self, quotas: Quotas) {
+        let (before, now) = (self.quotas.swap(Arc::new(quotas)), self.since.elapsed());
+        let rates = |quotas: &Quotas| {
+            [
+                quotas.requests_rate(),
+                quotas.body_bytes_per_second.map(Rate::even),
+                quotas.handler_time_per_second.map(of_time),
+                quotas.inference_time_per_second.map(of_time),
+            ]
+        };
+        let buckets = [&self.requests, &self.bytes, &self.handler, &self.inference];
+        for (bucket, (before, after)) in buckets
+            .into_iter()
+            .zip(rates(&before).into_iter().zip(rates(&quotas)))
+        {
+            if before != after {
+                bucket.change(before, after, now);
+            }
+        }
+    }
+
     fn enter(&self, body: &Body) -> Result<Counted<'_>, (RequestQuota, Error)> {
         let quotas = **self.quotas.load();
         let counted = Counted(Some(self));
@@ -573,5 +652,20 @@ mod tests {
         honest.used(spent, second);
         honest.sampled(second, 0, second);
         assert!(honest.enter(&body(0)).is_ok());
+        // Nor is what a request that is under way is going to tell.
+        let computing = honest.computing();
+        std::thread::yield_now();
+        let so_far = honest.common.as_ref().unwrap().balances.since.elapsed();
+        honest.sampled(so_far.min(Duration::from_nanos(1)), 0, second);
+        assert_eq!(
+            honest
+                .common
+                .as_ref()
+                .unwrap()
+                .balances
+                .settle(Duration::ZERO),
+            Default::default()
+        );
+        drop(computing);
     }
 }

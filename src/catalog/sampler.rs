@@ -16,7 +16,7 @@ pub struct Sampler {
 }
 
 impl Catalog {
-    /// Counts what worker processes have used since the last time, and the most memory that each has had. What a process used between the
+    /// Counts what worker processes have used since the last time, and the most memory that each had when it was first looked at. What a process used between the
     /// last time and its end is not known. Reads files of the system, some for each process.
     pub fn sample(&self, sampler: &mut Sampler) {
         let now = Instant::now();
@@ -35,8 +35,11 @@ impl Catalog {
                 let before = sampler.cpu.get(&worker.pid).copied().unwrap_or_default();
                 used += so_far.saturating_sub(before);
                 bytes += worker.memory();
-                let peaks = &self.state.parts.peaks;
-                peaks.note(entry.digest(), worker.peak_memory());
+                if !sampler.cpu.contains_key(&worker.pid) {
+                    // What it needed to load: what requests make of it later keeps nothing from loading.
+                    let peaks = &self.state.parts.peaks;
+                    peaks.note(entry.digest(), worker.peak_memory());
+                }
                 cpu.insert(worker.pid, so_far);
             }
         }

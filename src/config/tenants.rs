@@ -439,6 +439,10 @@ impl Reader {
             };
             *quota = self.fields.number(&path, node, least, MOST);
         }
+        if quotas.requests_burst.is_some() && quotas.requests_per_second.is_none() {
+            let rule = "has requests_burst, which means nothing without requests_per_second";
+            self.fields.key_problem(path, node, rule);
+        }
         quotas
     }
 }

@@ -8,7 +8,7 @@
 //! Nothing here knows time, tasks or locks: whoever calls says how late it is. Nothing looks through all parties.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::payload::Priority;
@@ -21,8 +21,6 @@ const UNKNOWN: u64 = AHEAD;
 const LEAST: u64 = 1_000;
 /// Turns for each core, and for each worker of a lane, however short they seem.
 const DEEPEST: usize = 8;
-/// Turns for each core that parties with few may have while all cores are busy.
-const BEYOND: usize = 8;
 /// Requests of a turn, which count as one run.
 const LARGEST: usize = 64;
 /// Parts of a nanosecond in tags, so that weights divide them.
@@ -57,14 +55,7 @@ pub(super) struct Grant {
     /// Its part of what is counted as under way.
     load: u64,
     /// Shared by the requests of one turn.
-    turn: Arc<TurnKind>,
-}
-
-/// What is the same for all requests of a turn.
-#[derive(Debug)]
-struct TurnKind {
-    /// Whether it began while all cores were busy.
-    is_beyond: bool,
+    turn: Arc<()>,
 }
 
 /// A request that is computed, as far as it is to be charged for.
@@ -93,10 +84,10 @@ struct Lane<W> {
     turns: usize,
     /// Of its turns those that count as busy.
     busy: usize,
-    /// Of its turns those that began while all cores were busy.
-    beyond: usize,
     /// What is under way is expected to cost.
     outstanding: u64,
+    /// Its last turn, and how many requests may join that yet.
+    open: (Weak<()>, usize),
     waiting: BTreeMap<Rank, W>,
     /// As it is in its party's `heads`.
     head: Option<Rank>,
@@ -129,12 +120,15 @@ pub(super) struct Order<W> {
     lanes: HashMap<LaneId, Lane<W>>,
     /// Parties with a head, by tag.
     ready: BTreeSet<(i128, PartyId)>,
+    /// Parties with turns, by tag.
+    active: BTreeSet<(i128, PartyId)>,
+    /// Lanes where somebody came who may join a turn.
+    joining: Vec<LaneId>,
     /// Requests that are computed, the oldest first.
     under_way: BTreeMap<(Duration, u64), Charged>,
     waiting: usize,
     turns: usize,
     busy: usize,
-    beyond: usize,
     outstanding: u64,
 }
 
@@ -148,11 +142,12 @@ impl<W> Order<W> {
             parties: HashMap::new(),
             lanes: HashMap::new(),
             ready: BTreeSet::new(),
+            active: BTreeSet::new(),
+            joining: Vec::new(),
             under_way: BTreeMap::new(),
             waiting: 0,
             turns: 0,
             busy: 0,
-            beyond: 0,
             outstanding: 0,
         }
     }
@@ -183,6 +178,7 @@ impl<W> Order<W> {
     pub(super) fn leave(&mut self, party: PartyId) {
         if let Some(gone) = self.parties.remove(&party) {
             self.ready.remove(&(gone.tag, party));
+            self.active.remove(&(gone.tag, party));
         }
     }
 
@@ -198,8 +194,8 @@ impl<W> Order<W> {
             estimate: None,
             turns: 0,
             busy: 0,
-            beyond: 0,
             outstanding: 0,
+            open: (Weak::new(), 0),
             waiting: BTreeMap::new(),
             head: None,
         };
@@ -220,12 +216,11 @@ impl<W> Order<W> {
         self.waiting -= waiting;
         self.turns -= lane.turns;
         self.busy -= lane.busy;
-        self.beyond -= lane.beyond;
         self.outstanding -= lane.outstanding;
         if let Some(party) = self.parties.get_mut(&lane.party) {
             party.waiting -= waiting;
-            party.turns -= lane.turns;
         }
+        self.count_turns(lane.party, |turns| turns - lane.turns);
     }
 
     /// How many of the party's requests wait.
@@ -260,6 +255,9 @@ impl<W> Order<W> {
             self.retag(party, |tag, _| tag.max(clock));
             self.parties.entry(party).and_modify(|it| it.floor = clock);
         }
+        if self.lanes.get(&id).is_some_and(|lane| lane.open.1 > 0) {
+            self.joining.push(id);
+        }
         self.count_busy(id);
         self.refresh(id);
         Some(rank)
@@ -280,29 +278,41 @@ impl<W> Order<W> {
         self.refresh(id);
     }
 
-    /// The next turn, if one may begin at `now`: all its requests.
+    /// Requests that may begin at `now`: those of the next turn, or some that join a turn.
     pub(super) fn next(&mut self, now: Duration) -> Option<Vec<(W, Grant)>> {
+        while let Some(lane) = self.joining.pop() {
+            let joined = self.join_turn(lane, now);
+            if !joined.is_empty() {
+                return Some(joined);
+            }
+        }
         let (tag, id) = *self.ready.first()?;
-        let party = self.parties.get_mut(&id)?;
-        let is_short = self.outstanding < self.cores as u64 * AHEAD;
-        let is_beyond = self.busy >= self.cores && !(is_short && self.turns < self.cores * DEEPEST);
-        let may_go_beyond = party.turns < self.cores && self.beyond < self.cores * BEYOND;
-        if is_beyond && !may_go_beyond {
+        if !self.has_core() && !self.may_go_beyond(id, tag) {
             return None;
         }
-        let (_, lane) = *party.heads.first()?;
-        party.turns += 1;
+        let (_, lane) = *self.parties.get(&id)?.heads.first()?;
         self.clock = self.clock.max(tag);
-        let (begun, estimate) = self.begin(lane, now, TurnKind { is_beyond });
-        self.charge(id, i128::from(estimate) * begun.len() as i128);
-        self.refresh(lane);
-        Some(begun)
+        Some(self.begin_turn(lane, now))
+    }
+
+    /// Whether a core has nothing to do, or is done soon.
+    const fn has_core(&self) -> bool {
+        let is_short = self.outstanding < self.cores as u64 * AHEAD;
+        self.busy < self.cores || is_short && self.turns < self.cores * DEEPEST
+    }
+
+    /// Whether a party goes on although all cores are taken: it has had less than everybody who has them, and not more turns than there are cores.
+    /// So nobody waits for what does not end.
+    fn may_go_beyond(&self, id: PartyId, tag: i128) -> bool {
+        let has_few = |party: &Party| party.turns < self.cores;
+        self.parties.get(&id).is_some_and(has_few)
+            && self.active.first().is_none_or(|(least, _)| tag <= *least)
     }
 
     /// A request is over, after it cost so much. What `is_usual` is learnt from; anything else only raises what is expected.
     pub(super) fn finish(&mut self, grant: Grant, cost: Duration, is_usual: bool) {
         let key = (grant.since, grant.id);
-        let last = Arc::into_inner(grant.turn);
+        let is_last = Arc::into_inner(grant.turn).is_some();
         let cost = u64::try_from(cost.as_nanos()).unwrap_or(u64::MAX);
         if let Some(charged) = self.under_way.remove(&key) {
             let rest = i128::from(cost) - i128::from(charged.amount);
@@ -314,13 +324,11 @@ impl<W> Order<W> {
         lane.learn(cost, is_usual);
         lane.outstanding -= grant.load;
         self.outstanding -= grant.load;
-        if let Some(TurnKind { is_beyond }) = last {
+        if is_last {
             lane.turns -= 1;
             self.turns -= 1;
-            lane.beyond -= usize::from(is_beyond);
-            self.beyond -= usize::from(is_beyond);
-            let party = self.parties.get_mut(&lane.party);
-            party.into_iter().for_each(|party| party.turns -= 1);
+            let party = lane.party;
+            self.count_turns(party, |turns| turns - 1);
         }
         self.count_busy(grant.lane);
         self.refresh(grant.lane);
@@ -349,17 +357,50 @@ impl<W> Order<W> {
         self.charge(party, i128::from(cost));
     }
 
-    /// Takes a turn's requests from those that wait in a lane. Returns what each is expected to cost as well.
-    fn begin(&mut self, id: LaneId, now: Duration, kind: TurnKind) -> (Vec<(W, Grant)>, u64) {
+    fn begin_turn(&mut self, id: LaneId, now: Duration) -> Vec<(W, Grant)> {
+        let turn = Arc::new(());
         let Some(lane) = self.lanes.get_mut(&id) else {
-            return (Vec::new(), 0);
+            return Vec::new();
         };
-        let most = lane.breadth.batch.clamp(1, LARGEST);
+        let size = lane.breadth.batch.clamp(1, LARGEST);
+        lane.turns += 1;
+        self.turns += 1;
+        let party = lane.party;
+        self.count_turns(party, |turns| turns + 1);
+        let begun = self.take(id, now, &turn, size);
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            lane.open = (Arc::downgrade(&turn), size - begun.len());
+        }
+        self.count_busy(id);
+        self.refresh(id);
+        begun
+    }
+
+    /// Adds requests of a lane to its last turn, if that is not over and has had fewer than share a run.
+    fn join_turn(&mut self, id: LaneId, now: Duration) -> Vec<(W, Grant)> {
+        let Some((turn, left)) = self.lanes.get(&id).map(|lane| lane.open.clone()) else {
+            return Vec::new();
+        };
+        let Some(turn) = turn.upgrade() else {
+            return Vec::new();
+        };
+        let joined = self.take(id, now, &turn, left);
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            lane.open.1 = left - joined.len();
+        }
+        self.refresh(id);
+        joined
+    }
+
+    /// Takes at most so many requests from those that wait in a lane, and charges for them.
+    fn take(&mut self, id: LaneId, now: Duration, turn: &Arc<()>, most: usize) -> Vec<(W, Grant)> {
+        let Some(lane) = self.lanes.get_mut(&id) else {
+            return Vec::new();
+        };
         let size = lane.waiting.len().min(most);
         let estimate = lane.estimate.unwrap_or(UNKNOWN).max(LEAST);
         // A turn that takes long counts by itself, and leaves the others their time.
         let load = estimate.min(AHEAD / size.max(1) as u64);
-        let (is_beyond, turn) = (kind.is_beyond, Arc::new(kind));
         let mut begun = Vec::with_capacity(size);
         while begun.len() < size
             && let Some(((_, number), waiter)) = lane.waiting.pop_first()
@@ -375,23 +416,31 @@ impl<W> Order<W> {
                 id: number,
                 since: now,
                 load,
-                turn: Arc::clone(&turn),
+                turn: Arc::clone(turn),
             };
             begun.push((waiter, grant));
         }
-        let amount = load * size as u64;
-        lane.turns += 1;
-        lane.beyond += usize::from(is_beyond);
-        self.beyond += usize::from(is_beyond);
-        lane.outstanding += amount;
+        lane.outstanding += load * size as u64;
+        self.outstanding += load * size as u64;
         self.waiting -= size;
-        self.turns += 1;
-        self.outstanding += amount;
-        if let Some(party) = self.parties.get_mut(&lane.party) {
+        let party = lane.party;
+        if let Some(party) = self.parties.get_mut(&party) {
             party.waiting -= size;
         }
-        self.count_busy(id);
-        (begun, estimate)
+        self.charge(party, i128::from(estimate) * size as i128);
+        begun
+    }
+
+    /// Notes how many turns a party has.
+    fn count_turns(&mut self, id: PartyId, turns: impl FnOnce(usize) -> usize) {
+        if let Some(party) = self.parties.get_mut(&id) {
+            party.turns = turns(party.turns);
+            if party.turns == 0 {
+                self.active.remove(&(party.tag, id));
+            } else {
+                self.active.insert((party.tag, id));
+            }
+        }
     }
 
     fn id(&mut self) -> u64 {
@@ -411,8 +460,10 @@ impl<W> Order<W> {
         if let Some(party) = self.parties.get_mut(&id) {
             let before = party.tag;
             party.tag = tag(before, party.weight);
-            if self.ready.remove(&(before, id)) {
-                self.ready.insert((party.tag, id));
+            for set in [&mut self.ready, &mut self.active] {
+                if set.remove(&(before, id)) {
+                    set.insert((party.tag, id));
+                }
             }
         }
     }

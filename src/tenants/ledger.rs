@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use jiff::civil::Date;
@@ -116,17 +117,32 @@ impl Ledger {
         let mut text = serde_json::to_vec(line)?;
         text.push(b'\n');
         let mut file = match state.file.take() {
-            Some((day, file)) if day == today => file,
+            Some((day, file)) if day == today && self.is_there(day, &file) => file,
             _ => self.open(today)?,
         };
-        file.write_all(&text)?;
+        let length = file.metadata()?.len();
+        if let Err(error) = file.write_all(&text) {
+            // A part of a line is no line. What cannot be cut off is ended by whoever opens the file.
+            let _ = file.set_len(length);
+            return Err(error);
+        }
         state.file = Some((today, file));
         Ok(())
     }
 
+    fn path(&self, day: Date) -> PathBuf {
+        self.directory.join(format!("usage-{day}.jsonl"))
+    }
+
+    /// Whether nobody has taken the file away.
+    fn is_there(&self, day: Date, file: &File) -> bool {
+        let (open, named) = (file.metadata(), std::fs::metadata(self.path(day)));
+        open.is_ok_and(|open| named.is_ok_and(|named| named.ino() == open.ino()))
+    }
+
     fn open(&self, day: Date) -> io::Result<File> {
         std::fs::create_dir_all(&self.directory)?;
-        let path = self.directory.join(format!("usage-{day}.jsonl"));
+        let path = self.path(day);
         let mut file = OpenOptions::new()
             .create(true)
             .read(true)
@@ -194,6 +210,18 @@ mod tests {
         assert_eq!(lines[1]["handler_seconds"], 1.5);
         assert_eq!(lines[1]["tenant"], "acme");
         assert!(lines[1]["seconds"].as_f64().unwrap() >= 0.0);
+    }
+
+    #[test]
+    fn a_file_that_is_taken_away_is_followed_by_another() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join("usage");
+        let (ledger, acme) = (Ledger::new(place.clone()), TenantName::new("acme").unwrap());
+        let number = ledger.begin();
+        ledger.note(&acme, number, || used(3, 0.5));
+        std::fs::remove_dir_all(&place).unwrap();
+        ledger.note(&acme, number, || used(5, 0.5));
+        assert_eq!(lines(&place)[0]["requests"]["answered"], 2);
     }
 
     #[test]

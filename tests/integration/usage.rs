@@ -285,7 +285,7 @@ async fn a_tenants_archives_come_from_its_sources_alone() {
     let origin = Origin::serving(Model::new("passthrough").named("raw").packed()).await;
     let place = Place::new();
     let sources = format!("    sources: ['{}']\n", origin.url("/models/.*"));
-    let narrow = format!("{sources}    quotas: {{archive_bytes: 100}}\n");
+    let narrow = format!("{sources}    quotas: {{archive_bytes: 100B}}\n");
     place.write(&[
         format!("{}{sources}", acme()),
         format!("{}{narrow}", globex()),
@@ -301,7 +301,7 @@ async fn a_tenants_archives_come_from_its_sources_alone() {
     let answer = fetched("acme-all", "/elsewhere/raw.mar").await;
     assert_eq!(answer.status, 404, "{answer}");
     let answer = fetched("globex-all", "/models/raw.mar").await;
-    assert!(answer.text().contains("larger than 100"), "{answer}");
+    assert!(answer.text().contains("larger than 100 B"), "{answer}");
     let answer = fetched("acme-all", "/models/raw.mar").await;
     assert_eq!(answer.status, 200, "{answer}");
     assert!(place.home("acme").join("archives/raw.mar").exists());

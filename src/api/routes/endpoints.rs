@@ -13,6 +13,7 @@ use futures_util::future::{BoxFuture, Either};
 
 use super::{Permission, Route};
 use crate::api::audit::{self, AuditedCall};
+use crate::api::authority::named;
 use crate::api::document::operations::{
     Answer, OBJECT, Operation, Query, STATUS, Takes, document, get, posted, prediction, query,
 };
@@ -77,7 +78,9 @@ impl<H> Guarded<H> {
         let call = format!("{} {}", request.method(), self.path);
         let principal = api.common.authority.principal(request.headers());
         let context = RequestContext::of(request.extensions());
-        Some(AuditedCall::begin(log.clone(), principal, call, context))
+        let call = AuditedCall::begin(log.clone(), principal, call, context);
+        call.notes().named_tenant(named(request.headers()));
+        Some(call)
     }
 
     /// Answers a request that is written down.

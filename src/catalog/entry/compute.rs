@@ -2,10 +2,13 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use super::{Entry, Owner};
+use crate::catalog::owner;
 use crate::error::Error;
 use crate::fair_queue::{Breadth, Lane, Turn};
-use crate::payload::{Meter, Priority, Reply, Request};
+use crate::payload::{Body, Meter, Priority, Reply, Request, Response};
 use crate::runtime::{Batching, Runtime, failures};
 
 /// Rows of a request that may be computed at a time, so that it uses more time than passes.
@@ -39,6 +42,7 @@ impl Entry {
         let turn = self.turn(lane, runtime, schedule.priority, until).await?;
         let computing = Computing {
             owner: &self.owner,
+            _counted: self.owner.computing(),
             turn: Some(turn),
             meter: request.meter.clone(),
             begun: Instant::now(),
@@ -52,19 +56,30 @@ impl Entry {
         result
     }
 
-    /// A turn for what is asked of `runtime` beside requests; `None` where nothing is shared.
-    pub(super) async fn turn_until(
+    /// Asks the handler what it says of its model, in its owner's turn and within its quotas, as for a request.
+    pub(super) async fn describe_in_turn(
         &self,
         runtime: &Runtime,
+        request_id: &str,
         until: Instant,
-    ) -> Result<Option<Turn>, Error> {
-        match &self.lane {
-            None => Ok(None),
-            Some(lane) => {
-                let turn = self.turn(lane, runtime, Priority::Normal, until);
-                turn.await.map(Some)
-            }
-        }
+    ) -> Result<Response, Error> {
+        let Some(lane) = &self.lane else {
+            return runtime.describe(request_id, until).await;
+        };
+        let _counted = self.owner.enter(&Body::Raw(Bytes::new()))?;
+        let turn = self.turn(lane, runtime, Priority::Normal, until).await?;
+        let computing = Computing {
+            owner: &self.owner,
+            _counted: self.owner.computing(),
+            turn: Some(turn),
+            meter: Meter::default(),
+            begun: Instant::now(),
+        };
+        let described = runtime.describe(request_id, until).await;
+        // Its process does not say what it took: it is taken for the time that it was under way.
+        computing.meter.add_handler(computing.begun.elapsed());
+        computing.end(described.is_ok());
+        described
     }
 
     async fn turn(
@@ -97,6 +112,7 @@ impl Entry {
 /// A request that is computed. What it used is counted when it is over, or when its client leaves.
 struct Computing<'a> {
     owner: &'a Owner,
+    _counted: owner::Computing<'a>,
     turn: Option<Turn>,
     meter: Meter,
     begun: Instant,

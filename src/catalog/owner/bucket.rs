@@ -58,6 +58,20 @@ impl Bucket {
         }
     }
 
+    /// From now on what is in it goes at another rate; without a rate before or from now on it is empty.
+    pub(super) fn change(&self, before: Option<Rate>, after: Option<Rate>, now: Duration) {
+        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        let changed = |empty_at: u64| {
+            let (before, after) = (before?, after?);
+            let level = u128::from(empty_at.saturating_sub(now));
+            let level = level * before.per_second as u128 / after.per_second.max(1) as u128;
+            Some(now.saturating_add(u64::try_from(level).unwrap_or(u64::MAX)))
+        };
+        let empty_at = self.0.load(Ordering::Relaxed);
+        self.0
+            .store(changed(empty_at).unwrap_or(0), Ordering::Relaxed);
+    }
+
     /// Puts `amount` in at `now`, however full it is: it has been used already.
     pub(super) fn pour(&self, amount: usize, rate: Rate, now: Duration) {
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
@@ -123,6 +137,19 @@ mod tests {
                 prop_assert!(bucket.put(amount, rate, now + wait).is_ok());
             }
         }
+    }
+
+    #[test]
+    fn what_is_owed_is_paid_at_the_rate_that_holds() {
+        let (bucket, now) = (Bucket::default(), Duration::from_secs(1));
+        let (slow, fast) = (Rate::even(1), Rate::even(1000));
+        bucket.pour(5000, slow, now);
+        assert!(bucket.put(0, slow, now).is_err());
+        bucket.change(Some(slow), Some(fast), now);
+        assert_eq!(bucket.put(0, fast, now), Err(Duration::from_secs(4)));
+        bucket.change(Some(fast), None, now);
+        bucket.change(None, Some(slow), now);
+        assert_eq!(bucket.put(0, slow, now), Ok(()));
     }
 
     #[test]

@@ -65,17 +65,12 @@ impl Machine {
 
     fn is_empty(&self) -> bool {
         let queue = &self.queue;
-        let nothing = (
-            queue.turns,
-            queue.busy,
-            queue.beyond,
-            queue.outstanding,
-            queue.waiting,
-        );
+        let nothing = (queue.turns, queue.busy, queue.outstanding, queue.waiting);
         let parties = queue.parties.values();
-        nothing == (0, 0, 0, 0, 0)
+        nothing == (0, 0, 0, 0)
             && queue.under_way.is_empty()
             && queue.ready.is_empty()
+            && queue.active.is_empty()
             && parties
                 .into_iter()
                 .all(|party| party.turns == 0 && party.waiting == 0 && party.heads.is_empty())
@@ -322,4 +317,63 @@ fn what_was_charged_too_much_is_given_back_but_nothing_is_saved() {
     machine.queue.finish(grant, Duration::ZERO, true);
     let tag = |party| machine.queue.parties[&party].tag;
     assert!(tag(first) >= machine.queue.clock && tag(second) > 0);
+}
+
+/// Parties with as many workers as cores, of which one is only seldom out of turns to take.
+#[test]
+fn weights_hold_where_lanes_are_narrow() {
+    let narrow = Breadth {
+        workers: 2,
+        batch: 1,
+    };
+    let mut machine = Machine::new(2, &[1, 3], narrow);
+    for party in [0, 1] {
+        for _ in 0..50 {
+            machine.wait(party);
+        }
+    }
+    for _ in 0..4000 {
+        machine.go_on(|_| milliseconds(5));
+        let party = machine.step().unwrap();
+        machine.wait(party);
+    }
+    let part =
+        machine.served[0].as_secs_f64() / (machine.served[0] + machine.served[1]).as_secs_f64();
+    assert!((0.22..0.28).contains(&part), "{part}");
+}
+
+#[test]
+fn requests_that_come_one_by_one_join_the_turn_whose_run_they_share() {
+    let breadth = Breadth {
+        workers: 1,
+        batch: 16,
+    };
+    let mut machine = Machine::new(2, &[1], breadth);
+    for _ in 0..16 {
+        machine.wait(0);
+        assert_eq!(machine.go_on(|_| milliseconds(1000)), [0]);
+    }
+    // The next one begins the turn that waits for the worker, and no more than two are there.
+    for expected in [16, 0] {
+        for _ in 0..16 {
+            machine.wait(0);
+        }
+        assert_eq!(machine.go_on(|_| milliseconds(1000)).len(), expected);
+    }
+}
+
+#[test]
+fn however_many_do_nothing_with_their_turns_nobody_waits_for_them() {
+    let mut machine = Machine::new(2, &[1; 40], WIDE);
+    for party in 0..39 {
+        machine.wait(party);
+        machine.wait(party);
+        machine.go_on(|_| milliseconds(100_000));
+        machine.now += milliseconds(1);
+        machine.queue.charge_late(machine.now);
+    }
+    machine.now += milliseconds(20);
+    machine.queue.charge_late(machine.now);
+    machine.wait(39);
+    assert!(machine.go_on(|_| milliseconds(1)).contains(&39));
 }
