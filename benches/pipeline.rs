@@ -16,6 +16,7 @@ use lantern::backend::onnx::OnnxBackend;
 use lantern::backend::{Backend, BackendError, LoadSpec, LoadedModel, Session, Signature};
 use lantern::handler::{Code, Handler, HandlerEngine, HandlerSpec, Step};
 use lantern::model::{BackendKind, Declared, Device, Hosting, Limits};
+use lantern::payload::Meter;
 use lantern::runtime::process::ProcessConfig;
 use lantern::runtime::{Hosts, WorkerIds};
 use lantern::tensor::{DType, NamedTensor, Tensor};

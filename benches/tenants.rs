@@ -6,12 +6,11 @@
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, missing_docs)]
 
+use std::fmt::Write as _;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use lantern::token::KeyDigest;
@@ -23,6 +22,8 @@ use lantern_benches::{fixture, guest};
 const WORK: Duration = Duration::from_millis(5);
 /// How long each case is measured.
 const MEASURED: Duration = Duration::from_secs(20);
+/// Tells this program to be clients.
+const FLOOD: &str = "--flood";
 const NAMES: [&str; 3] = ["victim", "other", "third"];
 
 /// A server with tenants, whose names are their keys.
@@ -34,8 +35,17 @@ struct Place {
 }
 
 fn main() {
-    if std::env::args().any(|argument| argument == "--list") {
+    let arguments: Vec<String> = std::env::args().collect();
+    if arguments.iter().any(|argument| argument == "--list") {
         return;
+    }
+    if let [_, flood, address, connections, file] = &arguments[..]
+        && flood == FLOOD
+    {
+        let address = address.parse().expect("an address");
+        let connections = connections.parse().expect("a number");
+        let request = std::fs::read(file).expect("the request can be read");
+        return send_for_ever(address, connections, &request);
     }
     let place = Place::new();
     println!(
@@ -117,24 +127,20 @@ impl Place {
         })
     }
 
-    /// Sends `request` over so many connections, each as fast as it is answered, until the result is stopped.
+    /// Sends `request` over so many connections, each as fast as it is answered, until the result is dropped.
     fn flood(&self, request: &[u8], connections: usize) -> Flood {
-        let stop = Arc::new(AtomicBool::new(false));
-        let threads = (0..connections)
-            .map(|_| {
-                let (stop, address) = (Arc::clone(&stop), self.setup.inference);
-                let request = request.to_vec();
-                std::thread::spawn(move || {
-                    let mut stream = connect(address);
-                    while !stop.load(Ordering::Relaxed) {
-                        if exchange(&mut stream, &request).is_err() {
-                            stream = connect(address);
-                        }
-                    }
-                })
-            })
-            .collect();
-        Flood { stop, threads }
+        let file = tempfile::NamedTempFile::new().expect("a temporary file can be made");
+        std::fs::write(file.path(), request).expect("the request can be written");
+        let program = std::env::current_exe().expect("a program knows its own path");
+        let child = Command::new("setsid")
+            .arg(program)
+            .arg(FLOOD)
+            .arg(self.setup.inference.to_string())
+            .arg(connections.to_string())
+            .arg(file.path())
+            .spawn()
+            .expect("a flood can be started");
+        Flood { child, _file: file }
     }
 
     fn seconds(&self, tenant: &str) -> f64 {
@@ -148,18 +154,33 @@ impl Place {
     }
 }
 
+/// Clients in a process and a session of their own: they take the processor from the server, but not from its group alone.
 struct Flood {
-    stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
+    child: Child,
+    _file: tempfile::NamedTempFile,
 }
 
 impl Drop for Flood {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
-        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
+}
+
+/// Sends a request over so many connections, each as fast as it is answered.
+fn send_for_ever(address: SocketAddr, connections: usize, request: &[u8]) {
+    std::thread::scope(|scope| {
+        for _ in 0..connections {
+            scope.spawn(|| {
+                let mut stream = connect(address);
+                loop {
+                    if exchange(&mut stream, request).is_err() {
+                        stream = connect(address);
+                    }
+                }
+            });
+        }
+    });
 }
 
 /// The victim at a tenth of what the machine can, beside one other tenant that wants more.
@@ -250,8 +271,9 @@ fn tenants() -> String {
     for name in NAMES {
         let weight = if name == "third" { 3 } else { 1 };
         let digest = KeyDigest::of(name.as_bytes()).hex();
-        text += &format!(
-            "  {name}:\n    weight: {weight}\n    keys:\n      - {{sha256: \"{digest}\", scopes: [predict, manage, observe]}}\n"
+        let _ = writeln!(
+            text,
+            "  {name}:\n    weight: {weight}\n    keys:\n      - {{sha256: \"{digest}\", scopes: [predict, manage, observe]}}"
         );
     }
     text

@@ -197,8 +197,8 @@ mod tests {
         let mut held: Vec<_> = (0..OF_OWNER).map(|_| begin(None).unwrap()).collect();
         let refused = begin(None).map(drop).unwrap_err();
         assert_eq!(refused.kind(), Kind::Throttled);
-        for number in 1..IN_ALL / OF_OWNER {
-            let one = || begin(Some(tenant(number))).unwrap();
+        for number in 0..IN_ALL / OF_OWNER {
+            let one = || begin(Some(tenant(number + 1))).unwrap();
             held.extend((0..OF_OWNER).map(|_| one()));
         }
         let refused = begin(Some(tenant(0))).map(drop).unwrap_err();

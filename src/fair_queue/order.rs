@@ -247,11 +247,11 @@ impl<W> Order<W> {
         lane.waiting.insert(rank, waiter);
         let (party, clock) = (lane.party, self.clock);
         self.waiting += 1;
-        let waited = self.parties.get_mut(&party).map(|party| {
+        let count = self.parties.get_mut(&party).map(|party| {
             party.waiting += 1;
-            party.waiting - 1
+            party.waiting
         });
-        if waited == Some(0) {
+        if count == Some(1) {
             self.retag(party, |tag, _| tag.max(clock));
             self.parties.entry(party).and_modify(|it| it.floor = clock);
         }
@@ -340,7 +340,7 @@ impl<W> Order<W> {
         let late = self.under_way.range_mut(..(until, 0));
         let more: Vec<_> = late
             .filter_map(|((since, _), charged)| {
-                let took = u64::try_from((now - *since).as_nanos()).unwrap_or(u64::MAX);
+                let took = u64::try_from(now.saturating_sub(*since).as_nanos()).unwrap_or(u64::MAX);
                 let more = (took / charged.companions).checked_sub(charged.amount)?;
                 charged.amount += more;
                 Some((charged.party, i128::from(more)))

@@ -289,7 +289,7 @@ fn what_was_not_usual_lowers_no_estimate() {
     for (cost, is_usual) in [(80, true), (0, false), (160, false), (10, true)] {
         let before = queue.lanes[&lane].estimate;
         queue.wait(lane, WIDE, Priority::Normal, ()).unwrap();
-        let (_, grant) = queue.next(Duration::ZERO).unwrap().remove(0);
+        let ((), grant) = queue.next(Duration::ZERO).unwrap().remove(0);
         queue.finish(grant, milliseconds(cost), is_usual);
         let after = estimate(&queue);
         if !is_usual {
@@ -304,7 +304,7 @@ fn what_was_charged_too_much_is_given_back_but_nothing_is_saved() {
     let mut machine = Machine::new(1, &[1, 1], WIDE);
     machine.wait(0);
     let (_, grant) = machine.queue.next(machine.now).unwrap().remove(0);
-    machine.now += Duration::from_secs(60);
+    machine.now += Duration::from_mins(1);
     machine.queue.charge_late(machine.now);
     let (first, second) = (machine.lanes[0].0, machine.lanes[1].0);
     for _ in 0..20 {
