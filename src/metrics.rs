@@ -29,6 +29,7 @@ mod shards;
 mod sink;
 mod tenants;
 mod unchecked;
+mod usage;
 
 pub use custom::{CustomMetric, CustomMetricError, Observer};
 pub use front::FrontSources;
@@ -38,6 +39,7 @@ pub use line::MetricLog;
 pub use listing::{ListedMetric, Listing};
 pub use model::ModelMetrics;
 pub use shards::{CountsShard, ShardedCounts};
+pub use usage::{UsageSample, UsageSource};
 
 use custom::CustomMetrics;
 use encode::{Dialect, Filter, TextEncoder, openmetrics, torchserve};
@@ -48,6 +50,7 @@ use server::ServerMetrics;
 use shards::Shards;
 use sink::BoundSink;
 use unchecked::UncheckedCollector;
+use usage::UsageFamilies;
 
 /// Where metrics go, TorchServe's `metrics_mode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -183,6 +186,7 @@ struct MetricsState {
     lantern: Option<LanternFamilies>,
     /// Of the whole server; only for scrapes, where there are sources.
     front: Option<FrontFamilies>,
+    usage: Option<UsageFamilies>,
     unchecked: UncheckedCollector,
     /// Of all families.
     registry: Registry,
@@ -202,23 +206,23 @@ impl Metrics {
         let hostname = host::name();
         let server = ServerMetrics::new(cfg, hostname.clone());
         let requests = server.requests();
-        Self::build(cfg, sources, server, requests, true)
+        Self::build(cfg, sources, None, (server, requests))
     }
 
-    /// The metrics of one tenant's models, and nothing of the server as a whole.
-    pub fn of_tenant(cfg: &Config) -> Self {
+    /// The metrics of one tenant's models and of what it used, as `usage` says, and nothing of the server as a whole.
+    pub fn of_tenant(cfg: &Config, usage: UsageSource) -> Self {
         let server = ServerMetrics::new(cfg, host::name());
         let requests = [const { BoundSink::Nowhere }; 3];
-        Self::build(cfg, None, server, requests, false)
+        Self::build(cfg, None, Some(usage), (server, requests))
     }
 
     fn build(
         cfg: &Config,
         sources: Option<FrontSources>,
-        server: ServerMetrics,
-        requests: [BoundSink; 3],
-        has_process: bool,
+        usage: Option<UsageSource>,
+        (server, requests): (ServerMetrics, [BoundSink; 3]),
     ) -> Self {
+        let has_process = usage.is_none();
         let hostname = server.hostname.clone();
         let shows_all = cfg.mode == Mode::Prometheus && cfg.has_scrapes;
         let shards = Shards::for_threads(cfg.threads);
@@ -229,6 +233,7 @@ impl Metrics {
             server,
             lantern,
             front: sources.filter(|_| shows_all).map(FrontFamilies::new),
+            usage: usage.filter(|_| shows_all).map(UsageFamilies::new),
             unchecked: UncheckedCollector::new(Arc::clone(&custom), shows_all && has_process),
             custom,
             registry: Registry::new(),
@@ -281,8 +286,10 @@ impl Metrics {
         if let Some(front) = &self.0.front {
             front.refresh();
         }
+        self.0.refresh_usage();
         let mut families = self.0.gather(&filter);
         for (tenant, metrics) in tenants {
+            metrics.0.refresh_usage();
             families = tenants::with_those_of(families, tenant, metrics.0.gather(&filter));
         }
         let encoder = TextEncoder::new(format.dialect(), filter);
@@ -299,6 +306,12 @@ impl MetricsState {
         let unchecked = registry.register(Box::new(self.unchecked.clone()));
         for refusal in known.chain([unchecked]).filter_map(Result::err) {
             tracing::error!("metrics are left out: {refusal}");
+        }
+    }
+
+    fn refresh_usage(&self) {
+        if let Some(usage) = &self.usage {
+            usage.refresh();
         }
     }
 
@@ -337,7 +350,9 @@ impl MetricsState {
     fn known(&self) -> impl Iterator<Item = &Family> {
         let lantern = self.lantern.iter().flat_map(LanternFamilies::all);
         let front = self.front.iter().flat_map(FrontFamilies::all);
-        self.server.families().chain(lantern).chain(front)
+        let usage = self.usage.iter().flat_map(UsageFamilies::all);
+        let families = self.server.families().chain(lantern);
+        families.chain(front).chain(usage)
     }
 }
 

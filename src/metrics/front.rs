@@ -105,7 +105,7 @@ impl FrontFamilies {
     }
 }
 
-fn family(name: &str, help: &str, kind: MetricKind, labels: &[&str]) -> Family {
+pub(super) fn family(name: &str, help: &str, kind: MetricKind, labels: &[&str]) -> Family {
     let definition = Definition {
         name: name.to_owned(),
         help: help.to_owned(),

@@ -22,7 +22,7 @@ use crate::catalog::{
 use crate::config::server::{ListedVersions, newest_saved};
 use crate::error::{Error, Kind};
 use crate::fair_queue::FairQueue;
-use crate::metrics::{self, Metrics};
+use crate::metrics::{self, Metrics, UsageSample, UsageSource};
 use crate::model::{Hosting, TenantName};
 use crate::place;
 use crate::runtime::{Compiler, Hosts};
@@ -212,10 +212,11 @@ impl Homes for TenantHomes {
         let store = ModelStore::new(Some(home.join("archives")));
         let name = owner.tenant().cloned();
         let log = name.as_ref().and_then(|name| self.log(name, &home));
-        let metrics = Metrics::of_tenant(&metrics::Config {
+        let shown = metrics::Config {
             model_log: logs::metrics(log.clone()),
             ..self.parts.metrics.clone()
-        });
+        };
+        let metrics = Metrics::of_tenant(&shown, usage(&owner));
         let catalog = Catalog::new(Parts {
             hosts: self.hosts(&owner, &home, unpacked.directory()),
             owner,
@@ -305,6 +306,24 @@ impl Homes for TenantHomes {
         let names = homes.filter_map(|entry| TenantName::new(entry.file_name().to_str()?).ok());
         names.collect()
     }
+}
+
+/// What metrics show of what an owner used.
+fn usage(owner: &Arc<Owner>) -> UsageSource {
+    let owner = Arc::clone(owner);
+    Box::new(move || {
+        let used = owner.usage().unwrap_or_default();
+        UsageSample {
+            amounts: [
+                used.handler_seconds,
+                used.inference_seconds,
+                used.cpu_seconds,
+                used.memory_gib_seconds,
+            ],
+            refusals: used.refusals.by_name().to_vec(),
+            queued: owner.requests_queued(),
+        }
+    })
 }
 
 /// What tells the tenants of one file from those of another: its path as it is named, since what a link leads to may change.

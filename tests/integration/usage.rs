@@ -69,6 +69,17 @@ async fn what_a_tenant_uses_is_counted_shown_and_written_down() {
         has_used(&server, "acme", key).await;
     }
     assert_eq!(usage(&server, "globex").await["requests"]["answered"], 0);
+    for (key, label) in [
+        (operators(&server, "management"), "{tenant=\"acme\",}"),
+        (bearer("acme-observe"), ""),
+    ] {
+        let target = ("GET", "/metrics");
+        let scraped = ask(&server, Listener::Metrics, target, Some(&key)).await;
+        let name = format!("lantern_tenant_handler_seconds_total{label} ");
+        let mut lines = scraped.text().lines();
+        let value = lines.find_map(|line| line.strip_prefix(&name)).unwrap();
+        assert!(value.parse::<f64>().unwrap() > 0.0, "{value}");
+    }
     let ledger = place.home(".usage");
     until("what was used is written down", async || {
         sum_of_answered(&lines(&ledger), "acme") == 3

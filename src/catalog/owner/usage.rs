@@ -183,6 +183,19 @@ impl Requests {
 }
 
 impl Refusals {
+    /// Each with the name of its quota.
+    #[rustfmt::skip]
+    pub const fn by_name(&self) -> [(&'static str, u64); 6] {
+        [
+            ("requests_in_flight", self.requests_in_flight),
+            ("requests_queued", self.requests_queued),
+            ("requests_per_second", self.requests_per_second),
+            ("body_bytes_per_second", self.body_bytes_per_second),
+            ("handler_time_per_second", self.handler_time_per_second),
+            ("inference_time_per_second", self.inference_time_per_second),
+        ]
+    }
+
     #[rustfmt::skip]
     const fn since(&self, before: &Self) -> Self {
         without!(
