@@ -2,7 +2,7 @@
 //!
 //! Each owner of models is a party with a weight. A request waits here, in the lane of its version, until its owner's turn comes, and says
 //! at the end what it cost. As many are under way as keep the machine busy: so what one owner sends does not fill the queues in front of
-//! what another one sends. Who is next is decided by [`order`]; this module has the lock, the clock and those who wait.
+//! what another one sends. Who is next is decided by `order`; this module has the lock, the clock and those who wait.
 //!
 //! The lock is held for some hundred nanoseconds and never across an await. Nothing is looked through under it but, every 10 ms while somebody
 //! waits, the requests that take longer than that, of which there are some for each core.
