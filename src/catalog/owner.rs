@@ -432,31 +432,44 @@ impl Tenant {
             return Err((RequestQuota::InFlight, error));
         }
         let now = self.since.elapsed();
-        let over =
-            |quota, what: String| move |wait| (quota, throttled(&what).with_retry_after(wait));
+        let over = |quota, what: String, wait| (quota, throttled(&what).with_retry_after(wait));
         if let Some(quota) = quotas.handler_time_per_second {
-            let what = format!("uses more than {quota:?} of its handlers' time a second");
-            self.handler
-                .put(0, of_time(quota), now)
-                .map_err(over(RequestQuota::HandlerTime, what))?;
+            self.handler.put(0, of_time(quota), now).map_err(|wait| {
+                over(
+                    RequestQuota::HandlerTime,
+                    format!("uses more than {quota:?} of its handlers' time a second"),
+                    wait,
+                )
+            })?;
         }
         if let Some(quota) = quotas.inference_time_per_second {
-            let what = format!("uses more than {quota:?} of its models' time a second");
-            self.inference
-                .put(0, of_time(quota), now)
-                .map_err(over(RequestQuota::InferenceTime, what))?;
+            self.inference.put(0, of_time(quota), now).map_err(|wait| {
+                over(
+                    RequestQuota::InferenceTime,
+                    format!("uses more than {quota:?} of its models' time a second"),
+                    wait,
+                )
+            })?;
         }
         if let Some(rate) = quotas.requests_rate() {
-            let what = format!("sends more than {} requests a second", rate.per_second);
-            self.requests
-                .put(1, rate, now)
-                .map_err(over(RequestQuota::PerSecond, what))?;
+            self.requests.put(1, rate, now).map_err(|wait| {
+                over(
+                    RequestQuota::PerSecond,
+                    format!("sends more than {} requests a second", rate.per_second),
+                    wait,
+                )
+            })?;
         }
         if let Some(quota) = quotas.body_bytes_per_second {
-            let what = format!("sends more than {quota} bytes a second");
             self.bytes
                 .put(body.bytes(), Rate::even(quota), now)
-                .map_err(over(RequestQuota::BodyBytes, what))?;
+                .map_err(|wait| {
+                    over(
+                        RequestQuota::BodyBytes,
+                        format!("sends more than {quota} bytes a second"),
+                        wait,
+                    )
+                })?;
         }
         Ok(counted)
     }

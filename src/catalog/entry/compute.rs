@@ -136,7 +136,9 @@ impl Computing<'_> {
 impl Drop for Computing<'_> {
     fn drop(&mut self) {
         if self.turn.take().is_some() {
-            self.owner.used(self.meter.spent(), self.begun.elapsed());
+            let took = self.begun.elapsed();
+            let spent = self.meter.spent().within(took * SIDE_BY_SIDE);
+            self.owner.used(spent, took);
         }
     }
 }
