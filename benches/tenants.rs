@@ -8,9 +8,9 @@
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lantern::token::KeyDigest;
@@ -24,6 +24,8 @@ const WORK: Duration = Duration::from_millis(5);
 const MEASURED: Duration = Duration::from_secs(20);
 /// Tells this program to be clients.
 const FLOOD: &str = "--flood";
+/// Tells this program to send back what it gets.
+const RETURN: &str = "--return";
 const NAMES: [&str; 3] = ["victim", "other", "third"];
 
 /// A server with tenants, whose names are their keys.
@@ -47,6 +49,11 @@ fn main() {
         let request = std::fs::read(file).expect("the request can be read");
         return send_for_ever(address, connections, &request);
     }
+    if let [_, mode] = &arguments[..]
+        && mode == RETURN
+    {
+        return send_back();
+    }
     let place = Place::new();
     println!(
         "\nA run of {WORK:?} takes {} steps; {} cores",
@@ -55,6 +62,7 @@ fn main() {
     );
     beside(&place);
     weights(&place);
+    doors(&place);
 }
 
 impl Place {
@@ -129,28 +137,34 @@ impl Place {
 
     /// Sends `request` over so many connections, each as fast as it is answered, until the result is dropped.
     fn flood(&self, request: &[u8], connections: usize) -> Flood {
-        let file = tempfile::NamedTempFile::new().expect("a temporary file can be made");
-        std::fs::write(file.path(), request).expect("the request can be written");
-        let program = std::env::current_exe().expect("a program knows its own path");
-        let child = Command::new("setsid")
-            .arg(program)
-            .arg(FLOOD)
-            .arg(self.setup.inference.to_string())
-            .arg(connections.to_string())
-            .arg(file.path())
-            .spawn()
-            .expect("a flood can be started");
-        Flood { child, _file: file }
+        Flood::new(self.setup.inference, request, connections, true)
+    }
+
+    fn answered(&self, tenant: &str) -> f64 {
+        self.usage(tenant)["requests"]["answered"]
+            .as_f64()
+            .unwrap_or(0.0)
+    }
+
+    /// Seconds of runs so far, and how many.
+    fn runs(&self, tenant: &str) -> (f64, f64) {
+        (self.seconds(tenant), self.answered(tenant))
     }
 
     fn seconds(&self, tenant: &str) -> f64 {
+        self.usage(tenant)["inference_seconds"]
+            .as_f64()
+            .unwrap_or(0.0)
+    }
+
+    fn usage(&self, tenant: &str) -> serde_json::Value {
         let request =
             format!("GET /lantern/v1/tenants/{tenant}/usage HTTP/1.1\r\nHost: lantern\r\n\r\n");
         let request = load::authorized(request.as_bytes(), tenant);
         let answer = ask(self.setup.management, &request);
         let body = answer.split("\r\n\r\n").nth(1).unwrap_or_default();
-        let json: serde_json::Value = serde_json::from_str(body).expect("usage is JSON");
-        json["usage"]["inference_seconds"].as_f64().unwrap_or(0.0)
+        let mut json: serde_json::Value = serde_json::from_str(body).expect("usage is JSON");
+        json["usage"].take()
     }
 }
 
@@ -158,6 +172,33 @@ impl Place {
 struct Flood {
     child: Child,
     _file: tempfile::NamedTempFile,
+}
+
+/// Runs a program after it was said that its session comes after others.
+const BEHIND: &str = "echo 19 > /proc/self/autogroup; exec \"$0\" \"$@\"";
+
+impl Flood {
+    /// Clients that take what others leave of the processor, as far as the kernel groups sessions; or as much as the server if they are `near`.
+    fn new(address: SocketAddr, request: &[u8], connections: usize, is_near: bool) -> Self {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file can be made");
+        std::fs::write(file.path(), request).expect("the request can be written");
+        let program = std::env::current_exe().expect("a program knows its own path");
+        let script = if is_near {
+            "exec \"$0\" \"$@\""
+        } else {
+            BEHIND
+        };
+        let child = Command::new("setsid")
+            .args(["sh", "-c", script])
+            .arg(program)
+            .arg(FLOOD)
+            .arg(address.to_string())
+            .arg(connections.to_string())
+            .arg(file.path())
+            .spawn()
+            .expect("a flood can be started");
+        Self { child, _file: file }
+    }
 }
 
 impl Drop for Flood {
@@ -183,12 +224,66 @@ fn send_for_ever(address: SocketAddr, connections: usize, request: &[u8]) {
     });
 }
 
+/// A process, in a session of its own, that sends every body back and does nothing else: what clients of a server take from it in any case.
+struct Returner {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Returner {
+    fn new() -> Self {
+        let program = std::env::current_exe().expect("a program knows its own path");
+        let mut child = Command::new("setsid")
+            .arg(program)
+            .arg(RETURN)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it can be started");
+        let output = child.stdout.take().expect("its output is a pipe");
+        let mut line = String::new();
+        BufReader::new(output)
+            .read_line(&mut line)
+            .expect("it says its address");
+        let address = line.trim().parse().expect("it says its address");
+        Self { child, address }
+    }
+}
+
+impl Drop for Returner {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Answers requests with their own bodies.
+fn send_back() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a port");
+    let address = listener.local_addr().expect("it has an address");
+    println!("{address}");
+    for stream in listener.incoming().flatten() {
+        std::thread::spawn(move || {
+            let mut stream = BufReader::new(stream);
+            while let Ok((_, body)) = message(&mut stream) {
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+                let sent = stream.get_mut().write_all(head.as_bytes());
+                if sent
+                    .and_then(|()| stream.get_mut().write_all(&body))
+                    .is_err()
+                {
+                    return;
+                }
+            }
+        });
+    }
+}
+
 /// The victim at a tenth of what the machine can, beside one other tenant that wants more.
 fn beside(place: &Place) {
     println!("\nA tenant at a tenth of the machine's capacity, {MEASURED:?} each, latency in ms");
     println!(
-        "{:<28} {:>8} {:>8} {:>9} {:>9}",
-        "beside", "p50", "p99", "failures", "p99 ratio"
+        "{:<30} {:>8} {:>8} {:>8} {:>9} {:>9} {:>9}",
+        "beside", "run", "p50", "p99", "failures", "p99 ratio", "others/s"
     );
     let spins = load::authorized(
         &load::post("/predictions/hostile", "text/plain", b"loop"),
@@ -207,15 +302,27 @@ fn beside(place: &Place) {
         ("a flood of 10 x capacity", Some(&run), ten_times),
         ("8 handlers that spin", Some(&spins), 8),
         ("bodies of 6 MB", Some(&large), 8),
+        ("6 MB, to another server", Some(&large), 8),
+        ("near: bodies of 6 MB", Some(&large), 8),
+        ("near: 6 MB, to another server", Some(&large), 8),
         ("nobody, again", None, 0),
     ] {
-        let flood = request.map(|request| place.flood(request, connections));
+        let is_near = name.starts_with("near");
+        let other = name.ends_with("server").then(Returner::new);
+        let address = other
+            .as_ref()
+            .map_or(place.setup.inference, |other| other.address);
+        let flood = request.map(|request| Flood::new(address, request, connections, is_near));
         std::thread::sleep(Duration::from_secs(1));
+        let before = (place.answered("other"), place.runs("victim"));
         let (p50, p99, failures) = victim(place);
-        drop(flood);
+        let answered = (place.answered("other") - before.0) / MEASURED.as_secs_f64();
+        let runs = place.runs("victim");
+        let run = (runs.0 - before.1.0) / (runs.1 - before.1.1) * 1e3;
+        drop((flood, other));
         let first = *alone.get_or_insert(p99);
         println!(
-            "{name:<28} {:>8.2} {:>8.2} {failures:>9} {:>9.2}",
+            "{name:<30} {run:>8.2} {:>8.2} {:>8.2} {failures:>9} {:>9.2} {answered:>9.1}",
             millis(p50),
             millis(p99),
             p99.as_secs_f64() / first.as_secs_f64()
@@ -266,6 +373,38 @@ fn weights(place: &Place) {
     println!("{:>8.2} {:>5.1} %", used[1], 100.0 * used[1] / all);
 }
 
+/// Whether the time of a refusal shows that another tenant has a model of that name.
+fn doors(place: &Place) {
+    let request = |model: &str| {
+        load::authorized(
+            &load::post(&format!("/predictions/{model}"), "text/plain", b""),
+            "victim",
+        )
+    };
+    let names = ["theirs", "nobody"];
+    let requests = names.map(request);
+    let mut took = [Vec::new(), Vec::new()];
+    for round in 0..20_000 {
+        // A connection ends with a refusal.
+        let mut stream = connect(place.setup.inference);
+        let begun = Instant::now();
+        let (head, _) = exchange(&mut stream, &requests[round % 2]).expect("the server answers");
+        took[round % 2].push(begun.elapsed());
+        assert!(head.starts_with("HTTP/1.1 404"), "{head}");
+    }
+    println!("\nA refusal of a model that another tenant has, and of one that nobody has");
+    for (name, mut took) in names.into_iter().zip(took) {
+        took.sort_unstable();
+        let at = |percent: usize| took[took.len() * percent / 100].as_secs_f64() * 1e6;
+        println!(
+            "{name:>8} {:>7.1} {:>7.1} {:>7.1} us (25, 50, 75 %)",
+            at(25),
+            at(50),
+            at(75)
+        );
+    }
+}
+
 fn tenants() -> String {
     let mut text = "tenants:\n".to_owned();
     for name in NAMES {
@@ -285,6 +424,7 @@ fn serve(setup: &Setup, archives: &Path, tenant: &str) {
     let config = format!("minWorkers: {workers}\nmaxWorkers: {workers}\nbatchSize: 1\n");
     let models = [
         ("slow", "slow.onnx", "echo", ""),
+        ("theirs", "linear.onnx", "echo", ""),
         (
             "hostile",
             "linear.onnx",
@@ -294,6 +434,9 @@ fn serve(setup: &Setup, archives: &Path, tenant: &str) {
         ("echo", "linear.onnx", "echo", ""),
     ];
     for (name, artifact, handler, more) in models {
+        if (name, tenant) == ("theirs", NAMES[0]) {
+            continue;
+        }
         let model = Model {
             name,
             artifact: &fixture(artifact),
@@ -323,12 +466,17 @@ fn connect(address: SocketAddr) -> BufReader<TcpStream> {
 fn ask(address: SocketAddr, request: &[u8]) -> String {
     let mut stream = connect(address);
     let (head, body) = exchange(&mut stream, request).expect("the server answers");
-    format!("{head}{body}")
+    format!("{head}{}", String::from_utf8_lossy(&body))
 }
 
 /// Sends one request and reads one answer.
-fn exchange(stream: &mut BufReader<TcpStream>, request: &[u8]) -> io::Result<(String, String)> {
+fn exchange(stream: &mut BufReader<TcpStream>, request: &[u8]) -> io::Result<(String, Vec<u8>)> {
     stream.get_mut().write_all(request)?;
+    message(stream)
+}
+
+/// The next head and body.
+fn message(stream: &mut BufReader<TcpStream>) -> io::Result<(String, Vec<u8>)> {
     let (mut head, mut length) = (String::new(), 0);
     loop {
         let start = head.len();
@@ -345,7 +493,7 @@ fn exchange(stream: &mut BufReader<TcpStream>, request: &[u8]) -> io::Result<(St
     }
     let mut body = vec![0; length];
     stream.read_exact(&mut body)?;
-    Ok((head, String::from_utf8_lossy(&body).into_owned()))
+    Ok((head, body))
 }
 
 fn cores() -> usize {

@@ -28,6 +28,7 @@ const TICK: Duration = Duration::from_millis(10);
 
 /// Where requests of several owners wait.
 pub struct FairQueue {
+    cores: usize,
     state: Mutex<State>,
     tasks: Handle,
     since: Instant,
@@ -70,6 +71,7 @@ impl FairQueue {
     /// A machine that computes so many requests at a time. Must be called within a runtime.
     pub fn new(cores: usize) -> Arc<Self> {
         Arc::new(Self {
+            cores,
             state: Mutex::new(State {
                 order: Order::new(cores),
                 is_ticking: false,
@@ -77,6 +79,11 @@ impl FairQueue {
             tasks: Handle::current(),
             since: Instant::now(),
         })
+    }
+
+    /// How many requests the machine computes at a time.
+    pub const fn cores(&self) -> usize {
+        self.cores
     }
 
     /// One more owner.

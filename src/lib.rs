@@ -21,6 +21,7 @@ pub mod listen;
 pub mod memory;
 pub mod metrics;
 pub mod model;
+pub mod nanos;
 pub mod payload;
 pub mod place;
 pub mod refusals;

@@ -11,6 +11,7 @@ mod connections;
 mod heads;
 mod progress;
 mod socket;
+mod stint;
 mod stream;
 mod tls;
 mod unix;

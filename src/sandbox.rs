@@ -20,6 +20,7 @@ mod limits;
 mod namespaces;
 mod privileges;
 pub mod seccomp;
+pub mod session;
 pub mod usage;
 mod user;
 mod wall;

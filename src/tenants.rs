@@ -9,7 +9,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -26,8 +26,10 @@ use crate::place::Stamp;
 use crate::token::{KeyDigest, LONGEST, TenantKey, TenantScope};
 
 mod ledger;
+mod shares;
 
 pub use ledger::Ledger;
+use shares::{Shares, Used};
 
 /// What a new tenant gets, and what becomes of its files.
 pub trait Homes: Send + Sync {
@@ -64,6 +66,8 @@ pub struct Tenant {
     /// What the ledger knows it by.
     number: u64,
     sampler: Mutex<Sampler>,
+    /// Whether its processes come after others'.
+    is_set_back: AtomicBool,
 }
 
 impl Tenant {
@@ -109,6 +113,14 @@ impl Tenant {
             return Err(Error::new(Kind::Suspended, "The tenant is suspended"));
         }
         Ok(())
+    }
+
+    fn place_processes(&self, is_back: bool) {
+        if is_back || self.is_set_back.load(Ordering::Relaxed) {
+            let is_done = self.home.catalog.set_back(is_back);
+            self.is_set_back
+                .store(is_back || !is_done, Ordering::Relaxed);
+        }
     }
 
     fn follow(&self, settings: &TenantSettings) {
@@ -178,6 +190,7 @@ pub struct Tenants {
     /// The operator among them.
     operator: Party,
     ledger: Ledger,
+    shares: Mutex<Shares>,
     /// How long requests of a tenant that goes may take.
     patience: Duration,
     table: ArcSwap<Table>,
@@ -232,6 +245,7 @@ impl Tenants {
             operator: queue.party(1),
             queue,
             ledger,
+            shares: Mutex::default(),
             patience,
             table: ArcSwap::default(),
             reading: Mutex::default(),
@@ -366,6 +380,24 @@ impl Tenants {
         }
     }
 
+    /// Has the kernel put the processes of tenants behind that used more than their share of the processors since this was last called. What they do is charged in the queue in any case; but a process may do something without a request. Blocks.
+    pub fn place_processes(&self) {
+        let all = self.all();
+        let used = all.iter().map(|(_, tenant)| Used {
+            number: tenant.number,
+            weight: tenant.owner.weight(),
+            seconds: tenant.usage().cpu_seconds,
+        });
+        let used: Vec<_> = used.collect();
+        let beyond = self
+            .shares
+            .lock()
+            .beyond(&used, self.queue.cores(), Instant::now());
+        for (_, tenant) in &all {
+            tenant.place_processes(beyond.contains(&tenant.number));
+        }
+    }
+
     /// Removes what was put aside a while ago. Blocks, for as long as that takes.
     pub fn sweep(&self) {
         self.homes.sweep();
@@ -455,6 +487,7 @@ impl Tenants {
                     since: SystemTime::now(),
                     number: self.ledger.begin(),
                     sampler: Mutex::default(),
+                    is_set_back: AtomicBool::new(false),
                 }))
             }
             Err(error) => {

@@ -2,12 +2,11 @@
 
 use axum::body::Body;
 use http_body_util::BodyExt as _;
-use hyper::header::{self, HeaderMap};
 use hyper::{Method, Request, StatusCode};
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
-use super::decode::{invalid_message, too_slow};
+use super::decode::{content_length, invalid_message, too_slow};
 use super::extract::{Call, PathParams, Query};
 use super::pace::Pace;
 use super::parameters::Parameters;
@@ -123,13 +122,4 @@ async fn receive(api: &Api, sending: &Sending, mut body: Body) -> Result<(), Err
         }
     }
     file.flush().await.map_err(unwritten)
-}
-
-fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers
-        .get(header::CONTENT_LENGTH)?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()
 }

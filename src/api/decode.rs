@@ -91,9 +91,7 @@ impl Decoder {
     }
 
     fn is_too_large(&self, headers: &HeaderMap) -> bool {
-        let length = headers.get(header::CONTENT_LENGTH);
-        let length = length.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-        length.is_some_and(|length| {
+        content_length(headers).is_some_and(|length| {
             usize::try_from(length).map_or(true, |length| length > self.body_limit)
         })
     }
@@ -261,6 +259,12 @@ const fn field(name: String, content_type: Option<String>, body: Bytes) -> Part 
 pub(super) fn is_form(headers: &HeaderMap) -> bool {
     let media = content_type(headers).map(media_type);
     matches!(media.as_deref(), Some(MULTIPART | URLENCODED))
+}
+
+/// How long a body is, as its head says.
+pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
+    let length = headers.get(header::CONTENT_LENGTH)?;
+    length.to_str().ok()?.parse().ok()
 }
 
 fn content_type(headers: &HeaderMap) -> Option<&str> {

@@ -1,7 +1,7 @@
 //! Whose models a catalog holds, and how much of everything that owner may have.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -15,12 +15,17 @@ use crate::error::{Error, Kind};
 use crate::fair_queue::{Breadth, Lane, Party, Turn};
 use crate::metrics::Outcome;
 use crate::model::TenantName;
+use crate::nanos::nanos;
 use crate::payload::{Body, Priority, Reply, Spent};
 use crate::signing::Signers;
 
+mod balances;
 mod bucket;
 mod usage;
 
+pub(super) use balances::Computing;
+
+use balances::Balances;
 use bucket::{Bucket, Rate};
 pub use usage::Usage;
 use usage::{RequestQuota, UsageCounts};
@@ -267,7 +272,7 @@ impl Owner {
             ),
         ] {
             if let Some(quota) = quota {
-                bucket.pour(nanos(time), of_time(quota), now);
+                bucket.pour(amount(time), of_time(quota), now);
             }
         }
     }
@@ -299,7 +304,7 @@ impl Owner {
     /// A request of its is computed from now on, until what is returned is dropped.
     pub(super) fn computing(&self) -> Computing<'_> {
         let common = self.common.as_ref();
-        Computing(common.map(|common| (common, common.balances.begin())))
+        Computing::begin(common.map(|common| &common.balances))
     }
 
     /// Its worker processes used so much CPU time since the last time, and held so much memory for so long. Of what they used more than its
@@ -328,77 +333,6 @@ impl Common {
             balances: Balances::new(),
         }
     }
-}
-
-/// What worker processes used beyond what requests said of themselves, and beyond what their turns cost: not yet charged, or charged before it
-/// was used. In nanoseconds.
-#[derive(Debug)]
-struct Balances {
-    since: Instant,
-    unpaid: AtomicI64,
-    untold: AtomicI64,
-    /// Requests that are computed, and the sum of the times when each began.
-    under_way: Mutex<(u32, u128)>,
-}
-
-/// A request that is computed.
-pub(super) struct Computing<'a>(Option<(&'a Common, u128)>);
-
-impl Drop for Computing<'_> {
-    fn drop(&mut self) {
-        if let Some((common, begun)) = self.0 {
-            let mut under_way = common.balances.under_way.lock();
-            *under_way = (under_way.0 - 1, under_way.1 - begun);
-        }
-    }
-}
-
-impl Balances {
-    /// What is charged too early and may count later, at most.
-    const EARLY: i64 = 60_000_000_000;
-
-    fn new() -> Self {
-        Self {
-            since: Instant::now(),
-            unpaid: AtomicI64::new(0),
-            untold: AtomicI64::new(0),
-            under_way: Mutex::default(),
-        }
-    }
-
-    fn begin(&self) -> u128 {
-        let now = self.since.elapsed().as_nanos();
-        let mut under_way = self.under_way.lock();
-        *under_way = (under_way.0 + 1, under_way.1 + now);
-        now
-    }
-
-    fn ended(&self, spent: Duration, cost: Duration) {
-        for (balance, time) in [(&self.untold, spent), (&self.unpaid, cost)] {
-            balance.fetch_sub(signed(time), Ordering::Relaxed);
-        }
-    }
-
-    /// What of `cpu`, and of what was used before, nobody has accounted for or is going to: unpaid, and untold.
-    fn settle(&self, cpu: Duration) -> (Duration, Duration) {
-        let (count, begun) = *self.under_way.lock();
-        let expected = self.since.elapsed().as_nanos() * u128::from(count);
-        let expected = expected.saturating_sub(begun);
-        let expected = i64::try_from(expected).unwrap_or(i64::MAX);
-        let rest = |balance: &AtomicI64| {
-            let now = balance.fetch_add(signed(cpu), Ordering::Relaxed) + signed(cpu);
-            let rest = now.saturating_sub(expected).max(0);
-            let early = (-Self::EARLY - now).max(0);
-            balance.fetch_add(early - rest, Ordering::Relaxed);
-            Duration::from_nanos(rest.unsigned_abs())
-        };
-        (rest(&self.unpaid), rest(&self.untold))
-    }
-}
-
-fn signed(time: Duration) -> i64 {
-    // Sums stay far from the end of what fits.
-    i64::try_from(time.as_nanos()).map_or(i64::MAX / 4, |nanos| nanos.min(i64::MAX / 4))
 }
 
 impl Tenant {
@@ -485,11 +419,12 @@ impl Quotas {
 
 /// A quota of time in a second, in nanoseconds.
 fn of_time(quota: Duration) -> Rate {
-    Rate::even(nanos(quota).max(1))
+    Rate::even(amount(quota).max(1))
 }
 
-fn nanos(time: Duration) -> usize {
-    usize::try_from(time.as_nanos()).unwrap_or(usize::MAX)
+/// Nanoseconds, as a bucket counts.
+fn amount(time: Duration) -> usize {
+    usize::try_from(nanos(time)).unwrap_or(usize::MAX)
 }
 
 fn throttled(what: &str) -> Error {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::Catalog;
+use crate::sandbox::session;
 
 /// Those who ask more often are told what is known.
 const SOONEST: Duration = Duration::from_millis(100);
@@ -48,5 +49,22 @@ impl Catalog {
             cpu,
         };
         self.state.parts.owner.sampled(used, bytes, held);
+    }
+
+    /// Has worker processes come after other owners' where the kernel decides, or among them again. Does what it can: where the kernel does not
+    /// group sessions, nothing. Returns whether all are where they belong. Reads files of the system, two for each process.
+    pub fn set_back(&self, is_back: bool) -> bool {
+        let mut is_done = true;
+        for entry in self.entries() {
+            let status = entry.status();
+            for worker in status.iter().flat_map(|status| &status.workers) {
+                let placed = session::set_back(worker.pid, is_back);
+                is_done &= placed.is_ok();
+                if !matches!(placed, Ok(false)) {
+                    tracing::debug!(pid = worker.pid, is_back, ?placed, "a process is placed");
+                }
+            }
+        }
+        is_done
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwap;
 
 use crate::metrics::{CountsShard, Metrics, ShardedCounts};
+use crate::nanos::nanos;
 use crate::payload::Timings;
 
 /// Batch sizes that are distinguished; larger ones are counted with the largest.
@@ -241,10 +242,6 @@ impl Counted {
             total: self.total.saturating_add(other.total),
         }
     }
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -53,7 +53,9 @@ pub fn run(args: DoctorArgs) -> Result<ExitCode, Failure> {
 fn write_tenants(out: &mut impl Write, file: &Path) -> io::Result<bool> {
     let divided = match Division::find() {
         Division::Weights => "by their weights (cgroup cpu.weight)",
-        Division::Sessions => "evenly by worker process (automatic groups), whatever it runs",
+        Division::Sessions => {
+            "evenly by worker process (automatic groups), those last whose tenant has had more than its share"
+        }
         Division::Threads => {
             "evenly by thread. With a delegated cgroup v2 (Delegate=yes in the unit) it is by their weights"
         }

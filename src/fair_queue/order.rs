@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use crate::nanos::nanos;
 use crate::payload::Priority;
 
 /// Nanoseconds of work for each core that may be under way beside one turn: enough for a core not to wait for the next one.
@@ -313,7 +314,7 @@ impl<W> Order<W> {
     pub(super) fn finish(&mut self, grant: Grant, cost: Duration, is_usual: bool) {
         let key = (grant.since, grant.id);
         let is_last = Arc::into_inner(grant.turn).is_some();
-        let cost = u64::try_from(cost.as_nanos()).unwrap_or(u64::MAX);
+        let cost = nanos(cost);
         if let Some(charged) = self.under_way.remove(&key) {
             let rest = i128::from(cost) - i128::from(charged.amount);
             self.charge(charged.party, rest);
@@ -340,7 +341,7 @@ impl<W> Order<W> {
         let late = self.under_way.range_mut(..(until, 0));
         let more: Vec<_> = late
             .filter_map(|((since, _), charged)| {
-                let took = u64::try_from(now.saturating_sub(*since).as_nanos()).unwrap_or(u64::MAX);
+                let took = nanos(now.saturating_sub(*since));
                 let more = (took / charged.companions).checked_sub(charged.amount)?;
                 charged.amount += more;
                 Some((charged.party, i128::from(more)))
@@ -353,7 +354,7 @@ impl<W> Order<W> {
 
     /// Charges a party for what its requests did not say of themselves.
     pub(super) fn charge_more(&mut self, party: PartyId, cost: Duration) {
-        let cost = u64::try_from(cost.as_nanos()).unwrap_or(u64::MAX);
+        let cost = nanos(cost);
         self.charge(party, i128::from(cost));
     }
 

@@ -14,6 +14,7 @@ use wasmtime::UpdateDeadline;
 
 use super::fault::Exceeded;
 use super::ticker::{TICK, Ticker};
+use crate::nanos::nanos;
 
 /// A call that has run for less than this since it was polled continues at a tick; one that ran longer yields.
 const SLICE: Duration = TICK.checked_div(2).expect("two is not zero");
@@ -111,8 +112,4 @@ fn thread_nanos() -> u64 {
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     let rest = u64::try_from(time.tv_nsec).unwrap_or(0);
     seconds * 1_000_000_000 + rest
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

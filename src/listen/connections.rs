@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::Peer;
+use super::stint::Crowd;
 use crate::budget::{Account, Budget};
 use crate::refusals::{Limit, Refusals};
 
@@ -59,6 +60,7 @@ struct State {
     peers: Peers,
     refusals: Refusals,
     since: Instant,
+    crowd: Crowd,
 }
 
 /// Every connection, at an index that is its own as long as it lasts.
@@ -158,6 +160,7 @@ impl Connections {
             },
             refusals,
             since: Instant::now(),
+            crowd: Crowd::default(),
         }))
     }
 
@@ -373,6 +376,11 @@ impl Seat {
     /// The peer's account.
     pub(super) const fn account(&self) -> &Account {
         &self.account
+    }
+
+    /// Those that move large bodies.
+    pub(super) fn crowd(&self) -> Crowd {
+        self.connections.0.crowd.clone()
     }
 
     /// What tells whether the connection is idle.

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -15,6 +15,7 @@ use tokio_rustls::server::TlsStream;
 use super::connections::{Activity, Seat};
 use super::heads::HeadWatch;
 use super::progress::WriteProgress;
+use super::stint::{Stint, first_of};
 use crate::budget::Account;
 
 /// An accepted connection.
@@ -25,6 +26,7 @@ pub struct Stream {
     activity: Activity,
     account: Account,
     heads: Option<HeadWatch>,
+    stint: Stint,
 }
 
 /// What bytes are read from and written to.
@@ -93,6 +95,7 @@ impl Stream {
             activity: seat.activity(),
             account: seat.account().clone(),
             heads: None,
+            stint: Stint::new(seat.crowd()),
         }
     }
 
@@ -171,10 +174,13 @@ impl AsyncRead for Stream {
             io,
             heads,
             activity,
+            stint,
             ..
         } = self.get_mut();
+        ready!(stint.poll_begin(context));
         let before = buffer.filled().len();
         let read = each!(io, stream => Pin::new(stream).poll_read(context, buffer));
+        stint.moved(read.is_ready().then(|| buffer.filled().len() - before));
         let Some(heads) = heads else {
             return read;
         };
@@ -196,7 +202,10 @@ impl AsyncWrite for Stream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        ready!(this.stint.poll_begin(context));
+        let bytes = &bytes[..this.stint.most(bytes.len())];
         let written = each!(&mut this.io, stream => Pin::new(stream).poll_write(context, bytes));
+        this.stint.wrote(&written);
         this.watched(context, written)
     }
 
@@ -221,11 +230,21 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let all = slices.iter().map(|slice| slice.len()).sum();
+        let most = self.stint.most(all);
+        if let [first, ..] = slices
+            && first.len() > most
+        {
+            return self.poll_write(context, first);
+        }
         let this = self.get_mut();
+        ready!(this.stint.poll_begin(context));
+        let slices = first_of(slices, most);
         let written = each!(
             &mut this.io,
             stream => Pin::new(stream).poll_write_vectored(context, slices)
         );
+        this.stint.wrote(&written);
         this.watched(context, written)
     }
 

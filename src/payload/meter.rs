@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::nanos::nanos;
+
 /// Counts what one request uses, wherever that is. Clones count together, so that rows of one request do.
 #[derive(Debug, Clone, Default)]
 pub struct Meter(Arc<Counts>);
@@ -67,10 +69,6 @@ impl Spent {
     pub fn total(self) -> Duration {
         self.handler.saturating_add(self.inference)
     }
-}
-
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -61,7 +61,11 @@ pub(super) async fn tenants(tenants: Arc<Tenants>, stop: CancellationToken) {
         Ok(false) => {}
         Err(problems) => tracing::error!("The tenants stay what they were: {problems}"),
     };
-    let noting = every(NOTED, move || tenants.note_usage(), stop.clone());
+    let note = move || {
+        tenants.note_usage();
+        tenants.place_processes();
+    };
+    let noting = every(NOTED, note, stop.clone());
     tokio::join!(every_second(look, stop), sweeping, noting);
 }
 

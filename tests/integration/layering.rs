@@ -5,18 +5,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which modules each module may import, as in `src/ARCHITECTURE.md`. `ROOTS` may import everything.
-const TABLE: [(&str, &[&str]); 25] = [
+const TABLE: [(&str, &[&str]); 26] = [
     ("error", &[]),
     ("refusals", &[]),
     ("memory", &[]),
     ("budget", &["refusals", "error"]),
     ("place", &[]),
     ("hex", &[]),
+    ("nanos", &[]),
     ("signing", &[]),
     ("sandbox", &[]),
     ("tensor", &["error"]),
     ("model", &["tensor", "error"]),
-    ("payload", &["budget", "tensor", "error"]),
+    ("payload", &["budget", "tensor", "nanos", "error"]),
     ("metrics", &["model", "refusals", "sandbox", "error"]),
     (
         "config",
@@ -33,14 +34,15 @@ const TABLE: [(&str, &[&str]); 25] = [
     (
         "handler",
         &[
-            "budget", "payload", "tensor", "model", "metrics", "config", "hex", "place", "error",
+            "budget", "payload", "tensor", "model", "metrics", "config", "hex", "nanos", "place",
+            "error",
         ],
     ),
     (
         "runtime",
         &[
             "handler", "backend", "sandbox", "memory", "budget", "payload", "tensor", "metrics",
-            "model", "error",
+            "model", "nanos", "error",
         ],
     ),
     (
@@ -54,11 +56,12 @@ const TABLE: [(&str, &[&str]); 25] = [
             "model",
             "metrics",
             "config",
+            "nanos",
             "signing",
             "error",
         ],
     ),
-    ("fair_queue", &["payload"]),
+    ("fair_queue", &["payload", "nanos"]),
     ("listen", &["budget", "refusals", "place", "error"]),
     ("token", &["model", "hex", "place", "error"]),
     (
@@ -78,7 +81,7 @@ const TABLE: [(&str, &[&str]); 25] = [
         "api",
         &[
             "listen", "tenants", "token", "catalog", "budget", "payload", "tensor", "model",
-            "metrics", "refusals", "error",
+            "metrics", "nanos", "refusals", "error",
         ],
     ),
     ("lib", &[]),

@@ -237,13 +237,13 @@ async fn who_may_not_see_a_log_any_more_follows_it_no_longer() {
 }
 
 /// The program, with the tenants `acme` and `globex`, each with the archive of `hostile`.
-struct Program {
+pub struct Program {
     directories: Directories,
-    life: Life,
+    pub life: Life,
 }
 
 impl Program {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         drop(rustls::crypto::ring::default_provider().install_default());
         let directories = Directories::new(&[hostile()]).with_tokens();
         let root = directories.directory.path().to_owned();
@@ -259,7 +259,14 @@ impl Program {
         Self { directories, life }
     }
 
-    fn root(&self) -> &Path {
+    /// Kills it as the kernel does, and starts it again.
+    pub async fn killed(mut self) -> Self {
+        self.life.end(Signal::KILL).await;
+        self.life = self.directories.start(&[]).await;
+        self
+    }
+
+    pub fn root(&self) -> &Path {
         self.directories.directory.path()
     }
 
@@ -276,13 +283,13 @@ impl Program {
         request.send().await.unwrap().status().as_u16()
     }
 
-    async fn register(&self, key: &str) -> u16 {
+    pub async fn register(&self, key: &str) -> u16 {
         let path = "/models?url=hostile-1.0.mar&initial_workers=1";
         self.ask("management", "POST", path, key, "").await
     }
 
     /// Has the handler log a line that is `bytes` long.
-    async fn say(&self, key: &str, bytes: usize) -> u16 {
+    pub async fn say(&self, key: &str, bytes: usize) -> u16 {
         let order = format!("log-bytes {bytes}");
         self.ask("inference", "POST", "/predictions/hostile", key, &order)
             .await

@@ -5,6 +5,7 @@ use std::path::Path;
 use lantern::api::Listener;
 use serde_json::Value;
 
+use crate::logs::Program;
 use crate::support::origin::Origin;
 use crate::support::{Answer, Model, TestServer};
 use crate::tenants::{LINEAR, Place, acme, bearer, globex, operators, predict, register, until};
@@ -90,6 +91,31 @@ async fn what_a_tenant_uses_is_counted_shown_and_written_down() {
     let lines = lines(&ledger);
     assert_eq!(sum_of_answered(&lines, "acme"), 4, "{lines:?}");
     assert!(lines.iter().all(|line| line["tenant"] == "acme"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_killed_loses_no_line_of_a_bill() {
+    let program = Program::start().await;
+    let ledger = program.root().join("tenants/.usage");
+    assert_eq!(program.register("acme-all").await, 200);
+    for _ in 0..3 {
+        assert_eq!(program.say("acme-all", 1).await, 200);
+    }
+    until("what was used is written down", async || {
+        sum_of_answered(&lines(&ledger), "acme") == 3
+    })
+    .await;
+    let program = program.killed().await;
+    assert_eq!(sum_of_answered(&lines(&ledger), "acme"), 3);
+    // What was registered is saved, and loads again.
+    until("the model is there", async || {
+        program.say("acme-all", 1).await == 200
+    })
+    .await;
+    until("what comes is written down behind it", async || {
+        sum_of_answered(&lines(&ledger), "acme") == 4
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::Target;
 use crate::catalog::{BatchStatistics, Catalog, Counted, Entry, Statistics, Which};
 use crate::error::Error;
+use crate::nanos::nanos;
 
 /// Statistics of versions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -144,7 +145,7 @@ impl From<Counted> for StatisticDuration {
     fn from(counted: Counted) -> Self {
         Self {
             count: counted.count,
-            ns: u64::try_from(counted.total.as_nanos()).unwrap_or(u64::MAX),
+            ns: nanos(counted.total),
         }
     }
 }

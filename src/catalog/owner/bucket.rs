@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::nanos::nanos;
+
 /// A second, in which rates are said.
 const SECOND: u128 = 1_000_000_000;
 
@@ -38,7 +40,7 @@ pub(super) struct Bucket(AtomicU64);
 impl Bucket {
     /// Puts `amount` in at `now`; or says how long that has to wait. What is more than the bucket holds fits once it is empty.
     pub(super) fn put(&self, amount: usize, rate: Rate, now: Duration) -> Result<(), Duration> {
-        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        let now = nanos(now);
         let (more, most) = (rate.time_of(amount), rate.time_of(rate.burst));
         let mut empty_at = self.0.load(Ordering::Relaxed);
         loop {
@@ -60,7 +62,7 @@ impl Bucket {
 
     /// From now on what is in it goes at another rate; without a rate before or from now on it is empty.
     pub(super) fn change(&self, before: Option<Rate>, after: Option<Rate>, now: Duration) {
-        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        let now = nanos(now);
         let changed = |empty_at: u64| {
             let (before, after) = (before?, after?);
             let level = u128::from(empty_at.saturating_sub(now));
@@ -74,7 +76,7 @@ impl Bucket {
 
     /// Puts `amount` in at `now`, however full it is: it has been used already.
     pub(super) fn pour(&self, amount: usize, rate: Rate, now: Duration) {
-        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        let now = nanos(now);
         let more = rate.time_of(amount);
         let poured = |empty_at: u64| Some(empty_at.max(now).saturating_add(more));
         // It is never refused.

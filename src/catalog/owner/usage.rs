@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::metrics::Outcome;
+use crate::nanos::nanos;
 use crate::payload::{Output, Reply, Spent};
 
 /// Counts what one owner uses. Written by every request, so without a lock.
@@ -234,10 +235,6 @@ const fn place(outcome: Outcome) -> usize {
 
 fn add(count: &AtomicU64, more: u64) {
     count.fetch_add(more, Ordering::Relaxed);
-}
-
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[expect(

@@ -10,6 +10,7 @@ use super::super::fault::Exceeded;
 use super::super::host::Host;
 use super::io::Pollable;
 use super::{VERSION, charge};
+use crate::nanos::nanos;
 
 /// Resolution of the monotonic clock in nanoseconds.
 const MONOTONIC_STEP: u64 = 1_000_000;
@@ -60,7 +61,7 @@ fn add_monotonic(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
 }
 
 fn coarse(elapsed: Duration) -> u64 {
-    let nanos = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
+    let nanos = nanos(elapsed);
     nanos - nanos % MONOTONIC_STEP
 }
 

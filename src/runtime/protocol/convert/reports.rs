@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::handler::{Level, LogLine, MetricKind, Observation, unit_named};
+use crate::nanos::nanos;
 use crate::payload::{Output, Reply, Response, Spent, Timings};
 use crate::runtime::{WorkerState, WorkerStatus};
 use crate::sandbox::{Outcome, Outcomes, Wall};
@@ -137,10 +138,6 @@ pub fn spent_from_wire(spent: messages::Spent) -> Result<Spent, Violation> {
         handler: phase(spent.handler)?,
         inference: phase(spent.inference)?,
     })
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn phase(nanos: u64) -> Result<Duration, Violation> {
