@@ -21,9 +21,12 @@ const FUNCTIONS_LIMIT: usize = 100_000;
 const MODULES_LIMIT: usize = 200;
 /// Most names of imports or exports that a message shows.
 const SHOWN: usize = 8;
+/// Most bytes of a version that a message shows.
+const SHOWN_VERSION: usize = 40;
 
 /// The version track of the interface that this server offers: any 0.1 release.
 const TRACK: &str = "0.1";
+const PACKAGE: &str = "lantern:handler";
 const PIPELINE: &str = "lantern:handler/pipeline";
 const INTERFACES: [&str; 5] = [
     "lantern:handler/types",
@@ -73,6 +76,12 @@ pub fn check(wasm: &[u8]) -> Result<ComponentInfo, Error> {
 /// What [`check`] does, with the proposals of an engine that is there.
 pub(super) fn screen(wasm: &[u8], features: WasmFeatures) -> Result<ComponentInfo, String> {
     let info = read(wasm)?;
+    if let Some(version) = other_version(&info) {
+        return Err(format!(
+            "is built for version {version} of the handler interface ({PACKAGE}@{version}), and this server speaks {TRACK}: \
+             build it with the handler-sdk, or the handler.wit, of this release"
+        ));
+    }
     if !info.forbidden.is_empty() {
         return Err(format!(
             "imports what handlers may not have: {}. Files come through the interface `assets`; \
@@ -228,11 +237,30 @@ fn is_allowed(name: &str) -> bool {
             .any(|interface| is_version_of(name, interface, "0.2"))
 }
 
+/// The version of the interface that a component was built for, if that is one that this server does not speak.
+fn other_version(info: &ComponentInfo) -> Option<&str> {
+    let names = info.imports.iter().chain(&info.exports);
+    let mut versions = names.filter_map(|name| {
+        let (_, version) = name
+            .strip_prefix(PACKAGE)?
+            .strip_prefix('/')?
+            .split_once('@')?;
+        Some(truncated(version, SHOWN_VERSION))
+    });
+    versions.find(|version| !is_of_track(version, TRACK))
+}
+
 /// Whether `name` is `interface@TRACK.PATCH`.
 fn is_version_of(name: &str, interface: &str, track: &str) -> bool {
     name.strip_prefix(interface)
         .and_then(|rest| rest.strip_prefix('@'))
-        .and_then(|version| version.strip_prefix(track))
+        .is_some_and(|version| is_of_track(version, track))
+}
+
+/// Whether `version` is `TRACK.PATCH`.
+fn is_of_track(version: &str, track: &str) -> bool {
+    version
+        .strip_prefix(track)
         .and_then(|rest| rest.strip_prefix('.'))
         .is_some_and(|patch| patch.starts_with(|c: char| c.is_ascii_digit()))
 }
@@ -376,6 +404,36 @@ mod tests {
         let good = component(&[locals(5_000), blocks(50_000)]);
         assert_eq!(inspect(&good).unwrap().functions, 2);
         assert_eq!(inspect(&modules(200)).unwrap().modules, 200);
+    }
+
+    /// A component that exports an empty instance by this name.
+    fn exporting(name: &str) -> Vec<u8> {
+        // An instance made of no exports.
+        let instance = section(5, &[1, 1, 0]);
+        let name = [vec![0], sized(name.as_bytes())].concat();
+        let export = section(11, &[vec![1], name, vec![5, 0, 0]].concat());
+        [COMPONENT.to_vec(), instance, export].concat()
+    }
+
+    #[test]
+    fn a_version_that_this_server_does_not_speak_is_named() {
+        for (version, is_spoken) in [
+            ("0.1.0", true),
+            ("0.1.7", true),
+            ("0.2.0", false),
+            ("1.0.0", false),
+            ("0.10.0", false),
+        ] {
+            let wasm = exporting(&format!("{PIPELINE}@{version}"));
+            let info = inspect(&wasm).unwrap();
+            assert_eq!(info.world.is_some(), is_spoken, "{version}");
+            let checked = screen(&wasm, engine::features().unwrap());
+            let says = format!("is built for version {version} of the handler interface");
+            let is_told = checked.is_err_and(|reason| {
+                reason.contains(&says) && reason.contains("this server speaks 0.1")
+            });
+            assert_eq!(is_told, !is_spoken, "{version}");
+        }
     }
 
     #[test]
