@@ -62,7 +62,7 @@ fn main() {
     );
     beside(&place);
     weights(&place);
-    doors(&place);
+    refusals(&place);
 }
 
 impl Place {
@@ -175,7 +175,7 @@ struct Flood {
 }
 
 /// Runs a program after it was said that its session comes after others.
-const BEHIND: &str = "echo 19 > /proc/self/autogroup; exec \"$0\" \"$@\"";
+const BEHIND: &str = "echo 19 > /proc/self/autogroup || exit 1; exec \"$0\" \"$@\"";
 
 impl Flood {
     /// Clients that take what others leave of the processor, as far as the kernel groups sessions; or as much as the server if they are `near`.
@@ -374,7 +374,7 @@ fn weights(place: &Place) {
 }
 
 /// Whether the time of a refusal shows that another tenant has a model of that name.
-fn doors(place: &Place) {
+fn refusals(place: &Place) {
     let request = |model: &str| {
         load::authorized(
             &load::post(&format!("/predictions/{model}"), "text/plain", b""),

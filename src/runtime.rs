@@ -4,6 +4,7 @@
 //! clients speak, no archive and no other version.
 
 use std::collections::HashMap;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -274,6 +275,14 @@ impl Runtime {
         match self {
             Self::Inline(runtime) => runtime.status(),
             Self::Process(runtime) => runtime.status(),
+        }
+    }
+
+    /// Has its worker process, if it has one, come after those of others where the kernel decides, or among them again. Blocks for some time.
+    pub fn set_back(&self, is_back: bool) -> io::Result<()> {
+        match self {
+            Self::Inline(_) => Ok(()),
+            Self::Process(runtime) => runtime.set_back(is_back),
         }
     }
 

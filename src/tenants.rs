@@ -362,6 +362,7 @@ impl Tenants {
             tenant.catalog().drain(patience).await;
         });
         self.noted().await;
+        self.placed_as_usual().await;
         futures_util::future::join_all(stopping).await;
         self.noted().await;
         self.homes.release();
@@ -373,6 +374,18 @@ impl Tenants {
         let _ = tokio::task::spawn_blocking(move || tenants.note_usage()).await;
     }
 
+    /// What is left to be answered is not kept waiting.
+    async fn placed_as_usual(self: &Arc<Self>) {
+        let all = self.all();
+        let place = move || {
+            for (_, tenant) in &all {
+                tenant.place_processes(false);
+            }
+        };
+        // A panic was logged where it happened.
+        let _ = tokio::task::spawn_blocking(place).await;
+    }
+
     /// Writes down what every tenant has used since the last time. Blocks.
     pub fn note_usage(&self) {
         for (name, tenant) in self.all() {
@@ -380,7 +393,9 @@ impl Tenants {
         }
     }
 
-    /// Has the kernel put the processes of tenants behind that used more than their share of the processors since this was last called. What they do is charged in the queue in any case; but a process may do something without a request. Blocks.
+    /// Has the kernel let the processes of those tenants come last that used more than their share of the processors since this was last called.
+    /// What requests cost is charged in the queue in any case; but a process may do something without a request. The operator's are not looked
+    /// at. Blocks.
     pub fn place_processes(&self) {
         let all = self.all();
         let used = all.iter().map(|(_, tenant)| Used {
@@ -507,7 +522,11 @@ impl Tenants {
         tenant.catalog().close().await;
         // What its processes used is known as long as they are there. A panic was logged where it happened.
         let sampled = Arc::clone(&tenant);
-        let _ = tokio::task::spawn_blocking(move || sampled.usage()).await;
+        let sampled = move || {
+            sampled.usage();
+            sampled.place_processes(false);
+        };
+        let _ = tokio::task::spawn_blocking(sampled).await;
         tenant.catalog().drain(self.patience).await;
         let cleared = tokio::task::spawn_blocking(move || {
             self.ledger.note(&name, tenant.number, || tenant.usage());

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::Catalog;
-use crate::sandbox::session;
 
 /// Those who ask more often are told what is known.
 const SOONEST: Duration = Duration::from_millis(100);
@@ -51,18 +50,15 @@ impl Catalog {
         self.state.parts.owner.sampled(used, bytes, held);
     }
 
-    /// Has worker processes come after other owners' where the kernel decides, or among them again. Does what it can: where the kernel does not
-    /// group sessions, nothing. Returns whether all are where they belong. Reads files of the system, two for each process.
+    /// Has worker processes come after other owners' where the kernel decides, or among them again. Where it groups no sessions this does
+    /// nothing. Returns whether all are where they belong. Blocks for some time.
     pub fn set_back(&self, is_back: bool) -> bool {
         let mut is_done = true;
         for entry in self.entries() {
-            let status = entry.status();
-            for worker in status.iter().flat_map(|status| &status.workers) {
-                let placed = session::set_back(worker.pid, is_back);
-                is_done &= placed.is_ok();
-                if !matches!(placed, Ok(false)) {
-                    tracing::debug!(pid = worker.pid, is_back, ?placed, "a process is placed");
-                }
+            if let Err(error) = entry.set_back(is_back) {
+                is_done = false;
+                let model = entry.spec().name.as_str();
+                tracing::debug!(model, is_back, %error, "the kernel does not place a process");
             }
         }
         is_done

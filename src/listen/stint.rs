@@ -1,13 +1,15 @@
 //! How much one connection moves before others get their turn.
 //!
 //! A socket takes and gives megabytes at once, which keeps a thread for milliseconds, and there are few threads. So where more connections move
-//! large bodies than there are threads, each goes to the end of the line after every piece of its body. Where there are fewer none does: going
+//! large bodies than there are threads for them, each goes to the end of the line after every piece of its body. Where there are fewer none does: going
 //! to the end of an empty line wakes a thread for nothing, and took a tenth of the throughput of one connection with bodies of 6 MB.
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+
+use tokio::runtime::Handle;
 
 /// Bytes that are moved at once where many want to: some ten microseconds' worth.
 const STINT: usize = 64 << 10;
@@ -24,8 +26,10 @@ struct Counts {
 }
 
 impl Default for Crowd {
+    /// Of connections that are served by the threads of this runtime.
     fn default() -> Self {
-        Self::new(std::thread::available_parallelism().map_or(1, usize::from))
+        let threads = Handle::try_current().map_or(1, |runtime| runtime.metrics().num_workers());
+        Self::new(threads.saturating_sub(1).max(1))
     }
 }
 
@@ -35,17 +39,17 @@ impl Crowd {
         Self(Arc::new(Counts { few, large }))
     }
 
-    fn is_there(&self) -> bool {
+    fn is_crowded(&self) -> bool {
         self.0.large.load(Ordering::Relaxed) > self.0.few
     }
 }
 
-/// What a connection has moved since it last waited for something.
+/// What a connection has moved since it last waited for its client.
 #[derive(Debug)]
 pub(super) struct Stint {
     crowd: Crowd,
     moved: usize,
-    /// Whether it is counted among those that move large bodies.
+    /// Whether it is counted among those that move large bodies. One whose body waits for something in the server is counted until it goes on.
     is_large: bool,
 }
 
@@ -65,16 +69,16 @@ impl Stint {
             return Poll::Ready(());
         }
         self.moved = 0;
-        if !self.crowd.is_there() {
+        if !self.crowd.is_crowded() {
             return Poll::Ready(());
         }
         context.waker().wake_by_ref();
         Poll::Pending
     }
 
-    /// So many of these bytes may be written now.
-    pub(super) fn most(&self, bytes: usize) -> usize {
-        if self.crowd.is_there() {
+    /// So many of these bytes may be moved now.
+    pub(super) fn limit(&self, bytes: usize) -> usize {
+        if self.crowd.is_crowded() {
             bytes.min(STINT)
         } else {
             bytes
@@ -100,6 +104,13 @@ impl Stint {
         });
     }
 
+    /// The same, for what became of sending what was written.
+    pub(super) fn finished(&mut self, sent: &Poll<io::Result<()>>) {
+        if sent.is_pending() {
+            self.moved(None);
+        }
+    }
+
     fn set_large(&mut self, is_large: bool) {
         let large = &self.crowd.0.large;
         match (std::mem::replace(&mut self.is_large, is_large), is_large) {
@@ -116,7 +127,7 @@ impl Drop for Stint {
     }
 }
 
-/// The first of `slices`, as many as have at most `most` bytes together, but one at least.
+/// The first of `slices`, as many as have at most `most` bytes together.
 pub(super) fn first_of<'a, 'b>(slices: &'a [IoSlice<'b>], most: usize) -> &'a [IoSlice<'b>] {
     let mut bytes = 0;
     let fits = |slice: &&IoSlice<'_>| {
@@ -124,7 +135,7 @@ pub(super) fn first_of<'a, 'b>(slices: &'a [IoSlice<'b>], most: usize) -> &'a [I
         bytes <= most
     };
     let count = slices.iter().take_while(fits).count();
-    &slices[..count.max(1).min(slices.len())]
+    &slices[..count]
 }
 
 #[cfg(test)]
@@ -150,11 +161,11 @@ mod tests {
         // It had to wait once, and a small one never.
         assert!(goes_on(&mut all[2], 1));
         assert!(goes_on(&mut Stint::new(crowd.clone()), STINT - 1));
-        assert_eq!(all[0].most(2 * STINT), STINT);
+        assert_eq!(all[0].limit(2 * STINT), STINT);
         // One waits for its client: there are few again.
         all[1].moved(None);
         assert!(goes_on(&mut all[0], STINT));
-        assert_eq!(all[0].most(2 * STINT), 2 * STINT);
+        assert_eq!(all[0].limit(2 * STINT), 2 * STINT);
         drop(all);
         assert_eq!(crowd.0.large.load(Ordering::Relaxed), 0);
     }
@@ -175,6 +186,7 @@ mod tests {
             (&[10], 1),
             (&[5, 5, 1], 2),
             (&[6, 5], 1),
+            (&[0, 10, 1], 2),
         ] {
             assert_eq!(slices(lengths), expected, "{lengths:?}");
         }

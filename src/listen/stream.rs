@@ -164,6 +164,23 @@ impl Stream {
     }
 }
 
+/// Reads, but no more than `most` bytes.
+fn poll_read_at_most(
+    most: usize,
+    stream: Pin<&mut impl AsyncRead>,
+    context: &mut Context<'_>,
+    buffer: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    if buffer.remaining() <= most {
+        return stream.poll_read(context, buffer);
+    }
+    let mut part = ReadBuf::new(buffer.initialize_unfilled_to(most));
+    ready!(stream.poll_read(context, &mut part))?;
+    let read = part.filled().len();
+    buffer.advance(read);
+    Poll::Ready(Ok(()))
+}
+
 impl AsyncRead for Stream {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -179,7 +196,8 @@ impl AsyncRead for Stream {
         } = self.get_mut();
         ready!(stint.poll_begin(context));
         let before = buffer.filled().len();
-        let read = each!(io, stream => Pin::new(stream).poll_read(context, buffer));
+        let most = stint.limit(buffer.remaining());
+        let read = each!(io, stream => poll_read_at_most(most, Pin::new(stream), context, buffer));
         stint.moved(read.is_ready().then(|| buffer.filled().len() - before));
         let Some(heads) = heads else {
             return read;
@@ -203,7 +221,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         ready!(this.stint.poll_begin(context));
-        let bytes = &bytes[..this.stint.most(bytes.len())];
+        let bytes = &bytes[..this.stint.limit(bytes.len())];
         let written = each!(&mut this.io, stream => Pin::new(stream).poll_write(context, bytes));
         this.stint.wrote(&written);
         this.watched(context, written)
@@ -212,6 +230,7 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let flushed = each!(&mut this.io, stream => Pin::new(stream).poll_flush(context));
+        this.stint.finished(&flushed);
         match &this.io {
             Io::Tls(_) => this.watched(context, flushed),
             // What was written to these is in the kernel: there is nothing to flush.
@@ -222,6 +241,7 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let shut = each!(&mut this.io, stream => Pin::new(stream).poll_shutdown(context));
+        this.stint.finished(&shut);
         this.watched(context, shut)
     }
 
@@ -230,9 +250,10 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let all = slices.iter().map(|slice| slice.len()).sum();
-        let most = self.stint.most(all);
-        if let [first, ..] = slices
+        let most = self
+            .stint
+            .limit(slices.iter().map(|slice| slice.len()).sum());
+        if let Some(first) = slices.iter().find(|slice| !slice.is_empty())
             && first.len() > most
         {
             return self.poll_write(context, first);

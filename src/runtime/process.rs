@@ -8,6 +8,7 @@
 //! This module knows nothing of handlers, batches and sessions: they are on the other side, in [`super::child`].
 
 use std::ffi::OsString;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -249,6 +250,11 @@ impl ProcessRuntime {
             in_flight: self.in_flight.count(),
             batching: self.batching(),
         }
+    }
+
+    /// Has the process come after those of others where the kernel decides, or among them again. Blocks for some time.
+    pub fn set_back(&self, is_back: bool) -> io::Result<()> {
+        self.roster.set_back(is_back)
     }
 
     /// Whether requests are let through to the process.

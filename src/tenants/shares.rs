@@ -25,8 +25,8 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    /// Those that used more than their share of so many cores in the time since the last look, beside others that want some, too. What nobody
-    /// else wants is in nobody's share, and may be used by all.
+    /// Those that used more than their share of so many cores in the time since the last look, beside others that used some, too. A share
+    /// is that of those who used some, by their weights.
     pub(super) fn beyond(&mut self, all: &[Used], cores: usize, now: Instant) -> HashSet<u64> {
         let seconds = all.iter().map(|one| (one.number, one.seconds)).collect();
         let before = std::mem::replace(&mut self.seconds, seconds);

@@ -332,6 +332,9 @@ async fn a_worker_process_has_no_file_of_the_cache_open_and_is_told_none() {
     let cache = server.directory().join(".cache").display().to_string();
     assert!(Path::new(&cache).is_dir(), "the cache is elsewhere");
     let files = open_files(pid);
+    if files.is_empty() && !rustix::process::geteuid().is_root() {
+        return println!("skipped: only root may look into a worker process");
+    }
     assert!(!files.is_empty());
     assert!(
         !files.iter().any(|file| file.starts_with(&cache)),

@@ -681,3 +681,28 @@ fn a_worker_process_started_by_hand_says_what_it_is() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("started by `lantern serve`"), "{said}");
 }
+
+#[tokio::test]
+async fn a_process_of_an_owner_beside_others_can_be_set_back() {
+    let own = std::fs::read_to_string("/proc/self/autogroup").unwrap_or_default();
+    if own.is_empty() {
+        return println!("skipped: the kernel here does not group sessions");
+    }
+    let mut hosts = hosts();
+    hosts.processes.weight = Some(Arc::default());
+    let hosted = Hosted::start_with(&hosts, model(Settings::default()), 1).await;
+    let runtime = hosted.unwrap().runtime;
+    let pid = runtime.status().workers[0].pid;
+    let nice = || {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/autogroup")).unwrap();
+        text.trim_end().rsplit(' ').next().unwrap().to_owned()
+    };
+    for (is_back, expected) in [(true, "10"), (false, "0")] {
+        runtime.set_back(is_back).unwrap();
+        assert_eq!(nice(), expected);
+    }
+    assert_eq!(
+        std::fs::read_to_string("/proc/self/autogroup").unwrap(),
+        own
+    );
+}

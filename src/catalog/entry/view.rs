@@ -1,5 +1,6 @@
 //! A version as others see it: health, gauges, description.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -164,6 +165,14 @@ impl Entry {
         match &**self.phase.load() {
             Phase::Ready(runtime) => Some(runtime.status()),
             Phase::Loading | Phase::Empty | Phase::Failed(_) => None,
+        }
+    }
+
+    /// Has its worker process come after those of others where the kernel decides, or among them again. Blocks for some time.
+    pub(in crate::catalog) fn set_back(&self, is_back: bool) -> io::Result<()> {
+        match &**self.phase.load() {
+            Phase::Ready(runtime) => runtime.set_back(is_back),
+            Phase::Loading | Phase::Empty | Phase::Failed(_) => Ok(()),
         }
     }
 }

@@ -43,6 +43,7 @@ use crate::runtime::protocol::{BUILD, Violation};
 use crate::runtime::shared::Regions;
 use crate::runtime::{Bounds, ModelFiles};
 use crate::sandbox::Wall;
+use crate::sandbox::session::Session;
 
 /// How long a process that closed its socket may take to be gone.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -117,7 +118,9 @@ impl Launcher {
             directory.as_ref().map_or(Path::new("/"), TempDir::path),
         )?;
         let output = OutputCapture::new(stdout, stderr, &self.sink, &self.cfg.counts);
-        self.roster.process_started(pid);
+        let has_session = self.cfg.weight.is_some();
+        let session = has_session.then(|| Session::of(pid).ok()).flatten();
+        self.roster.process_started(pid, session);
         walls
             .take(pid)
             .map_err(|reason| not_walled_in(Wall::Cgroup, &reason))?;

@@ -4,6 +4,7 @@
 //! cannot take another's; a worker that comes back after its process died keeps its id.
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -14,6 +15,7 @@ use crate::runtime::protocol::convert::device_from_wire;
 use crate::runtime::protocol::messages::{State, Worker};
 use crate::runtime::{WorkerIds, WorkerState, WorkerStatus};
 use crate::sandbox::Outcomes;
+use crate::sandbox::session::Session;
 
 /// More workers than any machine has use for.
 const MOST_WORKERS: usize = 4096;
@@ -43,6 +45,8 @@ struct Entries {
     pid: u32,
     /// What the living process says of its walls, once.
     walls: Outcomes,
+    /// The living process's session, if it has one of its own.
+    session: Option<Arc<Session>>,
 }
 
 impl Roster {
@@ -54,10 +58,11 @@ impl Roster {
         }
     }
 
-    /// A process was started.
-    pub fn process_started(&self, pid: u32) {
+    /// A process was started, which is to lead a session or not.
+    pub fn process_started(&self, pid: u32, session: Option<Session>) {
         let mut entries = self.entries.lock();
         entries.pid = pid;
+        entries.session = session.map(Arc::new);
         entries.given = 0;
         entries.walls.clear();
     }
@@ -75,9 +80,16 @@ impl Roster {
         self.entries.lock().walls.clone()
     }
 
+    /// Has the living process come after those of others where the kernel decides, or among them again. Blocks for some time.
+    pub fn set_back(&self, is_back: bool) -> io::Result<()> {
+        let session = self.entries.lock().session.clone();
+        session.map_or(Ok(()), |session| session.set_back(is_back))
+    }
+
     /// The process died; its workers wait for the next one.
     pub fn process_died(&self) {
         let mut entries = self.entries.lock();
+        entries.session = None;
         for worker in &mut entries.workers {
             worker.state = WorkerState::Failed;
         }
@@ -231,7 +243,7 @@ mod tests {
                 .iter()
                 .all(|worker| worker.state == WorkerState::Failed)
         );
-        roster.process_started(77);
+        roster.process_started(77, None);
         roster.update(&report(&[0, 1, 2])).unwrap();
         assert_eq!(ids(&roster), [9000, 9002, 9003]);
         assert!(roster.workers().iter().all(|worker| worker.pid == 77));
@@ -289,7 +301,7 @@ mod tests {
         let lists = (0..100).map(|number| roster.update(&list(number * 4096)));
         let taken = lists.take_while(Result::is_ok).count();
         assert_eq!(taken, 16);
-        roster.process_started(2);
+        roster.process_started(2, None);
         roster.update(&report(&[7])).unwrap();
     }
 }
