@@ -4,26 +4,47 @@
 //! server uses a directory of its own inside. Whoever can rename a directory can put another in its place. So each directory
 //! above must be one in which others cannot rename what is this user's. This module does not know what is kept in them.
 
-use std::fs::{self, DirBuilder, Metadata};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// A file's modification time in nanoseconds, its size and its inode: one of them is another after most changes.
+use rustix::fs::OFlags;
+
+/// When a file's content and when its owner, mode or links changed, in nanoseconds, its size and its inode: one of them is another after most
+/// changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stamp(i64, i64, u64, u64);
+pub struct Stamp {
+    modified: (i64, i64),
+    changed: (i64, i64),
+    size: u64,
+    inode: u64,
+}
 
 impl Stamp {
     /// Of the file that is at `path` now; `None` if there is none.
     pub fn of(path: &Path) -> Option<Self> {
         let found = fs::metadata(path).ok()?;
-        Some(Self(
-            found.mtime(),
-            found.mtime_nsec(),
-            found.size(),
-            found.ino(),
-        ))
+        Some(Self {
+            modified: (found.mtime(), found.mtime_nsec()),
+            changed: (found.ctime(), found.ctime_nsec()),
+            size: found.size(),
+            inode: found.ino(),
+        })
     }
+}
+
+/// The regular file at `path`, to be read. Anything else fails at once: a pipe would keep whoever reads it for as long as nobody writes.
+pub fn regular_file(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    Ok(file)
 }
 
 /// Bytes that a directory must take: more than a full file system may still find room for.
@@ -171,6 +192,36 @@ mod tests {
     fn shared(path: &Path, mode: u32) {
         fs::create_dir(path).unwrap();
         fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn what_may_keep_its_reader_waiting_is_not_opened() {
+        let (_root, path) = place();
+        let (file, pipe) = (path.join("file"), path.join("pipe"));
+        fs::write(&file, "text").unwrap();
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        assert!(regular_file(&file).is_ok());
+        for other in [&pipe, &path, Path::new("/dev/zero")] {
+            let error = regular_file(other).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "it is no regular file",
+                "{}",
+                other.display()
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_that_may_be_read_again_is_another_one() {
+        let (_root, path) = place();
+        let file = path.join("file");
+        fs::write(&file, "text").unwrap();
+        let before = Stamp::of(&file);
+        assert_eq!(Stamp::of(&file), before);
+        fs::set_permissions(&file, Permissions::from_mode(0o400)).unwrap();
+        assert_ne!(Stamp::of(&file), before);
     }
 
     fn mode(path: &Path) -> u32 {

@@ -438,7 +438,9 @@ async fn load(
         .await;
     for (name, version) in &defaults {
         if let Err(error) = catalog.find(name.as_str(), Some(version.as_str())) {
-            tracing::warn!("The default version of {name} stays as it is: {error}");
+            tracing::warn!(
+                "Version {version} of {name} is its default no more: {error}. Another version is, if there is one."
+            );
         }
     }
     catalog.save(Moment::Startup).await;

@@ -91,6 +91,9 @@ impl Authority {
         let Some(tenants) = &self.tenants else {
             return self.check_operator(permission, headers).map(|()| None);
         };
+        if is_repeated(headers, &TENANT) {
+            return Err(refused(REFUSED));
+        }
         let access = shown(headers).and_then(|key| {
             let mut scopes = tenant_scopes(permission).iter();
             scopes.find_map(|scope| tenants.access(key, *scope))
@@ -231,6 +234,10 @@ pub(super) fn named(headers: &HeaderMap) -> Option<&[u8]> {
     headers.get(TENANT).map(header::HeaderValue::as_bytes)
 }
 
+fn is_repeated(headers: &HeaderMap, name: &HeaderName) -> bool {
+    headers.get_all(name).iter().nth(1).is_some()
+}
+
 fn is_called(access: &Access, name: &[u8]) -> bool {
     let own = access.tenant.name();
     own.is_some_and(|own| own.as_str().as_bytes() == name)
@@ -242,7 +249,11 @@ pub(super) fn method_not_allowed_by_mode() -> Error {
 }
 
 /// The key in `Authorization: Bearer KEY`: TorchServe's `^Bearer\s+(\S+)$`.
+/// Two of them are none: a proxy may have looked at the other one.
 fn shown(headers: &HeaderMap) -> Option<&[u8]> {
+    if is_repeated(headers, &header::AUTHORIZATION) {
+        return None;
+    }
     let value = headers.get(header::AUTHORIZATION)?.as_bytes();
     let rest = value.strip_prefix(b"Bearer")?;
     let key = rest.trim_ascii_start();

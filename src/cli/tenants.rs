@@ -44,7 +44,7 @@ enum ScopeArg {
     Predict,
     /// Seeing and changing models
     Manage,
-    /// Seeing metrics
+    /// Seeing metrics and logs
     Observe,
 }
 

@@ -15,7 +15,6 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -28,6 +27,7 @@ use super::server::CheckUrls;
 use super::yaml::{self, Extent, Node, Value};
 use super::{Problem, Problems};
 use crate::model::{ModelName, TenantName};
+use crate::place;
 use crate::signing::{Signer, Signers};
 use crate::token::{KeyDigest, TenantKey, TenantScope};
 
@@ -143,7 +143,7 @@ pub fn load(path: &Path, check_urls: CheckUrls) -> Result<TenantsFile, Problems>
 /// One byte more than there may be, so that a file that is too large is noticed.
 fn contents(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?
+    place::regular_file(path)?
         .take(EXTENT.bytes as u64 + 1)
         .read_to_end(&mut bytes)?;
     Ok(bytes)

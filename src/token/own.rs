@@ -7,7 +7,6 @@
 //! ]}
 //! ```
 
-use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -19,7 +18,7 @@ use serde::Deserialize;
 use super::Scope;
 use super::key::KeyDigest;
 use super::table::{LONGEST, Row, Table};
-use crate::place::Stamp;
+use crate::place::{self, Stamp};
 
 /// Most bytes of the file.
 const FILE_LIMIT: usize = 1 << 20;
@@ -150,7 +149,7 @@ fn digest(entry: &Entry) -> Result<KeyDigest, String> {
 
 fn contents(path: &Path) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
-    let file = File::open(path).and_then(|file| {
+    let file = place::regular_file(path).and_then(|file| {
         let mut limited = file.take(FILE_LIMIT as u64 + 1);
         limited.read_to_end(&mut bytes)
     });

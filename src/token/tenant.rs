@@ -13,7 +13,7 @@ pub enum TenantScope {
     Predict,
     /// Seeing and changing models.
     Manage,
-    /// Seeing metrics.
+    /// Seeing metrics and logs.
     Observe,
 }
 

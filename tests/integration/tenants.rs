@@ -308,6 +308,34 @@ pub fn operators(server: &TestServer, scope: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_request_says_twice_it_does_not_say() {
+    let place = Place::new();
+    let server = place.server().await;
+    let operator = operators(&server, "management");
+    let acme = bearer("acme-all");
+    let status = async |headers: &[(&str, String)]| {
+        let mut request = server.request(Listener::Management, "GET", "/models/linear");
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        Answer::of(request.send().await.unwrap()).await.status
+    };
+    let key = |key: &str| ("authorization", key.to_owned());
+    let tenant = |name: &str| ("x-lantern-tenant", name.to_owned());
+    assert_eq!(status(&[key(&acme)]).await, 200);
+    assert_eq!(status(&[key(&operator), tenant("acme")]).await, 200);
+    for headers in [
+        &[key(&acme), key("Bearer x-x-x-x-x")][..],
+        &[key("Bearer x-x-x-x-x"), key(&acme)],
+        &[key(&acme), key(&acme)],
+        &[key(&operator), tenant("acme"), tenant("globex")],
+        &[key(&operator), tenant("globex"), tenant("acme")],
+    ] {
+        assert_eq!(status(headers).await, 400, "{headers:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_operator_reaches_every_tenant_by_its_name() {
     let place = Place::new();
     let server = place.server().await;

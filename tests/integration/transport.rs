@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio_rustls::TlsConnector;
 
-use crate::support::{Answer, Model, ROW, TestServer};
+use crate::support::{Answer, Builder, Model, ROW, TestServer};
 
 const PING: &str = "GET /ping HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
 
@@ -88,6 +88,49 @@ async fn every_listener_speaks_tls() {
     assert_eq!(server.predict("linear", ROW).await.status, 200);
     assert_eq!(server.management("GET", "/models").await.status, 200);
     assert!(server.sample("Requests2XX{").await.is_some());
+}
+
+/// More bodies at a time than there are threads, each larger than a connection moves at once then.
+async fn bodies_beside_one_another(builder: Builder, scheme: &str, client: reqwest::ClientBuilder) {
+    let server = builder.start().await;
+    let url = format!(
+        "{scheme}://{}/predictions/echo",
+        server.address(Listener::Inference)
+    );
+    let client = client.danger_accept_invalid_certs(true).build().unwrap();
+    let bodies = (0..8u8).map(|number| {
+        let body = (0..3_000_001u32)
+            .map(|at| (at % 251) as u8 ^ number)
+            .collect::<Vec<_>>();
+        let request = client.post(&url).header("content-type", "text/plain");
+        let request = request.body(body.clone()).send();
+        async move {
+            let answer = Answer::of(request.await.unwrap()).await;
+            assert_eq!(answer.status, 200, "{number}: {}", answer.text());
+            assert!(answer.body == body, "{number}: {} bytes", answer.body.len());
+        }
+    });
+    futures_util::future::join_all(bodies).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_bodies_beside_one_another_arrive_whole() {
+    let echo = |model: Model| TestServer::builder().model(model);
+    let secure = "inference_address=https://127.0.0.1:0";
+    for is_in_process in [false, true] {
+        let model = || {
+            let model = Model::new("echo");
+            if is_in_process {
+                model.in_process()
+            } else {
+                model
+            }
+        };
+        let client = reqwest::Client::builder;
+        bodies_beside_one_another(echo(model()), "http", client()).await;
+        bodies_beside_one_another(echo(model()), "http", client().http2_prior_knowledge()).await;
+        bodies_beside_one_another(echo(model()).set(secure), "https", client().http1_only()).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

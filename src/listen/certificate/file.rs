@@ -1,12 +1,11 @@
 //! Files that settings name: reading them within a limit, saying what is wrong with them, and seeing that they changed.
 
-use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
-use crate::place::Stamp;
+use crate::place::{self, Stamp};
 
 /// Most bytes of a file that is read.
 const FILE_LIMIT: u64 = 1 << 20;
@@ -44,7 +43,7 @@ impl<'a> Named<'a> {
     /// The whole file.
     pub fn contents(self) -> Result<Vec<u8>, CertificateError> {
         let mut bytes = Vec::new();
-        let file = File::open(self.path);
+        let file = place::regular_file(self.path);
         let read = file.and_then(|file| file.take(FILE_LIMIT + 1).read_to_end(&mut bytes));
         match read {
             Err(error) => Err(self.problem(format!("must be a file that can be read ({error})"))),
