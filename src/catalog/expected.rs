@@ -21,6 +21,7 @@ use super::{Bounds, Catalog, Registration, Signature};
 use crate::error::{Error, Kind};
 use crate::metrics::LoadFailure;
 use crate::model::{ModelName, Version};
+use crate::runtime::Level;
 
 mod shown;
 mod waiting;
@@ -341,6 +342,10 @@ impl Catalog {
             return self.state.expected.remove(expected);
         }
         let spec = &expected.preview.spec;
+        if let Some(log) = &self.state.parts.log {
+            let text = format!("Failed to load model {}: {}", spec.name, error.message());
+            log.say(Level::Error, text, spec);
+        }
         let shown = self
             .state
             .parts

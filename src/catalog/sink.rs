@@ -44,6 +44,18 @@ impl OwnersLog {
     pub fn new(take: impl Fn(ModelLine) + Send + Sync + 'static) -> Self {
         Self(Arc::new(take))
     }
+
+    /// A line of the server's about a version that is not there.
+    pub(super) fn say(&self, level: Level, message: String, spec: &ModelSpec) {
+        (self.0)(ModelLine {
+            by: Speaker::Server,
+            level,
+            message,
+            model: spec.name.clone(),
+            version: spec.version.clone(),
+            request_id: String::new(),
+        });
+    }
 }
 
 /// The sink of one version.

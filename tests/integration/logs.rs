@@ -372,6 +372,21 @@ async fn each_tenant_has_a_log_file_and_the_operator_another() {
     drop(directories);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn why_a_version_is_not_restored_is_in_its_owners_log() {
+    let program = Program::start().await;
+    assert_eq!(program.register("acme-all").await, 200);
+    let archive = "tenants/acme/archives/hostile-1.0.mar";
+    std::fs::write(program.root().join(archive), "no archive").unwrap();
+    let program = program.killed().await;
+    let file = "tenants/acme/logs/model_log.log";
+    until("its owner is told", async || {
+        let text = program.read(file);
+        text.contains("Failed to load model hostile: ")
+    })
+    .await;
+}
+
 /// Every line of the file is an object, in order of time, and registrations have what was registered.
 fn audited(root: &Path) {
     let text = std::fs::read_to_string(root.join("logs/audit.log")).unwrap();
