@@ -19,6 +19,7 @@ type Receiver = oneshot::Receiver<Result<Answer, lantern::error::Error>>;
 fn batcher(batch_size: usize) -> Batcher {
     Batcher::new(BatcherConfig {
         batch_size,
+        max_batch_elements: None,
         max_batch_delay: Duration::from_millis(100),
         wait_for_full_batches: false,
     })

@@ -366,6 +366,8 @@ pub struct Settings {
     pub max_workers: usize,
     /// Most rows of a batch; at least 1.
     pub batch_size: usize,
+    /// Most elements of all inputs together that a batch may have; a request with more runs by itself.
+    pub max_batch_elements: Option<usize>,
     /// How long the oldest job may wait for a fuller batch while every worker is busy.
     pub max_batch_delay: Duration,
     /// Wait for fuller batches even while a worker is idle.
@@ -413,6 +415,7 @@ impl Default for Settings {
             min_workers: 1,
             max_workers: 1,
             batch_size: 1,
+            max_batch_elements: None,
             max_batch_delay: Duration::from_millis(100),
             wait_for_full_batches: false,
             batching: BatchingMode::default(),

@@ -83,6 +83,9 @@ fn write_verdict(out: &mut impl Write, path: &Path, verdict: &Verdict) -> io::Re
     }
     match &verdict.fault {
         None => writeln!(out, "  signature  good"),
+        Some(fault) if verdict.contents.is_none() => {
+            writeln!(out, "  archive    NOT READ: {fault}")
+        }
         Some(fault) => writeln!(out, "  signature  NOT GOOD: {fault}"),
     }
 }

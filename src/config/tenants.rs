@@ -247,9 +247,11 @@ impl Reader {
                 }
                 "quotas" => settings.quotas = self.quotas(&path, node),
                 "weight" => settings.weight = self.weight(&path, node),
+                // That it has no value is said already.
+                "limits" if node.value == Value::Null => {}
                 "limits" => {
                     self.entries(&path, node);
-                    settings.limits = limits_of(&mut self.fields, node);
+                    settings.limits = limits_of(&mut self.fields, &path, node);
                 }
                 "sources" => settings.sources = self.sources(&path, node),
                 "signers" => settings.signers = self.signers(&path, node),
@@ -302,7 +304,7 @@ impl Reader {
     /// Those that are named: a file with problems is not in force, so that none of them is left out.
     fn signers(&mut self, path: &str, node: &Node) -> Signers {
         let items = self.fields.list(path, node);
-        if items.is_empty() && node.value != Value::Null {
+        if items.is_empty() && matches!(node.value, Value::List(_)) {
             let rule = "must name a signer; without `signers` no signature is asked for";
             self.fields.key_problem(path, node, rule);
         }
@@ -566,12 +568,12 @@ mod tests {
             "keys: ~",
             "weight: ",
             "limits: {memory: }",
+            "limits: ~",
         ] {
             let text = format!("tenants:\n  acme:\n    {field}\n");
-            assert!(
-                read(&text).unwrap_err().contains("must have a value"),
-                "{field}"
-            );
+            let told = read(&text).unwrap_err();
+            assert!(told.contains("tenants.acme."), "{told}");
+            assert_eq!(told.matches("must have a value").count(), 1, "{told}");
         }
         let text = "tenants: {acme: {limits: {memory: 1MiB, memmory: 1}}}";
         assert!(

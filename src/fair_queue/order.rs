@@ -117,6 +117,8 @@ pub(super) struct Order<W> {
     next_id: u64,
     /// The tag of the party that went last: nobody who comes begins earlier.
     clock: i128,
+    /// That party: what it is given back, since it was charged too much when it went, the clock goes back as well.
+    clock_of: Option<PartyId>,
     parties: HashMap<PartyId, Party>,
     lanes: HashMap<LaneId, Lane<W>>,
     /// Parties with a head, by tag.
@@ -140,6 +142,7 @@ impl<W> Order<W> {
             cores: cores.max(1),
             next_id: 0,
             clock: 0,
+            clock_of: None,
             parties: HashMap::new(),
             lanes: HashMap::new(),
             ready: BTreeSet::new(),
@@ -292,7 +295,9 @@ impl<W> Order<W> {
             return None;
         }
         let (_, lane) = *self.parties.get(&id)?.heads.first()?;
-        self.clock = self.clock.max(tag);
+        if tag >= self.clock {
+            (self.clock, self.clock_of) = (tag, Some(id));
+        }
         Some(self.begin_turn(lane, now))
     }
 
@@ -454,6 +459,11 @@ impl<W> Order<W> {
         self.retag(party, |tag, weight| {
             (tag + nanoseconds * PARTS / i128::from(weight)).max(floor)
         });
+        if self.clock_of == Some(party)
+            && let Some(party) = self.parties.get(&party)
+        {
+            self.clock = self.clock.min(party.tag);
+        }
     }
 
     /// Gives a party another tag, made of the one it has and its weight.

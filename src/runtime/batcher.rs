@@ -80,6 +80,18 @@ impl Job {
         self.reply.is_closed()
     }
 
+    /// Rows that a batch of such jobs may have: those that it stacks with have as many elements in each.
+    fn most_rows(&self, cfg: &BatcherConfig) -> usize {
+        let Some(most) = cfg.max_batch_elements else {
+            return cfg.batch_size;
+        };
+        let shapes = self.inputs.iter().map(|input| input.tensor.shape());
+        let elements: usize = shapes
+            .map(|shape| shape.iter().skip(1).product::<usize>())
+            .sum();
+        (most / elements.max(1)).clamp(1, cfg.batch_size.max(1))
+    }
+
     /// Lower goes first: jobs that run alone, then by priority.
     fn order(&self) -> (bool, Priority) {
         (!self.is_alone, self.priority)
@@ -111,6 +123,8 @@ fn stacks(one: &NamedTensor, two: &NamedTensor) -> bool {
 pub struct BatcherConfig {
     /// Rows a batch may have; at least 1. A job with more rows makes a batch by itself.
     pub batch_size: usize,
+    /// Elements of all inputs together that a batch may have. A job with more makes a batch by itself.
+    pub max_batch_elements: Option<usize>,
     /// How long the oldest job may wait for a full batch, if batches wait at all.
     pub max_batch_delay: Duration,
     /// Wait for full batches even while a worker is idle.
@@ -167,7 +181,7 @@ impl Batcher {
     /// The least number of batches that the waiting jobs make.
     pub fn batches(&self) -> usize {
         let queues = self.queues.iter();
-        queues.map(|queue| queue.batches(self.cfg.batch_size)).sum()
+        queues.map(|queue| queue.batches(&self.cfg)).sum()
     }
 
     /// Adds a job.
@@ -193,7 +207,7 @@ impl Batcher {
         {
             let queue = &mut self.queues[index];
             let before = queue.jobs.len();
-            queue.take(now, self.cfg.batch_size, batch);
+            queue.take(now, &self.cfg, batch);
             self.jobs -= before - queue.jobs.len();
             self.retire(index);
         }
@@ -276,7 +290,7 @@ impl Batcher {
         !self.cfg.wait_for_full_batches
             || first.is_alone
             || !first.stacks
-            || queue.rows >= self.cfg.batch_size
+            || queue.rows >= first.most_rows(&self.cfg)
             || first.arrival + self.cfg.max_batch_delay <= now
     }
 
@@ -289,11 +303,11 @@ impl Batcher {
 
 impl Queue {
     /// The least number of batches that its jobs make.
-    fn batches(&self, batch_size: usize) -> usize {
+    fn batches(&self, cfg: &BatcherConfig) -> usize {
         let jobs = self.jobs.len();
         match self.jobs.front() {
             // A job that is larger than a batch makes one batch.
-            Some(first) if first.stacks => self.rows.div_ceil(batch_size).min(jobs),
+            Some(first) if first.stacks => self.rows.div_ceil(first.most_rows(cfg)).min(jobs),
             _ => jobs,
         }
     }
@@ -316,11 +330,11 @@ impl Queue {
         self.jobs.push_front(job);
     }
 
-    fn take(&mut self, now: Instant, batch_size: usize, batch: &mut Vec<Job>) {
+    fn take(&mut self, now: Instant, cfg: &BatcherConfig, batch: &mut Vec<Job>) {
         let mut rows = 0;
         while let Some(first) = self.jobs.front() {
             let runs_alone = first.is_alone || !first.stacks;
-            if !batch.is_empty() && (runs_alone || rows + first.rows > batch_size) {
+            if !batch.is_empty() && (runs_alone || rows + first.rows > first.most_rows(cfg)) {
                 return;
             }
             let Some(job) = self.jobs.pop_front() else {

@@ -200,7 +200,7 @@ fn what_is_not_good_is_said_and_fails() {
         ],
         0,
     );
-    assert!(verify(&["linear", "none.mar"], 1).contains("NOT GOOD: Model not found at: none.mar"));
+    assert!(verify(&["linear", "none.mar"], 1).contains("NOT READ: Model not found at: none.mar"));
     verify(&[], 2);
     let text = verify(&["linear", "--signer", "key.pem"], 2);
     assert!(

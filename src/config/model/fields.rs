@@ -41,6 +41,18 @@ impl Fields {
         self.warnings.push(warning);
     }
 
+    /// What `read` reads, whose problems are about keys that begin with `to` where it says `from`.
+    pub fn renaming<T>(&mut self, from: &str, to: &str, read: impl FnOnce(&mut Self) -> T) -> T {
+        let before = self.problems.len();
+        let value = read(self);
+        for problem in &mut self.problems[before..] {
+            if let Some(rest) = problem.key.strip_prefix(from) {
+                problem.key = format!("{to}{rest}");
+            }
+        }
+        value
+    }
+
     /// What `read` reads. Where little hangs on the key, its problems are warnings.
     pub fn weighing<T>(&mut self, weight: Weight, read: impl FnOnce(&mut Self) -> T) -> T {
         let before = self.problems.len();

@@ -214,6 +214,9 @@ options! {
         batching: BatchingMode = "lantern.batching", "auto", Needed, lantern::batching() => batching;
         /// A file of requests in the archive, to try batching out on.
         samples: String = "lantern.samples", "", Needed, text();
+        /// Elements of all inputs together that a batch may have, beside `batchSize` rows: what fits the memory of a model whose inputs have many
+        /// lengths. A request with more runs by itself.
+        max_batch_elements: usize = "lantern.maxBatchElements", "(any number)", Needed, number(1, 1 << 40) => max_batch_elements;
         /// Whether a fuller batch is waited for even while a worker is idle.
         wait_for_full_batches: bool = "lantern.waitForFullBatches", "false", Light, truth() => wait_for_full_batches;
         /// Whether workers share a TorchScript model that its runs change, or have a copy each.

@@ -49,10 +49,11 @@ fn in_other_capitals(
     }
 }
 
-/// Limits in a file of another kind, by the names that they have in an archive's.
-pub fn limits_of(fields: &mut Fields, node: &Node) -> LimitOptions {
+/// Limits in a file of another kind, where they are at `path`, by the names that they have in an archive's.
+pub fn limits_of(fields: &mut Fields, path: &str, node: &Node) -> LimitOptions {
+    const NAME: &str = "lantern.limits";
     let mut read = LimitOptions::default();
-    limits(fields, "lantern.limits", node, &mut read);
+    fields.renaming(NAME, path, |fields| limits(fields, NAME, node, &mut read));
     read
 }
 

@@ -270,6 +270,7 @@ lantern:
   oip: handler
   serviceEnvelope: kserve
   waitForFullBatches: yes
+  maxBatchElements: 4096
   inputs:
     - {name: image, dtype: fp32, shape: [-1, 1, 28, 28]}
   outputs:

@@ -176,6 +176,30 @@ proptest! {
     }
 }
 
+/// What takes long is charged for the time until it is known that it cost less. Whoever comes then begins where the others are, and not where
+/// they seemed to be.
+#[test]
+fn what_others_were_charged_too_much_delays_nobody() {
+    let mut machine = Machine::new(1, &[1, 1], WIDE);
+    for _ in 0..100 {
+        machine.wait(0);
+    }
+    let cost = |_| milliseconds(1);
+    machine.go_on(cost);
+    for _ in 0..10 {
+        machine.now += milliseconds(11);
+        machine.queue.charge_late(machine.now);
+        while machine.running.iter().any(|(end, ..)| *end <= machine.now) {
+            if machine.step() == Some(0) {
+                machine.wait(0);
+            }
+            machine.go_on(cost);
+        }
+        machine.wait(1);
+        assert!(machine.go_on(cost).contains(&1));
+    }
+}
+
 #[test]
 fn requests_of_a_turn_share_a_run() {
     let breadth = Breadth {

@@ -12,6 +12,7 @@ const HOUR: Duration = Duration::from_hours(1);
 fn config(batch_size: usize) -> BatcherConfig {
     BatcherConfig {
         batch_size,
+        max_batch_elements: None,
         max_batch_delay: DELAY,
         wait_for_full_batches: false,
     }
@@ -46,6 +47,35 @@ fn what_is_there_is_taken_at_once_in_order() {
     assert_eq!(taken(&mut batcher, now), [3, 4]);
     assert!(taken(&mut batcher, now).is_empty());
     assert!(batcher.is_empty());
+}
+
+#[test]
+fn a_batch_has_no_more_elements_than_it_may() {
+    let now = Instant::now();
+    // Marks are in rows of as many elements as they are wide.
+    for (elements, width, taken_at_once) in
+        [(5, 1, 5), (5, 2, 2), (5, 5, 1), (5, 9, 1), (900, 9, 8)]
+    {
+        let mut batcher = Batcher::new(BatcherConfig {
+            max_batch_elements: Some(elements),
+            ..config(8)
+        });
+        let _answers: Vec<_> = (0..10)
+            .map(|mark| {
+                let (job, answer) = job(&[mark], width, now);
+                batcher.push(job);
+                answer
+            })
+            .collect();
+        assert_eq!(
+            batcher.batches(),
+            10usize.div_ceil(taken_at_once),
+            "{elements} {width}"
+        );
+        let mut batch = Vec::new();
+        batcher.take(now, &mut batch);
+        assert_eq!(batch.len(), taken_at_once, "{elements} {width}");
+    }
 }
 
 #[test]
@@ -305,6 +335,12 @@ impl World {
     fn check(&mut self, batch: &[Job]) {
         let rows: usize = batch.iter().map(|job| job.rows).sum();
         assert!(rows <= self.cfg.batch_size || batch.len() == 1, "over size");
+        let inputs = batch.iter().flat_map(|job| &job.inputs);
+        let elements: usize = inputs
+            .map(|input| input.tensor.shape().iter().product::<usize>())
+            .sum();
+        let most = self.cfg.max_batch_elements.unwrap_or(usize::MAX);
+        assert!(elements <= most || batch.len() == 1, "over elements");
         assert!(batch.iter().all(|job| job.stacks_with(&batch[0])), "mixed");
         assert!(
             batch.len() == 1 || batch.iter().all(|job| !job.is_alone),
@@ -349,10 +385,12 @@ proptest! {
     #[test]
     fn every_job_is_run_once_expired_or_abandoned(
         batch_size in 1usize..9,
+        max_batch_elements in prop::option::of(1usize..20),
         wait_for_full_batches in any::<bool>(),
         events in prop::collection::vec(event(), 1..200),
     ) {
-        let mut world = World::new(BatcherConfig { wait_for_full_batches, ..config(batch_size) });
+        let cfg = BatcherConfig { max_batch_elements, wait_for_full_batches, ..config(batch_size) };
+        let mut world = World::new(cfg);
         for event in &events {
             world.apply(event);
         }

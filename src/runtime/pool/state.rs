@@ -75,6 +75,7 @@ impl State {
         let settings = &model.settings;
         let batcher = Batcher::new(BatcherConfig {
             batch_size: 1,
+            max_batch_elements: settings.max_batch_elements,
             max_batch_delay: settings.max_batch_delay,
             wait_for_full_batches: settings.wait_for_full_batches,
         });

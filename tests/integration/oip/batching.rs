@@ -68,6 +68,30 @@ async fn nobody_gets_rows_of_somebody_else() {
     }
 }
 
+/// Batches are waited for, and these are full with fewer rows than `batchSize`: else nobody would be answered before the test is ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_full_with_as_many_elements_as_it_may_have() {
+    let model = Model::new("passthrough")
+        .named("m")
+        .artifact("linear.onnx")
+        .with("batchSize: 8")
+        .with("maxBatchDelay: 600000")
+        .with("responseTimeout: 600")
+        .lantern("waitForFullBatches: true")
+        .lantern("batching: on")
+        .lantern("maxBatchElements: 47");
+    for model in hosted(&model) {
+        let server = TestServer::with(model).await;
+        let requests = [1.0, 2.0].map(|value| row(&[value; 16]));
+        let answers = join_all(requests.iter().map(|request| outputs(&server, request))).await;
+        assert_ne!(answers[0], answers[1]);
+        assert_eq!(answers[0][0]["shape"][0], 1, "{answers:?}");
+        let wide = json!({"inputs": [floats("x", &json!([3, 16]), &json!(vec![1.0; 48]))]});
+        let answer = outputs(&server, &wide).await;
+        assert_eq!(answer[0]["shape"][0], 3, "{answer}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_cases_that_were_found_have_their_own_answers() {
     let data = |outputs: &Value| outputs[0]["data"].clone();
