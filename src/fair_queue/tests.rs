@@ -1,3 +1,5 @@
+//! The queue on a paused clock: who waits, who is let go on, and what is charged for what does not say what it cost.
+
 use std::pin::pin;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Properties of the order, on a machine that is played: shares by weight, no idle core, nobody delayed by a flood, books that are even at the end.
+
 use proptest::prelude::*;
 
 use super::*;
